@@ -1,0 +1,3 @@
+"""gsdistill: text to 3D Gaussian splats by score distillation."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,41 @@
+"""The errors a user can cause. Each message names the thing, the value, what is allowed and what to do.
+
+The command line prints the message on one line and exits with code 2; nothing else of ours is meant to reach a user.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["BadFile", "ConfigError", "ModelNotFound", "OutputError", "PromptError", "UserError", "did_you_mean"]
+
+
+class UserError(ValueError):
+    """Base of every error that a user can cause and mend."""
+
+
+class ConfigError(UserError):
+    """A setting is unknown, of the wrong type or out of its range."""
+
+
+class PromptError(UserError):
+    """A prompt that the chosen prior cannot serve."""
+
+
+class ModelNotFound(UserError):
+    """Weights or a part of a model are missing."""
+
+
+class BadFile(UserError):
+    """A file exists but cannot be what it claims to be."""
+
+
+class OutputError(UserError):
+    """A folder or file cannot be written, or already holds something."""
+
+
+def did_you_mean(value: str, allowed: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest of ``allowed``, or an empty string when nothing is near."""
+    near = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""

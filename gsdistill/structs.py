@@ -1,0 +1,111 @@
+"""The values that stages hand to each other: frozen dataclasses of tensors, shapes written on the fields.
+
+Letters: N Gaussians, K SH coefficients, B views (cameras), H and W pixels, C h w latent channels and size,
+L text tokens, D their width, F camera features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+__all__ = ["SH_C0", "Cameras", "Condition", "Embedding", "Gaussians", "Guidance", "Render", "to_device"]
+
+SH_C0 = 0.28209479177387814  # the constant real spherical harmonic: colour = 0.5 + SH_C0 * sh0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """A splat scene in its unconstrained parameters, the ones that are optimised and saved.
+
+    World axes: right-handed, +z up, the object inside the unit ball, its front towards +x.
+    """
+
+    means: Float[Tensor, "N 3"]
+    quats: Float[Tensor, "N 4"]  # w x y z, any length but zero
+    scales: Float[Tensor, "N 3"]  # natural logarithm of the standard deviations
+    opacities: Float[Tensor, "N"]  # logit
+    sh: Float[Tensor, "N K 3"]  # real spherical harmonics, K = (degree + 1)^2
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the spherical harmonics, 0..3."""
+        return round(self.sh.shape[1] ** 0.5) - 1
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """A batch of pinhole cameras of one image size that look at the origin."""
+
+    viewmats: Float[Tensor, "B 4 4"]  # world to camera, OpenCV axes: x right, y down, z forward
+    Ks: Float[Tensor, "B 3 3"]  # intrinsics in pixels, pixel centres at +0.5
+    width: int
+    height: int
+    azimuths: Float[Tensor, "B"]  # degrees, 0 sees the front, counter-clockwise seen from above
+    elevations: Float[Tensor, "B"]  # degrees above the horizon
+    distances: Float[Tensor, "B"]  # from the origin, world units
+
+    def __len__(self) -> int:
+        return self.viewmats.shape[0]
+
+
+@dataclass(frozen=True)
+class Render:
+    """What a renderer returns for B cameras."""
+
+    images: Float[Tensor, "B H W 3"]  # 0..1 up to SH overshoot, composed over the background
+    alphas: Float[Tensor, "B H W 1"]  # accumulated opacity, 0..1
+    depths: Float[Tensor, "B H W 1"]  # camera-space z accumulated with the blending weights (divide by alpha for a mean)
+    screen: Float[Tensor, "B N 2"]  # after backward its .grad is the loss gradient of the projected means, in pixels
+    radii: Int[Tensor, "B N"]  # screen radius in pixels, 0 where culled
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Encoded text for B views."""
+
+    tokens: Float[Tensor, "B L D"]
+    pooled: Float[Tensor, "B P"] | None = None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """All that a prior is told about B views: text branches and the cameras in the prior's own terms."""
+
+    branches: Mapping[str, Embedding]  # "positive", "negative" (the empty or negative prompt), "perp0", "perp1", ...
+    perp_weights: Float[Tensor, "B R"]  # one column per perp branch; no column: plain guidance
+    cameras: Float[Tensor, "B F"] | None = None  # features a camera-conditioned prior is fed
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a distillation method returns for B latents."""
+
+    gradient: Float[Tensor, "B C h w"]  # the optimiser descends along it: x0 <- x0 - lr * gradient
+    evaluations: int  # samples that went through the network
+    figures: Mapping[str, Tensor] = field(default_factory=dict)  # scalar tensors for the log
+
+
+def to_device(value: T, device: torch.device | str) -> T:
+    """Return ``value`` (a struct, a mapping, a tensor, or anything else) with every tensor on ``device``."""
+    moved: Any = value
+    if isinstance(value, torch.Tensor):
+        moved = value.to(device)
+    elif isinstance(value, Mapping):
+        moved = {key: to_device(item, device) for key, item in value.items()}
+    elif hasattr(value, "__dataclass_fields__"):
+        names = [f.name for f in fields(moved)]
+        moved = replace(moved, **{name: to_device(getattr(moved, name), device) for name in names})
+    return moved
