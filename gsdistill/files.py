@@ -1,0 +1,106 @@
+"""Where files lie and how they are written: to a temporary name in the same folder, synced, then renamed.
+
+A reader sees the old file or the whole new one, and neither a crash nor a full disk leaves half a file under its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gsdistill.errors import OutputError
+
+__all__ = ["atomic_path", "data_path", "slug", "write_bytes", "write_json", "write_text"]
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path`` with its suffix; it becomes ``path`` if the block succeeds, else it goes.
+
+    Missing folders are made. The file and its folder are synced, so the rename survives a power cut.
+
+    Raises:
+        OutputError: the file system refuses, in the block or here; the path and the reason are named.
+    """
+    path = Path(path)
+    draft = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name[-60:]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        _sync(draft)
+        draft.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        _discard(draft)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write ``data`` to ``path`` in one piece. Raises OutputError as :func:`atomic_path` does."""
+    with atomic_path(path) as draft:
+        draft.write_bytes(data)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path`` in one piece. Raises OutputError as :func:`atomic_path` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write ``value`` as indented JSON to ``path`` in one piece. Raises OutputError as :func:`atomic_path` does."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def slug(prompt: str, longest: int = 80) -> str:
+    """Return a file name for a prompt: ``a-z 0-9 -`` only, 1 to ``longest`` characters, never ``.`` or a device's name.
+
+    Text that loses letters on the way (another script, an emoji, a very long prompt) gets a short hash, so that
+    different prompts keep different folders.
+    """
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    letters = sum(unicodedata.category(letter)[0] in "LNS" for letter in prompt)
+    kept = sum(letter.isalnum() for letter in plain)
+    if words and kept >= letters and len(words) <= longest:
+        return words
+    digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{words[: longest - 9].strip('-') or 'prompt'}-{digest}"
+
+
+def data_path(*parts: str) -> Path:
+    """Return where a shipped file lies, named as in a checkout: ``configs/fast.yaml``, ``assets/shapes-prior``.
+
+    A checkout has ``configs`` and ``assets`` next to the package; a wheel has what it ships of both in
+    ``gsdistill/_data`` (``_data/configs``, ``_data/shapes-prior``). The path need not exist.
+    """
+    installed = PACKAGE / "_data"
+    if not installed.is_dir():
+        return PACKAGE.parent.joinpath(*parts)
+    return installed.joinpath(*(parts[1:] if parts[0] == "assets" else parts))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _discard(path: Path) -> None:
+    """Remove a draft that may be gone already, in a folder that may be gone too."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

@@ -1,0 +1,81 @@
+"""The dialect of YAML that settings are written in: plain YAML 1.2 scalars, no tags, no key given twice.
+
+YAML 1.1 would read the schedule ``101:51`` as 6111 (base 60), ``1e-3`` as text and ``no`` as false, without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, ClassVar
+
+import yaml
+
+from gsdistill.errors import BadFile
+
+__all__ = ["dump", "load_yaml"]
+
+
+def dump(mapping: Mapping[str, Any]) -> str:
+    """Return plain values as YAML text, keys in their own order, that :func:`load_yaml` reads back."""
+    return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+
+
+def load_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping; an empty file is an empty mapping.
+
+    Raises:
+        BadFile: the file is missing or unreadable, is no YAML (the line is named), or holds no mapping.
+    """
+    try:
+        loaded = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader that knows fewer tags
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise BadFile(f"{path}, line {mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise BadFile(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, (dict, NoneType)):
+        raise BadFile(f"{path}: expected lines of 'name: value', found {str(loaded)[:60]!r}")
+    return loaded or {}
+
+
+class _Loader(yaml.SafeLoader):
+    """Builds null, booleans, numbers, text, lists and mappings, and nothing else."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "float", "seq", "map", "str")
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever a reader of YAML 1.1 or of 1.2 would take for something else than text."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = dict(yaml.SafeDumper.yaml_implicit_resolvers)
+
+
+FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
+for _kind, _pattern, _first in (
+    ("null", re.compile(r"(~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    ("bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
+    ("int", re.compile(r"[-+]?[0-9]+$"), list("-+0123456789")),
+    ("float", FLOAT, list("-+0123456789.")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", _pattern, _first)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:bool", lambda loader, node: node.value.lower() == "true")
