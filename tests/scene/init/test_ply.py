@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+from gsdistill.errors import BadFile
+from gsdistill.export.ply import write_ply
+from gsdistill.scene.init.ply import Ply
+from gsdistill.scene.init.sphere import Sphere
+from gsdistill.structs import SH_C0
+from plyfile import PlyData, PlyElement
+
+
+def create(path, **settings):
+    return Ply(path=path, **settings).create("", torch.Generator().manual_seed(0))
+
+
+def cloud(path, points, colors=None, kind="u1", names=("red", "green", "blue")):
+    rows = np.empty(
+        len(points), dtype=[(n, "f4") for n in "xyz"] + ([(n, kind) for n in names] if colors is not None else [])
+    )
+    for i, name in enumerate("xyz"):
+        rows[name] = np.asarray(points)[:, i]
+    for i, name in enumerate(names if colors is not None else ()):
+        rows[name] = np.asarray(colors)[:, i]
+    PlyData([PlyElement.describe(rows, "vertex")]).write(str(path))
+    return path
+
+
+def test_a_splat_is_taken_as_it_is(tmp_path):
+    scene = Sphere(count=20, sh_degree=2).create("", torch.Generator().manual_seed(1))
+    write_ply(scene, tmp_path / "a.ply")
+    again = create(tmp_path / "a.ply", radius=0.1)
+    assert all(torch.equal(getattr(scene, name), getattr(again, name)) for name in vars(scene))
+
+
+def test_half_a_splat_is_not_a_point_cloud(tmp_path):
+    path = cloud(tmp_path / "a.ply", np.eye(4, 3), np.ones((4, 3)), "f4", ("opacity", "scale_0", "rot_0"))
+    with pytest.raises(BadFile, match="f_dc_0"):
+        create(path)
+
+
+def test_a_grid_gets_its_spacing_as_size_and_fits_the_ball(tmp_path):
+    axis = np.arange(5) * 2.0 + 100.0
+    points = np.stack(np.meshgrid(axis, axis, axis), -1).reshape(-1, 3)
+    scene = create(cloud(tmp_path / "a.ply", points), radius=0.8, scale=0.5)
+    spacing = 0.8 / (2 * 3**0.5)  # the corner lies two steps along each axis from the centre
+    assert torch.allclose(scene.means.norm(dim=-1).max(), torch.tensor(0.8))
+    assert scene.means.mean(dim=0).abs().max() < 1e-5
+    assert torch.allclose(scene.scales.exp(), torch.full((125, 3), 0.5 * spacing), rtol=1e-4)
+    assert torch.equal(scene.sh, torch.zeros(125, 1, 3))  # no colours: grey
+
+
+def test_neighbour_distances_match_brute_force(tmp_path):
+    points = np.random.default_rng(0).normal(size=(200, 3)).astype("f4")
+    scene = create(cloud(tmp_path / "a.ply", points))
+    means = scene.means.double().numpy()
+    distances = np.sort(np.linalg.norm(means[:, None] - means[None], axis=-1), axis=1)[:, 1:4].mean(axis=1)
+    assert np.allclose(scene.scales[:, 0].exp().numpy(), distances, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "top"), [("u1", 255), ("u2", 65535), ("f4", 1.0)])
+@pytest.mark.parametrize("names", [("red", "green", "blue"), ("r", "g", "b")])
+def test_colours_of_any_type_are_scaled_to_one(tmp_path, kind, top, names):
+    colors = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]) * top
+    scene = create(cloud(tmp_path / "a.ply", np.eye(4, 3), colors, kind, names))
+    assert np.allclose(0.5 + SH_C0 * scene.sh[:, 0].numpy(), colors / top, atol=1e-6)
+
+
+def test_duplicate_points_keep_a_finite_size(tmp_path):
+    scene = create(cloud(tmp_path / "a.ply", [[0, 0, 0]] * 5 + [[1, 1, 1]]))
+    assert torch.isfinite(scene.scales).all()
+
+
+def test_a_large_cloud_is_thinned_by_the_generator(tmp_path):
+    points = np.random.default_rng(0).normal(size=(300, 3))
+    path = cloud(tmp_path / "a.ply", points)
+    first, second = create(path, limit=100), create(path, limit=100)
+    assert len(first) == 100 and torch.equal(first.means, second.means)
+
+
+@pytest.mark.parametrize(
+    ("points", "colors", "said"),
+    [
+        ([[0, 0, 0], [1, 1, 1]], None, "at least four points"),
+        ([[2, 2, 2]] * 6, None, "not all in one place"),
+        ([[0, 0, np.nan], *np.eye(3).tolist()], None, r"z \(1\)"),
+        (np.eye(4, 3), np.full((4, 3), 2.0), "must lie in 0..1"),
+    ],
+)
+def test_clouds_that_cannot_be_used(tmp_path, points, colors, said):
+    with pytest.raises(BadFile, match=said):
+        create(cloud(tmp_path / "a.ply", points, colors, "f4"))

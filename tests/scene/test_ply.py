@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+import torch
+from gsdistill.errors import BadFile
+from gsdistill.scene.ply import read_columns, read_ply
+from plyfile import PlyData, PlyElement, PlyListProperty
+
+NAMES = [
+    *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
+    *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
+]
+
+
+def splat_rows(count: int = 5, rest: int = 0, kind: str = "f4") -> np.ndarray:
+    names = [*NAMES, *(f"f_rest_{i}" for i in range(rest))]
+    rows = np.empty(count, dtype=[(name, kind) for name in names])
+    rng = np.random.default_rng(0)
+    for name in names:
+        rows[name] = rng.normal(size=count).astype("f4")
+    return rows
+
+
+def save(path, rows, text=False, order="<"):
+    PlyData([PlyElement.describe(rows, "vertex")], text=text, byte_order=order).write(str(path))
+    return path
+
+
+def message(path) -> str:
+    with pytest.raises(BadFile) as caught:
+        read_ply(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(("text", "order"), [(False, "<"), (False, ">"), (True, "=")])
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_every_encoding_reads_to_the_same_values(tmp_path, text, order, kind):
+    rows = splat_rows(rest=9, kind=kind)
+    scene = read_ply(save(tmp_path / "a.ply", rows, text, order))
+    assert np.array_equal(scene.means.numpy(), np.stack([rows[n] for n in "xyz"], 1).astype("f4"))
+    assert np.array_equal(scene.opacities.numpy(), rows["opacity"].astype("f4"))
+    assert np.array_equal(scene.quats.numpy()[:, 3], rows["rot_3"].astype("f4"))
+    assert scene.sh_degree == 1 and {t.dtype for t in vars(scene).values()} == {torch.float32}
+    for channel in range(3):
+        assert np.array_equal(scene.sh[:, 0, channel].numpy(), rows[f"f_dc_{channel}"].astype("f4"))
+        for k in range(1, 4):
+            assert np.array_equal(scene.sh[:, k, channel].numpy(), rows[f"f_rest_{3 * channel + k - 1}"].astype("f4"))
+
+
+def test_the_order_of_the_properties_does_not_matter_and_others_are_passed_over(tmp_path):
+    rows = splat_rows()
+    other = np.empty(5, dtype=[("extra", "u1"), *((name, "f4") for name in reversed(NAMES))])
+    for name in NAMES:
+        other[name] = rows[name]
+    first, second = read_ply(save(tmp_path / "a.ply", rows)), read_ply(save(tmp_path / "b.ply", other))
+    assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in vars(first))
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    assert "No such file" in message(tmp_path / "none.ply")
+    assert "directory" in message(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", b"pl", b"solid cube"])
+def test_not_a_ply(tmp_path, content):
+    (tmp_path / "a.ply").write_bytes(content)
+    assert "does not begin with 'ply'" in message(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (b"ply\nformat binary_little_endian 1.0\nelement vertex 3\n" + b"x" * 100_000, "its header does not end"),
+        (b"plywood\nend_header\n", "its header does not end"),
+        (b"ply\ncomment\nend_header\n", "expected one of {format"),
+        (b"ply\nformat middle_endian 1.0\nend_header\n", "middle_endian"),
+        (b"ply\nformat ascii 1.0\nelement vertex -3\nproperty float x\nend_header\n", "negative"),
+        (b"ply\nformat ascii 1.0\nelement vertex -0\nproperty float x\nend_header\n", "not a whole number"),
+        (b"ply\nformat ascii 1.0\nelement vertex many\nproperty float x\nend_header\n", "count"),
+        (b"ply\nformat ascii 1.0\nelement vertex 3\nproperty quaternion x\nend_header\n", "quaternion"),
+        (b"ply\nformat ascii 1.0\nelement vertex 3\nend_header\n", "no properties"),
+        (b"ply\nformat ascii 1.0\nelement face 0\nproperty float x\nend_header\n", "no vertices, only face"),
+        (b"ply\nformat ascii 1.0\nend_header\n", "no vertices, only a header"),
+        (b"ply\nformat ascii 1.0\ncomment \xff\nend_header\n", "ascii"),
+    ],
+)
+def test_a_broken_header_is_refused(tmp_path, header, said):
+    (tmp_path / "a.ply").write_bytes(header)
+    assert said in message(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_truncated_body(tmp_path, text):
+    path = save(tmp_path / "a.ply", splat_rows(50), text)
+    whole = path.read_bytes()
+    for kept in (len(whole) - 200, len(whole) - len(whole) // 3, whole.index(b"end_header\n") + 11):
+        path.write_bytes(whole[:kept])
+        assert "truncated" in message(path) or "early end-of-" in message(path)
+
+
+@pytest.mark.parametrize("count", [10**9, 10**17, 10**40])
+@pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian"])
+def test_a_header_that_claims_more_than_the_file_holds_allocates_nothing(tmp_path, count, encoding):
+    path = save(tmp_path / "a.ply", splat_rows(3), text=encoding == "ascii")
+    path.write_bytes(path.read_bytes().replace(b"element vertex 3", f"element vertex {count}".encode()))
+    assert ("truncated" if count < 10**40 else "dimension exceeded") in message(path)
+
+
+def test_missing_properties_are_named(tmp_path):
+    rows = splat_rows()
+    kept = np.empty(5, dtype=[(name, "f4") for name in NAMES if name not in ("opacity", "rot_3")])
+    for name in kept.dtype.names:
+        kept[name] = rows[name]
+    assert "lacks the vertex properties opacity, rot_3" in message(save(tmp_path / "a.ply", kept))
+
+
+def test_nan_and_infinity_are_counted_by_property(tmp_path):
+    rows = splat_rows(kind="f8")
+    rows["y"][[1, 3]], rows["scale_2"][0], rows["opacity"][2] = np.nan, -np.inf, 1e300  # the last overflows float32
+    said = message(save(tmp_path / "a.ply", rows))
+    assert "y (2)" in said and "scale_2 (1)" in said and "opacity (1)" in said and "x (" not in said
+
+
+def test_zero_vertices(tmp_path):
+    assert "zero vertices" in message(save(tmp_path / "a.ply", splat_rows(0)))
+
+
+@pytest.mark.parametrize("rest", [1, 8, 44, 72])
+def test_a_wrong_number_of_sh_coefficients(tmp_path, rest):
+    assert f"{rest} f_rest properties" in message(save(tmp_path / "a.ply", splat_rows(rest=rest)))
+
+
+def test_a_gap_in_the_sh_coefficients_is_named(tmp_path):
+    rows = splat_rows(rest=9)
+    rows.dtype.names = tuple("f_rest_11" if name == "f_rest_4" else name for name in rows.dtype.names)
+    assert "f_rest_4" in message(save(tmp_path / "a.ply", rows))
+
+
+def test_zero_rotations_are_counted(tmp_path):
+    rows = splat_rows()
+    for i in range(4):
+        rows[f"rot_{i}"][[0, 4]] = 0
+    assert "for 2 of 5 Gaussians" in message(save(tmp_path / "a.ply", rows))
+
+
+def test_a_list_among_the_vertex_properties(tmp_path):
+    element = PlyElement.describe(splat_rows(), "vertex")
+    path = tmp_path / "a.ply"
+    PlyData([element], byte_order="<").write(str(path))
+    path.write_bytes(path.read_bytes().replace(b"property float opacity", b"property list uchar float opacity"))
+    assert "vertex property opacity is a list" in message(path)
+
+
+def test_a_mesh_keeps_its_vertex_columns(tmp_path):
+    vertices = np.array([(0, 0, 0), (1, 0, 0), (0, 1, 0)], dtype=[("x", "f4"), ("y", "f4"), ("z", "f4")])
+    faces = np.array([([0, 1, 2],)], dtype=[("vertex_indices", "i4", (3,))])
+    elements = [PlyElement.describe(faces, "face"), PlyElement.describe(vertices, "vertex")]
+    assert isinstance(elements[0].properties[0], PlyListProperty)
+    PlyData(elements, byte_order="<").write(str(tmp_path / "a.ply"))
+    columns = read_columns(tmp_path / "a.ply")
+    assert list(columns) == ["x", "y", "z"] and columns["x"].tolist() == [0, 1, 0]
