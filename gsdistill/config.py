@@ -23,6 +23,7 @@ from gsdistill.yaml_dialect import dump, load_yaml
 __all__ = [
     "Ramp",
     "bounded",
+    "defaults",
     "from_dict",
     "load_yaml",
     "merge",
@@ -100,6 +101,18 @@ def _plain(value: Any) -> Any:
 def to_yaml(config: Any) -> str:
     """Return the settings as YAML text; :func:`load_yaml` and :func:`from_dict` read it back to an equal object."""
     return dump(to_dict(config))
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """Return the plain values of all settings of a class that have a default, to be laid under what is given."""
+    values: dict[str, Any] = {}
+    for name, (field, _) in setting_fields(cls).items():
+        if field.default is not dataclasses.MISSING:
+            values[name] = _plain(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+            values[name] = {"name": name_of(value), **to_dict(value)} if "pick" in field.metadata else _plain(value)
+    return values
 
 
 def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
