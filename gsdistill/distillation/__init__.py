@@ -1,0 +1,3 @@
+"""Score-distillation methods, one per file; the file name is the method's name."""
+
+INTERFACE = "Distillation"

@@ -1,0 +1,78 @@
+"""What every score-distillation method shares: the interface, timesteps, weights, noise and the surrogate loss.
+
+Notation (one for all files): x0 latents of the rendered views; x_t = alpha_t x0 + sigma_t eps; s_t = sigma_t / alpha_t;
+omega guidance scale; h = eps_c - eps_u; w(t) weight; g the gradient a method gives to x0. The optimiser descends along g.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gsdistill.prior.base import Prior
+from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.structs import Cameras, Condition, Guidance
+
+__all__ = ["Distillation", "State", "Weighting", "draw_noise", "draw_timesteps", "surrogate_loss", "weight"]
+
+State = Mapping[str, Tensor]  # what a method remembers between steps; it goes into checkpoints
+Weighting = Literal["sds", "uniform", "fantasia3d", "snr"]
+
+
+class Distillation(ABC):
+    """Settings plus pure functions; a leaf is a frozen dataclass whose fields are its settings.
+
+    A method sees latents, a noise predictor and progress in [0, 1]; never the scene or the renderer.
+    """
+
+    @abstractmethod
+    def init_state(self, prior: Prior, generator: torch.Generator) -> State:
+        """What is drawn once, before the first step."""
+
+    @abstractmethod
+    def gradient(
+        self,
+        prior: Prior,
+        latents: Float[Tensor, "B C h w"],
+        condition: Condition,
+        cameras: Cameras,
+        progress: float,
+        state: State,
+        generator: torch.Generator,
+    ) -> tuple[Guidance, State]:
+        """The gradient for ``latents`` (which are detached), and the next state."""
+
+
+def surrogate_loss(latents: Float[Tensor, "B C h w"], gradient: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
+    """0.5 sum((x0 - stopgrad(x0 - g))^2) / B: its gradient with respect to x0 is g / B."""
+    target = (latents - gradient).detach()
+    return 0.5 * (latents - target).square().sum() / latents.shape[0]
+
+
+def weight(
+    kind: Weighting, schedule: NoiseSchedule, t: Int[Tensor, "B"], like: Float[Tensor, "B C h w"]
+) -> Float[Tensor, "B 1 1 1"]:
+    """w(t): ``sds`` sigma^2, ``uniform`` 1, ``fantasia3d`` alpha sigma^2, ``snr`` sigma / alpha."""
+    alpha, sigma = schedule.at(t, like)
+    if kind == "sds":
+        return sigma.square()
+    if kind == "fantasia3d":
+        return alpha * sigma.square()
+    return sigma / alpha if kind == "snr" else torch.ones_like(sigma)
+
+
+def draw_timesteps(low: float, high: float, count: int, schedule: NoiseSchedule, generator: torch.Generator) -> Int[Tensor, "B"]:
+    """Integers uniform in [low T, high T] for fractions low <= high of the schedule, both ends included."""
+    first, last = round(low * len(schedule)), min(round(high * len(schedule)), len(schedule) - 1)
+    device = generator.device
+    return torch.randint(min(first, last), last + 1, (count,), generator=generator, device=device)
+
+
+def draw_noise(shape: tuple[int, ...], like: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:
+    """Standard normal noise from the run's generator, of the type and on the device of ``like``."""
+    return torch.randn(shape, generator=generator, device=generator.device).to(like)

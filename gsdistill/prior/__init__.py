@@ -1,0 +1,1 @@
+"""Diffusion priors behind one interface: each yields encode, encode_text, condition and predict_noise."""

@@ -1,0 +1,159 @@
+"""The one interface to diffusion priors, the one conversion of prediction types, and the one guidance rule.
+
+Whatever a network predicts, methods see the noise eps only:
+    from v:         eps = alpha_t v + sigma_t x_t
+    from x0:        eps = (x_t - alpha_t x0) / sigma_t
+Guidance: eps_cfg = eps_u + omega h with h = eps_c - eps_u, so omega = 1 means none. With Perp-Neg (arXiv 2304.04968)
+    h = h_+ + sum_i w_i perp(h_i, h_+),  h_i = eps_i - eps_u,  perp(a, b) = a - <a, b> / <b, b> b  per sample.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.structs import Cameras, Condition, Embedding
+
+__all__ = ["CameraRange", "EncodedPrompt", "Noise", "Prediction", "Prior", "Query", "noise_from_prediction"]
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question to the network: the noise in ``latents`` at ``timesteps``, given a branch of the condition."""
+
+    latents: Float[Tensor, "B C h w"]
+    timesteps: Int[Tensor, "B"]
+    branch: str
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """Text branches encoded once, each with a batch of one; made for every view by Prior.condition."""
+
+    positive: Embedding
+    negative: Embedding
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The branches' answers at one (x_t, t)."""
+
+    conditional: Float[Tensor, "B C h w"]  # eps_c
+    unconditional: Float[Tensor, "B C h w"]  # eps_u, of the empty or negative prompt
+    direction: Float[Tensor, "B C h w"]  # h, the Perp-Neg aggregate where there are perp branches
+
+    def guided(self, guidance_scale: float) -> Float[Tensor, "B C h w"]:
+        """THE guidance rule: eps_u + omega h."""
+        return self.unconditional + guidance_scale * self.direction
+
+
+@dataclass(frozen=True)
+class CameraRange:
+    """The cameras a camera-conditioned prior was trained on: elevation in degrees, the others fixed."""
+
+    elevation: tuple[float, float]
+    distance: float
+    fov: float
+
+
+class Prior(ABC):
+    """A text-to-image diffusion model, as distillation methods and the training loop see it.
+
+    Attributes set by every leaf: ``name``; ``schedule``; ``prediction_type``; ``image_size`` in pixels;
+    ``latent_shape`` (C, h, w); ``camera_range``, or None where any camera is fine; ``evaluations``, samples sent
+    through the network so far.
+    """
+
+    name: str
+    schedule: NoiseSchedule
+    prediction_type: Prediction
+    image_size: int
+    latent_shape: tuple[int, int, int]
+    camera_range: CameraRange | None
+    evaluations: int
+
+    @abstractmethod
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Latents of images in 0..1 of any size; differentiable."""
+
+    @abstractmethod
+    def encode_text(self, prompt: str, negative_prompt: str) -> EncodedPrompt:
+        """Encode the prompts; the text encoder is loaded for this and freed at the end.
+
+        Raises:
+            PromptError: the prior cannot serve a prompt.
+        """
+
+    @abstractmethod
+    def condition(self, text: EncodedPrompt, cameras: Cameras) -> Condition:
+        """What the network is told about each view."""
+
+    @abstractmethod
+    def network(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> Float[Tensor, "B C h w"]:
+        """The network's raw prediction, of ``prediction_type``."""
+
+    def predict_noise(self, queries: Sequence[Query], condition: Condition) -> list[Float[Tensor, "B C h w"]]:
+        """Answer all queries with one batched network call; no gradient flows through it."""
+        count = len(queries)
+        latents = torch.cat([query.latents for query in queries])
+        timesteps = torch.cat([query.timesteps for query in queries]).to(latents.device)
+        branches = [condition.branches[query.branch] for query in queries]
+        pooled = None if branches[0].pooled is None else torch.cat([b.pooled for b in branches if b.pooled is not None])
+        text = Embedding(torch.cat([branch.tokens for branch in branches]), pooled)
+        cameras = None if condition.cameras is None else condition.cameras.repeat(count, 1)
+        with torch.no_grad():
+            raw = self.network(latents, timesteps, text, cameras)
+            eps = noise_from_prediction(raw.to(latents), latents, timesteps, self.schedule, self.prediction_type)
+        self.evaluations += len(latents)
+        return list(eps.chunk(count))
+
+    def noise(self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Condition) -> Noise:
+        """All branches of the condition at one (x_t, t), in one network call."""
+        names = list(condition.branches)
+        return combine(dict(zip(names, self.predict_noise([Query(x_t, t, n) for n in names], condition), strict=True)), condition)
+
+
+def combine(eps: dict[str, Float[Tensor, "B C h w"]], condition: Condition) -> Noise:
+    """Form h from the branches' answers."""
+    conditional, unconditional = eps["positive"], eps["negative"]
+    direction = main = conditional - unconditional
+    for column in range(condition.perp_weights.shape[1]):
+        weight = condition.perp_weights[:, column, None, None, None].to(main)
+        direction = direction + weight * _perpendicular(eps[f"perp{column}"] - unconditional, main)
+    return Noise(conditional, unconditional, direction)
+
+
+def noise_from_prediction(
+    raw: Float[Tensor, "B C h w"],
+    x_t: Float[Tensor, "B C h w"],
+    t: Int[Tensor, "B"],
+    schedule: NoiseSchedule,
+    kind: Prediction,
+) -> Float[Tensor, "B C h w"]:
+    """Convert what a network predicts into eps."""
+    alpha, sigma = schedule.at(t, x_t)
+    if kind == "v_prediction":
+        return alpha * raw + sigma * x_t
+    if kind == "sample":
+        return (x_t - alpha * raw) / sigma
+    return raw
+
+
+def _perpendicular(a: Float[Tensor, "B C h w"], b: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+    along = (a * b).sum((1, 2, 3), keepdim=True) / (b * b).sum((1, 2, 3), keepdim=True).clamp_min(1e-20)
+    return a - along * b

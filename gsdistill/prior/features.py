@@ -1,0 +1,40 @@
+"""What a small pixel prior is fed besides text: Fourier features of the camera, and images folded into latents.
+
+A raw camera matrix makes a network resolve azimuth poorly (5-22 degrees on a prototype); sines and cosines of multiples
+of the angles give it the fine scale directly, and are periodic as the angle is.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate, pixel_unshuffle
+
+__all__ = ["fold_image", "fourier_features"]
+
+
+def fourier_features(
+    azimuths: Float[Tensor, "B"],
+    elevations: Float[Tensor, "B"],
+    azimuth_frequencies: tuple[int, ...],
+    elevation_frequencies: tuple[int, ...],
+) -> Float[Tensor, "B F"]:
+    """[sin k a, cos k a for each k, sin k e, cos k e for each k] of angles in degrees."""
+    columns = []
+    for angles, frequencies in ((azimuths, azimuth_frequencies), (elevations, elevation_frequencies)):
+        phases = torch.deg2rad(angles)[:, None] * torch.tensor(frequencies, device=angles.device, dtype=angles.dtype)
+        columns += [phases.sin(), phases.cos()]
+    return torch.cat(columns, dim=1)
+
+
+def fold_image(images: Float[Tensor, "B H W 3"], size: int, factor: int) -> Float[Tensor, "B C h w"]:
+    """Average an image (0..1) down to ``size`` pixels, scale to -1..1 and unshuffle factor x factor pixels into channels.
+
+    Unshuffling only permutes values, so white noise stays white and distances are kept; the network gets factor^2 fewer
+    positions to work on.
+    """
+    planes = images.permute(0, 3, 1, 2)
+    if planes.shape[-1] != size:
+        planes = interpolate(planes, size=(size, size), mode="area")
+    return pixel_unshuffle(2.0 * planes - 1.0, factor)

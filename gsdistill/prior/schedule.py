@@ -1,0 +1,47 @@
+"""Noise schedules: x_t = alpha_t x0 + sigma_t eps for t = 0 .. T-1.
+
+Variance preserving (DDPM): alpha_t = sqrt(abar_t), sigma_t = sqrt(1 - abar_t). The ratio s_t = sigma_t / alpha_t is the
+noise level of the variance-exploding view, in which x_t / alpha_t = x0 + s_t eps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = ["NoiseSchedule"]
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """Signal and noise levels of T timesteps, float64 so that ratios near t = 0 stay exact."""
+
+    alphas: Float[Tensor, "T"]
+    sigmas: Float[Tensor, "T"]
+
+    @staticmethod
+    def from_cumulative_alphas(alphas_cumprod: Float[Tensor, "T"]) -> NoiseSchedule:
+        """Variance-preserving levels from abar_t, as diffusers' schedulers hold them."""
+        cumulative = alphas_cumprod.double()
+        return NoiseSchedule(cumulative.sqrt(), (1.0 - cumulative).sqrt())
+
+    def __len__(self) -> int:
+        return self.alphas.shape[0]
+
+    def at(
+        self, t: Int[Tensor, "B"], like: Float[Tensor, "B C h w"]
+    ) -> tuple[Float[Tensor, "B 1 1 1"], Float[Tensor, "B 1 1 1"]]:
+        """alpha_t and sigma_t, shaped to multiply ``like`` and of its type."""
+        picked = (levels[t.to(levels.device)][:, None, None, None] for levels in (self.alphas, self.sigmas))
+        alpha, sigma = (level.to(like) for level in picked)
+        return alpha, sigma
+
+    def add_noise(
+        self, x0: Float[Tensor, "B C h w"], eps: Float[Tensor, "B C h w"], t: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B C h w"]:
+        """x_t = alpha_t x0 + sigma_t eps."""
+        alpha, sigma = self.at(t, x0)
+        return alpha * x0 + sigma * eps
