@@ -1,0 +1,1 @@
+"""Differentiable rasterisation of Gaussian splats: one interface (base), one module per backend."""

@@ -1,0 +1,31 @@
+"""How the kernels of the CPU renderer are compiled: once per machine, kept on disk, free of Python's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+__all__ = ["compiled"]
+
+# No "nnan" and "ninf": comparisons with NaN decide what is culled.
+FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
+
+
+def compiled(parallel: bool = False, fast: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that compiles on the first call and keeps the result on disk where any folder can be written.
+
+    Numba tries NUMBA_CACHE_DIR, the folder of the source file and the user's cache folder; with none of them, every
+    process compiles anew.
+    """
+
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel, "fastmath": fast and FAST}
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # no folder to keep it in
+            return numba.njit(**options)(function)
+
+    return decorate

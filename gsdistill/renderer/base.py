@@ -1,0 +1,79 @@
+"""The one entry to all renderers: Gaussians and cameras in, images, alphas, depths and screen gradients out.
+
+Every module of this folder except this one (and those with a leading underscore) is a backend of that name with one
+function ``rasterize(gaussians, cameras, backgrounds, options) -> Render``. All backends mean the same thing, which
+``reference`` spells out: EWA splatting (Zwicker et al. 2001) with the conventions of 3D Gaussian Splatting (Kerbl et
+al. 2023) as gsplat implements them. A pixel at (x, y) sees, front to back by camera z,
+
+    alpha_i = min(0.999, o_i exp(-d^T C_i^-1 d / 2)),    T_i = prod_{j<i} (1 - alpha_j),
+    image = sum_i T_i alpha_i colour_i + T_end background,
+
+where pairs with alpha < 1/255 are left out and the sum ends before the Gaussian that would bring T to 1e-4 or below.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.config import bounded
+from gsdistill.errors import ConfigError, did_you_mean
+from gsdistill.structs import Cameras, Gaussians, Render
+
+__all__ = ["ALPHA_MAX", "ALPHA_MIN", "TRANSMITTANCE_MIN", "RenderOptions", "backends", "render"]
+
+ALPHA_MIN = 1.0 / 255.0  # fainter pairs of Gaussian and pixel are ignored
+ALPHA_MAX = 0.999  # no Gaussian is more opaque than this at any pixel
+TRANSMITTANCE_MIN = 1e-4  # a pixel ends before the Gaussian that would bring it here
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How Gaussians become pixels."""
+
+    # Gaussians nearer to the camera than this are culled (world units along the optical axis).
+    near: float = bounded(0.1, above=0.0)
+    # Gaussians farther than this are culled.
+    far: float = bounded(100.0, above=0.0)
+    # Square pixels added to the diagonal of the screen covariance, a low-pass filter.
+    eps2d: float = bounded(0.3, low=0.0)
+    # Dim every Gaussian by the area that the low-pass filter adds, so that distant ones do not grow (Mip-Splatting).
+    antialiased: bool = False
+
+
+@functools.cache
+def backends() -> tuple[str, ...]:
+    """Names of the renderers in this folder, sorted."""
+    names = (path.stem for path in Path(__file__).parent.glob("*.py"))
+    return tuple(sorted(name for name in names if name != "base" and not name.startswith("_")))
+
+
+def render(
+    gaussians: Gaussians,
+    cameras: Cameras,
+    backgrounds: Float[Tensor, "B 3"],
+    options: RenderOptions = RenderOptions(),
+    backend: str = "auto",
+) -> Render:
+    """Render all ``cameras`` in one call, differentiably in every tensor of ``gaussians``.
+
+    ``backgrounds`` holds one RGB colour per camera, 0..1. ``backend`` is "auto" (the one for the device that holds the
+    Gaussians) or one of :func:`backends`. ``Render.screen.grad`` holds the gradient of the projected means, in pixels,
+    after backward; gradients reach neither cameras nor, on every backend, backgrounds.
+
+    Raises:
+        ConfigError: the backend is unknown or cannot run here.
+    """
+    name = gaussians.means.device.type if backend == "auto" else backend
+    if name not in backends():
+        allowed = ("auto", *backends())
+        raise ConfigError(
+            f"backend = '{name}' is not a renderer.{did_you_mean(name, allowed)} Allowed: {', '.join(allowed)}"
+        )
+    module = importlib.import_module(f"gsdistill.renderer.{name}")
+    return module.rasterize(gaussians, cameras, backgrounds, options)

@@ -1,0 +1,66 @@
+"""The renderer for NVIDIA GPUs: gsplat's kernels, all views of a batch in one call."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.errors import ConfigError
+from gsdistill.renderer.base import RenderOptions
+from gsdistill.structs import Cameras, Gaussians, Render
+
+__all__ = ["rasterize"]
+
+
+def rasterize(
+    gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"], options: RenderOptions
+) -> Render:
+    """See :func:`gsdistill.renderer.base.render`. Raises ConfigError where the Gaussians are not on a GPU."""
+    if gaussians.means.device.type != "cuda":
+        have = "this machine has one" if torch.cuda.is_available() else "this machine has none that torch can use"
+        raise ConfigError(
+            f"backend: 'cuda' needs an NVIDIA GPU ({have}) and the scene on it, got device "
+            f"'{gaussians.means.device}'; use 'cpu' or 'auto'."
+        )
+    if len(gaussians) == 0:
+        return _empty(gaussians, cameras, backgrounds)
+    from gsplat.rendering import rasterization  # builds or loads its kernels
+
+    pixels, alphas, meta = rasterization(
+        gaussians.means,
+        gaussians.quats,
+        gaussians.scales.exp(),
+        gaussians.opacities.sigmoid(),
+        gaussians.sh,
+        cameras.viewmats,
+        cameras.Ks,
+        cameras.width,
+        cameras.height,
+        near_plane=options.near,
+        far_plane=options.far,
+        eps2d=options.eps2d,
+        sh_degree=gaussians.sh_degree,
+        packed=False,
+        backgrounds=backgrounds,
+        render_mode="RGB+D",
+        rasterize_mode="antialiased" if options.antialiased else "classic",
+    )
+    screen = meta["means2d"]
+    if screen.requires_grad:
+        screen.retain_grad()
+    radii = meta["radii"]
+    visible = (radii > 0).all(-1)
+    return Render(pixels[..., :3], alphas, pixels[..., 3:], screen, radii.amax(-1) * visible)
+
+
+def _empty(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
+    """No Gaussian at all: the backgrounds, still attached to the (empty) parameters."""
+    B, H, W = len(cameras), cameras.height, cameras.width
+    nothing = sum(value.sum() for value in vars(gaussians).values())
+    blank = torch.zeros(B, H, W, 1, device=gaussians.means.device) + nothing
+    screen = gaussians.means[None, :, :2].expand(B, -1, -1) * 1.0
+    if screen.requires_grad:
+        screen.retain_grad()
+    radii = torch.zeros(B, 0, dtype=torch.int32, device=gaussians.means.device)
+    return Render(backgrounds[:, None, None, :] + blank, blank, blank, screen, radii)
