@@ -1,0 +1,61 @@
+"""The device that a name stands for, with and without an accelerator."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gsdistill.device import choose
+from gsdistill.errors import ConfigError
+
+
+@pytest.fixture
+def accelerators(monkeypatch):
+    """A function that pretends a number of accelerators and whether there is an Apple one."""
+
+    def pretend(count, apple=False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("count", "apple", "name", "device"),
+    [
+        (0, False, "auto", "cpu"),
+        (0, True, "auto", "cpu"),
+        (2, False, "auto", "cuda"),
+        (2, False, "cpu", "cpu"),
+        (2, False, "cuda", "cuda"),
+        (2, False, "cuda:1", "cuda:1"),
+        (0, True, "mps", "mps"),
+    ],
+)
+def test_the_device_of_a_name(accelerators, count, apple, name, device):
+    accelerators(count, apple)
+    assert choose(name) == torch.device(device)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "gpu", "cpu:0", "auto:1", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cudaa", "mps:1", "CPU"]
+)
+def test_what_is_no_device(accelerators, name):
+    accelerators(4, True)
+    with pytest.raises(ConfigError, match=f"device = '{name}' is not a device"):
+        choose(name)
+
+
+@pytest.mark.parametrize(
+    ("count", "name", "message"),
+    [
+        (0, "cuda", "device = 'cuda': this machine has 0 CUDA devices; use --device auto or cpu"),
+        (1, "cuda:1", "device = 'cuda:1': this machine has 1 CUDA devices; use --device auto or cpu"),
+        (1, "mps", "device = 'mps': this machine has no Apple GPU; use --device auto or cpu"),
+    ],
+)
+def test_what_this_machine_lacks(accelerators, count, name, message):
+    accelerators(count)
+    with pytest.raises(ConfigError) as caught:
+        choose(name)
+    assert str(caught.value) == message
