@@ -113,7 +113,7 @@ class Densifier:
     def refine(
         self, params: dict[str, Parameter], optimizers: Mapping[str, Optimizer], done: int, generator: torch.Generator
     ) -> DensifyReport | None:
-        """Grow, prune, keep the budget and reset opacities where that is due after ``done`` steps of the run (1, 2, ..).
+        """Grow, prune, keep the budget and reset opacities where due after ``done`` steps of the run (1, 2, ...).
 
         A refinement that would leave no Gaussian at all is put off. Returns None when nothing was due.
         """

@@ -9,7 +9,7 @@ GROW = {"enabled": True, "start": 0.0, "stop": 1.0, "every": 0.1, "grow_grad2d":
 
 
 def make_scene(count: int = 6, std: float = 0.02, opacity: float = 0.5):
-    """Parameters after one Adam step, so that the optimisers have a state; its first moments read 0.1 (i + 1) in row i."""
+    """Parameters after one Adam step, so that the optimisers have a state: first moments 0.1 (i + 1) in row i."""
     g = torch.Generator().manual_seed(0)
     params = {
         "means": Parameter(torch.randn(count, 3, generator=g) * 0.3),
