@@ -28,7 +28,7 @@ def choose(name: str) -> torch.device:
     if kind == "auto":
         return torch.device("cuda" if count else "cpu")
     if kind == "cuda" and int(index or 0) >= count:
-        raise ConfigError(f"device = '{name}': this machine has {count} CUDA devices; use --device auto or cpu")
+        raise ConfigError(f"device = '{name}': CUDA devices of this machine: {count}; use --device auto or cpu")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device = 'mps': this machine has no Apple GPU; use --device auto or cpu")
     return torch.device(name)

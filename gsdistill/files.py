@@ -63,7 +63,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def slug(prompt: str, longest: int = 80) -> str:
-    """Return a file name for a prompt: ``a-z 0-9 -`` only, 1 to ``longest`` characters, never ``.`` or a device's name.
+    """Return a file name for a prompt: ``a-z 0-9 -`` only, 1 to ``longest`` characters.
 
     Text that loses letters on the way (another script, an emoji, a very long prompt) gets a short hash, so that
     different prompts keep different folders.

@@ -93,7 +93,11 @@ def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description
         raise ConfigError(_first_sentence(complaint.getvalue())) from None
     if unknown:
         raise ConfigError(_unknown_flag(unknown, list(_flags(sources)), prog))
-    return _given(typed, sources)
+    given = _given(typed, sources)
+    for setting in _settings(sources):
+        if setting.positional and setting.value is dataclasses.MISSING and setting.name not in given:
+            raise ConfigError(f"{setting.name.upper()} is missing; see {prog} --help")
+    return given
 
 
 def field_help(cls: type) -> dict[str, str]:
@@ -153,7 +157,8 @@ def _leaf(setting: Setting) -> Any:
     import tyro
 
     required = "(required)" if setting.value is dataclasses.MISSING else None
-    shown = tyro.conf.arg(name=setting.name, help=setting.text, help_behavior_hint=required)
+    metavar = setting.name.upper() if setting.positional else None
+    shown = tyro.conf.arg(name=setting.name, metavar=metavar, help=setting.text, help_behavior_hint=required)
     if setting.hint is bool:
         return Annotated[bool, shown]
     leaf = Annotated[Any, _spec(setting.hint), shown]

@@ -37,9 +37,10 @@ def test_the_device_of_a_name(accelerators, count, apple, name, device):
     assert choose(name) == torch.device(device)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "gpu", "cpu:0", "auto:1", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cudaa", "mps:1", "CPU"]
-)
+WRONG = ["", "gpu", "cpu:0", "auto:1", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cudaa", "mps:1", "CPU"]
+
+
+@pytest.mark.parametrize("name", WRONG)
 def test_what_is_no_device(accelerators, name):
     accelerators(4, True)
     with pytest.raises(ConfigError, match=f"device = '{name}' is not a device"):
@@ -49,8 +50,8 @@ def test_what_is_no_device(accelerators, name):
 @pytest.mark.parametrize(
     ("count", "name", "message"),
     [
-        (0, "cuda", "device = 'cuda': this machine has 0 CUDA devices; use --device auto or cpu"),
-        (1, "cuda:1", "device = 'cuda:1': this machine has 1 CUDA devices; use --device auto or cpu"),
+        (0, "cuda", "device = 'cuda': CUDA devices of this machine: 0; use --device auto or cpu"),
+        (1, "cuda:1", "device = 'cuda:1': CUDA devices of this machine: 1; use --device auto or cpu"),
         (1, "mps", "device = 'mps': this machine has no Apple GPU; use --device auto or cpu"),
     ],
 )
