@@ -1,0 +1,163 @@
+"""Which priors there are (cards.yaml), where their files are, and what a model folder says of itself (gsdistill.json).
+
+A plain diffusers folder needs no card: it is a latent model with a VAE and no cameras. A folder with ``gsdistill.json``
+can declare a fold-into-channels encoder, camera features (``fourier`` or the flattened camera-to-world ``matrix``), the
+cameras it was trained on, and that its prompts come from the closed world of gsdistill.shapes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import yaml
+
+from gsdistill.config import from_dict
+from gsdistill.errors import BadFile, ConfigError, ModelNotFound, did_you_mean
+from gsdistill.files import data_path
+from gsdistill.prior.base import Prior
+
+__all__ = ["CameraCard", "Card", "ModelCard", "cached_source", "cards", "choose", "find", "load_prior", "recipe"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One entry of cards.yaml."""
+
+    sources: tuple[str, ...]
+    summary: str
+    licence: str
+    recipes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class CameraCard:
+    """What a camera-conditioned model is fed, and the cameras it knows: degrees and world units."""
+
+    features: Literal["fourier", "matrix"]
+    distance: float
+    fov: float
+    elevation: tuple[float, float]
+    azimuth_frequencies: tuple[int, ...] = ()
+    elevation_frequencies: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """gsdistill.json of a model folder."""
+
+    name: str
+    encoder: Literal["vae", "unshuffle"] = "vae"
+    factor: int = 1
+    image_size: int | None = None
+    guidance_scale: float = 7.5
+    licence: str = "unknown"
+    world: Literal["shapes"] | None = None
+    camera: CameraCard | None = None
+
+
+def cards() -> dict[str, Card]:
+    """Every prior with a short name."""
+    text = Path(__file__).with_name("cards.yaml").read_text(encoding="utf-8")
+    return {
+        name: Card(tuple(c["sources"]), c["summary"], c["licence"], c.get("recipes", {}))
+        for name, c in yaml.safe_load(text).items()
+    }
+
+
+def recipe(prior: str, method: str) -> str | None:
+    """The shipped config that ``method`` starts from with ``prior``, or None for the method's own defaults."""
+    card = cards().get(prior)
+    return card.recipes.get(method) if card else None
+
+
+def choose(name: str, device: torch.device) -> tuple[str, str | None]:
+    """Resolve ``auto``: a cached large prior where there is an accelerator, else the shapes prior; and say why.
+
+    Returns the name and one line for the user (None when ``name`` was not ``auto``).
+    """
+    if name != "auto":
+        return name, None
+    if device.type == "cpu":
+        return "shapes", "prior: shapes (no accelerator here; --prior picks another)"
+    for candidate in cards():
+        if candidate != "shapes" and cached_source(candidate):
+            return candidate, f"prior: {candidate} (an accelerator and its cached weights are here; --prior picks another)"
+    return "shapes", "prior: shapes (no large model is cached; `gsdistill doctor` says how to get one)"
+
+
+def cached_source(name: str) -> str | None:
+    """The first hub id of a card whose U-Net is in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for source in cards()[name].sources:
+        if not source.startswith("assets/") and isinstance(try_to_load_from_cache(source, "unet/config.json"), str):
+            return source
+    return None
+
+
+def find(name_or_path: str) -> str:
+    """A local folder, or a hub id, for a short name, a path or a hub id.
+
+    Raises:
+        ConfigError: neither a known name nor a folder that exists.
+        ModelNotFound: the folder lacks a part.
+    """
+    card = cards().get(name_or_path)
+    if card:
+        source = card.sources[0]
+        if source.startswith("assets/"):
+            return _checked_folder(data_path(*source.split("/")))
+        return cached_source(name_or_path) or source
+    if Path(name_or_path).is_dir():
+        return _checked_folder(Path(name_or_path))
+    known = list(cards())
+    if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
+        return name_or_path  # a hub id
+    hint = did_you_mean(name_or_path, known)
+    raise ConfigError(
+        f"prior = '{name_or_path}' is neither a known prior nor a folder.{hint} Known: auto, {', '.join(known)}, "
+        "a diffusers folder, or a hub id owner/name"
+    )
+
+
+def load_prior(name_or_path: str, device: torch.device | str = "cpu") -> Prior:
+    """Load a prior by short name, local diffusers folder or hub id.
+
+    Raises:
+        ConfigError: unknown name. ModelNotFound: weights or parts are missing. BadFile: a file is corrupted.
+    """
+    from gsdistill.prior.stable_diffusion import StableDiffusion
+
+    source = find(name_or_path)
+    return StableDiffusion(source, read_model_card(source, name_or_path), torch.device(device))
+
+
+def read_model_card(source: str, name: str) -> ModelCard:
+    """The folder's gsdistill.json, or the card of a plain latent model."""
+    path = Path(source) / "gsdistill.json"
+    if not path.is_file():
+        return ModelCard(name=name)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadFile(f"{path} is not JSON: {error}") from error
+    return from_dict(ModelCard, content, path.name)
+
+
+def _checked_folder(folder: Path) -> str:
+    parts = {
+        "unet/config.json": "unet/*.safetensors",
+        "text_encoder/config.json": "text_encoder/*.safetensors",
+        "tokenizer/tokenizer_config.json": "tokenizer/*",
+        "scheduler/scheduler_config.json": "scheduler/*",
+    }
+    for config, weights in parts.items():
+        if not (folder / config).is_file():
+            raise ModelNotFound(f"{folder} is not a Stable Diffusion folder: {config} is missing")
+        if not any(folder.glob(weights)):
+            raise ModelNotFound(f"the weights {folder / weights} are missing; install or copy the model again")
+    return str(folder)

@@ -1,0 +1,1 @@
+"""Optimising Gaussians: the loop, its regularisers and its checkpoints."""
