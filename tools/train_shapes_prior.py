@@ -47,7 +47,7 @@ class Settings:
     # image size in pixels
     size: int = 32
     # optimiser steps
-    steps: int = 7_500
+    steps: int = 6_000
     # pictures a step and process
     batch: int = 32
     # one-thread processes

@@ -1,0 +1,131 @@
+"""The folder of a run: claimed before the work, kept whole during it, completed at the end.
+
+    config.yaml        resolved settings, reloadable by --config
+    metrics.jsonl      one record per logged step
+    preview.png        the training views of a late step
+    checkpoint.safetensors   while the run is unfinished
+    gaussians.ply, views.png, turntable.mp4, summary.json   at the end
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gsdistill.errors import OutputError
+from gsdistill.export.pictures import contact_sheet, preview, turntable
+from gsdistill.export.ply import Ply
+from gsdistill.files import write_json, write_text
+from gsdistill.prior.base import CameraRange
+from gsdistill.structs import Gaussians
+from gsdistill.training import checkpoint
+from gsdistill.training.loop import Optimisation, StepRecord
+
+__all__ = ["RunFolder"]
+
+_PACKAGES = ("gsdistill", "torch", "diffusers", "transformers", "gsplat", "numba", "numpy")
+
+
+class RunFolder:
+    """Writes all files of one run."""
+
+    def __init__(self, path: Path, settings: str) -> None:
+        self.path, self._settings = path, settings
+        self.checkpoint = path / "checkpoint.safetensors"
+        self._records: list[dict[str, Any]] = []
+        self._saved = self._began = time.perf_counter()
+
+    def claim(self, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready, before any long work.
+
+        Raises:
+            OutputError: it holds a run already, it cannot be written, or there is nothing to resume.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path} is a file; choose another --output")
+        if resume:
+            if not self.checkpoint.exists():
+                raise OutputError(f"{self.path} holds no checkpoint to resume; a finished run has none")
+            return
+        taken = self.path.is_dir() and any(self.path.iterdir())
+        if taken and not overwrite:
+            hint = "--resume goes on with it, " if self.checkpoint.exists() else ""
+            raise OutputError(f"{self.path} is not empty; {hint}--overwrite replaces it, --output picks another folder")
+        write_text(self.path / "config.yaml", self._settings)
+        for name in ("metrics.jsonl", "summary.json", "gaussians.ply", "views.png", "turntable.mp4", "preview.png"):
+            (self.path / name).unlink(missing_ok=True)
+        self.checkpoint.unlink(missing_ok=True)
+
+    def restore(self, run: Optimisation) -> None:
+        """Bring ``run`` to the checkpoint and drop the records of later steps. Raises BadFile."""
+        checkpoint.load(run, self.checkpoint)
+        log = self.path / "metrics.jsonl"
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        records = [json.loads(line) for line in lines if line.endswith("}")]
+        self._records = [record for record in records if record["step"] <= run.done]
+
+    def log(self, record: StepRecord, seconds: float) -> None:
+        """Remember one record; it reaches the disk with the next checkpoint or preview."""
+        figures = {name: round(float(value), 6) for name, value in record.figures.items()}
+        self._records.append(
+            {
+                "step": record.step, "loss": float(record.loss), "gaussians": record.count, "finite": record.finite,
+                "seconds": round(seconds, 3), **figures,
+            }  # fmt: skip
+        )
+
+    def preview(self, record: StepRecord) -> None:
+        """Replace the preview picture."""
+        preview(record.images, self.path / "preview.png")
+        self._write_records()
+
+    def save(self, run: Optimisation, after: float = 0.0) -> None:
+        """Write a checkpoint, if the last one is at least ``after`` seconds old."""
+        if time.perf_counter() - self._saved < after:
+            return
+        checkpoint.save(run, self.checkpoint, self._settings)
+        self._write_records()
+        self._saved = time.perf_counter()
+
+    def pictures(self, gaussians: Gaussians, cameras: CameraRange | None, video: bool = True) -> None:
+        """Write the splat, its contact sheet and its turntable."""
+        distance, fov = (cameras.distance, cameras.fov) if cameras else (3.2, 40.0)
+        Ply().write(gaussians, self.path / "gaussians.ply")
+        contact_sheet(gaussians, self.path / "views.png", size=192, distance=distance, fov=fov)
+        if video:
+            turntable(gaussians, self.path / "turntable.mp4", distance=distance, fov=fov)
+
+    def finish(self, run: Optimisation, evaluations: int, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the records and summary.json, and remove the checkpoint; returns the summary."""
+        steps = sum(run.seconds.values())
+        summary = {
+            **facts,
+            "seconds": round(time.perf_counter() - self._began, 2),
+            "seconds_by_phase": {name: round(value, 3) for name, value in run.seconds.items()},
+            "milliseconds_per_step": {name: round(1e3 * value / run.done, 2) for name, value in run.seconds.items()},
+            "iterations": run.done,
+            "iterations_per_second": round(run.done / steps, 3),
+            "skipped_steps": run.skipped,
+            "network_evaluations": evaluations,
+            "gaussians": len(run.params["means"]),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "device": str(run.params["means"].device),
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in _PACKAGES},
+        }
+        self._write_records()
+        write_json(self.path / "summary.json", summary)
+        self.checkpoint.unlink(missing_ok=True)
+        return summary
+
+    def _write_records(self) -> None:
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self._records))

@@ -1,0 +1,95 @@
+"""The conversions, the guidance rule and the batching of queries."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from gsdistill.prior.analytic import AnalyticPrior, Mixture, plain_schedule
+from gsdistill.prior.base import Query, combine, noise_from_prediction
+from gsdistill.structs import Condition, Embedding
+
+
+@pytest.fixture
+def latents() -> torch.Tensor:
+    return torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+T = torch.tensor([3, 250, 700, 999])
+
+
+def test_schedule_equals_diffusers(latents):
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    theirs = scheduler.add_noise(latents, noise, T)
+    torch.testing.assert_close(plain_schedule().add_noise(latents, noise, T), theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+def test_every_prediction_type_gives_the_same_noise(kind, latents, gaussian_prior, cameras):
+    text = gaussian_prior.encode_text("", "")
+    other = AnalyticPrior(*reversed(gaussian_prior._mixtures), (3, 2, 2), prediction_type=kind)
+    ours = gaussian_prior.noise(latents, T, gaussian_prior.condition(text, cameras))
+    theirs = other.noise(latents, T, other.condition(text, cameras))
+    torch.testing.assert_close(ours.conditional, theirs.conditional, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(ours.unconditional, theirs.unconditional, rtol=1e-8, atol=1e-10)
+
+
+def test_v_conversion_equals_diffusers_velocity(latents):
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x_t = scheduler.add_noise(latents, noise, T)
+    velocity = scheduler.get_velocity(latents, noise, T)
+    back = noise_from_prediction(velocity, x_t, T, plain_schedule(), "v_prediction")
+    torch.testing.assert_close(back, noise, rtol=1e-4, atol=1e-5)
+
+
+def test_guidance_of_one_is_none_and_of_zero_is_unconditional(latents, gaussian_prior, cameras):
+    noise = gaussian_prior.noise(latents, T, gaussian_prior.condition(gaussian_prior.encode_text("", ""), cameras))
+    torch.testing.assert_close(noise.guided(1.0), noise.conditional)
+    torch.testing.assert_close(noise.guided(0.0), noise.unconditional)
+    torch.testing.assert_close(noise.guided(3.0) - noise.guided(2.0), noise.conditional - noise.unconditional)
+
+
+def test_queries_of_one_call_equal_calls_one_by_one_and_are_counted(latents, gaussian_prior, cameras):
+    condition = gaussian_prior.condition(gaussian_prior.encode_text("", ""), cameras)
+    queries = [Query(latents, T, "positive"), Query(latents.flip(0), T, "negative"), Query(latents, T.flip(0), "positive")]
+    together = gaussian_prior.predict_noise(queries, condition)
+    assert gaussian_prior.evaluations == 12
+    for query, answer in zip(queries, together, strict=True):
+        torch.testing.assert_close(gaussian_prior.predict_noise([query], condition)[0], answer)
+
+
+def test_no_gradient_through_the_network(latents, gaussian_prior, cameras):
+    condition = gaussian_prior.condition(gaussian_prior.encode_text("", ""), cameras)
+    assert not gaussian_prior.noise(latents.requires_grad_(), T, condition).direction.requires_grad
+
+
+def test_perp_neg_direction_by_hand():
+    eps = {
+        "negative": torch.zeros(1, 1, 1, 2),
+        "positive": torch.tensor([[[[2.0, 0.0]]]]),
+        "perp0": torch.tensor([[[[5.0, 3.0]]]]),
+    }
+    condition = Condition({name: Embedding(torch.zeros(1, 1, 1)) for name in eps}, torch.tensor([[-0.5]]))
+    torch.testing.assert_close(combine(eps, condition).direction, torch.tensor([[[[2.0, -1.5]]]]))
+
+
+def test_exact_noise_is_the_score_of_the_exact_density(latents):
+    mixture = Mixture(
+        torch.tensor([0.3, 0.7], dtype=torch.float64),
+        torch.randn(2, 12, generator=torch.Generator().manual_seed(3), dtype=torch.float64),
+        torch.tensor([0.5, 0.2], dtype=torch.float64),
+    )
+    x = latents.flatten(1).requires_grad_()
+    alpha, sigma = torch.full((4, 1), 0.8, dtype=torch.float64), torch.full((4, 1), 0.6, dtype=torch.float64)
+    (score,) = torch.autograd.grad(mixture.log_density(x, alpha, sigma).sum(), x)
+    torch.testing.assert_close(mixture.noise(x, alpha, sigma), -0.6 * score)
+
+
+def test_exact_density_integrates_to_one():
+    mixture = Mixture(torch.tensor([0.4, 0.6]), torch.tensor([[-1.0], [2.0]]), torch.tensor([0.5, 1.0]))
+    x = torch.linspace(-12, 12, 4001)[:, None]
+    density = mixture.log_density(x, torch.ones(4001, 1), torch.full((4001, 1), 0.1)).exp()
+    assert float(torch.trapezoid(density, x[:, 0])) == pytest.approx(1.0, abs=1e-4)
