@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 from gsdistill.errors import ConfigError, did_you_mean
 
-__all__ = ["choose"]
+__all__ = ["choose", "describe"]
 
 CHOICES = ("auto", "cpu", "cuda", "mps")
 
@@ -32,3 +34,11 @@ def choose(name: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device = 'mps': this machine has no Apple GPU; use --device auto or cpu")
     return torch.device(name)
+
+
+def describe(device: torch.device) -> str:
+    """Return what a person calls a device: its name and memory, or the processor's architecture."""
+    if device.type != "cuda":
+        return f"{device.type} ({platform.machine()})"
+    properties = torch.cuda.get_device_properties(device)
+    return f"{device} ({properties.name}, {properties.total_memory / 2**30:.0f} GiB)"

@@ -23,7 +23,7 @@ from gsdistill.errors import ConfigError, did_you_mean
 
 __all__ = ["field_help", "parse", "peek"]
 
-METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "BOOL", Ramp: "FLOAT[:FLOAT[:LAW]][@UNTIL]"}
+METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "BOOL", Ramp: "RAMP"}
 
 
 Source = tuple[type, Mapping[str, Any]]
@@ -59,10 +59,10 @@ class Default:
 def peek(argv: Sequence[str], flag: str) -> str | None:
     """Return the last value of ``--flag VALUE`` or ``--flag=VALUE``, before the flags that depend on it are known."""
     found = None
-    for word, following in zip(argv, [*argv[1:], None], strict=True):
+    for place, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == f"--{flag}":
-            found = value if equals else following
+            found = value if equals else next(iter(argv[place + 1 :]), None)
     return found
 
 
@@ -90,7 +90,7 @@ def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise ConfigError(_first_sentence(complaint.getvalue())) from None
+        raise ConfigError(_plainly(complaint.getvalue(), prog)) from None
     if unknown:
         raise ConfigError(_unknown_flag(unknown, list(_flags(sources)), prog))
     given = _given(typed, sources)
@@ -274,9 +274,8 @@ def _unknown_flag(unknown: Sequence[str], known: Sequence[str], prog: str) -> st
     return f"unknown flag '{flag}'.{did_you_mean(flag, known)}{allowed}"
 
 
-def _first_sentence(box: str) -> str:
-    """Return the text of tyro's framed complaint up to its first rule, on one line and without its colours."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│ ") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
-    kept = lines[: next((i for i, line in enumerate(lines) if set(line) == {"─"}), len(lines))]
-    return " ".join(" ".join(kept).split()) or "the command line cannot be read"
+def _plainly(complaint: str, prog: str) -> str:
+    """Return what tyro framed as one line; flags and values are judged by us, so it is about a value that lacks."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[│|╭╮╰╯─]", " ", complaint).split())
+    flag = re.search(r"argument '(--[^']+)'", text)
+    return f"the flag '{flag[1]}' lacks a value; see {prog} --help" if flag else text or f"see {prog} --help"

@@ -20,7 +20,7 @@ __all__ = ["dump", "load_yaml"]
 
 def dump(mapping: Mapping[str, Any]) -> str:
     """Return plain values as YAML text, keys in their own order, that :func:`load_yaml` reads back."""
-    return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load_yaml(path: Path | str) -> dict[str, Any]:
@@ -77,5 +77,6 @@ for _kind, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", _pattern, _first)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
+_Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, True))
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 _Loader.add_constructor("tag:yaml.org,2002:bool", lambda loader, node: node.value.lower() == "true")

@@ -1,0 +1,232 @@
+"""The ``gsdistill`` command: a few commands, each a settings class whose fields are its flags.
+
+A user's mistake is one line on stderr and exit code 2, an interrupt is 130; ``--traceback`` anywhere shows where it
+arose. Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gsdistill import __version__
+from gsdistill.config import bounded, from_dict, merge, to_yaml
+from gsdistill.errors import ConfigError, OutputError, UserError, did_you_mean
+from gsdistill.files import data_path, write_json
+from gsdistill.flags import parse, peek
+from gsdistill.registry import names, summary
+
+__all__ = ["execute", "main"]
+
+T = TypeVar("T")
+
+PACKAGES = {"methods": "gsdistill.distillation", "inits": "gsdistill.scene.init"}
+
+
+@dataclass(frozen=True)
+class GenerateFlags:
+    """Turn a prompt into Gaussian splats.
+
+    A RAMP is a number, or one that changes over the run: 101:51 (linear), 700:100:sqrt, 1:0:cosine@0.6 (ends at 60 %).
+    """
+
+    config: str | None = None  # defaults from a YAML file, the folder of a run, or a name of `gsdistill list configs`
+    dry_run: bool = False  # print the resolved settings as YAML, which --config reads back, and stop
+
+
+@dataclass(frozen=True)
+class RenderCommand:
+    """Draw pictures of a splat: a contact sheet views.png and a turntable.mp4."""
+
+    file: Path = field(metadata={"positional": True})  # a splat in the INRIA layout
+    output: Path | None = None  # folder of the pictures; none: next to the file, its name and -render
+    size: int = bounded(256, low=8, high=4096)  # pixels along each side of a view
+    views: int = bounded(8, low=1, high=64)  # pictures on the contact sheet
+    elevation: float = bounded(20.0, low=-90, high=90)  # of the camera, degrees above the horizon
+    frames: int = bounded(90, low=1, high=10_000)  # of the turntable
+    background: tuple[float, float, float] = bounded((1.0, 1.0, 1.0), low=0, high=1)  # red, green and blue
+    overwrite: bool = False  # replace pictures that are there
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Measure a run against the truth of the shapes world."""
+
+    run: Path = field(metadata={"positional": True})  # the folder of a run
+    json: Path | None = None  # also write the figures to this file
+
+
+@dataclass(frozen=True)
+class ListCommand:
+    """Show what can be chosen by name: methods, priors, inits or configs."""
+
+    what: Literal["methods", "priors", "inits", "configs", "all"] = field(default="all", metadata={"positional": True})
+
+
+@dataclass(frozen=True)
+class DoctorCommand:
+    """Show what is installed, which device serves, which models are at hand, and how to get what is missing."""
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit with its code."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(argv: Sequence[str]) -> int:
+    """Run one command line; return 0, 2 for a user's mistake, 130 for an interrupt, 141 for a lost reader."""
+    traceback = "--traceback" in argv
+    words = [word for word in argv if word != "--traceback"]
+    try:
+        return _dispatch(words)
+    except UserError as error:
+        if traceback:
+            Console(stderr=True).print_exception()
+        _notice("error: ", str(error))
+        return 2
+    except KeyboardInterrupt:
+        _notice("interrupted", "")
+        return 130
+    except BrokenPipeError:  # the reader of our output has left; nothing may be flushed to it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except SystemExit as stop:  # tyro's, after it printed the help
+        return int(stop.code or 0)
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        _overview()
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        print(f"gsdistill {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        kind = "flag" if words[0].startswith("-") else "command"
+        hint = did_you_mean(words[0], COMMANDS)
+        raise ConfigError(f"unknown {kind} '{words[0]}'.{hint} Available: {', '.join(COMMANDS)}")
+    COMMANDS[words[0]][0](words[1:])
+    return 0
+
+
+def _overview() -> None:
+    console = Console(highlight=False)
+    console.print("usage: gsdistill COMMAND [FLAGS]\n", markup=False)
+    for name, (_, cls) in COMMANDS.items():
+        console.print(f"  {name:<10}{(cls.__doc__ or '').splitlines()[0]}", markup=False, soft_wrap=True)
+    console.print("\n`gsdistill COMMAND --help` shows its flags; `--version` the version;", markup=False)
+    console.print("`--traceback` with any command shows where an error arose.", markup=False)
+
+
+def _notice(label: str, message: str) -> None:
+    """Print one line on stderr; what a user typed is neither markup nor control sequences."""
+    line = " ".join(message.split())
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    Console(stderr=True, highlight=False).print(
+        Text(label, style="bold red").append(line, style="default"), soft_wrap=True
+    )
+
+
+def _read(cls: type[T], argv: Sequence[str], name: str) -> T:
+    """Return the settings of a command that stands on its own."""
+    given = parse([(cls, {})], argv, prog=f"gsdistill {name}", description=(cls.__doc__ or "").splitlines()[0])
+    return from_dict(cls, given)
+
+
+def _generate(argv: Sequence[str]) -> None:
+    from gsdistill import generate
+
+    file = peek(argv, "config")
+    chosen = {name: value for name in ("method", "init", "prior", "device") if (value := peek(argv, name))}
+    base = merge(generate.read_config(file) if file else {}, chosen)
+    sources = [(GenerateFlags, {}), (generate.RunConfig, generate.fill(base))]
+    given = parse(sources, argv, prog="gsdistill generate", description=inspect.getdoc(GenerateFlags) or "")
+    given.pop("config", None)
+    dry = given.pop("dry_run", False)
+    notices: list[str] = []
+    config = generate.resolve(merge(base, given), notices.append)
+    for line in notices:
+        _notice("", line)
+    if dry:
+        print(to_yaml(config), end="")
+        return
+    generate.run(config, Console())
+
+
+def _render(argv: Sequence[str]) -> None:
+    command = _read(RenderCommand, argv, "render")
+    from gsdistill.export.pictures import contact_sheet, turntable
+    from gsdistill.scene.ply import read_ply
+
+    gaussians = read_ply(command.file)
+    folder = command.output or command.file.with_name(f"{command.file.stem}-render")
+    sheet, video = folder / "views.png", folder / "turntable.mp4"
+    there = [path for path in (sheet, video) if path.exists()]
+    if there and not command.overwrite:
+        raise OutputError(f"{there[0]} exists; choose another --output, or replace it with --overwrite")
+    size, elevation, background = command.size, command.elevation, command.background
+    contact_sheet(gaussians, sheet, size, command.views, elevation=elevation, background=background)
+    turntable(gaussians, video, size, command.frames, elevation=elevation, background=background)
+    Console().print(Text(f"{sheet}\n{video}"), soft_wrap=True)
+
+
+def _evaluate(argv: Sequence[str]) -> None:
+    command = _read(EvaluateCommand, argv, "evaluate")
+    from gsdistill.evaluation.truth import evaluate_run
+
+    figures = evaluate_run(command.run)
+    table = Table("figure", "value")
+    for name, value in figures.items():
+        table.add_row(Text(name.replace("_", " ")), Text(f"{value:.4g}" if isinstance(value, float) else str(value)))
+    Console().print(table)
+    if command.json:
+        write_json(command.json, figures)
+
+
+def _list(argv: Sequence[str]) -> None:
+    what = _read(ListCommand, argv, "list").what
+    console = Console(highlight=False)
+    for kind in ("methods", "priors", "inits", "configs") if what == "all" else (what,):
+        rows = _rows(kind)
+        width = max(map(len, rows), default=0) + 2
+        if what == "all":
+            console.print(kind, style="bold")
+        for name, text in rows.items():
+            console.print(f"  {name:<{width}}{text}", markup=False, soft_wrap=True)
+
+
+def _rows(kind: str) -> dict[str, str]:
+    """Return the names of a kind, each with a line that says what it is."""
+    if kind == "priors":
+        from gsdistill.prior.cards import cards
+
+        return {name: card.summary for name, card in cards().items()}
+    if kind in PACKAGES:
+        return {name: summary(PACKAGES[kind], name) for name in names(PACKAGES[kind])}
+    files = sorted(data_path("configs").glob("*.yaml"))
+    return {file.stem: file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for file in files}
+
+
+def _doctor(argv: Sequence[str]) -> None:
+    _read(DoctorCommand, argv, "doctor")
+    from gsdistill.doctor import report
+
+    report(Console(highlight=False))
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], type[Any]]] = {
+    "generate": (_generate, GenerateFlags),
+    "render": (_render, RenderCommand),
+    "evaluate": (_evaluate, EvaluateCommand),
+    "list": (_list, ListCommand),
+    "doctor": (_doctor, DoctorCommand),
+}

@@ -1,0 +1,410 @@
+"""The command line: what is typed becomes a run, and what is mistyped becomes one line and exit code 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from gsdistill import __version__, generate
+from gsdistill.cli import execute
+from gsdistill.config import Ramp, from_dict, load_yaml, to_yaml
+from gsdistill.distillation.cds import CDS
+from gsdistill.distillation.sds import SDS
+from gsdistill.doctor import findings
+from gsdistill.errors import ConfigError
+from gsdistill.flags import field_help
+from gsdistill.generate import RunConfig, fill, read_config, resolve
+from gsdistill.scene.cameras import CameraSettings
+from gsdistill.scene.init.ply import Ply
+from gsdistill.scene.init.sphere import Sphere
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+RECIPE = "# What CDS needs here.\nmethod: {name: cds, near_min: 0.02}\niterations: 222\n"
+
+
+@pytest.fixture(autouse=True)
+def configs(tmp_path, monkeypatch):
+    """The folder of shipped configs, with a recipe for either method."""
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "shapes-cds.yaml").write_text(RECIPE)
+    (folder / "shapes-sds.yaml").write_text("# What SDS needs here.\nmethod: sds\n")
+    for module in ("gsdistill.generate", "gsdistill.cli"):
+        monkeypatch.setattr(f"{module}.data_path", lambda *parts: tmp_path.joinpath(*parts))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The configs that reached the run."""
+    calls = []
+    monkeypatch.setattr(generate, "run", lambda config, console: calls.append(config), raising=False)
+    return calls
+
+
+def mistake(capsys, *words):
+    """Run a command line that is wrong; return its one line on stderr."""
+    assert execute(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("error: ").rstrip("\n")
+
+
+# generate
+
+
+def test_flags_reach_the_run(ran):
+    words = "--prompt CUBE --method cds --method.guidance-scale 30:10:sqrt@0.5 --method.noise fresh"
+    words += " --cameras.elevation -20 70 --init.count 99 --densify.budget=3000 --densify.enabled"
+    words += " --seed 7 --output here --renderer.eps2d 1"
+    assert execute(["generate", *words.replace("CUBE", "a_cube").split()]) == 0
+    (run,) = ran
+    assert run.prompt == "a_cube"
+    assert isinstance(run.method, CDS)
+    assert run.method.guidance_scale == Ramp(30.0, 10.0, "sqrt", 0.5)
+    assert run.method.noise == "fresh"
+    assert run.cameras.elevation == (-20.0, 70.0)
+    assert (run.init.count, run.densify.budget, run.densify.enabled) == (99, 3000, True)
+    assert (run.seed, run.output, run.renderer.eps2d) == (7, Path("here"), 1.0)
+
+
+def test_underscores_and_dashes_are_one(ran):
+    execute(["generate", "--prompt", "x", "--method.guidance_scale", "5", "--negative_prompt", "y"])
+    execute(["generate", "--prompt", "x", "--method.guidance-scale", "5", "--negative-prompt", "y"])
+    assert ran[0] == ran[1]
+    assert ran[0].method.guidance_scale == Ramp(5.0, 5.0)
+
+
+def test_method_and_init_change_the_flags(ran):
+    execute(["generate", "--prompt", "x", "--method", "sds", "--init=ply", "--init.path", "a.ply"])
+    assert isinstance(ran[0].method, SDS)
+    assert ran[0].init == Ply(Path("a.ply"))
+
+
+def test_flags_beat_the_config_which_beats_the_recipe_which_beats_the_defaults(ran, tmp_path):
+    (tmp_path / "mine.yaml").write_text("prompt: a cube\nseed: 3\nviews: 2\nmethod: {near_min: 0.03}\n")
+    execute(["generate", "--config", "mine.yaml", "--views", "6"])
+    (run,) = ran
+    assert (run.prompt, run.seed, run.views, run.iterations) == ("a cube", 3, 6, 222)
+    assert run.method == replace(CDS(), near_min=0.03)
+
+
+def test_the_recipe_belongs_to_its_method_and_prior():
+    assert resolve({"prompt": "x"}).method == replace(CDS(), near_min=0.02)
+    assert resolve({"prompt": "x", "method": "sds"}).method == SDS()
+    assert resolve({"prompt": "x", "prior": "sd15"}).method == CDS()
+    assert resolve({"prompt": "x", "prior": "sd15"}).iterations == RunConfig("x").iterations
+
+
+def test_the_chosen_prior_is_written_down_and_said():
+    said = []
+    assert fill({"device": "cpu"}, said.append)["prior"] == "shapes"
+    assert len(said) == 1
+    assert fill({"prior": "shapes"}, said.append)["prior"] == "shapes"
+    assert len(said) == 1
+
+
+def test_a_config_of_another_method_gives_way_to_the_flag(ran, tmp_path):
+    (tmp_path / "mine.yaml").write_text("prompt: x\nmethod: {name: cds, near_min: 0.03}\n")
+    execute(["generate", "--config", "mine.yaml", "--method", "sds"])
+    assert ran[0].method == SDS()
+
+
+def test_dry_run_prints_what_config_reads_back(capsys, ran, tmp_path):
+    words = [
+        "generate",
+        "--prompt",
+        "a [red] torus: 'x'",
+        "--method.clip",
+        "1:3",
+        "--cameras.fov",
+        "30",
+        "50",
+        "--resume",
+    ]
+    assert execute([*words, "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert ran == []
+    (tmp_path / "resolved.yaml").write_text(text)
+    assert execute(["generate", "--config", "resolved.yaml"]) == 0
+    assert execute(words) == 0
+    assert ran[0] == ran[1]
+    assert yaml.safe_load(text)["method"]["name"] == "cds"
+
+
+def test_the_folder_of_a_run_and_a_shipped_name_are_configs(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.yaml").write_text("prompt: x\n")
+    assert read_config("old") == {"prompt": "x"}
+    assert read_config("shapes-cds") == {"method": {"name": "cds", "near_min": 0.02}, "iterations": 222}
+    with pytest.raises(ConfigError) as caught:
+        read_config("shape-cds")
+    message = "unknown config 'shape-cds'. Did you mean 'shapes-cds'? Available: shapes-cds, shapes-sds, "
+    assert str(caught.value) == message + "or the path of a YAML file"
+
+
+RUNS = st.builds(
+    RunConfig,
+    prompt=st.text(min_size=1, max_size=20).filter(str.strip),
+    negative_prompt=st.text(max_size=20),
+    method=st.builds(CDS, guidance_scale=st.builds(Ramp, st.floats(0, 1e3), st.floats(0, 1e3)), t_max=st.floats(0.1, 1))
+    | st.builds(SDS),
+    init=st.builds(Sphere, count=st.integers(1, 9999))
+    | st.builds(Ply, st.sampled_from([Path("a b.ply"), Path("/ö/x.ply")])),
+    seed=st.integers(0, 2**32 - 1),
+    output=st.none() | st.just(Path("out/ü")),
+    overwrite=st.booleans(),
+    cameras=st.builds(CameraSettings, elevation=st.tuples(st.floats(-90, 0), st.floats(0, 90))),
+)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(RUNS)
+def test_a_written_run_reads_back_equal(tmp_path, run):
+    (tmp_path / "run.yaml").write_bytes(to_yaml(run).encode())
+    again = load_yaml(tmp_path / "run.yaml")
+    assert from_dict(RunConfig, again) == run
+    assert resolve(again) == replace(run, prior="shapes")
+
+
+def test_the_folder_of_a_run():
+    assert RunConfig("../A red Torus!", seed=4).folder == Path("outputs/a-red-torus/cds-seed4")
+    assert RunConfig("x", output=Path("here")).folder == Path("here")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "no prompt; say what to make, as in --prompt 'a red torus'"),
+        ("--prompt=", "no prompt; say what to make, as in --prompt 'a red torus'"),
+        ("--prompt x --method sdss", "unknown method 'sdss'. Did you mean 'sds'? Available: cds, sds"),
+        ("--prompt x --init spere", "unknown initialiser 'spere'. Did you mean 'sphere'? Available: ply, sphere"),
+        ("--prompt x --metod sds", "unknown flag '--metod'. Did you mean '--method'? See gsdistill generate --help"),
+        ("--prompt x --sed=3", "unknown flag '--sed'. Did you mean '--seed'? See gsdistill generate --help"),
+        ("--prompt x 3", "unexpected argument '3'; see gsdistill generate --help"),
+        ("--prompt x --seed", "the flag '--seed' lacks a value; see gsdistill generate --help"),
+        ("--prompt x --cameras.fov 3 --seed 1",
+         "the flag '--cameras.fov' lacks a value; see gsdistill generate --help"),
+        ("--prompt x --seed -1", "seed = -1 is out of range; it must be at least 0 and at most 4294967295"),
+        ("--prompt x --iterations 1e3", "iterations = 1000.0 has the wrong type; expected a whole number"),
+        ("--prompt x --views many", "views = 'many' has the wrong type; expected a whole number"),
+        ("--prompt x --cameras.fov 5 181",
+         "cameras.fov[1] = 181 is out of range; it must be greater than 0 and less than 180"),
+        ("--prompt x --method.clip 3:q",
+         "method.clip: '3:q' is not a schedule; write 7.5, 101:51, 700:100:sqrt or 101:51@0.6"),
+        ("--prompt x --method.noise new", "method.noise = 'new' is not a choice. Allowed: fixed, antithetic, fresh"),
+        ("--prompt x --init ply", "the setting 'init.path' is missing"),
+        ("--prompt x --device gpu",
+         "device = 'gpu' is not a device. Did you mean 'cpu'? Allowed: auto, cpu, cuda, cuda:1, mps"),
+        ("--prompt x --resume --overwrite",
+         "resume and overwrite exclude each other: go on with the earlier run, or replace it"),
+        ("--prompt x --config none.yaml", "cannot read none.yaml: No such file or directory"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, ran, monkeypatch, words, message):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert mistake(capsys, "generate", *words.split()) == message
+    assert ran == []
+
+
+def test_a_misspelt_setting_lists_its_group(capsys):
+    line = mistake(capsys, "generate", "--prompt", "x", "--cameras.elevatoin", "1", "2")
+    assert line.startswith(
+        "unknown flag '--cameras.elevatoin'. Did you mean '--cameras.elevation'? Allowed: --cameras.azimuth, "
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("promt: x\n", "unknown setting 'promt' (value 'x'). Did you mean 'prompt'? Allowed: prompt, "),
+        (
+            "prompt: x\ndensify: {bugdet: 3}\n",
+            "unknown setting 'densify.bugdet' (value 3). Did you mean 'densify.budget'? ",
+        ),
+        ("prompt: x\nmethod: {name: sds, near: 3}\n", "unknown setting 'method.near' (value 3). "),
+        ("prompt: x\nmethod: 3\n", "method = 3 has the wrong type; expected a name, or a mapping with a name"),
+        ("prompt: x\nprior: [1]\n", "prior = [1] has the wrong type; expected text"),
+        ("prompt: x\ndevice: 0\n", "device = 0 has the wrong type; expected text"),
+        ("prompt: x\ncameras: 3\n", "cameras = 3 has the wrong type; expected a mapping of "),
+        ("prompt: x\ncameras: [\n", "bad.yaml, line 3: not valid YAML: "),
+        ("prompt: x\nprompt: y\n", "bad.yaml, line 2: not valid YAML: 'prompt' is given twice"),
+        ("- prompt\n", "bad.yaml: expected lines of 'name: value', found "),
+    ],
+)
+def test_a_mistake_in_a_config_file(capsys, ran, tmp_path, text, message):
+    (tmp_path / "bad.yaml").write_text(text)
+    assert mistake(capsys, "generate", "--config", "bad.yaml").startswith(message)
+    assert ran == []
+
+
+def test_what_a_user_typed_is_neither_markup_nor_control_sequence(capsys):
+    long = "[red]" + "x" * 300 + "[/red]"
+    assert mistake(capsys, "generate", "--prompt", "x", "--method", f"{long}\x1b[2J\ny").startswith(
+        f"unknown method '{long}\\x1b[2J y'."
+    )
+
+
+def test_help_shows_defaults_comments_and_ranges(capsys):
+    assert execute(["generate", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for part in (
+        "--method.near-min FLOAT lowest n (at least 0 and at most 0.98) (default: 0.02)",
+        "--cameras.elevation FLOAT FLOAT degrees above the horizon",
+        "--init.count INT",
+        "--densify.enabled, --densify.no-enabled",
+        "--prompt TEXT what to make, as in \"a red torus\" (required)",
+        "--dry-run",
+    ):  # fmt: skip
+        assert part in text
+    assert execute(["generate", "--method", "sds", "--init", "ply", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--method.near-min" not in text
+    assert "--init.path PATH of a splat in the INRIA layout, or of a point cloud (required)" in text
+
+
+def test_every_setting_of_a_run_has_its_flag(capsys):
+    execute(["generate", "--help"])
+    text = capsys.readouterr().out
+
+    def flags(values, prefix):
+        for name, value in values.items():
+            flag = f"{prefix}{name.replace('_', '-')}"
+            yield from flags(value, f"{flag}.") if isinstance(value, dict) else [flag]
+
+    plain = yaml.safe_load(to_yaml(RunConfig("x")))
+    for named in ("method", "init"):
+        del plain[named]["name"]
+    for flag in [*flags(plain, "--"), "--method", "--init"]:
+        assert f"{flag} " in text or f"{flag}," in text
+
+
+def test_field_help_reads_the_comment_behind_or_above():
+    assert field_help(CameraSettings)["fov"] == "degrees, of the whole (square) image"
+    assert field_help(CDS)["near_min"] == "lowest n"
+
+
+# the other commands
+
+
+def test_version_and_overview(capsys):
+    assert execute(["--version"]) == 0
+    assert capsys.readouterr().out == f"gsdistill {__version__}\n"
+    assert execute(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert execute([]) == 2
+    assert capsys.readouterr().out == text
+    for command in ("generate", "render", "evaluate", "list", "doctor"):
+        assert f"  {command} " in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("genrate",
+         "unknown command 'genrate'. Did you mean 'generate'? Available: generate, render, evaluate, list, doctor"),
+        ("--verson", "unknown flag '--verson'. Available: generate, render, evaluate, list, doctor"),
+        ("render", "FILE is missing; see gsdistill render --help"),
+        ("render none.ply --size 9000", "size = 9000 is out of range; it must be at least 8 and at most 4096"),
+        ("render none.ply", "none.ply: cannot be read: No such file or directory"),
+        ("evaluate", "RUN is missing; see gsdistill evaluate --help"),
+        ("list method",
+         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, configs, all"),
+        ("doctor --fix", "unknown flag '--fix'. See gsdistill doctor --help"),
+    ],
+)  # fmt: skip
+def test_mistakes_of_the_other_commands(capsys, words, message):
+    assert mistake(capsys, *words.split()) == message
+
+
+def test_traceback_shows_where(capsys):
+    assert execute(["list", "--traceback", "method"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("error: what = 'method'")
+
+
+def test_an_interrupt_is_130(capsys, monkeypatch):
+    def interrupt(config, console):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "run", interrupt, raising=False)
+    assert execute(["generate", "--prompt", "x"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_list_shows_names_and_first_lines(capsys):
+    assert execute(["list"]) == 0
+    text = capsys.readouterr().out
+    for start in (
+        "methods\n",
+        "  cds  CDS: ",
+        "  sds  SDS: ",
+        "priors\n",
+        "  shapes ",
+        "inits\n",
+        "  sphere  ",
+        "configs\n",
+    ):
+        assert start in text
+    assert execute(["list", "configs"]) == 0
+    assert capsys.readouterr().out == "  shapes-cds  What CDS needs here.\n  shapes-sds  What SDS needs here.\n"
+
+
+def test_render_draws_both_pictures_and_keeps_what_is_there(capsys, monkeypatch, tmp_path):
+    drawn = {}
+    pytest.importorskip("gsdistill.export.pictures")
+    monkeypatch.setattr("gsdistill.scene.ply.read_ply", lambda path: f"splat of {path}")
+    monkeypatch.setattr("gsdistill.export.pictures.contact_sheet", lambda *a, **k: drawn.update(sheet=(a, k)))
+    monkeypatch.setattr("gsdistill.export.pictures.turntable", lambda *a, **k: drawn.update(video=(a, k)))
+    assert execute(["render", "a/x.ply", "--size", "64", "--frames", "5", "--background", "0", "0", "0.5"]) == 0
+    look = {"elevation": 20.0, "background": (0.0, 0.0, 0.5)}
+    folder = Path("a/x-render")
+    assert drawn["sheet"] == (("splat of a/x.ply", folder / "views.png", 64, 8), look)
+    assert drawn["video"] == (("splat of a/x.ply", folder / "turntable.mp4", 64, 5), look)
+    folder.mkdir(parents=True)
+    (folder / "turntable.mp4").write_text("")
+    capsys.readouterr()
+    line = mistake(capsys, "render", "a/x.ply")
+    assert line == "a/x-render/turntable.mp4 exists; choose another --output, or replace it with --overwrite"
+    assert execute(["render", "a/x.ply", "--overwrite"]) == 0
+
+
+def test_doctor_names_the_cure_of_what_is_missing(capsys, monkeypatch):
+    assert execute(["doctor"]) == 0
+    text = capsys.readouterr().out
+    for part in ("torch", "gsplat", "numba", "ffmpeg", "device", "threads", "hub cache", "shapes", "sd15"):
+        assert f"  {part} " in text
+    monkeypatch.setattr("gsdistill.prior.cards.cached_source", lambda name: None)
+    monkeypatch.setattr("gsdistill.doctor._version", lambda package: None)
+    lost = {finding.name: finding for finding in findings()}
+    assert lost["numba"].found is None
+    assert lost["numba"].cure == "pip install numba"
+    assert lost["sd15"].found is None
+    assert lost["sd15"].cure == "hf download stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert execute(["doctor"]) == 0
+    assert "-> pip install numba" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["bogus"], 2)])
+def test_python_m_gsdistill_passes_the_exit_code_on(words, code):
+    done = subprocess.run(
+        [sys.executable, "-m", "gsdistill", *words], cwd=Path(__file__).parents[1], capture_output=True
+    )
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+def test_help_and_version_load_nothing_heavy(words):
+    program = f"import sys; from gsdistill.cli import execute; execute({words!r}); "
+    program += "sys.exit(bool({'torch', 'tyro', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True)
+    assert done.returncode == 0, done.stderr
