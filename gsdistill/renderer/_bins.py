@@ -9,6 +9,7 @@ nearest first, ``slots`` pointing back: a tile writes its gradient sums where th
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 from numba import prange
@@ -17,9 +18,11 @@ from gsdistill.renderer._compile import compiled
 
 SIDE = 8
 
+Array: TypeAlias = np.ndarray
+
 
 @compiled(fast=False)
-def band_span(splat, top, bottom, width):
+def band_span(splat: Array, top: int, bottom: int, width: int) -> tuple[int, int]:
     """First and last pixel column that the ellipse touches in the pixel rows top..bottom; first > last where none."""
     k, ex, ey = float(splat[3]), float(splat[10]), float(splat[11])
     low, high = max(top + 0.5 - splat[1], -ey), min(bottom + 0.5 - splat[1], ey)
@@ -36,7 +39,7 @@ def band_span(splat, top, bottom, width):
 
 
 @compiled(fast=False)
-def touched_tiles(splat, width, height, out):
+def touched_tiles(splat: Array, width: int, height: int, out: Array) -> int:
     """Number of tiles that the splat touches; their numbers are written to ``out`` if it is long enough."""
     columns, count = (width + SIDE - 1) // SIDE, 0
     first = math.ceil(min(max(splat[1] - splat[11] - 0.52, -1.0), height + 1.0))
@@ -56,7 +59,7 @@ def touched_tiles(splat, width, height, out):
 
 
 @compiled()
-def sort_by_depth(bits, order, spare):
+def sort_by_depth(bits: Array, order: Array, spare: Array) -> None:
     """Sort the indices in ``order`` stably by the bit patterns of their depths, positive floats: three radix passes."""
     n = len(order)
     for shift in (0, 11, 22):
@@ -73,7 +76,7 @@ def sort_by_depth(bits, order, spare):
 
 
 @compiled(parallel=True)
-def count_tiles(splats, radii, width, height, starts):
+def count_tiles(splats: Array, radii: Array, width: int, height: int, starts: Array) -> None:
     """Fill ``starts`` [B N + 1]: where the pairs of every splat begin."""
     nowhere = np.empty(0, np.int32)
     starts[0] = 0
@@ -84,7 +87,10 @@ def count_tiles(splats, radii, width, height, starts):
 
 
 @compiled(parallel=True)
-def bin_tiles(splats, bits, views, groups, width, height, starts, tiles, bounds, ids, slots):
+def bin_tiles(
+    splats: Array, bits: Array, views: int, groups: int, width: int, height: int,
+    starts: Array, tiles: Array, bounds: Array, ids: Array, slots: Array,
+) -> None:  # fmt: skip
     """Fill ``bounds`` [B tiles + 1], ``ids`` and ``slots``: what every tile holds, nearest first.
 
     ``tiles`` is scratch as long as ``ids``; ``groups`` > 1 shares out one view's tiles to several threads.

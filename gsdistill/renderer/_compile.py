@@ -17,9 +17,9 @@ def compiled(parallel: bool = False, fast: bool = True) -> Callable[[Callable[..
     """A decorator that compiles on the first call and keeps the result on disk where any folder can be written.
 
     Numba tries NUMBA_CACHE_DIR, the folder of the source file and the user's cache folder; with none of them, every
-    process compiles anew.
+    process compiles anew. It notices a changed file, not a changed import: after editing ``_vectors`` or a constant
+    of ``base``, touch the kernels that use it. ``fast`` = False: the same bits wherever it is inlined.
     """
-
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel, "fastmath": fast and FAST}
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

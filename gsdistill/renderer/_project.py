@@ -13,20 +13,37 @@ Camera row: W (9), t (3), position (3), fx, fy, cx, cy, and the limits of x/z (2
 from __future__ import annotations
 
 import math
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numba import prange
 
 from gsdistill.renderer._compile import compiled
-from gsdistill.renderer._harmonics import sh_basis, sh_slopes
-from gsdistill.renderer.base import ALPHA_MIN
+from gsdistill.renderer._vectors import Triple, combined, cross, dot, sh_basis, sh_slopes
+from gsdistill.renderer.base import ALPHA_MIN, COVARIANCE_MAX
 
 CHUNK = 64  # Gaussians per parallel task
 MARGIN = 1.001  # of the squared extent, far above the rounding of the rasteriser
 
+Array: TypeAlias = np.ndarray
+Quadruple: TypeAlias = tuple[float, float, float, float]
+Matrix: TypeAlias = tuple[float, float, float, float, float, float, float, float, float]  # 3 x 3, row after row
+Footprint: TypeAlias = tuple[Triple, Triple, Triple, Triple, Triple, float, float, float, float, float]
+
+
+class Lens(NamedTuple):
+    """What all cameras of a batch share: the image size and RenderOptions."""
+
+    width: int
+    height: int
+    near: float
+    far: float
+    eps2d: float
+    antialiased: bool
+
 
 @compiled()
-def rotation(q):
+def rotation(q: Array) -> tuple[Matrix, Quadruple, float]:
     """Rotation matrix (row-major 9-tuple) of a wxyz quaternion, its unit quaternion and its length."""
     q0, q1, q2, q3 = float(q[0]), float(q[1]), float(q[2]), float(q[3])
     length = math.sqrt(q0 * q0 + q1 * q1 + q2 * q2 + q3 * q3)
@@ -46,26 +63,14 @@ def rotation(q):
 
 
 @compiled()
-def times_scales(R, s):
+def times_scales(R: Matrix, s: Array) -> Matrix:
     """R diag(exp s) as a row-major 9-tuple."""
     s0, s1, s2 = math.exp(float(s[0])), math.exp(float(s[1])), math.exp(float(s[2]))
     return (R[0] * s0, R[1] * s1, R[2] * s2, R[3] * s0, R[4] * s1, R[5] * s2, R[6] * s0, R[7] * s1, R[8] * s2)
 
 
 @compiled()
-def dot(a, b):
-    """Inner product of 3-tuples."""
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-@compiled()
-def cross(a, b):
-    """Vector product of 3-tuples."""
-    return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
-
-
-@compiled()
-def to_camera(cam, m):
+def to_camera(cam: Array, m: Triple) -> Triple:
     """The mean in camera coordinates."""
     x = cam[0] * m[0] + cam[1] * m[1] + cam[2] * m[2] + cam[9]
     y = cam[3] * m[0] + cam[4] * m[1] + cam[5] * m[2] + cam[10]
@@ -74,8 +79,8 @@ def to_camera(cam, m):
 
 
 @compiled()
-def footprint(cam, x, y, z, M, eps2d):
-    """The rows of U = J W and of L = U M, the clamped slopes, area = sqrt(det L L^T) and a, b, c, det of the blurred C."""
+def footprint(cam: Array, x: float, y: float, z: float, M: Matrix, eps2d: float) -> Footprint:
+    """The rows of U = J W and L = U M, their normal L0 x L1 and its length, and a, b, c and det of the blurred C."""
     u, v = min(max(x / z, cam[19]), cam[20]), min(max(y / z, cam[21]), cam[22])
     j0, j1 = cam[15] / z, cam[16] / z
     U0 = (j0 * (cam[0] - u * cam[6]), j0 * (cam[1] - u * cam[7]), j0 * (cam[2] - u * cam[8]))
@@ -87,11 +92,11 @@ def footprint(cam, x, y, z, M, eps2d):
     square = dot(normal, normal)  # = a c - b^2 before the blur (Lagrange), without its cancellation
     a, b, c = dot(L0, L0), dot(L0, L1), dot(L1, L1)
     det = square + eps2d * (a + c) + eps2d * eps2d
-    return U0, U1, L0, L1, (u, v), normal, math.sqrt(square), a + eps2d, b, c + eps2d, det
+    return U0, U1, L0, L1, normal, math.sqrt(square), a + eps2d, b, c + eps2d, det
 
 
 @compiled()
-def view_direction(cam, m):
+def view_direction(cam: Array, m: Triple) -> tuple[Triple, float]:
     """Unit vector from the camera to the mean, and the distance."""
     dx, dy, dz = m[0] - cam[12], m[1] - cam[13], m[2] - cam[14]
     distance = math.sqrt(dx * dx + dy * dy + dz * dz)
@@ -99,23 +104,25 @@ def view_direction(cam, m):
 
 
 @compiled()
-def project_one(cam, m, M, logit, sh, width, height, near, far, eps2d, antialiased, Y, row):
+def project_one(
+    cam: Array, m: Triple, M: Matrix, logit: float, sh: Array, lens: Lens, Y: Array, row: Array
+) -> int:  # fmt: skip
     """Write the splat of one Gaussian in one view; returns its radius in pixels, 0 where culled."""
     x, y, z = to_camera(cam, m)
-    if not (z >= near and z <= far):
+    if not (z >= lens.near and z <= lens.far):
         return 0
-    _, _, _, _, _, _, area, a, b, c, det = footprint(cam, x, y, z, M, eps2d)
-    if not (det > 0.0 and det < 1e30):
+    _, _, _, _, _, area, a, b, c, det = footprint(cam, x, y, z, M, lens.eps2d)
+    if not (det > 0.0 and a + c < COVARIANCE_MAX):
         return 0
     opacity = 1.0 / (1.0 + math.exp(-logit))
-    if antialiased:
+    if lens.antialiased:
         opacity *= area / math.sqrt(det)
     if not opacity >= ALPHA_MIN:
         return 0
     px, py = cam[15] * x / z + cam[17], cam[16] * y / z + cam[18]
     reach = 2.0 * math.log(opacity / ALPHA_MIN)
     rx, ry = math.ceil(math.sqrt(reach * a)), math.ceil(math.sqrt(reach * c))
-    if not (px + rx > 0.0 and px - rx < width and py + ry > 0.0 and py - ry < height):
+    if not (px + rx > 0.0 and px - rx < lens.width and py + ry > 0.0 and py - ry < lens.height):
         return 0
     d, _ = view_direction(cam, m)
     sh_basis(d[0], d[1], d[2], Y)
@@ -132,7 +139,10 @@ def project_one(cam, m, M, logit, sh, width, height, near, far, eps2d, antialias
 
 
 @compiled(parallel=True)
-def project(means, quats, scales, logits, sh, cams, width, height, near, far, eps2d, antialiased, splats, radii):
+def project(
+    means: Array, quats: Array, scales: Array, logits: Array, sh: Array, cams: Array, lens: Lens,
+    splats: Array, radii: Array,
+) -> None:  # fmt: skip
     """Fill ``splats`` [B N, 12] and ``radii`` [B N]."""
     N, B, K = len(means), len(cams), sh.shape[1]
     for chunk in prange((N + CHUNK - 1) // CHUNK):
@@ -143,38 +153,30 @@ def project(means, quats, scales, logits, sh, cams, width, height, near, far, ep
             m = (float(means[n, 0]), float(means[n, 1]), float(means[n, 2]))
             for b in range(B):
                 i = b * N + n
-                radii[i] = project_one(
-                    cams[b], m, M, float(logits[n]), sh[n], width, height, near, far, eps2d, antialiased, Y, splats[i]
-                )
+                radii[i] = project_one(cams[b], m, M, float(logits[n]), sh[n], lens, Y, splats[i])
 
 
 @compiled()
-def shape_backward(cam, M, L0, L1, normal, area, a, b, c, det, v_A, v_k, v_E, v_comp):
+def shape_backward(f: Footprint, v_A: float, v_k: float, v_E: float, v_dimming: float) -> tuple[Triple, Triple]:
     """Gradients of the rows of L from those of A = 2 hA, k, E = 2 hE and of the antialiasing factor."""
+    _, _, L0, L1, normal, area, a, b, c, det = f
     A, k, E = c / det, b / c, 1.0 / c
     v_a = -A * A * v_A
     v_b = 2.0 * k * A * A * v_A + E * v_k
     v_c = -k * k * A * A * v_A - k * E * v_k - E * E * v_E
-    v_det = -0.5 * v_comp * area / (det * math.sqrt(det))
+    v_det = -0.5 * v_dimming * area / (det * math.sqrt(det))
     v_a, v_b, v_c = v_a + v_det * c, v_b - 2.0 * v_det * b, v_c + v_det * a
-    slope = v_comp / (math.sqrt(det) * area) if area > 0.0 else 0.0
+    slope = v_dimming / (math.sqrt(det) * area) if area > 0.0 else 0.0
     v_n = (slope * normal[0], slope * normal[1], slope * normal[2])
-    x0, x1 = cross(L1, v_n), cross(v_n, L0)
-    v_L0 = (
-        2.0 * v_a * L0[0] + v_b * L1[0] + x0[0],
-        2.0 * v_a * L0[1] + v_b * L1[1] + x0[1],
-        2.0 * v_a * L0[2] + v_b * L1[2] + x0[2],
-    )
-    v_L1 = (
-        2.0 * v_c * L1[0] + v_b * L0[0] + x1[0],
-        2.0 * v_c * L1[1] + v_b * L0[1] + x1[1],
-        2.0 * v_c * L1[2] + v_b * L0[2] + x1[2],
-    )
+    v_L0 = combined(2.0 * v_a, L0, v_b, L1, cross(L1, v_n))
+    v_L1 = combined(2.0 * v_c, L1, v_b, L0, cross(v_n, L0))
     return v_L0, v_L1
 
 
 @compiled()
-def colour_backward(cam, m, sh, splat, sums, Y, D, v_sh):
+def colour_backward(
+    cam: Array, m: Triple, sh: Array, splat: Array, sums: Array, Y: Array, D: Array, v_sh: Array
+) -> Triple:  # fmt: skip
     """Add to v_sh [K, 3] and return the gradient of the mean through the viewing direction."""
     d, distance = view_direction(cam, m)
     sh_basis(d[0], d[1], d[2], Y)
@@ -192,20 +194,21 @@ def colour_backward(cam, m, sh, splat, sums, Y, D, v_sh):
 
 
 @compiled()
-def view_backward(cam, m, M, sigmoid, splat, sums, eps2d, antialiased, grad):
+def view_backward(
+    cam: Array, m: Triple, M: Matrix, sigmoid: float, splat: Array, sums: Array, lens: Lens, grad: Array
+) -> None:  # fmt: skip
     """Add one view's part to grad: mean (3), M (9), logit (1), screen mean (2, overwritten)."""
     x, y, z = to_camera(cam, m)
-    U0, U1, L0, L1, (u, v), normal, area, a, b, c, det = footprint(cam, x, y, z, M, eps2d)
+    f = footprint(cam, x, y, z, M, lens.eps2d)
+    U0, U1 = f[0], f[1]
     hA, k, hE = float(splat[2]), float(splat[3]), float(splat[4])
     v_px = -2.0 * hA * sums[1]
     v_py = -2.0 * hE * sums[2] - k * v_px
     v_opacity = -sums[0] / splat[5]
-    factor = area / math.sqrt(det) if antialiased else 1.0
-    grad[12] += v_opacity * factor * sigmoid * (1.0 - sigmoid)
-    v_comp = v_opacity * sigmoid if antialiased else 0.0
-    v_L0, v_L1 = shape_backward(
-        cam, M, L0, L1, normal, area, a, b, c, det, 0.5 * sums[3], -2.0 * hA * sums[4], 0.5 * sums[5], v_comp
-    )
+    dimming = f[5] / math.sqrt(f[9]) if lens.antialiased else 1.0
+    grad[12] += v_opacity * dimming * sigmoid * (1.0 - sigmoid)
+    v_dimming = v_opacity * sigmoid if lens.antialiased else 0.0
+    v_L0, v_L1 = shape_backward(f, 0.5 * sums[3], -2.0 * hA * sums[4], 0.5 * sums[5], v_dimming)
     v_U0 = (dot((M[0], M[1], M[2]), v_L0), dot((M[3], M[4], M[5]), v_L0), dot((M[6], M[7], M[8]), v_L0))
     v_U1 = (dot((M[0], M[1], M[2]), v_L1), dot((M[3], M[4], M[5]), v_L1), dot((M[6], M[7], M[8]), v_L1))
     for i in range(3):
@@ -217,17 +220,19 @@ def view_backward(cam, m, M, sigmoid, splat, sums, eps2d, antialiased, grad):
     v_z = sums[9] - (v_x * x + v_y * y + dot(v_U0, U0) + dot(v_U1, U1)) / z
     if cam[19] <= x / z <= cam[20]:  # not clamped to the field of view
         v_u = -j0 * dot(v_U0, w2) / z
-        v_x, v_z = v_x + v_u, v_z - v_u * u
+        v_x, v_z = v_x + v_u, v_z - v_u * x / z
     if cam[21] <= y / z <= cam[22]:
         v_v = -j1 * dot(v_U1, w2) / z
-        v_y, v_z = v_y + v_v, v_z - v_v * v
+        v_y, v_z = v_y + v_v, v_z - v_v * y / z
     for i in range(3):
         grad[i] += cam[i] * v_x + cam[3 + i] * v_y + cam[6 + i] * v_z
     grad[13], grad[14] = v_px, v_py
 
 
 @compiled()
-def rotation_backward(R, unit, length, scales, grad, v_quat, v_scale):
+def rotation_backward(
+    R: Matrix, unit: Quadruple, length: float, scales: Array, grad: Array, v_quat: Array, v_scale: Array
+) -> None:  # fmt: skip
     """From the gradient of M = R S in grad[3:12] to those of the quaternion and of the log scales."""
     w, x, y, z = unit
     G = np.empty(9)
@@ -246,9 +251,10 @@ def rotation_backward(R, unit, length, scales, grad, v_quat, v_scale):
 
 @compiled(parallel=True)
 def project_backward(
-    means, quats, scales, logits, sh, cams, eps2d, antialiased, splats, starts, tile_sums,
-    v_means, v_quats, v_scales, v_logits, v_sh, v_screen,
-):  # fmt: skip
+    means: Array, quats: Array, scales: Array, logits: Array, sh: Array, cams: Array, lens: Lens,
+    splats: Array, starts: Array, tile_sums: Array,
+    v_means: Array, v_quats: Array, v_scales: Array, v_logits: Array, v_sh: Array, v_screen: Array,
+) -> None:  # fmt: skip
     """Fill the gradients (all zero before) from ``tile_sums``, rows starts[i]..starts[i + 1] for splat i."""
     N, B, K = len(means), len(cams), sh.shape[1]
     for chunk in prange((N + CHUNK - 1) // CHUNK):
@@ -270,7 +276,7 @@ def project_backward(
                     for j in range(10):
                         sums[j] += tile_sums[row, j]
                 v = colour_backward(cams[b], m, sh[n], splats[i], sums, Y, D, v_sh_n)
-                view_backward(cams[b], m, M, sigmoid, splats[i], sums, eps2d, antialiased, grad)
+                view_backward(cams[b], m, M, sigmoid, splats[i], sums, lens, grad)
                 grad[0], grad[1], grad[2] = grad[0] + v[0], grad[1] + v[1], grad[2] + v[2]
                 v_screen[i, 0], v_screen[i, 1] = grad[13], grad[14]
             if seen:

@@ -1,7 +1,7 @@
 """Kernels from screen ellipses to pixels and back, one tile of 8 x 8 pixels at a time, all tiles in parallel.
 
-Every pixel of a tile goes through the same arithmetic without branches, so the compiler makes vectors of the inner loops;
-a tile's pixels lie in one buffer, row after row of 64 numbers, so that it sees that they do not overlap.
+Every pixel of a tile goes through the same arithmetic without branches, so the compiler makes vectors of the inner
+loops; a tile's pixels lie in one buffer, row after row of 64 numbers, so that it sees that they do not overlap.
 Backward runs front to back too: with q_i = colour_i . v_colour + z_i v_depth and the total Q = sum_i w_i q_i known,
 dL/dalpha_i = T_i q_i - (Q - sum_{j<=i} w_j q_j + T_end (background . v_colour - v_alpha)) / (1 - alpha_i).
 """
@@ -9,6 +9,7 @@ dL/dalpha_i = T_i q_i - (Q - sum_{j<=i} w_j q_j + T_end (background . v_colour -
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 from numba import prange
@@ -18,8 +19,9 @@ from gsdistill.renderer._compile import compiled
 from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 
 AREA = SIDE * SIDE
-# Rows of a tile's buffer: pixel centres, the transmittance of pixels that still gather (else 0), then forward: the final
-# transmittance and the sums of red, green, blue, depth; backward: what is left to come and the gradients of those four.
+Array: TypeAlias = np.ndarray
+# Rows of a tile's buffer: pixel centres, the transmittance of pixels that still gather (else 0), then forward: the
+# final transmittance and the sums of red, green, blue, depth; backward: what is to come and the gradients of the four.
 X, Y, LIVE, REST, RED, GREEN, BLUE, DEPTH = (AREA * row for row in range(8))
 POLL = 8  # splats between two looks at whether the whole tile is done
 FAR = np.float32(6.0)  # exp(-6) < 1/255: no alpha survives beyond
@@ -30,7 +32,7 @@ E5, E6, E7 = np.float32(1 / 120), np.float32(1 / 720), np.float32(1 / 5040)
 
 
 @compiled()
-def exp_minus(s):
+def exp_minus(s: float) -> float:
     """exp(-s) for 0 <= s <= 6 to about 1e-6 relative: the Taylor series at s / 8, to the eighth power."""
     x = s * EIGHTH
     e = ONE - x * (ONE - x * (E2 - x * (E3 - x * (E4 - x * (E5 - x * (E6 - x * E7))))))
@@ -40,7 +42,7 @@ def exp_minus(s):
 
 
 @compiled()
-def shuffled(i, n):
+def shuffled(i: int, n: int) -> int:
     """A fixed permutation of 0..n-1 that scatters neighbours, so that equal shares hold equal work."""
     stride = int(n * 0.6180339887) | 1
     while math.gcd(stride, n) != 1:
@@ -49,7 +51,7 @@ def shuffled(i, n):
 
 
 @compiled()
-def start_tile(buffer, left, top, width, height):
+def start_tile(buffer: Array, left: int, top: int, width: int, height: int) -> None:
     """Rows 0 and 1: pixel centres; row 2: the transmittance of pixels that still gather, zero outside of the image."""
     for p in range(AREA):
         x, y = left + p % SIDE, top + p // SIDE
@@ -58,16 +60,16 @@ def start_tile(buffer, left, top, width, height):
 
 
 @compiled()
-def gathers(buffer):
+def gathers(buffer: Array) -> bool:
     """Whether any pixel of the tile still gathers."""
     most = ZERO
     for p in range(AREA):
         most = max(most, buffer[LIVE + p])
-    return most > ZERO
+    return bool(most > ZERO)
 
 
 @compiled()
-def blend_tile(buffer, splats, ids, first, last):
+def blend_tile(buffer: Array, splats: Array, ids: Array, first: int, last: int) -> int:
     """Blend the splats ids[first:last] into the tile; returns how far it had to go."""
     for pair in range(first, last):
         if (pair - first) % POLL == 0 and not gathers(buffer):
@@ -94,7 +96,9 @@ def blend_tile(buffer, splats, ids, first, last):
 
 
 @compiled()
-def blend_tile_backward(buffer, splats, ids, slots, first, last, tile_sums):
+def blend_tile_backward(
+    buffer: Array, splats: Array, ids: Array, slots: Array, first: int, last: int, tile_sums: Array
+) -> None:
     """Write the sums over the tile's pixels of ids[first:last], see ``_project``."""
     for pair in range(first, last):
         splat, out = splats[ids[pair]], tile_sums[slots[pair]]
@@ -126,8 +130,11 @@ def blend_tile_backward(buffer, splats, ids, slots, first, last, tile_sums):
 
 
 @compiled(parallel=True)
-def rasterize(splats, ids, bounds, backgrounds, images, alphas, depths, ends, reached):
-    """Fill images [B, H, W, 3], alphas, depths and final transmittances ``ends`` [B, H, W], and each tile's last pair."""
+def rasterize(
+    splats: Array, ids: Array, bounds: Array, backgrounds: Array,
+    images: Array, alphas: Array, depths: Array, ends: Array, reached: Array,
+) -> None:  # fmt: skip
+    """Fill images [B, H, W, 3], alphas, depths, final transmittances ``ends`` [B, H, W], and each tile's last pair."""
     views, height, width = alphas.shape
     columns, per_view, total = (width + SIDE - 1) // SIDE, (len(bounds) - 1) // views, len(bounds) - 1
     for task in prange(total):
@@ -149,8 +156,9 @@ def rasterize(splats, ids, bounds, backgrounds, images, alphas, depths, ends, re
 
 @compiled(parallel=True)
 def rasterize_backward(
-    splats, ids, slots, bounds, reached, backgrounds, images, depths, ends, v_images, v_alphas, v_depths, tile_sums
-):
+    splats: Array, ids: Array, slots: Array, bounds: Array, reached: Array, images: Array, depths: Array, ends: Array,
+    v_images: Array, v_alphas: Array, v_depths: Array, tile_sums: Array,
+) -> None:  # fmt: skip
     """Fill the rows of ``tile_sums`` [pairs, 10] that ``slots`` points to."""
     views, height, width = depths.shape
     columns, per_view, total = (width + SIDE - 1) // SIDE, (len(bounds) - 1) // views, len(bounds) - 1

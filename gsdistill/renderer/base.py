@@ -25,10 +25,11 @@ from gsdistill.config import bounded
 from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.structs import Cameras, Gaussians, Render
 
-__all__ = ["ALPHA_MAX", "ALPHA_MIN", "TRANSMITTANCE_MIN", "RenderOptions", "backends", "render"]
+__all__ = ["ALPHA_MAX", "ALPHA_MIN", "COVARIANCE_MAX", "TRANSMITTANCE_MIN", "RenderOptions", "backends", "render"]
 
 ALPHA_MIN = 1.0 / 255.0  # fainter pairs of Gaussian and pixel are ignored
 ALPHA_MAX = 0.999  # no Gaussian is more opaque than this at any pixel
+COVARIANCE_MAX = 1e17  # square pixels; a Gaussian wider on the screen has diverged and is culled
 TRANSMITTANCE_MIN = 1e-4  # a pixel ends before the Gaussian that would bring it here
 
 
@@ -64,7 +65,7 @@ def render(
 
     ``backgrounds`` holds one RGB colour per camera, 0..1. ``backend`` is "auto" (the one for the device that holds the
     Gaussians) or one of :func:`backends`. ``Render.screen.grad`` holds the gradient of the projected means, in pixels,
-    after backward; gradients reach neither cameras nor, on every backend, backgrounds.
+    after backward. No gradient reaches the cameras.
 
     Raises:
         ConfigError: the backend is unknown or cannot run here.

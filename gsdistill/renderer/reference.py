@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, RenderOptions
+from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, COVARIANCE_MAX, TRANSMITTANCE_MIN, RenderOptions
 from gsdistill.structs import Cameras, Gaussians, Render
 
 __all__ = ["Splats", "project", "rasterize", "rotations", "sh_basis"]
@@ -53,7 +53,7 @@ def rotations(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
 
 
 def sh_basis(directions: Float[Tensor, "N 3"], degree: int) -> Float[Tensor, "N K"]:
-    """Real spherical harmonics of unit ``directions`` up to ``degree`` 0..3; order and signs of 3D Gaussian Splatting."""
+    """Real spherical harmonics of unit ``directions``, ``degree`` 0..3, ordered as in 3D Gaussian Splatting."""
     x, y, z = directions.unbind(-1)
     bands = [
         [torch.full_like(x, 0.28209479177387814)],
@@ -111,12 +111,12 @@ def project(
     basis = sh_basis(directions, gaussians.sh_degree)
     colours = (torch.einsum("mk,mkc->mc", basis, gaussians.sh[index]) + 0.5).clamp_min(0)
     screen = torch.stack([fx * x / z + cx, fy * y / z + cy], -1)
-    reach = (2 * (opacities / ALPHA_MIN).clamp_min(1).log()).sqrt()  # in standard deviations
+    reach = (2 * (opacities.detach() / ALPHA_MIN).clamp_min(1).log()).sqrt()  # in standard deviations
     rx, ry = (reach * a.sqrt()).ceil(), (reach * c.sqrt()).ceil()
     on_screen = (
         (screen[:, 0] + rx > 0) & (screen[:, 0] - rx < width) & (screen[:, 1] + ry > 0) & (screen[:, 1] - ry < height)
     )
-    keep = on_screen & (opacities >= ALPHA_MIN) & (det > 0) & det.isfinite()
+    keep = on_screen & (opacities >= ALPHA_MIN) & (det > 0) & (a + c < COVARIANCE_MAX)
     conics = torch.stack([c, -b, a], -1)[keep] / det[keep, None]
     radii = torch.maximum(rx, ry)[keep].int().clamp_min(1)
     return Splats(index[keep], screen[keep], conics, opacities[keep], colours[keep], z[keep], radii)
