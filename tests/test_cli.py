@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from gsdistill.scene.init.sphere import Sphere
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 RECIPE = "# What CDS needs here.\nmethod: {name: cds, near_min: 0.02}\niterations: 222\n"
 
 
@@ -138,6 +141,17 @@ def test_dry_run_prints_what_config_reads_back(capsys, ran, tmp_path):
     assert execute(words) == 0
     assert ran[0] == ran[1]
     assert yaml.safe_load(text)["method"]["name"] == "cds"
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=[file.stem for file in SHIPPED])
+def test_every_shipped_config_is_short_explained_and_right(file):
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert len(text.splitlines()) < 30
+    run = resolve({"prompt": "x", **load_yaml(file)})
+    for name, value in load_yaml(file).items():
+        if isinstance(value, int):
+            assert getattr(run, name) == value
 
 
 def test_the_folder_of_a_run_and_a_shipped_name_are_configs(tmp_path):
@@ -376,6 +390,25 @@ def test_render_draws_both_pictures_and_keeps_what_is_there(capsys, monkeypatch,
     line = mistake(capsys, "render", "a/x.ply")
     assert line == "a/x-render/turntable.mp4 exists; choose another --output, or replace it with --overwrite"
     assert execute(["render", "a/x.ply", "--overwrite"]) == 0
+
+
+def test_evaluate_shows_the_figures_and_writes_them(capsys, monkeypatch, tmp_path):
+    figures = {"silhouette_iou": 0.87654321, "name": "a [red] torus", "name_right": True}
+    truth = types.ModuleType("gsdistill.evaluation.truth")
+    truth.evaluate_run = lambda folder: {**figures, "run": str(folder)}
+    monkeypatch.setitem(sys.modules, "gsdistill.evaluation.truth", truth)
+    assert execute(["evaluate", "outputs/x", "--json", "figures/x.json"]) == 0
+    text = capsys.readouterr().out
+    for part in ("silhouette iou", "0.8765", "a [red] torus", "True"):
+        assert part in text
+    assert json.loads((tmp_path / "figures" / "x.json").read_text()) == {**figures, "run": "outputs/x"}
+
+
+def test_a_lost_reader_ends_the_output_without_a_word():
+    program = "import sys; from gsdistill.cli import execute; sys.exit(execute(['--help']))"
+    command = f'"{sys.executable}" -u -c "{program}" | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", command], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.stderr == ""
 
 
 def test_doctor_names_the_cure_of_what_is_missing(capsys, monkeypatch):

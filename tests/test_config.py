@@ -11,7 +11,7 @@ import pytest
 import yaml
 from gsdistill.config import Ramp, bounded, defaults, from_dict, load_yaml, merge, named, to_dict, to_yaml, validate
 from gsdistill.errors import BadFile, ConfigError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 FALLING = bounded(Ramp(101.0, 51.0), low=0)
@@ -163,11 +163,13 @@ RAMPS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(RAMPS)
 def test_ramp_text_round_trip(ramp):
     assert Ramp.parse(str(ramp)) == ramp
 
 
+@settings(deadline=None)
 @given(
     st.builds(Ramp, st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.sampled_from(["linear", "sqrt", "cosine"])),
     st.floats(0, 1),
@@ -201,6 +203,7 @@ RUNS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(RUNS)
 def test_yaml_round_trip(tmp_path_factory, run):
     path = tmp_path_factory.getbasetemp() / "round-trip.yaml"

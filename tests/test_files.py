@@ -11,7 +11,7 @@ import pytest
 from gsdistill import files
 from gsdistill.errors import OutputError
 from gsdistill.files import atomic_path, data_path, slug, write_bytes, write_json, write_text
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -104,6 +104,7 @@ def test_json_is_readable_and_refuses_nan(tmp_path):
     assert not (tmp_path / "y.json").exists()
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_slug_is_a_safe_file_name(prompt):
     name = slug(prompt)

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1] / "gsdistill"
 # A module imports only from its own room and from rooms above it.
 ROOMS = (
     "errors", "files", "ramp", "yaml_dialect", "config", "registry", "flags", "device", "structs", "shapes", "prior",
-    "scene", "renderer", "distillation", "training", "export", "evaluation", "runfolder", "generate", "doctor", "cli",
-    "__main__",
+    "scene", "renderer", "distillation", "training", "export", "evaluation", "runfolder", "progress", "generate",
+    "doctor", "cli", "__main__",
 )  # fmt: skip
 
 MODULES = sorted(ROOT.rglob("*.py"))
