@@ -37,6 +37,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
+        draft.chmod(0o666 & ~_umask())  # some libraries write for the owner alone
         _sync(draft)
         draft.replace(path)
         _sync(path.parent)
@@ -96,6 +97,12 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _discard(path: Path) -> None:

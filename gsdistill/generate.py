@@ -1,28 +1,37 @@
-"""The settings of a whole run, composed of those of its stages."""
+"""A whole run: its settings, composed of those of its stages, and the one straight function that knows every stage.
+
+config -> prior -> scene -> renderer -> distillation -> training -> export
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from rich.console import Console
+
 from gsdistill import device
-from gsdistill.config import bounded, defaults, from_dict, load_yaml, merge, name_of, named
+from gsdistill.config import bounded, defaults, from_dict, load_yaml, merge, name_of, named, to_yaml
 from gsdistill.distillation.base import Distillation
 from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.files import data_path, slug
 from gsdistill.prior import cards
+from gsdistill.prior.base import Prior
+from gsdistill.progress import Interrupt, StepBar, print_summary
 from gsdistill.registry import load
 from gsdistill.renderer.base import RenderOptions
+from gsdistill.runfolder import RunFolder
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.base import Initialiser
-from gsdistill.training.loop import OptimSettings
+from gsdistill.training.loop import Background, OptimSettings, Plan, StepRecord, start, steps
 from gsdistill.training.regularizers import RegularizerSettings
 
-__all__ = ["RunConfig", "fill", "read_config", "resolve"]
+__all__ = ["RunConfig", "fill", "read_config", "resolve", "run"]
 
 METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
 INIT: Any = named(partial(load, "gsdistill.scene.init", kind="initialiser"), "sphere")
@@ -40,7 +49,13 @@ class RunConfig:
     seed: int = bounded(0, low=0, high=2**32 - 1)  # of every random number in the run
     iterations: int = bounded(300, low=1)  # steps of the optimiser
     views: int = bounded(4, low=1)  # cameras per step
+    resolution: int | None = bounded(None, low=8, high=4096)  # pixels of a training view; none: the prior's own
+    background: Background = "mixed"  # behind the training views; mixed: half mid grey, half any colour
     device: str = "auto"  # auto, cpu, or an accelerator such as mps
+    recipe: bool = True  # start from the settings that fit the prior, a config of its card
+    log_every: int = bounded(10, low=1)  # steps between records in metrics.jsonl
+    preview_every: int = bounded(100, low=1)  # steps between preview pictures
+    checkpoint_every: float = bounded(30.0, low=0)  # seconds between checkpoints
     output: Path | None = None  # folder of the run; none: outputs/<prompt>/<method>-seed<seed>
     resume: bool = False  # go on from the checkpoint in the output folder
     overwrite: bool = False  # replace an earlier run in the output folder
@@ -90,7 +105,7 @@ def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: Non
     if reason:
         say(reason)
     method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None
-    recipe = cards.recipe(prior, method) if isinstance(method, str) else None
+    recipe = cards.recipe(prior, method) if isinstance(method, str) and basis["recipe"] else None
     if recipe:
         basis = merge(merge(defaults(RunConfig), read_config(recipe)), given)
     return {**basis, "prior": prior}
@@ -113,3 +128,84 @@ def read_config(name: str) -> dict[str, Any]:
         available = ", ".join([*known, "or the path of a YAML file"])
         raise ConfigError(f"unknown config '{name}'.{did_you_mean(name, known)} Available: {available}")
     return load_yaml(shipped / f"{name}.yaml")
+
+
+def run(config: RunConfig, console: Console) -> Path:
+    """Generate one splat, from the config to the files; returns the run's folder.
+
+    Raises:
+        UserError: of any kind, before the work where it can be known.
+        KeyboardInterrupt: after Ctrl-C, once all is saved.
+    """
+    target = device.choose(config.device)
+    folder = RunFolder(config.folder, to_yaml(replace(config, resume=False, overwrite=False)))
+    folder.claim(config.resume, config.overwrite)
+    prior = cards.load_prior(config.prior, target)
+    check_cameras(config.cameras, prior)
+    text = prior.encode_text(config.prompt, config.negative_prompt)
+    generator = torch.Generator().manual_seed(config.seed)
+    initial = config.init.create(config.prompt, generator)
+    plan = loop_plan(config, prior)
+    optimisation = start(initial, config.method, prior, plan, config.densify, generator, target)
+    if config.resume:
+        folder.restore(optimisation)
+    console.print(
+        f"prior {prior.name}, method {name_of(config.method)}, {len(initial)} Gaussians, {target}", markup=False
+    )
+    with Interrupt() as interrupt, StepBar(console, plan.iterations, optimisation.done) as bar:
+        for record in steps(optimisation, config.method, prior, text, plan):
+            bar.show(record)
+            observe(record, config, folder, sum(optimisation.seconds.values()))
+            folder.save(optimisation, config.checkpoint_every)
+            if interrupt.asked:
+                break
+    gaussians = optimisation.gaussians()
+    if optimisation.done < plan.iterations:
+        folder.save(optimisation)
+        folder.pictures(gaussians, prior.camera_range, video=False)
+        console.print(f"stopped at step {optimisation.done}; all is saved. Go on with the same command and --resume")
+        raise KeyboardInterrupt
+    folder.pictures(gaussians, prior.camera_range)
+    facts = {"prompt": config.prompt, "method": name_of(config.method), "prior": config.prior, "seed": config.seed}
+    print_summary(console, folder.path, folder.finish(optimisation, prior.evaluations, facts))
+    return folder.path
+
+
+def loop_plan(config: RunConfig, prior: Prior) -> Plan:
+    """The loop's share of the settings, with what the prior decides filled in."""
+    return Plan(
+        iterations=config.iterations,
+        views=config.views,
+        resolution=config.resolution or prior.image_size,
+        background=config.background,
+        cameras=config.cameras,
+        renderer=config.renderer,
+        regularizers=config.regularizers,
+        optim=config.optim,
+    )
+
+
+def observe(record: StepRecord, config: RunConfig, folder: RunFolder, seconds: float) -> None:
+    """Log the first and every so many steps, and refresh the preview now and then."""
+    if record.step == 1 or record.step % config.log_every == 0 or record.step == config.iterations:
+        folder.log(record, seconds)
+    if record.step % config.preview_every == 0:
+        folder.preview(record)
+
+
+def check_cameras(settings: CameraSettings, prior: Prior) -> None:
+    """Refuse cameras that a camera-conditioned prior has never seen.
+
+    Raises:
+        ConfigError: a range leaves what the prior knows.
+    """
+    known = prior.camera_range
+    if known is None:
+        return
+    allowed = {"elevation": known.elevation, "distance": (known.distance,) * 2, "fov": (known.fov,) * 2}
+    for name, (low, high) in allowed.items():
+        given = getattr(settings, name)
+        if given[0] < low or given[1] > high:
+            raise ConfigError(
+                f"cameras.{name} = {list(given)} leaves what the prior {prior.name} was trained on: {low:g} to {high:g}"
+            )

@@ -1,10 +1,10 @@
 """The folder of a run: claimed before the work, kept whole during it, completed at the end.
 
-    config.yaml        resolved settings, reloadable by --config
-    metrics.jsonl      one record per logged step
-    preview.png        the training views of a late step
-    checkpoint.safetensors   while the run is unfinished
-    gaussians.ply, views.png, turntable.mp4, summary.json   at the end
+config.yaml        resolved settings, reloadable by --config
+metrics.jsonl      one record per logged step
+preview.png        the training views of a late step
+checkpoint.safetensors   while the run is unfinished
+gaussians.ply, views.png, turntable.mp4, summary.json   at the end
 """
 
 from __future__ import annotations
@@ -75,12 +75,8 @@ class RunFolder:
     def log(self, record: StepRecord, seconds: float) -> None:
         """Remember one record; it reaches the disk with the next checkpoint or preview."""
         figures = {name: round(float(value), 6) for name, value in record.figures.items()}
-        self._records.append(
-            {
-                "step": record.step, "loss": float(record.loss), "gaussians": record.count, "finite": record.finite,
-                "seconds": round(seconds, 3), **figures,
-            }  # fmt: skip
-        )
+        facts = {"step": record.step, "loss": float(record.loss), "gaussians": record.count, "finite": record.finite}
+        self._records.append({**facts, "seconds": round(seconds, 3), **figures})
 
     def preview(self, record: StepRecord) -> None:
         """Replace the preview picture."""

@@ -65,7 +65,9 @@ class Render:
 
     images: Float[Tensor, "B H W 3"]  # 0..1 up to SH overshoot, composed over the background
     alphas: Float[Tensor, "B H W 1"]  # accumulated opacity, 0..1
-    depths: Float[Tensor, "B H W 1"]  # camera-space z accumulated with the blending weights (divide by alpha for a mean)
+    depths: Float[
+        Tensor, "B H W 1"
+    ]  # camera-space z accumulated with the blending weights (divide by alpha for a mean)
     screen: Float[Tensor, "B N 2"]  # after backward its .grad is the loss gradient of the projected means, in pixels
     radii: Int[Tensor, "B N"]  # screen radius in pixels, 0 where culled
 

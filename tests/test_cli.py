@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from gsdistill import __version__, generate
 from gsdistill.cli import execute
 from gsdistill.config import Ramp, from_dict, load_yaml, to_yaml
@@ -23,8 +26,6 @@ from gsdistill.generate import RunConfig, fill, read_config, resolve
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.init.ply import Ply
 from gsdistill.scene.init.sphere import Sphere
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 RECIPE = "# What CDS needs here.\nmethod: {name: cds, near_min: 0.02}\niterations: 222\n"

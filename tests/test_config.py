@@ -9,10 +9,11 @@ from typing import Literal
 
 import pytest
 import yaml
-from gsdistill.config import Ramp, bounded, defaults, from_dict, load_yaml, merge, named, to_dict, to_yaml, validate
-from gsdistill.errors import BadFile, ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gsdistill.config import Ramp, bounded, defaults, from_dict, load_yaml, merge, named, to_dict, to_yaml, validate
+from gsdistill.errors import BadFile, ConfigError
 
 FALLING = bounded(Ramp(101.0, 51.0), low=0)
 

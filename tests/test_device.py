@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from gsdistill.device import choose
 from gsdistill.errors import ConfigError
 

@@ -8,11 +8,12 @@ import re
 import stat
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gsdistill import files
 from gsdistill.errors import OutputError
 from gsdistill.files import atomic_path, data_path, slug, write_bytes, write_json, write_text
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def test_the_draft_is_a_sibling_with_the_same_suffix(tmp_path):

@@ -6,6 +6,7 @@ import importlib
 import sys
 
 import pytest
+
 from gsdistill.errors import ConfigError
 from gsdistill.registry import load, names, summary
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, Thing, caption
+from gsdistill.shapes.captions import COLORS, Thing, caption
 from gsdistill.shapes.raycast import trace
 from gsdistill.shapes.world import every_layout
 
@@ -25,7 +25,10 @@ __all__ = ["HELD_OUT", "Batch", "Dataset"]
 
 # Never trained on, alone or in a stack: the share of the world that shows generalisation.
 HELD_OUT = frozenset(
-    {("purple", "cube"), ("cyan", "torus"), ("brown", "chair"), ("pink", "star"), ("orange", "pyramid"), ("red", "mug"), ("green", "cone")}
+    {
+        ("purple", "cube"), ("cyan", "torus"), ("brown", "chair"), ("pink", "star"), ("orange", "pyramid"),
+        ("red", "mug"), ("green", "cone"),
+    }
 )  # fmt: skip
 # Solids whose picture tells the azimuth, or that have thin parts, are drawn more often.
 _WEIGHTS = {"cube": 1.5, "star": 2.0, "table": 1.7, "chair": 2.0, "mug": 2.0, "ring": 1.7, "pyramid": 1.3, "cross": 1.5}
@@ -58,7 +61,7 @@ class Dataset:
         self._probabilities = weights / weights.sum()
 
     def batch(self, count: int, seed: int, step: int, rank: int, dropout: float) -> Batch:
-        """The batch of this step: ``count`` pictures, each with a caption that is empty with probability ``dropout``."""
+        """The batch of this step: ``count`` pictures, their captions empty with probability ``dropout``."""
         rng = np.random.default_rng((seed, step, rank))
         words = random.Random(int(rng.integers(2**62)))
         chosen = rng.choice(len(self._layouts), size=count, p=self._probabilities)

@@ -22,7 +22,6 @@ import torch
 import tyro
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from jaxtyping import Float, Int
-from shapes_data import Batch, Dataset
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -30,6 +29,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from gsdistill.files import atomic_path, write_json
 from gsdistill.prior.features import fold_image, fourier_features
 from gsdistill.shapes.captions import VOCABULARY
+from shapes_data import Batch, Dataset
 
 AZIMUTH_FREQUENCIES = (1, 2, 3, 4, 6, 8)
 ELEVATION_FREQUENCIES = (1, 2, 4)
@@ -47,7 +47,7 @@ class Settings:
     # image size in pixels
     size: int = 32
     # optimiser steps
-    steps: int = 6_000
+    steps: int = 5_200
     # pictures a step and process
     batch: int = 32
     # one-thread processes
@@ -55,7 +55,7 @@ class Settings:
     # peak learning rate
     lr: float = 1e-3
     # share of the run after which the rate falls by a cosine to 2 %
-    decay_from: float = 0.3
+    decay_from: float = 0.32
     # channels of the three U-Net levels
     channels: tuple[int, int, int] = (64, 96, 128)
     # decay of the weights' moving average
@@ -102,9 +102,10 @@ class Model(nn.Module):
     def __init__(self, settings: Settings, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
         config = CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=96, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
-            max_position_embeddings=tokenizer.model_max_length, projection_dim=96, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            vocab_size=len(tokenizer), hidden_size=96, intermediate_size=256, num_hidden_layers=2,
+            num_attention_heads=4, max_position_embeddings=tokenizer.model_max_length, projection_dim=96,
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
         self.text_encoder = CLIPTextModel(config)
         planes = 3 * FACTOR * FACTOR
@@ -118,14 +119,20 @@ class Model(nn.Module):
         )  # fmt: skip
 
     def forward(
-        self, noisy: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], ids: Int[Tensor, "B L"], cameras: Float[Tensor, "B F"]
+        self,
+        noisy: Float[Tensor, "B C h w"],
+        t: Int[Tensor, "B"],
+        ids: Int[Tensor, "B L"],
+        cameras: Float[Tensor, "B F"],
     ) -> Float[Tensor, "B C h w"]:
         """Predicted noise."""
         tokens = self.text_encoder(ids).last_hidden_state
         return self.unet(noisy, t, tokens, class_labels=cameras).sample
 
 
-def loss_of(model: Model, tokenizer: CLIPTokenizer, alphas: Tensor, batch: Batch, settings: Settings, key: int) -> Tensor:
+def loss_of(
+    model: Model, tokenizer: CLIPTokenizer, alphas: Tensor, batch: Batch, settings: Settings, key: int
+) -> Tensor:
     """Mean squared error of the noise, noise and timesteps drawn from ``key``."""
     generator = torch.Generator().manual_seed(key)
     x0 = fold_image(batch.images, settings.size, FACTOR)
@@ -191,7 +198,10 @@ def train(rank: int, settings: Settings) -> None:
             recent = []
             pace = (time.perf_counter() - began) / (step + 1 - start)
             left = pace * (settings.steps - step - 1) / 60
-            print(f"step {step + 1}/{settings.steps}  loss {history[-1][1]:.4f}  {pace:.3f} s/step  {left:.0f} min left", flush=True)
+            print(
+                f"step {step + 1}/{settings.steps}  loss {history[-1][1]:.4f}  {pace:.3f} s/step  {left:.0f} min left",
+                flush=True,
+            )
         last = step + 1 == settings.steps
         if rank == 0 and (last or time.perf_counter() - saved > settings.save_every):
             saved = time.perf_counter()
@@ -204,7 +214,9 @@ def train(rank: int, settings: Settings) -> None:
     distributed.destroy_process_group()
 
 
-def restore(settings: Settings, model: Model, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> tuple[int, list[Any]]:
+def restore(
+    settings: Settings, model: Model, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
+) -> tuple[int, list[Any]]:
     """Load the checkpoint in the work folder, if any; returns the next step and the loss history."""
     path = settings.work / "checkpoint.pt"
     if not path.exists():
@@ -216,7 +228,9 @@ def restore(settings: Settings, model: Model, optimizer: torch.optim.Optimizer, 
     return state["step"], list(state["history"])
 
 
-def export(settings: Settings, model: Model, tokenizer: CLIPTokenizer, scheduler: DDPMScheduler, history: list[Any]) -> None:
+def export(
+    settings: Settings, model: Model, tokenizer: CLIPTokenizer, scheduler: DDPMScheduler, history: list[Any]
+) -> None:
     """Write the standard diffusers folder (fp16 safetensors), the card our loader reads, and the loss curve."""
     model.half()
     model.unet.save_pretrained(settings.output / "unet")
@@ -224,7 +238,8 @@ def export(settings: Settings, model: Model, tokenizer: CLIPTokenizer, scheduler
     tokenizer.save_pretrained(settings.output / "tokenizer")
     scheduler.save_pretrained(settings.output / "scheduler")
     camera = {
-        "features": "fourier", "azimuth_frequencies": AZIMUTH_FREQUENCIES, "elevation_frequencies": ELEVATION_FREQUENCIES,
+        "features": "fourier", "azimuth_frequencies": AZIMUTH_FREQUENCIES,
+        "elevation_frequencies": ELEVATION_FREQUENCIES,
         "distance": 3.2, "fov": 40.0, "elevation": (-20.0, 80.0),
     }  # fmt: skip
     card = {

@@ -1,7 +1,8 @@
 """What every score-distillation method shares: the interface, timesteps, weights, noise and the surrogate loss.
 
-Notation (one for all files): x0 latents of the rendered views; x_t = alpha_t x0 + sigma_t eps; s_t = sigma_t / alpha_t;
-omega guidance scale; h = eps_c - eps_u; w(t) weight; g the gradient a method gives to x0. The optimiser descends along g.
+Notation (one for all files): x0 latents of the rendered views; x_t = alpha_t x0 + sigma_t eps;
+s_t = sigma_t / alpha_t; omega guidance scale; h = eps_c - eps_u; w(t) weight; g the gradient a method gives to x0,
+along which the optimiser descends.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def weight(
     return sigma / alpha if kind == "snr" else torch.ones_like(sigma)
 
 
-def draw_timesteps(low: float, high: float, count: int, schedule: NoiseSchedule, generator: torch.Generator) -> Int[Tensor, "B"]:
+def draw_timesteps(
+    low: float, high: float, count: int, schedule: NoiseSchedule, generator: torch.Generator
+) -> Int[Tensor, "B"]:
     """Integers uniform in [low T, high T] for fractions low <= high of the schedule, both ends included."""
     first, last = round(low * len(schedule)), min(round(high * len(schedule)), len(schedule) - 1)
     device = generator.device

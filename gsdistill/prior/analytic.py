@@ -29,11 +29,15 @@ class Mixture:
     means: Float[Tensor, "K D"]
     deviations: Float[Tensor, "K"]
 
-    def log_density(self, x: Float[Tensor, "B D"], alpha: Float[Tensor, "B 1"], sigma: Float[Tensor, "B 1"]) -> Float[Tensor, "B"]:
+    def log_density(
+        self, x: Float[Tensor, "B D"], alpha: Float[Tensor, "B 1"], sigma: Float[Tensor, "B 1"]
+    ) -> Float[Tensor, "B"]:
         """Exact log p_t(x) at signal and noise levels alpha and sigma (alpha = 1, sigma = 0: the data itself)."""
         return torch.logsumexp(self._terms(x, alpha, sigma)[0], dim=1)
 
-    def noise(self, x: Float[Tensor, "B D"], alpha: Float[Tensor, "B 1"], sigma: Float[Tensor, "B 1"]) -> Float[Tensor, "B D"]:
+    def noise(
+        self, x: Float[Tensor, "B D"], alpha: Float[Tensor, "B 1"], sigma: Float[Tensor, "B 1"]
+    ) -> Float[Tensor, "B D"]:
         """Exact eps(x, t) = -sigma grad log p_t(x)."""
         log_terms, away, variance = self._terms(x, alpha, sigma)
         posterior = torch.softmax(log_terms, dim=1) / variance

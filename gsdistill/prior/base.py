@@ -125,7 +125,9 @@ class Prior(ABC):
     def noise(self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Condition) -> Noise:
         """All branches of the condition at one (x_t, t), in one network call."""
         names = list(condition.branches)
-        return combine(dict(zip(names, self.predict_noise([Query(x_t, t, n) for n in names], condition), strict=True)), condition)
+        return combine(
+            dict(zip(names, self.predict_noise([Query(x_t, t, n) for n in names], condition), strict=True)), condition
+        )
 
 
 def combine(eps: dict[str, Float[Tensor, "B C h w"]], condition: Condition) -> Noise:

@@ -85,7 +85,10 @@ def choose(name: str, device: torch.device) -> tuple[str, str | None]:
         return "shapes", "prior: shapes (no accelerator here; --prior picks another)"
     for candidate in cards():
         if candidate != "shapes" and cached_source(candidate):
-            return candidate, f"prior: {candidate} (an accelerator and its cached weights are here; --prior picks another)"
+            return (
+                candidate,
+                f"prior: {candidate} (an accelerator and its cached weights are here; --prior picks another)",
+            )
     return "shapes", "prior: shapes (no large model is cached; `gsdistill doctor` says how to get one)"
 
 

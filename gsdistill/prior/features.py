@@ -29,7 +29,7 @@ def fourier_features(
 
 
 def fold_image(images: Float[Tensor, "B H W 3"], size: int, factor: int) -> Float[Tensor, "B C h w"]:
-    """Average an image (0..1) down to ``size`` pixels, scale to -1..1 and unshuffle factor x factor pixels into channels.
+    """Average an image (0..1) down to ``size`` pixels, scale it to -1..1 and unshuffle factor^2 pixels into channels.
 
     Unshuffling only permutes values, so white noise stays white and distances are kept; the network gets factor^2 fewer
     positions to work on.

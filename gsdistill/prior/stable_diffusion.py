@@ -37,7 +37,7 @@ class StableDiffusion(Prior):
         self.evaluations = 0
         self._source, self._card, self._device = source, card, device
         self._dtype = torch.float32 if device.type == "cpu" else torch.float16
-        scheduler = self._load(DDPMScheduler.from_pretrained, "scheduler")
+        scheduler: Any = self._load(DDPMScheduler.from_pretrained, "scheduler")
         self.schedule = NoiseSchedule.from_cumulative_alphas(scheduler.alphas_cumprod)
         self.prediction_type: Prediction = scheduler.config.prediction_type
         self._unet = self._load_model(UNet2DConditionModel, "unet")
@@ -74,8 +74,12 @@ class StableDiffusion(Prior):
         for text in (prompt, negative_prompt):
             count = len(tokenizer(text, truncation=False).input_ids)
             if count > limit:
-                raise PromptError(f"the prompt '{text}' has {count} tokens, the prior {self.name} reads {limit} at most")
-        ids = tokenizer([prompt, negative_prompt], padding="max_length", max_length=limit, return_tensors="pt").input_ids
+                raise PromptError(
+                    f"the prompt '{text}' has {count} tokens, the prior {self.name} reads {limit} at most"
+                )
+        ids = tokenizer(
+            [prompt, negative_prompt], padding="max_length", max_length=limit, return_tensors="pt"
+        ).input_ids
         with torch.no_grad():
             tokens = encoder(ids.to(self._device)).last_hidden_state.float()
         return EncodedPrompt(Embedding(tokens[:1]), Embedding(tokens[1:]))
@@ -118,7 +122,9 @@ class StableDiffusion(Prior):
         poses = torch.linalg.inv(cameras.viewmats)
         poses = poses @ torch.diag(poses.new_tensor([1.0, -1.0, -1.0, 1.0]))  # Blender axes: y up, looking along -z
         unit = torch.nn.functional.normalize(poses[:, :3, 3], dim=-1)
-        return torch.cat([torch.cat([poses[:, :3, :3], unit[:, :, None]], 2), poses[:, 3:]], 1).flatten(1).to(self._device)
+        return (
+            torch.cat([torch.cat([poses[:, :3, :3], unit[:, :, None]], 2), poses[:, 3:]], 1).flatten(1).to(self._device)
+        )
 
     def _load_vae(self) -> Any:
         from diffusers import AutoencoderKL
@@ -129,13 +135,19 @@ class StableDiffusion(Prior):
         return self._card.factor if self._vae is None else 2 ** (len(self._vae.config.block_out_channels) - 1)
 
     def _load_model(self, kind: Any, part: str) -> Any:
-        extra = {"torch_dtype": self._dtype, "low_cpu_mem_usage": False} if part != "text_encoder" else {"dtype": torch.float32}
+        extra = (
+            {"torch_dtype": self._dtype, "low_cpu_mem_usage": False}
+            if part != "text_encoder"
+            else {"dtype": torch.float32}
+        )
         model = self._load(lambda *args, **options: kind.from_pretrained(*args, **options, **extra), part)
         return model.to(self._device).eval().requires_grad_(False)
 
     def _load(self, loader: Callable[..., T], part: str) -> T:
         from safetensors import SafetensorError
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # parts load in milliseconds; the run has a bar of its own
         where = f"{self._source}/{part}"
         try:
             return loader(self._source, subfolder=part, local_files_only=Path(self._source).is_dir())
@@ -144,5 +156,5 @@ class StableDiffusion(Prior):
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelNotFound(
-                f"cannot load {where}: {reason}. A hub model needs a network once; a local folder works without: --prior PATH"
+                f"cannot load {where}: {reason}. A hub model needs a network once, --prior FOLDER never"
             ) from error

@@ -96,7 +96,7 @@ def bin_tiles(
     ``tiles`` is scratch as long as ``ids``; ``groups`` > 1 shares out one view's tiles to several threads.
     """
     N = len(splats) // views
-    per_view = len(bounds) // views
+    per_view = (len(bounds) - 1) // views
     orders = np.empty((views, 2, N), np.int32)
     lengths = np.zeros(views, np.int64)
     for i in prange(len(splats)):

@@ -1,19 +1,20 @@
 """Ray-caster of the shapes world: sphere tracing with s x s rays a pixel, half-Lambert light fixed in the world.
 
-For part p and pixel q the buffers hold coverage c[p, q], the share of rays that hit p first, and shade m[p, q], the mean
-over all rays of c * (ambient + (1 - ambient) (1 + n . l) / 2). Colours and background are then one line:
+For part p and pixel q the buffers hold coverage c[p, q], the share of rays that hit p first, and shade m[p, q], the
+mean over all rays of c * (ambient + (1 - ambient) (1 + n . l) / 2). Colours and background are then one line:
 image = sum_p colour_p m_p + (1 - sum_p c_p) background, so one buffer serves every colouring.
 """
 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,12 +38,21 @@ class Buffers:
 
 
 def trace(parts: NDArray[np.float64], cameras: Cameras, supersample: int = 3) -> Buffers:
-    """Ray-cast ``parts`` [P, 3] (see world.py) for every camera with supersample^2 rays a pixel."""
-    out = np.zeros((2, len(cameras), parts.shape[0], cameras.height, cameras.width), dtype=np.float32)
+    """Ray-cast ``parts`` [P, 3] (see world.py) for every camera with supersample^2 rays a pixel.
+
+    Views are shared out to as many threads as torch uses. They are plain ones: Numba's parallel loops would fix the
+    threading of the whole process here, and could not run while another thread renders.
+    """
+    shade, coverage = np.zeros((2, len(cameras), parts.shape[0], cameras.height, cameras.width), dtype=np.float32)
     viewmats = cameras.viewmats.double().numpy()
     intrinsics = cameras.Ks.double().numpy()
-    _trace(parts, viewmats, intrinsics, supersample, np.array(LIGHT), out[0], out[1])
-    return Buffers(torch.from_numpy(out[0]), torch.from_numpy(out[1]))
+    light = np.array(LIGHT)
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+        rows = zip(viewmats, intrinsics, shade, coverage, strict=True)
+        jobs = [pool.submit(_trace, parts, pose, k, supersample, light, lit, hit) for pose, k, lit, hit in rows]
+    for job in jobs:
+        job.result()
+    return Buffers(torch.from_numpy(shade), torch.from_numpy(coverage))
 
 
 def paint(
@@ -55,9 +65,7 @@ def paint(
 
 
 @njit(cache=True)
-def _march(
-    parts: NDArray[np.float64], o: NDArray[np.float64], dx: float, dy: float, dz: float
-) -> tuple[int, float]:
+def _march(parts: NDArray[np.float64], o: NDArray[np.float64], dx: float, dy: float, dz: float) -> tuple[int, float]:
     """First part hit by the ray o + t d (d unit), and t; (-1, 0) for a miss."""
     b = o[0] * dx + o[1] * dy + o[2] * dz
     c = o[0] * o[0] + o[1] * o[1] + o[2] * o[2] - BOUNDING_RADIUS * BOUNDING_RADIUS
@@ -80,26 +88,24 @@ def _march(
     return -1, 0.0
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _trace(
     parts: NDArray[np.float64],
-    viewmats: NDArray[np.float64],
-    intrinsics: NDArray[np.float64],
+    viewmat: NDArray[np.float64],
+    k: NDArray[np.float64],
     supersample: int,
     light: NDArray[np.float64],
     shade: NDArray[np.float32],
     coverage: NDArray[np.float32],
 ) -> None:
-    views, _, height, width = shade.shape
+    """Fill shade and coverage [P, H, W] of one view."""
+    _, height, width = shade.shape
     weight = 1.0 / (supersample * supersample)
-    for index in prange(views * height):
-        view, row = index // height, index % height
-        rot = viewmats[view, :3, :3]
-        shift = viewmats[view, :3, 3]
-        o = np.empty(3)
-        for axis in range(3):
-            o[axis] = -(rot[0, axis] * shift[0] + rot[1, axis] * shift[1] + rot[2, axis] * shift[2])
-        k = intrinsics[view]
+    rot, shift = viewmat[:3, :3], viewmat[:3, 3]
+    o = np.empty(3)
+    for axis in range(3):
+        o[axis] = -(rot[0, axis] * shift[0] + rot[1, axis] * shift[1] + rot[2, axis] * shift[2])
+    for row in range(height):
         for col in range(width):
             for sub in range(supersample * supersample):
                 u = (col + (sub % supersample + 0.5) / supersample - k[0, 2]) / k[0, 0]
@@ -112,5 +118,5 @@ def _trace(
                 if p >= 0:
                     nx, ny, nz = part_normal(parts[p], o[0] + t * dx, o[1] + t * dy, o[2] + t * dz)
                     lit = 0.5 + 0.5 * (nx * light[0] + ny * light[1] + nz * light[2])
-                    coverage[view, p, row, col] += weight
-                    shade[view, p, row, col] += weight * (AMBIENT + (1.0 - AMBIENT) * lit)
+                    coverage[p, row, col] += weight
+                    shade[p, row, col] += weight * (AMBIENT + (1.0 - AMBIENT) * lit)

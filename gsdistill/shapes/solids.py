@@ -75,7 +75,9 @@ def _polygon(u: float, v: float, points: NDArray[np.float64]) -> float:
 
 
 @njit(cache=True, inline="always")
-def _segment2(px: float, py: float, pz: float, ax: float, ay: float, az: float, bx: float, by: float, bz: float) -> float:
+def _segment2(
+    px: float, py: float, pz: float, ax: float, ay: float, az: float, bx: float, by: float, bz: float
+) -> float:
     ex, ey, ez, wx, wy, wz = bx - ax, by - ay, bz - az, px - ax, py - ay, pz - az
     s = min(max((wx * ex + wy * ey + wz * ez) / (ex * ex + ey * ey + ez * ez), 0.0), 1.0)
     return (wx - s * ex) ** 2 + (wy - s * ey) ** 2 + (wz - s * ez) ** 2
@@ -110,7 +112,7 @@ def _pyramid(x: float, y: float, z: float, half: float, low: float, high: float)
     best = 1e30
     if x <= half and z < low:  # the base square
         best = (low - z) ** 2
-    fx, fz = x - side * nx, z - side * nz  # the foot on the side plane
+    fz = z - side * nz  # height of the foot on the side plane
     width = half * (high - fz) / height
     if low <= fz <= high and y <= width:
         best = min(best, side * side)

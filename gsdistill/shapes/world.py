@@ -22,7 +22,7 @@ _SINK = 0.04  # the upper thing sinks in a little, so that round ones touch
 
 @dataclass(frozen=True)
 class WorldObject:
-    """Placed solids [P, 3] (index in captions.SHAPES, scale, z offset) and their colours [P, 3] in 0..1; the upper one first."""
+    """Placed solids [P, 3] (index in captions.SHAPES, scale, z offset), colours [P, 3] in 0..1; the upper one first."""
 
     parts: NDArray[np.float64]
     colors: NDArray[np.float32]

@@ -1,8 +1,8 @@
 """Penalties added to the distillation loss; each weight is a schedule over the run, and 0 leaves the term out.
 
-    opacity   mean over pixels of the rendered alpha: what nothing pulls at fades away (no floaters, no halo)
-    entropy   mean over pixels of alpha (1 - alpha): pixels are either solid or empty
-    scale     mean over Gaussians of the squared largest standard deviation, world units
+opacity   mean over pixels of the rendered alpha: what nothing pulls at fades away (no floaters, no halo)
+entropy   mean over pixels of alpha (1 - alpha): pixels are either solid or empty
+scale     mean over Gaussians of the squared largest standard deviation, world units
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ class RegularizerSettings:
     scale: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean squared largest deviation
 
 
-def penalty(
-    settings: RegularizerSettings, progress: float, gaussians: Gaussians, render: Render
-) -> Float[Tensor, ""]:
+def penalty(settings: RegularizerSettings, progress: float, gaussians: Gaussians, render: Render) -> Float[Tensor, ""]:
     """Return the weighted sum of the penalties at ``progress`` of the run; a constant zero where all are off."""
     total = render.alphas.new_zeros(())
     opacity, entropy, scale = settings.opacity(progress), settings.entropy(progress), settings.scale(progress)

@@ -21,7 +21,9 @@ def test_surrogate_loss_has_the_gradient_it_is_given():
     ("kind", "expected"), [("sds", 0.36), ("uniform", 1.0), ("fantasia3d", 0.8 * 0.36), ("snr", 0.75)]
 )
 def test_weights(kind, expected):
-    schedule = type(plain_schedule())(torch.tensor([0.8], dtype=torch.float64), torch.tensor([0.6], dtype=torch.float64))
+    schedule = type(plain_schedule())(
+        torch.tensor([0.8], dtype=torch.float64), torch.tensor([0.6], dtype=torch.float64)
+    )
     got = weight(kind, schedule, torch.tensor([0]), torch.zeros(1, 1, 1, 1, dtype=torch.float64))
     assert float(got) == pytest.approx(expected)
 

@@ -11,7 +11,11 @@ from gsdistill.distillation.cds import CDS
 from gsdistill.ramp import Ramp
 
 PLAIN = CDS(
-    guidance_scale=Ramp(1.0, 1.0), near=Ramp(0.3, 0.3), gap=Ramp(0.1, 0.1), spread=Ramp(0.001, 0.001), clip=Ramp(0.0, 0.0)
+    guidance_scale=Ramp(1.0, 1.0),
+    near=Ramp(0.3, 0.3),
+    gap=Ramp(0.1, 0.1),
+    spread=Ramp(0.001, 0.001),
+    clip=Ramp(0.0, 0.0),
 )  # t = n + gap exactly, no guidance, no clipping
 
 

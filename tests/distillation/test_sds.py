@@ -31,7 +31,8 @@ def test_weight_and_guidance_scale_enter_as_written(gaussian_prior, cameras):
     latents = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     t = Ramp(0.4, 0.4)
     one, two, three = (
-        gradient(SDS(Ramp(s, s), t, t, "uniform"), gaussian_prior, latents, cameras, 0).gradient for s in (1.0, 2.0, 3.0)
+        gradient(SDS(Ramp(s, s), t, t, "uniform"), gaussian_prior, latents, cameras, 0).gradient
+        for s in (1.0, 2.0, 3.0)
     )
     torch.testing.assert_close(two - one, three - two)
     weighted = gradient(SDS(Ramp(2.0, 2.0), t, t, "sds"), gaussian_prior, latents, cameras, 0).gradient

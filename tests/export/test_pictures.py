@@ -2,11 +2,12 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from gsdistill.errors import ConfigError, OutputError
 from gsdistill.export import pictures
 from gsdistill.export.pictures import contact_sheet, preview, turntable
 from gsdistill.structs import SH_C0, Gaussians
-from PIL import Image
 
 
 def ball(position, color, std: float = 0.1) -> Gaussians:

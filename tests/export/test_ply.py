@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from plyfile import PlyData
+
 from gsdistill.errors import OutputError
 from gsdistill.export.ply import Ply, write_ply
 from gsdistill.scene.ply import read_ply
 from gsdistill.structs import Gaussians
-from plyfile import PlyData
 
 
 def random_scene(count: int, degree: int) -> Gaussians:

@@ -54,7 +54,11 @@ def test_guidance_of_one_is_none_and_of_zero_is_unconditional(latents, gaussian_
 
 def test_queries_of_one_call_equal_calls_one_by_one_and_are_counted(latents, gaussian_prior, cameras):
     condition = gaussian_prior.condition(gaussian_prior.encode_text("", ""), cameras)
-    queries = [Query(latents, T, "positive"), Query(latents.flip(0), T, "negative"), Query(latents, T.flip(0), "positive")]
+    queries = [
+        Query(latents, T, "positive"),
+        Query(latents.flip(0), T, "negative"),
+        Query(latents, T.flip(0), "positive"),
+    ]
     together = gaussian_prior.predict_noise(queries, condition)
     assert gaussian_prior.evaluations == 12
     for query, answer in zip(queries, together, strict=True):

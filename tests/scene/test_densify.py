@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch.nn import Parameter
+
 from gsdistill.errors import ConfigError
 from gsdistill.scene.densify import Densifier, DensifySettings, importance
 from gsdistill.structs import Render
-from torch.nn import Parameter
 
 GROW = {"enabled": True, "start": 0.0, "stop": 1.0, "every": 0.1, "grow_grad2d": 1.0, "grow_scale3d": 0.05}
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from plyfile import PlyData, PlyElement, PlyListProperty
+
 from gsdistill.errors import BadFile
 from gsdistill.scene.ply import read_columns, read_ply
-from plyfile import PlyData, PlyElement, PlyListProperty
 
 NAMES = [
     *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),

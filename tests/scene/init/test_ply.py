@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from plyfile import PlyData, PlyElement
+
 from gsdistill.errors import BadFile
 from gsdistill.export.ply import write_ply
 from gsdistill.scene.init.ply import Ply
 from gsdistill.scene.init.sphere import Sphere
 from gsdistill.structs import SH_C0
-from plyfile import PlyData, PlyElement
 
 
 def create(path, **settings):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from gsdistill.scene.init.sphere import Sphere
 from gsdistill.structs import SH_C0
 

@@ -1,0 +1,88 @@
+"""What a person sees of a run: a progress bar, a table at the end; and Ctrl-C that waits for the step to finish."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from gsdistill.training.loop import StepRecord
+
+__all__ = ["Interrupt", "StepBar", "print_summary"]
+
+_LOSS_EVERY = 5  # steps between readings of the loss, which on an accelerator waits for it
+
+
+class StepBar:
+    """A progress bar over the steps of a run, with speed, remaining time, Gaussians and loss."""
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[state]}"),
+        )  # fmt: skip
+        self._progress = Progress(*columns, console=console)
+        self._task = self._progress.add_task("distilling", total=total, completed=done, speed="", state="")
+
+    def __enter__(self) -> StepBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, record: StepRecord) -> None:
+        """Advance to the record's step."""
+        speed = self._progress.tasks[0].speed
+        shown: dict[str, Any] = {"speed": f"{speed:.1f} it/s"} if speed else {}
+        if record.step % _LOSS_EVERY == 0:
+            shown["state"] = f"{record.count} Gaussians, loss {float(record.loss):.4g}"
+        self._progress.update(self._task, completed=record.step, **shown)
+
+
+class Interrupt:
+    """Within the block the first Ctrl-C only sets ``asked``; the second one interrupts at once, as it always did."""
+
+    asked = False
+
+    def __enter__(self) -> Interrupt:
+        self._previous = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:
+    """Show where the files are and where the time went."""
+    table = Table("phase", "ms per step", "share", title="time of a step")
+    phases = summary["milliseconds_per_step"]
+    total = sum(phases.values())
+    for name, value in phases.items():
+        table.add_row(name, f"{value:.1f}", f"{100 * value / total:.0f} %")
+    table.add_row("all", f"{total:.1f}", f"{summary['iterations_per_second']:.1f} it/s")
+    console.print(table)
+    console.print(
+        f"{summary['iterations']} steps in {summary['seconds']:.1f} s with files, "
+        f"{summary['network_evaluations']} network evaluations, {summary['gaussians']} Gaussians, "
+        f"peak memory {summary['peak_memory_mb']} MB"
+    )
+    console.print(
+        Text(f"{folder / 'gaussians.ply'}\n{folder / 'views.png'}\n{folder / 'turntable.mp4'}"), soft_wrap=True
+    )
