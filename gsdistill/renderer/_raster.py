@@ -27,15 +27,17 @@ POLL = 8  # splats between two looks at whether the whole tile is done
 FAR = np.float32(6.0)  # exp(-6) < 1/255: no alpha survives beyond
 ZERO, ONE, HALF, EIGHTH = np.float32(0.0), np.float32(1.0), np.float32(0.5), np.float32(0.125)
 FAINT, OPAQUE, DONE = np.float32(ALPHA_MIN), np.float32(ALPHA_MAX), np.float32(TRANSMITTANCE_MIN)
-E2, E3, E4 = np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24)
-E5, E6, E7 = np.float32(1 / 120), np.float32(1 / 720), np.float32(1 / 5040)
+# exp(-x) = E0 - x (E1 - x (E2 - ...)) on 0..0.75 to 4e-9 relative (reweighted least squares)
+E0, E1, E2 = np.float32(0.9999999967793847), np.float32(0.9999996143787634), np.float32(0.4999922516025169)
+E3, E4 = np.float32(0.16660710218741562), np.float32(0.04144465629841135)
+E5, E6 = np.float32(0.007899118630909563), np.float32(0.000950381969578407)
 
 
 @compiled()
 def exp_minus(s: float) -> float:
-    """exp(-s) for 0 <= s <= 6 to about 1e-6 relative: the Taylor series at s / 8, to the eighth power."""
+    """exp(-s) for 0 <= s <= 6 to about 1e-6 relative: a polynomial in s / 8, to the eighth power."""
     x = s * EIGHTH
-    e = ONE - x * (ONE - x * (E2 - x * (E3 - x * (E4 - x * (E5 - x * (E6 - x * E7))))))
+    e = E0 - x * (E1 - x * (E2 - x * (E3 - x * (E4 - x * (E5 - x * E6)))))
     e = e * e
     e = e * e
     return e * e

@@ -1,0 +1,115 @@
+"""What the compiled renderer promises beyond agreement: the same bits always, any thread, any floating type."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from renderer.scenes import ball, everything, views
+
+from gsdistill.renderer import _bins, _raster
+from gsdistill.renderer.base import ALPHA_MIN, render
+from gsdistill.structs import Gaussians
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def same_bits(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_same_bits_in_every_run_and_for_every_number_of_threads(threads):
+    scene, cameras = ball(500, degree=2), views(1, 70, 50)
+    threads(2)
+    first, second = everything(scene, cameras, "cpu"), everything(scene, cameras, "cpu")
+    threads(1)
+    alone = everything(scene, cameras, "cpu")
+    assert same_bits(first, second)
+    assert same_bits(first, alone)
+
+
+def test_several_callers_at_once():
+    scene, cameras = ball(100), views(2)
+    expected = everything(scene, cameras, "cpu")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: everything(scene, cameras, "cpu"), range(8)))
+    assert all(same_bits(expected, one) for one in found)
+
+
+def test_other_floating_types_come_back_as_they_went_in():
+    scene = ball(20)
+    single = everything(scene, views(1), "cpu")
+    double = everything(scene, views(1), "cpu", dtype=torch.float64)
+    assert same_bits(single, double)
+    means = scene.means.double().requires_grad_()
+    result = render(Gaussians(means, scene.quats, scene.scales, scene.opacities, scene.sh), views(1), torch.zeros(1, 3))
+    result.images.sum().backward()
+    assert result.images.dtype == result.screen.dtype == means.grad.dtype == torch.float64
+
+
+def test_nothing_is_recorded_without_gradients():
+    with torch.no_grad():
+        result = render(ball(5), views(1), torch.zeros(1, 3), backend="cpu")
+    assert not result.images.requires_grad
+    assert not result.screen.requires_grad
+
+
+def test_the_fast_exponential_is_exact_to_a_millionth():
+    s = np.linspace(0, 6, 10_001, dtype=np.float32)
+    found = np.array([_raster.exp_minus(value) for value in s], np.float64)
+    assert np.abs(found / np.exp(-s.astype(np.float64)) - 1).max() < 1.5e-6
+
+
+@pytest.mark.parametrize("part", ["means", "quats", "scales", "opacities"])
+@pytest.mark.parametrize("value", [0.0, 1e4, 1e30, float("inf"), float("nan")])
+def test_diverged_parameters_harm_nobody(part, value):
+    """Whatever the numbers are: no crash, and the other Gaussians of the scene still get their gradients."""
+    scene = ball(20)
+    getattr(scene, part)[0] = value
+    found = everything(scene, views(2), "cpu")
+    assert found["alphas"].isfinite().all()
+    assert found["d_means"][1:].isfinite().all()
+    assert found["d_means"][1:].any()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_splat_is_in_exactly_the_tiles_that_it_touches(seed):
+    """Brute force: every pixel where alpha reaches 1/255 lies in a listed tile; a tile without any is rarely listed."""
+    random = np.random.default_rng(seed)
+    width, height = 61, 43
+    angle, opacity = random.uniform(0, np.pi), random.uniform(0.01, 1)
+    long, short = np.exp(random.uniform(-1, 4)), np.exp(random.uniform(-1, 1))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    (a, b), (_, c) = turn @ np.diag([long**2, short**2]) @ turn.T + 0.3 * np.eye(2)
+    centre = random.uniform([-20, -20], [width + 20, height + 20])
+    level = 2 * np.log(opacity / ALPHA_MIN)
+    row = [
+        *centre,
+        0.5 * c / (a * c - b * b),
+        b / c,
+        0.5 / c,
+        opacity,
+        0,
+        0,
+        0,
+        1,
+        np.sqrt(level * a),
+        np.sqrt(level * c),
+    ]
+    out = np.empty(1000, np.int32)
+    count = _bins.touched_tiles(np.array(row, np.float32), width, height, out)
+    x, y = np.meshgrid(np.arange(width) + 0.5 - centre[0], np.arange(height) + 0.5 - centre[1])
+    alpha = opacity * np.exp(-0.5 * (c * x * x - 2 * b * x * y + a * y * y) / (a * c - b * b))
+    columns = -(-width // _bins.SIDE)
+    tile = (np.arange(height) // _bins.SIDE)[:, None] * columns + np.arange(width) // _bins.SIDE
+    needed, listed = set(tile[alpha >= ALPHA_MIN].tolist()), out[:count].tolist()
+    assert len(set(listed)) == count
+    assert needed <= set(listed)
+    assert count <= 1.25 * len(needed) + 2
