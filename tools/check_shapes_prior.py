@@ -21,7 +21,6 @@ import tyro
 from diffusers import DDIMScheduler
 from jaxtyping import Float
 from PIL import Image
-from shapes_data import HELD_OUT
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle
 
@@ -33,6 +32,7 @@ from gsdistill.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, Thing, obje
 from gsdistill.shapes.raycast import paint, trace
 from gsdistill.shapes.world import build, every_layout
 from gsdistill.structs import Cameras, Embedding
+from shapes_data import HELD_OUT
 
 DISTANCE, FOV = 3.2, 40.0
 ASYMMETRIC = ("chair", "mug")  # solids whose picture names every azimuth
@@ -55,7 +55,8 @@ def pairs(count: int, seed: int) -> list[tuple[tuple[Thing, ...], float, float]]
     """Objects with an azimuth and an elevation: every solid three times, then stacks."""
     rng = random.Random(seed)
     objects: list[tuple[Thing, ...]] = [(Thing(color, shape),) for color, shape in sorted(HELD_OUT)]
-    objects += [(Thing(rng.choice(list(COLORS)), SHAPES[i % len(SHAPES)]),) for i in range(3 * len(SHAPES) - len(objects))]
+    singles = 3 * len(SHAPES) - len(objects)
+    objects += [(Thing(rng.choice(list(COLORS)), SHAPES[i % len(SHAPES)]),) for i in range(singles)]
     while len(objects) < count:
         top, bottom = rng.sample(list(COLORS), 2)
         objects.append((Thing(top, rng.choice(TOPS)), Thing(bottom, rng.choice(BOTTOMS))))
@@ -74,7 +75,8 @@ def sample(prior: Prior, prompts: list[str], cameras: Cameras, settings: Setting
     scheduler.set_timesteps(settings.steps)
     texts = [prior.encode_text(prompt, "") for prompt in prompts]
     branches = {
-        branch: Embedding(torch.cat([getattr(text, branch).tokens for text in texts])) for branch in ("positive", "negative")
+        branch: Embedding(torch.cat([getattr(text, branch).tokens for text in texts]))
+        for branch in ("positive", "negative")
     }
     condition = replace(prior.condition(texts[0], cameras), branches=branches)
     x = torch.randn(len(prompts), *prior.latent_shape, generator=torch.Generator().manual_seed(settings.seed))
@@ -106,7 +108,9 @@ def nearest_name(image: Float[Tensor, "H W 3"], background: Float[Tensor, "3"], 
     return best[1]
 
 
-def azimuth_error(image: Tensor, background: Tensor, things: tuple[Thing, ...], azimuth: float, elevation: float) -> float:
+def azimuth_error(
+    image: Tensor, background: Tensor, things: tuple[Thing, ...], azimuth: float, elevation: float
+) -> float:
     """Degrees between the camera's azimuth and that of the true view which the sample is nearest to."""
     candidates = [azimuth + 5.0 * k for k in range(72)]
     thing = build(things)
@@ -142,7 +146,8 @@ def main(settings: Settings) -> None:
 
 def report(rows: list[dict], settings: Settings) -> None:
     """Print and write the means."""
-    groups = {"all": rows, "unseen pairs": [r for r in rows if r["held_out"]], "single solids": rows[:42], "stacks": rows[42:]}
+    unseen = [r for r in rows if r["held_out"]]
+    groups = {"all": rows, "unseen pairs": unseen, "single solids": rows[:42], "stacks": rows[42:]}
     figures = {
         group: {
             "pairs": len(members),
@@ -153,7 +158,8 @@ def report(rows: list[dict], settings: Settings) -> None:
     }
     errors = [r["azimuth_error"] for r in rows if "azimuth_error" in r]
     summary = {"guidance_scale": settings.guidance_scale, "ddim_steps": settings.steps, "groups": figures}
-    summary["azimuth_error_degrees"] = {"median": float(np.median(errors)), "largest": max(errors), "views": len(errors)}
+    off = {"median": float(np.median(errors)), "largest": max(errors), "views": len(errors)}
+    summary["azimuth_error_degrees"] = off
     summary["wrong"] = [f"{r['prompt']} -> {r['name']}" for r in rows if r["name"] != r["prompt"]]
     write_json(Path(settings.prior) / "figures.json", summary)
     print(json.dumps(summary, indent=2))

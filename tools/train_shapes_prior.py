@@ -10,6 +10,7 @@ end; the same command goes on from it. The result is a function of the settings 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import Counter
@@ -26,7 +27,7 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from gsdistill.files import atomic_path, write_json
+from gsdistill.files import atomic_path, write_json, write_text
 from gsdistill.prior.features import fold_image, fourier_features
 from gsdistill.shapes.captions import VOCABULARY
 from shapes_data import Batch, Dataset
@@ -247,6 +248,13 @@ def export(
         "guidance_scale": 5.0, "camera": camera, "licence": "Apache-2.0",
     }  # fmt: skip
     write_json(settings.output / "gsdistill.json", card)
+    weights = sorted(settings.output.glob("*/*.safetensors"))
+    for path in weights:
+        path.chmod(0o644)
+    sums = [
+        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(settings.output).as_posix()}" for p in weights
+    ]
+    write_text(settings.output / "SHA256SUMS", "\n".join(sums) + "\n")
     recipe = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
     recipe.pop("work")
     recipe.pop("output")

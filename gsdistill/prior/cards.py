@@ -7,6 +7,7 @@ cameras it was trained on, and that its prompts come from the closed world of gs
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,4 +164,21 @@ def _checked_folder(folder: Path) -> str:
             raise ModelNotFound(f"{folder} is not a Stable Diffusion folder: {config} is missing")
         if not any(folder.glob(weights)):
             raise ModelNotFound(f"the weights {folder / weights} are missing; install or copy the model again")
+    _check_weights(folder)
     return str(folder)
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse cut weights, and any file that differs from the folder's SHA256SUMS, where it has one."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*/*.safetensors")):
+        try:
+            safe_open(path, framework="pt")
+        except SafetensorError as error:
+            raise BadFile(f"the weights {path} are corrupted ({error}); install or copy the model again") from error
+    sums = folder / "SHA256SUMS"
+    for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else ():
+        digest, _, name = line.partition("  ")
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+            raise BadFile(f"{folder / name} is not what {sums.name} promises; install or copy the model again")

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.errors import BadFile, ModelNotFound, PromptError
+from gsdistill.errors import ModelNotFound, PromptError
 from gsdistill.prior.base import CameraRange, EncodedPrompt, Prediction, Prior
 from gsdistill.prior.cards import ModelCard
 from gsdistill.prior.features import fold_image, fourier_features
@@ -144,15 +144,12 @@ class StableDiffusion(Prior):
         return model.to(self._device).eval().requires_grad_(False)
 
     def _load(self, loader: Callable[..., T], part: str) -> T:
-        from safetensors import SafetensorError
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # parts load in milliseconds; the run has a bar of its own
         where = f"{self._source}/{part}"
         try:
             return loader(self._source, subfolder=part, local_files_only=Path(self._source).is_dir())
-        except SafetensorError as error:
-            raise BadFile(f"the weights in {where} are corrupted ({error}); install or copy the model again") from error
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelNotFound(

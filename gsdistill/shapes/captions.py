@@ -47,7 +47,7 @@ _PREFIXES = (
     "a rendering of", "a high quality photo of", "a high quality 3d render of", "a simple 3d model of",
 )  # fmt: skip
 _SUFFIXES = ("", "high quality", "studio lighting", "plain background", "3d asset", "on a plain background")
-_WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9.,!?;:'\"]")
+_WORD = re.compile(r"[^\W_]+|[^\s\w.,!?;:'\"]|_")
 
 
 def _words(text: str) -> list[str]:

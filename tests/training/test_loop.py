@@ -1,4 +1,4 @@
-"""The loop on a closed-form prior: it learns, resumes bit for bit, is a function of the seed, and survives bad steps."""
+"""The loop on a closed-form prior: it learns, resumes bit for bit, depends on the seed alone, survives bad steps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def prior() -> AnalyticPrior:
     return AnalyticPrior(mixture, mixture, (3, SIZE, SIZE))
 
 
-def begin(prior: AnalyticPrior, method: SDS | CDS, plan: Plan = PLAN, densify: DensifySettings = GROWING) -> Optimisation:
+def begin(
+    prior: AnalyticPrior, method: SDS | CDS, plan: Plan = PLAN, densify: DensifySettings = GROWING
+) -> Optimisation:
     generator = torch.Generator().manual_seed(3)
     initial = Sphere(count=40).create("", generator)
     return start(initial, method, prior, plan, densify, generator, torch.device("cpu"))
@@ -136,5 +138,5 @@ def test_a_broken_checkpoint_is_named(damage, prior, tmp_path):
         checkpoint.save(run, path, "")
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2] if damage == "cut" else b"{}" * 40)
-    with pytest.raises(BadFile, match="c.safetensors"):
+    with pytest.raises(BadFile, match=r"c\.safetensors"):
         checkpoint.load(run, path)

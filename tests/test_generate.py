@@ -1,0 +1,140 @@
+"""The main job from prompt to files, on the prior that ships: every stage for real, small."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imageio.v3 as iio
+import pytest
+import torch
+from plyfile import PlyData
+from rich.console import Console
+
+from gsdistill.cli import execute
+from gsdistill.config import load_yaml
+from gsdistill.errors import ConfigError, OutputError, PromptError
+from gsdistill.generate import resolve, run
+from gsdistill.scene.ply import read_ply
+
+SMALL = {"prompt": "a red torus", "iterations": 6, "views": 2, "checkpoint_every": 0, "preview_every": 3}
+FILES = {"config.yaml", "gaussians.ply", "views.png", "turntable.mp4", "metrics.jsonl", "summary.json", "preview.png"}
+
+
+def generate(folder: Path, **settings) -> Path:
+    return run(resolve({**SMALL, "output": str(folder), **settings}), Console(quiet=True))
+
+
+@pytest.mark.parametrize("method", ["sds", "cds"])
+def test_a_run_leaves_whole_files(method, tmp_path):
+    folder = generate(tmp_path / "run", method=method)
+    assert {path.name for path in folder.iterdir()} == FILES
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["network_evaluations"] == {"sds": 2, "cds": 4}[method] * 2 * 6
+    assert set(summary["seconds_by_phase"]) == {"render", "encode", "network", "backward", "optimise", "densify"}
+    assert summary["gaussians"] == len(PlyData.read(folder / "gaussians.ply")["vertex"]) == 600
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 6]
+    assert len(iio.imread(folder / "turntable.mp4")) == 90
+    assert resolve(load_yaml(folder / "config.yaml")) == resolve({**SMALL, "output": str(folder), "method": method})
+
+
+def test_same_seed_same_splat_and_another_seed_another(tmp_path):
+    first, again, other = (
+        (generate(tmp_path / str(i), seed=seed) / "gaussians.ply").read_bytes() for i, seed in enumerate((5, 5, 6))
+    )
+    assert first == again
+    assert first != other
+
+
+def test_the_cli_runs_and_evaluates(tmp_path, capsys):
+    folder = tmp_path / "cli"
+    argv = ["generate", "--method", "sds", "--prompt", "a blue cube", "--iterations", "3", "--output", str(folder)]
+    assert execute(argv) == 0
+    assert "time of a step" in capsys.readouterr().out
+    assert execute(["evaluate", str(folder), "--json", str(tmp_path / "figures.json")]) == 0
+    assert 0 <= json.loads((tmp_path / "figures.json").read_text())["iou"] <= 1
+    assert execute(["render", str(folder / "gaussians.ply"), "--size", "32", "--frames", "4"]) == 0
+    assert execute(argv) == 2
+    assert "is not empty; --overwrite replaces it" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_learns_a_sphere_in_a_few_seconds(tmp_path):
+    """Not a picture of quality, only of direction: colour and size move to the prompt's."""
+    folder = generate(tmp_path / "sphere", prompt="a yellow sphere", method="sds", iterations=60, views=4)
+    scene = read_ply(folder / "gaussians.ply")
+    opacity = scene.opacities.sigmoid()[:, None]
+    color = ((0.5 + 0.28209479 * scene.sh[:, 0]) * opacity).sum(0) / opacity.sum()
+    assert float(color[:2].min()) > float(color[2]) + 0.2  # red and green above blue
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path):
+    """Ctrl-C in another process: all is saved, and --resume ends where an uninterrupted run ends."""
+    settings = ["--prompt", "a red torus", "--iterations", "60", "--views", "2", "--seed", "1"]
+    command = [sys.executable, "-m", "gsdistill", "generate", *settings, "--output", str(tmp_path / "cut")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "cut" / "config.yaml").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(4.0)
+    os.kill(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    if process.returncode == 130 and checkpoint.exists():
+        assert "--resume" in output
+        assert (tmp_path / "cut" / "gaussians.ply").exists()
+        assert execute(["generate", *settings, "--output", str(tmp_path / "cut"), "--resume"]) == 0
+    else:
+        pytest.fail(f"exit {process.returncode}: {output} {errors}")
+    assert execute(["generate", *settings, "--output", str(tmp_path / "whole")]) == 0
+    ends = [(tmp_path / name / "gaussians.ply").read_bytes() for name in ("cut", "whole")]
+    assert ends[0] == ends[1]
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"prompt": "a red zebra"}, PromptError, "unknown word 'zebra'"),
+        ({"cameras": {"distance": [2.0, 2.0]}}, ConfigError, "cameras.distance.*trained on: 3.2 to 3.2"),
+        ({"prior": "nowhere/at/all"}, ConfigError, "neither a known prior nor a folder"),
+        ({"resume": True}, OutputError, "holds no checkpoint"),
+    ],
+)
+def test_mistakes_are_named_before_the_work(settings, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        generate(tmp_path / "bad", **settings)
+
+
+def test_mistakes_on_the_command_line_are_one_line_and_exit_two(tmp_path, capsys):
+    taken = tmp_path / "file"
+    taken.write_text("mine")
+    bad_ply = tmp_path / "bad.ply"
+    bad_ply.write_bytes(b"ply\nformat binary_little_endian 1.0\nelement vertex 5\nend_header\n")
+    base = ["generate", "--prompt", "a red cube", "--output", str(tmp_path / "o")]
+    for argv, word in (
+        ([*base, "--method", "cdss"], "cds"),
+        ([*base, "--method.guidance-scal", "3"], "guidance-scale"),
+        ([*base, "--iterations", "0"], "iterations"),
+        ([*base[:2], "a red zebra", *base[3:]], "zebra"),
+        ([*base[:4], str(taken)], "is a file"),
+        (["render", str(bad_ply)], "bad.ply"),
+        (["evaluate", str(tmp_path)], "config.yaml"),
+    ):
+        assert execute(argv) == 2, argv
+        captured = capsys.readouterr()
+        assert word in captured.err and "Traceback" not in captured.err
+    assert taken.read_text() == "mine"
+
+
+def test_deterministic_for_any_state_of_the_global_generator(tmp_path):
+    ends = []
+    for index in range(2):
+        torch.manual_seed(index)
+        ends.append((generate(tmp_path / str(index)) / "gaussians.ply").read_bytes())
+    assert ends[0] == ends[1]
