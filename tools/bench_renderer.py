@@ -3,7 +3,7 @@
     python tools/bench_renderer.py --n 5000 --size 128 --views 4 --threads 2 [--json times.json]
 
 Every row runs in a process of its own, so that its peak memory is its own. The ratio is to the reference of the same
-scene in the same run; scenes without a reference are too large for it. Times are medians, of one call for the reference,
+scene in the same run; scenes without one are too large for it. Times are medians, of one call for the reference,
 which takes minutes; "first" is the first call, which compiles the kernels or loads them from disk.
 """
 
