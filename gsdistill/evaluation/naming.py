@@ -1,0 +1,108 @@
+"""What a splat looks like: the nearest of all objects of the shapes world, 14 solids and 35 stacks in all colourings.
+
+Pictures y (over the grey g, from every second held-out camera, 32 x 32 pixels) and transparencies t = 1 - alpha are
+compared with those of every object, whose parts have shades m_p and colours c_p and whose transparency is T:
+
+    E(c) = |y - g T - sum_p c_p m_p|^2 + |t - T|^2,
+
+summed over pixels and channels. E is quadratic in the colours, so with r = y - g T it is
+|r|^2 - 2 sum_p c_p . <m_p, r> + sum_pq c_p . c_q <m_p, m_q> + |t - T|^2: all 121 colourings of a layout cost a few
+inner products, and those of the truth with itself are kept. The transparency makes shape count where a shaded colour
+happens to be close to the grey.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.evaluation.views import SIZE, Pictures, held_out
+from gsdistill.shapes.captions import COLORS, Thing
+from gsdistill.shapes.raycast import trace
+from gsdistill.shapes.world import every_layout
+from gsdistill.structs import Cameras
+
+__all__ = ["distances", "nearest"]
+
+_SHRINK, _EVERY, _SUPERSAMPLE = 4, 2, 2
+_GREY = 0.5
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All L layouts from the same cameras, X pixels in all, and their inner products; a missing second part is zero."""
+
+    layouts: tuple[tuple[str, ...], ...]
+    shade: Float[Tensor, "L 2 X"]
+    clear: Float[Tensor, "L X"]  # T
+    shade_shade: Float[Tensor, "L 2 2"]
+    shade_clear: Float[Tensor, "L 2"]
+    clear_clear: Float[Tensor, "L"]
+
+
+def nearest(ours: Pictures) -> tuple[Thing, ...]:
+    """The object of the shapes world that is nearest to the pictures."""
+    errors = distances(ours)
+    layout, first, second = (int(i) for i in torch.unravel_index(errors.argmin(), errors.shape))
+    names = list(COLORS)
+    shapes = _catalogue().layouts[layout]
+    return tuple(Thing(names[color], shape) for color, shape in zip((first, second), shapes, strict=False))
+
+
+def distances(ours: Pictures) -> Float[Tensor, "L C C"]:
+    """Mean square difference, over pixels and the four channels, to each layout of ``every_layout`` in each colouring.
+
+    The axes are layout, colour of the first part and of the second, which does not matter where there is one part.
+    """
+    known = _catalogue()
+    body, clear = _shrunk(ours)
+    y = (body + clear * _GREY).clamp(0.0, 1.0).reshape(-1, 3)
+    t = clear.reshape(-1)
+    r_r = (y**2).sum() - 2 * _GREY * known.clear @ y.sum(1) + 3 * _GREY**2 * known.clear_clear
+    m_r = known.shade @ y - _GREY * known.shade_clear[..., None]
+    t_t = (t**2).sum() - 2 * known.clear @ t + known.clear_clear
+    palette = torch.tensor(list(COLORS.values()), dtype=torch.float64)
+    gram = palette @ palette.T
+    linear = m_r @ palette.T
+    square = known.shade_shade.diagonal(dim1=1, dim2=2)[..., None] * gram.diagonal()
+    single = square - 2.0 * linear
+    cross = 2.0 * known.shade_shade[:, 0, 1, None, None] * gram
+    return ((r_r + t_t)[:, None, None] + single[:, 0, :, None] + single[:, 1, None, :] + cross) / (4 * len(t))
+
+
+@functools.lru_cache(maxsize=1)
+def _catalogue() -> Catalogue:
+    """Traced once per process, in a few seconds."""
+    cameras = _some(held_out(SIZE // _SHRINK))
+    layouts = every_layout()
+    pixels = len(cameras) * cameras.width * cameras.height
+    shade = torch.zeros(len(layouts), 2, pixels, dtype=torch.float64)
+    clear = torch.zeros(len(layouts), pixels, dtype=torch.float64)
+    for row, parts in enumerate(layouts.values()):
+        seen = trace(parts, cameras, _SUPERSAMPLE)
+        shade[row, : len(parts)] = seen.shade.transpose(0, 1).reshape(len(parts), -1).double()
+        clear[row] = 1.0 - seen.coverage.sum(1).reshape(-1).double()
+    return Catalogue(
+        layouts=tuple(layouts),
+        shade=shade,
+        clear=clear,
+        shade_shade=shade @ shade.transpose(1, 2),
+        shade_clear=(shade @ clear[..., None])[..., 0],
+        clear_clear=(clear**2).sum(1),
+    )
+
+
+def _shrunk(pictures: Pictures) -> tuple[Float[Tensor, "B h w 3"], Float[Tensor, "B h w 1"]]:
+    """Body and transparency from the chosen cameras at the smaller size, each pixel the mean of those it replaces."""
+    planes = torch.cat([pictures.body, 1.0 - pictures.alpha], dim=-1)[::_EVERY].double()
+    small = torch.nn.functional.avg_pool2d(planes.permute(0, 3, 1, 2), _SHRINK).permute(0, 2, 3, 1)
+    return small[..., :3], small[..., 3:]
+
+
+def _some(cameras: Cameras) -> Cameras:
+    batched = [f.name for f in fields(cameras) if f.name not in ("width", "height")]
+    return replace(cameras, **{name: getattr(cameras, name)[::_EVERY] for name in batched})

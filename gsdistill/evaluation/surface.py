@@ -1,0 +1,94 @@
+"""How near a splat's Gaussians lie to the true surface, by the object's signed distance function d.
+
+Splat to truth: the mean of |d(mu_i)| over the Gaussians, weighted with the sum of blending weights that Gaussian i has
+in the pixels of the held-out cameras. That is its opacity times the area it is seen with: hidden ones count nothing.
+Truth to splat: the mean over points spread evenly on the surface of the distance to the nearest mu_i of opacity above
+0.1. It also sees sides that no camera sees, and even a perfect splat of N Gaussians keeps about half of their spacing.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.evaluation.views import VIEWS, held_out
+from gsdistill.renderer.base import render
+from gsdistill.shapes.captions import Thing
+from gsdistill.shapes.solids import BOUNDING_RADIUS, distances, normals
+from gsdistill.shapes.world import build
+from gsdistill.structs import SH_C0, Gaussians
+
+__all__ = ["FARTHEST", "floaters", "splat_to_truth", "surface_points", "truth_to_splat", "visibility"]
+
+FARTHEST = 2.0  # the distance reported where there is nothing to measure: the diameter of the unit ball
+_SHELL = 0.02  # points this near to the surface are drawn, then moved onto it
+_SOLID = 0.1  # opacity from which on a Gaussian stands for surface
+_ADRIFT = 0.15
+
+
+def splat_to_truth(gaussians: Gaussians, shapes: tuple[str, ...]) -> float:
+    """Mean distance of what is seen of the splat to the true surface, world units; 2 if nothing is seen."""
+    weights = visibility(gaussians)
+    if float(weights.sum()) <= 0.0:
+        return FARTHEST
+    return float((weights * _signed(gaussians, shapes).abs()).sum() / weights.sum())
+
+
+def truth_to_splat(gaussians: Gaussians, shapes: tuple[str, ...]) -> float:
+    """Mean distance of the true surface to the nearest Gaussian of opacity above 0.1, world units; 2 if none has it."""
+    solid = gaussians.means[torch.sigmoid(gaussians.opacities) > _SOLID].double()
+    if not len(solid):
+        return FARTHEST
+    lengths = (solid**2).sum(1)
+    nearest = [
+        ((lengths - 2.0 * some @ solid.T).amin(1) + (some**2).sum(1)).clamp_min(0.0).sqrt()
+        for some in surface_points(shapes).split(256)
+    ]
+    return float(torch.cat(nearest).mean())
+
+
+def floaters(gaussians: Gaussians, shapes: tuple[str, ...]) -> float:
+    """Share, 0..1, of the summed opacity that lies more than 0.15 outside of the surface."""
+    opacity = torch.sigmoid(gaussians.opacities.double())
+    return float(opacity[_signed(gaussians, shapes) > _ADRIFT].sum() / opacity.sum().clamp_min(1e-30))
+
+
+def visibility(gaussians: Gaussians) -> Float[Tensor, "N"]:
+    """Sum of each Gaussian's blending weights over all pixels of the held-out cameras, in pixels.
+
+    A picture is linear in the colours, sum_i w_i colour_i, so the weights are its derivative by them.
+    """
+    plain = torch.zeros(len(gaussians), 1, 3, requires_grad=True)
+    with torch.enable_grad():
+        images = render(replace(gaussians, sh=plain), held_out(), torch.zeros(VIEWS, 3)).images
+        (gradient,) = torch.autograd.grad(images[..., 0].sum(), plain)
+    return gradient[:, 0, 0].double() / SH_C0
+
+
+@functools.lru_cache(maxsize=8)
+def surface_points(shapes: tuple[str, ...], count: int = 4096, seed: int = 0) -> Float[Tensor, "M 3"]:
+    """``count`` points on the true surface, even by area but for a band of a few hundredths along edges.
+
+    Uniform points of a thin shell around the surface are moved onto it along the gradient of the distance.
+    """
+    parts = build(tuple(Thing("white", shape) for shape in shapes)).parts
+    rng = np.random.default_rng(seed)
+    found, have = [], 0
+    while have < count:
+        points = rng.uniform(-BOUNDING_RADIUS - _SHELL, BOUNDING_RADIUS + _SHELL, (1 << 16, 3))
+        points = points[np.abs(distances(parts, points)) < _SHELL]
+        for _ in range(4):  # one step is exact but where the distance is only a bound, or the gradient jumps
+            points = points - distances(parts, points)[:, None] * normals(parts, points)
+        found.append(points[np.abs(distances(parts, points)) < 1e-6])
+        have += len(found[-1])
+    return torch.from_numpy(np.concatenate(found)[:count])
+
+
+def _signed(gaussians: Gaussians, shapes: tuple[str, ...]) -> Float[Tensor, "N"]:
+    parts = build(tuple(Thing("white", shape) for shape in shapes)).parts
+    return torch.from_numpy(distances(parts, gaussians.means.double().contiguous().numpy()))
