@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,3 +117,24 @@ def test_a_splat_is_in_exactly_the_tiles_that_it_touches(seed):
     assert len(set(listed)) == count
     assert needed <= set(listed)
     assert count <= 1.25 * len(needed) + 2
+
+
+INTERPRETED = """
+import torch
+from renderer.scenes import ball, everything, views
+torch.save({count: everything(ball(6, degree=1), views(count, 19, 13), "cpu") for count in (1, 2)}, "{path}")
+"""
+
+
+def test_kernels_stay_inside_their_arrays(tmp_path):
+    """Uncompiled, Python itself checks every index; compiled, a write too far would spoil somebody else's memory."""
+    path = tmp_path / "found.pt"
+    program = INTERPRETED.replace("{path}", path.as_posix())
+    roots = os.pathsep.join(map(str, Path(__file__).parents[1:3]))
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": roots}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for count, interpreted in torch.load(path).items():
+        compiled = everything(ball(6, degree=1), views(count, 19, 13), "cpu")
+        for name, value in compiled.items():
+            torch.testing.assert_close(interpreted[name], value, rtol=1e-3, atol=1e-4)
