@@ -20,7 +20,7 @@ import torch
 import tyro
 from diffusers import DDIMScheduler
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle
 
@@ -142,6 +142,7 @@ def main(settings: Settings) -> None:
         rows.append(row)
     report(rows, settings)
     draw(prior, settings)
+    draw_loss(Path(settings.prior))
 
 
 def report(rows: list[dict], settings: Settings) -> None:
@@ -178,6 +179,32 @@ def draw(prior: Prior, settings: Settings) -> None:
     sheet = (torch.cat(rows) * 255).byte().numpy()
     size = (sheet.shape[1] * 2, sheet.shape[0] * 2)
     Image.fromarray(sheet).resize(size, Image.Resampling.NEAREST).save(Path(settings.prior) / "samples.png")
+
+
+def draw_loss(folder: Path, width: int = 640, height: int = 320, margin: int = 44) -> None:
+    """loss.png: the training loss against the steps, both axes logarithmic."""
+    history = json.loads((folder / "training.json").read_text())["loss"]
+    steps, losses = np.log10(np.array(history).T)
+    bottom, top = np.floor(losses.min()), np.ceil(losses.max())
+    image = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(image)
+
+    def place(step: float, loss: float) -> tuple[float, float]:
+        across = (step - steps[0]) / (steps[-1] - steps[0])
+        return margin + across * (width - 2 * margin), height - margin - (loss - bottom) / (top - bottom) * (
+            height - 2 * margin
+        )
+
+    for power in range(int(bottom), int(top) + 1):
+        left, right = place(steps[0], power), place(steps[-1], power)
+        pen.line([left, right], fill="#cccccc")
+        pen.text((4, left[1] - 6), f"1e{power}", fill="black")
+    pen.line([place(step, loss) for step, loss in zip(steps, losses, strict=True)], fill="#c02020", width=2)
+    for step in (steps[0], steps[-1]):
+        pen.text((place(step, bottom)[0] - 14, height - margin + 6), f"{10**step:.0f}", fill="black")
+    pen.text((width // 2 - 60, height - 18), "optimiser steps", fill="black")
+    pen.text((margin, 12), "mean squared error of the noise", fill="black")
+    image.save(folder / "loss.png")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
 from gsdistill.structs import Cameras, Gaussians, to_device
 
-__all__ = ["contact_sheet", "preview", "turntable"]
+__all__ = ["contact_sheet", "preview", "shots", "turntable"]
 
 Color: TypeAlias = tuple[float, float, float]
 
@@ -51,7 +51,7 @@ def contact_sheet(
     rows = []
     for height in (elevation, UPPER_ROW):
         cameras = orbit(views, size, height, distance, fov)
-        rows.append(np.concatenate(list(_frames(gaussians, cameras, background)), axis=1))
+        rows.append(np.concatenate(list(shots(gaussians, cameras, background)), axis=1))
     _save_png(np.concatenate(rows, axis=0), path)
 
 
@@ -94,7 +94,7 @@ def turntable(
         )
         try:
             video.send(None)
-            for frame in _frames(gaussians, cameras, background):
+            for frame in shots(gaussians, cameras, background):
                 video.send(frame.tobytes())
         finally:
             video.close()
@@ -109,7 +109,7 @@ def preview(images: Float[Tensor, "B H W 3"], path: Path | str) -> None:
     _save_png(np.concatenate(list(_to_bytes(images)), axis=1), path)
 
 
-def _frames(gaussians: Gaussians, cameras: Cameras, background: Color) -> Iterator[np.ndarray]:
+def shots(gaussians: Gaussians, cameras: Cameras, background: Color) -> Iterator[np.ndarray]:
     """Yield the views one by one as [H, W, 3] of bytes."""
     device = gaussians.means.device
     for chunk in _chunks(cameras):

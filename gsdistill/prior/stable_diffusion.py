@@ -19,7 +19,7 @@ from gsdistill.prior.base import CameraRange, EncodedPrompt, Prediction, Prior
 from gsdistill.prior.cards import ModelCard
 from gsdistill.prior.features import fold_image, fourier_features
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.shapes.captions import parse, unknown_words
+from gsdistill.shapes.captions import normalised, parse, unknown_words
 from gsdistill.structs import Cameras, Condition, Embedding
 
 __all__ = ["StableDiffusion"]
@@ -67,7 +67,9 @@ class StableDiffusion(Prior):
         """
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        self._check_world(prompt, negative_prompt)
+        if self._card.world == "shapes":
+            self._check_world(prompt, negative_prompt)
+            prompt, negative_prompt = normalised(prompt), normalised(negative_prompt)
         tokenizer = self._load(CLIPTokenizer.from_pretrained, "tokenizer")
         encoder = self._load_model(CLIPTextModel, "text_encoder")
         limit = encoder.config.max_position_embeddings
@@ -106,11 +108,10 @@ class StableDiffusion(Prior):
         return self._unet(latents.to(self._dtype), timesteps, tokens, class_labels=labels).sample
 
     def _check_world(self, prompt: str, negative_prompt: str) -> None:
-        if self._card.world == "shapes":
-            parse(prompt)
-            unknown = unknown_words(negative_prompt)
-            if unknown:
-                raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
+        parse(prompt)
+        unknown = unknown_words(negative_prompt)
+        if unknown:
+            raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
 
     def _camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
         card = self._card.camera

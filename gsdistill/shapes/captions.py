@@ -17,7 +17,7 @@ from gsdistill.errors import PromptError, did_you_mean
 
 __all__ = [
     "BOTTOMS", "COLORS", "RELATIONS", "SHAPES", "SYNONYMS", "TOPS", "VOCABULARY",
-    "Thing", "caption", "object_name", "parse", "unknown_words",
+    "Thing", "caption", "normalised", "object_name", "parse", "unknown_words",
 ]  # fmt: skip
 
 SHAPES = (
@@ -47,7 +47,7 @@ _PREFIXES = (
     "a rendering of", "a high quality photo of", "a high quality 3d render of", "a simple 3d model of",
 )  # fmt: skip
 _SUFFIXES = ("", "high quality", "studio lighting", "plain background", "3d asset", "on a plain background")
-_WORD = re.compile(r"[^\W_]+|[^\s\w.,!?;:'\"]|_")
+_WORD = re.compile(r"[^\W_]+|[^\s\w.,!?;:'\"()-]|_")
 
 
 def _words(text: str) -> list[str]:
@@ -109,6 +109,12 @@ def parse(prompt: str) -> tuple[Thing, ...]:
     if len(things) == 2:
         _check_stack(things[0], things[1], prompt)
     return tuple(things)
+
+
+def normalised(prompt: str) -> str:
+    """The prompt as the grammar would write it: lower case, no punctuation but the comma before a suffix."""
+    parts = (" ".join(_words(part)) for part in prompt.split(","))
+    return ", ".join(part for part in parts if part)
 
 
 def unknown_words(prompt: str) -> list[str]:

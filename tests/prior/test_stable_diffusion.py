@@ -185,3 +185,11 @@ def test_the_shipped_prior_knows_words_and_azimuth():
     assert right < 0.8 * min(error("a red chair"), error("a white chair"))
     assert right < 0.9 * min(error("a blue table"), error("a blue cube"))
     assert right < min(error("a blue chair", turned) for turned in range(1, 12))
+
+
+def test_punctuation_and_case_do_not_reach_the_shapes_prior():
+    prior = load_prior("shapes")
+    plain = prior.encode_text("a red cube on a blue sphere, studio lighting", "").positive.tokens
+    torch.testing.assert_close(
+        prior.encode_text("A RED-cube (on a blue sphere)!, Studio lighting.", "").positive.tokens, plain
+    )
