@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1] / "gsdistill"
 
 # A module imports only from its own room and from rooms above it.
 ROOMS = (
-    "errors", "files", "ramp", "yaml_dialect", "config", "registry", "flags", "device", "structs", "shapes", "prior",
+    "errors", "files", "ramp", "yaml_dialect", "config", "registry", "flags", "device", "compiled", "structs", "shapes",
+    "prior",
     "scene", "renderer", "distillation", "training", "export", "evaluation", "runfolder", "progress", "generate",
     "doctor", "cli", "__main__",
 )  # fmt: skip

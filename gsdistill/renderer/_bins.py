@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numba import prange
 
-from gsdistill.renderer._compile import compiled
+from gsdistill.compiled import compiled
 
 SIDE = 8
 

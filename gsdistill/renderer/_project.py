@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numba import prange
 
-from gsdistill.renderer._compile import compiled
+from gsdistill.compiled import compiled
 from gsdistill.renderer._vectors import Triple, combined, cross, dot, sh_basis, sh_slopes
 from gsdistill.renderer.base import ALPHA_MIN, COVARIANCE_MAX
 

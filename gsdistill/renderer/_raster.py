@@ -14,8 +14,8 @@ from typing import TypeAlias
 import numpy as np
 from numba import prange
 
+from gsdistill.compiled import compiled
 from gsdistill.renderer._bins import SIDE
-from gsdistill.renderer._compile import compiled
 from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 
 AREA = SIDE * SIDE

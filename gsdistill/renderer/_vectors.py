@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from gsdistill.renderer._compile import compiled
+from gsdistill.compiled import compiled
 
 Triple: TypeAlias = tuple[float, float, float]
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gsdistill.compiled import compiled
 from gsdistill.shapes.solids import BOUNDING_RADIUS, part_distance, part_normal
 from gsdistill.structs import Cameras
 
@@ -64,7 +64,7 @@ def paint(
     return body + (1.0 - alpha) * backgrounds[:, None, None, :], alpha
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def _march(parts: NDArray[np.float64], o: NDArray[np.float64], dx: float, dy: float, dz: float) -> tuple[int, float]:
     """First part hit by the ray o + t d (d unit), and t; (-1, 0) for a miss."""
     b = o[0] * dx + o[1] * dy + o[2] * dz
@@ -88,7 +88,7 @@ def _march(parts: NDArray[np.float64], o: NDArray[np.float64], dx: float, dy: fl
     return -1, 0.0
 
 
-@njit(cache=True, nogil=True)
+@compiled(fast=False)
 def _trace(
     parts: NDArray[np.float64],
     viewmat: NDArray[np.float64],

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from gsdistill.compiled import compiled
 
 __all__ = ["BOUNDING_RADIUS", "HEIGHTS", "distances", "normals", "part_distance", "part_normal"]
 
@@ -38,25 +39,25 @@ _STAR_POINTS = np.array(
 _CONE_PROFILE = np.array([(0.0, -0.62), (0.62, -0.62), (0.0, 0.72), (-0.62, -0.62)])  # mirrored about the axis
 
 
-@njit(cache=True, inline="always")
+@compiled(fast=False)
 def _box(x: float, y: float, z: float, a: float, b: float, c: float) -> float:
     qx, qy, qz = abs(x) - a, abs(y) - b, abs(z) - c
     outside = math.sqrt(max(qx, 0.0) ** 2 + max(qy, 0.0) ** 2 + max(qz, 0.0) ** 2)
     return outside + min(max(qx, max(qy, qz)), 0.0)
 
 
-@njit(cache=True, inline="always")
+@compiled(fast=False)
 def _rectangle(u: float, v: float, a: float, b: float) -> float:
     qu, qv = abs(u) - a, abs(v) - b
     return math.sqrt(max(qu, 0.0) ** 2 + max(qv, 0.0) ** 2) + min(max(qu, qv), 0.0)
 
 
-@njit(cache=True, inline="always")
+@compiled(fast=False)
 def _torus(u: float, v: float, axial: float, major: float, minor: float) -> float:
     return math.hypot(math.hypot(u, v) - major, axial) - minor
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def _polygon(u: float, v: float, points: NDArray[np.float64]) -> float:
     """Distance to a closed polygon: nearest edge, signed by the crossing rule."""
     best, inside = 1e30, False
@@ -74,7 +75,7 @@ def _polygon(u: float, v: float, points: NDArray[np.float64]) -> float:
     return -math.sqrt(best) if inside else math.sqrt(best)
 
 
-@njit(cache=True, inline="always")
+@compiled(fast=False)
 def _segment2(
     px: float, py: float, pz: float, ax: float, ay: float, az: float, bx: float, by: float, bz: float
 ) -> float:
@@ -83,7 +84,7 @@ def _segment2(
     return (wx - s * ex) ** 2 + (wy - s * ey) ** 2 + (wz - s * ez) ** 2
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def _octahedron(x: float, y: float, z: float, s: float) -> float:
     """By symmetry only the face x + y + z = s of the first octant matters."""
     x, y, z = abs(x), abs(y), abs(z)
@@ -97,7 +98,7 @@ def _octahedron(x: float, y: float, z: float, s: float) -> float:
     return math.sqrt(edge) if m > 0.0 else -math.sqrt(edge)
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def _pyramid(x: float, y: float, z: float, half: float, low: float, high: float) -> float:
     """Square base of half-width ``half`` at z = ``low``, apex at ``high``; folded onto the side that faces +x."""
     x, y = abs(x), abs(y)
@@ -121,14 +122,14 @@ def _pyramid(x: float, y: float, z: float, half: float, low: float, high: float)
     return math.sqrt(best)
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def _table(x: float, y: float, z: float) -> float:
     top = _box(x, y, z - 0.35, 0.5, 0.6, 0.07)
     legs = _box(abs(x) - 0.4, abs(y) - 0.5, z + 0.1, 0.075, 0.075, 0.46)
     return min(top, legs)
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def _chair(x: float, y: float, z: float) -> float:
     seat = _box(x, y, z + 0.08, 0.36, 0.36, 0.07)
     back = _box(x + 0.3, y, z - 0.34, 0.06, 0.36, 0.42)
@@ -136,7 +137,7 @@ def _chair(x: float, y: float, z: float) -> float:
     return min(seat, min(back, legs))
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def _mug(x: float, y: float, z: float) -> float:
     y = y + 0.14
     r = math.hypot(x, y)
@@ -146,7 +147,7 @@ def _mug(x: float, y: float, z: float) -> float:
     return min(wall, min(floor, handle))
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def _distance(kind: int, x: float, y: float, z: float) -> float:
     if kind == _SPHERE:
         return math.sqrt(x * x + y * y + z * z) - 0.75
@@ -179,14 +180,14 @@ def _distance(kind: int, x: float, y: float, z: float) -> float:
     return _torus(y, z, x, 0.73, 0.09)
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def part_distance(part: NDArray[np.float64], x: float, y: float, z: float) -> float:
     """Distance to one placed solid: ``part`` = (index in captions.SHAPES, scale, z offset)."""
     scale = part[1]
     return scale * _distance(int(part[0]), x / scale, y / scale, (z - part[2]) / scale)
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def part_normal(part: NDArray[np.float64], x: float, y: float, z: float) -> tuple[float, float, float]:
     """Outward unit normal: central differences in float64, exact to about 1e-9 away from edges."""
     h = 1e-5
@@ -197,7 +198,7 @@ def part_normal(part: NDArray[np.float64], x: float, y: float, z: float) -> tupl
     return gx / norm, gy / norm, gz / norm
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def distances(parts: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Signed distance [M] of ``points`` [M, 3] to the union of ``parts`` [P, 3]."""
     out = np.empty(points.shape[0])
@@ -209,7 +210,7 @@ def distances(parts: NDArray[np.float64], points: NDArray[np.float64]) -> NDArra
     return out
 
 
-@njit(cache=True)
+@compiled(fast=False)
 def normals(parts: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Outward unit normal [M, 3] of the nearest part at ``points`` [M, 3]."""
     out = np.empty((points.shape[0], 3))

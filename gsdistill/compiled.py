@@ -1,4 +1,4 @@
-"""How the kernels of the CPU renderer are compiled: once per machine, kept on disk, free of Python's lock."""
+"""How Numba kernels are compiled: once per machine, kept on disk, free of Python's lock."""
 
 from __future__ import annotations
 
