@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from gsdistill.errors import OutputError
+from gsdistill.errors import ConfigError, OutputError
 from gsdistill.export.pictures import contact_sheet, preview, turntable
 from gsdistill.export.ply import Ply
 from gsdistill.files import write_json, write_text
@@ -65,8 +65,19 @@ class RunFolder:
         self.checkpoint.unlink(missing_ok=True)
 
     def restore(self, run: Optimisation) -> None:
-        """Bring ``run`` to the checkpoint and drop the records of later steps. Raises BadFile."""
-        checkpoint.load(run, self.checkpoint)
+        """Bring ``run`` to the checkpoint and drop the records of later steps.
+
+        Raises:
+            BadFile: the checkpoint is not whole. ConfigError: it is of a run with other settings.
+        """
+        saved = checkpoint.load(run, self.checkpoint)
+        now = self._settings.splitlines()
+        other = [line.strip() for line in saved.splitlines() if line not in now and not line.startswith("output:")]
+        if other:
+            raise ConfigError(
+                f"--resume needs the settings of the run in {self.path}, which had {'; '.join(other)}; "
+                f"add --config {self.path} to take them"
+            )
         log = self.path / "metrics.jsonl"
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         records = [json.loads(line) for line in lines if line.endswith("}")]
