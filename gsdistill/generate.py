@@ -21,6 +21,7 @@ from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.files import data_path, slug
 from gsdistill.prior import cards
 from gsdistill.prior.base import Prior
+from gsdistill.prior.loading import load_prior
 from gsdistill.progress import Interrupt, StepBar, print_summary
 from gsdistill.registry import load
 from gsdistill.renderer.base import RenderOptions
@@ -140,7 +141,7 @@ def run(config: RunConfig, console: Console) -> Path:
     target = device.choose(config.device)
     folder = RunFolder(config.folder, to_yaml(replace(config, resume=False, overwrite=False)))
     folder.claim(config.resume, config.overwrite)
-    prior = cards.load_prior(config.prior, target)
+    prior = load_prior(config.prior, target)
     check_cameras(config.cameras, prior)
     text = prior.encode_text(config.prompt, config.negative_prompt)
     generator = torch.Generator().manual_seed(config.seed)

@@ -26,7 +26,7 @@ from torch.nn.functional import pixel_shuffle
 
 from gsdistill.files import write_json
 from gsdistill.prior.base import Prior
-from gsdistill.prior.cards import load_prior
+from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, Thing, object_name
 from gsdistill.shapes.raycast import paint, trace

@@ -19,9 +19,8 @@ import yaml
 from gsdistill.config import from_dict
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound, did_you_mean
 from gsdistill.files import data_path
-from gsdistill.prior.base import Prior
 
-__all__ = ["CameraCard", "Card", "ModelCard", "cached_source", "cards", "choose", "find", "load_prior", "recipe"]
+__all__ = ["CameraCard", "Card", "ModelCard", "cached_source", "cards", "choose", "find", "read_model_card", "recipe"]
 
 
 @dataclass(frozen=True)
@@ -126,18 +125,6 @@ def find(name_or_path: str) -> str:
         f"prior = '{name_or_path}' is neither a known prior nor a folder.{hint} Known: auto, {', '.join(known)}, "
         "a diffusers folder, or a hub id owner/name"
     )
-
-
-def load_prior(name_or_path: str, device: torch.device | str = "cpu") -> Prior:
-    """Load a prior by short name, local diffusers folder or hub id.
-
-    Raises:
-        ConfigError: unknown name. ModelNotFound: weights or parts are missing. BadFile: a file is corrupted.
-    """
-    from gsdistill.prior.stable_diffusion import StableDiffusion
-
-    source = find(name_or_path)
-    return StableDiffusion(source, read_model_card(source, name_or_path), torch.device(device))
 
 
 def read_model_card(source: str, name: str) -> ModelCard:

@@ -14,7 +14,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound, PromptError
-from gsdistill.prior.cards import cards, choose, find, load_prior, recipe
+from gsdistill.prior.cards import cards, choose, find, recipe
+from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import orbit
 
 
