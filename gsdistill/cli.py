@@ -99,6 +99,11 @@ def execute(argv: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output has left; nothing may be flushed to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # the file system refuses: a folder without access, a name too long
+        if traceback:
+            Console(stderr=True).print_exception()
+        _notice("error: ", f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        return 2
     except SystemExit as stop:  # tyro's, after it printed the help
         return int(stop.code or 0)
 
@@ -167,6 +172,8 @@ def _render(argv: Sequence[str]) -> None:
     from gsdistill.export.pictures import contact_sheet, turntable
     from gsdistill.scene.ply import read_ply
 
+    if command.size % 2:
+        raise ConfigError(f"size = {command.size}: videos need an even number of pixels")
     gaussians = read_ply(command.file)
     folder = command.output or command.file.with_name(f"{command.file.stem}-render")
     sheet, video = folder / "views.png", folder / "turntable.mp4"

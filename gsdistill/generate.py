@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from gsdistill import device
-from gsdistill.config import bounded, defaults, from_dict, load_yaml, merge, name_of, named, to_yaml
+from gsdistill.config import bounded, defaults, from_dict, load_yaml, merge, name_of, named, to_dict
 from gsdistill.distillation.base import Distillation
 from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.files import data_path, slug
@@ -52,7 +52,7 @@ class RunConfig:
     views: int = bounded(4, low=1)  # cameras per step
     resolution: int | None = bounded(None, low=8, high=4096)  # pixels of a training view; none: the prior's own
     background: Background = "mixed"  # behind the training views; mixed: half mid grey, half any colour
-    device: str = "auto"  # auto, cpu, or an accelerator such as mps
+    device: str = "auto"  # auto, cpu, or an NVIDIA GPU by its name in torch; auto: a GPU where there is one
     recipe: bool = True  # start from the settings that fit the prior, a config of its card
     log_every: int = bounded(10, low=1)  # steps between records in metrics.jsonl
     preview_every: int = bounded(100, low=1)  # steps between preview pictures
@@ -139,8 +139,8 @@ def run(config: RunConfig, console: Console) -> Path:
         KeyboardInterrupt: after Ctrl-C, once all is saved.
     """
     target = device.choose(config.device)
-    folder = RunFolder(config.folder, to_yaml(replace(config, resume=False, overwrite=False)))
-    folder.claim(config.resume, config.overwrite)
+    folder = RunFolder(config.folder, to_dict(replace(config, resume=False, overwrite=False)))
+    folder.check(config.resume, config.overwrite)
     prior = load_prior(config.prior, target)
     check_cameras(config.cameras, prior)
     text = prior.encode_text(config.prompt, config.negative_prompt)
@@ -150,10 +150,12 @@ def run(config: RunConfig, console: Console) -> Path:
     optimisation = start(initial, config.method, prior, plan, config.densify, generator, target)
     if config.resume:
         folder.restore(optimisation)
+    else:
+        folder.begin()
     console.print(
         f"prior {prior.name}, method {name_of(config.method)}, {len(initial)} Gaussians, {target}", markup=False
     )
-    with Interrupt() as interrupt, StepBar(console, plan.iterations, optimisation.done) as bar:
+    with Interrupt(console) as interrupt, StepBar(console, plan.iterations, optimisation.done) as bar:
         for record in steps(optimisation, config.method, prior, text, plan):
             bar.show(record)
             observe(record, config, folder, sum(optimisation.seconds.values()))
@@ -168,7 +170,7 @@ def run(config: RunConfig, console: Console) -> Path:
         raise KeyboardInterrupt
     folder.pictures(gaussians, prior.camera_range)
     facts = {"prompt": config.prompt, "method": name_of(config.method), "prior": config.prior, "seed": config.seed}
-    print_summary(console, folder.path, folder.finish(optimisation, prior.evaluations, facts))
+    print_summary(console, folder.path, folder.finish(optimisation, facts))
     return folder.path
 
 

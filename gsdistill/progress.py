@@ -50,9 +50,10 @@ class StepBar:
 
 
 class Interrupt:
-    """Within the block the first Ctrl-C only sets ``asked``; the second one interrupts at once, as it always did."""
+    """Within the block the first Ctrl-C only sets ``asked``, and says so; the second one interrupts at once."""
 
-    asked = False
+    def __init__(self, console: Console) -> None:
+        self._console, self.asked = console, False
 
     def __enter__(self) -> Interrupt:
         self._previous = signal.signal(signal.SIGINT, self._ask)
@@ -67,6 +68,7 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        self._console.print("stopping after this step; Ctrl-C again stops at once and saves nothing")
 
 
 def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:

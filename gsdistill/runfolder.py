@@ -10,16 +10,18 @@ gaussians.ply, views.png, turntable.mp4, summary.json   at the end
 from __future__ import annotations
 
 import json
+import math
 import platform
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gsdistill import __version__
 from gsdistill.errors import ConfigError, OutputError
 from gsdistill.export.pictures import contact_sheet, preview, turntable
 from gsdistill.export.ply import Ply
@@ -28,26 +30,30 @@ from gsdistill.prior.base import CameraRange
 from gsdistill.structs import Gaussians
 from gsdistill.training import checkpoint
 from gsdistill.training.loop import Optimisation, StepRecord
+from gsdistill.yaml_dialect import dump
 
 __all__ = ["RunFolder"]
 
-_PACKAGES = ("gsdistill", "torch", "diffusers", "transformers", "gsplat", "numba", "numpy")
+_PACKAGES = ("torch", "diffusers", "transformers", "gsplat", "numba", "numpy")
+
+# Settings that do not change what comes out, and may differ when a run is resumed.
+_FREE = ("output", "log_every", "preview_every", "checkpoint_every")
 
 
 class RunFolder:
     """Writes all files of one run."""
 
-    def __init__(self, path: Path, settings: str) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path, self._settings = path, settings
         self.checkpoint = path / "checkpoint.safetensors"
         self._records: list[dict[str, Any]] = []
         self._saved = self._began = time.perf_counter()
 
-    def claim(self, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready, before any long work.
+    def check(self, resume: bool, overwrite: bool) -> None:
+        """Refuse a folder that cannot serve, before any work and without changing it.
 
         Raises:
-            OutputError: it holds a run already, it cannot be written, or there is nothing to resume.
+            OutputError: it holds a run already, it is no folder, or there is nothing to resume.
         """
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} is a file; choose another --output")
@@ -59,10 +65,13 @@ class RunFolder:
         if taken and not overwrite:
             hint = "--resume goes on with it, " if self.checkpoint.exists() else ""
             raise OutputError(f"{self.path} is not empty; {hint}--overwrite replaces it, --output picks another folder")
-        write_text(self.path / "config.yaml", self._settings)
+
+    def begin(self) -> None:
+        """Take the folder for a new run, once everything that a user can get wrong has been checked."""
         for name in ("metrics.jsonl", "summary.json", "gaussians.ply", "views.png", "turntable.mp4", "preview.png"):
             (self.path / name).unlink(missing_ok=True)
         self.checkpoint.unlink(missing_ok=True)
+        write_text(self.path / "config.yaml", dump(self._settings))
 
     def restore(self, run: Optimisation) -> None:
         """Bring ``run`` to the checkpoint and drop the records of later steps.
@@ -71,12 +80,12 @@ class RunFolder:
             BadFile: the checkpoint is not whole. ConfigError: it is of a run with other settings.
         """
         saved = checkpoint.load(run, self.checkpoint)
-        now = self._settings.splitlines()
-        other = [line.strip() for line in saved.splitlines() if line not in now and not line.startswith("output:")]
+        now, before = dict(_leaves(self._settings)), dict(_leaves(saved))
+        other = [f"{name} = {value}" for name, value in before.items() if now.get(name) != value and name not in _FREE]
         if other:
             raise ConfigError(
-                f"--resume needs the settings of the run in {self.path}, which had {'; '.join(other)}; "
-                f"add --config {self.path} to take them"
+                f"--resume needs the settings of the run in {self.path}, which had {', '.join(other)}; "
+                f"--config {self.path} takes them, where no flag says otherwise"
             )
         log = self.path / "metrics.jsonl"
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
@@ -86,7 +95,13 @@ class RunFolder:
     def log(self, record: StepRecord, seconds: float) -> None:
         """Remember one record; it reaches the disk with the next checkpoint or preview."""
         figures = {name: round(float(value), 6) for name, value in record.figures.items()}
-        facts = {"step": record.step, "loss": float(record.loss), "gaussians": record.count, "finite": record.finite}
+        loss = float(record.loss)
+        facts = {
+            "step": record.step,
+            "loss": loss if math.isfinite(loss) else None,
+            "gaussians": record.count,
+            "finite": record.finite,
+        }
         self._records.append({**facts, "seconds": round(seconds, 3), **figures})
 
     def preview(self, record: StepRecord) -> None:
@@ -110,7 +125,7 @@ class RunFolder:
         if video:
             turntable(gaussians, self.path / "turntable.mp4", distance=distance, fov=fov)
 
-    def finish(self, run: Optimisation, evaluations: int, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(self, run: Optimisation, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the records and summary.json, and remove the checkpoint; returns the summary."""
         steps = sum(run.seconds.values())
         summary = {
@@ -121,13 +136,13 @@ class RunFolder:
             "iterations": run.done,
             "iterations_per_second": round(run.done / steps, 3),
             "skipped_steps": run.skipped,
-            "network_evaluations": evaluations,
+            "network_evaluations": run.evaluations,
             "gaussians": len(run.params["means"]),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "device": str(run.params["means"].device),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
-            "versions": {name: version(name) for name in _PACKAGES},
+            "versions": {"gsdistill": __version__, **{name: version(name) for name in _PACKAGES}},
         }
         self._write_records()
         write_json(self.path / "summary.json", summary)
@@ -136,3 +151,12 @@ class RunFolder:
 
     def _write_records(self) -> None:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self._records))
+
+
+def _leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting by its dotted name."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value

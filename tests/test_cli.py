@@ -48,7 +48,7 @@ def configs(tmp_path, monkeypatch):
 def ran(monkeypatch):
     """The configs that reached the run."""
     calls = []
-    monkeypatch.setattr(generate, "run", lambda config, console: calls.append(config), raising=False)
+    monkeypatch.setattr(generate, "run", lambda config, console: calls.append(config))
     return calls
 
 
@@ -351,7 +351,7 @@ def test_an_interrupt_is_130(capsys, monkeypatch):
     def interrupt(config, console):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generate, "run", interrupt, raising=False)
+    monkeypatch.setattr(generate, "run", interrupt)
     assert execute(["generate", "--prompt", "x"]) == 130
     assert "Traceback" not in capsys.readouterr().err
 
@@ -376,7 +376,6 @@ def test_list_shows_names_and_first_lines(capsys):
 
 def test_render_draws_both_pictures_and_keeps_what_is_there(capsys, monkeypatch, tmp_path):
     drawn = {}
-    pytest.importorskip("gsdistill.export.pictures")
     monkeypatch.setattr("gsdistill.scene.ply.read_ply", lambda path: f"splat of {path}")
     monkeypatch.setattr("gsdistill.export.pictures.contact_sheet", lambda *a, **k: drawn.update(sheet=(a, k)))
     monkeypatch.setattr("gsdistill.export.pictures.turntable", lambda *a, **k: drawn.update(video=(a, k)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -37,7 +36,8 @@ def test_a_run_leaves_whole_files(method, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["network_evaluations"] == {"sds": 2, "cds": 4}[method] * 2 * 6
     assert set(summary["seconds_by_phase"]) == {"render", "encode", "network", "backward", "optimise", "densify"}
-    assert summary["gaussians"] == len(PlyData.read(folder / "gaussians.ply")["vertex"]) == 600
+    count = load_yaml(folder / "config.yaml")["init"]["count"]
+    assert summary["gaussians"] == len(PlyData.read(folder / "gaussians.ply")["vertex"]) == count
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 6]
     assert len(iio.imread(folder / "turntable.mp4")) == 90
@@ -82,19 +82,21 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path, capsys):
     deadline = time.monotonic() + 240
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
+    process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 130, output + errors
     assert "--resume" in output and checkpoint.exists()
     assert (tmp_path / "cut" / "gaussians.ply").exists()
     changed = ["generate", *settings, "--seed", "9", "--output", str(tmp_path / "cut"), "--resume"]
     assert execute(changed) == 2
-    assert "which had seed: 0; add --config" in " ".join(capsys.readouterr().err.split())
+    assert "which had seed = 0; --config" in " ".join(capsys.readouterr().err.split())
     assert execute(["generate", *settings, "--output", str(tmp_path / "cut"), "--resume"]) == 0
     assert execute(["generate", *settings, "--output", str(tmp_path / "whole")]) == 0
     ends = [(tmp_path / name / "gaussians.ply").read_bytes() for name in ("cut", "whole")]
     assert ends[0] == ends[1]
     assert not checkpoint.exists()
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("cut", "whole")]
+    assert summaries[0]["network_evaluations"] == summaries[1]["network_evaluations"] == 120 * 4
 
 
 @pytest.mark.parametrize(
@@ -106,9 +108,16 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path, capsys):
         ({"resume": True}, OutputError, "holds no checkpoint"),
     ],
 )
-def test_mistakes_are_named_before_the_work(settings, error, message, tmp_path):
+def test_mistakes_are_named_before_the_work_and_touch_nothing(settings, error, message, tmp_path):
     with pytest.raises(error, match=message):
-        generate(tmp_path / "bad", **settings)
+        generate(tmp_path / "new", **settings)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "gaussians.ply").write_bytes(b"mine")
+    with pytest.raises(error, match=message):
+        generate(tmp_path / "old", **settings, overwrite="resume" not in settings)
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["gaussians.ply"]
+    assert (tmp_path / "old" / "gaussians.ply").read_bytes() == b"mine"
 
 
 def test_mistakes_on_the_command_line_are_one_line_and_exit_two(tmp_path, capsys):

@@ -9,8 +9,7 @@ and writes figures.json, a table, and a sheet with six sides of each result.
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from gsdistill.config import load_yaml
 from gsdistill.evaluation.truth import evaluate_run
 from gsdistill.export.pictures import shots
 from gsdistill.files import slug, write_json
@@ -65,10 +65,10 @@ def measure(prompt: str, settings: Settings, folder: Path) -> dict[str, Any]:
     target = folder / slug(prompt)
     given = {"prompt": prompt, "method": settings.method, "seed": settings.seed, "output": str(target), "device": "cpu"}
     config = resolve({**given, "overwrite": True, **json.loads(settings.override)})
-    began = time.perf_counter()
-    if not (target / "summary.json").exists():
+    kept = target / "summary.json"
+    if not kept.exists() or resolve(load_yaml(target / "config.yaml")) != replace(config, overwrite=False):
         run(config, Console(quiet=True))
-    seconds = time.perf_counter() - began
+    seconds = json.loads(kept.read_text())["seconds"]
     return {"prompt": prompt, "seconds": round(seconds, 1), **evaluate_run(target)}
 
 
@@ -87,7 +87,7 @@ def sheet(prompts: tuple[str, ...], folder: Path, size: int = 96) -> None:
 
 def main(settings: Settings) -> None:
     """Measure all prompts of a set."""
-    folder = settings.output / f"{settings.method}-{settings.prompts}"
+    folder = settings.output / f"{settings.method}-{settings.prompts}-seed{settings.seed}"
     prompts = SETS[settings.prompts]
     rows = []
     for prompt in prompts:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gsdistill.files import atomic_path
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.shapes.captions import COLORS, Thing, caption
 from gsdistill.shapes.raycast import trace
@@ -120,5 +121,5 @@ def _write_buffers(path: Path, size: int, single_views: int, stack_views: int, s
         coverage[rows, : len(parts)] = (buffers.coverage * 255.0).round().byte().numpy()
         angles[rows] = torch.stack([azimuths, elevations], 1).numpy()
         print(f"ray-cast {index + 1} of {len(layouts)} objects", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, shade=shade, coverage=coverage, angles=angles, offsets=offsets)
+    with atomic_path(path) as draft:
+        np.savez(draft, shade=shade, coverage=coverage, angles=angles, offsets=offsets)

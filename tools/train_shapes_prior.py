@@ -67,6 +67,8 @@ class Settings:
     views: tuple[int, int] = (3600, 900)
     # seconds between checkpoints
     save_every: float = 300.0
+    # stop here with a checkpoint, to go on another time
+    stop_after: int | None = None
     seed: int = 0
 
 
@@ -179,7 +181,8 @@ def train(rank: int, settings: Settings) -> None:
     start, history = restore(settings, model, optimizer, average)
     data = Dataset(settings.work, settings.size, *settings.views, settings.seed)
     began, saved, recent = time.perf_counter(), time.perf_counter(), []
-    for step in range(start, settings.steps):
+    end = min(settings.steps, settings.stop_after or settings.steps)
+    for step in range(start, end):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         batch = data.batch(settings.batch, settings.seed, step, rank, settings.dropout)
@@ -203,13 +206,13 @@ def train(rank: int, settings: Settings) -> None:
                 f"step {step + 1}/{settings.steps}  loss {history[-1][1]:.4f}  {pace:.3f} s/step  {left:.0f} min left",
                 flush=True,
             )
-        last = step + 1 == settings.steps
+        last = step + 1 == end
         if rank == 0 and (last or time.perf_counter() - saved > settings.save_every):
             saved = time.perf_counter()
             state = {"model": model.state_dict(), "average": average, "optimizer": optimizer.state_dict()}
             with atomic_path(settings.work / "checkpoint.pt") as path:
                 torch.save({**state, "step": step + 1, "history": history}, path)
-    if rank == 0:
+    if rank == 0 and end == settings.steps:
         model.load_state_dict(average)
         export(settings, model, tokenizer, scheduler, history)
     distributed.destroy_process_group()
@@ -245,7 +248,7 @@ def export(
     }  # fmt: skip
     card = {
         "name": "shapes", "world": "shapes", "encoder": "unshuffle", "factor": FACTOR, "image_size": settings.size,
-        "guidance_scale": 5.0, "camera": camera, "licence": "Apache-2.0",
+        "camera": camera, "licence": "Apache-2.0",
     }  # fmt: skip
     write_json(settings.output / "gsdistill.json", card)
     weights = sorted(settings.output.glob("*/*.safetensors"))
@@ -256,8 +259,8 @@ def export(
     ]
     write_text(settings.output / "SHA256SUMS", "\n".join(sums) + "\n")
     recipe = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
-    recipe.pop("work")
-    recipe.pop("output")
+    for unrelated in ("work", "output", "save_every", "stop_after"):
+        recipe.pop(unrelated)
     write_json(settings.output / "training.json", {"settings": recipe, "torch": torch.__version__, "loss": history})
     print(json.dumps(recipe))
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gsdistill.config import bounded
 from gsdistill.distillation.base import Distillation, State, Weighting, draw_noise, weight
+from gsdistill.errors import ConfigError
 from gsdistill.prior.base import Noise, Prior
 from gsdistill.ramp import Ramp
 from gsdistill.structs import Cameras, Condition, Guidance
@@ -54,6 +55,13 @@ class CDS(Distillation):
     clip: Ramp = bounded(Ramp(2.0, 8.0), low=0)
     # share of the guided x0 that is rescaled to the conditional one's standard deviation
     rescale: float = bounded(0.0, low=0, high=1)
+
+    def __post_init__(self) -> None:
+        room = self.t_max - max(self.gap.start, self.gap.end)
+        if self.near_min > room:
+            raise ConfigError(
+                f"method.near_min = {self.near_min:g} leaves no room below t_max - gap = {room:g}; lower one"
+            )
 
     def init_state(self, prior: Prior, generator: torch.Generator) -> State:
         """Draw eps*."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gsdistill.config import bounded
 from gsdistill.distillation.base import Distillation, State, Weighting, draw_noise, draw_timesteps, weight
+from gsdistill.errors import ConfigError
 from gsdistill.prior.base import Prior
 from gsdistill.ramp import Ramp
 from gsdistill.structs import Cameras, Condition, Guidance
@@ -26,7 +27,7 @@ __all__ = ["SDS"]
 class SDS(Distillation):
     """The published settings for latent priors; shipped configs hold those for other priors."""
 
-    # omega; 1 means no guidance, DreamFusion's 100 in the form eps_u + omega (eps_c - eps_u)
+    # omega in eps_u + omega (eps_c - eps_u), 1 means no guidance; 100 suits latent priors, 20 DeepFloyd IF
     guidance_scale: Ramp = bounded(Ramp(100.0, 100.0), low=0)
     # lowest timestep, as a fraction of the prior's schedule
     t_min: Ramp = bounded(Ramp(0.02, 0.02), low=0, high=1)
@@ -34,6 +35,13 @@ class SDS(Distillation):
     t_max: Ramp = bounded(Ramp(0.98, 0.98), low=0, high=1)
     # w(t)
     weighting: Weighting = field(default="sds")
+
+    def __post_init__(self) -> None:
+        for end in (0.0, 1.0):
+            if self.t_min(end) > self.t_max(end):
+                raise ConfigError(
+                    f"method.t_min = {self.t_min} exceeds method.t_max = {self.t_max} at progress {end:g}; lower t_min"
+                )
 
     def init_state(self, prior: Prior, generator: torch.Generator) -> State:
         """SDS remembers nothing."""

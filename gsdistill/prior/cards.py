@@ -23,6 +23,9 @@ from gsdistill.files import data_path
 __all__ = ["CameraCard", "Card", "ModelCard", "cached_source", "cards", "choose", "find", "read_model_card", "recipe"]
 
 
+_UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
 @dataclass(frozen=True)
 class Card:
     """One entry of cards.yaml."""
@@ -53,7 +56,6 @@ class ModelCard:
     encoder: Literal["vae", "unshuffle"] = "vae"
     factor: int = 1
     image_size: int | None = None
-    guidance_scale: float = 7.5
     licence: str = "unknown"
     world: Literal["shapes"] | None = None
     camera: CameraCard | None = None
@@ -70,6 +72,8 @@ def cards() -> dict[str, Card]:
 
 def recipe(prior: str, method: str) -> str | None:
     """The shipped config that ``method`` starts from with ``prior``, or None for the method's own defaults."""
+    if (Path(prior) / "gsdistill.json").is_file():
+        prior = read_model_card(prior, prior).name
     card = cards().get(prior)
     return card.recipes.get(method) if card else None
 
@@ -97,13 +101,13 @@ def cached_source(name: str) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
     for source in cards()[name].sources:
-        if not source.startswith("assets/") and isinstance(try_to_load_from_cache(source, "unet/config.json"), str):
+        if not source.startswith("assets/") and isinstance(try_to_load_from_cache(source, _UNET), str):
             return source
     return None
 
 
-def find(name_or_path: str) -> str:
-    """A local folder, or a hub id, for a short name, a path or a hub id.
+def find(name_or_path: str) -> tuple[str, ...]:
+    """Where to load a short name, a path or a hub id from: a local folder, or hub ids in the order to try them.
 
     Raises:
         ConfigError: neither a known name nor a folder that exists.
@@ -111,15 +115,15 @@ def find(name_or_path: str) -> str:
     """
     card = cards().get(name_or_path)
     if card:
-        source = card.sources[0]
-        if source.startswith("assets/"):
-            return _checked_folder(data_path(*source.split("/")))
-        return cached_source(name_or_path) or source
+        if card.sources[0].startswith("assets/"):
+            return (_checked_folder(data_path(*card.sources[0].split("/"))),)
+        cached = cached_source(name_or_path)
+        return (cached,) if cached else card.sources
     if Path(name_or_path).is_dir():
-        return _checked_folder(Path(name_or_path))
+        return (_checked_folder(Path(name_or_path)),)
     known = list(cards())
     if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
-        return name_or_path  # a hub id
+        return (name_or_path,)  # a hub id
     hint = did_you_mean(name_or_path, known)
     raise ConfigError(
         f"prior = '{name_or_path}' is neither a known prior nor a folder.{hint} Known: auto, {', '.join(known)}, "

@@ -1,7 +1,7 @@
 """What a small pixel prior is fed besides text: Fourier features of the camera, and images folded into latents.
 
-A raw camera matrix makes a network resolve azimuth poorly (5-22 degrees on a prototype); sines and cosines of multiples
-of the angles give it the fine scale directly, and are periodic as the angle is.
+A raw camera matrix makes a small network resolve azimuth poorly (errors of 5 to 22 degrees were seen); sines and
+cosines of multiples of the angles give it the fine scale directly, and are periodic as the angle is.
 """
 
 from __future__ import annotations

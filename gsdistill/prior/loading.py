@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from gsdistill.errors import ModelNotFound
 from gsdistill.prior.base import Prior
 from gsdistill.prior.cards import find, read_model_card
 from gsdistill.prior.stable_diffusion import StableDiffusion
@@ -17,5 +18,12 @@ def load_prior(name_or_path: str, device: torch.device | str = "cpu") -> Prior:
     Raises:
         ConfigError: unknown name. ModelNotFound: weights or parts are missing. BadFile: a file is corrupted.
     """
-    source = find(name_or_path)
-    return StableDiffusion(source, read_model_card(source, name_or_path), torch.device(device))
+    sources = find(name_or_path)
+    failures = []
+    for source in sources:
+        try:
+            return StableDiffusion(source, read_model_card(source, name_or_path), torch.device(device))
+        except ModelNotFound as error:
+            failures.append(str(error))
+    tried = f" (tried {', '.join(sources)})" if len(sources) > 1 else ""
+    raise ModelNotFound(failures[-1] + tried)

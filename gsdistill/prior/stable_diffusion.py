@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.errors import ModelNotFound, PromptError
+from gsdistill.errors import BadFile, ModelNotFound, PromptError
 from gsdistill.prior.base import CameraRange, EncodedPrompt, Prediction, Prior
 from gsdistill.prior.cards import ModelCard
 from gsdistill.prior.features import fold_image, fourier_features
@@ -40,6 +40,9 @@ class StableDiffusion(Prior):
         scheduler: Any = self._load(DDPMScheduler.from_pretrained, "scheduler")
         self.schedule = NoiseSchedule.from_cumulative_alphas(scheduler.alphas_cumprod)
         self.prediction_type: Prediction = scheduler.config.prediction_type
+        if self.prediction_type not in get_args(Prediction):
+            allowed = ", ".join(get_args(Prediction))
+            raise BadFile(f"{source}/scheduler: prediction_type '{self.prediction_type}' is unknown; known: {allowed}")
         self._unet = self._load_model(UNet2DConditionModel, "unet")
         self._vae = self._load_vae() if card.encoder == "vae" else None
         size = self._unet.config.sample_size
@@ -153,6 +156,8 @@ class StableDiffusion(Prior):
             return loader(self._source, subfolder=part, local_files_only=Path(self._source).is_dir())
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise ModelNotFound(
-                f"cannot load {where}: {reason}. A hub model needs a network once, --prior FOLDER never"
-            ) from error
+            local = Path(self._source).is_dir()
+            hint = (
+                "" if local else " A hub model needs a network once; a folder of your own (--prior FOLDER) never does."
+            )
+            raise ModelNotFound(f"cannot load {where}: {reason}{hint}") from error

@@ -25,7 +25,14 @@ def rasterize(
         )
     if len(gaussians) == 0:
         return _empty(gaussians, cameras, backgrounds)
-    from gsplat.rendering import rasterization  # builds or loads its kernels
+    from gsplat.cuda import _backend  # builds or loads its kernels
+    from gsplat.rendering import rasterization
+
+    if _backend._C is None:
+        raise ConfigError(
+            "gsplat has no compiled kernels here and found no CUDA toolkit to build them with; install a gsplat wheel "
+            "built for this torch and CUDA (its README lists them), or use --device cpu"
+        )
 
     pixels, alphas, meta = rasterization(
         gaussians.means,

@@ -7,14 +7,16 @@ counters and seconds by phase, and the resolved settings. Resuming gives the sam
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from gsdistill.errors import BadFile
-from gsdistill.files import atomic_path
+from gsdistill.files import write_bytes
 from gsdistill.training.loop import Optimisation
 
 __all__ = ["load", "save"]
@@ -22,9 +24,9 @@ __all__ = ["load", "save"]
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def save(run: Optimisation, path: Path, settings: str) -> None:
-    """Write ``run`` and its resolved settings (YAML). Raises OutputError as atomic_path does."""
-    from safetensors.torch import save_file
+def save(run: Optimisation, path: Path, settings: Mapping[str, Any]) -> None:
+    """Write ``run`` and its resolved settings, plain values. Raises OutputError as atomic_path does."""
+    from safetensors.torch import save as to_bytes
 
     tensors = {f"param.{key}": value for key, value in run.params.items()}
     for key, optimizer in run.optimizers.items():
@@ -34,14 +36,14 @@ def save(run: Optimisation, path: Path, settings: str) -> None:
     tensors |= {f"method.{key}": value for key, value in run.method_state.items()}
     tensors["generator"] = run.generator.get_state()
     header = {
-        "done": run.done, "skipped": run.skipped, "extent": run.extent, "seconds": run.seconds, "settings": settings,
+        "done": run.done, "skipped": run.skipped, "extent": run.extent, "seconds": run.seconds,
+        "evaluations": run.evaluations, "settings": settings,
     }  # fmt: skip
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    with atomic_path(path) as draft:
-        save_file(plain, draft, metadata={"gsdistill": json.dumps(header)})
+    write_bytes(path, to_bytes(plain, metadata={"gsdistill": json.dumps(header)}))
 
 
-def load(run: Optimisation, path: Path) -> str:
+def load(run: Optimisation, path: Path) -> dict[str, Any]:
     """Bring ``run``, freshly started with the same settings, to the state in ``path``; returns the saved settings.
 
     Raises:
@@ -56,6 +58,7 @@ def load(run: Optimisation, path: Path) -> str:
         _fill(run, tensors)
         run.done, run.skipped, run.extent = header["done"], header["skipped"], header["extent"]
         run.seconds.update(header["seconds"])
+        run.evaluations = header["evaluations"]
         return header["settings"]
     except FileNotFoundError as error:
         raise BadFile(f"there is no checkpoint {path} to resume from") from error

@@ -75,6 +75,7 @@ class Optimisation:
     generator: torch.Generator
     extent: float  # radius of the initial scene, world units
     done: int = 0  # finished steps
+    evaluations: int = 0  # samples that went through the network
     skipped: int = 0  # of them, without an update since the gradient was not finite
     seconds: dict[str, float] = field(default_factory=dict)  # by phase
 
@@ -139,6 +140,7 @@ def steps(
             guidance, run.method_state = method.gradient(
                 prior, latents.detach(), condition, cameras, progress, run.method_state, run.generator
             )
+        run.evaluations += guidance.evaluations
         with clock("backward"):
             loss = surrogate_loss(latents, guidance.gradient)
             loss = loss + penalty(plan.regularizers, progress, run.gaussians(), out)
@@ -191,6 +193,6 @@ def _densify(run: Optimisation, out: Render, finite: bool) -> None:
     run.skipped += 1
     if run.skipped > MAX_SKIPPED:
         raise Diverged(
-            f"{run.skipped} of {run.done} steps had a gradient that is not finite; a lower method.guidance_scale or "
-            "lower optim rates help, and --resume goes on from the checkpoint"
+            f"{run.skipped} of {run.done} steps had a gradient that is not finite; start again (--overwrite) with a "
+            "lower method.guidance_scale or lower optim rates"
         )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gsdistill.distillation.cds import CDS
+from gsdistill.errors import ConfigError
 from gsdistill.ramp import Ramp
 
 PLAIN = CDS(
@@ -104,3 +105,33 @@ def test_rescaling_by_nothing_is_the_plain_method_and_without_guidance_changes_n
 def test_costs_four_evaluations_a_view(gaussian_prior, cameras):
     guidance, *_ = run(CDS(), gaussian_prior, torch.zeros(4, 3, 2, 2), cameras)
     assert guidance.evaluations == 16
+
+
+def test_rescaled_gradient_in_closed_form(gaussian_prior, cameras):
+    """g = -[(s_t / s_n) (e1' - e1) + (e2 - e1')] with e1' of the rescaled x0, every piece built here by hand."""
+    method = replace(PLAIN, guidance_scale=Ramp(7.0, 7.0), rescale=0.5)
+    latents = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    guidance, state, _ = run(method, gaussian_prior, latents, cameras)
+    (a_t, b_t), (a_n, b_n) = (
+        (gaussian_prior.schedule.alphas[t], gaussian_prior.schedule.sigmas[t]) for t in (400, 300)
+    )
+    s_t, s_n, eps = b_t / a_t, b_n / a_n, state["noise"].double()
+
+    def noises(x, alpha, sigma):
+        conditional = sigma * (x - alpha * 0.4) / (alpha**2 * 0.09 + sigma**2)
+        unconditional = sigma * x / (alpha**2 + sigma**2)
+        return conditional, unconditional + 7.0 * (conditional - unconditional)
+
+    x_t = a_t * (latents + s_t * eps)
+    conditional, e1 = noises(x_t, a_t, b_t)
+    x0, x0_conditional = (x_t - b_t * e1) / a_t, (x_t - b_t * conditional) / a_t
+    ratio = x0_conditional.std((1, 2, 3), keepdim=True) / x0.std((1, 2, 3), keepdim=True)
+    primed = (x_t - a_t * x0 * (0.5 * ratio + 0.5)) / b_t
+    z_n = latents + s_t * eps + (s_n - s_t) * primed
+    _, e2 = noises(a_n * z_n, a_n, b_n)
+    torch.testing.assert_close(guidance.gradient, -(s_t / s_n * (primed - e1) + e2 - primed), rtol=1e-6, atol=1e-9)
+
+
+def test_settings_that_leave_no_room_are_refused():
+    with pytest.raises(ConfigError, match=r"near_min = 0\.1 leaves no room"):
+        CDS(t_max=0.15)

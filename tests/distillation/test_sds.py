@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from gsdistill.distillation.sds import SDS
+from gsdistill.errors import ConfigError
 from gsdistill.ramp import Ramp
 
 
@@ -52,3 +54,8 @@ def test_descends_to_the_mode(gaussian_prior, cameras):
     for step in range(400):
         x = x - 0.02 * gradient(method, gaussian_prior, x, cameras, step, step / 400).gradient
     assert abs(float(x.mean()) - 0.4) < 0.05
+
+
+def test_an_empty_range_of_timesteps_is_refused():
+    with pytest.raises(ConfigError, match=r"t_min = 0\.5 exceeds method\.t_max = 0\.98:0\.3 at progress 1"):
+        SDS(t_min=Ramp(0.5, 0.5), t_max=Ramp(0.98, 0.3))

@@ -74,7 +74,8 @@ def test_encoding_is_differentiable_and_resizes(folder):
     prior = load_prior(str(folder))
     images = torch.rand(1, 48, 48, 3, requires_grad=True)
     prior.encode(images).square().sum().backward()
-    assert images.grad is not None and float(images.grad.abs().min()) >= 0 and float(images.grad.abs().sum()) > 0
+    assert images.grad is not None
+    assert float((images.grad != 0).float().mean()) > 0.99
 
 
 def test_text_encoder_equals_transformers_and_is_not_kept(folder):
@@ -139,17 +140,18 @@ def test_broken_folders(damage, error, message, folder, tmp_path):
 
 
 def test_names():
-    assert find("runwayml/anything") == "runwayml/anything"
+    assert find("runwayml/anything") == ("runwayml/anything",)
+    assert find("sd21-base") == cards()["sd21-base"].sources
     with pytest.raises(ConfigError, match="Did you mean 'shapes'"):
         find("shape")
-    assert recipe("shapes", "cds") == "shapes-cds" and recipe("sd15", "cds") is None
+    assert recipe("shapes", "cds") == "shapes-cds" and recipe("sd15", "cds") == "cds-consistent3d"
     assert choose("auto", torch.device("cpu"))[0] == "shapes"
     assert choose("sd15", torch.device("cpu")) == ("sd15", None)
     assert all(card.sources and card.licence for card in cards().values())
 
 
 def test_the_shipped_prior_loads_with_plain_library_calls_and_knows_its_world():
-    source = find("shapes")
+    (source,) = find("shapes")
     unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", low_cpu_mem_usage=False)
     CLIPTextModel.from_pretrained(source, subfolder="text_encoder")
     assert CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")("a red torus").input_ids

@@ -78,9 +78,9 @@ def test_resumes_bit_for_bit_across_a_densification(method, prior, tmp_path):
     first = begin(prior, method)
     carry(first, prior, method, 7)
     assert len(first.params["means"]) > 40  # it has grown
-    checkpoint.save(first, tmp_path / "c.safetensors", "settings: 1\n")
+    checkpoint.save(first, tmp_path / "c.safetensors", {"seed": 1})
     second = begin(prior, method)
-    assert checkpoint.load(second, tmp_path / "c.safetensors") == "settings: 1\n"
+    assert checkpoint.load(second, tmp_path / "c.safetensors") == {"seed": 1}
     assert second.done == 7
     carry(second, prior, method, 5)
     assert_equal(state(whole), state(second))
@@ -135,7 +135,7 @@ def test_a_broken_checkpoint_is_named(damage, prior, tmp_path):
     path: Path = tmp_path / "c.safetensors"
     run = begin(prior, SDS())
     if damage != "missing":
-        checkpoint.save(run, path, "")
+        checkpoint.save(run, path, {})
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2] if damage == "cut" else b"{}" * 40)
     with pytest.raises(BadFile, match=r"c\.safetensors"):
