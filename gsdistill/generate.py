@@ -27,7 +27,7 @@ from gsdistill.registry import load
 from gsdistill.renderer.base import RenderOptions
 from gsdistill.runfolder import RunFolder
 from gsdistill.scene.cameras import CameraSettings
-from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.densify import DensifySettings, without_haze
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.training.loop import Background, OptimSettings, Plan, StepRecord, start, steps
 from gsdistill.training.regularizers import RegularizerSettings
@@ -162,14 +162,20 @@ def run(config: RunConfig, console: Console) -> Path:
             folder.save(optimisation, config.checkpoint_every)
             if interrupt.asked:
                 break
-    gaussians = optimisation.gaussians()
+    gaussians = without_haze(optimisation.gaussians(), config.densify)
     if optimisation.done < plan.iterations:
         folder.save(optimisation)
         folder.pictures(gaussians, prior.camera_range, video=False)
         console.print(f"stopped at step {optimisation.done}; all is saved. Go on with the same command and --resume")
         raise KeyboardInterrupt
     folder.pictures(gaussians, prior.camera_range)
-    facts = {"prompt": config.prompt, "method": name_of(config.method), "prior": config.prior, "seed": config.seed}
+    facts = {
+        "prompt": config.prompt,
+        "method": name_of(config.method),
+        "prior": config.prior,
+        "seed": config.seed,
+        "gaussians": len(gaussians),
+    }
     print_summary(console, folder.path, folder.finish(optimisation, facts))
     return folder.path
 

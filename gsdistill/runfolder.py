@@ -137,7 +137,6 @@ class RunFolder:
             "iterations_per_second": round(run.done / steps, 3),
             "skipped_steps": run.skipped,
             "network_evaluations": run.evaluations,
-            "gaussians": len(run.params["means"]),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "device": str(run.params["means"].device),
             "threads": torch.get_num_threads(),

