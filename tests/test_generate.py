@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -23,6 +24,11 @@ from gsdistill.scene.ply import read_ply
 
 SMALL = {"prompt": "a red torus", "iterations": 6, "views": 2, "checkpoint_every": 0, "preview_every": 3}
 FILES = {"config.yaml", "gaussians.ply", "views.png", "turntable.mp4", "metrics.jsonl", "summary.json", "preview.png"}
+
+
+def digest(data: bytes) -> str:
+    """What two files have in common if and only if they are equal; pytest would take minutes to explain a difference."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def generate(folder: Path, **settings) -> Path:
@@ -47,8 +53,7 @@ def test_same_seed_same_splat_and_another_seed_another(tmp_path):
     first, again, other = (
         (generate(tmp_path / str(i), seed=seed) / "gaussians.ply").read_bytes() for i, seed in enumerate((5, 5, 6))
     )
-    assert first == again
-    assert first != other
+    assert digest(first) == digest(again) != digest(other)
 
 
 def test_the_cli_runs_and_evaluates(tmp_path, capsys):
@@ -89,10 +94,10 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path, capsys):
     changed = ["generate", *settings, "--seed", "9", "--output", str(tmp_path / "cut"), "--resume"]
     assert execute(changed) == 2
     assert "which had seed = 0; --config" in " ".join(capsys.readouterr().err.split())
-    assert execute(["generate", *settings, "--output", str(tmp_path / "cut"), "--resume"]) == 0
-    assert execute(["generate", *settings, "--output", str(tmp_path / "whole")]) == 0
+    for more in ([*command, "--resume"], [*command[:-1], str(tmp_path / "whole")]):
+        subprocess.run(more, check=True, capture_output=True, timeout=240)
     ends = [(tmp_path / name / "gaussians.ply").read_bytes() for name in ("cut", "whole")]
-    assert ends[0] == ends[1]
+    assert digest(ends[0]) == digest(ends[1])
     assert not checkpoint.exists()
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("cut", "whole")]
     assert summaries[0]["network_evaluations"] == summaries[1]["network_evaluations"] == 120 * 4
@@ -145,4 +150,4 @@ def test_deterministic_for_any_state_of_the_global_generator(tmp_path):
     for index in range(2):
         torch.manual_seed(index)
         ends.append((generate(tmp_path / str(index)) / "gaussians.ply").read_bytes())
-    assert ends[0] == ends[1]
+    assert digest(ends[0]) == digest(ends[1])
