@@ -27,7 +27,7 @@ FILES = {"config.yaml", "gaussians.ply", "views.png", "turntable.mp4", "metrics.
 
 
 def digest(data: bytes) -> str:
-    """What two files have in common if and only if they are equal; pytest would take minutes to explain a difference."""
+    """Equal if and only if the files are; of a difference between bytes pytest would take minutes to tell."""
     return hashlib.sha256(data).hexdigest()
 
 
