@@ -104,8 +104,9 @@ def test_flags_beat_the_config_which_beats_the_recipe_which_beats_the_defaults(r
 def test_the_recipe_belongs_to_its_method_and_prior():
     assert resolve({"prompt": "x"}).method == replace(CDS(), near_min=0.02)
     assert resolve({"prompt": "x", "method": "sds"}).method == SDS()
-    assert resolve({"prompt": "x", "prior": "sd15"}).method == CDS()
-    assert resolve({"prompt": "x", "prior": "sd15"}).iterations == RunConfig("x").iterations
+    assert resolve({"prompt": "x", "prior": "a/b"}).method == CDS()
+    assert resolve({"prompt": "x", "prior": "a/b"}).iterations == RunConfig("x").iterations
+    assert resolve({"prompt": "x", "recipe": False}).method == CDS()
 
 
 def test_the_chosen_prior_is_written_down_and_said():
@@ -170,7 +171,7 @@ RUNS = st.builds(
     RunConfig,
     prompt=st.text(min_size=1, max_size=20).filter(str.strip),
     negative_prompt=st.text(max_size=20),
-    method=st.builds(CDS, guidance_scale=st.builds(Ramp, st.floats(0, 1e3), st.floats(0, 1e3)), t_max=st.floats(0.1, 1))
+    method=st.builds(CDS, guidance_scale=st.builds(Ramp, st.floats(0, 1e3), st.floats(0, 1e3)), t_max=st.floats(0.3, 1))
     | st.builds(SDS),
     init=st.builds(Sphere, count=st.integers(1, 9999))
     | st.builds(Ply, st.sampled_from([Path("a b.ply"), Path("/ö/x.ply")])),
