@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["SH_C0", "Cameras", "Condition", "Embedding", "Gaussians", "Guidance", "Render", "to_device"]
+__all__ = ["SH_C0", "Cameras", "Condition", "Embedding", "Gaussians", "Guidance", "Render", "Views", "to_device"]
 
 SH_C0 = 0.28209479177387814  # the constant real spherical harmonic: colour = 0.5 + SH_C0 * sh0
 
@@ -70,6 +70,18 @@ class Render:
     ]  # camera-space z accumulated with the blending weights (divide by alpha for a mean)
     screen: Float[Tensor, "B N 2"]  # after backward its .grad is the loss gradient of the projected means, in pixels
     radii: Int[Tensor, "B N"]  # screen radius in pixels, 0 where culled
+
+
+@dataclass(frozen=True)
+class Views:
+    """Rendered views as a distillation method sees them: in the prior's own space, without the scene behind them."""
+
+    latents: Float[Tensor, "B C h w"]  # x0, detached
+    alphas: Float[Tensor, "B 1 h w"]  # accumulated opacity, averaged over the pixels of a latent, 0..1
+    cameras: Cameras
+
+    def __len__(self) -> int:
+        return self.latents.shape[0]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """CDS: Consistency Distillation Sampling (Consistent3D, arXiv 2401.09050, and its released program).
 
-In the ratio s_t = sigma_t / alpha_t, with eps* one noise tensor for all steps and views:
-    n annealed over the run,  t = n + U{gap, .., gap + spread - 1}
-    z_t = x0 + s_t eps*                  e1 = eps_cfg(z_t / sqrt(1 + s_t^2), t)
-    z_n = z_t + (s_n - s_t) e1           e2 = eps_cfg(z_n / sqrt(1 + s_n^2), n)      (an Euler step of the ODE)
+n is annealed over the run, t = n + U{gap, .., gap + spread - 1}, eps* one noise tensor for all steps and views:
+    z_t = x0 + s_t eps*                  e1 = eps_cfg(alpha_t z_t, t)
+    z_n = z_t + (s_n - s_t) e1           e2 = eps_cfg(alpha_n z_n, n)      (an Euler step of the ODE)
     g = w(t) (e1 - e2)
 The sign is the released program's; the opposite one diverges. For Gaussian data N(mu, tau^2) the attractor is
-x0 = mu - s_t eps*: the noise is imprinted unless t falls to nearly 0, so pixel priors want a schedule that ends low.
-With ``rescale`` the guided x0 at t is moved towards the conditional one's standard deviation (e1 becomes e1'), and
-    g = -w(t) [(s_t / s_n) (e1' - e1) + (e2 - e1')].
+x0 = mu - s_t eps*: the noise is imprinted unless t falls to nearly 0.
+``rescale`` moves the guided x0 at t to the conditional one's deviation: g = -w(t) [(s_t / s_n) (e1' - e1) + e2 - e1'].
 A step costs two sequential network calls of two evaluations a view each.
 """
 
@@ -26,7 +24,7 @@ from gsdistill.distillation.base import Distillation, State, Weighting, draw_noi
 from gsdistill.errors import ConfigError
 from gsdistill.prior.base import Noise, Prior
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Cameras, Condition, Guidance
+from gsdistill.structs import Condition, Guidance, Views
 
 __all__ = ["CDS"]
 
@@ -58,10 +56,8 @@ class CDS(Distillation):
 
     def __post_init__(self) -> None:
         room = self.t_max - max(self.gap.start, self.gap.end)
-        if self.near_min > room:
-            raise ConfigError(
-                f"method.near_min = {self.near_min:g} leaves no room below t_max - gap = {room:g}; lower one"
-            )
+        if (low := self.near_min) > room:
+            raise ConfigError(f"method.near_min = {low:g} leaves no room below t_max - gap = {room:g}; lower one")
 
     def init_state(self, prior: Prior, generator: torch.Generator) -> State:
         """Draw eps*."""
@@ -70,38 +66,34 @@ class CDS(Distillation):
     def gradient(
         self,
         prior: Prior,
-        latents: Float[Tensor, "B C h w"],
+        views: Views,
         condition: Condition,
-        cameras: Cameras,
         progress: float,
         state: State,
         generator: torch.Generator,
     ) -> tuple[Guidance, State]:
         """One CDS gradient, see the module."""
+        latents, before, schedule = views.latents, prior.evaluations, prior.schedule
         n, t = self._timesteps(progress, len(latents), prior, generator)
         eps, state = self._noise(latents, state, generator)
-        omega, before = self.guidance_scale(progress), prior.evaluations
-        (alpha_t, sigma_t), (alpha_n, sigma_n) = prior.schedule.at(t, latents), prior.schedule.at(n, latents)
-        s_t, s_n = sigma_t / alpha_t, sigma_n / alpha_n
-        z_t = latents + s_t * eps
-        x_t = z_t / (1 + s_t.square()).sqrt()
-        first = prior.noise(x_t, t, condition)
-        e1 = first.guided(omega)
-        e1_rescaled = self._rescaled(first, e1, x_t, alpha_t, sigma_t)
-        z_n = z_t + (s_n - s_t) * e1_rescaled
-        e2 = prior.noise(z_n / (1 + s_n.square()).sqrt(), n, condition).guided(omega)
-        g = -weight(self.weighting, prior.schedule, t, latents) * (s_t / s_n * (e1_rescaled - e1) + e2 - e1_rescaled)
-        limit = self.clip(progress)
-        g = g.clamp(-limit, limit) if limit > 0 else g
+        omega = self.guidance_scale(progress)
+        (alpha, sigma), (alpha_n, sigma_n) = schedule.at(t, latents), schedule.at(n, latents)
+        x_t = schedule.add_noise(latents, eps, t)
+        e1, e1_rescaled = self._rescaled(prior.noise(x_t, t, condition), omega, x_t, alpha, sigma)
+        e2 = prior.noise(schedule.ddim_step(x_t, e1_rescaled, t, n), n, condition).guided(omega)
+        ratio = (sigma / alpha) / (sigma_n / alpha_n)
+        g = -weight(self.weighting, schedule, t, latents) * (ratio * (e1_rescaled - e1) + e2 - e1_rescaled)
+        if (limit := self.clip(progress)) > 0:
+            g = g.clamp(-limit, limit)
         return Guidance(g, prior.evaluations - before, {"timestep": t.float().mean()}), state
 
     def _timesteps(
         self, progress: float, count: int, prior: Prior, generator: torch.Generator
     ) -> tuple[Int[Tensor, "B"], Int[Tensor, "B"]]:
-        steps = len(prior.schedule)
-        gap, spread = round(self.gap(progress) * steps), max(round(self.spread(progress) * steps), 1)
-        highest = min(round(self.t_max * steps), steps - 1)
-        n = min(max(round(self.near(progress) * steps), round(self.near_min * steps)), highest - gap)
+        """The nearer times n and the noisier times t."""
+        index = prior.schedule.index
+        gap, spread, highest = index(self.gap(progress)), max(index(self.spread(progress)), 1), index(self.t_max)
+        n = min(max(index(self.near(progress)), index(self.near_min)), highest - gap)
         jump = torch.randint(gap, gap + spread, (count,), generator=generator, device=generator.device)
         t = (n + jump).clamp_max(highest)
         return torch.full_like(t, n), t
@@ -116,11 +108,12 @@ class CDS(Distillation):
         return eps.to(latents).expand(latents.shape), following
 
     def _rescaled(
-        self, noise: Noise, e1: Tensor, x_t: Tensor, alpha_t: Tensor, sigma_t: Tensor
-    ) -> Float[Tensor, "B C h w"]:
+        self, noise: Noise, omega: float, x_t: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
+        """e1 and e1'."""
+        e1 = noise.guided(omega)
         if self.rescale == 0:
-            return e1
-        guided, conditional = ((x_t - sigma_t * e) / alpha_t for e in (e1, noise.conditional))
+            return e1, e1
+        guided, conditional = ((x_t - sigma * e) / alpha for e in (e1, noise.conditional))
         ratio = conditional.std((1, 2, 3), keepdim=True) / guided.std((1, 2, 3), keepdim=True)
-        target = guided * (self.rescale * ratio + 1 - self.rescale)
-        return (x_t - alpha_t * target) / sigma_t
+        return e1, (x_t - alpha * guided * (self.rescale * ratio + 1 - self.rescale)) / sigma

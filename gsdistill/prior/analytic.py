@@ -8,13 +8,14 @@ where r_k are the posterior weights. One mixture answers for the prompt, one for
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.prior.base import EncodedPrompt, Prediction, Prior
+from gsdistill.prior.base import EncodedPrompt, Prediction, Prior, Student
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.structs import Cameras, Condition, Embedding
 
@@ -106,6 +107,43 @@ class AnalyticPrior(Prior):
         flat = latents.flatten(1)
         answers = [mixture.noise(flat, alpha[:, :, 0, 0], sigma[:, :, 0, 0]) for mixture in self._mixtures]
         eps = torch.where(text.tokens[:, 0] > 0.5, answers[1], answers[0]).view_as(latents)
-        if self.prediction_type == "v_prediction":
-            return (eps - sigma * latents) / alpha
-        return (latents - sigma * eps) / alpha if self.prediction_type == "sample" else eps
+        x0 = (latents - sigma * eps) / alpha
+        return {
+            "epsilon": eps, "v_prediction": alpha * eps - sigma * x0, "sample": x0, "flow_prediction": eps - x0,
+        }[self.prediction_type]  # fmt: skip
+
+    def student(self, rank: int) -> Student:
+        """The exact noise plus B A (x, 1), linear in x and of the given rank."""
+        return _LinearStudent(self, rank)
+
+
+class _LinearStudent(Student):
+    """eps_c(x) + B A (x, 1): on Gaussian renders the best noise prediction at one t is of this form."""
+
+    def __init__(self, prior: AnalyticPrior, rank: int) -> None:
+        self.prior, self._rank = prior, rank
+
+    def initial(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """A random, B zero."""
+        dimensions = math.prod(self.prior.latent_shape)
+        down = torch.randn(self._rank, dimensions + 1, generator=generator) / (dimensions + 1) ** 0.5
+        return {"down": down, "up": torch.zeros(dimensions, self._rank)}
+
+    def network(
+        self,
+        weights: Mapping[str, Tensor],
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> Float[Tensor, "B C h w"]:
+        """The prior's prediction, its noise corrected."""
+        alpha, sigma = self.prior.schedule.at(timesteps, latents)
+        raw = self.prior.network(latents, timesteps, text, cameras)
+        flat = torch.nn.functional.pad(latents.flatten(1), (0, 1), value=1.0)
+        down, up = weights["down"].to(latents), weights["up"].to(latents)
+        correction = (flat @ down.T @ up.T).view_as(latents)
+        slopes = {
+            "epsilon": 1.0, "v_prediction": 1 / alpha, "sample": -sigma / alpha, "flow_prediction": 1 + sigma / alpha,
+        }  # fmt: skip
+        return raw + slopes[self.prior.prediction_type] * correction

@@ -3,6 +3,7 @@
 Whatever a network predicts, methods see the noise eps only:
     from v:         eps = alpha_t v + sigma_t x_t
     from x0:        eps = (x_t - alpha_t x0) / sigma_t
+    from flow:      eps = (x_t + alpha_t u) / (alpha_t + sigma_t),  u = eps - x0   (alpha + sigma = 1 on rectified flow)
 Guidance: eps_cfg = eps_u + omega h with h = eps_c - eps_u, so omega = 1 means none. With Perp-Neg (arXiv 2304.04968)
     h = h_+ + sum_i w_i perp(h_i, h_+),  h_i = eps_i - eps_u,  perp(a, b) = a - <a, b> / <b, b> b  per sample.
 """
@@ -10,7 +11,7 @@ Guidance: eps_cfg = eps_u + omega h with h = eps_c - eps_u, so omega = 1 means n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,9 +22,19 @@ from torch import Tensor
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.structs import Cameras, Condition, Embedding
 
-__all__ = ["CameraRange", "EncodedPrompt", "Noise", "Prediction", "Prior", "Query", "noise_from_prediction"]
+__all__ = [
+    "CameraRange",
+    "EncodedPrompt",
+    "Noise",
+    "Prediction",
+    "Prior",
+    "Query",
+    "Student",
+    "combine",
+    "noise_from_prediction",
+]
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,10 @@ class Prior(ABC):
     ) -> Float[Tensor, "B C h w"]:
         """The network's raw prediction, of ``prediction_type``."""
 
+    @abstractmethod
+    def student(self, rank: int) -> Student:
+        """A trainable copy of the network that shares its weights, for methods that tune one (VSD)."""
+
     def predict_noise(self, queries: Sequence[Query], condition: Condition) -> list[Float[Tensor, "B C h w"]]:
         """Answer all queries with one batched network call; no gradient flows through it."""
         count = len(queries)
@@ -128,6 +143,36 @@ class Prior(ABC):
         return combine(
             dict(zip(names, self.predict_noise([Query(x_t, t, n) for n in names], condition), strict=True)), condition
         )
+
+
+class Student(ABC):
+    """A prior's network with a low-rank correction (LoRA, arXiv 2106.09685); the weights are the caller's, to train."""
+
+    prior: Prior
+
+    @abstractmethod
+    def initial(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Weights by name with which the student answers as the prior does."""
+
+    @abstractmethod
+    def network(
+        self,
+        weights: Mapping[str, Tensor],
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> Float[Tensor, "B C h w"]:
+        """The raw prediction, differentiable in ``weights``."""
+
+    def predict_noise(
+        self, weights: Mapping[str, Tensor], query: Query, condition: Condition
+    ) -> Float[Tensor, "B C h w"]:
+        """Answer one query, differentiable in ``weights``."""
+        x_t, t, prior = query.latents, query.timesteps.to(query.latents.device), self.prior
+        raw = self.network(weights, x_t, t, condition.branches[query.branch], condition.cameras)
+        prior.evaluations += len(x_t)
+        return noise_from_prediction(raw.to(x_t), x_t, t, prior.schedule, prior.prediction_type)
 
 
 def combine(eps: dict[str, Float[Tensor, "B C h w"]], condition: Condition) -> Noise:
@@ -153,6 +198,8 @@ def noise_from_prediction(
         return alpha * raw + sigma * x_t
     if kind == "sample":
         return (x_t - alpha * raw) / sigma
+    if kind == "flow_prediction":
+        return (x_t + alpha * raw) / (alpha + sigma)
     return raw
 
 

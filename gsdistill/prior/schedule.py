@@ -30,6 +30,10 @@ class NoiseSchedule:
     def __len__(self) -> int:
         return self.alphas.shape[0]
 
+    def index(self, fraction: float) -> int:
+        """The timestep at a fraction of the schedule, 0 .. T-1."""
+        return min(max(round(fraction * len(self)), 0), len(self) - 1)
+
     def at(
         self, t: Int[Tensor, "B"], like: Float[Tensor, "B C h w"]
     ) -> tuple[Float[Tensor, "B 1 1 1"], Float[Tensor, "B 1 1 1"]]:
@@ -44,3 +48,14 @@ class NoiseSchedule:
         """x_t = alpha_t x0 + sigma_t eps."""
         alpha, sigma = self.at(t, x0)
         return alpha * x0 + sigma * eps
+
+    def ddim_step(
+        self,
+        x_t: Float[Tensor, "B C h w"],
+        eps: Float[Tensor, "B C h w"],
+        t: Int[Tensor, "B"],
+        to: Int[Tensor, "B"],
+    ) -> Float[Tensor, "B C h w"]:
+        """From noise level t to ``to``, up or down, along the predicted noise (DDIM, arXiv 2010.02502, eq. 12)."""
+        alpha, sigma = self.at(t, x_t)
+        return self.add_noise((x_t - sigma * eps) / alpha, eps, to)

@@ -15,9 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.errors import BadFile, ModelNotFound, PromptError
-from gsdistill.prior.base import CameraRange, EncodedPrompt, Prediction, Prior
+from gsdistill.prior.base import CameraRange, EncodedPrompt, Prediction, Prior, Student
 from gsdistill.prior.cards import ModelCard
 from gsdistill.prior.features import fold_image, fourier_features
+from gsdistill.prior.lora import LoraStudent
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.shapes.captions import normalised, parse, unknown_words
 from gsdistill.structs import Cameras, Condition, Embedding
@@ -109,6 +110,10 @@ class StableDiffusion(Prior):
         labels = None if cameras is None else cameras.to(self._dtype)
         tokens = text.tokens.to(self._dtype)
         return self._unet(latents.to(self._dtype), timesteps, tokens, class_labels=labels).sample
+
+    def student(self, rank: int) -> Student:
+        """The U-Net with LoRA on its attention, through peft."""
+        return LoraStudent(self, self._unet, rank)
 
     def _check_world(self, prompt: str, negative_prompt: str) -> None:
         parse(prompt)

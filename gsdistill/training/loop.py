@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Parameter
+from torch.nn.functional import adaptive_avg_pool2d
 
 from gsdistill.config import Ramp, bounded
 from gsdistill.distillation.base import Distillation, State, surrogate_loss
@@ -23,7 +24,7 @@ from gsdistill.prior.base import EncodedPrompt, Prior
 from gsdistill.renderer.base import RenderOptions, render
 from gsdistill.scene.cameras import CameraSettings, sample
 from gsdistill.scene.densify import Densifier, DensifySettings
-from gsdistill.structs import Gaussians, Render, to_device
+from gsdistill.structs import Gaussians, Render, Views, to_device
 from gsdistill.training.clock import Clock
 from gsdistill.training.regularizers import RegularizerSettings, penalty
 
@@ -136,9 +137,12 @@ def steps(
         with clock("encode"):
             latents = prior.encode(out.images)
         with clock("network"):
-            condition = prior.condition(text, cameras)
+            alphas = adaptive_avg_pool2d(
+                out.alphas.detach().permute(0, 3, 1, 2), (latents.shape[-2], latents.shape[-1])
+            )
+            views = Views(latents.detach(), alphas, cameras)
             guidance, run.method_state = method.gradient(
-                prior, latents.detach(), condition, cameras, progress, run.method_state, run.generator
+                prior, views, prior.condition(text, cameras), progress, run.method_state, run.generator
             )
         run.evaluations += guidance.evaluations
         with clock("backward"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from views import views_of
 
 from gsdistill.distillation.cds import CDS
 from gsdistill.errors import ConfigError
@@ -24,7 +25,7 @@ def run(method, prior, latents, cameras, progress=0.0, seed=0, state=None):
     generator = torch.Generator().manual_seed(seed)
     condition = prior.condition(prior.encode_text("", ""), cameras)
     state = method.init_state(prior, generator) if state is None else state
-    guidance, after = method.gradient(prior, latents, condition, cameras, progress, state, generator)
+    guidance, after = method.gradient(prior, views_of(latents, cameras), condition, progress, state, generator)
     return guidance, state, after
 
 

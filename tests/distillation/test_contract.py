@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from views import views_of
 
 from gsdistill.registry import load, names
 
@@ -15,7 +16,7 @@ def gradient(method, prior, latents, cameras, progress=0.3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     condition = prior.condition(prior.encode_text("", ""), cameras)
     state = method.init_state(prior, generator)
-    return method.gradient(prior, latents, condition, cameras, progress, state, generator)
+    return method.gradient(prior, views_of(latents, cameras), condition, progress, state, generator)
 
 
 @pytest.fixture

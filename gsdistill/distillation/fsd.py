@@ -1,0 +1,90 @@
+"""FSD: Flow Score Distillation (arXiv 2405.10988).
+
+    g = w(t) (eps_cfg(x_t) - eps(c)),   x_t = alpha_t x0 + sigma_t eps(c)
+
+eps(c) is a function of the camera c, fixed at the start of the run (``world-map``, see worldmap.py; ``fixed`` is one
+noise for all cameras), and t falls with progress, the same for all views. In image space with a constant eps, uniform
+weight and steps of size s_t - s_t' it is DDIM sampling:
+    x0' = x0 + (s_t' - s_t) (eps_cfg - eps),   z = x0 + s_t eps
+Where the render is empty (pooled opacity below 1/2) the noise is that of the background, one for the run or fresh.
+``sqrt_beta`` mixes fresh noise in: eps = sqrt_beta eps(c) + sqrt(1 - sqrt_beta^2) fresh; 1 is FSD, 0 has SDS's noise.
+A step costs two network evaluations a view in one call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.config import bounded
+from gsdistill.distillation import worldmap
+from gsdistill.distillation.base import Distillation, State, Weighting, draw_noise, weight
+from gsdistill.prior.base import Prior
+from gsdistill.ramp import Ramp
+from gsdistill.structs import Condition, Guidance, Views
+
+__all__ = ["FSD"]
+
+
+@dataclass(frozen=True)
+class FSD(Distillation):
+    """The published settings for latent priors."""
+
+    # omega, in SDS's place
+    guidance_scale: Ramp = bounded(Ramp(100.0, 100.0), low=0)
+    # t as a fraction of the prior's schedule, one for all views
+    timestep: Ramp = bounded(Ramp(0.98, 0.02), low=0, high=1)
+    # eps(c): a window of a sheet around the object, or one noise for all cameras
+    noise: Literal["world-map", "fixed"] = "world-map"
+    # theta, degrees of azimuth (and elevation) that one window of the sheet covers
+    field: float = bounded(180.0, above=0, high=180)
+    # noise where the render is empty: one for the run, fresh at every step, or eps(c) as elsewhere
+    background: Literal["fixed", "fresh", "same"] = "fixed"
+    # share of eps(c) in the noise
+    sqrt_beta: float = bounded(1.0, low=0, high=1)
+    # w(t)
+    weighting: Weighting = "sds"
+
+    def init_state(self, prior: Prior, generator: torch.Generator) -> State:
+        """Draw the sheet (or the one noise) and the background's noise."""
+        shape = prior.latent_shape
+        if self.noise == "fixed":
+            sheet = torch.randn(shape, generator=generator, device=generator.device)
+        else:
+            sheet = worldmap.draw(shape, self.field, generator)
+        return {"noise": sheet, "background": torch.randn(shape, generator=generator, device=generator.device)}
+
+    def gradient(
+        self,
+        prior: Prior,
+        views: Views,
+        condition: Condition,
+        progress: float,
+        state: State,
+        generator: torch.Generator,
+    ) -> tuple[Guidance, State]:
+        """One FSD gradient, see the module."""
+        x0, before = views.latents, prior.evaluations
+        t = torch.full((len(x0),), prior.schedule.index(self.timestep(progress)), device=generator.device)
+        eps = self._noise(views, state, prior, generator)
+        noise = prior.noise(prior.schedule.add_noise(x0, eps, t), t, condition)
+        g = weight(self.weighting, prior.schedule, t, x0) * (noise.guided(self.guidance_scale(progress)) - eps)
+        return Guidance(g, prior.evaluations - before, {"timestep": t.float().mean()}), state
+
+    def _noise(self, views: Views, state: State, prior: Prior, generator: torch.Generator) -> Float[Tensor, "B C h w"]:
+        x0 = views.latents
+        if self.noise == "fixed":
+            eps = state["noise"].to(x0).expand(x0.shape)
+        else:
+            eps = worldmap.crop(state["noise"], prior.latent_shape, self.field, views.cameras).to(x0)
+        if self.background != "same":
+            fresh = self.background == "fresh"
+            behind = draw_noise(x0.shape, x0, generator) if fresh else state["background"].to(x0)
+            eps = torch.where(views.alphas < 0.5, behind, eps)
+        if self.sqrt_beta < 1:
+            eps = self.sqrt_beta * eps + (1 - self.sqrt_beta**2) ** 0.5 * draw_noise(x0.shape, x0, generator)
+        return eps

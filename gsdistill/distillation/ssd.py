@@ -1,0 +1,89 @@
+"""SSD: Stable Score Distillation (arXiv 2312.09305). No program was released; the paper is the source.
+
+The estimator of SDS is three terms: mode-disengaging h, mode-seeking eps_c, variance-reducing -eps. Early noise levels
+(t > M) follow h alone; late ones the mode, with the noise taken out by projection and the norm of h given to it:
+    t > M:    E = h                                                      (CSD's term)
+    t <= M:   r = <eps_c, eps> / <eps, eps>                              (eq. 8)
+              E' = eps_c - r eps                                         (eq. 9)
+              E = |h| / |E'| E',  norms per sample; 0 where E' vanishes
+    g = w(t) omega E,   t ~ U(t_min T, t_max T)
+A step costs two network evaluations a view in one call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.config import bounded
+from gsdistill.distillation.base import (
+    Distillation,
+    State,
+    Weighting,
+    check_times,
+    dot,
+    draw_noise,
+    draw_timesteps,
+    weight,
+)  # fmt: skip
+from gsdistill.distillation.sds import projection
+from gsdistill.prior.base import Noise, Prior
+from gsdistill.ramp import Ramp
+from gsdistill.structs import Condition, Guidance, Views
+
+__all__ = ["SSD", "mode_seeking"]
+
+
+@dataclass(frozen=True)
+class SSD(Distillation):
+    """The published settings."""
+
+    # omega, a plain factor of E
+    guidance_scale: Ramp = bounded(Ramp(7.5, 7.5), low=0)
+    # M: up to this fraction of the prior's schedule the mode is sought, above it h leads; 0 is CSD
+    mode_seeking_until: Ramp = bounded(Ramp(0.2, 0.2), low=0, high=1)
+    # lowest timestep, as a fraction of the prior's schedule
+    t_min: Ramp = bounded(Ramp(0.02, 0.02), low=0, high=1)
+    # highest timestep, as a fraction of the prior's schedule
+    t_max: Ramp = bounded(Ramp(0.98, 0.98), low=0, high=1)
+    # w(t)
+    weighting: Weighting = "sds"
+
+    def __post_init__(self) -> None:
+        check_times(self.t_min, self.t_max)
+
+    def init_state(self, prior: Prior, generator: torch.Generator) -> State:
+        """SSD remembers nothing."""
+        return {}
+
+    def gradient(
+        self,
+        prior: Prior,
+        views: Views,
+        condition: Condition,
+        progress: float,
+        state: State,
+        generator: torch.Generator,
+    ) -> tuple[Guidance, State]:
+        """One SSD gradient, see the module."""
+        x0, before = views.latents, prior.evaluations
+        t = draw_timesteps(self.t_min(progress), self.t_max(progress), len(x0), prior.schedule, generator)
+        eps = draw_noise(x0.shape, x0, generator)
+        noise = prior.noise(prior.schedule.add_noise(x0, eps, t), t, condition)
+        until = self.mode_seeking_until(progress) * len(prior.schedule)
+        late = (t <= until).to(x0.device)[:, None, None, None] & (until > 0)
+        E = torch.where(late, mode_seeking(noise, eps), noise.direction)
+        g = weight(self.weighting, prior.schedule, t, x0) * self.guidance_scale(progress) * E
+        figures = {"timestep": t.float().mean(), "mode_seeking": late.float().mean()}
+        return Guidance(g, prior.evaluations - before, figures), state
+
+
+def mode_seeking(noise: Noise, eps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+    """E of the late noise levels: eps_c without its part along eps, scaled to the norm of h."""
+    rest = noise.conditional - projection(noise.conditional, eps) * eps
+    size = dot(rest, rest).sqrt()
+    tiny = torch.finfo(rest.dtype).tiny
+    return torch.where(size > tiny, dot(noise.direction, noise.direction).sqrt() / size.clamp_min(tiny), 0.0) * rest

@@ -1,0 +1,109 @@
+"""VSD: Variational Score Distillation (ProlificDreamer, arXiv 2305.16213, eq. 9 and 10).
+
+    g = w(t) (eps_cfg(x_t) - eps_phi(x_t)),   then one step of AdamW on   |eps_phi(x_t') - eps'|^2,   t' and eps' fresh
+
+eps_phi is the prior's network with a LoRA trained on the run's own renders, conditioned on the prompt and, as far as
+the prior itself is, on the camera (the paper feeds the camera to LoRAs of camera-blind priors too). Untrained it is
+eps_c, and g = w(t) (omega - 1) h. The LoRA and its two moments are the method's state.
+A step costs four network evaluations a view: two in one call, one of the student, and one to train it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gsdistill.config import bounded
+from gsdistill.distillation.base import (
+    Distillation,
+    State,
+    Weighting,
+    check_times,
+    draw_noise,
+    draw_timesteps,
+    weight,
+)  # fmt: skip
+from gsdistill.prior.base import Prior, Query, Student
+from gsdistill.ramp import Ramp
+from gsdistill.structs import Condition, Guidance, Views
+
+__all__ = ["VSD"]
+
+BETAS, DECAY = (0.9, 0.999), 0.01  # of AdamW
+
+
+@dataclass(frozen=True)
+class VSD(Distillation):
+    """The released settings."""
+
+    # omega of the first term
+    guidance_scale: Ramp = bounded(Ramp(7.5, 7.5), low=0)
+    # lowest timestep, as a fraction of the prior's schedule
+    t_min: Ramp = bounded(Ramp(0.02, 0.02), low=0, high=1)
+    # highest timestep, as a fraction of the prior's schedule
+    t_max: Ramp = bounded(Ramp(0.98, 0.5), low=0, high=1)
+    # rank of the LoRA
+    rank: int = bounded(4, low=1)
+    # learning rate of the LoRA
+    lora_rate: float = bounded(1e-4, low=0)
+    # w(t)
+    weighting: Weighting = "sds"
+
+    def __post_init__(self) -> None:
+        check_times(self.t_min, self.t_max)
+
+    def init_state(self, prior: Prior, generator: torch.Generator) -> State:
+        """The LoRA's first weights (``lora.*``), their moments (``mean.*``, ``square.*``) and the count of steps."""
+        weights = prior.student(self.rank).initial(generator)
+        moments = {f"{kind}.{name}": torch.zeros_like(w) for kind in ("mean", "square") for name, w in weights.items()}
+        return {f"lora.{name}": w for name, w in weights.items()} | moments | {"steps": torch.zeros(())}
+
+    def gradient(
+        self,
+        prior: Prior,
+        views: Views,
+        condition: Condition,
+        progress: float,
+        state: State,
+        generator: torch.Generator,
+    ) -> tuple[Guidance, State]:
+        """One VSD gradient and one step of the LoRA, see the module."""
+        x0, before, schedule = views.latents, prior.evaluations, prior.schedule
+        student = prior.student(self.rank)
+        lora = {name.removeprefix("lora."): value for name, value in state.items() if name.startswith("lora.")}
+        t = draw_timesteps(self.t_min(progress), self.t_max(progress), len(x0), schedule, generator)
+        x_t = schedule.add_noise(x0, draw_noise(x0.shape, x0, generator), t)
+        guided = prior.noise(x_t, t, condition).guided(self.guidance_scale(progress))
+        with torch.no_grad():
+            own = student.predict_noise(lora, Query(x_t, t, "positive"), condition)
+        g = weight(self.weighting, schedule, t, x0) * (guided - own)
+        loss, gradients = self._loss(student, lora, views, condition, generator)
+        figures = {"timestep": t.float().mean(), "lora_loss": loss}
+        return Guidance(g, prior.evaluations - before, figures), self._update(state, lora, gradients)
+
+    def _loss(
+        self, student: Student, lora: dict[str, Tensor], views: Views, condition: Condition, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        x0, schedule = views.latents, student.prior.schedule
+        t = draw_timesteps(0.0, 1.0, len(x0), schedule, generator)
+        eps = draw_noise(x0.shape, x0, generator)
+        leaves = {name: value.detach().requires_grad_() for name, value in lora.items()}
+        with torch.enable_grad():
+            query = Query(schedule.add_noise(x0, eps, t), t, "positive")
+            loss = (student.predict_noise(leaves, query, condition) - eps).square().mean()
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        return loss.detach(), dict(zip(leaves, gradients, strict=True))
+
+    def _update(self, state: State, lora: dict[str, Tensor], gradients: dict[str, Tensor]) -> State:
+        """AdamW (arXiv 1711.05101), functional so that the state of the step before stays whole."""
+        steps = state["steps"] + 1
+        after = {"steps": steps}
+        for name, value in lora.items():
+            mean = torch.lerp(gradients[name], state[f"mean.{name}"], BETAS[0])
+            square = torch.lerp(gradients[name].square(), state[f"square.{name}"], BETAS[1])
+            size = (square / (1 - BETAS[1] ** steps)).sqrt() + 1e-8
+            step = mean / (1 - BETAS[0] ** steps) / size + DECAY * value
+            after |= {f"lora.{name}": value - self.lora_rate * step, f"mean.{name}": mean, f"square.{name}": square}
+        return after

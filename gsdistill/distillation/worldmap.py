@@ -1,0 +1,38 @@
+"""World-map noise: one large sheet of noise around the object, from which every camera sees its own window (FSD).
+
+Facts of the author's later release: for latents h x w and a field of theta degrees the sheet has (180 / theta) h + h
+rows and (360 / theta) w + w columns and is periodic in azimuth. A camera at azimuth a and elevation e sees h x w from
+    row    floor(-e h / theta)  mod (180 / theta) h
+    column floor( a w / theta)  mod (360 / theta) w
+so cameras near each other share most of their noise, and the same camera sees the same noise at every step.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.structs import Cameras
+
+__all__ = ["crop", "draw"]
+
+
+def draw(shape: tuple[int, int, int], field: float, generator: torch.Generator) -> Float[Tensor, "C rows columns"]:
+    """A sheet for latents of ``shape`` (C, h, w): standard normal, its last w columns repeating the first."""
+    channels, height, width = shape
+    rows, period = round(180 / field * height), round(360 / field * width)
+    sheet = torch.randn(channels, rows + height, period, generator=generator, device=generator.device)
+    return torch.cat([sheet, sheet[:, :, :width]], dim=2)
+
+
+def crop(
+    sheet: Float[Tensor, "C rows columns"], shape: tuple[int, int, int], field: float, cameras: Cameras
+) -> Float[Tensor, "B C h w"]:
+    """What each camera sees of the sheet."""
+    _, height, width = shape
+    rows, period = sheet.shape[1] - height, sheet.shape[2] - width
+    top = torch.floor(-cameras.elevations.double() * height / field).long() % rows
+    left = torch.floor(cameras.azimuths.double() * width / field).long() % period
+    corners = zip(top.tolist(), left.tolist(), strict=True)
+    return torch.stack([sheet[:, row : row + height, column : column + width] for row, column in corners])
