@@ -18,7 +18,7 @@ from gsdistill.files import data_path
 
 __all__ = ["Finding", "findings", "report"]
 
-PACKAGES = ("torch", "diffusers", "transformers", "gsplat", "numba")
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "gsplat", "numba", "matplotlib")
 
 
 @dataclass(frozen=True)
