@@ -80,7 +80,7 @@ class FSD(Distillation):
         if self.noise == "fixed":
             eps = state["noise"].to(x0).expand(x0.shape)
         else:
-            eps = worldmap.crop(state["noise"], prior.latent_shape, self.field, views.cameras).to(x0)
+            eps = worldmap.crop(state["noise"], prior.latent_shape, views.cameras).to(x0)
         if self.background != "same":
             fresh = self.background == "fresh"
             behind = draw_noise(x0.shape, x0, generator) if fresh else state["background"].to(x0)

@@ -98,6 +98,8 @@ class VSD(Distillation):
 
     def _update(self, state: State, lora: dict[str, Tensor], gradients: dict[str, Tensor]) -> State:
         """AdamW (arXiv 1711.05101), functional so that the state of the step before stays whole."""
+        if not torch.stack([gradient.isfinite().all() for gradient in gradients.values()]).all():
+            return state  # one bad answer must not stay in the LoRA
         steps = state["steps"] + 1
         after = {"steps": steps}
         for name, value in lora.items():

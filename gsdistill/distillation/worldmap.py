@@ -2,9 +2,10 @@
 
 Facts of the author's later release: for latents h x w and a field of theta degrees the sheet has (180 / theta) h + h
 rows and (360 / theta) w + w columns and is periodic in azimuth. A camera at azimuth a and elevation e sees h x w from
-    row    floor(-e h / theta)  mod (180 / theta) h
-    column floor( a w / theta)  mod (360 / theta) w
-so cameras near each other share most of their noise, and the same camera sees the same noise at every step.
+    row    floor(-e R / 180)  mod R,   R = (180 / theta) h, rounded
+    column floor( a P / 360)  mod P,   P = (360 / theta) w, rounded
+so cameras near each other share most of their noise, and the same camera sees the same noise at every step. In
+elevation the sheet is not closed: cameras just above and just below the horizon share next to nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ def draw(shape: tuple[int, int, int], field: float, generator: torch.Generator) 
 
 
 def crop(
-    sheet: Float[Tensor, "C rows columns"], shape: tuple[int, int, int], field: float, cameras: Cameras
+    sheet: Float[Tensor, "C rows columns"], shape: tuple[int, int, int], cameras: Cameras
 ) -> Float[Tensor, "B C h w"]:
     """What each camera sees of the sheet."""
     _, height, width = shape
     rows, period = sheet.shape[1] - height, sheet.shape[2] - width
-    top = torch.floor(-cameras.elevations.double() * height / field).long() % rows
-    left = torch.floor(cameras.azimuths.double() * width / field).long() % period
+    top = torch.floor(-cameras.elevations.double() * rows / 180).long() % rows
+    left = torch.floor(cameras.azimuths.double() * period / 360).long() % period
     corners = zip(top.tolist(), left.tolist(), strict=True)
     return torch.stack([sheet[:, row : row + height, column : column + width] for row, column in corners])

@@ -27,7 +27,7 @@ class LoraStudent(Student):
     def __init__(self, prior: Prior, unet: Any, rank: int) -> None:
         from peft import LoraConfig
 
-        self.prior, self._unet = prior, unet
+        self.prior, self._unet, self._rank = prior, unet, rank
         if not getattr(unet, "peft_config", {}):
             unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
             unet.disable_adapters()
@@ -38,7 +38,8 @@ class LoraStudent(Student):
         """A uniform in 1 / sqrt(fan in) as in peft, drawn from ``generator``; B zero."""
         weights = {}
         for name in self._names:
-            shape = self._unet.get_parameter(name).shape
+            shape = list(self._unet.get_parameter(name).shape)
+            shape[0 if ".lora_A." in name else 1] = self._rank  # the module's own may be another student's
             uniform = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
             weights[name] = uniform / shape[1] ** 0.5 if ".lora_A." in name else torch.zeros_like(uniform)
         return weights
