@@ -1,4 +1,4 @@
-"""Latents as views of opaque renders, for tests of methods."""
+"""Latents as views of renders, for tests of methods."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import torch
 from gsdistill.structs import Cameras, Views
 
 
-def views_of(latents: torch.Tensor, cameras: Cameras, alpha: float = 1.0) -> Views:
-    """Views whose opacity is everywhere ``alpha``."""
-    return Views(latents, torch.full_like(latents[:, :1], alpha), cameras)
+def views_of(latents: torch.Tensor, cameras: Cameras, alpha: float | torch.Tensor = 1.0) -> Views:
+    """Views whose opacity is ``alpha``, everywhere or by place."""
+    return Views(latents, torch.as_tensor(alpha).to(latents).expand_as(latents[:, :1]), cameras)

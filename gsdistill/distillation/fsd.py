@@ -41,7 +41,7 @@ class FSD(Distillation):
     # eps(c): a window of a sheet around the object, or one noise for all cameras
     noise: Literal["world-map", "fixed"] = "world-map"
     # theta, degrees of azimuth (and elevation) that one window of the sheet covers
-    field: float = bounded(180.0, above=0, high=180)
+    field: float = bounded(180.0, low=10, high=180)
     # noise where the render is empty: one for the run, fresh at every step, or eps(c) as elsewhere
     background: Literal["fixed", "fresh", "same"] = "fixed"
     # share of eps(c) in the noise

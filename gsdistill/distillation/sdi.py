@@ -3,10 +3,11 @@
     x_t: stochastic DDIM inversion of x0 with guidance omega_inv;   kappa = (x_t - alpha_t x0) / sigma_t
     g = w(t) (eps_cfg(x_t, t) - kappa),   w = sigma / alpha, so that g = x0 - (x_t - sigma_t eps_cfg) / alpha_t
 
-t falls linearly from 0.98 to 0.02, one for all views. The inversion goes through multiples of T / steps below t to
-min(t + U{0 .. T / steps}, T - 1); as in the program, what it finds there is used at t. A step from a to b adds noise of
-deviation eta sqrt((sigma_a / sigma_b)^2 (1 - (alpha_b / alpha_a)^2)). The program's guidance eps_c + s (eps_c - eps_u)
-with s = 7.5, and -7.5 in the inversion, is omega = 8.5 and -6.5 here.
+t falls linearly from 0.98 to 0.25, one for all views. The inversion goes through multiples of T / steps below t to
+min(t + U{0 .. T / steps - 1}, T - 1); as in the program, what it finds there is used at t. A step from a to b adds
+noise of deviation eta sqrt((sigma_a / sigma_b)^2 (1 - (alpha_b / alpha_a)^2)). The first step starts from clean latents
+(the program takes one more, from -99 to 1). The released config has Perp-Neg, on whose path the program's guidance is
+ours; on its other path s is omega = s + 1.
 A step costs 2 (ceil(t steps / T) + 1) network evaluations a view, one call after the other: 4 to 22.
 """
 
@@ -33,15 +34,15 @@ class SDI(Distillation):
     """The released settings."""
 
     # omega at t
-    guidance_scale: Ramp = bounded(Ramp(8.5, 8.5), low=0)
+    guidance_scale: Ramp = bounded(Ramp(7.5, 7.5), low=0)
     # omega_inv
-    inversion_guidance_scale: float = bounded(-6.5)
+    inversion_guidance_scale: float = bounded(-7.5)
     # steps of an inversion through the whole schedule
     inversion_steps: int = bounded(10, low=1)
     # eta: share of DDPM's noise that the inversion adds
     inversion_eta: float = bounded(0.3, low=0, high=1)
     # t as a fraction of the prior's schedule, one for all views
-    timestep: Ramp = bounded(Ramp(0.98, 0.02), above=0, high=1)
+    timestep: Ramp = bounded(Ramp(0.98, 0.25), above=0, high=1)
     # w(t)
     weighting: Weighting = "snr"
 

@@ -83,7 +83,8 @@ class SSD(Distillation):
 
 def mode_seeking(noise: Noise, eps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
     """E of the late noise levels: eps_c without its part along eps, scaled to the norm of h."""
-    rest = noise.conditional - projection(noise.conditional, eps) * eps
-    size = dot(rest, rest).sqrt()
-    tiny = torch.finfo(rest.dtype).tiny
-    return torch.where(size > tiny, dot(noise.direction, noise.direction).sqrt() / size.clamp_min(tiny), 0.0) * rest
+    eps_c = noise.conditional
+    rest = eps_c - projection(eps_c, eps) * eps
+    size, h = (dot(x, x).sqrt() for x in (rest, noise.direction))
+    there = size > 8 * torch.finfo(rest.dtype).eps * dot(eps_c, eps_c).sqrt()  # more than what rounding leaves
+    return torch.where(there, h / torch.where(there, size, 1.0), 0.0) * rest

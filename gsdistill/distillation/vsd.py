@@ -31,19 +31,19 @@ from gsdistill.structs import Condition, Guidance, Views
 
 __all__ = ["VSD"]
 
-BETAS, DECAY = (0.9, 0.999), 0.01  # of AdamW
+BETAS, DECAY = (0.9, 0.999), 0.01  # of AdamW, its defaults in PyTorch
 
 
 @dataclass(frozen=True)
 class VSD(Distillation):
-    """The released settings."""
+    """The published settings; there t_max drops at once, at a fifth of the run, where here it has fallen by then."""
 
     # omega of the first term
     guidance_scale: Ramp = bounded(Ramp(7.5, 7.5), low=0)
     # lowest timestep, as a fraction of the prior's schedule
     t_min: Ramp = bounded(Ramp(0.02, 0.02), low=0, high=1)
     # highest timestep, as a fraction of the prior's schedule
-    t_max: Ramp = bounded(Ramp(0.98, 0.5), low=0, high=1)
+    t_max: Ramp = bounded(Ramp(0.98, 0.5, until=0.2), low=0, high=1)
     # rank of the LoRA
     rank: int = bounded(4, low=1)
     # learning rate of the LoRA

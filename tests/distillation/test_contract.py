@@ -1,65 +1,247 @@
-"""What every method promises, tried on every method of the folder."""
+"""What every method promises, tried on every method of the folder and on its options."""
 
 from __future__ import annotations
 
+import math
+import sys
+from dataclasses import dataclass, replace
+
 import pytest
 import torch
-from views import views_of
+from distillation.common import BRANCHES, World, flat, normal, step, told
 
+from gsdistill.distillation.base import Distillation
+from gsdistill.prior.analytic import AnalyticPrior, plain_schedule
+from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.ramp import Ramp
 from gsdistill.registry import load, names
+from gsdistill.structs import to_device
 
-METHODS = [load("gsdistill.distillation", name) for name in names("gsdistill.distillation")]
-every_method = pytest.mark.parametrize("method", METHODS, ids=lambda cls: cls.__name__)
-
-
-def gradient(method, prior, latents, cameras, progress=0.3, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    condition = prior.condition(prior.encode_text("", ""), cameras)
-    state = method.init_state(prior, generator)
-    return method.gradient(prior, views_of(latents, cameras), condition, progress, state, generator)
+NAMES = names("gsdistill.distillation")
+PLAIN = {name: load("gsdistill.distillation", name)() for name in NAMES}
+OPTIONS = {
+    "sds-adaptive": replace(PLAIN["sds"], variance_reduction="adaptive", timesteps="linear-anneal"),
+    "sds-dreamtime": replace(PLAIN["sds"], timesteps="dreamtime", weighting="snr"),
+    "ssd-mode": replace(PLAIN["ssd"], mode_seeking_until=flat(1.0)),
+    "cds-antithetic": replace(PLAIN["cds"], noise="antithetic", rescale=0.5),
+    "cds-fresh": replace(PLAIN["cds"], noise="fresh"),
+    "fsd-fixed": replace(PLAIN["fsd"], noise="fixed", background="fresh"),
+    "fsd-mixed": replace(PLAIN["fsd"], sqrt_beta=0.6, background="same", field=90.0),
+    "asd-whole-shift": replace(PLAIN["asd"], random_shift=False, weighting="fantasia3d"),
+    "ism-short": replace(PLAIN["ism"], interval=flat(0.05), stride=0.05),
+    "sdi-exact": replace(PLAIN["sdi"], inversion_eta=0.0, inversion_steps=25),
+    "vsd-fast": replace(PLAIN["vsd"], lora_rate=0.1, rank=2),
+}
+CASES = PLAIN | OPTIONS
+every_method = pytest.mark.parametrize("name", NAMES)
+every_case = pytest.mark.parametrize("method", CASES.values(), ids=CASES)
 
 
 @pytest.fixture
-def latents():
-    return torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(4))
+def latents() -> torch.Tensor:
+    return normal(4, 3, 2, 2, seed=4)
 
 
-@every_method
-def test_shape_type_finiteness_and_no_graph(method, latents, gaussian_prior, cameras):
-    guidance, _ = gradient(method(), gaussian_prior, latents, cameras)
-    assert guidance.gradient.shape == latents.shape
-    assert guidance.gradient.dtype == latents.dtype
-    assert bool(guidance.gradient.isfinite().all())
-    assert not guidance.gradient.requires_grad
+@pytest.fixture
+def weights() -> torch.Tensor:
+    return torch.tensor([[-0.5, -1.0], [0.0, -2.0], [0.8, 0.3], [-0.1, 0.0]])
 
 
-@every_method
-def test_is_a_function_of_the_generator(method, latents, gaussian_prior, cameras):
-    first, again, other = (
-        gradient(method(), gaussian_prior, latents, cameras, seed=seed)[0].gradient for seed in (1, 1, 2)
+@every_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_gradient_is_like_the_latents(method, dtype, latents, cameras):
+    x0 = latents.to(dtype)
+    gradient = step(method, World(), x0, cameras, 0.3).gradient
+    assert (gradient.shape, gradient.dtype, gradient.device) == (x0.shape, dtype, x0.device)
+    assert bool(gradient.isfinite().all())
+    assert float(gradient.abs().max()) > 0
+
+
+@every_case
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+def test_latents_on_a_gpu_have_the_gradient_that_they_have_on_a_cpu(method, latents, weights, cameras):
+    """The generator and the first state stay on the CPU: the same draws."""
+    condition = told(cameras, weights)
+    here, there = (
+        step(
+            method,
+            World(),
+            to_device(latents, device),
+            to_device(cameras, device),
+            0.3,
+            condition=to_device(condition, device),
+        )
+        for device in ("cpu", "cuda")
     )
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    assert there.gradient.device.type == "cuda"
+    torch.testing.assert_close(there.gradient.cpu(), here.gradient, rtol=1e-8, atol=1e-10)
+
+
+@every_case
+def test_is_a_function_of_the_generator_alone(method, latents, cameras):
+    gradients = []
+    for elsewhere, seed in ((1, 5), (2, 5), (1, 6)):
+        torch.manual_seed(elsewhere)
+        gradients.append(step(method, World(), latents, cameras, 0.3, seed).gradient)
+    assert torch.equal(gradients[0], gradients[1])
+    assert not torch.equal(gradients[0], gradients[2])
+
+
+@every_case
+def test_each_view_is_alone(method, latents, cameras):
+    """What is in one view does not reach the gradient of the others."""
+    moved = latents.clone()
+    moved[3] += 5.0
+    first, second = (step(method, World(), x0, cameras, 0.3).gradient for x0 in (latents, moved))
+    assert torch.equal(first[:3], second[:3])
+    assert not torch.equal(first[3], second[3])
+
+
+class OneByOne(World):
+    """A network that cannot take more than one sample at a time."""
+
+    def network(self, latents, timesteps, text, cameras):
+        texts = [type(text)(tokens) for tokens in text.tokens.split(1)]
+        parts = zip(latents.split(1), timesteps.split(1), texts, strict=True)
+        return torch.cat([super(OneByOne, self).network(x, t, one, None) for x, t, one in parts])
+
+
+@every_case
+def test_splitting_the_batch_of_the_network_changes_nothing(method, latents, weights, cameras):
+    condition = told(cameras, weights)
+    whole, split = (step(method, world, latents, cameras, 0.3, condition=condition) for world in (World(), OneByOne()))
+    torch.testing.assert_close(whole.gradient, split.gradient, rtol=1e-10, atol=1e-12)
+    assert whole.guidance.evaluations == split.guidance.evaluations
+
+
+@every_case
+def test_no_gradient_flows_through_the_network(method, latents, cameras):
+    """The network of the world refuses latents that require one; a student trains in any mode of the caller."""
+    with torch.enable_grad():
+        on = step(method, World(), latents, cameras, 0.3)
+    with torch.no_grad():
+        off = step(method, World(), latents, cameras, 0.3)
+    assert torch.equal(on.gradient, off.gradient)
+    tensors = [on.gradient, *on.guidance.figures.values(), *on.before.values(), *on.after.values()]
+    assert not any(tensor.requires_grad for tensor in tensors)
+
+
+@every_case
+def test_the_state_is_tensors_and_is_not_changed_in_place(method, latents, cameras):
+    before = method.init_state(World(), torch.Generator().manual_seed(1))
+    copies = {key: value.clone() for key, value in before.items()}
+    again = method.init_state(World(), torch.Generator().manual_seed(1))
+    kept = latents.clone()
+    after = step(method, World(), latents, cameras, 0.3, state=before).after
+    assert torch.equal(latents, kept)
+    assert before.keys() == copies.keys() == after.keys()
+    for key, value in before.items():
+        assert torch.equal(value, copies[key]) and torch.equal(value, again[key])
+        assert (after[key].shape, after[key].dtype) == (value.shape, value.dtype)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one step: evaluations a view, network calls, and those of them for guided noise, where Perp-Neg adds."""
+
+    evaluations: int
+    calls: int
+    guided: int = 1
+
+
+def cost(name: str, t: int, progress: float) -> Cost:
+    """What the methods' docstrings say, at timestep ``t``; a new method has its line here."""
+    interval = round(1000 * Ramp(0.1, 0.08, until=0.3)(progress))
+    up, inversion = math.ceil(max(t - interval, 0) / 200), math.ceil(t / 100)
+    return {
+        "sds": Cost(2, 1), "csd": Cost(2, 1), "ssd": Cost(2, 1), "fsd": Cost(2, 1), "asd": Cost(3, 1),
+        "cds": Cost(4, 2, 2), "vsd": Cost(4, 3), "ism": Cost(up + 3, up + 2),
+        "sdi": Cost(2 * (inversion + 1), inversion + 1, inversion + 1),
+    }[name]  # fmt: skip
 
 
 @every_method
-def test_leaves_latents_and_state_alone(method, latents, gaussian_prior, cameras):
-    before = latents.clone()
-    _, state = gradient(method(), gaussian_prior, latents, cameras)
-    assert torch.equal(before, latents)
-    assert all(isinstance(value, torch.Tensor) for value in state.values())
+@pytest.mark.parametrize("progress", [0.0, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("perp", [False, True], ids=["plain", "perp-neg"])
+def test_costs_what_it_says(name, progress, perp, latents, weights, cameras):
+    world, condition = World(), told(cameras, weights if perp else None)
+    guidance = step(PLAIN[name], world, latents, cameras, progress, condition=condition).guidance
+    t = float(guidance.figures["timestep"])
+    assert 0 <= t < 1000
+    expected = cost(name, round(t), progress)
+    perp_evaluations = 2 * expected.guided if perp else 0
+    assert guidance.evaluations == world.evaluations == world.seen == 4 * (expected.evaluations + perp_evaluations)
+    assert world.calls == expected.calls
 
 
 @every_method
+def test_says_what_a_step_costs(name):
+    assert "A step costs" in (sys.modules[type(PLAIN[name]).__module__].__doc__ or "")
+
+
+def unclipped(method: Distillation) -> Distillation:
+    """Where every element is clipped, a gradient cannot show what it depends on."""
+    return replace(method, clip=flat(0.0)) if hasattr(method, "clip") else method
+
+
+@every_case
+def test_perp_neg_of_weight_zero_is_plain_and_of_another_is_not(method, latents, weights, cameras):
+    plain, none, some = (
+        step(unclipped(method), World(), latents, cameras, 0.3, condition=told(cameras, w)).gradient
+        for w in (None, torch.zeros(4, 2), weights)
+    )
+    torch.testing.assert_close(none, plain, rtol=1e-10, atol=1e-12)
+    assert all(float((a - b).abs().max()) > 1e-6 for a, b in zip(some, plain, strict=True))
+
+
+@every_case
+@pytest.mark.parametrize("branch", BRANCHES[:2])
+def test_listens_to_both_prompts(method, branch, latents, cameras):
+    plain, other = (
+        step(unclipped(method), World(), latents, cameras, 0.3, condition=told(cameras, **tokens)).gradient
+        for tokens in ({}, {branch: "perp1"})
+    )
+    assert all(float((a - b).abs().max()) > 1e-6 for a, b in zip(plain, other, strict=True))
+
+
+@every_case
+def test_the_prediction_type_of_the_network_is_no_matter(method, latents, gaussian_prior, cameras):
+    expected = step(method, gaussian_prior, latents, cameras, 0.3).gradient
+    for kind in ("v_prediction", "sample", "flow_prediction"):
+        other = AnalyticPrior(*reversed(gaussian_prior._mixtures), (3, 2, 2), prediction_type=kind)
+        torch.testing.assert_close(
+            step(method, other, latents, cameras, 0.3).gradient, expected, rtol=1e-8, atol=1e-10, msg=kind
+        )
+
+
+@every_case
+def test_rests_at_the_only_picture_of_a_world(method, cameras):
+    """With and without the prompt, all data is one point: there every method's two terms agree, whatever t and eps."""
+    point = World(means=(0.4,) * 4, deviations=(0.0,) * 4)
+    there = torch.full((4, 3, 2, 2), 0.4, dtype=torch.float64)
+    assert float(step(method, point, there, cameras, 0.3).gradient.abs().max()) < 1e-11
+
+
+@pytest.mark.parametrize("name", ["csd", "ssd", "ssd-mode", "vsd", "vsd-fast"])
+def test_a_prompt_that_says_nothing_has_no_gradient(name, latents, cameras):
+    """h = 0: what is left of CSD, SSD and untrained VSD is nothing, of SDS a gradient to the data."""
+    world = World(means=(0.4,) * 4, deviations=(0.3,) * 4)
+    assert float(step(CASES[name], world, latents, cameras, 0.3).gradient.abs().max()) < 1e-12
+    assert float(step(CASES["sds"], world, latents, cameras, 0.3).gradient.abs().max()) > 1e-2
+
+
+FLOW = torch.linspace(1, 1000, 1000, dtype=torch.float64) / 1001
+SCHEDULES = {"short": plain_schedule(50), "long": plain_schedule(1024), "flow": NoiseSchedule(1 - FLOW, FLOW)}
+
+
+@every_case
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
-def test_counts_what_the_network_saw_and_stays_in_the_schedule(method, progress, latents, gaussian_prior, cameras):
-    guidance, _ = gradient(method(), gaussian_prior, latents, cameras, progress)
-    assert guidance.evaluations == gaussian_prior.evaluations > 0
-    assert 0 <= float(guidance.figures["timestep"]) < len(gaussian_prior.schedule)
-
-
-@every_method
-def test_says_what_a_step_costs(method):
-    import sys
-
-    assert "network" in (sys.modules[method.__module__].__doc__ or "")
+def test_keeps_to_the_schedule_of_any_prior(method, schedule, progress, latents, cameras):
+    world = World(schedule=schedule)
+    result = step(method, world, latents, cameras, progress)
+    assert bool(result.gradient.isfinite().all())
+    assert 0 <= float(result.guidance.figures["timestep"]) < len(schedule)
+    for questions in world.asked.values():
+        assert all(bool((asked.x.abs() < 1e4).all()) for asked in questions)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
 
 from gsdistill.prior.analytic import AnalyticPrior, Mixture, plain_schedule
-from gsdistill.prior.base import Query, combine, noise_from_prediction
+from gsdistill.prior.base import Prediction, Query, combine, noise_from_prediction
 from gsdistill.structs import Condition, Embedding
 
 
@@ -26,7 +28,7 @@ def test_schedule_equals_diffusers(latents):
     torch.testing.assert_close(plain_schedule().add_noise(latents, noise, T), theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+@pytest.mark.parametrize("kind", ["v_prediction", "sample", "flow_prediction"])
 def test_every_prediction_type_gives_the_same_noise(kind, latents, gaussian_prior, cameras):
     text = gaussian_prior.encode_text("", "")
     other = AnalyticPrior(*reversed(gaussian_prior._mixtures), (3, 2, 2), prediction_type=kind)
@@ -70,6 +72,26 @@ def test_no_gradient_through_the_network(latents, gaussian_prior, cameras):
     assert not gaussian_prior.noise(latents.requires_grad_(), T, condition).direction.requires_grad
 
 
+@pytest.mark.parametrize("kind", get_args(Prediction))
+def test_a_student_adds_a_low_rank_map_to_the_conditional_noise(kind, latents, gaussian_prior, cameras):
+    """Eps_c + B A (x, 1) whatever the network predicts, differentiable in A and B, and counted."""
+    prior = AnalyticPrior(*reversed(gaussian_prior._mixtures), (3, 2, 2), prediction_type=kind)
+    condition = prior.condition(prior.encode_text("", ""), cameras)
+    query = Query(latents, T, "positive")
+    (plain,) = gaussian_prior.predict_noise([query], condition)
+    student, generator = prior.student(2), torch.Generator().manual_seed(4)
+    weights = student.initial(generator)
+    torch.testing.assert_close(student.predict_noise(weights, query, condition), plain, rtol=1e-8, atol=1e-10)
+    weights = {name: torch.randn(w.shape, generator=generator).requires_grad_() for name, w in weights.items()}
+    answer = student.predict_noise(weights, query, condition)
+    extended = torch.cat([latents.flatten(1), torch.ones(4, 1, dtype=torch.float64)], dim=1)
+    expected = extended @ (weights["up"] @ weights["down"]).double().T
+    torch.testing.assert_close(answer, plain + expected.view_as(plain), rtol=1e-6, atol=1e-6)
+    assert prior.evaluations == 8
+    slope, by_hand = (torch.autograd.grad(noise.sum(), weights["down"])[0] for noise in (answer, expected))
+    torch.testing.assert_close(slope, by_hand)
+
+
 def test_perp_neg_direction_by_hand():
     eps = {
         "negative": torch.zeros(1, 1, 1, 2),
@@ -78,6 +100,14 @@ def test_perp_neg_direction_by_hand():
     }
     condition = Condition({name: Embedding(torch.zeros(1, 1, 1)) for name in eps}, torch.tensor([[-0.5]]))
     torch.testing.assert_close(combine(eps, condition).direction, torch.tensor([[[[2.0, -1.5]]]]))
+
+
+def test_perp_neg_where_the_prompt_says_nothing_keeps_the_whole_of_the_others():
+    """H = 0 has no direction to be perpendicular to; nothing is divided by zero."""
+    zero, other = torch.zeros(1, 1, 1, 2), torch.tensor([[[[5.0, 3.0]]]])
+    eps = {"negative": zero, "positive": zero, "perp0": other}
+    condition = Condition({name: Embedding(torch.zeros(1, 1, 1)) for name in eps}, torch.tensor([[-0.5]]))
+    torch.testing.assert_close(combine(eps, condition).direction, -0.5 * other)
 
 
 def test_exact_noise_is_the_score_of_the_exact_density(latents):

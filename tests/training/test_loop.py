@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from gsdistill.distillation.base import Distillation
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
+from gsdistill.distillation.vsd import VSD
 from gsdistill.errors import BadFile
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.ramp import Ramp
+from gsdistill.registry import load, names
 from gsdistill.renderer.base import RenderOptions
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.densify import DensifySettings
@@ -26,24 +29,32 @@ SIZE = 16
 PLAN = Plan(12, 2, SIZE, "mixed", CameraSettings(), RenderOptions(), RegularizerSettings(), OptimSettings())
 GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=0.25, grow_grad2d=1e-4, budget=60)
 
+PICTURE = torch.tensor([-0.8, -0.8, 0.2], dtype=torch.float64)[:, None, None].expand(3, SIZE, SIZE).reshape(1, -1)
+BLUE = Mixture(torch.ones(1), PICTURE, torch.tensor([0.2]))
+
 
 @pytest.fixture(scope="module")
 def prior() -> AnalyticPrior:
     """A world of one picture: everything is dark blue."""
-    picture = torch.tensor([-0.8, -0.8, 0.2], dtype=torch.float64)[:, None, None].expand(3, SIZE, SIZE).reshape(1, -1)
-    mixture = Mixture(torch.ones(1), picture, torch.tensor([0.2]))
-    return AnalyticPrior(mixture, mixture, (3, SIZE, SIZE))
+    return AnalyticPrior(BLUE, BLUE, (3, SIZE, SIZE))
+
+
+@pytest.fixture(scope="module")
+def telling() -> AnalyticPrior:
+    """A world of any picture, of which the prompt picks dark blue: its guidance is not zero."""
+    anything = Mixture(torch.ones(1), torch.zeros(1, 3 * SIZE * SIZE), torch.ones(1))
+    return AnalyticPrior(BLUE, anything, (3, SIZE, SIZE))
 
 
 def begin(
-    prior: AnalyticPrior, method: SDS | CDS, plan: Plan = PLAN, densify: DensifySettings = GROWING
+    prior: AnalyticPrior, method: Distillation, plan: Plan = PLAN, densify: DensifySettings = GROWING
 ) -> Optimisation:
     generator = torch.Generator().manual_seed(3)
     initial = Sphere(count=40).create("", generator)
     return start(initial, method, prior, plan, densify, generator, torch.device("cpu"))
 
 
-def carry(run: Optimisation, prior: AnalyticPrior, method: SDS | CDS, count: int, plan: Plan = PLAN) -> list:
+def carry(run: Optimisation, prior: AnalyticPrior, method: Distillation, count: int, plan: Plan = PLAN) -> list:
     stream: Iterator = steps(run, method, prior, prior.encode_text("", ""), plan)
     return [next(stream) for _ in range(count)]
 
@@ -71,19 +82,27 @@ def test_learns_the_only_picture_of_its_world(prior):
     assert set(run.seconds) == {"render", "encode", "network", "backward", "optimise", "densify"}
 
 
-@pytest.mark.parametrize("method", [SDS(), CDS(), CDS(noise="antithetic")], ids=["sds", "cds", "antithetic"])
-def test_resumes_bit_for_bit_across_a_densification(method, prior, tmp_path):
-    whole = begin(prior, method)
-    carry(whole, prior, method, 12)
-    first = begin(prior, method)
-    carry(first, prior, method, 7)
+EVERY = {name: load("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
+EVERY["cds-antithetic"] = CDS(noise="antithetic")
+EVERY["vsd-fast"] = VSD(lora_rate=0.1)
+
+
+@pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
+def test_resumes_bit_for_bit_across_a_densification(method, telling, tmp_path):
+    whole = begin(telling, method)
+    carry(whole, telling, method, 12)
+    first = begin(telling, method)
+    carry(first, telling, method, 7)
     assert len(first.params["means"]) > 40  # it has grown
     checkpoint.save(first, tmp_path / "c.safetensors", {"seed": 1})
-    second = begin(prior, method)
+    second = begin(telling, method)
     assert checkpoint.load(second, tmp_path / "c.safetensors") == {"seed": 1}
     assert second.done == 7
-    carry(second, prior, method, 5)
+    carry(second, telling, method, 5)
     assert_equal(state(whole), state(second))
+    assert whole.method_state.keys() == second.method_state.keys()
+    for key, value in whole.method_state.items():
+        assert torch.equal(value, second.method_state[key])
 
 
 def test_is_a_function_of_the_seed_alone(prior):
@@ -118,6 +137,32 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_too_many_stop_the_
     assert run.skipped == 50 and not any(record.finite for record in records)
     with pytest.raises(Diverged, match="51 of 51 steps"):
         carry(run, broken, SDS(), 1, plan)
+
+
+class Hiccup(AnalyticPrior):
+    """Answers one network call with NaN."""
+
+    calls = 0
+
+    def __init__(self, like: AnalyticPrior, bad: int) -> None:
+        super().__init__(*reversed(like._mixtures), like.latent_shape)
+        self.bad = bad
+
+    def network(self, latents, timesteps, text, cameras):
+        self.calls += 1
+        answer = super().network(latents, timesteps, text, cameras)
+        return torch.full_like(answer, torch.nan) if self.calls == self.bad else answer
+
+
+@pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
+@pytest.mark.parametrize("bad", [4, 5, 6])
+def test_one_bad_answer_costs_one_step_at_most(method, bad, telling):
+    """Whichever of a step's calls it was, what the method remembers included."""
+    prior = Hiccup(telling, bad)
+    run = begin(prior, method)
+    records = carry(run, prior, method, 10)
+    assert run.skipped == sum(not record.finite for record in records) <= 1
+    assert all(bool(value.isfinite().all()) for value in run.method_state.values())
 
 
 def test_backgrounds():
