@@ -131,8 +131,11 @@ def read_config(name: str) -> dict[str, Any]:
     return load_yaml(shipped / f"{name}.yaml")
 
 
-def run(config: RunConfig, console: Console) -> Path:
+def run(config: RunConfig, console: Console, prior: Prior | None = None, video: bool = True) -> Path:
     """Generate one splat, from the config to the files; returns the run's folder.
+
+    ``prior`` is the one that the config names, where the caller has it loaded already; without ``video`` there is no
+    turntable.
 
     Raises:
         UserError: of any kind, before the work where it can be known.
@@ -141,7 +144,7 @@ def run(config: RunConfig, console: Console) -> Path:
     target = device.choose(config.device)
     folder = RunFolder(config.folder, to_dict(replace(config, resume=False, overwrite=False)))
     folder.check(config.resume, config.overwrite)
-    prior = load_prior(config.prior, target)
+    prior = prior or load_prior(config.prior, target)
     check_cameras(config.cameras, prior)
     text = prior.encode_text(config.prompt, config.negative_prompt)
     generator = torch.Generator().manual_seed(config.seed)
@@ -168,7 +171,7 @@ def run(config: RunConfig, console: Console) -> Path:
         folder.pictures(gaussians, prior.camera_range, video=False)
         console.print(f"stopped at step {optimisation.done}; all is saved. Go on with the same command and --resume")
         raise KeyboardInterrupt
-    folder.pictures(gaussians, prior.camera_range)
+    folder.pictures(gaussians, prior.camera_range, video)
     facts = {
         "prompt": config.prompt,
         "method": name_of(config.method),

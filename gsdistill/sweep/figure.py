@@ -1,0 +1,135 @@
+"""A comparison as pictures: figure.png with means, intervals and prompts, and sheet.png with what it looks like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gsdistill.evaluation.truth import truth_views
+from gsdistill.export.pictures import shots
+from gsdistill.files import atomic_path
+from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.ply import read_ply
+from gsdistill.structs import Cameras
+from gsdistill.sweep.plan import folder
+from gsdistill.sweep.results import Comparison, Entry
+
+__all__ = ["draw_figure", "draw_sheet"]
+
+# What the panels show: figure, title, and whether each prompt is drawn as a dot.
+PANELS = (
+    ("iou", "silhouette IoU", True),
+    ("saturation", "saturation (dashed: truth)", True),
+    ("rms_between_seeds", "RMS between seeds", False),
+    ("frechet_between_seeds", "Frechet between seeds", False),
+    ("seconds", "seconds per run", False),
+)
+STEPS, EVALUATIONS, DOTS, INK = "#2a6f97", "#c8553d", "#b8b8b8", "#333333"
+
+WHITE = (1.0, 1.0, 1.0)
+AZIMUTHS, ELEVATION, DISTANCE, FOV = (35.0, 215.0), 25.0, 3.2, 40.0  # the two views of the sheet
+MARGIN, LINE = 150, 26  # pixels: of the prompts' column and of the methods' line
+
+
+def draw_figure(comparison: Comparison, path: Path) -> None:
+    """Draw a panel for each figure: a line for each method, the mean, its 95 % interval, and the prompts as dots.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    entries = comparison.entries
+    figure = Figure(figsize=(3.0 * len(PANELS), 1.4 + 0.34 * len(entries)), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    for axes, (name, title, dots) in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS, strict=True):
+        for line, entry in enumerate(entries):
+            _draw_line(axes, line, entry, name, dots)
+        if name == "saturation":
+            axes.axvline(comparison.true_saturation, color=INK, linewidth=1, linestyle="--")
+        axes.set_title(title, fontsize=10, color=INK)
+        axes.grid(axis="x", color="#e5e5e5", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(labelsize=9, colors=INK, left=False)
+        axes.set_yticks(range(len(entries)), [_label(entry) for entry in entries])
+    figure.axes[0].set_ylim(len(entries) - 0.4, -0.6)
+    figure.supxlabel(
+        "mean and 95 % interval; grey: prompts; blue: equal steps; red: fewer steps, for equal network evaluations",
+        fontsize=9,
+        color=INK,
+    )
+    with atomic_path(path) as draft:
+        figure.savefig(draft, format="png")
+
+
+def draw_sheet(comparison: Comparison, path: Path, size: int = 96) -> None:
+    """Draw two views of the true object and of every method's, of the first seed; a line for each prompt.
+
+    What is not done, has failed, or had other settings, is blank. ``size`` is in pixels of one view.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    settings, cameras = comparison.settings, _cameras(size)
+    pair = 2 * size
+    names = ["truth", *map(_label, comparison.entries)]
+    prompts = settings.all_prompts
+    sheet = Image.new("RGB", (MARGIN + pair * len(names), LINE + size * len(prompts)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for column, name in enumerate(names):
+        pen.text((MARGIN + pair * (column + 0.5), LINE / 2), name, fill=INK, font=font, anchor="mm")
+    for line, prompt in enumerate(prompts):
+        top = LINE + size * line
+        pen.text((8, top + size / 2), prompt, fill=INK, font=font, anchor="lm")
+        for column, pixels in enumerate(_pictures(comparison, prompt, cameras)):
+            sheet.paste(Image.fromarray(pixels), (MARGIN + pair * column, top))
+    with atomic_path(path) as draft:
+        sheet.save(draft, format="PNG")
+
+
+def _draw_line(axes: Any, line: int, entry: Entry, name: str, dots: bool) -> None:
+    """One method in one panel."""
+    found = entry.figures[name]
+    if found is None:
+        return
+    colour = STEPS if entry.equal_steps else EVALUATIONS
+    if dots:
+        prompts = dict.fromkeys(row["prompt"] for row in entry.rows)
+        values = [[row[name] for row in entry.rows if row["prompt"] == prompt] for prompt in prompts]
+        means = [np.mean(known) for column in values if (known := [v for v in column if v is not None])]
+        axes.plot(means, [line + 0.25] * len(means), "o", color=DOTS, markersize=3.5)
+    axes.plot([found.low, found.high], [line, line], color=colour, linewidth=2.5, solid_capstyle="round")
+    axes.plot([found.mean], [line], "o", color=colour, markersize=6)
+
+
+def _pictures(comparison: Comparison, prompt: str, cameras: Cameras) -> list[np.ndarray]:
+    """A pair of views of the truth and of every entry, [h, 2 h, 3] of bytes each."""
+    true = (truth_views(prompt, cameras).clamp(0.0, 1.0) * 255.0).round().byte().numpy()
+    pairs = [np.concatenate(list(true), axis=1)]
+    settings = comparison.settings
+    wanted = (prompt, settings.seeds[0], None)
+    for entry in comparison.entries:
+        if wanted in [(row["prompt"], row["seed"], row["failure"]) for row in entry.rows]:
+            splat = folder(settings, entry.method, prompt, settings.seeds[0], entry.iterations) / "gaussians.ply"
+            pairs.append(np.concatenate(list(shots(read_ply(splat), cameras, WHITE)), axis=1))
+        else:
+            pairs.append(np.full_like(pairs[0], 255))
+    return pairs
+
+
+def _cameras(size: int) -> Cameras:
+    import torch
+
+    azimuths = torch.tensor(AZIMUTHS)
+    elevations, distances, fovs = (torch.full_like(azimuths, value) for value in (ELEVATION, DISTANCE, FOV))
+    return look_at_origin(azimuths, elevations, distances, fovs, size)
+
+
+def _label(entry: Entry) -> str:
+    return f"{entry.method}, {entry.iterations} steps"

@@ -1,0 +1,131 @@
+"""The runs of a sweep: their settings, their folders, and what of them is on the disk.
+
+<output>/runs/<prompt>/<method>-seed<seed>-<iterations>steps/   the files of `generate` but the video, and
+    evaluation.json   the figures against the truth
+    failure.json      instead, where the run diverged
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gsdistill.config import from_dict, load_yaml, merge, name_of
+from gsdistill.errors import ConfigError, UserError
+from gsdistill.files import slug
+from gsdistill.generate import RunConfig, read_config, resolve
+from gsdistill.shapes.captions import parse
+from gsdistill.sweep.settings import SweepSettings
+
+__all__ = ["SweepRun", "equal_evaluations", "equal_steps", "folder"]
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep."""
+
+    config: RunConfig
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return name_of(self.config.method)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.config.folder
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run of these very settings, finished or not."""
+        try:
+            before = from_dict(RunConfig, load_yaml(self.folder / "config.yaml"))
+        except UserError:
+            return False
+        return replace(before, output=self.config.output) == self.config
+
+    @property
+    def finished(self) -> bool:
+        """Whether the splat is there; its figures may be missing."""
+        return self.begun and (self.folder / "summary.json").exists()
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing left to do: the figures are there, or it has failed."""
+        return (self.finished and self.figures is not None) or (self.begun and self.failure is not None)
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """summary.json."""
+        return _read(self.folder / "summary.json")
+
+    @property
+    def figures(self) -> dict[str, Any] | None:
+        """evaluation.json."""
+        return _read(self.folder / "evaluation.json")
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run failed."""
+        found = _read(self.folder / "failure.json")
+        return found["error"] if found else None
+
+
+def folder(settings: SweepSettings, method: str, prompt: str, seed: int, iterations: int) -> Path:
+    """The folder of one run of a sweep."""
+    return settings.output / "runs" / slug(prompt) / f"{method}-seed{seed}-{iterations}steps"
+
+
+def equal_steps(settings: SweepSettings) -> list[SweepRun]:
+    """Every method with the same number of steps; all of the first seed come first.
+
+    Raises:
+        UserError: a prompt outside of the shapes world, an unknown prior or device, a config that does not fit.
+    """
+    for prompt in settings.all_prompts:
+        parse(prompt)
+    return _runs(settings, {method: settings.iterations for method in settings.methods})
+
+
+def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
+    """Every method with the network evaluations that the cheapest spends in the equal-step runs.
+
+    What a step costs is read from a method's first finished equal-step run; a method without one has no runs here.
+    """
+    costs: dict[str, float] = {}
+    for run in equal_steps(settings):
+        if run.method not in costs and run.finished and (summary := run.summary):
+            costs[run.method] = summary["network_evaluations"] / summary["iterations"]
+    budget = settings.iterations * min(costs.values(), default=0.0)
+    return _runs(settings, {method: max(1, round(budget / cost)) for method, cost in costs.items()})
+
+
+def _runs(settings: SweepSettings, iterations: dict[str, int]) -> list[SweepRun]:
+    """All runs of the methods with a number of steps."""
+    bases = {method: _base(settings, method) for method in iterations}
+    runs = []
+    for seed in settings.seeds:
+        for prompt in settings.all_prompts:
+            for method, count in iterations.items():
+                own = {"prompt": prompt, "seed": seed, "iterations": count}
+                output = folder(settings, method, prompt, seed, count)
+                runs.append(SweepRun(replace(bases[method], **own, output=output)))
+    return runs
+
+
+def _base(settings: SweepSettings, method: str) -> RunConfig:
+    """What all runs of a method share: its recipe, under the sweep's own config for it, under the sweep's settings."""
+    file = settings.own_configs.get(method)
+    own = read_config(file) if file else {}
+    named = own.get("method", method)
+    if (named.get("name", method) if isinstance(named, dict) else named) != method:
+        raise ConfigError(f"configs: {file} is not a config of the method {method}")
+    shared = {"prompt": settings.all_prompts[0], "prior": settings.prior, "device": settings.device}
+    return resolve(merge(own, {**shared, "method": method}))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -1,0 +1,111 @@
+"""Carry out a sweep: what is done is kept, what was interrupted goes on, what another process does is left to it."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from rich.console import Console
+
+from gsdistill import device
+from gsdistill.evaluation.diversity import saturation
+from gsdistill.evaluation.truth import evaluate
+from gsdistill.evaluation.views import photograph
+from gsdistill.files import write_json
+from gsdistill.generate import RunConfig, run
+from gsdistill.prior.base import Prior
+from gsdistill.prior.cards import find
+from gsdistill.prior.loading import load_prior
+from gsdistill.scene.ply import read_ply
+from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
+from gsdistill.sweep.settings import SweepSettings
+from gsdistill.training.loop import Diverged
+
+__all__ = ["carry_out"]
+
+
+def carry_out(settings: SweepSettings, console: Console) -> None:
+    """Do what is left of a sweep.
+
+    Raises:
+        UserError: a prompt outside of the shapes world, an unknown prior, and the like, before the first run.
+        KeyboardInterrupt: after Ctrl-C, once the step is done and all is saved.
+    """
+    runs = equal_steps(settings)
+    find(runs[0].config.prior)
+    worker = _Worker(console)
+    try:
+        worker.work(runs if settings.equal != "evaluations" else runs[: len(settings.methods)])
+        if settings.equal != "steps":
+            worker.work(equal_evaluations(settings))
+    except KeyboardInterrupt:
+        console.print("stopped; what is done is kept. The same command goes on from here")
+        raise
+
+
+class _Worker:
+    """Does runs one after the other with one prior, which is loaded when the first one needs it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._loaded: Prior | None = None
+
+    def work(self, runs: Sequence[SweepRun]) -> None:
+        """Settle every run that is not settled yet and that no other process has in hand."""
+        for place, one in enumerate(runs, start=1):
+            if one.settled:
+                continue
+            with _claimed(one) as ours:
+                if ours and not one.settled:
+                    began = time.perf_counter()
+                    self._settle(one)
+                    self._tell(one, f"{place}/{len(runs)}", time.perf_counter() - began)
+
+    def _settle(self, one: SweepRun) -> None:
+        """Generate, unless that is done, and evaluate."""
+        if not one.finished:
+            for name in ("evaluation.json", "failure.json"):
+                (one.folder / name).unlink(missing_ok=True)
+            goes_on = one.begun and (one.folder / "checkpoint.safetensors").exists()
+            config = replace(one.config, resume=goes_on, overwrite=not goes_on)
+            try:
+                run(config, Console(quiet=True), self._prior(config), video=False)
+            except Diverged as error:
+                write_json(one.folder / "failure.json", {"error": str(error)})
+                return
+        gaussians = read_ply(one.folder / "gaussians.ply")
+        figures = {**evaluate(gaussians, one.config.prompt), "saturation": saturation(photograph(gaussians))}
+        write_json(one.folder / "evaluation.json", figures)
+
+    def _prior(self, config: RunConfig) -> Prior:
+        """The prior that all runs of a sweep share."""
+        self._loaded = self._loaded or load_prior(config.prior, device.choose(config.device))
+        return self._loaded
+
+    def _tell(self, one: SweepRun, place: str, seconds: float) -> None:
+        figures = one.figures
+        found = f"IoU {figures['iou']:.3f}, {figures['name']}" if figures else f"failed: {one.failure}"
+        config = one.config
+        name = f"{config.prompt}, {one.method}, seed {config.seed}, {config.iterations} steps"
+        self._console.print(
+            f"[{place}] {name}: {found}; {seconds:.1f} s", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+@contextmanager
+def _claimed(one: SweepRun) -> Iterator[bool]:
+    """Yield whether the run is this process's to do; the claim ends with the process, however that ends."""
+    path = one.folder.with_name(f"{one.folder.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+        if one.settled:  # a later claim of an unsettled run must find the same file
+            path.unlink(missing_ok=True)

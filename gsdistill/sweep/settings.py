@@ -1,0 +1,86 @@
+"""What a sweep compares. Nothing heavy is imported here: the command line reads it for its help."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gsdistill.config import bounded
+from gsdistill.errors import ConfigError, did_you_mean
+from gsdistill.files import slug
+from gsdistill.registry import names
+
+__all__ = ["SweepSettings"]
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """Run methods x prompts x seeds on the shapes world and compare them in one table, a figure and a sheet.
+
+    Finished runs are kept: the same command goes on where an earlier one stopped. Two of it at once share the work.
+    """
+
+    methods: tuple[str, ...] = ("sds", "ssd", "cds", "fsd", "asd", "csd")  # names of `gsdistill list methods`
+    prompts: tuple[str, ...] = ()  # objects of the shapes world, each in quotes
+    prompts_file: Path | None = None  # more prompts, one on each line
+    seeds: tuple[int, ...] = bounded((0, 1, 2), low=0, high=2**32 - 1)  # each prompt is made with each of them
+    iterations: int = bounded(300, low=1)  # steps of every run with equal steps
+    equal: Literal["steps", "evaluations", "both"] = "both"  # what is given to all methods alike; both: two comparisons
+    configs: tuple[str, ...] = ()  # settings of a method over its recipe: ssd=mine.yaml
+    prior: str = "shapes"  # a name of `gsdistill list priors`, or a diffusers folder
+    device: str = "auto"  # as of `gsdistill generate`
+    output: Path = Path("outputs/sweep")  # folder of the runs and of the comparison
+    run: bool = True  # do what is left to do; without it only compare what is done
+
+    def __post_init__(self) -> None:
+        known = names("gsdistill.distillation")
+        for method in (*self.methods, *self.own_configs):
+            if method not in known:
+                raise ConfigError(
+                    f"unknown method '{method}'.{did_you_mean(method, known)} Available: {', '.join(known)}"
+                )
+        for what, values in (("methods", self.methods), ("prompts", self.all_prompts), ("seeds", self.seeds)):
+            if not values:
+                raise ConfigError(f"no {what}; name at least one, as in --{what} {_EXAMPLES[what]}")
+            _refuse_twins(what, values)
+
+    @property
+    def all_prompts(self) -> tuple[str, ...]:
+        """``prompts``, then those of the file.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        if self.prompts_file is None:
+            return self.prompts
+        try:
+            lines = self.prompts_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the prompts of {self.prompts_file}: {error}") from error
+        return (*self.prompts, *(line.strip() for line in lines if line.strip()))
+
+    @property
+    def own_configs(self) -> dict[str, str]:
+        """Method -> config of ``configs``.
+
+        Raises:
+            ConfigError: an entry is not ``method=config``.
+        """
+        pairs = [entry.partition("=") for entry in self.configs]
+        for method, equals, config in pairs:
+            if not (method and equals and config):
+                raise ConfigError(f"configs: '{method}{equals}{config}' is not method=config, as in ssd=mine.yaml")
+        return {method: config for method, _, config in pairs}
+
+
+_EXAMPLES = {"methods": "sds ssd", "prompts": "'a red torus' 'a blue chair'", "seeds": "0 1 2"}
+
+
+def _refuse_twins(what: str, values: Iterable[str | int]) -> None:
+    """Raise ConfigError where two values would share their runs' folders."""
+    folder, count = Counter(slug(str(value)) for value in values).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(f"{what}: '{folder}' is given {count} times; name each once")

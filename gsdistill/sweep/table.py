@@ -1,0 +1,110 @@
+"""A comparison as a table: in Markdown for a README, and on the console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gsdistill.evaluation.statistics import Interval
+from gsdistill.sweep.results import Comparison, Entry
+
+__all__ = ["markdown", "show"]
+
+Cell = Callable[[Entry], str]
+
+
+def markdown(comparison: Comparison) -> str:
+    """The table and what its columns mean, as Markdown."""
+    columns = _columns(comparison)
+    lines = [list(columns), ["---"] * len(columns), *_cells(comparison)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n{_legend(comparison)}\n"
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Print the means, a column for each method: with the intervals the table is too wide for a console."""
+    (_, *rows) = _columns(comparison)
+    lines = zip(rows, *(line[1:] for line in _cells(comparison)), strict=True)
+    table = Table("figure", *(entry.method for entry in comparison.entries))
+    for line in lines:
+        table.add_row(*(Text(cell.partition(" (")[0]) for cell in line))
+    console.print(table)
+
+
+def _cells(comparison: Comparison) -> list[list[str]]:
+    return [[cell(entry) for cell in _columns(comparison).values()] for entry in comparison.entries]
+
+
+def _columns(comparison: Comparison) -> dict[str, Cell]:
+    first = comparison.settings.methods[0]
+    columns: dict[str, Cell] = {
+        "method": lambda entry: f"`{entry.method}`",
+        "steps": lambda entry: str(entry.iterations),
+        "evaluations": lambda entry: _mean(entry.figures["network_evaluations"]),
+        "equal steps": lambda entry: "x" if entry.equal_steps else "",
+        "equal evaluations": lambda entry: "x" if entry.equal_evaluations else "",
+        "IoU": _figure("iou", 3),
+        f"IoU over {first}": _figure("iou_over_first", 3),
+        "name right": _share("name_right"),
+        "colour right": _share("colour_right"),
+        "colour error": _figure("colour_error", 3),
+        "Chamfer": _figure("chamfer", 3),
+        "saturation": _figure("saturation", 3),
+        "RMS between seeds": _figure("rms_between_seeds", 3),
+        "Frechet between seeds": _figure("frechet_between_seeds", 2),
+        "seconds": _figure("seconds", 1),
+    }
+    if any(entry.failed for entry in comparison.entries):
+        columns["failed"] = lambda entry: str(entry.failed)
+    return columns
+
+
+def _legend(comparison: Comparison) -> str:
+    settings = comparison.settings
+    first, prompts, seeds = settings.methods[0], len(settings.all_prompts), len(settings.seeds)
+    lines = [
+        f"Prompts: {prompts}, seeds: {seeds}.",
+        "Behind each mean its 95 % interval: bootstrap over prompts, then seeds; of what is right Wilson's.",
+        f"IoU over {first}: mean difference to {first} with the same prompt and seed.",
+        f"Saturation: mean HSV saturation inside of the silhouette; {comparison.true_saturation:.3f} is true.",
+        "Between seeds: RMS difference of held-out renders over grey, mean over pairs;",
+        "Frechet distance of 11 features of colour and gradients (gsdistill/evaluation/diversity.py).",
+        f"Seconds: of the steps alone, {' and '.join(map(str, comparison.fact('threads')))} thread(s) of "
+        f"{' and '.join(comparison.fact('device'))}.",
+    ]
+    if any(entry.failed for entry in comparison.entries):
+        lines.append("A failed run counts as IoU 0, nothing right, colour error 1 and Chamfer 2.")
+    if comparison.settled < comparison.planned:
+        lines.append(f"Unfinished: {comparison.settled} of {comparison.planned} runs are done.")
+    return " ".join(lines)
+
+
+def _figure(name: str, digits: int) -> Cell:
+    """A mean and its interval."""
+
+    def cell(entry: Entry) -> str:
+        found = entry.figures[name]
+        if found is None:
+            return "-"
+        return f"{found.mean:.{digits}f} ({found.low:.{digits}f}..{found.high:.{digits}f})"
+
+    return cell
+
+
+def _share(name: str) -> Cell:
+    """A count of runs and the interval of their share in percent."""
+
+    def cell(entry: Entry) -> str:
+        found, right = entry.figures[name], sum(row[name] for row in entry.rows)
+        if found is None:
+            return "-"
+        return f"{right} of {len(entry.rows)} ({100 * found.low:.0f}..{100 * found.high:.0f} %)"
+
+    return cell
+
+
+def _mean(found: Interval | None) -> str:
+    return "-" if found is None else f"{found.mean:.0f}"

@@ -1,0 +1,308 @@
+"""Tiny sweeps for real: what is done is kept, what stopped goes on, what failed is counted, mistakes are one line."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from gsdistill import generate
+from gsdistill.cli import execute
+from gsdistill.sweep import run as sweep_run
+from gsdistill.sweep.plan import equal_evaluations, equal_steps
+from gsdistill.sweep.settings import SweepSettings
+from gsdistill.training.loop import Diverged
+
+PROMPTS = ("a green sphere", "an orange cube")
+FILES = {"config.yaml", "gaussians.ply", "views.png", "metrics.jsonl", "summary.json", "evaluation.json"}
+REPORT = {"results.json", "table.md", "figure.png", "sheet.png"}
+
+
+def sweep(output: Path, *more: str) -> int:
+    base = ["sweep", "--methods", "sds", "cds", "--prompts", *PROMPTS, "--seeds", "0", "1", "--iterations", "3"]
+    return execute([*base, "--output", str(output), *more])
+
+
+def settings(output: Path, **more) -> SweepSettings:
+    given = {"methods": ("sds", "cds"), "prompts": PROMPTS, "seeds": (0, 1), "iterations": 3, "output": output}
+    return SweepSettings(**{**given, **more})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """A finished sweep; it must not be changed."""
+    output = tmp_path_factory.mktemp("sweep") / "done"
+    assert sweep(output) == 0
+    return output
+
+
+@pytest.fixture
+def copy(done, tmp_path) -> Path:
+    return shutil.copytree(done, tmp_path / "copy")
+
+
+def times(output: Path) -> dict[str, int]:
+    """When each file of the runs was written."""
+    files = [path for path in (output / "runs").rglob("*") if path.is_file()]
+    return {str(path.relative_to(output)): path.stat().st_mtime_ns for path in files}
+
+
+def changed(before: dict[str, int], output: Path) -> set[str]:
+    """The files that are newer, each as run/file."""
+    return {"/".join(Path(name).parts[1:]) for name, time in times(output).items() if before.get(name) != time}
+
+
+def results(output: Path) -> dict:
+    return json.loads((output / "results.json").read_text())
+
+
+def test_leaves_whole_runs_and_a_report(done):
+    assert {path.name for path in done.iterdir()} == REPORT | {"runs"}
+    folders = [folder for prompt in (done / "runs").iterdir() for folder in prompt.iterdir()]
+    names = {f"{method}-seed{seed}-{n}steps" for seed in (0, 1) for method, n in (("sds", 3), ("cds", 3), ("cds", 2))}
+    assert len(folders) == 2 * len(names)
+    assert {folder.name for folder in folders} == names
+    assert all({path.name for path in folder.iterdir()} == FILES for folder in folders)
+
+
+def test_equal_evaluations_are_those_of_the_cheapest(done):
+    """SDS spends 2 and CDS 4 a view: 3 steps of 8 are 24 evaluations, 1.5 steps of 16; it is rounded to 2."""
+    given = settings(done)
+    assert {(one.method, one.config.iterations) for one in equal_steps(given)} == {("sds", 3), ("cds", 3)}
+    assert {(one.method, one.config.iterations) for one in equal_evaluations(given)} == {("sds", 3), ("cds", 2)}
+    entries = results(done)["comparison"]
+    facts = [(e["method"], e["iterations"], e["equal_steps"], e["equal_evaluations"]) for e in entries]
+    assert facts == [("sds", 3, True, True), ("cds", 3, True, False), ("cds", 2, False, True)]
+    assert [entry["figures"]["network_evaluations"]["mean"] for entry in entries] == [24, 48, 32]
+
+
+def test_a_run_is_that_of_generate_bit_for_bit(done, tmp_path):
+    words = ["--method", "cds", "--seed", "1", "--iterations", "3", "--output"]
+    assert execute(["generate", "--prompt", PROMPTS[1], *words, str(tmp_path / "alone")]) == 0
+    own = (done / "runs" / "an-orange-cube" / "cds-seed1-3steps" / "gaussians.ply").read_bytes()
+    assert own == (tmp_path / "alone" / "gaussians.ply").read_bytes()
+
+
+def test_the_figures_are_means_of_the_rows(done):
+    found = results(done)
+    assert found["settled"] == found["planned"] == len(found["rows"]) == 12
+    for entry in found["comparison"]:
+        rows = [r for r in found["rows"] if (r["method"], r["iterations"]) == (entry["method"], entry["iterations"])]
+        assert len(rows) == entry["runs"] == 4
+        for name in ("iou", "colour_error", "chamfer", "saturation", "seconds", "name_right", "colour_right"):
+            interval = entry["figures"][name]
+            assert interval["mean"] == pytest.approx(np.mean([row[name] for row in rows]), abs=1e-6)
+            assert interval["low"] - 1e-9 <= interval["mean"] <= interval["high"] + 1e-9
+        assert entry["figures"]["rms_between_seeds"]["mean"] > 0
+        assert entry["figures"]["frechet_between_seeds"]["mean"] > 0
+    by_place = {(r["method"], r["iterations"], r["prompt"], r["seed"]): r["iou"] for r in found["rows"]}
+    over = [by_place["cds", 3, p, s] - by_place["sds", 3, p, s] for p in PROMPTS for s in (0, 1)]
+    assert found["comparison"][1]["figures"]["iou_over_first"]["mean"] == pytest.approx(np.mean(over))
+    assert found["comparison"][0]["figures"]["iou_over_first"] is None
+
+
+def test_the_pictures_are_pictures(done):
+    with Image.open(done / "sheet.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert pixels.shape == (26 + 2 * 96, 150 + 4 * 192, 3)
+    truth = pixels[26 : 26 + 96, 150 : 150 + 192].astype(float)
+    assert (truth[..., 1] > truth[..., 0] + 50).mean() > 0.1  # green where the sphere is
+    with Image.open(done / "figure.png") as figure:
+        assert min(figure.size) > 200
+    table = (done / "table.md").read_text().splitlines()
+    assert [line.count("|") for line in table[:5]] == [table[0].count("|")] * 5
+    assert table[2].startswith("| `sds` | 3 | 24 | x | x | 0.")
+    assert "Unfinished" not in table[-1]
+
+
+def test_what_is_done_is_not_done_again(copy, capsys):
+    before = times(copy)
+    assert sweep(copy) == 0
+    assert changed(before, copy) == set()
+    assert "[" not in capsys.readouterr().out.partition("figure")[0]
+
+
+def test_what_is_missing_is_made_up(copy, done):
+    folder = copy / "runs" / "a-green-sphere" / "sds-seed0-3steps"
+    (folder / "evaluation.json").unlink()
+    shutil.rmtree(copy / "runs" / "an-orange-cube" / "cds-seed1-2steps")
+    before = times(copy)
+    assert sweep(copy) == 0
+    runs = {name.rpartition("/")[0] for name in changed(before, copy)}
+    assert runs == {"a-green-sphere/sds-seed0-3steps", "an-orange-cube/cds-seed1-2steps"}
+    assert {name for name in changed(before, copy) if "sphere" in name} == {
+        "a-green-sphere/sds-seed0-3steps/evaluation.json"
+    }
+    again = [output / "runs" / "a-green-sphere" / "sds-seed0-3steps" / "evaluation.json" for output in (done, copy)]
+    assert again[0].read_text() == again[1].read_text()
+
+
+def test_a_changed_setting_is_run_again_and_no_other(copy, tmp_path):
+    (tmp_path / "mine.yaml").write_text("method: {name: sds, guidance_scale: 3}\n")
+    before = times(copy)
+    assert sweep(copy, "--configs", f"sds={tmp_path / 'mine.yaml'}") == 0
+    runs = {name.split("/")[1] for name in changed(before, copy)}
+    assert runs == {"sds-seed0-3steps", "sds-seed1-3steps"}
+    config = (copy / "runs" / "an-orange-cube" / "sds-seed1-3steps" / "config.yaml").read_text()
+    assert "guidance_scale: 3" in config
+
+
+def test_runs_of_other_settings_are_not_shown(copy, tmp_path):
+    (tmp_path / "mine.yaml").write_text("method: {name: sds, guidance_scale: 3}\n")
+    assert sweep(copy, "--configs", f"sds={tmp_path / 'mine.yaml'}", "--no-run") == 0
+    sds, cds = results(copy)["comparison"]
+    assert (sds["method"], sds["runs"], sds["figures"]["iou"]) == ("sds", 0, None)
+    assert (cds["method"], cds["runs"]) == ("cds", 4)
+    with Image.open(copy / "sheet.png") as sheet:
+        pixels = np.asarray(sheet)[26:]
+    assert (pixels[:, 150 + 192 : 150 + 2 * 192] == 255).all()
+    assert not (pixels[:, 150 + 2 * 192 :] == 255).all()
+
+
+def test_only_evaluations_runs_only_what_it_needs(tmp_path):
+    assert sweep(tmp_path, "--equal", "evaluations", "--seeds", "0") == 0
+    names = {f"{path.parent.name}/{path.name}" for path in (tmp_path / "runs").glob("*/*")}
+    expected = {"a-green-sphere/cds-seed0-3steps"}  # says what a step of CDS costs
+    for prompt in ("a-green-sphere", "an-orange-cube"):
+        expected |= {f"{prompt}/sds-seed0-3steps", f"{prompt}/cds-seed0-2steps"}
+    assert names == expected
+    assert [(e["method"], e["iterations"]) for e in results(tmp_path)["comparison"]] == [("sds", 3), ("cds", 2)]
+
+
+class Asked:
+    """Stands in for generate's Interrupt: Ctrl-C was pressed during the first step."""
+
+    asked = True
+
+    def __init__(self, console: Console) -> None: ...
+
+    def __enter__(self) -> Asked:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def test_a_stopped_sweep_goes_on_from_the_checkpoint_to_the_same_end(done, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "Interrupt", Asked)
+        assert sweep(tmp_path) == 130
+    assert "The same command goes on from here" in capsys.readouterr().out
+    (stopped,) = (tmp_path / "runs" / "a-green-sphere").glob("*steps")
+    assert (stopped / "checkpoint.safetensors").exists()
+    assert not (stopped / "summary.json").exists()
+    resumed = []
+
+    def spy(config, *others, **more):
+        resumed.append(config.resume)
+        return generate.run(config, *others, **more)
+
+    monkeypatch.setattr(sweep_run, "run", spy)
+    assert sweep(tmp_path) == 0
+    assert resumed == [True] + [False] * 11
+    ends = [output / "runs" / "a-green-sphere" / stopped.name / "gaussians.ply" for output in (done, tmp_path)]
+    assert ends[0].read_bytes() == ends[1].read_bytes()
+    assert not (stopped / "checkpoint.safetensors").exists()
+
+
+def diverging(method: str):
+    """Return the loop, in which one method diverges."""
+    real = generate.steps
+
+    def steps(run, distillation, *others):
+        if type(distillation).__name__ == method:
+            raise Diverged("51 of 60 steps had a gradient that is not finite")
+        yield from real(run, distillation, *others)
+
+    return steps
+
+
+def test_a_failed_run_is_counted_and_not_tried_again(tmp_path, monkeypatch, capsys):
+    words = ("--seeds", "0", "--equal", "steps")
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "steps", diverging("CDS"))
+        assert sweep(tmp_path, *words) == 0
+    assert "failed: 51 of 60 steps" in capsys.readouterr().out
+    sds, cds = results(tmp_path)["comparison"]
+    assert (sds["failed"], cds["failed"], cds["runs"]) == (0, 2, 2)
+    means = {name: found and found["mean"] for name, found in cds["figures"].items()}
+    assert (means["iou"], means["name_right"], means["chamfer"], means["colour_error"]) == (0.0, 0.0, 2.0, 1.0)
+    assert means["saturation"] is means["seconds"] is means["network_evaluations"] is None
+    rows = (tmp_path / "table.md").read_text().splitlines()
+    assert rows[0].split("|")[-2].strip() == "failed"
+    assert rows[3].split("|")[-2].strip() == "2"
+    before = times(tmp_path)
+    assert sweep(tmp_path, *words) == 0
+    assert changed(before, tmp_path) == set()
+    (tmp_path / "milder.yaml").write_text("method: {name: cds, guidance_scale: 3}\n")
+    assert sweep(tmp_path, *words, "--configs", f"cds={tmp_path / 'milder.yaml'}") == 0
+    assert [entry["failed"] for entry in results(tmp_path)["comparison"]] == [0, 0]
+
+
+def test_equal_evaluations_go_without_a_method_that_always_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "steps", diverging("CDS"))
+    assert sweep(tmp_path, "--seeds", "0") == 0
+    facts = [(e["method"], e["iterations"], e["equal_evaluations"]) for e in results(tmp_path)["comparison"]]
+    assert facts == [("sds", 3, True), ("cds", 3, False)]
+
+
+def test_a_run_of_another_process_is_left_to_it(copy):
+    folder = copy / "runs" / "a-green-sphere" / "sds-seed0-3steps"
+    shutil.rmtree(folder)
+    with folder.with_name(f"{folder.name}.lock").open("w") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        assert sweep(copy) == 0
+        assert not folder.exists()
+        assert results(copy)["settled"] == 11
+        assert "Unfinished: 11 of 12 runs are done." in (copy / "table.md").read_text()
+    assert sweep(copy) == 0
+    assert results(copy)["settled"] == 12
+    assert not list(copy.rglob("*.lock"))
+
+
+def test_no_run_only_compares(tmp_path):
+    assert sweep(tmp_path, "--no-run") == 0
+    assert {path.name for path in tmp_path.iterdir()} == REPORT
+    assert results(tmp_path)["settled"] == 0
+
+
+def test_prompts_come_from_a_file_too(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a red cube\n\n  a blue ring \n")
+    given = settings(tmp_path, prompts_file=tmp_path / "prompts.txt")
+    assert given.all_prompts == (*PROMPTS, "a red cube", "a blue ring")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--methods sdss", "unknown method 'sdss'. Did you mean 'sds'?"),
+        ("--methods", "no methods; name at least one"),
+        ("--methods sds sds", "methods: 'sds' is given 2 times"),
+        ("--prompts", "no prompts; name at least one"),
+        ("--prompts zebra", "unknown word 'zebra'"),
+        ("--prompts Red-cube red-cube", "prompts: 'red-cube' is given 2 times"),
+        ("--prompts-file nowhere.txt", "cannot read the prompts of nowhere.txt"),
+        ("--seeds -1", "seeds[0] = -1 is out of range"),
+        ("--seeds 1 1", "seeds: '1' is given 2 times"),
+        ("--iterations 0", "iterations = 0 is out of range"),
+        ("--equal speed", "equal = 'speed' is not a choice"),
+        ("--configs sds", "configs: 'sds' is not method=config"),
+        ("--configs sdss=a.yaml", "unknown method 'sdss'"),
+        ("--configs sds=shapes-cds", "shapes-cds is not a config of the method sds"),
+        ("--configs sds=nothing", "unknown config 'nothing'"),
+        ("--prior nothing", "prior = 'nothing' is neither a known prior nor a folder"),
+        ("--method sds", "unknown flag '--method'. Did you mean '--methods'?"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_work(words, message, tmp_path, capsys):
+    assert sweep(tmp_path / "new", *words.split()) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert re.match("error: ", lines[0]) and message in lines[0]
+    assert not (tmp_path / "new").exists()
