@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gsdistill import __version__, generate
-from gsdistill.cli import execute
+from gsdistill.cli import COMMANDS, execute
 from gsdistill.config import Ramp, from_dict, load_yaml, to_yaml
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
@@ -23,21 +23,24 @@ from gsdistill.doctor import findings
 from gsdistill.errors import ConfigError
 from gsdistill.flags import field_help
 from gsdistill.generate import RunConfig, fill, read_config, resolve
+from gsdistill.registry import names
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.init.ply import Ply
 from gsdistill.scene.init.sphere import Sphere
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+METHODS = names("gsdistill.distillation")
 RECIPE = "# What CDS needs here.\nmethod: {name: cds, near_min: 0.02}\niterations: 222\n"
 
 
 @pytest.fixture(autouse=True)
 def configs(tmp_path, monkeypatch):
-    """The folder of shipped configs, with a recipe for either method."""
+    """The folder of shipped configs: a recipe for CDS with a setting of its own, and an empty one for each other."""
     folder = tmp_path / "configs"
     folder.mkdir()
     (folder / "shapes-cds.yaml").write_text(RECIPE)
-    (folder / "shapes-sds.yaml").write_text("# What SDS needs here.\nmethod: sds\n")
+    for method in set(METHODS) - {"cds"}:
+        (folder / f"shapes-{method}.yaml").write_text(f"# What {method.upper()} needs here.\nmethod: {method}\n")
     for module in ("gsdistill.generate", "gsdistill.cli"):
         monkeypatch.setattr(f"{module}.data_path", lambda *parts: tmp_path.joinpath(*parts))
     monkeypatch.chdir(tmp_path)
@@ -163,8 +166,9 @@ def test_the_folder_of_a_run_and_a_shipped_name_are_configs(tmp_path):
     assert read_config("shapes-cds") == {"method": {"name": "cds", "near_min": 0.02}, "iterations": 222}
     with pytest.raises(ConfigError) as caught:
         read_config("shape-cds")
-    message = "unknown config 'shape-cds'. Did you mean 'shapes-cds'? Available: shapes-cds, shapes-sds, "
-    assert str(caught.value) == message + "or the path of a YAML file"
+    shipped = ", ".join(f"shapes-{method}" for method in METHODS)
+    message = "unknown config 'shape-cds'. Did you mean 'shapes-cds'? Available: "
+    assert str(caught.value) == f"{message}{shipped}, or the path of a YAML file"
 
 
 RUNS = st.builds(
@@ -201,7 +205,7 @@ def test_the_folder_of_a_run():
     [
         ("", "no prompt; say what to make, as in --prompt 'a red torus'"),
         ("--prompt=", "no prompt; say what to make, as in --prompt 'a red torus'"),
-        ("--prompt x --method sdss", "unknown method 'sdss'. Did you mean 'sds'? Available: cds, sds"),
+        ("--prompt x --method sdss", f"unknown method 'sdss'. Did you mean 'sds'? Available: {', '.join(METHODS)}"),
         ("--prompt x --init spere", "unknown initialiser 'spere'. Did you mean 'sphere'? Available: ply, sphere"),
         ("--prompt x --metod sds", "unknown flag '--metod'. Did you mean '--method'? See gsdistill generate --help"),
         ("--prompt x --sed=3", "unknown flag '--sed'. Did you mean '--seed'? See gsdistill generate --help"),
@@ -326,14 +330,14 @@ def test_version_and_overview(capsys):
     ("words", "message"),
     [
         ("genrate",
-         "unknown command 'genrate'. Did you mean 'generate'? Available: generate, render, evaluate, list, doctor"),
-        ("--verson", "unknown flag '--verson'. Available: generate, render, evaluate, list, doctor"),
+         f"unknown command 'genrate'. Did you mean 'generate'? Available: {', '.join(COMMANDS)}"),
+        ("--verson", f"unknown flag '--verson'. Available: {', '.join(COMMANDS)}"),
         ("render", "FILE is missing; see gsdistill render --help"),
         ("render none.ply --size 9000", "size = 9000 is out of range; it must be at least 8 and at most 4096"),
         ("render none.ply", "none.ply: cannot be read: No such file or directory"),
         ("evaluate", "RUN is missing; see gsdistill evaluate --help"),
         ("list method",
-         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, configs, all"),
+         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, configs, demos, worlds, all"),
         ("doctor --fix", "unknown flag '--fix'. See gsdistill doctor --help"),
     ],
 )  # fmt: skip
@@ -372,7 +376,8 @@ def test_list_shows_names_and_first_lines(capsys):
     ):
         assert start in text
     assert execute(["list", "configs"]) == 0
-    assert capsys.readouterr().out == "  shapes-cds  What CDS needs here.\n  shapes-sds  What SDS needs here.\n"
+    expected = [f"  shapes-{method}  What {method.upper()} needs here." for method in METHODS]
+    assert capsys.readouterr().out.splitlines() == expected
 
 
 def test_render_draws_both_pictures_and_keeps_what_is_there(capsys, monkeypatch, tmp_path):
