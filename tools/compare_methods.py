@@ -18,6 +18,11 @@ PROMPTS = (
     "a yellow star", "a blue cross", "a pink table", "a green chair", "an orange mug", "a blue octahedron",
 )  # fmt: skip
 SEEDS = ("0", "1", "2")
+# The settings of the recipes were chosen on these.
+TUNING = (
+    "a red torus", "a blue chair", "a white cube", "a brown table", "a green star", "a yellow mug", "a pink ring",
+    "an orange cross",
+)  # fmt: skip
 PRESET = ("--methods", *METHODS, "--prompts", *PROMPTS, "--seeds", *SEEDS)
 
 if __name__ == "__main__":

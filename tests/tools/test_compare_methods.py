@@ -20,12 +20,11 @@ def tool(name: str):
     return module
 
 
-def test_the_preset_is_a_sweep_on_prompts_of_the_test_set():
-    preset, sets = tool("compare_methods").PRESET, tool("measure_quality")
-    given = parse([(SweepSettings, {})], [*preset, "--seeds", "7"], "sweep", "")
+def test_the_preset_is_a_sweep_on_prompts_that_no_setting_was_tuned_on():
+    compare = tool("compare_methods")
+    given = parse([(SweepSettings, {})], [*compare.PRESET, "--seeds", "7"], "sweep", "")
     settings = SweepSettings(tuple(given["methods"]), tuple(given["prompts"]), seeds=tuple(given["seeds"]))
     assert settings.methods == ("sds", "ssd", "cds", "fsd", "asd", "csd")
     assert len(settings.all_prompts) == 12
-    assert set(settings.all_prompts) <= set(sets.TEST)
-    assert not set(settings.all_prompts) & set(sets.TUNING)
+    assert not set(settings.all_prompts) & set(compare.TUNING)
     assert settings.seeds == (7,)
