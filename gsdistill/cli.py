@@ -24,12 +24,18 @@ from gsdistill.errors import ConfigError, OutputError, UserError, did_you_mean
 from gsdistill.files import data_path, write_json
 from gsdistill.flags import parse, peek
 from gsdistill.registry import names, summary
+from gsdistill.sweep.settings import SweepSettings
 
 __all__ = ["execute", "main"]
 
 T = TypeVar("T")
 
-PACKAGES = {"methods": "gsdistill.distillation", "inits": "gsdistill.scene.init"}
+PACKAGES = {
+    "methods": "gsdistill.distillation",
+    "inits": "gsdistill.scene.init",
+    "demos": "gsdistill.laboratory.demos",
+    "worlds": "gsdistill.laboratory.worlds",
+}
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,21 @@ class EvaluateCommand:
 
 
 @dataclass(frozen=True)
-class ListCommand:
-    """Show what can be chosen by name: methods, priors, inits or configs."""
+class Play2dFlags:
+    """Distil points or pictures without a scene, with any method and prior, or repeat what a paper claims."""
 
-    what: Literal["methods", "priors", "inits", "configs", "all"] = field(default="all", metadata={"positional": True})
+    demo: str | None = None  # a name of `gsdistill list demos`, whose settings are then the flags; none: free play
+    output: Path | None = None  # folder of the picture and the figures; none: outputs/play2d/<name>
+    overwrite: bool = False  # replace an earlier run in the output folder
+
+
+@dataclass(frozen=True)
+class ListCommand:
+    """Show what can be chosen by name: methods, priors, inits, configs, demos or worlds."""
+
+    what: Literal["methods", "priors", "inits", "configs", "demos", "worlds", "all"] = field(
+        default="all", metadata={"positional": True}
+    )
 
 
 @dataclass(frozen=True)
@@ -199,10 +216,35 @@ def _evaluate(argv: Sequence[str]) -> None:
         write_json(command.json, figures)
 
 
+def _sweep(argv: Sequence[str]) -> None:
+    settings = _read(SweepSettings, argv, "sweep")
+    from gsdistill.sweep.report import report
+    from gsdistill.sweep.run import carry_out
+
+    if settings.run:
+        carry_out(settings, Console())
+    report(settings, Console())
+
+
+def _play2d(argv: Sequence[str]) -> None:
+    from gsdistill.laboratory.folder import perform
+    from gsdistill.laboratory.play import Play, fill
+    from gsdistill.registry import load
+
+    demo = peek(argv, "demo")
+    cls: type[Any] = load(PACKAGES["demos"], demo, "demonstration") if demo else Play
+    chosen = {name: value for name in ("method", "prior", "world") if (value := peek(argv, name))}
+    base = {} if demo else fill(chosen)
+    sources = [(Play2dFlags, {"demo": demo}), (cls, base)]
+    given = parse(sources, argv, prog="gsdistill play2d", description=inspect.getdoc(Play2dFlags) or "")
+    flags = from_dict(Play2dFlags, {f: given.pop(f) for f in ("demo", "output", "overwrite") if f in given})
+    perform(from_dict(cls, merge(base, given)), flags.output, flags.overwrite, Console())
+
+
 def _list(argv: Sequence[str]) -> None:
     what = _read(ListCommand, argv, "list").what
     console = Console(highlight=False)
-    for kind in ("methods", "priors", "inits", "configs") if what == "all" else (what,):
+    for kind in ("methods", "priors", "inits", "configs", "demos", "worlds") if what == "all" else (what,):
         rows = _rows(kind)
         width = max(map(len, rows), default=0) + 2
         if what == "all":
@@ -234,6 +276,8 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], type[Any]]] = {
     "generate": (_generate, GenerateFlags),
     "render": (_render, RenderCommand),
     "evaluate": (_evaluate, EvaluateCommand),
+    "play2d": (_play2d, Play2dFlags),
+    "sweep": (_sweep, SweepSettings),
     "list": (_list, ListCommand),
     "doctor": (_doctor, DoctorCommand),
 }

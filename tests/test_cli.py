@@ -337,7 +337,8 @@ def test_version_and_overview(capsys):
         ("render none.ply", "none.ply: cannot be read: No such file or directory"),
         ("evaluate", "RUN is missing; see gsdistill evaluate --help"),
         ("list method",
-         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, configs, demos, worlds, all"),
+         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, configs, demos, "
+         "worlds, all"),
         ("doctor --fix", "unknown flag '--fix'. See gsdistill doctor --help"),
     ],
 )  # fmt: skip

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1] / "gsdistill"
 ROOMS = (
     "errors", "files", "ramp", "yaml_dialect", "config", "registry", "flags", "device", "compiled", "structs", "shapes",
     "prior",
-    "scene", "renderer", "distillation", "training", "export", "evaluation", "runfolder", "progress", "generate",
-    "doctor", "cli", "__main__",
+    "scene", "renderer", "distillation", "training", "export", "evaluation", "laboratory", "runfolder", "progress",
+    "generate", "sweep", "doctor", "cli", "__main__",
 )  # fmt: skip
 
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -1,8 +1,10 @@
-"""Priors in closed form: mixtures of isotropic Gaussians, whose noise prediction is exact at every level.
+"""Priors in closed form: mixtures of isotropic Gaussians in any dimension, and finite sets of images.
 
 For p(x0) = sum_k pi_k N(mu_k, tau_k^2 I), the noisy density is p_t(x) = sum_k pi_k N(alpha mu_k, v_k I) with
 v_k = alpha^2 tau_k^2 + sigma^2, and eps(x, t) = -sigma grad log p_t(x) = sigma sum_k r_k(x) (x - alpha mu_k) / v_k,
-where r_k are the posterior weights. One mixture answers for the prompt, one for the empty prompt.
+where r_k are the posterior weights. With tau_k = 0 the data is a finite set of images mu_k and eps the answer of its
+exact denoiser, the network that a perfect training on that set would give. One mixture answers for the prompt, one for
+the empty prompt. Nothing is learned, so whatever a method does here is the method's own doing.
 """
 
 from __future__ import annotations
@@ -24,34 +26,58 @@ __all__ = ["AnalyticPrior", "Mixture", "plain_schedule"]
 
 @dataclass(frozen=True)
 class Mixture:
-    """K isotropic Gaussians in D dimensions; weights sum to 1, deviations may be 0."""
+    """K isotropic Gaussians in D dimensions; weights sum to 1, deviations may be 0 as long as sigma is not.
+
+    With deviations of 0 it is a finite set of points, and :meth:`noise` the exact denoiser of that set: see
+    :meth:`of_images`. All is computed in float64 whatever x is: near t = 0 squared distances are divided by sigma^2,
+    and float32 would decide between two images by its rounding. Products of matrices do the work, so that B noisy
+    images against K known ones take memory B K, not B K D.
+    """
 
     weights: Float[Tensor, "K"]
     means: Float[Tensor, "K D"]
     deviations: Float[Tensor, "K"]
 
+    @staticmethod
+    def of_images(images: Float[Tensor, "K C h w"], weights: Float[Tensor, "K"] | None = None) -> Mixture:
+        """The distribution that draws one of K images (or latents); equally often, or in proportion to ``weights``.
+
+        Its x0 prediction is the posterior mean sum_k r_k(x) x_k, r = softmax(log w_k - |x - alpha x_k|^2 / 2 sigma^2).
+
+        Raises:
+            ValueError: no images, or weights that are not K numbers >= 0 with a positive sum.
+        """
+        count = len(images)
+        shares = torch.ones(count, dtype=torch.float64) if weights is None else weights.double()
+        if count == 0 or shares.shape != (count,) or not bool((shares >= 0).all()) or not float(shares.sum()) > 0:
+            raise ValueError(f"{count} images need as many weights >= 0 with a positive sum, not {shares.tolist()[:8]}")
+        return Mixture(shares / shares.sum(), images.flatten(1).double(), torch.zeros(count, dtype=torch.float64))
+
     def log_density(
         self, x: Float[Tensor, "B D"], alpha: Float[Tensor, "B 1"], sigma: Float[Tensor, "B 1"]
     ) -> Float[Tensor, "B"]:
         """Exact log p_t(x) at signal and noise levels alpha and sigma (alpha = 1, sigma = 0: the data itself)."""
-        return torch.logsumexp(self._terms(x, alpha, sigma)[0], dim=1)
+        return torch.logsumexp(self._terms(x, alpha, sigma)[0], dim=1).to(x)
 
     def noise(
         self, x: Float[Tensor, "B D"], alpha: Float[Tensor, "B 1"], sigma: Float[Tensor, "B 1"]
     ) -> Float[Tensor, "B D"]:
         """Exact eps(x, t) = -sigma grad log p_t(x)."""
-        log_terms, away, variance = self._terms(x, alpha, sigma)
-        posterior = torch.softmax(log_terms, dim=1) / variance
-        return sigma * torch.einsum("bk,bkd->bd", posterior, away)
+        log_terms, variance = self._terms(x, alpha, sigma)
+        share = torch.softmax(log_terms, dim=1) / variance
+        pull = share.sum(1, keepdim=True) * x - alpha * (share @ self.means.to(share))
+        return (sigma * pull).to(x)
 
-    def _terms(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        means, deviations = self.means.to(x), self.deviations.to(x)
-        away = x[:, None, :] - alpha[:, None, :] * means
+    def _terms(
+        self, x: Float[Tensor, "B D"], alpha: Float[Tensor, "B 1"], sigma: Float[Tensor, "B 1"]
+    ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+        """The logarithm of each weighted Gaussian at x, and its variance; both float64."""
+        x, alpha, sigma = x.double(), alpha.double(), sigma.double()
+        weights, means, deviations = self.weights.to(x), self.means.to(x), self.deviations.to(x)
         variance = (alpha * deviations).square() + sigma.square()
-        squared = away.square().sum(-1) / variance
-        dimensions = x.shape[1]
-        log_terms = self.weights.to(x).log() - 0.5 * (squared + dimensions * torch.log(2 * math.pi * variance))
-        return log_terms, away, variance
+        squared = x.square().sum(1, keepdim=True) - 2 * alpha * (x @ means.T) + alpha.square() * means.square().sum(1)
+        log_scale = x.shape[1] * torch.log(2 * math.pi * variance)
+        return weights.log() - 0.5 * (squared / variance + log_scale), variance
 
 
 def plain_schedule(steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> NoiseSchedule:

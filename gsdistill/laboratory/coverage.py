@@ -1,0 +1,68 @@
+"""How much samples differ from each other, and how many of the known pictures they reach.
+
+Pictures are compared by the root of their mean square difference over pixels and channels, values in 0..1.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.shapes.captions import COLORS, Thing, object_name
+from gsdistill.shapes.raycast import trace
+from gsdistill.shapes.world import every_layout
+from gsdistill.structs import Cameras
+
+__all__ = ["differences", "mean_difference", "nearest_objects"]
+
+
+def differences(a: Float[Tensor, "N H W 3"], b: Float[Tensor, "M H W 3"]) -> Float[Tensor, "N M"]:
+    """The root mean square difference of every picture of ``a`` from every one of ``b``, float64."""
+    first, second = a.flatten(1).double(), b.flatten(1).double()
+    return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist") / first.shape[1] ** 0.5
+
+
+def mean_difference(table: Float[Tensor, "N N"], seed: int, resamples: int = 2000) -> tuple[float, float, float]:
+    """The mean difference of two samples, and the ends of its 95 % bootstrap interval over the seeds.
+
+    A resample draws N of the N samples with replacement; pairs of a sample with itself are left out.
+    """
+    count = len(table)
+    drawn = torch.randint(0, count, (resamples, count), generator=torch.Generator().manual_seed(seed))
+    means = torch.stack([table[rows][:, rows].sum() / (rows[:, None] != rows).sum().clamp_min(1) for rows in drawn])
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
+    return float(table.sum() / (count * (count - 1))), low, high
+
+
+def nearest_objects(images: Float[Tensor, "N H W 3"], camera: Cameras) -> tuple[list[str], Float[Tensor, "N"]]:
+    """The object of the shapes world nearest to each picture from one ``camera``, and how much of it is missed.
+
+    Every solid and stack is tried in all its colours over the picture's own background, the median of its border. With
+    m_p the shades and c_p the colours of an object and r the picture less what shows of the background, the square
+    difference is |r|^2 - 2 sum_p c_p . <m_p, r> + sum_pq c_p . c_q <m_p, m_q>. What is missed is the difference from
+    the nearest object over that object's from its background: 0 is the object itself, 1 an empty picture.
+    """
+    background = torch.cat([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], dim=1).median(1).values
+    background, pictures = background.double()[:, None, :], images.flatten(1, 2).double()
+    colours, palette = list(COLORS), torch.tensor(list(COLORS.values()), dtype=torch.float64)
+    gram, everything = palette @ palette.T, torch.arange(len(images))
+    least, missed = torch.full((2, len(images)), torch.inf, dtype=torch.float64)
+    names = [""] * len(images)
+    for shapes, parts in every_layout().items():
+        seen = trace(parts, camera, supersample=2)
+        covered = seen.coverage[0].sum(0).double().view(1, -1, 1)
+        r, m = pictures - (1.0 - covered) * background, seen.shade[0].flatten(1).double()
+        products = m @ m.T
+        single = products.diagonal()[:, None] * gram.diagonal() - 2.0 * torch.einsum("px,nxc,kc->npk", m, r, palette)
+        error = single[:, 0] if len(shapes) == 1 else single[:, 0, :, None] + single[:, 1, None, :]
+        error = error if len(shapes) == 1 else error + 2.0 * products[0, 1] * gram
+        best, place = (error + r.square().sum((1, 2)).view(-1, *[1] * len(shapes))).flatten(1).min(1)
+        picked = torch.stack(torch.unravel_index(place, error.shape[1:]), dim=1)
+        body = torch.einsum("px,npc->nxc", m, palette[picked])
+        empty = (body - covered * background).square().sum((1, 2))
+        for n in everything[best < least].tolist():
+            things = tuple(Thing(colours[k], shape) for k, shape in zip(picked[n].tolist(), shapes, strict=True))
+            least[n], names[n] = best[n], object_name(things)
+            missed[n] = (best[n].clamp_min(0.0) / empty[n]).sqrt()
+    return names, missed

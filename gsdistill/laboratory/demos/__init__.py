@@ -1,0 +1,3 @@
+"""Demonstrations of what the papers claim, one per file; the file name is the demonstration's name."""
+
+INTERFACE = "Demonstration"

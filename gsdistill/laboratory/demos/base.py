@@ -1,0 +1,30 @@
+"""The contract of a demonstration: settings in, figures and a picture out; equal settings give equal figures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Demonstration", "Outcome"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured, as JSON holds it, and a function that draws it as a matplotlib figure."""
+
+    figures: dict[str, Any]
+    draw: Callable[[], Any]
+
+
+class Demonstration(ABC):
+    """Settings of one demonstration; subclasses are final frozen dataclasses."""
+
+    @abstractmethod
+    def run(self) -> Outcome:
+        """Measure.
+
+        Raises:
+            UserError: a setting, a prompt or a prior that cannot serve.
+        """

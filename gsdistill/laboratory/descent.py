@@ -1,0 +1,126 @@
+"""Latents that descend along a method's gradient, with no scene and no renderer in between.
+
+    x' = x - rate g          (``sgd``; ``adam`` divides g by its running size; ``ddim`` has rate s_t - s_t')
+
+s_t = sigma_t / alpha_t, t falls over the run by ``times`` and t' is the next one, s' = 0 after the last. With weight 1
+the rate of ``ddim`` turns FSD into DDIM sampling (FSD, arXiv 2405.10988). Latents are seen as opaque renders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.config import bounded
+from gsdistill.distillation.base import Distillation, State
+from gsdistill.errors import ConfigError
+from gsdistill.prior.base import EncodedPrompt, Prior
+from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.ramp import Ramp
+from gsdistill.structs import Cameras, Views
+
+__all__ = ["Descent", "Setup", "Trajectory", "ddim_rates", "descend", "independent", "repeated"]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How latents follow the gradient."""
+
+    steps: int = bounded(300, low=1)  # of the descent
+    optimiser: Literal["adam", "sgd", "ddim"] = "adam"  # ddim: sgd with rate s_t - s_t', for methods of weight 1
+    rate: Ramp = bounded(Ramp(0.05, 0.005), above=0)  # of adam and sgd
+    times: Ramp = bounded(Ramp(0.98, 0.0), low=0, high=1)  # of ddim: t as a fraction of the prior's schedule
+    draws: int = bounded(1, low=1)  # gradients averaged for each sample and step, each with noise of its own
+    kept: int = bounded(200, low=1)  # points of the way that are remembered, besides the start
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all the gradients of a descent have in common; one camera for each of B samples."""
+
+    prior: Prior
+    text: EncodedPrompt
+    cameras: Cameras
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The way of B samples, the start first and the end last."""
+
+    points: Float[Tensor, "S B C h w"]
+    steps: tuple[int, ...]  # of each point, 0 at the start
+
+    @property
+    def end(self) -> Float[Tensor, "B C h w"]:
+        """Where the samples arrived."""
+        return self.points[-1]
+
+
+def descend(
+    method: Distillation,
+    setup: Setup,
+    start: Float[Tensor, "B C h w"],
+    how: Descent,
+    generator: torch.Generator,
+    state: State | None = None,
+) -> Trajectory:
+    """Let the samples descend from ``start``, whose type (float32 or float64) all arithmetic has.
+
+    Args:
+        method: whose gradient.
+        setup: the prior, what it is asked for, and from where.
+        start: one latent for each camera.
+        how: steps and step sizes.
+        generator: source of all noise.
+        state: of the method, one row per sample, as :func:`independent` makes it; none: one state for all samples.
+
+    Raises:
+        ConfigError: the steps are too large, and a latent is no number any more.
+    """
+    state = method.init_state(setup.prior, generator) if state is None else state
+    condition = setup.prior.condition(setup.text, cameras := repeated(setup.cameras, how.draws))
+    x = start.clone()
+    optimiser = torch.optim.Adam([x], betas=(0.9, 0.99)) if how.optimiser == "adam" else torch.optim.SGD([x])
+    rates = ddim_rates(setup.prior.schedule, how.times, how.steps) if how.optimiser == "ddim" else None
+    kept = {round(place * how.steps / how.kept) for place in range(how.kept + 1)} | {0, how.steps}
+    points = [start.clone()]
+    for step in range(how.steps):
+        progress = step / max(how.steps - 1, 1)
+        latents = x.repeat_interleave(how.draws, 0)
+        views = Views(latents, torch.ones_like(latents[:, :1]), cameras)
+        guidance, state = method.gradient(setup.prior, views, condition, progress, state, generator)
+        x.grad = guidance.gradient.unflatten(0, (len(x), how.draws)).mean(1)
+        optimiser.param_groups[0]["lr"] = how.rate(progress) if rates is None else rates[step]
+        optimiser.step()
+        if not bool(x.isfinite().all()):
+            raise ConfigError(f"rate = {how.rate}: at step {step + 1} a sample is no number any more; lower the rate")
+        if step + 1 in kept:
+            points.append(x.clone())
+    return Trajectory(torch.stack(points), tuple(sorted(kept)))
+
+
+def ddim_rates(schedule: NoiseSchedule, times: Ramp, steps: int) -> list[float]:
+    """s_t - s_t' for t falling by ``times`` over ``steps`` steps, and s_t for the last."""
+    ratios = schedule.sigmas / schedule.alphas
+    levels = [float(ratios[schedule.index(times(step / max(steps - 1, 1)))]) for step in range(steps)] + [0.0]
+    return [here - after for here, after in pairwise(levels)]
+
+
+def independent(method: Distillation, prior: Prior, seeds: range) -> State:
+    """One state per seed, stacked: what a method draws once for a run is then drawn for each sample.
+
+    For methods whose state is noise of the latents' shape; the sample of a seed does not depend on the others.
+    """
+    states = [method.init_state(prior, torch.Generator().manual_seed(seed)) for seed in seeds]
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+
+def repeated(cameras: Cameras, times: int) -> Cameras:
+    """Each camera ``times`` times, one after the other."""
+    batched = [f.name for f in fields(cameras) if f.name not in ("width", "height")]
+    return replace(cameras, **{name: getattr(cameras, name).repeat_interleave(times, 0) for name in batched})

@@ -1,0 +1,146 @@
+"""Free play: any method on any prior, with points or pictures as what descends.
+
+On a point world the picture is a map of p(x | y) and p(x) with the ways of the samples, which start around p(x).
+Elsewhere it is a sheet, a column for each sample and a row for each of five moments; samples start from zero latents
+(mid grey where latents are pixels), and each is seen from its own side by a prior that knows cameras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill import device
+from gsdistill.config import bounded, load_yaml, merge, named
+from gsdistill.distillation.base import Distillation
+from gsdistill.files import data_path
+from gsdistill.laboratory.coverage import differences
+from gsdistill.laboratory.demos.base import Demonstration, Outcome
+from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend
+from gsdistill.laboratory.plots import COLOURS, decode, density, new_figure, sheet, way
+from gsdistill.laboratory.worlds.base import Stage, World
+from gsdistill.prior import cards
+from gsdistill.prior.base import Prior
+from gsdistill.prior.loading import load_prior
+from gsdistill.registry import load
+from gsdistill.scene.cameras import orbit
+
+__all__ = ["Play", "fill"]
+
+METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "ssd")
+WORLD: Any = named(partial(load, "gsdistill.laboratory.worlds", kind="world"), "trap")
+MOMENTS = 5  # rows of a sheet
+
+
+@dataclass(frozen=True)
+class Play(Demonstration):
+    """Settings of free play."""
+
+    method: Distillation = METHOD  # how to distil: a name of `gsdistill list methods`
+    prior: str = "analytic"  # analytic: that of --world; else a name of `gsdistill list priors`, a folder or a hub id
+    world: World = WORLD  # of the analytic prior: a name of `gsdistill list worlds`
+    prompt: str = "a red chair"  # what to make; point worlds do not read it
+    negative_prompt: str = ""  # what to keep away from
+    samples: int = bounded(8, low=2, high=4096)  # points or pictures
+    seed: int = bounded(0, low=0)  # of all noise
+    device: str = "auto"  # auto, cpu, or an NVIDIA GPU by its name in torch
+    descent: Descent = field(default_factory=Descent)
+
+    def run(self) -> Outcome:
+        """Descend."""
+        target = device.choose(self.device)
+        stage = self.world.stage(self.prompt) if self.prior == "analytic" else None
+        prior = stage.prior if stage else load_prior(self.prior, target)
+        setup = Setup(
+            prior, prior.encode_text(self.prompt, self.negative_prompt), orbit(self.samples, prior.image_size)
+        )
+        generator = torch.Generator().manual_seed(self.seed)
+        trajectory = descend(self.method, setup, self._start(prior, stage, generator), self.descent, generator)
+        figures = {"network_evaluations": prior.evaluations, "steps": self.descent.steps, "samples": self.samples}
+        if stage and stage.plane:
+            return Outcome(figures | _judge_points(trajectory, stage), lambda: _map(trajectory, stage))
+        moments = trajectory.points[_moments(len(trajectory.points))]
+        images = torch.stack([decode(latents.cpu(), prior, self.prior) for latents in moments])
+        return Outcome(figures | _judge_images(trajectory, images[-1], stage), lambda: _sheet(images))
+
+    def _start(self, prior: Prior, stage: Stage | None, generator: torch.Generator) -> Float[Tensor, "B C h w"]:
+        shape = (self.samples, *prior.latent_shape)
+        if stage is None:
+            return torch.zeros(shape, device=device.choose(self.device))
+        if not stage.plane:
+            return torch.zeros(shape)
+        centre, spread = _middle(stage)
+        return centre.view(1, 2, 1, 1) + 2.0 * spread * torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def fill(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` over the method's part of the recipe for its prior, where the prior has one, over nothing."""
+    prior, method = given.get("prior", "analytic"), given.get("method", "ssd")
+    recipe = cards.recipe(prior, method) if isinstance(method, str) and prior != "analytic" else None
+    basis = {"method": load_yaml(data_path("configs", f"{recipe}.yaml"))["method"]} if recipe else {}
+    return merge(basis, given)
+
+
+def _middle(stage: Stage) -> tuple[Float[Tensor, "D"], float]:
+    """Mean and standard deviation (over all directions) of p(x)."""
+    p = stage.unconditional
+    mean = p.weights @ p.means
+    variance = p.weights @ ((p.means - mean).square().sum(1) / p.means.shape[1] + p.deviations.square())
+    return mean, float(variance.sqrt())
+
+
+def _moments(count: int) -> list[int]:
+    return [round(row * (count - 1) / (MOMENTS - 1)) for row in range(MOMENTS)]
+
+
+def _judge_points(trajectory: Trajectory, stage: Stage) -> dict[str, Any]:
+    end = trajectory.end.flatten(1)
+    ones = torch.ones_like(end[:, :1])
+    log = stage.conditional.log_density(end, ones, torch.zeros_like(ones))
+    nearest = torch.cdist(end, stage.conditional.means).min(1)
+    return {
+        "starts": trajectory.points[0].flatten(1).tolist(),
+        "ends": end.tolist(),
+        "log_density_given_the_prompt": log.tolist(),
+        "nearest_conditional_mode": nearest.indices.tolist(),
+        "distance_to_it": nearest.values.tolist(),
+    }
+
+
+def _judge_images(trajectory: Trajectory, images: Float[Tensor, "B H W 3"], stage: Stage | None) -> dict[str, Any]:
+    table = differences(images, images)
+    figures = {
+        "mean_pairwise_difference": float(table.sum() / (len(table) * (len(table) - 1))),
+        "latent_mean": float(trajectory.end.mean()),
+        "latent_deviation": float(trajectory.end.std()),
+    }
+    if stage is None:
+        return figures
+    modes = 0.5 * stage.conditional.means.unflatten(1, stage.latent_shape).permute(0, 2, 3, 1) + 0.5
+    nearest = differences(images, modes).min(1)
+    return figures | {"nearest_picture": nearest.indices.tolist(), "difference_from_it": nearest.values.tolist()}
+
+
+def _map(trajectory: Trajectory, stage: Stage) -> Any:
+    centre, spread = _middle(stage)
+    places = trajectory.points.flatten(2).cpu()
+    reach = max(float((places - centre).abs().max()), 3 * spread) * 1.08
+    figure = new_figure(5.2, 5.2)
+    axes = figure.subplots()
+    density(axes, stage, *((float(c) - reach, float(c) + reach) for c in centre))
+    for sample in range(places.shape[1]):
+        way(axes, places[:, sample], COLOURS["sds"], alpha=0.7)
+    return figure
+
+
+def _sheet(images: Float[Tensor, "R B H W 3"]) -> Any:
+    rows, columns = min(len(images), MOMENTS), min(images.shape[1], 16)
+    figure = new_figure(0.8 * columns + 0.4, 0.8 * rows + 0.4)
+    sheet(figure.subplots(), images[:, :columns].flatten(0, 1), columns)
+    return figure

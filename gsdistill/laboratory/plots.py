@@ -1,0 +1,108 @@
+"""Pictures of the laboratory: maps of point worlds with the ways through them, and sheets of images.
+
+matplotlib is imported where a figure is made, and pyplot, which asks for a display, never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pixel_shuffle
+
+from gsdistill.files import atomic_path
+from gsdistill.laboratory.worlds.base import Stage
+from gsdistill.prior.base import Prior
+from gsdistill.prior.cards import find
+
+__all__ = ["COLOURS", "decode", "density", "new_figure", "save_figure", "sheet", "vae_planes", "way"]
+
+# One colour per estimator or method, told apart in print and by the colour-blind (Okabe and Ito's palette).
+COLOURS = {
+    "mode_seeking": "#0072B2", "mode_disengaging": "#D55E00", "ssd": "#009E73", "sds": "#0072B2", "fsd": "#D55E00",
+    "other": "#CC79A7", "dark": "#333333", "light": "#999999",
+}  # fmt: skip
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure of a size in inches, in the laboratory's plain style."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rc("font", size=9)
+    matplotlib.rc("axes", titlesize=10)
+    matplotlib.rc("axes.spines", top=False, right=False)
+    matplotlib.rc("legend", frameon=False, fontsize=8)
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, in one piece; equal figures give equal bytes. Raises OutputError."""
+    with atomic_path(path) as draft:
+        figure.savefig(draft, format="png", dpi=110, metadata={"Software": None})
+
+
+def density(axes: Any, stage: Stage, xs: tuple[float, float], ys: tuple[float, float]) -> None:
+    """Contours of p(x | y), filled, and of p(x), dotted, at fixed shares of the density's maximum."""
+    grid = torch.meshgrid(torch.linspace(*ys, 240), torch.linspace(*xs, 240), indexing="ij")
+    y, x = (axis.double() for axis in grid)
+    place = torch.stack([x.flatten(), y.flatten()], dim=1)
+    ones = torch.ones_like(place[:, :1])
+    falls = []
+    for mixture in (stage.conditional, stage.unconditional):
+        log = mixture.log_density(place, ones, torch.zeros_like(ones)).view_as(x)
+        falls.append((log - log.max()).numpy())
+    axes.contourf(x, y, falls[0], levels=[-12.5, -8.0, -4.5, -2.0, -0.5, 0.0], cmap="Greys", alpha=0.55)
+    axes.contour(x, y, falls[1], levels=[-8.0, -4.5, -2.0, -0.5], colors="#8a7a3a", linewidths=0.7, linestyles="dotted")
+    axes.set_aspect("equal")
+    axes.set(xlim=xs, ylim=ys, xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def way(axes: Any, points: Float[Tensor, "S 2"], colour: str, label: str | None = None, alpha: float = 1.0) -> None:
+    """A trajectory through a map: a ring at its start, a disc at its end."""
+    x, y = points.double().T.numpy()
+    axes.plot(x, y, color=colour, linewidth=1.2, alpha=alpha, label=label, zorder=3)
+    axes.plot(x[0], y[0], "o", markersize=7, markerfacecolor="white", markeredgecolor="black", zorder=4)
+    axes.plot(x[-1], y[-1], "o", markersize=7, color=colour, markeredgecolor="black", markeredgewidth=0.6, zorder=5)
+
+
+def sheet(axes: Any, images: Float[Tensor, "N H W 3"], columns: int) -> None:
+    """Images in 0..1 as a grid on one pair of axes, row by row."""
+    count, height, width, _ = images.shape
+    rows = -(-count // columns)
+    canvas = torch.ones(rows * columns, height + 2, width + 2, 3, dtype=images.dtype)
+    canvas[:count, 1:-1, 1:-1] = images.clamp(0.0, 1.0)
+    grid = canvas.view(rows, columns, height + 2, width + 2, 3).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    axes.imshow(grid.float().numpy(), interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def decode(latents: Float[Tensor, "B C h w"], prior: Prior, source: str) -> Float[Tensor, "B H W 3"]:
+    """The images, 0..1, that latents stand for: pixels folded into channels, or what a VAE makes of them.
+
+    The decoder of the model ``source`` (a name or a folder, as the prior's) is loaded for this and freed at the end.
+    """
+    channels, height, _ = prior.latent_shape
+    factor = prior.image_size // height
+    if channels == 3 * factor**2:
+        planes = pixel_shuffle(latents, factor)
+    else:
+        planes = vae_planes(latents.float(), find(source))
+    return (0.5 * planes.permute(0, 2, 3, 1) + 0.5).clamp(0.0, 1.0)
+
+
+def vae_planes(latents: Float[Tensor, "B 4 h w"], sources: Sequence[str]) -> Float[Tensor, "B 3 H W"]:
+    """What the VAE of the first of ``sources`` makes of latents, -1..1 up to overshoot, one at a time."""
+    from diffusers import AutoencoderKL
+
+    options = {"subfolder": "vae", "low_cpu_mem_usage": False, "local_files_only": True}
+    vae: Any = AutoencoderKL.from_pretrained(sources[0], **options)
+    with torch.no_grad():
+        pieces = [vae.decode(one[None] / vae.config.scaling_factor).sample for one in latents.cpu()]
+    return torch.cat(pieces)

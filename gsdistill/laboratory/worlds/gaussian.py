@@ -1,0 +1,25 @@
+"""One Gaussian in the plane given the prompt, N(mu, tau^2), and a broad one without it, N(mu_u, tau_u^2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gsdistill.config import bounded
+from gsdistill.laboratory.worlds.base import POINT, Stage, World, points
+
+__all__ = ["Gaussian"]
+
+
+@dataclass(frozen=True)
+class Gaussian(World):
+    """Settings of the world."""
+
+    mean: tuple[float, float] = (1.0, 0.5)  # mu
+    deviation: float = bounded(0.25, above=0)  # tau
+    broad_mean: tuple[float, float] = (0.0, 0.0)  # mu_u
+    broad_deviation: float = bounded(1.0, above=0)  # tau_u
+
+    def stage(self, prompt: str) -> Stage:
+        """The prompt plays no part."""
+        conditional = points([1.0], [self.mean], [self.deviation])
+        return Stage(conditional, points([1.0], [self.broad_mean], [self.broad_deviation]), POINT)
