@@ -31,10 +31,7 @@ READING = (
     Reading(
         "gsdistill/distillation/base.py",
         "the interface, and what all methods share",
-        (
-            "docstring", "State", "Weighting", "Distillation", "weight", "check_times", "draw_timesteps",
-            "draw_noise", "dot",
-        ),
+        ("docstring", "State", "Weighting", "Moment", "Distillation", "check_times", "dot"),
     ),
     Reading("gsdistill/distillation/csd.py", "a method as an example"),
     Reading(
@@ -56,7 +53,7 @@ READING = (
     Reading(
         "tests/distillation/common.py",
         "what tests share",
-        ("docstring", "told", "Step", "step", "flat", "normal"),
+        ("docstring", "told", "moment_of", "Step", "step", "flat", "normal"),
     ),
     Reading(
         "tests/distillation/test_contract.py",

@@ -13,20 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.distillation.base import (
-    Distillation,
-    State,
-    Weighting,
-    check_times,
-    draw_noise,
-    draw_timesteps,
-    weight,
-)  # fmt: skip
-from gsdistill.prior.base import Prior, Query, combine
+from gsdistill.distillation.base import Distillation, Moment, State, Weighting, check_times
+from gsdistill.prior.base import Query, combine
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Condition, Guidance, Views
+from gsdistill.structs import Guidance
 
 __all__ = ["ASD"]
 
@@ -53,33 +47,23 @@ class ASD(Distillation):
     def __post_init__(self) -> None:
         check_times(self.t_min, self.t_max)
 
-    def init_state(self, prior: Prior, generator: torch.Generator) -> State:
-        """ASD remembers nothing."""
-        return {}
-
-    def gradient(
-        self,
-        prior: Prior,
-        views: Views,
-        condition: Condition,
-        progress: float,
-        state: State,
-        generator: torch.Generator,
-    ) -> tuple[Guidance, State]:
+    def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """One ASD gradient, see the module."""
-        x0, before, schedule = views.latents, prior.evaluations, prior.schedule
-        lowest = self.t_min(progress)
-        t = draw_timesteps(lowest, self.t_max(progress), len(x0), schedule, generator)
-        share = torch.rand(len(x0), generator=generator, device=generator.device) if self.random_shift else 1.0
-        shift = (self.eta * (t - schedule.index(lowest)) * share).long()
-        later = (t + shift).clamp_max(len(schedule) - 1)
-        eps = draw_noise(x0.shape, x0, generator)
+        x0, schedule, condition = moment.x0, moment.schedule, moment.condition
+        t = moment.draw_timesteps(self.t_min, self.t_max)
+        later = t + self._shift(moment, t)
+        eps = moment.draw_noise()
         names, x_t = list(condition.branches), schedule.add_noise(x0, eps, t)
         queries = [Query(x_t, t, name) for name in names]
         queries.append(Query(schedule.add_noise(x0, eps, later), later, "positive"))
-        *answers, reference = prior.predict_noise(queries, condition)
+        *answers, reference = moment.prior.predict_noise(queries, condition)
         scaled = replace(condition, perp_weights=self.perp_neg * condition.perp_weights)
         noise = combine(dict(zip(names, answers, strict=True)), scaled)
-        g = weight(self.weighting, schedule, t, x0) * (noise.guided(self.guidance_scale(progress)) - reference)
-        figures = {"timestep": t.float().mean(), "shift": (later - t).float().mean()}
-        return Guidance(g, prior.evaluations - before, figures), state
+        g = moment.weight(self.weighting, t) * (noise.guided(self.guidance_scale(moment.progress)) - reference)
+        return moment.answer(g, t, {"shift": (later - t).float().mean()}), state
+
+    def _shift(self, moment: Moment, t: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+        """d, such that t + d stays in the schedule."""
+        lowest, device = moment.schedule.index(self.t_min(moment.progress)), moment.generator.device
+        share = torch.rand(len(t), generator=moment.generator, device=device) if self.random_shift else 1.0
+        return torch.minimum((self.eta * (t - lowest) * share).long(), len(moment.schedule) - 1 - t)

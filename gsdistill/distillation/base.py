@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -21,44 +22,77 @@ from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.ramp import Ramp
 from gsdistill.structs import Condition, Guidance, Views
 
-__all__ = [
-    "Distillation",
-    "State",
-    "Weighting",
-    "check_times",
-    "dot",
-    "draw_noise",
-    "draw_timesteps",
-    "surrogate_loss",
-    "weight",
-]
+__all__ = ["Distillation", "Moment", "State", "Weighting", "check_times", "dot", "surrogate_loss"]
 
 State = Mapping[str, Tensor]  # what a method remembers between steps; it goes into checkpoints
 Weighting = Literal["sds", "uniform", "fantasia3d", "snr"]
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What a method is given at one step of a run, besides its own memory; never the scene or the renderer."""
+
+    prior: Prior
+    views: Views
+    condition: Condition
+    progress: float  # in [0, 1]
+    generator: torch.Generator  # of the run: every random number comes from it
+    evaluations_before: int = field(init=False)  # of the prior
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "evaluations_before", self.prior.evaluations)
+
+    @property
+    def x0(self) -> Float[Tensor, "B C h w"]:
+        """The latents of the views."""
+        return self.views.latents
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The prior's noise levels."""
+        return self.prior.schedule
+
+    def draw_timesteps(self, low: Ramp, high: Ramp) -> Int[Tensor, "B"]:
+        """One t a view, uniform in [low T, high T] as these schedules stand now, both ends included."""
+        first, last = self.schedule.index(low(self.progress)), self.schedule.index(high(self.progress))
+        count, device = len(self.views), self.generator.device
+        return torch.randint(min(first, last), last + 1, (count,), generator=self.generator, device=device)
+
+    def same_timestep(self, t: int) -> Int[Tensor, "B"]:
+        """``t`` for every view."""
+        return torch.full((len(self.views),), t, device=self.generator.device)
+
+    def draw_noise(self) -> Float[Tensor, "B C h w"]:
+        """Standard normal noise, fresh for every view."""
+        return torch.randn(self.x0.shape, generator=self.generator, device=self.generator.device).to(self.x0)
+
+    def weight(self, kind: Weighting, t: Int[Tensor, "B"]) -> Float[Tensor, "B 1 1 1"]:
+        """w(t): ``sds`` sigma^2, ``uniform`` 1, ``fantasia3d`` alpha sigma^2, ``snr`` sigma / alpha."""
+        alpha, sigma = self.schedule.at(t, self.x0)
+        if kind == "sds":
+            return sigma.square()
+        if kind == "fantasia3d":
+            return alpha * sigma.square()
+        return sigma / alpha if kind == "snr" else torch.ones_like(sigma)
+
+    def answer(
+        self, gradient: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], more: Mapping[str, Tensor] | None = None
+    ) -> Guidance:
+        """A method's answer, with the network evaluations since the moment began, the mean of t and more figures."""
+        figures = {"timestep": t.float().mean(), **(more or {})}
+        return Guidance(gradient, self.prior.evaluations - self.evaluations_before, figures)
+
+
 class Distillation(ABC):
-    """Settings plus pure functions; a leaf is a frozen dataclass whose fields are its settings.
+    """Settings plus pure functions; a leaf is a frozen dataclass whose fields are its settings."""
 
-    A method sees latents, their opacity and cameras, a noise predictor and progress in [0, 1]; never the scene or the
-    renderer.
-    """
-
-    @abstractmethod
     def init_state(self, prior: Prior, generator: torch.Generator) -> State:
-        """What is drawn once, before the first step."""
+        """What is drawn once, before the first step; nothing, unless a method says otherwise."""
+        return {}
 
     @abstractmethod
-    def gradient(
-        self,
-        prior: Prior,
-        views: Views,
-        condition: Condition,
-        progress: float,
-        state: State,
-        generator: torch.Generator,
-    ) -> tuple[Guidance, State]:
-        """The gradient for the latents of ``views``, and the next state."""
+    def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
+        """The gradient for the latents of the views, and the next state."""
 
 
 def surrogate_loss(latents: Float[Tensor, "B C h w"], gradient: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
@@ -67,36 +101,11 @@ def surrogate_loss(latents: Float[Tensor, "B C h w"], gradient: Float[Tensor, "B
     return 0.5 * (latents - target).square().sum() / latents.shape[0]
 
 
-def weight(
-    kind: Weighting, schedule: NoiseSchedule, t: Int[Tensor, "B"], like: Float[Tensor, "B C h w"]
-) -> Float[Tensor, "B 1 1 1"]:
-    """w(t): ``sds`` sigma^2, ``uniform`` 1, ``fantasia3d`` alpha sigma^2, ``snr`` sigma / alpha."""
-    alpha, sigma = schedule.at(t, like)
-    if kind == "sds":
-        return sigma.square()
-    if kind == "fantasia3d":
-        return alpha * sigma.square()
-    return sigma / alpha if kind == "snr" else torch.ones_like(sigma)
-
-
 def check_times(t_min: Ramp, t_max: Ramp) -> None:
     """Refuse a range of timesteps that is empty at the start or at the end of a run. Raises ConfigError."""
     for end in (0.0, 1.0):
         if t_min(end) > t_max(end):
             raise ConfigError(f"method.t_min = {t_min} exceeds method.t_max = {t_max} at progress {end:g}; lower t_min")
-
-
-def draw_timesteps(
-    low: float, high: float, count: int, schedule: NoiseSchedule, generator: torch.Generator
-) -> Int[Tensor, "B"]:
-    """Integers uniform in [low T, high T] for fractions low <= high of the schedule, both ends included."""
-    first, last = schedule.index(low), schedule.index(high)
-    return torch.randint(min(first, last), last + 1, (count,), generator=generator, device=generator.device)
-
-
-def draw_noise(shape: tuple[int, ...], like: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:
-    """Standard normal noise from the run's generator, of the type and on the device of ``like``."""
-    return torch.randn(shape, generator=generator, device=generator.device).to(like)
 
 
 def dot(a: Float[Tensor, "B C h w"], b: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 1 1"]:

@@ -20,11 +20,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.distillation.base import Distillation, State, Weighting, draw_noise, weight
+from gsdistill.distillation.base import Distillation, Moment, State, Weighting
 from gsdistill.errors import ConfigError
 from gsdistill.prior.base import Noise, Prior
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Condition, Guidance, Views
+from gsdistill.structs import Guidance
 
 __all__ = ["CDS"]
 
@@ -63,49 +63,36 @@ class CDS(Distillation):
         """Draw eps*."""
         return {"noise": torch.randn(prior.latent_shape, generator=generator, device=generator.device)}
 
-    def gradient(
-        self,
-        prior: Prior,
-        views: Views,
-        condition: Condition,
-        progress: float,
-        state: State,
-        generator: torch.Generator,
-    ) -> tuple[Guidance, State]:
+    def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """One CDS gradient, see the module."""
-        latents, before, schedule = views.latents, prior.evaluations, prior.schedule
-        n, t = self._timesteps(progress, len(latents), prior, generator)
-        eps, state = self._noise(latents, state, generator)
-        omega = self.guidance_scale(progress)
-        (alpha, sigma), (alpha_n, sigma_n) = schedule.at(t, latents), schedule.at(n, latents)
-        x_t = schedule.add_noise(latents, eps, t)
+        prior, schedule, condition = moment.prior, moment.schedule, moment.condition
+        n, t = self._timesteps(moment)
+        eps, state = self._noise(moment, state)
+        omega = self.guidance_scale(moment.progress)
+        (alpha, sigma), (alpha_n, sigma_n) = schedule.at(t, eps), schedule.at(n, eps)
+        x_t = schedule.add_noise(moment.x0, eps, t)
         e1, e1_rescaled = self._rescaled(prior.noise(x_t, t, condition), omega, x_t, alpha, sigma)
         e2 = prior.noise(schedule.ddim_step(x_t, e1_rescaled, t, n), n, condition).guided(omega)
         ratio = (sigma / alpha) / (sigma_n / alpha_n)
-        g = -weight(self.weighting, schedule, t, latents) * (ratio * (e1_rescaled - e1) + e2 - e1_rescaled)
-        if (limit := self.clip(progress)) > 0:
+        g = -moment.weight(self.weighting, t) * (ratio * (e1_rescaled - e1) + e2 - e1_rescaled)
+        if (limit := self.clip(moment.progress)) > 0:
             g = g.clamp(-limit, limit)
-        return Guidance(g, prior.evaluations - before, {"timestep": t.float().mean()}), state
+        return moment.answer(g, t), state
 
-    def _timesteps(
-        self, progress: float, count: int, prior: Prior, generator: torch.Generator
-    ) -> tuple[Int[Tensor, "B"], Int[Tensor, "B"]]:
+    def _timesteps(self, moment: Moment) -> tuple[Int[Tensor, "B"], Int[Tensor, "B"]]:
         """The nearer times n and the noisier times t."""
-        index = prior.schedule.index
+        index, progress, generator = moment.schedule.index, moment.progress, moment.generator
         gap, spread, highest = index(self.gap(progress)), max(index(self.spread(progress)), 1), index(self.t_max)
-        n = min(max(index(self.near(progress)), index(self.near_min)), highest - gap)
-        jump = torch.randint(gap, gap + spread, (count,), generator=generator, device=generator.device)
-        t = (n + jump).clamp_max(highest)
-        return torch.full_like(t, n), t
+        n = moment.same_timestep(min(max(index(self.near(progress)), index(self.near_min)), highest - gap))
+        jump = torch.randint(gap, gap + spread, (len(n),), generator=generator, device=generator.device)
+        return n, (n + jump).clamp_max(highest)
 
-    def _noise(
-        self, latents: Float[Tensor, "B C h w"], state: State, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "B C h w"], State]:
+    def _noise(self, moment: Moment, state: State) -> tuple[Float[Tensor, "B C h w"], State]:
         if self.noise == "fresh":
-            return draw_noise(latents.shape, latents, generator), state
+            return moment.draw_noise(), state
         eps = state["noise"]
         following = {"noise": -eps} if self.noise == "antithetic" else state
-        return eps.to(latents).expand(latents.shape), following
+        return eps.to(moment.x0).expand(moment.x0.shape), following
 
     def _rescaled(
         self, noise: Noise, omega: float, x_t: Tensor, alpha: Tensor, sigma: Tensor

@@ -10,21 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from gsdistill.config import bounded
-from gsdistill.distillation.base import (
-    Distillation,
-    State,
-    Weighting,
-    check_times,
-    draw_noise,
-    draw_timesteps,
-    weight,
-)  # fmt: skip
-from gsdistill.prior.base import Prior
+from gsdistill.distillation.base import Distillation, Moment, State, Weighting, check_times
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Condition, Guidance, Views
+from gsdistill.structs import Guidance
 
 __all__ = ["CSD"]
 
@@ -45,23 +34,9 @@ class CSD(Distillation):
     def __post_init__(self) -> None:
         check_times(self.t_min, self.t_max)
 
-    def init_state(self, prior: Prior, generator: torch.Generator) -> State:
-        """CSD remembers nothing."""
-        return {}
-
-    def gradient(
-        self,
-        prior: Prior,
-        views: Views,
-        condition: Condition,
-        progress: float,
-        state: State,
-        generator: torch.Generator,
-    ) -> tuple[Guidance, State]:
+    def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """One CSD gradient, see the module."""
-        x0, before = views.latents, prior.evaluations
-        t = draw_timesteps(self.t_min(progress), self.t_max(progress), len(x0), prior.schedule, generator)
-        eps = draw_noise(x0.shape, x0, generator)
-        noise = prior.noise(prior.schedule.add_noise(x0, eps, t), t, condition)
-        g = weight(self.weighting, prior.schedule, t, x0) * self.guidance_scale(progress) * noise.direction
-        return Guidance(g, prior.evaluations - before, {"timestep": t.float().mean()}), state
+        t = moment.draw_timesteps(self.t_min, self.t_max)
+        x_t = moment.schedule.add_noise(moment.x0, moment.draw_noise(), t)
+        h = moment.prior.noise(x_t, t, moment.condition).direction
+        return moment.answer(moment.weight(self.weighting, t) * self.guidance_scale(moment.progress) * h, t), state

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from gsdistill.config import bounded
 from gsdistill.distillation import worldmap
-from gsdistill.distillation.base import Distillation, State, Weighting, draw_noise, weight
+from gsdistill.distillation.base import Distillation, Moment, State, Weighting
 from gsdistill.prior.base import Prior
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Condition, Guidance, Views
+from gsdistill.structs import Guidance
 
 __all__ = ["FSD"]
 
@@ -58,33 +58,23 @@ class FSD(Distillation):
             sheet = worldmap.draw(shape, self.field, generator)
         return {"noise": sheet, "background": torch.randn(shape, generator=generator, device=generator.device)}
 
-    def gradient(
-        self,
-        prior: Prior,
-        views: Views,
-        condition: Condition,
-        progress: float,
-        state: State,
-        generator: torch.Generator,
-    ) -> tuple[Guidance, State]:
+    def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """One FSD gradient, see the module."""
-        x0, before = views.latents, prior.evaluations
-        t = torch.full((len(x0),), prior.schedule.index(self.timestep(progress)), device=generator.device)
-        eps = self._noise(views, state, prior, generator)
-        noise = prior.noise(prior.schedule.add_noise(x0, eps, t), t, condition)
-        g = weight(self.weighting, prior.schedule, t, x0) * (noise.guided(self.guidance_scale(progress)) - eps)
-        return Guidance(g, prior.evaluations - before, {"timestep": t.float().mean()}), state
+        t = moment.same_timestep(moment.schedule.index(self.timestep(moment.progress)))
+        eps = self._noise(moment, state)
+        noise = moment.prior.noise(moment.schedule.add_noise(moment.x0, eps, t), t, moment.condition)
+        g = moment.weight(self.weighting, t) * (noise.guided(self.guidance_scale(moment.progress)) - eps)
+        return moment.answer(g, t), state
 
-    def _noise(self, views: Views, state: State, prior: Prior, generator: torch.Generator) -> Float[Tensor, "B C h w"]:
-        x0 = views.latents
+    def _noise(self, moment: Moment, state: State) -> Float[Tensor, "B C h w"]:
+        x0, views = moment.x0, moment.views
         if self.noise == "fixed":
             eps = state["noise"].to(x0).expand(x0.shape)
         else:
-            eps = worldmap.crop(state["noise"], prior.latent_shape, views.cameras).to(x0)
+            eps = worldmap.crop(state["noise"], moment.prior.latent_shape, views.cameras).to(x0)
         if self.background != "same":
-            fresh = self.background == "fresh"
-            behind = draw_noise(x0.shape, x0, generator) if fresh else state["background"].to(x0)
+            behind = moment.draw_noise() if self.background == "fresh" else state["background"].to(x0)
             eps = torch.where(views.alphas < 0.5, behind, eps)
         if self.sqrt_beta < 1:
-            eps = self.sqrt_beta * eps + (1 - self.sqrt_beta**2) ** 0.5 * draw_noise(x0.shape, x0, generator)
+            eps = self.sqrt_beta * eps + (1 - self.sqrt_beta**2) ** 0.5 * moment.draw_noise()
         return eps

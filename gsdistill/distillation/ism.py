@@ -15,23 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.distillation.base import (
-    Distillation,
-    State,
-    Weighting,
-    check_times,
-    draw_noise,
-    draw_timesteps,
-    weight,
-)  # fmt: skip
-from gsdistill.prior.base import Prior, Query
+from gsdistill.distillation.base import Distillation, Moment, State, Weighting, check_times
+from gsdistill.prior.base import Query
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Condition, Guidance, Views
+from gsdistill.structs import Guidance
 
 __all__ = ["ISM"]
 
@@ -56,38 +47,22 @@ class ISM(Distillation):
     def __post_init__(self) -> None:
         check_times(self.t_min, self.t_max)
 
-    def init_state(self, prior: Prior, generator: torch.Generator) -> State:
-        """ISM remembers nothing."""
-        return {}
-
-    def gradient(
-        self,
-        prior: Prior,
-        views: Views,
-        condition: Condition,
-        progress: float,
-        state: State,
-        generator: torch.Generator,
-    ) -> tuple[Guidance, State]:
+    def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """One ISM gradient, see the module."""
-        x0, before, schedule = views.latents, prior.evaluations, prior.schedule
-        t = draw_timesteps(self.t_min(progress), self.t_max(progress), 1, schedule, generator).expand(len(x0))
+        index = moment.schedule.index
+        t = moment.draw_timesteps(self.t_min, self.t_max)[:1].expand(len(moment.views))
         top = int(t[0])
-        s = max(top - schedule.index(self.interval(progress)), 0)
-        times = [*range(0, s, max(schedule.index(self.stride), 1)), s, top]
-        eps = draw_noise(x0.shape, x0, generator)
-        x_t, eps_s = self._invert(prior, schedule.add_noise(x0, eps, torch.zeros_like(t)), times, condition)
-        noise = prior.noise(x_t, t, condition)
-        g = weight(self.weighting, schedule, t, x0) * (noise.guided(self.guidance_scale(progress)) - eps_s)
-        return Guidance(g, prior.evaluations - before, {"timestep": t.float().mean()}), state
+        s = max(top - index(self.interval(moment.progress)), 0)
+        x_t, eps_s = self._invert(moment, [*range(0, s, max(index(self.stride), 1)), s, top])
+        guided = moment.prior.noise(x_t, t, moment.condition).guided(self.guidance_scale(moment.progress))
+        return moment.answer(moment.weight(self.weighting, t) * (guided - eps_s), t), state
 
-    def _invert(
-        self, prior: Prior, x: Float[Tensor, "B C h w"], times: list[int], condition: Condition
-    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
-        """Carry x up through ``times``; returns it at the last one, and the noise seen at the last but one."""
-        eps = torch.zeros_like(x)
+    def _invert(self, moment: Moment, times: list[int]) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
+        """Carry x0 up through ``times``; returns it at the last one, and the noise seen at the last but one."""
+        eps = moment.draw_noise()
+        x = moment.schedule.add_noise(moment.x0, eps, moment.same_timestep(0))
         for now, later in pairwise(times):
-            at, to = (torch.full((len(x),), level, device=x.device) for level in (now, later))
-            (eps,) = prior.predict_noise([Query(x, at, "negative")], condition)
-            x = prior.schedule.ddim_step(x, eps, at, to)
+            at, to = moment.same_timestep(now), moment.same_timestep(later)
+            (eps,) = moment.prior.predict_noise([Query(x, at, "negative")], moment.condition)
+            x = moment.schedule.ddim_step(x, eps, at, to)
         return x, eps

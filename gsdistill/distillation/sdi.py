@@ -21,10 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.distillation.base import Distillation, State, Weighting, draw_noise, weight
-from gsdistill.prior.base import Prior
+from gsdistill.distillation.base import Distillation, Moment, State, Weighting
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Condition, Guidance, Views
+from gsdistill.structs import Guidance
 
 __all__ = ["SDI"]
 
@@ -46,45 +45,28 @@ class SDI(Distillation):
     # w(t)
     weighting: Weighting = "snr"
 
-    def init_state(self, prior: Prior, generator: torch.Generator) -> State:
-        """SDI remembers nothing."""
-        return {}
-
-    def gradient(
-        self,
-        prior: Prior,
-        views: Views,
-        condition: Condition,
-        progress: float,
-        state: State,
-        generator: torch.Generator,
-    ) -> tuple[Guidance, State]:
+    def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """One SDI gradient, see the module."""
-        x0, before, schedule = views.latents, prior.evaluations, prior.schedule
-        top = max(schedule.index(self.timestep(progress)), 1)
-        x_t = self._invert(prior, x0, top, condition, generator)
-        t = torch.full((len(x0),), top, device=x0.device)
-        alpha, sigma = schedule.at(t, x0)
-        kappa = (x_t - alpha * x0) / sigma
-        guided = prior.noise(x_t, t, condition).guided(self.guidance_scale(progress))
-        g = weight(self.weighting, schedule, t, x0) * (guided - kappa)
-        return Guidance(g, prior.evaluations - before, {"timestep": t.float().mean()}), state
+        top = max(moment.schedule.index(self.timestep(moment.progress)), 1)
+        x_t, t = self._invert(moment, top), moment.same_timestep(top)
+        alpha, sigma = moment.schedule.at(t, x_t)
+        kappa = (x_t - alpha * moment.x0) / sigma
+        guided = moment.prior.noise(x_t, t, moment.condition).guided(self.guidance_scale(moment.progress))
+        return moment.answer(moment.weight(self.weighting, t) * (guided - kappa), t), state
 
-    def _invert(
-        self, prior: Prior, x0: Float[Tensor, "B C h w"], top: int, condition: Condition, generator: torch.Generator
-    ) -> Float[Tensor, "B C h w"]:
+    def _invert(self, moment: Moment, top: int) -> Float[Tensor, "B C h w"]:
         """x0 carried up to noise level ``top`` or a little above; the first step starts from clean latents."""
-        schedule = prior.schedule
+        schedule, generator = moment.schedule, moment.generator
         stride = max(len(schedule) // self.inversion_steps, 1)
         above = int(torch.randint(0, stride, (1,), generator=generator, device=generator.device))
         times = [*range(0, top, stride), min(top + above, len(schedule) - 1)]
-        levels = [torch.full((len(x0),), level, device=x0.device) for level in times]
-        x = x0
-        for index, (at, to) in enumerate(pairwise(levels)):
-            eps = prior.noise(x, at, condition).guided(self.inversion_guidance_scale)
-            x = schedule.ddim_step(x, eps, at, to) if index else schedule.add_noise(x, eps, to)
-            if index and self.inversion_eta > 0:
+        x = moment.x0
+        for now, later in pairwise(times):
+            at, to = moment.same_timestep(now), moment.same_timestep(later)
+            eps = moment.prior.noise(x, at, moment.condition).guided(self.inversion_guidance_scale)
+            x = schedule.ddim_step(x, eps, at, to) if now else schedule.add_noise(x, eps, to)
+            if now and self.inversion_eta > 0:
                 (alpha, sigma), (alpha_to, sigma_to) = schedule.at(at, x), schedule.at(to, x)
                 added = sigma / sigma_to * (1 - (alpha_to / alpha).square()).clamp_min(0).sqrt()
-                x = x + self.inversion_eta * added * draw_noise(x.shape, x, generator)
+                x = x + self.inversion_eta * added * moment.draw_noise()
         return x

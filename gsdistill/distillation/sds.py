@@ -20,20 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.distillation.base import (
-    Distillation,
-    State,
-    Weighting,
-    check_times,
-    dot,
-    draw_noise,
-    draw_timesteps,
-    weight,
-)  # fmt: skip
-from gsdistill.prior.base import Prior
+from gsdistill.distillation.base import Distillation, Moment, State, Weighting, check_times, dot
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Condition, Guidance, Views
+from gsdistill.structs import Guidance
 
 __all__ = ["SDS", "projection"]
 
@@ -58,40 +48,22 @@ class SDS(Distillation):
     def __post_init__(self) -> None:
         check_times(self.t_min, self.t_max)
 
-    def init_state(self, prior: Prior, generator: torch.Generator) -> State:
-        """SDS remembers nothing."""
-        return {}
-
-    def gradient(
-        self,
-        prior: Prior,
-        views: Views,
-        condition: Condition,
-        progress: float,
-        state: State,
-        generator: torch.Generator,
-    ) -> tuple[Guidance, State]:
+    def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """One SDS gradient, see the module."""
-        x0, before = views.latents, prior.evaluations
-        t = self._draw(progress, len(x0), prior.schedule, generator)
-        eps = draw_noise(x0.shape, x0, generator)
-        noise = prior.noise(prior.schedule.add_noise(x0, eps, t), t, condition)
+        t, eps = self._timesteps(moment), moment.draw_noise()
+        noise = moment.prior.noise(moment.schedule.add_noise(moment.x0, eps, t), t, moment.condition)
         kept = projection(noise.conditional, eps) if self.variance_reduction == "adaptive" else 1.0
-        g = noise.guided(self.guidance_scale(progress)) - kept * eps
-        g = weight(self.weighting, prior.schedule, t, x0) * g
-        return Guidance(g, prior.evaluations - before, {"timestep": t.float().mean()}), state
+        g = noise.guided(self.guidance_scale(moment.progress)) - kept * eps
+        return moment.answer(moment.weight(self.weighting, t) * g, t), state
 
-    def _draw(
-        self, progress: float, count: int, schedule: NoiseSchedule, generator: torch.Generator
-    ) -> Int[Tensor, "B"]:
-        low, high = self.t_min(progress), self.t_max(progress)
+    def _timesteps(self, moment: Moment) -> Int[Tensor, "B"]:
         if self.timesteps == "random":
-            return draw_timesteps(low, high, count, schedule, generator)
+            return moment.draw_timesteps(self.t_min, self.t_max)
+        schedule, progress = moment.schedule, moment.progress
+        low, high = self.t_min(progress), self.t_max(progress)
         if self.timesteps == "linear-anneal":
-            only = schedule.index(high + (low - high) * progress)
-        else:
-            only = dreamtime(progress, schedule.index(low), schedule.index(high), schedule)
-        return torch.full((count,), only, device=generator.device)
+            return moment.same_timestep(schedule.index(high + (low - high) * progress))
+        return moment.same_timestep(dreamtime(progress, schedule.index(low), schedule.index(high), schedule))
 
 
 def projection(eps_c: Float[Tensor, "B C h w"], eps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 1 1"]:

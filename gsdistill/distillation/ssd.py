@@ -19,20 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.distillation.base import (
-    Distillation,
-    State,
-    Weighting,
-    check_times,
-    dot,
-    draw_noise,
-    draw_timesteps,
-    weight,
-)  # fmt: skip
+from gsdistill.distillation.base import Distillation, Moment, State, Weighting, check_times, dot
 from gsdistill.distillation.sds import projection
-from gsdistill.prior.base import Noise, Prior
+from gsdistill.prior.base import Noise
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Condition, Guidance, Views
+from gsdistill.structs import Guidance
 
 __all__ = ["SSD", "mode_seeking"]
 
@@ -55,30 +46,15 @@ class SSD(Distillation):
     def __post_init__(self) -> None:
         check_times(self.t_min, self.t_max)
 
-    def init_state(self, prior: Prior, generator: torch.Generator) -> State:
-        """SSD remembers nothing."""
-        return {}
-
-    def gradient(
-        self,
-        prior: Prior,
-        views: Views,
-        condition: Condition,
-        progress: float,
-        state: State,
-        generator: torch.Generator,
-    ) -> tuple[Guidance, State]:
+    def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """One SSD gradient, see the module."""
-        x0, before = views.latents, prior.evaluations
-        t = draw_timesteps(self.t_min(progress), self.t_max(progress), len(x0), prior.schedule, generator)
-        eps = draw_noise(x0.shape, x0, generator)
-        noise = prior.noise(prior.schedule.add_noise(x0, eps, t), t, condition)
-        until = self.mode_seeking_until(progress) * len(prior.schedule)
-        late = (t <= until).to(x0.device)[:, None, None, None] & (until > 0)
+        t, eps = moment.draw_timesteps(self.t_min, self.t_max), moment.draw_noise()
+        noise = moment.prior.noise(moment.schedule.add_noise(moment.x0, eps, t), t, moment.condition)
+        until = self.mode_seeking_until(moment.progress) * len(moment.schedule)
+        late = (t <= until).to(eps.device)[:, None, None, None] & (until > 0)
         E = torch.where(late, mode_seeking(noise, eps), noise.direction)
-        g = weight(self.weighting, prior.schedule, t, x0) * self.guidance_scale(progress) * E
-        figures = {"timestep": t.float().mean(), "mode_seeking": late.float().mean()}
-        return Guidance(g, prior.evaluations - before, figures), state
+        g = moment.weight(self.weighting, t) * self.guidance_scale(moment.progress) * E
+        return moment.answer(g, t, {"mode_seeking": late.float().mean()}), state
 
 
 def mode_seeking(noise: Noise, eps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:

@@ -16,18 +16,10 @@ import torch
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.distillation.base import (
-    Distillation,
-    State,
-    Weighting,
-    check_times,
-    draw_noise,
-    draw_timesteps,
-    weight,
-)  # fmt: skip
+from gsdistill.distillation.base import Distillation, Moment, State, Weighting, check_times
 from gsdistill.prior.base import Prior, Query, Student
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Condition, Guidance, Views
+from gsdistill.structs import Guidance
 
 __all__ = ["VSD"]
 
@@ -60,39 +52,26 @@ class VSD(Distillation):
         moments = {f"{kind}.{name}": torch.zeros_like(w) for kind in ("mean", "square") for name, w in weights.items()}
         return {f"lora.{name}": w for name, w in weights.items()} | moments | {"steps": torch.zeros(())}
 
-    def gradient(
-        self,
-        prior: Prior,
-        views: Views,
-        condition: Condition,
-        progress: float,
-        state: State,
-        generator: torch.Generator,
-    ) -> tuple[Guidance, State]:
+    def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """One VSD gradient and one step of the LoRA, see the module."""
-        x0, before, schedule = views.latents, prior.evaluations, prior.schedule
-        student = prior.student(self.rank)
+        prior, condition, student = moment.prior, moment.condition, moment.prior.student(self.rank)
         lora = {name.removeprefix("lora."): value for name, value in state.items() if name.startswith("lora.")}
-        t = draw_timesteps(self.t_min(progress), self.t_max(progress), len(x0), schedule, generator)
-        x_t = schedule.add_noise(x0, draw_noise(x0.shape, x0, generator), t)
-        guided = prior.noise(x_t, t, condition).guided(self.guidance_scale(progress))
+        t = moment.draw_timesteps(self.t_min, self.t_max)
+        x_t = moment.schedule.add_noise(moment.x0, moment.draw_noise(), t)
+        guided = prior.noise(x_t, t, condition).guided(self.guidance_scale(moment.progress))
         with torch.no_grad():
             own = student.predict_noise(lora, Query(x_t, t, "positive"), condition)
-        g = weight(self.weighting, schedule, t, x0) * (guided - own)
-        loss, gradients = self._loss(student, lora, views, condition, generator)
-        figures = {"timestep": t.float().mean(), "lora_loss": loss}
-        return Guidance(g, prior.evaluations - before, figures), self._update(state, lora, gradients)
+        g = moment.weight(self.weighting, t) * (guided - own)
+        loss, gradients = self._loss(student, lora, moment)
+        return moment.answer(g, t, {"lora_loss": loss}), self._update(state, lora, gradients)
 
-    def _loss(
-        self, student: Student, lora: dict[str, Tensor], views: Views, condition: Condition, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        x0, schedule = views.latents, student.prior.schedule
-        t = draw_timesteps(0.0, 1.0, len(x0), schedule, generator)
-        eps = draw_noise(x0.shape, x0, generator)
+    def _loss(self, student: Student, lora: dict[str, Tensor], moment: Moment) -> tuple[Tensor, dict[str, Tensor]]:
+        """The LoRA's error on the views at fresh noise, and its gradient in each weight."""
+        t, eps = moment.draw_timesteps(Ramp(0.0, 0.0), Ramp(1.0, 1.0)), moment.draw_noise()
         leaves = {name: value.detach().requires_grad_() for name, value in lora.items()}
         with torch.enable_grad():
-            query = Query(schedule.add_noise(x0, eps, t), t, "positive")
-            loss = (student.predict_noise(leaves, query, condition) - eps).square().mean()
+            query = Query(moment.schedule.add_noise(moment.x0, eps, t), t, "positive")
+            loss = (student.predict_noise(leaves, query, moment.condition) - eps).square().mean()
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         return loss.detach(), dict(zip(leaves, gradients, strict=True))
 

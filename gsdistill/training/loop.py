@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gsdistill.config import Ramp, bounded
-from gsdistill.distillation.base import Distillation, State, surrogate_loss
+from gsdistill.distillation.base import Distillation, Moment, State, surrogate_loss
 from gsdistill.errors import UserError
 from gsdistill.prior.base import EncodedPrompt, Prior
 from gsdistill.renderer.base import RenderOptions, render
@@ -141,9 +141,8 @@ def steps(
                 out.alphas.detach().permute(0, 3, 1, 2), (latents.shape[-2], latents.shape[-1])
             )
             views = Views(latents.detach(), alphas, cameras)
-            guidance, run.method_state = method.gradient(
-                prior, views, prior.condition(text, cameras), progress, run.method_state, run.generator
-            )
+            moment = Moment(prior, views, prior.condition(text, cameras), progress, run.generator)
+            guidance, run.method_state = method.gradient(moment, run.method_state)
         run.evaluations += guidance.evaluations
         with clock("backward"):
             loss = surrogate_loss(latents, guidance.gradient)

@@ -12,7 +12,7 @@ from itertools import groupby
 import torch
 from views import views_of
 
-from gsdistill.distillation.base import Distillation, State
+from gsdistill.distillation.base import Distillation, Moment, State
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.ramp import Ramp
@@ -85,6 +85,21 @@ def told(cameras: Cameras, perp_weights: torch.Tensor | None = None, **tokens: s
     return Condition(branches, torch.zeros(len(cameras), 0) if perp_weights is None else perp_weights)
 
 
+def moment_of(
+    prior: AnalyticPrior,
+    latents: torch.Tensor,
+    cameras: Cameras,
+    progress: float = 0.0,
+    seed: int = 0,
+    condition: Condition | None = None,
+    alpha: float | torch.Tensor = 1.0,
+) -> Moment:
+    """What a method would be given."""
+    condition = prior.condition(prior.encode_text("", ""), cameras) if condition is None else condition
+    generator = torch.Generator().manual_seed(seed)
+    return Moment(prior, views_of(latents, cameras, alpha), condition, progress, generator)
+
+
 @dataclass(frozen=True)
 class Step:
     """What a method answered, and its state before and after."""
@@ -110,13 +125,12 @@ def step(
     alpha: float | torch.Tensor = 1.0,
 ) -> Step:
     """One gradient of ``method``, its state drawn from ``seed`` unless it is given."""
-    generator = torch.Generator().manual_seed(seed)
+    moment = moment_of(prior, latents, cameras, progress, seed, condition, alpha)
     if state is None:
-        state = method.init_state(prior, generator)
+        state = method.init_state(prior, moment.generator)
     else:
-        generator.manual_seed(seed + 1_000_000)
-    condition = prior.condition(prior.encode_text("", ""), cameras) if condition is None else condition
-    guidance, after = method.gradient(prior, views_of(latents, cameras, alpha), condition, progress, state, generator)
+        moment.generator.manual_seed(seed + 1_000_000)
+    guidance, after = method.gradient(moment, state)
     return Step(guidance, state, after)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from distillation.common import World, flat, moment_of
 
-from gsdistill.distillation.base import draw_timesteps, surrogate_loss, weight
-from gsdistill.prior.analytic import plain_schedule
+from gsdistill.distillation.base import surrogate_loss
+from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.scene.cameras import orbit
 
 
 def test_surrogate_loss_has_the_gradient_it_is_given():
@@ -21,15 +23,12 @@ def test_surrogate_loss_has_the_gradient_it_is_given():
     ("kind", "expected"), [("sds", 0.36), ("uniform", 1.0), ("fantasia3d", 0.8 * 0.36), ("snr", 0.75)]
 )
 def test_weights(kind, expected):
-    schedule = type(plain_schedule())(
-        torch.tensor([0.8], dtype=torch.float64), torch.tensor([0.6], dtype=torch.float64)
-    )
-    got = weight(kind, schedule, torch.tensor([0]), torch.zeros(1, 1, 1, 1, dtype=torch.float64))
-    assert float(got) == pytest.approx(expected)
+    schedule = NoiseSchedule(torch.tensor([0.8], dtype=torch.float64), torch.tensor([0.6], dtype=torch.float64))
+    moment = moment_of(World(schedule=schedule), torch.zeros(1, 3, 2, 2, dtype=torch.float64), orbit(1, 8))
+    assert float(moment.weight(kind, torch.tensor([0]))) == pytest.approx(expected)
 
 
 def test_timesteps_cover_the_range_and_nothing_else():
-    t = draw_timesteps(0.02, 0.03, 4000, plain_schedule(), torch.Generator().manual_seed(0))
-    assert set(t.tolist()) == set(range(20, 31))
-    top = draw_timesteps(0.999, 1.0, 100, plain_schedule(), torch.Generator().manual_seed(0))
-    assert int(top.max()) == 999
+    moment = moment_of(World(), torch.zeros(4000, 3, 2, 2), orbit(4000, 8))
+    assert set(moment.draw_timesteps(flat(0.02), flat(0.03)).tolist()) == set(range(20, 31))
+    assert int(moment.draw_timesteps(flat(0.999), flat(1.0)).max()) == 999

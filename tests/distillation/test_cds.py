@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from distillation.common import World, flat, normal, step
+from distillation.common import World, flat, moment_of, normal, step
 
 from gsdistill.distillation.cds import CDS
 from gsdistill.errors import ConfigError
 from gsdistill.ramp import Ramp
+from gsdistill.scene.cameras import orbit
 
 PLAIN = CDS(
     guidance_scale=flat(1.0), near=flat(0.3), gap=flat(0.1), spread=flat(0.001), clip=flat(0.0)
@@ -62,15 +63,18 @@ def test_fixed_noise_is_one_for_all_steps_and_views_and_fresh_is_not(cameras):
 
 def test_timesteps_fall_and_stay_in_bounds(gaussian_prior):
     method = CDS()
-    generator = torch.Generator().manual_seed(0)
+
+    def times(method, progress):
+        return method._timesteps(moment_of(gaussian_prior, torch.zeros(2000, 3, 2, 2), orbit(2000, 8), progress))
+
     for progress, near in ((0.0, 700), (0.25, 400), (1.0, 100)):
-        n, t = method._timesteps(progress, 2000, gaussian_prior, generator)
+        n, t = times(method, progress)
         assert set(n.tolist()) == {near}
         assert int((t - n).min()) == 100
         assert int(t.max()) == min(near + 299, 980)
-    n, t = replace(method, near=Ramp(0.98, 0.0))._timesteps(0.0, 10, gaussian_prior, generator)
+    n, t = times(replace(method, near=Ramp(0.98, 0.0)), 0.0)
     assert (int(n[0]), int(t.max())) == (880, 980)
-    assert int(replace(method, near=flat(0.0))._timesteps(0.0, 1, gaussian_prior, generator)[0]) == 100
+    assert int(times(replace(method, near=flat(0.0)), 0.0)[0][0]) == 100
 
 
 def test_clipping_is_elementwise_and_rises(cameras):
