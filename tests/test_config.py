@@ -184,7 +184,7 @@ def test_ramp_stays_between_its_ends(ramp, progress):
 # YAML
 
 TEXT = st.text(max_size=30) | st.sampled_from(
-    ["101:51", "1e-3", "no", "null", "~", "0x1F", "2020-01-01", "- a", "a: b", "#", ".inf"]
+    ["101:51", "1e-3", "no", "null", "~", "0x1F", "2020-01-01", "- a", "a: b", "#", ".inf", "a\x85b", "\u2028"]
 )
 RUNS = st.builds(
     Run,
