@@ -39,7 +39,7 @@ class ASD(Distillation):
     t_min: Ramp = bounded(Ramp(0.5, 0.02), low=0, high=1)
     # highest timestep, as a fraction of the prior's schedule
     t_max: Ramp = bounded(Ramp(0.98, 0.5), low=0, high=1)
-    # factor of the Perp-Neg weights
+    # factor of the Perp-Neg weights, where a condition has them
     perp_neg: float = bounded(0.5, low=0)
     # w(t)
     weighting: Weighting = "sds"

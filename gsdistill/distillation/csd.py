@@ -20,7 +20,7 @@ __all__ = ["CSD"]
 
 @dataclass(frozen=True)
 class CSD(Distillation):
-    """The published settings."""
+    """SSD's settings with M = 0; the released configs take weight 1, a negative prompt, and t up to 0.98, later 0.5."""
 
     # omega, a plain factor here; Adam does not feel it, penalties are weighed against it
     guidance_scale: Ramp = bounded(Ramp(7.5, 7.5), low=0)

@@ -50,7 +50,7 @@ class SSD(Distillation):
         """One SSD gradient, see the module."""
         t, eps = moment.draw_timesteps(self.t_min, self.t_max), moment.draw_noise()
         noise = moment.prior.noise(moment.schedule.add_noise(moment.x0, eps, t), t, moment.condition)
-        until = self.mode_seeking_until(moment.progress) * len(moment.schedule)
+        until = moment.schedule.index(self.mode_seeking_until(moment.progress))
         late = (t <= until).to(eps.device)[:, None, None, None] & (until > 0)
         E = torch.where(late, mode_seeking(noise, eps), noise.direction)
         g = moment.weight(self.weighting, t) * self.guidance_scale(moment.progress) * E

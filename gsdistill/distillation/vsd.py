@@ -28,7 +28,7 @@ BETAS, DECAY = (0.9, 0.999), 0.01  # of AdamW, its defaults in PyTorch
 
 @dataclass(frozen=True)
 class VSD(Distillation):
-    """The published settings; there t_max drops at once, at a fifth of the run, where here it has fallen by then."""
+    """The published settings, but that t_max, which drops at once at a fifth of the run, has fallen by then here."""
 
     # omega of the first term
     guidance_scale: Ramp = bounded(Ramp(7.5, 7.5), low=0)
@@ -71,9 +71,10 @@ class VSD(Distillation):
         leaves = {name: value.detach().requires_grad_() for name, value in lora.items()}
         with torch.enable_grad():
             query = Query(moment.schedule.add_noise(moment.x0, eps, t), t, "positive")
-            loss = (student.predict_noise(leaves, query, moment.condition) - eps).square().mean()
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
-        return loss.detach(), dict(zip(leaves, gradients, strict=True))
+            error = (student.predict_noise(leaves, query, moment.condition) - eps).square().sum() / len(eps)
+        # the sum's gradients, divided afterwards: those of the mean would vanish in a network of half precision
+        gradients, size = torch.autograd.grad(error, list(leaves.values())), eps[0].numel()
+        return error.detach() / size, {name: g / size for name, g in zip(leaves, gradients, strict=True)}
 
     def _update(self, state: State, lora: dict[str, Tensor], gradients: dict[str, Tensor]) -> State:
         """AdamW (arXiv 1711.05101), functional so that the state of the step before stays whole."""

@@ -22,7 +22,7 @@ from gsdistill.errors import ConfigError
 from gsdistill.prior.base import EncodedPrompt, Prior
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Cameras, Views
+from gsdistill.structs import Cameras, Views, to_device
 
 __all__ = ["Descent", "Setup", "Trajectory", "ddim_rates", "descend", "independent", "repeated"]
 
@@ -82,7 +82,7 @@ def descend(
     Raises:
         ConfigError: the steps are too large, and a latent is no number any more.
     """
-    state = method.init_state(setup.prior, generator) if state is None else state
+    state = to_device(method.init_state(setup.prior, generator) if state is None else state, start.device)
     condition = setup.prior.condition(setup.text, cameras := repeated(setup.cameras, how.draws))
     x = start.clone()
     optimiser = torch.optim.Adam([x], betas=(0.9, 0.99)) if how.optimiser == "adam" else torch.optim.SGD([x])

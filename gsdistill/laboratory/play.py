@@ -56,7 +56,8 @@ class Play(Demonstration):
         """Descend."""
         target = device.choose(self.device)
         stage = self.world.stage(self.prompt) if self.prior == "analytic" else None
-        prior = stage.prior if stage else load_prior(self.prior, target)
+        name = self.prior if stage else _named(self.prior)
+        prior = stage.prior if stage else load_prior(name, target)
         setup = Setup(
             prior, prior.encode_text(self.prompt, self.negative_prompt), orbit(self.samples, prior.image_size)
         )
@@ -66,7 +67,7 @@ class Play(Demonstration):
         if stage and stage.plane:
             return Outcome(figures | _judge_points(trajectory, stage), lambda: _map(trajectory, stage))
         moments = trajectory.points[_moments(len(trajectory.points))]
-        images = torch.stack([decode(latents.cpu(), prior, self.prior) for latents in moments])
+        images = torch.stack([decode(latents.cpu(), prior, name) for latents in moments])
         return Outcome(figures | _judge_images(trajectory, images[-1], stage), lambda: _sheet(images))
 
     def _start(self, prior: Prior, stage: Stage | None, generator: torch.Generator) -> Float[Tensor, "B C h w"]:
@@ -82,9 +83,14 @@ class Play(Demonstration):
 def fill(given: Mapping[str, Any]) -> dict[str, Any]:
     """``given`` over the method's part of the recipe for its prior, where the prior has one, over nothing."""
     prior, method = given.get("prior", "analytic"), given.get("method", "ssd")
-    recipe = cards.recipe(prior, method) if isinstance(method, str) and prior != "analytic" else None
+    recipe = cards.recipe(_named(prior), method) if isinstance(method, str) and prior != "analytic" else None
     basis = {"method": load_yaml(data_path("configs", f"{recipe}.yaml"))["method"]} if recipe else {}
     return merge(basis, given)
+
+
+def _named(prior: str) -> str:
+    """The name of the prior that ``auto`` stands for on this machine; any other name as it is."""
+    return cards.choose(prior, device.choose("auto"))[0]
 
 
 def _middle(stage: Stage) -> tuple[Float[Tensor, "D"], float]:

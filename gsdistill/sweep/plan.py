@@ -93,12 +93,18 @@ def equal_steps(settings: SweepSettings) -> list[SweepRun]:
 def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
     """Every method with the network evaluations that the cheapest spends in the equal-step runs.
 
-    What a step costs is read from a method's first finished equal-step run; a method without one has no runs here.
+    What a step costs is read from a method's first finished equal-step run. A method whose runs have all failed has no
+    runs here; while a method may still finish its first, perhaps in another process, there are none at all.
     """
     costs: dict[str, float] = {}
+    open_methods: set[str] = set()
     for run in equal_steps(settings):
         if run.method not in costs and run.finished and (summary := run.summary):
             costs[run.method] = summary["network_evaluations"] / summary["iterations"]
+        elif not run.settled:
+            open_methods.add(run.method)
+    if open_methods - costs.keys():
+        return []
     budget = settings.iterations * min(costs.values(), default=0.0)
     return _runs(settings, {method: max(1, round(budget / cost)) for method, cost in costs.items()})
 

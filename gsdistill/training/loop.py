@@ -115,7 +115,8 @@ def start(
     }
     extent = float(initial.means.norm(dim=-1).max())
     densifier = Densifier(densify, plan.iterations)
-    return Optimisation(params, optimizers, densifier, method.init_state(prior, generator), generator, extent)
+    state = to_device(method.init_state(prior, generator), device)
+    return Optimisation(params, optimizers, densifier, state, generator, extent)
 
 
 def steps(

@@ -69,8 +69,13 @@ def test_fsd_is_ddim_up_to_rounding_and_sds_is_not(ddim):
     assert len(ddim.figures["exact_float64"]["fsd"]["max_abs_by_step"]) == 50
 
 
-def test_cds_comes_to_rest_where_the_formula_says():
-    figures = Attractor(samples=3, steps=600, rate=Ramp(0.5, 0.05)).run().figures
+@pytest.fixture(scope="module")
+def attractor():
+    return Attractor(samples=3, steps=600, rate=Ramp(0.5, 0.05)).run()
+
+
+def test_cds_comes_to_rest_where_the_formula_says(attractor):
+    figures = attractor.figures
     for schedule, distance in (("published", 0.7), ("shrinking", 0.1)):
         fixed = figures[f"{schedule}, fixed, omega 1"]
         assert fixed["distance_of_end_from_attractor"] < 0.06 * fixed["distance_of_attractor_from_mu"]
@@ -91,8 +96,13 @@ def test_without_guidance_and_at_one_time_the_attractor_is_mu_minus_s_eps():
     torch.testing.assert_close(found, torch.tensor(world.mean, dtype=torch.float64) - s_t * eps)
 
 
-def test_the_terms_of_sds_against_t():
-    figures = Terms(views=2, draws=8, levels=3).run().figures
+@pytest.fixture(scope="module")
+def terms():
+    return Terms(views=2, draws=8, levels=3).run()
+
+
+def test_the_terms_of_sds_against_t(terms):
+    figures = terms.figures
     curves = figures["curves"]
     assert curves["correlation"] == sorted(curves["correlation"])
     assert max(curves["norm_h"]) < 0.2 * min(curves["norm_eps_c"])
@@ -119,10 +129,10 @@ def test_fsd_is_more_diverse_than_sds_with_the_same_steps(diversity):
         fsd, sds = diversity.figures[prior]["fsd"], diversity.figures[prior]["sds_same_steps"]
         assert fsd["mean_pairwise_difference"] > sds["mean_pairwise_difference"]
         assert fsd["interval_95"][0] < fsd["mean_pairwise_difference"] < fsd["interval_95"][1]
-        assert fsd["modes_reached"] >= sds["modes_reached"]
+        assert fsd["modes_reached"] >= max(sds["modes_reached"], 1)
 
 
-@pytest.mark.parametrize("name", ["trap", "ddim", "diversity"])
+@pytest.mark.parametrize("name", ["trap", "terms", "ddim", "attractor", "diversity"])
 def test_figures_are_json_and_pictures_are_drawn(name, request, tmp_path):
     outcome = request.getfixturevalue(name)
     json.dumps(outcome.figures, allow_nan=False)

@@ -245,6 +245,16 @@ def test_a_failed_run_is_counted_and_not_tried_again(tmp_path, monkeypatch, caps
     assert [entry["failed"] for entry in results(tmp_path)["comparison"]] == [0, 0]
 
 
+def test_equal_evaluations_wait_for_the_first_run_of_every_method(copy):
+    """Another process may have it in hand, and it may be the cheapest."""
+    runs = [one for one in equal_steps(settings(copy)) if one.method == "sds"]
+    for one in runs:
+        (one.folder / "summary.json").unlink()
+    assert equal_evaluations(settings(copy)) == []
+    (runs[0].folder / "failure.json").write_text('{"error": "diverged"}')
+    assert equal_evaluations(settings(copy)) == []
+
+
 def test_equal_evaluations_go_without_a_method_that_always_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "steps", diverging("CDS"))
     assert sweep(tmp_path, "--seeds", "0") == 0

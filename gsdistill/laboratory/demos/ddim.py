@@ -41,7 +41,7 @@ class Ddim(Demonstration):
     prompt: str = "a red chair"  # an object of the shapes world
     prior: str = "shapes"  # the trained prior, a diffusion model of that world
     guidance_scale: float = bounded(3.0, low=0)  # omega, of both
-    steps: int = bounded(50, low=2, high=1000)  # of both; must divide the length of the schedule
+    steps: int = bounded(50, low=2, high=1000)  # of both
     samples: int = bounded(4, low=1)  # each from another side and from a noise of its own
     seed: int = bounded(0, low=0)  # of all noise
 
