@@ -58,6 +58,11 @@ class Cameras:
     def __len__(self) -> int:
         return self.viewmats.shape[0]
 
+    def pick(self, which: slice | Int[Tensor, "K"]) -> Cameras:
+        """Some of the cameras, by a slice or by their places, which may repeat."""
+        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **{name: value[which] for name, value in tensors.items()})
+
 
 @dataclass(frozen=True)
 class Render:

@@ -67,7 +67,7 @@ class SDS(Distillation):
 
 
 def projection(eps_c: Float[Tensor, "B C h w"], eps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 1 1"]:
-    """R = <eps_c, eps> / <eps, eps> per sample (SSD, eq. 8): the r that minimises |eps_c - r eps|."""
+    """The r that minimises |eps_c - r eps|, <eps_c, eps> / <eps, eps> per sample (SSD, eq. 8)."""
     return dot(eps_c, eps) / dot(eps, eps)
 
 

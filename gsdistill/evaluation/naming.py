@@ -14,7 +14,7 @@ happens to be close to the grey.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,6 @@ from gsdistill.evaluation.views import SIZE, Pictures, held_out
 from gsdistill.shapes.captions import COLORS, Thing
 from gsdistill.shapes.raycast import trace
 from gsdistill.shapes.world import every_layout
-from gsdistill.structs import Cameras
 
 __all__ = ["distances", "nearest"]
 
@@ -77,7 +76,7 @@ def distances(ours: Pictures) -> Float[Tensor, "L C C"]:
 @functools.lru_cache(maxsize=1)
 def _catalogue() -> Catalogue:
     """Traced once per process, in a few seconds."""
-    cameras = _some(held_out(SIZE // _SHRINK))
+    cameras = held_out(SIZE // _SHRINK).pick(slice(None, None, _EVERY))
     layouts = every_layout()
     pixels = len(cameras) * cameras.width * cameras.height
     shade = torch.zeros(len(layouts), 2, pixels, dtype=torch.float64)
@@ -101,8 +100,3 @@ def _shrunk(pictures: Pictures) -> tuple[Float[Tensor, "B h w 3"], Float[Tensor,
     planes = torch.cat([pictures.body, 1.0 - pictures.alpha], dim=-1)[::_EVERY].double()
     small = torch.nn.functional.avg_pool2d(planes.permute(0, 3, 1, 2), _SHRINK).permute(0, 2, 3, 1)
     return small[..., :3], small[..., 3:]
-
-
-def _some(cameras: Cameras) -> Cameras:
-    batched = [f.name for f in fields(cameras) if f.name not in ("width", "height")]
-    return replace(cameras, **{name: getattr(cameras, name)[::_EVERY] for name in batched})

@@ -7,7 +7,6 @@ all. Azimuth 0, the first view, shows the front.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -122,9 +121,8 @@ def shots(gaussians: Gaussians, cameras: Cameras, background: Color) -> Iterator
 def _chunks(cameras: Cameras) -> Iterator[Cameras]:
     """Yield the cameras in batches of few enough pixels."""
     step = max(1, PIXELS_AT_ONCE // (cameras.width * cameras.height))
-    batched = [f.name for f in fields(cameras) if f.name not in ("width", "height")]
     for start in range(0, len(cameras), step):
-        yield replace(cameras, **{name: getattr(cameras, name)[start : start + step] for name in batched})
+        yield cameras.pick(slice(start, start + step))
 
 
 def _check_ffmpeg(path: Path | str) -> None:

@@ -8,7 +8,7 @@ the rate of ``ddim`` turns FSD into DDIM sampling (FSD, arXiv 2405.10988). Laten
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -122,5 +122,4 @@ def independent(method: Distillation, prior: Prior, seeds: range) -> State:
 
 def repeated(cameras: Cameras, times: int) -> Cameras:
     """Each camera ``times`` times, one after the other."""
-    batched = [f.name for f in fields(cameras) if f.name not in ("width", "height")]
-    return replace(cameras, **{name: getattr(cameras, name).repeat_interleave(times, 0) for name in batched})
+    return cameras.pick(torch.arange(len(cameras)).repeat_interleave(times))

@@ -107,8 +107,7 @@ def _moments(count: int) -> list[int]:
 
 def _judge_points(trajectory: Trajectory, stage: Stage) -> dict[str, Any]:
     end = trajectory.end.flatten(1)
-    ones = torch.ones_like(end[:, :1])
-    log = stage.conditional.log_density(end, ones, torch.zeros_like(ones))
+    log = stage.conditional.log_density(end)
     nearest = torch.cdist(end, stage.conditional.means).min(1)
     return {
         "starts": trajectory.points[0].flatten(1).tolist(),
@@ -128,8 +127,7 @@ def _judge_images(trajectory: Trajectory, images: Float[Tensor, "B H W 3"], stag
     }
     if stage is None:
         return figures
-    modes = 0.5 * stage.conditional.means.unflatten(1, stage.latent_shape).permute(0, 2, 3, 1) + 0.5
-    nearest = differences(images, modes).min(1)
+    nearest = differences(images, stage.modes).min(1)
     return figures | {"nearest_picture": nearest.indices.tolist(), "difference_from_it": nearest.values.tolist()}
 
 

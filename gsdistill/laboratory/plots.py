@@ -24,7 +24,7 @@ __all__ = ["COLOURS", "decode", "density", "new_figure", "save_figure", "sheet",
 # One colour per estimator or method, told apart in print and by the colour-blind (Okabe and Ito's palette).
 COLOURS = {
     "mode_seeking": "#0072B2", "mode_disengaging": "#D55E00", "ssd": "#009E73", "sds": "#0072B2", "fsd": "#D55E00",
-    "other": "#CC79A7", "dark": "#333333", "light": "#999999",
+    "dark": "#333333", "light": "#999999",
 }  # fmt: skip
 
 
@@ -51,10 +51,9 @@ def density(axes: Any, stage: Stage, xs: tuple[float, float], ys: tuple[float, f
     grid = torch.meshgrid(torch.linspace(*ys, 240), torch.linspace(*xs, 240), indexing="ij")
     y, x = (axis.double() for axis in grid)
     place = torch.stack([x.flatten(), y.flatten()], dim=1)
-    ones = torch.ones_like(place[:, :1])
     falls = []
     for mixture in (stage.conditional, stage.unconditional):
-        log = mixture.log_density(place, ones, torch.zeros_like(ones)).view_as(x)
+        log = mixture.log_density(place).view_as(x)
         falls.append((log - log.max()).numpy())
     axes.contourf(x, y, falls[0], levels=[-12.5, -8.0, -4.5, -2.0, -0.5, 0.0], cmap="Greys", alpha=0.55)
     axes.contour(x, y, falls[1], levels=[-8.0, -4.5, -2.0, -0.5], colors="#8a7a3a", linewidths=0.7, linestyles="dotted")

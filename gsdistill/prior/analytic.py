@@ -54,9 +54,14 @@ class Mixture:
         return Mixture(shares / shares.sum(), images.flatten(1).double(), torch.zeros(count, dtype=torch.float64))
 
     def log_density(
-        self, x: Float[Tensor, "B D"], alpha: Float[Tensor, "B 1"], sigma: Float[Tensor, "B 1"]
+        self,
+        x: Float[Tensor, "B D"],
+        alpha: Float[Tensor, "B 1"] | None = None,
+        sigma: Float[Tensor, "B 1"] | None = None,
     ) -> Float[Tensor, "B"]:
-        """Exact log p_t(x) at signal and noise levels alpha and sigma (alpha = 1, sigma = 0: the data itself)."""
+        """Exact log p_t(x) at signal and noise levels alpha and sigma; without them (1 and 0) of the data itself."""
+        alpha = torch.ones_like(x[:, :1]) if alpha is None else alpha
+        sigma = torch.zeros_like(x[:, :1]) if sigma is None else sigma
         return torch.logsumexp(self._terms(x, alpha, sigma)[0], dim=1).to(x)
 
     def noise(

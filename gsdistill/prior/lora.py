@@ -32,13 +32,14 @@ class LoraStudent(Student):
             unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
             unet.disable_adapters()
             unet.requires_grad_(False)
-        self._names = [name for name, _ in unet.named_parameters() if ".lora_" in name]
 
     def initial(self, generator: torch.Generator) -> dict[str, Tensor]:
         """A uniform in 1 / sqrt(fan in) as in peft, drawn from ``generator``; B zero."""
         weights = {}
-        for name in self._names:
-            shape = list(self._unet.get_parameter(name).shape)
+        for name, value in self._unet.named_parameters():
+            if ".lora_" not in name:
+                continue
+            shape = list(value.shape)
             shape[0 if ".lora_A." in name else 1] = self._rank  # the module's own may be another student's
             uniform = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
             weights[name] = uniform / shape[1] ** 0.5 if ".lora_A." in name else torch.zeros_like(uniform)

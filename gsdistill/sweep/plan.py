@@ -99,7 +99,9 @@ def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
     costs: dict[str, float] = {}
     open_methods: set[str] = set()
     for run in equal_steps(settings):
-        if run.method not in costs and run.finished and (summary := run.summary):
+        if run.method in costs:
+            continue
+        if run.finished and (summary := run.summary):
             costs[run.method] = summary["network_evaluations"] / summary["iterations"]
         elif not run.settled:
             open_methods.add(run.method)

@@ -102,8 +102,7 @@ class Diversity(Demonstration):
 
     def _views(self, images: Images) -> dict[str, dict[str, Any]]:
         """Which of the pictures of the exact prior the samples of each way reach."""
-        stage = ShapesSet().stage(self.prompt)
-        modes = 0.5 * stage.conditional.means.unflatten(1, stage.latent_shape).permute(0, 2, 3, 1) + 0.5
+        modes = ShapesSet().stage(self.prompt).modes
         apart = differences(modes, modes)
         radius = 0.5 * float(apart[apart > 1e-6].min())
         rows = {}

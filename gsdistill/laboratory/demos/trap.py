@@ -29,7 +29,6 @@ from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend
 from gsdistill.laboratory.plots import COLOURS, density, new_figure, way
 from gsdistill.laboratory.worlds.base import Stage
 from gsdistill.laboratory.worlds.trap import Trap as TrapWorld
-from gsdistill.prior.analytic import Mixture
 from gsdistill.ramp import Ramp
 from gsdistill.scene.cameras import orbit
 
@@ -80,7 +79,7 @@ class Trap(Demonstration):
     def _judge(self, end: Float[Tensor, "1 2"], stage: Stage) -> dict[str, Any]:
         """Where an estimator ended: its place, and how far from the modes and below their density."""
         modes = stage.conditional.means
-        drop = _log_density(stage.conditional, modes).max() - _log_density(stage.conditional, end)[0]
+        drop = stage.conditional.log_density(modes).max() - stage.conditional.log_density(end)[0]
         return {
             "end": end[0].tolist(),
             "distance_to_conditional_mode": float((end - modes).norm(dim=1).min()),
@@ -101,8 +100,3 @@ class Trap(Demonstration):
             axes.annotate("singular mode\nof p(x), dotted", (-0.12, -0.52), ha="right", va="top", fontsize=8)
         axes.legend(loc="lower right")
         return figure
-
-
-def _log_density(mixture: Mixture, x: Float[Tensor, "B 2"]) -> Float[Tensor, "B"]:
-    ones = torch.ones_like(x[:, :1])
-    return mixture.log_density(x, ones, torch.zeros_like(ones))

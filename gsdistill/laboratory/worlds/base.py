@@ -30,6 +30,11 @@ class Stage:
         return AnalyticPrior(self.conditional, self.unconditional, self.latent_shape)
 
     @property
+    def modes(self) -> Float[Tensor, "K h w 3"]:
+        """The means of p(x | y) as images in 0..1, of a world of pictures."""
+        return 0.5 * self.conditional.means.unflatten(1, self.latent_shape).permute(0, 2, 3, 1) + 0.5
+
+    @property
     def plane(self) -> bool:
         """True where the world is one of points, which can be drawn as a map."""
         return self.latent_shape == POINT
