@@ -18,7 +18,7 @@ from typing import Any
 
 from gsdistill.errors import OutputError
 
-__all__ = ["atomic_path", "data_path", "slug", "write_bytes", "write_json", "write_text"]
+__all__ = ["atomic_path", "cache_folder", "data_path", "slug", "write_bytes", "write_json", "write_text"]
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -89,6 +89,20 @@ def data_path(*parts: str) -> Path:
     if not installed.is_dir():
         return PACKAGE.parent.joinpath(*parts)
     return installed.joinpath(*(parts[1:] if parts[0] == "assets" else parts))
+
+
+def cache_folder(*parts: str) -> Path:
+    """Return a folder for what can be made again: under XDG_CACHE_HOME or ~/.cache, in ``gsdistill``. It need not exist.
+
+    Raises:
+        OutputError: this account has no home folder.
+    """
+    root = os.environ.get("XDG_CACHE_HOME")
+    try:
+        base = Path(root) if root and Path(root).is_absolute() else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise OutputError("there is no home folder to keep a cache in; set XDG_CACHE_HOME to a folder") from error
+    return base.joinpath("gsdistill", *parts)
 
 
 def _sync(path: Path) -> None:

@@ -14,7 +14,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["SH_C0", "Cameras", "Condition", "Embedding", "Gaussians", "Guidance", "Render", "Views", "to_device"]
+__all__ = [
+    "SH_C0",
+    "Cameras",
+    "Condition",
+    "Embedding",
+    "Gaussians",
+    "Guidance",
+    "PointCloud",
+    "Render",
+    "Views",
+    "to_device",
+]
 
 SH_C0 = 0.28209479177387814  # the constant real spherical harmonic: colour = 0.5 + SH_C0 * sh0
 
@@ -41,6 +52,17 @@ class Gaussians:
     def sh_degree(self) -> int:
         """Degree of the spherical harmonics, 0..3."""
         return round(self.sh.shape[1] ** 0.5) - 1
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Coloured points in world axes; an initialiser centres them and scales them into the unit ball."""
+
+    points: Float[Tensor, "N 3"]
+    colors: Float[Tensor, "N 3"]  # red, green and blue, 0..1
+
+    def __len__(self) -> int:
+        return self.points.shape[0]
 
 
 @dataclass(frozen=True)
