@@ -62,14 +62,14 @@ def bounded(
 def named(pick: Pick, default: str) -> Any:
     """Return a dataclass field that holds an instance of ``pick(name)``; without a name it is ``pick(default)``.
 
-    The name of an instance is the last part of its class's module: the file name is the registry.
+    The name of an instance is the last part of its class's module, with hyphens: the file name is the registry.
     """
     return dataclasses.field(default_factory=lambda: pick(default)(), metadata={"pick": pick, "name": default})
 
 
 def name_of(config: object) -> str:
     """Return the name under which the class of a named settings object is registered: its module's file name."""
-    return type(config).__module__.rpartition(".")[2]
+    return type(config).__module__.rpartition(".")[2].replace("_", "-")
 
 
 def setting_fields(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:

@@ -92,7 +92,7 @@ def data_path(*parts: str) -> Path:
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return a folder for what can be made again: under XDG_CACHE_HOME or ~/.cache, in ``gsdistill``. It need not exist.
+    """Return a folder for what can be made again, in XDG_CACHE_HOME/gsdistill or ~/.cache/gsdistill; it need not exist.
 
     Raises:
         OutputError: this account has no home folder.

@@ -22,11 +22,14 @@ from gsdistill.files import data_path, slug
 from gsdistill.prior import cards
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.pretrained import ModelSettings
+from gsdistill.prior.prompts import PromptSettings
 from gsdistill.progress import Interrupt, StepBar, print_summary
 from gsdistill.registry import load
 from gsdistill.renderer.base import RenderOptions
 from gsdistill.runfolder import RunFolder
 from gsdistill.scene.cameras import CameraSettings
+from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify import DensifySettings, without_haze
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.training.loop import Background, OptimSettings, Plan, StepRecord, start, steps
@@ -35,7 +38,7 @@ from gsdistill.training.regularizers import RegularizerSettings
 __all__ = ["RunConfig", "fill", "read_config", "resolve", "run"]
 
 METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
-INIT: Any = named(partial(load, "gsdistill.scene.init", kind="initialiser"), "sphere")
+INIT: Any = named(partial(load, "gsdistill.scene.init", kind="initialiser"), "ball")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class RunConfig:
     method: Distillation = METHOD  # how to distil: a name of `gsdistill list methods`
     prior: str = "auto"  # a diffusion model: a name of `gsdistill list priors`, or a diffusers folder
     init: Initialiser = INIT  # where to start: a name of `gsdistill list inits`
+    init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt
     seed: int = bounded(0, low=0, high=2**32 - 1)  # of every random number in the run
     iterations: int = bounded(300, low=1)  # steps of the optimiser
     views: int = bounded(4, low=1)  # cameras per step
@@ -60,6 +64,8 @@ class RunConfig:
     output: Path | None = None  # folder of the run; none: outputs/<prompt>/<method>-seed<seed>
     resume: bool = False  # go on from the checkpoint in the output folder
     overwrite: bool = False  # replace an earlier run in the output folder
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
     cameras: CameraSettings = field(default_factory=CameraSettings)
     densify: DensifySettings = field(default_factory=DensifySettings)
     renderer: RenderOptions = field(default_factory=RenderOptions)
@@ -144,20 +150,20 @@ def run(config: RunConfig, console: Console, prior: Prior | None = None, video: 
     target = device.choose(config.device)
     folder = RunFolder(config.folder, to_dict(replace(config, resume=False, overwrite=False)))
     folder.check(config.resume, config.overwrite)
-    prior = prior or load_prior(config.prior, target)
+    prior = prior or load_prior(config.prior, target, config.model)
     check_cameras(config.cameras, prior)
-    text = prior.encode_text(config.prompt, config.negative_prompt)
-    generator = torch.Generator().manual_seed(config.seed)
-    initial = config.init.create(config.prompt, generator)
     plan = loop_plan(config, prior)
+    text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
+    generator = torch.Generator().manual_seed(config.seed)
+    initial = config.init.create(config.init_prompt or config.prompt, generator, target)
     optimisation = start(initial, config.method, prior, plan, config.densify, generator, target)
     if config.resume:
         folder.restore(optimisation)
     else:
         folder.begin()
-    console.print(
-        f"prior {prior.name}, method {name_of(config.method)}, {len(initial)} Gaussians, {target}", markup=False
-    )
+        folder.picture_start(initial, prior.camera_range)
+    console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)
+    console.print(f"start {name_of(config.init)}: {describe(initial)}", markup=False)
     with Interrupt(console) as interrupt, StepBar(console, plan.iterations, optimisation.done) as bar:
         for record in steps(optimisation, config.method, prior, text, plan):
             bar.show(record)
@@ -184,13 +190,22 @@ def run(config: RunConfig, console: Console, prior: Prior | None = None, video: 
 
 
 def loop_plan(config: RunConfig, prior: Prior) -> Plan:
-    """The loop's share of the settings, with what the prior decides filled in."""
+    """The loop's share of the settings, with what the prior decides filled in.
+
+    Raises:
+        ConfigError: the views do not make whole groups, or not those that the prior needs.
+    """
+    group = config.cameras.group or prior.view_group
+    if prior.view_group not in (1, group):
+        raise ConfigError(f"cameras.group = {group}: the prior {prior.name} sees {prior.view_group} views together")
+    if config.views % group:
+        raise ConfigError(f"views = {config.views} is no multiple of the {group} views of a group of cameras")
     return Plan(
         iterations=config.iterations,
         views=config.views,
         resolution=config.resolution or prior.image_size,
         background=config.background,
-        cameras=config.cameras,
+        cameras=replace(config.cameras, group=group),
         renderer=config.renderer,
         regularizers=config.regularizers,
         optim=config.optim,

@@ -2,6 +2,7 @@
 
 config.yaml        resolved settings, reloadable by --config
 metrics.jsonl      one record per logged step
+start.png          what the run starts from
 preview.png        the training views of a late step
 checkpoint.safetensors   while the run is unfinished
 gaussians.ply, views.png, turntable.mp4, summary.json   at the end
@@ -68,9 +69,9 @@ class RunFolder:
 
     def begin(self) -> None:
         """Take the folder for a new run, once everything that a user can get wrong has been checked."""
-        for name in ("metrics.jsonl", "summary.json", "gaussians.ply", "views.png", "turntable.mp4", "preview.png"):
+        pictures = ("views.png", "turntable.mp4", "preview.png", "start.png")
+        for name in (*pictures, "metrics.jsonl", "summary.json", "gaussians.ply", self.checkpoint.name):
             (self.path / name).unlink(missing_ok=True)
-        self.checkpoint.unlink(missing_ok=True)
         write_text(self.path / "config.yaml", dump(self._settings))
 
     def restore(self, run: Optimisation) -> None:
@@ -104,6 +105,10 @@ class RunFolder:
         }
         self._records.append({**facts, "seconds": round(seconds, 3), **figures})
 
+    def picture_start(self, gaussians: Gaussians, cameras: CameraRange | None) -> None:
+        """Draw what the run starts from."""
+        contact_sheet(gaussians, self.path / "start.png", size=192, **_viewpoint(cameras))
+
     def preview(self, record: StepRecord) -> None:
         """Replace the preview picture."""
         preview(record.images, self.path / "preview.png")
@@ -119,11 +124,10 @@ class RunFolder:
 
     def pictures(self, gaussians: Gaussians, cameras: CameraRange | None, video: bool = True) -> None:
         """Write the splat, its contact sheet and its turntable."""
-        distance, fov = (cameras.distance, cameras.fov) if cameras else (3.2, 40.0)
         Ply().write(gaussians, self.path / "gaussians.ply")
-        contact_sheet(gaussians, self.path / "views.png", size=192, distance=distance, fov=fov)
+        contact_sheet(gaussians, self.path / "views.png", size=192, **_viewpoint(cameras))
         if video:
-            turntable(gaussians, self.path / "turntable.mp4", distance=distance, fov=fov)
+            turntable(gaussians, self.path / "turntable.mp4", **_viewpoint(cameras))
 
     def finish(self, run: Optimisation, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the records and summary.json, and remove the checkpoint; returns the summary."""
@@ -150,6 +154,11 @@ class RunFolder:
 
     def _write_records(self) -> None:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self._records))
+
+
+def _viewpoint(cameras: CameraRange | None) -> dict[str, float]:
+    """Where the pictures are taken from: as the prior was trained, or as cameras stand by default."""
+    return {"distance": cameras.distance, "fov": cameras.fov} if cameras else {"distance": 3.2, "fov": 40.0}
 
 
 def _leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,12 +6,12 @@ L text tokens, D their width, F camera features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 __all__ = [
@@ -117,6 +117,28 @@ class Embedding:
 
     tokens: Float[Tensor, "B L D"]
     pooled: Float[Tensor, "B P"] | None = None
+    mask: Bool[Tensor, "B L"] | None = None  # which tokens are text; None: the network takes all
+
+    def pick(self, rows: Int[Tensor, "K"]) -> Embedding:
+        """Some of the rows, which may repeat."""
+        pooled, mask = (None if item is None else item[rows] for item in (self.pooled, self.mask))
+        return Embedding(self.tokens[rows], pooled, mask)
+
+    def mix(self, other: Embedding, share: Float[Tensor, "B"]) -> Embedding:
+        """(1 - share) of this and ``share`` of the other, row by row; a token is text where either's is."""
+        pooled = None
+        if self.pooled is not None and other.pooled is not None:
+            pooled = torch.lerp(self.pooled, other.pooled, share.to(self.pooled)[:, None])
+        mask = None if self.mask is None or other.mask is None else self.mask | other.mask
+        return Embedding(torch.lerp(self.tokens, other.tokens, share.to(self.tokens)[:, None, None]), pooled, mask)
+
+    @staticmethod
+    def join(parts: Sequence[Embedding]) -> Embedding:
+        """All rows of the parts, which are of one model."""
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        masks = [part.mask for part in parts if part.mask is not None]
+        tokens = torch.cat([part.tokens for part in parts])
+        return Embedding(tokens, torch.cat(pooled) if pooled else None, torch.cat(masks) if masks else None)
 
 
 @dataclass(frozen=True)

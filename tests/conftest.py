@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -17,6 +19,14 @@ def gaussian(mean: float, deviation: float, dimensions: int) -> Mixture:
         torch.full((1, dimensions), mean, dtype=torch.float64),
         torch.tensor([deviation], dtype=torch.float64),
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Caches of this test run alone, so that nothing comes from an earlier one or stays behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

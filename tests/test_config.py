@@ -44,7 +44,7 @@ class Run:
     quick: bool = False
     folder: Path | None = None
     lens: Lens = field(default_factory=Lens)
-    method: object = named(lambda name: {"test_config": Sub, "other": Other}[name], "test_config")
+    method: object = named(lambda name: {"test-config": Sub, "other": Other}[name], "test-config")
 
 
 MESSAGES = [
@@ -269,7 +269,7 @@ def test_shorthand_and_mapping_name_the_same_class():
 
 
 def test_to_dict_writes_the_name_of_a_named_setting():
-    assert to_dict(Run("x"))["method"] == {"name": "test_config", "scale": "101:51", "names": ["a", "b"], "limit": None}
+    assert to_dict(Run("x"))["method"] == {"name": "test-config", "scale": "101:51", "names": ["a", "b"], "limit": None}
 
 
 def test_defaults_are_all_settings_but_the_required():

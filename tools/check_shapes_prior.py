@@ -22,7 +22,6 @@ from diffusers import DDIMScheduler
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torch.nn.functional import pixel_shuffle
 
 from gsdistill.files import write_json
 from gsdistill.prior.base import Prior
@@ -83,7 +82,7 @@ def sample(prior: Prior, prompts: list[str], cameras: Cameras, settings: Setting
     for t in scheduler.timesteps:
         noise = prior.noise(x, t.expand(len(x)), condition).guided(settings.guidance_scale)
         x = scheduler.step(noise, int(t), x).prev_sample
-    return (pixel_shuffle(x, 2).permute(0, 2, 3, 1) * 0.5 + 0.5).clamp(0, 1)
+    return prior.decode(x)
 
 
 def nearest_name(image: Float[Tensor, "H W 3"], background: Float[Tensor, "3"], cameras: Cameras) -> str:

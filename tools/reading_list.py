@@ -37,7 +37,7 @@ READING = (
     Reading(
         "gsdistill/structs.py",
         "what a method is given and gives back",
-        ("Views", "Embedding", "Condition", "Guidance"),
+        ("Views", "Embedding (head)", "Condition", "Guidance"),
     ),
     Reading(
         "gsdistill/prior/base.py",
@@ -48,7 +48,7 @@ READING = (
     Reading("gsdistill/ramp.py", "settings that change over the run", ("docstring", "SYNTAX", "Ramp (head)")),
     Reading("gsdistill/config.py", "ranges of settings", ("bounded",)),
     Reading("configs/shapes-csd.yaml", "a recipe as an example"),
-    Reading("gsdistill/prior/cards.yaml", "where a recipe is named"),
+    Reading("gsdistill/prior/recipes.yaml", "where a recipe is named"),
     Reading("tests/distillation/test_csd.py", "a method's test as an example"),
     Reading(
         "tests/distillation/common.py",

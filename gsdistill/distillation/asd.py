@@ -58,7 +58,7 @@ class ASD(Distillation):
         queries.append(Query(schedule.add_noise(x0, eps, later), later, "positive"))
         *answers, reference = moment.prior.predict_noise(queries, condition)
         scaled = replace(condition, perp_weights=self.perp_neg * condition.perp_weights)
-        noise = combine(dict(zip(names, answers, strict=True)), scaled)
+        noise = combine(dict(zip(names, answers, strict=True)), scaled, moment.prior.rescale(x_t, t))
         g = moment.weight(self.weighting, t) * (noise.guided(self.guidance_scale(moment.progress)) - reference)
         return moment.answer(g, t, {"shift": (later - t).float().mean()}), state
 

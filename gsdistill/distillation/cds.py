@@ -22,7 +22,7 @@ from torch import Tensor
 from gsdistill.config import bounded
 from gsdistill.distillation.base import Distillation, Moment, State, Weighting
 from gsdistill.errors import ConfigError
-from gsdistill.prior.base import Noise, Prior
+from gsdistill.prior.base import Prior, Rescale
 from gsdistill.ramp import Ramp
 from gsdistill.structs import Guidance
 
@@ -71,7 +71,9 @@ class CDS(Distillation):
         omega = self.guidance_scale(moment.progress)
         (alpha, sigma), (alpha_n, sigma_n) = schedule.at(t, eps), schedule.at(n, eps)
         x_t = schedule.add_noise(moment.x0, eps, t)
-        e1, e1_rescaled = self._rescaled(prior.noise(x_t, t, condition), omega, x_t, alpha, sigma)
+        noise = prior.noise(x_t, t, condition)
+        e1 = noise.guided(omega)
+        e1_rescaled = Rescale(x_t, alpha, sigma, self.rescale, 1).noise(e1, noise.conditional) if self.rescale else e1
         e2 = prior.noise(schedule.ddim_step(x_t, e1_rescaled, t, n), n, condition).guided(omega)
         ratio = (sigma / alpha) / (sigma_n / alpha_n)
         g = -moment.weight(self.weighting, t) * (ratio * (e1_rescaled - e1) + e2 - e1_rescaled)
@@ -93,14 +95,3 @@ class CDS(Distillation):
         eps = state["noise"]
         following = {"noise": -eps} if self.noise == "antithetic" else state
         return eps.to(moment.x0).expand(moment.x0.shape), following
-
-    def _rescaled(
-        self, noise: Noise, omega: float, x_t: Tensor, alpha: Tensor, sigma: Tensor
-    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
-        """e1 and e1'."""
-        e1 = noise.guided(omega)
-        if self.rescale == 0:
-            return e1, e1
-        guided, conditional = ((x_t - sigma * e) / alpha for e in (e1, noise.conditional))
-        ratio = conditional.std((1, 2, 3), keepdim=True) / guided.std((1, 2, 3), keepdim=True)
-        return e1, (x_t - alpha * guided * (self.rescale * ratio + 1 - self.rescale)) / sigma

@@ -19,7 +19,8 @@ from torch import Tensor
 from gsdistill.config import bounded
 from gsdistill.distillation.base import Distillation, Moment, State
 from gsdistill.errors import ConfigError
-from gsdistill.prior.base import EncodedPrompt, Prior
+from gsdistill.prior.base import Prior
+from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.ramp import Ramp
 from gsdistill.structs import Cameras, Views, to_device

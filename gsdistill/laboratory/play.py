@@ -23,7 +23,7 @@ from gsdistill.files import data_path
 from gsdistill.laboratory.coverage import differences
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend
-from gsdistill.laboratory.plots import COLOURS, decode, density, new_figure, sheet, way
+from gsdistill.laboratory.plots import COLOURS, density, new_figure, sheet, way
 from gsdistill.laboratory.worlds.base import Stage, World
 from gsdistill.prior import cards
 from gsdistill.prior.base import Prior
@@ -56,8 +56,7 @@ class Play(Demonstration):
         """Descend."""
         target = device.choose(self.device)
         stage = self.world.stage(self.prompt) if self.prior == "analytic" else None
-        name = self.prior if stage else _named(self.prior)
-        prior = stage.prior if stage else load_prior(name, target)
+        prior = stage.prior if stage else load_prior(_named(self.prior), target)
         setup = Setup(
             prior, prior.encode_text(self.prompt, self.negative_prompt), orbit(self.samples, prior.image_size)
         )
@@ -67,7 +66,7 @@ class Play(Demonstration):
         if stage and stage.plane:
             return Outcome(figures | _judge_points(trajectory, stage), lambda: _map(trajectory, stage))
         moments = trajectory.points[_moments(len(trajectory.points))]
-        images = torch.stack([decode(latents.cpu(), prior, name) for latents in moments])
+        images = torch.stack([prior.decode(latents).cpu() for latents in moments])
         return Outcome(figures | _judge_images(trajectory, images[-1], stage), lambda: _sheet(images))
 
     def _start(self, prior: Prior, stage: Stage | None, generator: torch.Generator) -> Float[Tensor, "B C h w"]:

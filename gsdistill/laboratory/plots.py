@@ -5,21 +5,17 @@ matplotlib is imported where a figure is made, and pyplot, which asks for a disp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pixel_shuffle
 
 from gsdistill.files import atomic_path
 from gsdistill.laboratory.worlds.base import Stage
-from gsdistill.prior.base import Prior
-from gsdistill.prior.cards import find
 
-__all__ = ["COLOURS", "decode", "density", "new_figure", "save_figure", "sheet", "vae_planes", "way"]
+__all__ = ["COLOURS", "density", "new_figure", "save_figure", "sheet", "way"]
 
 # One colour per estimator or method, told apart in print and by the colour-blind (Okabe and Ito's palette).
 COLOURS = {
@@ -80,28 +76,3 @@ def sheet(axes: Any, images: Float[Tensor, "N H W 3"], columns: int) -> None:
     axes.imshow(grid.float().numpy(), interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-
-
-def decode(latents: Float[Tensor, "B C h w"], prior: Prior, source: str) -> Float[Tensor, "B H W 3"]:
-    """The images, 0..1, that latents stand for: pixels folded into channels, or what a VAE makes of them.
-
-    The decoder of the model ``source`` (a name or a folder, as the prior's) is loaded for this and freed at the end.
-    """
-    channels, height, _ = prior.latent_shape
-    factor = prior.image_size // height
-    if channels == 3 * factor**2:
-        planes = pixel_shuffle(latents, factor)
-    else:
-        planes = vae_planes(latents.float(), find(source))
-    return (0.5 * planes.permute(0, 2, 3, 1) + 0.5).clamp(0.0, 1.0)
-
-
-def vae_planes(latents: Float[Tensor, "B 4 h w"], sources: Sequence[str]) -> Float[Tensor, "B 3 H W"]:
-    """What the VAE of the first of ``sources`` makes of latents, -1..1 up to overshoot, one at a time."""
-    from diffusers import AutoencoderKL
-
-    options = {"subfolder": "vae", "low_cpu_mem_usage": False, "local_files_only": True}
-    vae: Any = AutoencoderKL.from_pretrained(sources[0], **options)
-    with torch.no_grad():
-        pieces = [vae.decode(one[None] / vae.config.scaling_factor).sample for one in latents.cpu()]
-    return torch.cat(pieces)

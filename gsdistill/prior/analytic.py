@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.prior.base import EncodedPrompt, Prediction, Prior, Student
+from gsdistill.prior.base import Prediction, Prior, Student
+from gsdistill.prior.prompts import EncodedPrompt, PromptSettings
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.structs import Cameras, Condition, Embedding
+from gsdistill.structs import Cameras, Embedding
 
 __all__ = ["AnalyticPrior", "Mixture", "plain_schedule"]
 
@@ -115,16 +116,19 @@ class AnalyticPrior(Prior):
         """Images in 0..1 as planes in -1..1."""
         return 2.0 * images.permute(0, 3, 1, 2) - 1.0
 
-    def encode_text(self, prompt: str, negative_prompt: str) -> EncodedPrompt:
-        """One number tells the mixtures apart; the words play no part."""
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """Planes in -1..1 as images."""
+        return (0.5 * (latents + 1.0)).clamp(0, 1).permute(0, 2, 3, 1)
+
+    def encode_text(
+        self, prompt: str, negative_prompt: str, settings: PromptSettings = PromptSettings()
+    ) -> EncodedPrompt:
+        """One number tells the mixtures apart; the words and the view play no part."""
         return EncodedPrompt(Embedding(torch.ones(1, 1, 1)), Embedding(torch.zeros(1, 1, 1)))
 
-    def condition(self, text: EncodedPrompt, cameras: Cameras) -> Condition:
-        """The same for every view."""
-        views = len(cameras)
-        branches = {"positive": text.positive, "negative": text.negative}
-        repeated = {name: Embedding(branch.tokens.expand(views, -1, -1)) for name, branch in branches.items()}
-        return Condition(repeated, torch.zeros(views, 0))
+    def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
+        """None: the mixtures are of any view."""
+        return None
 
     def network(
         self,

@@ -6,6 +6,9 @@ Whatever a network predicts, methods see the noise eps only:
     from flow:      eps = (x_t + alpha_t u) / (alpha_t + sigma_t),  u = eps - x0   (alpha + sigma = 1 on rectified flow)
 Guidance: eps_cfg = eps_u + omega h with h = eps_c - eps_u, so omega = 1 means none. With Perp-Neg (arXiv 2304.04968)
     h = h_+ + sum_i w_i perp(h_i, h_+),  h_i = eps_i - eps_u,  perp(a, b) = a - <a, b> / <b, b> b  per sample.
+CFG rescale (arXiv 2305.08891, eq. 15 and 16, on x0 as MVDream does): with x0(eps) = (x_t - sigma_t eps) / alpha_t, the
+guided x0 becomes phi std(x0(eps_c)) / std(x0(eps_cfg)) x0(eps_cfg) + (1 - phi) x0(eps_cfg), and eps_cfg what belongs to
+it; standard deviations are over the views that the network sees together.
 """
 
 from __future__ import annotations
@@ -19,16 +22,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, branches_for
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.structs import Cameras, Condition, Embedding
 
 __all__ = [
     "CameraRange",
-    "EncodedPrompt",
     "Noise",
     "Prediction",
     "Prior",
     "Query",
+    "Rescale",
     "Student",
     "combine",
     "noise_from_prediction",
@@ -47,11 +51,26 @@ class Query:
 
 
 @dataclass(frozen=True)
-class EncodedPrompt:
-    """Text branches encoded once, each with a batch of one; made for every view by Prior.condition."""
+class Rescale:
+    """What CFG rescale needs to know of one (x_t, t)."""
 
-    positive: Embedding
-    negative: Embedding
+    x_t: Float[Tensor, "B C h w"]
+    alpha: Float[Tensor, "B 1 1 1"]
+    sigma: Float[Tensor, "B 1 1 1"]
+    share: float  # phi, 0..1
+    group: int  # views that share one standard deviation
+
+    def noise(
+        self, guided: Float[Tensor, "B C h w"], conditional: Float[Tensor, "B C h w"]
+    ) -> Float[Tensor, "B C h w"]:
+        """eps_cfg rescaled."""
+        x0 = (self.x_t - self.sigma * guided) / self.alpha
+        ratio = self._deviation((self.x_t - self.sigma * conditional) / self.alpha) / self._deviation(x0)
+        return (self.x_t - self.alpha * (self.share * ratio + 1.0 - self.share) * x0) / self.sigma
+
+    def _deviation(self, x0: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 1 1"]:
+        each = x0.reshape(-1, self.group * x0[0].numel()).std(1).clamp_min(1e-8)
+        return each.repeat_interleave(self.group)[:, None, None, None]
 
 
 @dataclass(frozen=True)
@@ -61,10 +80,12 @@ class Noise:
     conditional: Float[Tensor, "B C h w"]  # eps_c
     unconditional: Float[Tensor, "B C h w"]  # eps_u, of the empty or negative prompt
     direction: Float[Tensor, "B C h w"]  # h, the Perp-Neg aggregate where there are perp branches
+    rescale: Rescale | None = None
 
     def guided(self, guidance_scale: float) -> Float[Tensor, "B C h w"]:
-        """THE guidance rule: eps_u + omega h."""
-        return self.unconditional + guidance_scale * self.direction
+        """THE guidance rule: eps_u + omega h, rescaled where the prior asks for it."""
+        eps = self.unconditional + guidance_scale * self.direction
+        return eps if self.rescale is None else self.rescale.noise(eps, self.conditional)
 
 
 @dataclass(frozen=True)
@@ -81,7 +102,8 @@ class Prior(ABC):
 
     Attributes set by every leaf: ``name``; ``schedule``; ``prediction_type``; ``image_size`` in pixels;
     ``latent_shape`` (C, h, w); ``camera_range``, or None where any camera is fine; ``evaluations``, samples sent
-    through the network so far.
+    through the network so far. ``view_group`` views in a row are seen together by the network, and stand at equal
+    steps around the object; ``guidance_rescale`` is phi of CFG rescale, 0 for none.
     """
 
     name: str
@@ -91,22 +113,35 @@ class Prior(ABC):
     latent_shape: tuple[int, int, int]
     camera_range: CameraRange | None
     evaluations: int
+    view_group: int = 1
+    guidance_rescale: float = 0.0
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Latents of images in 0..1 of any size; differentiable."""
 
     @abstractmethod
-    def encode_text(self, prompt: str, negative_prompt: str) -> EncodedPrompt:
-        """Encode the prompts; the text encoder is loaded for this and freed at the end.
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """Images in 0..1 of latents, without a gradient."""
+
+    @abstractmethod
+    def encode_text(
+        self, prompt: str, negative_prompt: str, settings: PromptSettings = PromptSettings()
+    ) -> EncodedPrompt:
+        """Encode the prompts, for each direction of view where ``settings`` ask for it.
 
         Raises:
             PromptError: the prior cannot serve a prompt.
         """
 
     @abstractmethod
+    def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
+        """What the network is told of the cameras themselves, or None."""
+
     def condition(self, text: EncodedPrompt, cameras: Cameras) -> Condition:
         """What the network is told about each view."""
+        branches, weights = branches_for(text, cameras)
+        return Condition(branches, weights, self.camera_features(cameras))
 
     @abstractmethod
     def network(
@@ -127,9 +162,7 @@ class Prior(ABC):
         count = len(queries)
         latents = torch.cat([query.latents for query in queries])
         timesteps = torch.cat([query.timesteps for query in queries]).to(latents.device)
-        branches = [condition.branches[query.branch] for query in queries]
-        pooled = None if branches[0].pooled is None else torch.cat([b.pooled for b in branches if b.pooled is not None])
-        text = Embedding(torch.cat([branch.tokens for branch in branches]), pooled)
+        text = Embedding.join([condition.branches[query.branch] for query in queries])
         cameras = None if condition.cameras is None else condition.cameras.repeat(count, 1)
         with torch.no_grad():
             raw = self.network(latents, timesteps, text, cameras)
@@ -140,9 +173,14 @@ class Prior(ABC):
     def noise(self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Condition) -> Noise:
         """All branches of the condition at one (x_t, t), in one network call."""
         names = list(condition.branches)
-        return combine(
-            dict(zip(names, self.predict_noise([Query(x_t, t, n) for n in names], condition), strict=True)), condition
-        )
+        answers = self.predict_noise([Query(x_t, t, name) for name in names], condition)
+        return combine(dict(zip(names, answers, strict=True)), condition, self.rescale(x_t, t))
+
+    def rescale(self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"]) -> Rescale | None:
+        """CFG rescale at one (x_t, t), where this prior is used with it."""
+        if self.guidance_rescale == 0:
+            return None
+        return Rescale(x_t, *self.schedule.at(t, x_t), self.guidance_rescale, self.view_group)
 
 
 class Student(ABC):
@@ -175,14 +213,14 @@ class Student(ABC):
         return noise_from_prediction(raw.to(x_t), x_t, t, prior.schedule, prior.prediction_type)
 
 
-def combine(eps: dict[str, Float[Tensor, "B C h w"]], condition: Condition) -> Noise:
-    """Form h from the branches' answers."""
+def combine(eps: dict[str, Float[Tensor, "B C h w"]], condition: Condition, rescale: Rescale | None = None) -> Noise:
+    """Form h from the branches' answers at one (x_t, t), whose ``rescale`` is the prior's."""
     conditional, unconditional = eps["positive"], eps["negative"]
     direction = main = conditional - unconditional
     for column in range(condition.perp_weights.shape[1]):
         weight = condition.perp_weights[:, column, None, None, None].to(main)
         direction = direction + weight * _perpendicular(eps[f"perp{column}"] - unconditional, main)
-    return Noise(conditional, unconditional, direction)
+    return Noise(conditional, unconditional, direction, rescale)
 
 
 def noise_from_prediction(

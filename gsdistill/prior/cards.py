@@ -1,8 +1,8 @@
 """Which priors there are (cards.yaml), where their files are, and what a model folder says of itself (gsdistill.json).
 
 A plain diffusers folder needs no card: it is a latent model with a VAE and no cameras. A folder with ``gsdistill.json``
-can declare a fold-into-channels encoder, camera features (``fourier`` or the flattened camera-to-world ``matrix``), the
-cameras it was trained on, and that its prompts come from the closed world of gsdistill.shapes.
+can declare a fold-into-channels encoder, Fourier features of the camera, the cameras it was trained on, and that its
+prompts come from the closed world of gsdistill.shapes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -33,14 +33,14 @@ class Card:
     sources: tuple[str, ...]
     summary: str
     licence: str
-    recipes: dict[str, str]
+    recipes: str | None  # a group of recipes.yaml
 
 
 @dataclass(frozen=True)
 class CameraCard:
     """What a camera-conditioned model is fed, and the cameras it knows: degrees and world units."""
 
-    features: Literal["fourier", "matrix"]
+    features: Literal["fourier"]
     distance: float
     fov: float
     elevation: tuple[float, float]
@@ -63,10 +63,9 @@ class ModelCard:
 
 def cards() -> dict[str, Card]:
     """Every prior with a short name."""
-    text = Path(__file__).with_name("cards.yaml").read_text(encoding="utf-8")
     return {
-        name: Card(tuple(c["sources"]), c["summary"], c["licence"], c.get("recipes", {}))
-        for name, c in yaml.safe_load(text).items()
+        name: Card(tuple(c["sources"]), c["summary"], c["licence"], c.get("recipes"))
+        for name, c in _shipped("cards.yaml").items()
     }
 
 
@@ -75,7 +74,7 @@ def recipe(prior: str, method: str) -> str | None:
     if (Path(prior) / "gsdistill.json").is_file():
         prior = read_model_card(prior, prior).name
     card = cards().get(prior)
-    return card.recipes.get(method) if card else None
+    return _shipped("recipes.yaml")[card.recipes].get(method) if card and card.recipes else None
 
 
 def choose(name: str, device: torch.device) -> tuple[str, str | None]:
@@ -141,6 +140,10 @@ def read_model_card(source: str, name: str) -> ModelCard:
     except ValueError as error:
         raise BadFile(f"{path} is not JSON: {error}") from error
     return from_dict(ModelCard, content, path.name)
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 def _checked_folder(folder: Path) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate, pixel_unshuffle
+from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle
 
-__all__ = ["fold_image", "fourier_features"]
+__all__ = ["fold_image", "fourier_features", "unfold_image"]
 
 
 def fourier_features(
@@ -38,3 +38,8 @@ def fold_image(images: Float[Tensor, "B H W 3"], size: int, factor: int) -> Floa
     if planes.shape[-1] != size:
         planes = interpolate(planes, size=(size, size), mode="area")
     return pixel_unshuffle(2.0 * planes - 1.0, factor)
+
+
+def unfold_image(latents: Float[Tensor, "B C h w"], factor: int) -> Float[Tensor, "B H W 3"]:
+    """The image, 0..1, that :func:`fold_image` folded."""
+    return (0.5 * pixel_shuffle(latents, factor).permute(0, 2, 3, 1) + 0.5).clamp(0.0, 1.0)

@@ -1,4 +1,4 @@
-"""A U-Net's student: LoRA (arXiv 2106.09685) on its attention projections, added by peft to the same module.
+"""A network's student: LoRA (arXiv 2106.09685) on its attention projections, added by peft to the same module.
 
 The prior's own answers go through the module with the adapter off; the student's with it on and with the caller's
 weights in place of the module's. So one copy of the frozen weights serves both.
@@ -6,7 +6,7 @@ weights in place of the module's. So one copy of the frozen weights serves both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,25 +18,29 @@ from gsdistill.structs import Embedding
 
 __all__ = ["LoraStudent"]
 
+Inputs = Callable[[Tensor, Tensor, Embedding, Tensor | None], dict[str, Any]]
+Output = Callable[[Tensor], Tensor]
+
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 class LoraStudent(Student):
     """W + B A of rank r on every attention projection, scale 1."""
 
-    def __init__(self, prior: Prior, unet: Any, rank: int) -> None:
+    def __init__(self, prior: Prior, module: Any, inputs: Inputs, output: Output, rank: int) -> None:
+        """``inputs`` forms the module's arguments, ``output`` takes the prediction out of what it returns."""
         from peft import LoraConfig
 
-        self.prior, self._unet, self._rank = prior, unet, rank
-        if not getattr(unet, "peft_config", {}):
-            unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
-            unet.disable_adapters()
-            unet.requires_grad_(False)
+        self.prior, self._module, self._inputs, self._output, self._rank = prior, module, inputs, output, rank
+        if not getattr(module, "peft_config", {}):
+            module.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
+            module.disable_adapters()
+            module.requires_grad_(False)
 
     def initial(self, generator: torch.Generator) -> dict[str, Tensor]:
         """A uniform in 1 / sqrt(fan in) as in peft, drawn from ``generator``; B zero."""
         weights = {}
-        for name, value in self._unet.named_parameters():
+        for name, value in self._module.named_parameters():
             if ".lora_" not in name:
                 continue
             shape = list(value.shape)
@@ -53,13 +57,11 @@ class LoraStudent(Student):
         text: Embedding,
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
-        """The U-Net's raw prediction with the adapter on."""
-        dtype = self._unet.dtype
-        labels = None if cameras is None else cameras.to(dtype)
-        inputs = (latents.to(dtype), timesteps, text.tokens.to(dtype))
-        self._unet.enable_adapters()
+        """The network's raw prediction with the adapter on."""
+        inputs = self._inputs(latents, timesteps, text, cameras)
+        self._module.enable_adapters()
         try:
             placed = {name: value.to(latents.device) for name, value in weights.items()}
-            return torch.func.functional_call(self._unet, placed, inputs, {"class_labels": labels}).sample
+            return self._output(torch.func.functional_call(self._module, placed, (), inputs).sample)
         finally:
-            self._unet.disable_adapters()
+            self._module.disable_adapters()

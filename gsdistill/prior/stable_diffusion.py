@@ -1,168 +1,114 @@
 """U-Net priors in the diffusers folder layout: Stable Diffusion 1.x and 2.x, and the shapes prior.
 
-Latents are either the VAE's (mean times its scaling factor) or, where the model's card says so, the image folded into
-channels. A camera-conditioned U-Net gets its camera features as ``class_labels`` (class_embed_type "projection").
+Latents are either the autoencoder's or, where the model's card says so, the image folded into channels. A
+camera-conditioned U-Net gets its camera features as ``class_labels`` (class_embed_type "projection").
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Any, ClassVar, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.errors import BadFile, ModelNotFound, PromptError
-from gsdistill.prior.base import CameraRange, EncodedPrompt, Prediction, Prior, Student
-from gsdistill.prior.cards import ModelCard
-from gsdistill.prior.features import fold_image, fourier_features
-from gsdistill.prior.lora import LoraStudent
+from gsdistill.errors import BadFile, PromptError
+from gsdistill.prior.base import Prediction
+from gsdistill.prior.features import fold_image, fourier_features, unfold_image
+from gsdistill.prior.parts import load_model, load_part
+from gsdistill.prior.pretrained import Origin, Pretrained
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.shapes.captions import normalised, parse, unknown_words
-from gsdistill.structs import Cameras, Condition, Embedding
+from gsdistill.structs import Cameras, Embedding
 
-__all__ = ["StableDiffusion"]
-
-T = TypeVar("T")
+__all__ = ["StableDiffusion", "ddpm_schedule"]
 
 
-class StableDiffusion(Prior):
-    """Loaded from a local folder or a hub id; frozen, in float32 on a CPU and float16 on an accelerator."""
+class StableDiffusion(Pretrained):
+    """Noise or v prediction, CLIP text."""
 
-    def __init__(self, source: str, card: ModelCard, device: torch.device) -> None:
-        from diffusers import DDPMScheduler, UNet2DConditionModel
+    PARTS: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
-        self.name = card.name
-        self.evaluations = 0
-        self._source, self._card, self._device = source, card, device
-        self._dtype = torch.float32 if device.type == "cpu" else torch.float16
-        scheduler: Any = self._load(DDPMScheduler.from_pretrained, "scheduler")
-        self.schedule = NoiseSchedule.from_cumulative_alphas(scheduler.alphas_cumprod)
-        self.prediction_type: Prediction = scheduler.config.prediction_type
-        if self.prediction_type not in get_args(Prediction):
-            allowed = ", ".join(get_args(Prediction))
-            raise BadFile(f"{source}/scheduler: prediction_type '{self.prediction_type}' is unknown; known: {allowed}")
-        self._unet = self._load_model(UNet2DConditionModel, "unet")
-        self._vae = self._load_vae() if card.encoder == "vae" else None
-        size = self._unet.config.sample_size
-        self.latent_shape = (self._unet.config.in_channels, size, size)
-        self.image_size = card.image_size or size * self._vae_factor()
-        camera = card.camera
-        self.camera_range = CameraRange(camera.elevation, camera.distance, camera.fov) if camera else None
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin)
+        self.schedule, self.prediction_type = ddpm_schedule(origin)
+        size = self._network.config.sample_size
+        self._card = origin.card
+        self._codec = self.load_codec(size) if self._card.encoder == "vae" else None
+        self.latent_shape = (self._network.config.in_channels, size, size)
+        self.image_size = self._codec.size if self._codec else self._card.image_size or size * self._card.factor
+
+    def network_class(self) -> Any:
+        """Diffusers' U-Net."""
+        from diffusers import UNet2DConditionModel
+
+        return UNet2DConditionModel
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Latents of images in 0..1; area-averaged or bilinearly resized to the prior's size, differentiable."""
-        if self._vae is None:
-            return fold_image(images, self.image_size, self._card.factor)
-        planes = 2.0 * images.permute(0, 3, 1, 2) - 1.0
-        if planes.shape[-1] != self.image_size:
-            size = (self.image_size, self.image_size)
-            planes = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", antialias=True)
-        mean = self._vae.encode(planes.to(self._dtype)).latent_dist.mean
-        return mean.to(images) * self._vae.config.scaling_factor
+        return self._codec.encode(images) if self._codec else fold_image(images, self.image_size, self._card.factor)
 
-    def encode_text(self, prompt: str, negative_prompt: str) -> EncodedPrompt:
-        """Encode both prompts; tokenizer and text encoder live only inside this call.
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """What the autoencoder makes of latents, or the image unfolded."""
+        return self._codec.decode(latents) if self._codec else unfold_image(latents, self._card.factor)
 
-        Raises:
-            PromptError: outside the model's world, or more tokens than the text encoder has positions.
-        """
+    def prepared(self, text: str, negative: bool) -> str:
+        """The text as it is; in the shapes world the caption as its grammar writes it."""
+        if self._card.world != "shapes":
+            return text
+        if not negative:
+            parse(text)
+        elif unknown := unknown_words(text):
+            raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
+        return normalised(text)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """The last hidden states of CLIP."""
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        if self._card.world == "shapes":
-            self._check_world(prompt, negative_prompt)
-            prompt, negative_prompt = normalised(prompt), normalised(negative_prompt)
-        tokenizer = self._load(CLIPTokenizer.from_pretrained, "tokenizer")
-        encoder = self._load_model(CLIPTextModel, "text_encoder")
+        tokenizer = load_part(CLIPTokenizer.from_pretrained, self.folder, "tokenizer")
+        encoder = load_model(CLIPTextModel, self.folder, "text_encoder", torch.float32, self.device)
         limit = encoder.config.max_position_embeddings
-        for text in (prompt, negative_prompt):
-            count = len(tokenizer(text, truncation=False).input_ids)
-            if count > limit:
-                raise PromptError(
-                    f"the prompt '{text}' has {count} tokens, the prior {self.name} reads {limit} at most"
-                )
-        ids = tokenizer(
-            [prompt, negative_prompt], padding="max_length", max_length=limit, return_tensors="pt"
-        ).input_ids
-        with torch.no_grad():
-            tokens = encoder(ids.to(self._device)).last_hidden_state.float()
-        return EncodedPrompt(Embedding(tokens[:1]), Embedding(tokens[1:]))
+        self.check_length(tokenizer, texts, limit)
+        ids = tokenizer(list(texts), padding="max_length", max_length=limit, return_tensors="pt").input_ids
+        return [Embedding(row[None]) for row in encoder(ids.to(self.device)).last_hidden_state]
 
-    def condition(self, text: EncodedPrompt, cameras: Cameras) -> Condition:
-        """Repeat the text for each view and add the camera features."""
-        views = len(cameras)
-        branches = {
-            "positive": Embedding(text.positive.tokens.expand(views, -1, -1)),
-            "negative": Embedding(text.negative.tokens.expand(views, -1, -1)),
-        }
-        return Condition(branches, torch.zeros(views, 0, device=self._device), self._camera_features(cameras))
-
-    def network(
+    def inputs(
         self,
         latents: Float[Tensor, "B C h w"],
         timesteps: Int[Tensor, "B"],
         text: Embedding,
         cameras: Float[Tensor, "B F"] | None,
-    ) -> Float[Tensor, "B C h w"]:
-        """The U-Net's raw prediction."""
-        labels = None if cameras is None else cameras.to(self._dtype)
-        tokens = text.tokens.to(self._dtype)
-        return self._unet(latents.to(self._dtype), timesteps, tokens, class_labels=labels).sample
+    ) -> dict[str, Any]:
+        """Latents, timesteps, tokens, and the camera as a class."""
+        return {
+            "sample": latents.to(self.dtype),
+            "timestep": timesteps,
+            "encoder_hidden_states": text.tokens.to(self.dtype),
+            "class_labels": None if cameras is None else cameras.to(self.dtype),
+        }
 
-    def student(self, rank: int) -> Student:
-        """The U-Net with LoRA on its attention, through peft."""
-        return LoraStudent(self, self._unet, rank)
-
-    def _check_world(self, prompt: str, negative_prompt: str) -> None:
-        parse(prompt)
-        unknown = unknown_words(negative_prompt)
-        if unknown:
-            raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
-
-    def _camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
+    def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
+        """Fourier features of the angles, where the card declares them."""
         card = self._card.camera
         if card is None:
             return None
-        if card.features == "fourier":
-            angles = cameras.azimuths.to(self._device), cameras.elevations.to(self._device)
-            return fourier_features(*angles, card.azimuth_frequencies, card.elevation_frequencies)
-        poses = torch.linalg.inv(cameras.viewmats)
-        poses = poses @ torch.diag(poses.new_tensor([1.0, -1.0, -1.0, 1.0]))  # Blender axes: y up, looking along -z
-        unit = torch.nn.functional.normalize(poses[:, :3, 3], dim=-1)
-        return (
-            torch.cat([torch.cat([poses[:, :3, :3], unit[:, :, None]], 2), poses[:, 3:]], 1).flatten(1).to(self._device)
-        )
+        angles = cameras.azimuths.to(self.device), cameras.elevations.to(self.device)
+        return fourier_features(*angles, card.azimuth_frequencies, card.elevation_frequencies)
 
-    def _load_vae(self) -> Any:
-        from diffusers import AutoencoderKL
 
-        return self._load_model(AutoencoderKL, "vae")
+def ddpm_schedule(origin: Origin) -> tuple[NoiseSchedule, Prediction]:
+    """Noise levels and prediction type of the folder's scheduler, whatever sampler it names.
 
-    def _vae_factor(self) -> int:
-        return self._card.factor if self._vae is None else 2 ** (len(self._vae.config.block_out_channels) - 1)
+    Raises:
+        BadFile: an unknown prediction type.
+    """
+    from diffusers import DDPMScheduler
 
-    def _load_model(self, kind: Any, part: str) -> Any:
-        extra = (
-            {"torch_dtype": self._dtype, "low_cpu_mem_usage": False}
-            if part != "text_encoder"
-            else {"dtype": torch.float32}
-        )
-        model = self._load(lambda *args, **options: kind.from_pretrained(*args, **options, **extra), part)
-        return model.to(self._device).eval().requires_grad_(False)
-
-    def _load(self, loader: Callable[..., T], part: str) -> T:
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()  # parts load in milliseconds; the run has a bar of its own
-        where = f"{self._source}/{part}"
-        try:
-            return loader(self._source, subfolder=part, local_files_only=Path(self._source).is_dir())
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            local = Path(self._source).is_dir()
-            hint = (
-                "" if local else " A hub model needs a network once; a folder of your own (--prior FOLDER) never does."
-            )
-            raise ModelNotFound(f"cannot load {where}: {reason}{hint}") from error
+    scheduler: Any = load_part(DDPMScheduler.from_pretrained, origin.folder, "scheduler")
+    kind = scheduler.config.prediction_type
+    if kind not in (allowed := get_args(Prediction)):
+        known = ", ".join(allowed)
+        raise BadFile(f"{origin.folder}/scheduler: prediction_type '{kind}' is unknown; known: {known}")
+    return NoiseSchedule.from_cumulative_alphas(scheduler.alphas_cumprod), kind

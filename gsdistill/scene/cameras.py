@@ -30,6 +30,7 @@ class CameraSettings:
     elevation: tuple[float, float] = bounded((-10.0, 60.0), low=-90, high=90)  # degrees above the horizon
     distance: tuple[float, float] = bounded((3.2, 3.2), above=1)  # world units; the object fills the unit ball
     fov: tuple[float, float] = bounded((40.0, 40.0), above=0, below=180)  # degrees, of the whole (square) image
+    group: int | None = bounded(None, low=1)  # views in a row at equal steps of azimuth; none: the prior's number
 
     def __post_init__(self) -> None:
         for name in ("azimuth", "elevation", "distance", "fov"):
@@ -80,11 +81,18 @@ def sample(settings: CameraSettings, count: int, size: int, generator: torch.Gen
     azimuth, and neighbours are never more than two strata apart. Elevation, distance and field of view are independent
     and uniform in their units; elevation is thus uniform in degrees, which looks from above more often than uniform
     area on the sphere would.
+
+    With groups of k, ``count`` / k times one draw serves k cameras in a row, whose azimuths are 1/k of the range apart.
+    ``count`` must be a multiple of k.
     """
+    each = settings.group or 1
+    draws = count // each
     offset = _uniform(1, generator)
-    place = torch.remainder((torch.arange(count) + _uniform(count, generator)) / count + offset, 1.0)
+    first = (torch.arange(draws) + _uniform(draws, generator)) / draws / each
+    place = torch.remainder((first[:, None] + torch.arange(each) / each).flatten() + offset, 1.0)
     elevation, distance, fov = (
-        _between(limits, _uniform(count, generator)) for limits in (settings.elevation, settings.distance, settings.fov)
+        _between(limits, _uniform(draws, generator)).repeat_interleave(each)
+        for limits in (settings.elevation, settings.distance, settings.fov)
     )
     return look_at_origin(_between(settings.azimuth, place), elevation, distance, fov, size)
 

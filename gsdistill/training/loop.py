@@ -20,7 +20,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from gsdistill.config import Ramp, bounded
 from gsdistill.distillation.base import Distillation, Moment, State, surrogate_loss
 from gsdistill.errors import UserError
-from gsdistill.prior.base import EncodedPrompt, Prior
+from gsdistill.prior.base import Prior
+from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.renderer.base import RenderOptions, render
 from gsdistill.scene.cameras import CameraSettings, sample
 from gsdistill.scene.densify import Densifier, DensifySettings

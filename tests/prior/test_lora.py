@@ -11,6 +11,7 @@ from distillation.common import flat, moment_of, step
 from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.base import Condition, Prior, Query
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.scene.cameras import orbit
 
 VIEWS = 2
@@ -120,10 +121,8 @@ def test_the_untrained_gradient_is_guidance_beyond_the_prompt(prior, condition):
 def test_half_precision_keeps_the_gradients_of_the_lora():
     """In the float16 of an accelerator none of them vanishes, and all point where those of float32 do."""
     found = []
-    for dtype in (torch.float32, torch.float16):
-        prior = load_prior("shapes")
-        prior._unet.to(dtype)
-        prior._dtype = dtype
+    for precision in ("float32", "float16"):
+        prior = load_prior("shapes", settings=ModelSettings(precision=precision))
         generator = torch.Generator().manual_seed(0)
         weights = prior.student(4).initial(generator)
         weights = {name: w + 0.01 * torch.randn(w.shape, generator=generator) for name, w in weights.items()}

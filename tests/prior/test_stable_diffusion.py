@@ -10,44 +10,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from tiny import stable_diffusion
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound, PromptError
 from gsdistill.prior.cards import cards, choose, find, recipe
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.prompts import PromptSettings
 from gsdistill.scene.cameras import orbit
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole Stable Diffusion folder, scaled down, with v-prediction."""
-    path = tmp_path_factory.mktemp("tiny-sd")
-    torch.manual_seed(0)
-    letters = [chr(c) for c in range(97, 123)]
-    vocab = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(vocab)}, merges=[], model_max_length=20)
-    tokenizer.save_pretrained(path / "tokenizer")
-    text = CLIPTextConfig(
-        vocab_size=len(vocab), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=20, bos_token_id=len(vocab) - 2, eos_token_id=len(vocab) - 1,
-        pad_token_id=len(vocab) - 1,
-    )  # fmt: skip
-    CLIPTextModel(text).save_pretrained(path / "text_encoder")
-    UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4,
-    ).save_pretrained(path / "unet")  # fmt: skip
-    AutoencoderKL(
-        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4, scaling_factor=0.2,
-    ).save_pretrained(path / "vae")  # fmt: skip
-    DDPMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"
-    ).save_pretrained(path / "scheduler")
-    return path
+    return stable_diffusion.build(tmp_path_factory.mktemp("tiny-sd"), "v_prediction")
 
 
 def test_a_plain_folder_answers_as_its_parts_do(folder):
@@ -58,7 +35,7 @@ def test_a_plain_folder_answers_as_its_parts_do(folder):
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", low_cpu_mem_usage=False)
     mean = vae.encode(images.permute(0, 3, 1, 2) * 2 - 1).latent_dist.mean
     torch.testing.assert_close(prior.encode(images), mean.detach() * 0.2)
-    text = prior.encode_text("red torus", "")
+    text = prior.encode_text("red torus", "", PromptSettings("none"))
     t = torch.tensor([10, 900])
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     noise = prior.noise(x, t, prior.condition(text, cameras))
@@ -80,27 +57,17 @@ def test_encoding_is_differentiable_and_resizes(folder):
 
 def test_text_encoder_equals_transformers_and_is_not_kept(folder):
     prior = load_prior(str(folder))
-    tokens = prior.encode_text("red torus", "blue").negative.tokens
+    tokens = prior.encode_text("red torus", "blue", PromptSettings("none")).negative.tokens
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
-    ids = tokenizer(["blue"], padding="max_length", max_length=20, return_tensors="pt").input_ids
+    ids = tokenizer(["blue"], padding="max_length", max_length=40, return_tensors="pt").input_ids
     torch.testing.assert_close(tokens, encoder(ids).last_hidden_state.detach())
     assert not any(isinstance(value, CLIPTextModel) for value in vars(prior).values())
 
 
 def test_a_prompt_that_would_be_cut_is_refused(folder):
-    with pytest.raises(PromptError, match=r"tokens, the prior .* reads 20 at most"):
-        load_prior(str(folder)).encode_text("a very long prompt of many letters", "")
-
-
-def test_raw_camera_matrices_are_in_blender_axes(folder, tmp_path):
-    model = shutil.copytree(folder, tmp_path / "m")
-    camera = {"features": "matrix", "distance": 3.2, "fov": 40.0, "elevation": [-20, 80]}
-    (model / "gsdistill.json").write_text(json.dumps({"name": "m", "camera": camera}))
-    prior = load_prior(str(model))
-    features = prior._camera_features(orbit(1, 16, elevation=0.0)).reshape(4, 4)
-    expected = torch.tensor([[0.0, 0, 1, 1], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # right +y, up +z, back +x
-    torch.testing.assert_close(features, expected, atol=1e-6, rtol=0)
+    with pytest.raises(PromptError, match=r"tokens, the prior .* reads 40 at most"):
+        load_prior(str(folder)).encode_text("a very long prompt of many letters, more than there are", "")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.sds import SDS
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, descend, independent
-from gsdistill.laboratory.plots import COLOURS, decode, new_figure, sheet
+from gsdistill.laboratory.plots import COLOURS, new_figure, sheet
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
@@ -99,7 +99,7 @@ class Ddim(Demonstration):
         left.legend(loc="center right", bbox_to_anchor=(1.0, 0.42))
         rows = [pictures[name][kind][-1] for name in priors for kind in ("ddim", "fsd", "sds")]
         owners = [name for name in priors for _ in range(3)]
-        images = [decode(row, priors[name], self.prior) for row, name in zip(rows, owners, strict=True)]
+        images = [priors[name].decode(row) for row, name in zip(rows, owners, strict=True)]
         sheet(right, torch.cat([image.float() for image in images]), self.samples)
         height = images[0].shape[1] + 2
         labels = [f"{kind}, {name}" for name in priors for kind in ("DDIM", "FSD", "SDS")]

@@ -27,10 +27,10 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.laboratory.coverage import differences, mean_difference, nearest_objects
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, descend, independent, repeated
-from gsdistill.laboratory.plots import COLOURS, decode, new_figure, sheet
+from gsdistill.laboratory.plots import COLOURS, new_figure, sheet
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
-from gsdistill.prior.base import EncodedPrompt
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.ramp import Ramp
 from gsdistill.scene.cameras import orbit
 
@@ -90,7 +90,7 @@ class Diversity(Demonstration):
             state = independent(method, setup.prior, range(self.seed, self.seed + self.seeds))
             generator = torch.Generator().manual_seed(self.seed)
             start = torch.zeros(self.seeds, *setup.prior.latent_shape)
-            images[name] = decode(descend(method, setup, start, how, generator, state).end, setup.prior, self.prior)
+            images[name] = setup.prior.decode(descend(method, setup, start, how, generator, state).end)
         return images
 
     def _judge(self, images: Images, reached: dict[str, dict[str, Any]]) -> dict[str, Any]:

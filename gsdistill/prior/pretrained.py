@@ -1,0 +1,172 @@
+"""What all families of downloaded models share: precision, autoencoder, cached text, and the network's LoRA student.
+
+A family is one file with one leaf class. It says which folders it needs (``PARTS``), makes its schedule, encodes texts,
+and forms the arguments of its network; conversions, guidance and caching are here and in base.py.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gsdistill.config import bounded
+from gsdistill.errors import PromptError
+from gsdistill.prior.base import CameraRange, Prior, Student
+from gsdistill.prior.cards import ModelCard
+from gsdistill.prior.codec import LatentCodec
+from gsdistill.prior.embeddings import cached, fingerprint
+from gsdistill.prior.lora import LoraStudent
+from gsdistill.prior.parts import load_model, pick_class
+from gsdistill.prior.prompts import EncodedPrompt, PromptSettings
+from gsdistill.structs import Cameras, Embedding, to_device
+
+__all__ = ["ModelSettings", "Origin", "Pretrained"]
+
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How a downloaded model is used."""
+
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # auto: float32 on a CPU, else float16
+    vae: Path | None = None  # another autoencoder: a folder, such as that of a tiny one (AutoencoderTiny)
+    lora: tuple[Path, ...] = ()  # LoRA files (.safetensors) to add to the network
+    lora_scale: float = bounded(1.0, low=0)  # of all of them
+    revision: str | None = None  # branch, tag or commit on the hub; none: the card's
+    guidance_rescale: float = bounded(0.0, low=0, high=1)  # phi of CFG rescale; MVDream's is 0.5
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model lies, and what is known of it before it is loaded."""
+
+    folder: Path  # in the diffusers layout
+    card: ModelCard
+    settings: ModelSettings
+    device: torch.device
+
+
+class Pretrained(Prior):
+    """A frozen model in the diffusers layout."""
+
+    PARTS: ClassVar[tuple[str, ...]]  # folders of the layout that the family needs
+    NETWORK: ClassVar[str] = "unet"  # the one of them that predicts noise
+
+    def __init__(self, origin: Origin) -> None:
+        """Leaves load the rest: ``schedule``, ``prediction_type``, ``latent_shape``, ``image_size``."""
+        self.name, self.evaluations = origin.card.name, 0
+        self.guidance_rescale = origin.settings.guidance_rescale
+        self.origin, self.folder, self.device = origin, origin.folder, origin.device
+        half = torch.float32 if origin.device.type == "cpu" else torch.float16
+        precision = origin.settings.precision
+        self.dtype: torch.dtype = half if precision == "auto" else getattr(torch, precision)
+        camera = origin.card.camera
+        self.camera_range = CameraRange(camera.elevation, camera.distance, camera.fov) if camera else None
+        self._network: Any = load_model(self.network_class(), self.folder, self.NETWORK, self.dtype, self.device)
+
+    @abstractmethod
+    def network_class(self) -> Any:
+        """The network's class in diffusers."""
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """Encode each text, with a batch of one; tokenizer and text encoder live only inside this call.
+
+        Raises:
+            PromptError: a text is longer than the encoder reads.
+        """
+
+    @abstractmethod
+    def inputs(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> dict[str, Any]:
+        """The network's arguments by name, in its precision."""
+
+    def output(self, raw: Float[Tensor, "B K h w"]) -> Float[Tensor, "B C h w"]:
+        """The prediction among the network's output channels: all of them, or the first C where K is larger."""
+        return raw[:, : self.latent_shape[0]]
+
+    def prepared(self, text: str, negative: bool) -> str:
+        """The text as this model's encoder expects it.
+
+        Raises:
+            PromptError: the model cannot serve it.
+        """
+        return text
+
+    def network(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> Float[Tensor, "B C h w"]:
+        """The network's raw prediction."""
+        return self.output(self._network(**self.inputs(latents, timesteps, text, cameras)).sample)
+
+    def student(self, rank: int) -> Student:
+        """The network with LoRA on its attention, through peft."""
+        return LoraStudent(self, self._network, self.inputs, self.output, rank)
+
+    def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
+        """None: the family knows no cameras."""
+        return None
+
+    def encode_text(
+        self, prompt: str, negative_prompt: str, settings: PromptSettings = PromptSettings()
+    ) -> EncodedPrompt:
+        """Encode the prompts; what was encoded before comes from the disk."""
+        settings = settings.resolved(self.origin.card.camera is not None)
+        texts = {"positive": prompt, "negative": negative_prompt, **settings.texts(prompt)}
+        texts = {name: self.prepared(text, name == "negative") for name, text in texts.items()}
+        kept = cached(self._text_key(), list(texts.values()), self._encoded)
+        encoded = dict(zip(texts, [to_device(embedding, self.device) for embedding in kept], strict=True))
+        return EncodedPrompt(encoded.pop("positive"), encoded.pop("negative"), encoded, settings)
+
+    def load_codec(self, latent_size: int) -> LatentCodec:
+        """The folder's autoencoder, or the one that the settings name, for latents of that many along each side.
+
+        Raises:
+            ModelNotFound: it is missing, or of a class that is no autoencoder of images.
+        """
+        import diffusers
+
+        other = self.origin.settings.vae
+        folder, part = (other, "") if other else (self.folder, "vae")
+        kind = getattr(diffusers, pick_class(folder, part, AUTOENCODERS))
+        return LatentCodec(load_model(kind, folder, part, self.dtype, self.device), latent_size)
+
+    def check_length(self, tokenizer: Any, texts: Sequence[str], limit: int) -> None:
+        """Refuse what the encoder would silently cut.
+
+        Raises:
+            PromptError: a text has more than ``limit`` tokens.
+        """
+        for text in texts:
+            count = len(tokenizer(text, truncation=False).input_ids)
+            if count > limit:
+                raise PromptError(
+                    f"the prompt '{text}' has {count} tokens, the prior {self.name} reads {limit} at most"
+                )
+
+    def _encoded(self, texts: list[str]) -> list[Embedding]:
+        with torch.no_grad():
+            return [to_device(embedding, "cpu") for embedding in self.encode_texts(texts)]
+
+    def _text_key(self) -> str:
+        settings = self.origin.settings
+        folders = [*self.folder.glob("text_encoder*"), *self.folder.glob("tokenizer*")]
+        files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+        return fingerprint([*files, *settings.lora], str(self.dtype), settings.lora_scale)

@@ -1,0 +1,123 @@
+"""What a prompt says of each view: its direction in words, mixed between directions, or kept apart by Perp-Neg.
+
+Azimuth 0 is the front. ``view`` appends one of four texts by thresholds on the angles. ``interpolate`` mixes the
+embeddings of the two nearest of front, side and back, r falling linearly with the azimuth a in (-180, 180]:
+    |a| < 90:   r = 1 - |a| / 90,   r front + (1 - r) side
+    |a| >= 90:  r = 2 - |a| / 90,   r side + (1 - r) back
+``perp-neg`` (arXiv 2304.04968) adds to that the directions that the view is not, as negatives whose weights are -f,
+f(r; a, b, c) = a exp(-b r) + c, threestudio's rule and constants:
+    |a| < 90:   front -f_fs(r),  side -f_sf(1 - r)
+    |a| >= 90:  side -f_sb(r),   front -f_fsb(r)
+Seen from above, all three take the overhead text alone, and both weights are 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gsdistill.config import bounded
+from gsdistill.errors import ConfigError
+from gsdistill.structs import Cameras, Embedding
+
+__all__ = ["DIRECTIONS", "EncodedPrompt", "PromptSettings", "branches_for"]
+
+DIRECTIONS = ("front", "side", "back", "overhead")
+
+Curve = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How the prompt depends on the view. Angles in degrees; a curve is a, b, c of a exp(-b r) + c."""
+
+    direction: Literal["auto", "none", "view", "interpolate", "perp-neg"] = (
+        "auto"  # auto: view, or none with a prior that is told the camera
+    )
+    front: float = bounded(45.0, low=0, high=180)  # |azimuth| below is the front
+    back: float = bounded(135.0, low=0, high=180)  # |azimuth| above is the back
+    overhead: float = bounded(60.0, low=-90, high=90)  # an elevation above is overhead
+    front_prompt: str | None = None  # whole prompt of the front; none: the prompt and ", front view"
+    side_prompt: str | None = None  # likewise of the sides
+    back_prompt: str | None = None  # likewise of the back
+    overhead_prompt: str | None = None  # likewise from above
+    f_fs: Curve = (4.0, 0.5, -2.426)  # Perp-Neg: weight of front, before the sides
+    f_sf: Curve = (4.0, 0.5, -2.426)  # of side, there
+    f_sb: Curve = (1.0, 0.5, -0.606)  # of side, behind the sides
+    f_fsb: Curve = (1.0, 0.5, 0.967)  # of front, there
+
+    def __post_init__(self) -> None:
+        if self.front > self.back:
+            raise ConfigError(f"prompts.front = {self.front} exceeds prompts.back = {self.back}")
+
+    def resolved(self, knows_cameras: bool) -> PromptSettings:
+        """The same with ``auto`` decided."""
+        if self.direction != "auto":
+            return self
+        return replace(self, direction="none" if knows_cameras else "view")
+
+    def texts(self, prompt: str) -> dict[str, str]:
+        """The prompt of each direction; none where the view plays no part."""
+        if self.direction == "none":
+            return {}
+        return {name: getattr(self, f"{name}_prompt") or f"{prompt}, {name} view" for name in DIRECTIONS}
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """Texts encoded once, each with a batch of one; Prior.condition makes of them what each view is told."""
+
+    positive: Embedding  # of the prompt itself
+    negative: Embedding
+    views: Mapping[str, Embedding] = field(default_factory=dict)  # of DIRECTIONS, where the view plays a part
+    settings: PromptSettings = field(default_factory=lambda: PromptSettings(direction="none"))
+
+
+def branches_for(text: EncodedPrompt, cameras: Cameras) -> tuple[dict[str, Embedding], Float[Tensor, "B R"]]:
+    """Text branches for each camera, and the weights of the Perp-Neg branches among them (R = 0 or 2)."""
+    device = text.positive.tokens.device
+    everywhere = torch.zeros(len(cameras), dtype=torch.long, device=device)
+    negative, none = text.negative.pick(everywhere), torch.zeros(len(cameras), 0, device=device)
+    if not text.views:
+        return {"positive": text.positive.pick(everywhere), "negative": negative}, none
+    settings, texts = text.settings, Embedding.join([text.views[name] for name in DIRECTIONS])
+    azimuth = _from_front(cameras.azimuths.to(device))
+    above = cameras.elevations.to(device) > settings.overhead
+    if settings.direction == "view":
+        return {"positive": texts.pick(_nearest(azimuth, above, settings)), "negative": negative}, none
+    behind = azimuth >= 90
+    r = torch.where(behind, 2 - azimuth / 90, 1 - azimuth / 90)
+    nearer, farther = (torch.where(above, 3, everywhere + behind.long() + step) for step in (0, 1))
+    branches = {"positive": texts.pick(nearer).mix(texts.pick(farther), 1 - r), "negative": negative}
+    if settings.direction == "interpolate":
+        return branches, none
+    perp = {"perp0": texts.pick(behind.long()), "perp1": texts.pick(torch.where(behind, 0, 1))}
+    return {**branches, **perp}, _weights(r, behind, settings) * ~above[:, None]
+
+
+def _nearest(azimuth: Float[Tensor, "B"], above: Bool[Tensor, "B"], settings: PromptSettings) -> Int[Tensor, "B"]:
+    """Index into DIRECTIONS by the thresholds."""
+    side = (azimuth >= settings.front).long()
+    back = (azimuth > settings.back).long()
+    return torch.where(above, 3, torch.where(azimuth < settings.front, 0, side + back))
+
+
+def _weights(r: Float[Tensor, "B"], behind: Bool[Tensor, "B"], settings: PromptSettings) -> Float[Tensor, "B 2"]:
+    before = torch.stack([_curve(r, settings.f_fs), _curve(1 - r, settings.f_sf)], 1)
+    after = torch.stack([_curve(r, settings.f_sb), _curve(r, settings.f_fsb)], 1)
+    return -torch.where(behind[:, None], after, before)
+
+
+def _curve(r: Float[Tensor, "B"], curve: Curve) -> Float[Tensor, "B"]:
+    scale, rate, shift = curve
+    return scale * torch.exp(-rate * r) + shift
+
+
+def _from_front(azimuths: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """|azimuth| in 0..180."""
+    return (torch.remainder(azimuths + 180, 360) - 180).abs()
