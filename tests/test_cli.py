@@ -25,11 +25,12 @@ from gsdistill.flags import field_help
 from gsdistill.generate import RunConfig, fill, read_config, resolve
 from gsdistill.registry import names
 from gsdistill.scene.cameras import CameraSettings
+from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.ply import Ply
-from gsdistill.scene.init.sphere import Sphere
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 METHODS = names("gsdistill.distillation")
+INITS = names("gsdistill.scene.init")
 RECIPE = "# What CDS needs here.\nmethod: {name: cds, near_min: 0.02}\niterations: 222\n"
 
 
@@ -93,7 +94,7 @@ def test_underscores_and_dashes_are_one(ran):
 def test_method_and_init_change_the_flags(ran):
     execute(["generate", "--prompt", "x", "--method", "sds", "--init=ply", "--init.path", "a.ply"])
     assert isinstance(ran[0].method, SDS)
-    assert ran[0].init == Ply(Path("a.ply"))
+    assert ran[0].init == Ply(path=Path("a.ply"))
 
 
 def test_flags_beat_the_config_which_beats_the_recipe_which_beats_the_defaults(ran, tmp_path):
@@ -177,8 +178,8 @@ RUNS = st.builds(
     negative_prompt=st.text(max_size=20),
     method=st.builds(CDS, guidance_scale=st.builds(Ramp, st.floats(0, 1e3), st.floats(0, 1e3)), t_max=st.floats(0.3, 1))
     | st.builds(SDS),
-    init=st.builds(Sphere, count=st.integers(1, 9999))
-    | st.builds(Ply, st.sampled_from([Path("a b.ply"), Path("/ö/x.ply")])),
+    init=st.builds(Ball, count=st.integers(1, 9999))
+    | st.builds(Ply, path=st.sampled_from([Path("a b.ply"), Path("/ö/x.ply")])),
     seed=st.integers(0, 2**32 - 1),
     output=st.none() | st.just(Path("out/ü")),
     overwrite=st.booleans(),
@@ -206,7 +207,8 @@ def test_the_folder_of_a_run():
         ("", "no prompt; say what to make, as in --prompt 'a red torus'"),
         ("--prompt=", "no prompt; say what to make, as in --prompt 'a red torus'"),
         ("--prompt x --method sdss", f"unknown method 'sdss'. Did you mean 'sds'? Available: {', '.join(METHODS)}"),
-        ("--prompt x --init spere", "unknown initialiser 'spere'. Did you mean 'sphere'? Available: ply, sphere"),
+        ("--prompt x --init spere",
+         f"unknown initialiser 'spere'. Did you mean 'sphere'? Available: {', '.join(INITS)}"),
         ("--prompt x --metod sds", "unknown flag '--metod'. Did you mean '--method'? See gsdistill generate --help"),
         ("--prompt x --sed=3", "unknown flag '--sed'. Did you mean '--seed'? See gsdistill generate --help"),
         ("--prompt x 3", "unexpected argument '3'; see gsdistill generate --help"),
@@ -448,3 +450,34 @@ def test_help_and_version_load_nothing_heavy(words):
     program += "sys.exit(bool({'torch', 'tyro', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_prompt_comes_from_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("prompt.txt").write_text("\ufeffa red\n torus \n", encoding="utf-8")
+    assert execute(["generate", "--prompt-file", "prompt.txt", "--dry-run"]) == 0
+    assert "prompt: a red torus\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "message"),
+    [
+        (None, "", "the prompt file prompt.txt cannot be read: No such file or directory"),
+        (b" \n", "", "the prompt file prompt.txt holds no text"),
+        (b"\xff\xfe", "", "the prompt file prompt.txt is not UTF-8 text: invalid start byte at byte 0"),
+        (b"a cube", "--prompt x", "--prompt and --prompt-file exclude each other"),
+    ],
+)
+def test_a_prompt_file_that_does_not_serve(content, words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("prompt.txt").write_bytes(content)
+    assert execute(["generate", "--prompt-file", "prompt.txt", *words.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_offline_goes_offline_before_anything_is_asked_for(ran, monkeypatch):
+    asked = []
+    monkeypatch.setattr("gsdistill.prior.hub.go_offline", lambda: asked.append(len(ran)))
+    assert execute(["generate", "--prompt", "a red cube", "--offline"]) == 0
+    assert asked == [0] and len(ran) == 1

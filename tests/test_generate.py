@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -20,10 +21,14 @@ from gsdistill.cli import execute
 from gsdistill.config import load_yaml
 from gsdistill.errors import ConfigError, OutputError, PromptError
 from gsdistill.generate import resolve, run
+from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.ply import read_ply
 
 SMALL = {"prompt": "a red torus", "iterations": 6, "views": 2, "checkpoint_every": 0, "preview_every": 3}
-FILES = {"config.yaml", "gaussians.ply", "views.png", "turntable.mp4", "metrics.jsonl", "summary.json", "preview.png"}
+FILES = {
+    "config.yaml", "start.png", "gaussians.ply", "views.png", "turntable.mp4", "metrics.jsonl", "summary.json",
+    "preview.png",
+}  # fmt: skip
 
 
 def digest(data: bytes) -> str:
@@ -54,6 +59,38 @@ def test_same_seed_same_splat_and_another_seed_another(tmp_path):
         (generate(tmp_path / str(i), seed=seed) / "gaussians.ply").read_bytes() for i, seed in enumerate((5, 5, 6))
     )
     assert digest(first) == digest(again) != digest(other)
+
+
+def test_the_start_is_told_and_drawn_before_the_first_step(tmp_path, monkeypatch):
+    """A red cloud of points is what start.png shows, also where the run dies in its first step."""
+    rows = "\n".join(f"{x} {y} {z} 255 0 0" for x in (0, 1, 2) for y in (0, 1, 2) for z in (0, 1, 2))
+    properties = [f"float {axis}" for axis in "xyz"] + [f"uchar {name}" for name in ("red", "green", "blue")]
+    header = "\n".join(f"property {name}" for name in properties)
+    cloud = tmp_path / "cloud.ply"
+    cloud.write_text(f"ply\nformat ascii 1.0\nelement vertex 27\n{header}\nend_header\n{rows}\n")
+    monkeypatch.setattr("gsdistill.generate.steps", lambda *arguments: 1 / 0)
+    told = StringIO()
+    config = resolve({**SMALL, "output": str(tmp_path / "run"), "init": {"name": "ply", "path": str(cloud)}})
+    with pytest.raises(ZeroDivisionError):
+        run(config, Console(file=told, width=300))
+    assert "start ply: 27 Gaussians, box" in told.getvalue() and "mean 1.00 0.00 0.00" in told.getvalue()
+    sheet = iio.imread(tmp_path / "run" / "start.png").astype(int)
+    assert (sheet[..., 0] - sheet[..., 1]).max() > 50 and (sheet[..., 1] - sheet[..., 0]).max() < 5
+
+
+def test_the_initialiser_reads_the_prompt_unless_it_has_its_own(tmp_path, monkeypatch):
+    read = []
+    create = Ball.create
+    monkeypatch.setattr(Ball, "create", lambda self, prompt, *rest: read.append(prompt) or create(self, prompt, *rest))
+    generate(tmp_path / "a", iterations=1)
+    generate(tmp_path / "b", iterations=1, init_prompt="a blue cube")
+    assert read == ["a red torus", "a blue cube"]
+
+
+def test_views_make_whole_groups(tmp_path):
+    with pytest.raises(ConfigError, match="views = 2 is no multiple of the 4 views of a group of cameras"):
+        generate(tmp_path / "run", cameras={"group": 4})
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_cli_runs_and_evaluates(tmp_path, capsys):

@@ -99,11 +99,11 @@ def test_summary_reads_the_first_line_without_importing(package):
 
 @pytest.mark.parametrize(
     ("package_name", "expected"),
-    [("gsdistill.distillation", {"sds", "cds"}), ("gsdistill.scene.init", {"sphere", "ply"})],
+    [("gsdistill.distillation", {"sds", "cds"}), ("gsdistill.scene.init", {"ball", "ply", "point-e"})],
 )
 def test_everything_listed_in_the_toolkit_loads(package_name, expected):
     listed = names(package_name)
     assert expected <= set(listed)
     for name in listed:
-        assert load(package_name, name).__module__ == f"{package_name}.{name}"
+        assert load(package_name, name).__module__ == f"{package_name}.{name.replace('-', '_')}"
         assert summary(package_name, name)

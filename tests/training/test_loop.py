@@ -20,7 +20,7 @@ from gsdistill.registry import load, names
 from gsdistill.renderer.base import RenderOptions
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.densify import DensifySettings
-from gsdistill.scene.init.sphere import Sphere
+from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
 from gsdistill.training.loop import Diverged, Optimisation, OptimSettings, Plan, draw_backgrounds, start, steps
 from gsdistill.training.regularizers import RegularizerSettings
@@ -50,7 +50,7 @@ def begin(
     prior: AnalyticPrior, method: Distillation, plan: Plan = PLAN, densify: DensifySettings = GROWING
 ) -> Optimisation:
     generator = torch.Generator().manual_seed(3)
-    initial = Sphere(count=40).create("", generator)
+    initial = Ball(count=40).create("", generator)
     return start(initial, method, prior, plan, densify, generator, torch.device("cpu"))
 
 

@@ -1,8 +1,6 @@
-"""Grey, half-transparent Gaussians, uniform in a ball (or on its surface): a start that favours no shape.
+"""Grey, half-transparent Gaussians, uniform on the surface of a sphere: a shell with nothing inside.
 
-A uniform point of the ball is r = R u^(1/3) along a uniform direction. The share of each of N Gaussians in the ball is
-a small ball of radius R / N^(1/3); on the surface it is a disc of radius 2 R / N^(1/2). The standard deviation is
-``scale`` times that radius.
+The share of each of N Gaussians on a sphere of radius R is a disc of radius 2 R / N^(1/2).
 """
 
 from __future__ import annotations
@@ -10,34 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import normalize
 
 from gsdistill.config import bounded
-from gsdistill.scene.init.base import Initialiser, round_gaussians
+from gsdistill.scene.init.base import Initialiser
+from gsdistill.scene.init.uniform import UniformSettings, directions
 from gsdistill.structs import Gaussians
 
 __all__ = ["Sphere"]
 
 
-@dataclass(frozen=True)
-class Sphere(Initialiser):
+@dataclass(frozen=True, kw_only=True)
+class Sphere(UniformSettings, Initialiser):
     """Settings of the sphere initialiser."""
 
-    count: int = bounded(600, low=1, high=10_000_000)  # number of Gaussians
-    radius: float = bounded(0.6, above=0, high=1)  # of the ball, world units
-    opacity: float = bounded(0.2, above=0, below=1)  # of each Gaussian, a probability
-    scale: float = bounded(0.77, above=0)  # standard deviation over the radius of a Gaussian's share of the ball
-    color: float = bounded(0.5, low=0, high=1)  # grey value of all Gaussians
-    surface: bool = False  # on the surface of the ball instead of in it
-    sh_degree: int = bounded(0, low=0, high=3)  # degree of the view-dependent colour, which starts at zero
+    radius: float = bounded(0.6, above=0, high=1)  # of the sphere, world units
 
-    def create(self, prompt: str, generator: torch.Generator) -> Gaussians:
-        """Return ``count`` Gaussians around the origin; the prompt plays no part."""
-        directions = normalize(torch.randn(self.count, 3, generator=generator), dim=-1)
-        if self.surface:
-            radii, share = torch.ones(self.count, 1), 2.0 / self.count**0.5
-        else:
-            radii, share = torch.rand(self.count, 1, generator=generator) ** (1 / 3), self.count ** (-1 / 3)
-        deviations = torch.full((self.count,), self.scale * self.radius * share)
-        colors = torch.full((self.count, 3), self.color)
-        return round_gaussians(self.radius * radii * directions, deviations, self.opacity, colors, self.sh_degree)
+    def create(self, prompt: str, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:
+        """Return ``count`` Gaussians at one distance from the origin; the prompt plays no part."""
+        means = self.radius * directions(self.count, generator)
+        return self.grey(means, self.scale * self.radius * 2.0 / self.count**0.5)

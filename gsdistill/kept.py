@@ -1,0 +1,45 @@
+"""Tensors kept on disk under a key: one safetensors file, with the whole key inside, compared when it is read.
+
+A file that is broken or holds another key is as good as none, and where nothing can be written nothing is kept: what
+can be made again is worth no error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from gsdistill.errors import OutputError
+from gsdistill.files import atomic_path
+
+__all__ = ["file_name", "keep", "recall"]
+
+
+def file_name(key: str) -> str:
+    """A short name of a file for ``key``."""
+    return f"{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.safetensors"
+
+
+def recall(path: Path, key: str) -> dict[str, Tensor] | None:
+    """The tensors that :func:`keep` wrote to ``path`` under the same key, by name and on the CPU; None without any."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError):
+        return None
+
+
+def keep(path: Path, key: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors under a key, in one piece, if they can be written."""
+    from safetensors.torch import save_file
+
+    with contextlib.suppress(OutputError), atomic_path(path) as draft:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, draft, {"key": key})

@@ -1,0 +1,76 @@
+"""Point clouds: kept on disk where they cost a model's time, turned, and told in one line once they are Gaussians.
+
+A cloud is kept under a key: everything that decides its values, such as the prompt, the seed, the model and its
+settings. The file's name is the prompt's slug and a hash of the key, and the whole key stands in the file and is
+compared when it is read, so that a cloud is never taken for another's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill import __version__
+from gsdistill.files import cache_folder, slug
+from gsdistill.kept import file_name, keep, recall
+from gsdistill.structs import SH_C0, Gaussians, PointCloud
+
+__all__ = ["cached", "describe", "turned"]
+
+LONGEST_SLUG = 60
+
+
+def cached(key: Mapping[str, object], make: Callable[[], PointCloud]) -> PointCloud:
+    """Return the cloud that is kept under ``key``, or that ``make`` makes, which is then kept; float32, on the CPU.
+
+    The values are the same bit for bit either way. A file that is broken, or holds another key, is made anew. ``key``
+    holds plain JSON values, and the prompt under "prompt".
+
+    Raises:
+        OutputError: there is no place for a cache. Whatever ``make`` raises.
+    """
+    text = json.dumps({"gsdistill": __version__, **key}, sort_keys=True, allow_nan=False)
+    path = cache_folder("clouds") / f"{slug(str(key['prompt']), LONGEST_SLUG)}-{file_name(text)}"
+    found = recall(path, text)
+    if found is not None and _sound(found):
+        return PointCloud(found["points"], found["colors"])
+    made = make()
+    cloud = PointCloud(*(tensor.detach().float().cpu().contiguous() for tensor in (made.points, made.colors)))
+    keep(path, text, {"points": cloud.points, "colors": cloud.colors})
+    return cloud
+
+
+def describe(gaussians: Gaussians) -> str:
+    """Return one line: how many Gaussians, how far they reach (world units) and their colours (red, green, blue)."""
+    size = gaussians.means.amax(dim=0) - gaussians.means.amin(dim=0)
+    colors = 0.5 + SH_C0 * gaussians.sh[:, 0]
+    extent, mean, deviation = (
+        " ".join(f"{value:.2f}" for value in row)
+        for row in (size.tolist(), colors.mean(dim=0).tolist(), colors.std(dim=0, correction=0).tolist())
+    )
+    farthest = gaussians.means.norm(dim=-1).max().item()
+    return (
+        f"{len(gaussians):,} Gaussians, box {extent}, farthest {farthest:.2f} from the origin; "
+        f"red green blue: mean {mean}, deviation {deviation}"
+    )
+
+
+def turned(points: Float[Tensor, "N 3"], azimuth: float) -> Float[Tensor, "N 3"]:
+    """Turn points by ``azimuth`` degrees about +z, counter-clockwise seen from above."""
+    angle = math.radians(azimuth)
+    x, y, z = points.unbind(dim=-1)
+    turned_x, turned_y = math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y
+    return torch.stack([turned_x, turned_y, z], dim=-1)
+
+
+def _sound(found: Mapping[str, Tensor]) -> bool:
+    """Whether the tensors of a file make a cloud."""
+    points, colors = found.get("points"), found.get("colors")
+    if points is None or colors is None or not points.dtype == colors.dtype == torch.float32:
+        return False
+    return points.shape == colors.shape and points.ndim == 2 and points.shape[1] == 3

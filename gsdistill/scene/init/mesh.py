@@ -1,0 +1,64 @@
+"""A triangle mesh to start from: coloured points on its surface, even by area, with a Gaussian on each.
+
+A file's axes are turned into ours (+z up, the front towards +x). Where +y is up, as glTF says and OBJ has by custom,
+the front is towards +z, and (x, y, z) becomes (z, x, y); where +z is up, the file is taken to be in our axes already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.errors import BadFile
+from gsdistill.scene.clouds import turned
+from gsdistill.scene.init.base import SurfaceInitialiser
+from gsdistill.scene.mesh import Part, read_mesh
+from gsdistill.scene.surface import SurfacePoints, sample_surface
+from gsdistill.structs import PointCloud
+
+__all__ = ["Mesh"]
+
+Y_UP = (".glb", ".gltf", ".obj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mesh(SurfaceInitialiser):
+    """Settings of the mesh initialiser."""
+
+    path: Path  # of the mesh: .glb .gltf .obj .ply .stl or .off
+    up: Literal["auto", "y", "z"] = "auto"  # the file's vertical; auto: y for .glb .gltf .obj, z for the others
+
+    def cloud(self, prompt: str, generator: torch.Generator, device: torch.device | str) -> PointCloud:
+        """Return points on the mesh, about the origin and of about unit size; the prompt plays no part.
+
+        Raises:
+            BadFile: there is no mesh in the file, or it has no area.
+        """
+        parts = read_mesh(self.path)
+        corners = torch.cat([part.corners for part in parts])
+        low, high = corners.amin(dim=(0, 1)), corners.amax(dim=(0, 1))
+        # about the origin first: what lies far from it would lose its shape in float32
+        corners = (corners - (0.5 * low + 0.5 * high)) / (high - low).max().clamp_min(1e-300)
+        try:
+            points = sample_surface(corners, self.count, generator)
+        except ValueError as error:
+            raise BadFile(f"{self.path}: its {len(corners)} triangles have no area") from error
+        places = points.of(corners)
+        if self.up == "y" or (self.up == "auto" and self.path.suffix.lower() in Y_UP):
+            places = places[:, [2, 0, 1]]
+        return PointCloud(turned(places, self.azimuth).float(), _colors(parts, points).float())
+
+
+def _colors(parts: list[Part], points: SurfacePoints) -> Float[Tensor, "N 3"]:
+    """Return the colour of each point; the faces are numbered through all parts."""
+    colors, first = torch.zeros(len(points.faces), 3, dtype=torch.float64), 0
+    for part in parts:
+        here = (points.faces >= first) & (points.faces < first + len(part.corners))
+        colors[here] = part.paint(SurfacePoints(points.faces[here] - first, points.weights[here]))
+        first += len(part.corners)
+    return colors

@@ -1,0 +1,136 @@
+"""Shap-E: a model from text to shape says where to start, with points on the surface that it makes.
+
+Source: H. Jun and A. Nichol, Shap-E: Generating Conditional 3D Implicit Functions, arXiv 2305.02463. A diffusion model
+draws the weights of a small network from the prompt; that network tells the signed distance and the colour of every
+place in a cube. Marching cubes on ``grid`` places along each side give triangles, as diffusers' ``ShapEPipeline`` does.
+
+Shap-E's axes have +z up, and its own cameras begin at -y, which we take as the front: (x, y, z) becomes (-y, x, z).
+Colours at the corners are linear light. The model has 0.3 billion parameters: it is made for an accelerator.
+What is made is kept on disk, so that the next run with the same prompt, seed and settings starts at once.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.config import bounded
+from gsdistill.errors import ModelNotFound, PromptError
+from gsdistill.prior.embeddings import fingerprint
+from gsdistill.prior.hub import Need, fetched
+from gsdistill.prior.layout import check_weights, lack, listing
+from gsdistill.prior.parts import load_model, load_part
+from gsdistill.scene import clouds
+from gsdistill.scene.init.base import SurfaceInitialiser, draw_seed
+from gsdistill.scene.surface import sample_surface, to_srgb
+from gsdistill.structs import PointCloud
+
+__all__ = ["ShapE"]
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PARTS = ("prior", "text_encoder", "tokenizer", "scheduler", "shap_e_renderer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapE(SurfaceInitialiser):
+    """Settings of the Shap-E initialiser."""
+
+    model: str = "openai/shap-e"  # a hub id, or a folder in the diffusers layout
+    guidance_scale: float = bounded(15.0, low=1)  # omega; 1 is without guidance
+    steps: int = bounded(64, low=1, high=1_000)  # of the sampler
+    grid: int = bounded(128, low=8, high=256)  # places along each side of the cube that the surface is sought in
+
+    def cloud(self, prompt: str, generator: torch.Generator, device: torch.device | str) -> PointCloud:
+        """Return points on the surface that Shap-E makes of the prompt.
+
+        Raises:
+            ModelNotFound: there is no model, or it lacks a part. BadFile: a part is of another model.
+            PromptError: the prompt is longer than the text encoder reads, or no surface comes of it.
+        """
+        seed = draw_seed(generator)
+        folder = self._folder()
+        key = {
+            "initialiser": "shap-e",
+            "prompt": prompt,
+            "seed": seed,
+            "model": fingerprint(folder / name for name in listing(folder)),
+            "guidance_scale": self.guidance_scale,
+            "steps": self.steps,
+            "grid": self.grid,
+            "count": self.count,
+            "device": torch.device(device).type,
+        }
+        kept = clouds.cached(key, lambda: self._made(folder, prompt, seed, device))
+        return PointCloud(clouds.turned(kept.points, self.azimuth), kept.colors)
+
+    def _made(self, folder: Path, prompt: str, seed: int, device: torch.device | str) -> PointCloud:
+        """Return points in our axes."""
+        pipeline = _loaded(folder, torch.device(device))
+        _check_length(pipeline.tokenizer, prompt)
+        generator = torch.Generator().manual_seed(seed)
+        latents = pipeline(
+            prompt,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            generator=generator,
+            output_type="latent",
+        ).images
+        empty = PromptError(f"Shap-E made no surface of '{prompt}'; another --seed or more --init.steps may help")
+        mesh = self._mesh(pipeline.shap_e_renderer, latents, empty)
+        faces = mesh.faces.cpu()
+        corners = mesh.verts.cpu().double()[faces]
+        try:
+            points = sample_surface(corners, self.count, generator)
+        except ValueError as error:
+            raise empty from error
+        light = torch.stack([mesh.vertex_channels[name] for name in "RGB"], dim=1).cpu().double()[faces]
+        x, y, z = points.of(corners).float().unbind(dim=1)
+        return PointCloud(torch.stack([-y, x, z], dim=1), to_srgb(points.of(light)).float())
+
+    def _mesh(self, renderer: Any, latents: Float[Tensor, "1 L D"], empty: PromptError) -> Any:
+        """Return diffusers' mesh of the latents; raises ``empty`` where the signed distance has no zero."""
+
+        def check(decoder: Any, inputs: Any, mesh: Any) -> None:
+            if not len(mesh.faces):  # diffusers goes on to ask for the colours of no vertices
+                raise empty
+
+        renderer.mesh_decoder.register_forward_hook(check)
+        return renderer.decode_to_mesh(latents, latents.device, grid_size=self.grid)
+
+    def _folder(self) -> Path:
+        """Return where the model's files are, downloaded if need be."""
+        if not Path(self.model).is_dir() and not HUB_ID.fullmatch(self.model):
+            raise ModelNotFound(f"init.model = '{self.model}' is neither a folder nor a hub id such as openai/shap-e")
+        need = Need(lambda folder: PARTS)
+        folder = fetched(self.model, (self.model,), need, advice="; --init.model takes a folder of your own too")
+        if told := lack(folder, listing(folder), PARTS):
+            raise ModelNotFound(told)
+        return folder
+
+
+def _loaded(folder: Path, device: torch.device) -> Any:
+    """Return the frozen pipeline, in float32."""
+    from diffusers import HeunDiscreteScheduler, PriorTransformer, ShapEPipeline
+    from diffusers.pipelines.shap_e import ShapERenderer
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+    check_weights(folder, listing(folder))
+    kinds = {"prior": PriorTransformer, "text_encoder": CLIPTextModelWithProjection, "shap_e_renderer": ShapERenderer}
+    parts = {part: load_model(kind, folder, part, torch.float32, device) for part, kind in kinds.items()}
+    parts["tokenizer"] = load_part(CLIPTokenizer.from_pretrained, folder, "tokenizer")
+    parts["scheduler"] = load_part(HeunDiscreteScheduler.from_pretrained, folder, "scheduler")
+    pipeline = ShapEPipeline(**parts)
+    pipeline.set_progress_bar_config(disable=None)  # of the sampler, shown on a terminal only
+    return pipeline
+
+
+def _check_length(tokenizer: Any, prompt: str) -> None:
+    count, limit = len(tokenizer(prompt, truncation=False).input_ids), tokenizer.model_max_length
+    if count > limit:
+        raise PromptError(f"the prompt '{prompt}' has {count} tokens, Shap-E reads {limit} at most")

@@ -1,0 +1,41 @@
+"""What the starts that favour no shape share: grey, half-transparent Gaussians of one size, uniform in some body.
+
+Of the body each of N Gaussians has a share of equal volume (or area); a small ball (or disc) of that volume has the
+radius r_N, and the standard deviation is ``scale`` times r_N, so that neighbours overlap alike for every N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from gsdistill.config import bounded
+from gsdistill.scene.init.base import round_gaussians
+from gsdistill.structs import Gaussians
+
+__all__ = ["UniformSettings", "directions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformSettings:
+    """Settings of grey Gaussians of one size."""
+
+    count: int = bounded(600, low=1, high=10_000_000)  # number of Gaussians
+    opacity: float = bounded(0.2, above=0, below=1)  # of each Gaussian, a probability
+    scale: float = bounded(0.77, above=0)  # standard deviation over the radius of a Gaussian's share of the body
+    color: float = bounded(0.5, low=0, high=1)  # grey value of all Gaussians
+    sh_degree: int = bounded(0, low=0, high=3)  # degree of the view-dependent colour, which starts at zero
+
+    def grey(self, means: Float[Tensor, "N 3"], deviation: float) -> Gaussians:
+        """Return grey Gaussians at ``means``, all of one standard deviation."""
+        deviations, colors = torch.full((len(means),), deviation), torch.full((len(means), 3), self.color)
+        return round_gaussians(means, deviations, self.opacity, colors, self.sh_degree)
+
+
+def directions(count: int, generator: torch.Generator) -> Float[Tensor, "{count} 3"]:
+    """Draw uniform unit vectors."""
+    return normalize(torch.randn(count, 3, generator=generator), dim=-1)
