@@ -1,7 +1,8 @@
 """Noise schedules: x_t = alpha_t x0 + sigma_t eps for t = 0 .. T-1.
 
-Variance preserving (DDPM): alpha_t = sqrt(abar_t), sigma_t = sqrt(1 - abar_t). The ratio s_t = sigma_t / alpha_t is the
-noise level of the variance-exploding view, in which x_t / alpha_t = x0 + s_t eps.
+Variance preserving (DDPM): alpha_t = sqrt(abar_t), sigma_t = sqrt(1 - abar_t). Rectified flow (arXiv 2209.03003):
+alpha_t = 1 - sigma_t. The ratio s_t = sigma_t / alpha_t is the noise level of the variance-exploding view, in which
+x_t / alpha_t = x0 + s_t eps.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from torch import Tensor
 
 __all__ = ["NoiseSchedule"]
 
+FAINTEST = 1e-4  # alpha of a flow's pure noise
+
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """Signal and noise levels of T timesteps, float64 so that ratios near t = 0 stay exact."""
+    """Signal and noise levels of T timesteps, float64 so that ratios near t = 0 stay exact; alpha is never 0."""
 
     alphas: Float[Tensor, "T"]
     sigmas: Float[Tensor, "T"]
@@ -26,6 +29,16 @@ class NoiseSchedule:
         """Variance-preserving levels from abar_t, as diffusers' schedulers hold them."""
         cumulative = alphas_cumprod.double()
         return NoiseSchedule(cumulative.sqrt(), (1.0 - cumulative).sqrt())
+
+    @staticmethod
+    def from_flow(sigmas: Float[Tensor, "T"]) -> NoiseSchedule:
+        """Rectified-flow levels, alpha + sigma = 1, from sigma_t in 0..1, rising with t.
+
+        The last one is pure noise as a rule. A method gets there where its range of t ends at T-1, or where it clips
+        t + d to it, and x0, the DDIM step, CFG rescale and the weight ``snr`` divide by alpha; so alpha is 1e-4 there.
+        """
+        noise = sigmas.double().clamp_max(1.0 - FAINTEST)
+        return NoiseSchedule(1.0 - noise, noise)
 
     def __len__(self) -> int:
         return self.alphas.shape[0]

@@ -1,0 +1,108 @@
+"""DeepFloyd IF, stage I: a U-Net on pixels, 64 x 64, that reads T5.
+
+Latents are the image itself in -1..1. The U-Net predicts the noise and, in three more channels, a variance, which is
+dropped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gsdistill.errors import ModelNotFound
+from gsdistill.prior.features import fold_image, unfold_image
+from gsdistill.prior.parts import load_model, load_part
+from gsdistill.prior.pretrained import Origin, Pretrained
+from gsdistill.prior.stable_diffusion import ddpm_schedule
+from gsdistill.structs import Embedding
+
+__all__ = ["DeepFloyd", "load_reader"]
+
+TOKENS = 77  # what the model was trained with; T5 itself would read more
+
+
+class DeepFloyd(Pretrained):
+    """Noise prediction in pixel space."""
+
+    PARTS: ClassVar[tuple[str, ...]] = ("unet", "text_encoder", "tokenizer", "scheduler")
+    PIPELINE: ClassVar[str | None] = "IFPipeline"
+
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin)
+        self.schedule, self.prediction_type = ddpm_schedule(origin)
+        self.image_size = self._network.config.sample_size
+        self.latent_shape = (self._network.config.in_channels, self.image_size, self.image_size)
+
+    def network_class(self) -> Any:
+        """Diffusers' U-Net."""
+        from diffusers import UNet2DConditionModel
+
+        return UNet2DConditionModel
+
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Images in 0..1, averaged to the prior's size and scaled to -1..1; differentiable."""
+        return fold_image(images, self.image_size, 1)
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """The image in 0..1."""
+        return unfold_image(latents, 1)
+
+    def prepared(self, text: str, negative: bool) -> str:
+        """The text in small letters, as in training."""
+        return text.lower().strip()
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """The last hidden states of T5, which is told the padding; the U-Net takes all of them."""
+        from transformers import T5EncoderModel, T5Tokenizer
+
+        tokenizer, encoder = load_reader((T5Tokenizer, T5EncoderModel), self.origin)
+        self.check_length(tokenizer, texts, TOKENS)
+        given = tokenizer(list(texts), padding="max_length", max_length=TOKENS, return_tensors="pt").to(self.device)
+        states = encoder(given.input_ids, attention_mask=given.attention_mask).last_hidden_state
+        return [Embedding(row[None].float()) for row in states]
+
+    def inputs(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> dict[str, Any]:
+        """Pixels, timesteps and tokens."""
+        return {
+            "sample": latents.to(self.dtype),
+            "timestep": timesteps,
+            "encoder_hidden_states": text.tokens.to(self.dtype),
+        }
+
+
+def load_reader(kinds: tuple[Any, Any], origin: Origin, last: str = "") -> tuple[Any, Any]:
+    """Tokenizer and encoder of a language model that overflows in float16, of these classes of transformers.
+
+    They are the parts ``tokenizer`` and ``text_encoder``, names that end in ``last``. The encoder's precision is
+    float32 on a CPU, bfloat16 elsewhere.
+
+    Raises:
+        ModelNotFound: one of them cannot be loaded.
+    """
+    words = origin.folder / f"tokenizer{last}"
+    missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
+    if missing and not (words / "tokenizer.json").is_file() and any(words.glob("*.model")):
+        raise ModelNotFound(f"{words} holds a SentencePiece model; to read it, `pip install sentencepiece protobuf`")
+    precision = torch.float32 if origin.device.type == "cpu" else torch.bfloat16
+    return (
+        load_part(kinds[0].from_pretrained, origin.folder, words.name),
+        load_model(kinds[1], origin.folder, f"text_encoder{last}", precision, origin.device),
+    )
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of the package that should hold it
+        return False

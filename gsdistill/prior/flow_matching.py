@@ -1,0 +1,145 @@
+"""Rectified-flow transformers: Stable Diffusion 3 and 3.5, and the noise levels that they share with Sana.
+
+Timestep t = 0 .. T-1 rises with the noise. With the scheduler's shift k (arXiv 2403.03206, eq. 23) and u = (t + 1) / T
+    s_t = k u / (1 + (k - 1) u),   x_t = (1 - s_t) x0 + s_t eps,   the network predicts eps - x0 and is told T s_t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from gsdistill.errors import BadFile
+from gsdistill.prior.deepfloyd import load_reader
+from gsdistill.prior.parts import load_model, load_part, pick_class
+from gsdistill.prior.pretrained import Origin, Pretrained
+from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.structs import Embedding
+
+__all__ = ["StableDiffusion3", "flow_schedule"]
+
+T5_TOKENS = 256
+
+# Schedulers of flows, and what each calls the shift.
+SHIFTS = {"FlowMatchEulerDiscreteScheduler": "shift", "DPMSolverMultistepScheduler": "flow_shift"}
+
+
+class StableDiffusion3(Pretrained):
+    """Flow prediction on the autoencoder's latents; two CLIP texts and, where the folder has it, T5."""
+
+    PARTS: ClassVar[tuple[str, ...]] = (
+        "transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler",
+    )  # fmt: skip
+    NETWORK: ClassVar[str] = "transformer"
+    PIPELINE: ClassVar[str | None] = "StableDiffusion3Pipeline"
+    HALF: ClassVar[torch.dtype] = torch.bfloat16
+
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin)
+        self.schedule, self._told = flow_schedule(origin)
+        self.prediction_type = "flow_prediction"
+        size = self._network.config.sample_size
+        self._codec = self.load_codec(size)
+        self.latent_shape = (self._network.config.in_channels, size, size)
+        self.image_size = self._codec.size
+
+    def network_class(self) -> Any:
+        """Diffusers' SD3 transformer."""
+        from diffusers import SD3Transformer2DModel
+
+        return SD3Transformer2DModel
+
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Latents of images in 0..1; bilinearly resized to the prior's size, differentiable."""
+        return self._codec.encode(images)
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """What the autoencoder makes of latents."""
+        return self._codec.decode(latents)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """The last states but one of both CLIPs side by side, then the last of T5, or zeros; both pooled CLIPs.
+
+        T5 reads 256 tokens, and CLIP the first of a longer text; without T5 a text may have what CLIP reads.
+        """
+        answers = [self._read_by_clip(texts, last) for last in ("", "_2")]
+        clip = torch.cat([answer.hidden_states[-2] for answer in answers], -1)
+        pooled = torch.cat([answer.text_embeds for answer in answers], -1)
+        if self._has_t5():
+            t5 = self._read_by_t5(texts)
+        else:
+            t5 = clip.new_zeros(len(texts), T5_TOKENS, self._network.config.joint_attention_dim)
+        tokens = torch.cat([pad(clip, (0, t5.shape[-1] - clip.shape[-1])), t5], 1)
+        return [Embedding(row[None], whole[None]) for row, whole in zip(tokens, pooled, strict=True)]
+
+    def _has_t5(self) -> bool:
+        return (self.folder / "text_encoder_3").is_dir()
+
+    def _read_by_clip(self, texts: Sequence[str], last: str) -> Any:
+        from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+        part = f"text_encoder{last}"
+        tokenizer = load_part(CLIPTokenizer.from_pretrained, self.folder, f"tokenizer{last}")
+        encoder = load_model(CLIPTextModelWithProjection, self.folder, part, torch.float32, self.device)
+        limit = encoder.config.max_position_embeddings
+        if not self._has_t5():
+            self.check_length(tokenizer, texts, limit)
+        options = {"padding": "max_length", "truncation": True, "max_length": limit, "return_tensors": "pt"}
+        ids = tokenizer(list(texts), **options).input_ids.to(self.device)
+        return self.with_lora(encoder, part)(ids, output_hidden_states=True)
+
+    def _read_by_t5(self, texts: Sequence[str]) -> Float[Tensor, "N L D"]:
+        """The last hidden states; the padding is read as if it were text, as the pipeline does."""
+        from transformers import T5EncoderModel, T5Tokenizer
+
+        tokenizer, encoder = load_reader((T5Tokenizer, T5EncoderModel), self.origin, "_3")
+        self.check_length(tokenizer, texts, T5_TOKENS)
+        ids = tokenizer(list(texts), padding="max_length", max_length=T5_TOKENS, return_tensors="pt").input_ids
+        return encoder(ids.to(self.device)).last_hidden_state.float()
+
+    def inputs(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> dict[str, Any]:
+        """Latents, T s_t, tokens and the pooled text."""
+        return {
+            "hidden_states": latents.to(self.dtype),
+            "timestep": self._told[timesteps],
+            "encoder_hidden_states": text.tokens.to(self.dtype),
+            "pooled_projections": None if text.pooled is None else text.pooled.to(self.dtype),
+        }
+
+
+def flow_schedule(origin: Origin) -> tuple[NoiseSchedule, Float[Tensor, "T"]]:
+    """Noise levels of the folder's scheduler, and what the network is told at each timestep, on the model's device.
+
+    DPM-Solver tells it whole numbers below T, T s_t rounded down, as the training of Sana did.
+
+    Raises:
+        BadFile: the scheduler is none of a flow, or its levels depend on the size of the image.
+    """
+    import diffusers
+
+    name = pick_class(origin.folder, "scheduler", tuple(SHIFTS))
+    scheduler: Any = load_part(getattr(diffusers, name).from_pretrained, origin.folder, "scheduler")
+    config, steps = scheduler.config, scheduler.config.num_train_timesteps
+    rounded = name == "DPMSolverMultistepScheduler"
+    wanted = {"use_dynamic_shifting": False}
+    wanted |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"} if rounded else {"invert_sigmas": False}
+    for key, value in wanted.items():
+        if config[key] != value:
+            raise BadFile(f"{origin.folder}/scheduler: {key} is {config[key]}, a flow prior needs {value}")
+    if (shift := config[SHIFTS[name]]) <= 0:
+        raise BadFile(f"{origin.folder}/scheduler: {SHIFTS[name]} is {shift}, a flow prior needs one above 0")
+    u = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    sigmas = shift * u / (1 + (shift - 1) * u)
+    told = (steps * sigmas).clamp_max(steps - 1).floor() if rounded else steps * sigmas
+    return NoiseSchedule.from_flow(sigmas), told.float().to(origin.device)

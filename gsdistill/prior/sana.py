@@ -1,0 +1,103 @@
+"""Sana (arXiv 2410.10629): a linear-attention flow transformer on latents of 1/32 the size, that reads Gemma 2.
+
+A prompt, of any direction of view and of Perp-Neg too, goes to Gemma behind the paper's "complex human instruction";
+the negative or empty text goes without it. Both are what diffusers' pipeline does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gsdistill.prior.deepfloyd import load_reader
+from gsdistill.prior.flow_matching import flow_schedule
+from gsdistill.prior.pretrained import Origin, Pretrained
+from gsdistill.structs import Embedding
+
+__all__ = ["Sana"]
+
+TOKENS = 300  # that the transformer is given of a text
+
+
+class Sana(Pretrained):
+    """Flow prediction on the latents of a deep-compression autoencoder."""
+
+    PARTS: ClassVar[tuple[str, ...]] = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+    NETWORK: ClassVar[str] = "transformer"
+    PIPELINE: ClassVar[str | None] = "SanaPipeline"
+    HALF: ClassVar[torch.dtype] = torch.bfloat16  # the autoencoder, like Gemma, overflows in float16
+
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin)
+        config = self._network.config
+        schedule, told = flow_schedule(origin)
+        self.schedule, self._told = schedule, told * config.timestep_scale
+        self.prediction_type = "flow_prediction"
+        self._codec = self.load_codec(config.sample_size)
+        self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
+        self.image_size = self._codec.size
+
+    def network_class(self) -> Any:
+        """Diffusers' Sana transformer."""
+        from diffusers import SanaTransformer2DModel
+
+        return SanaTransformer2DModel
+
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Latents of images in 0..1; bilinearly resized to the prior's size, differentiable."""
+        return self._codec.encode(images)
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """What the autoencoder makes of latents."""
+        return self._codec.decode(latents)
+
+    def prepared(self, text: str, negative: bool) -> str:
+        """The text in small letters; a prompt behind the instruction."""
+        text = text.lower().strip()
+        return text if negative else _instruction() + text
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """Gemma's last hidden states and which of them are text: 300, the first and the last 299.
+
+        So the instruction is read by Gemma, and all but its first and last token is left out after that.
+        """
+        from transformers import Gemma2Model, GemmaTokenizer
+
+        tokenizer, encoder = load_reader((GemmaTokenizer, Gemma2Model), self.origin)
+        tokenizer.padding_side = "right"
+        instruction, embeddings = _instruction(), []
+        kept = [0, *range(1 - TOKENS, 0)]
+        for text in texts:
+            self.check_length(tokenizer, [text.removeprefix(instruction)], TOKENS - 1)
+            more = len(tokenizer(instruction).input_ids) - 2 if text.startswith(instruction) else 0
+            given = tokenizer(text, padding="max_length", max_length=TOKENS + more, return_tensors="pt").to(self.device)
+            states = encoder(given.input_ids, attention_mask=given.attention_mask).last_hidden_state
+            embeddings.append(Embedding(states[:, kept].float(), mask=given.attention_mask[:, kept].bool()))
+        return embeddings
+
+    def inputs(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> dict[str, Any]:
+        """Latents, T s_t in the transformer's scale, tokens and their mask."""
+        return {
+            "hidden_states": latents.to(self.dtype),
+            "timestep": self._told[timesteps],
+            "encoder_hidden_states": text.tokens.to(self.dtype),
+            "encoder_attention_mask": text.mask,
+        }
+
+
+def _instruction() -> str:
+    """What diffusers' pipeline puts before a prompt."""
+    from diffusers import SanaPipeline
+
+    return "\n".join(inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default)

@@ -1,0 +1,78 @@
+"""Whole runs of a pipeline of diffusers, step by step: the reference of a prior that reads the same folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gsdistill.prior.base import Query
+from gsdistill.prior.cards import ModelCard
+from gsdistill.prior.pretrained import ModelSettings, Origin, Pretrained
+from gsdistill.prior.prompts import PromptSettings
+from gsdistill.scene.cameras import orbit
+
+PROMPT, NEGATIVE, OMEGA = "A red torus, studio ", "Blurred", 5.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the scheduler."""
+
+    latents: torch.Tensor
+    timestep: float  # as the scheduler names it
+    guided: torch.Tensor  # what it was given as the network's answer
+
+
+def load(leaf: type[Pretrained], folder: Path, settings: ModelSettings = ModelSettings(), device: str = "cpu") -> Any:
+    """The folder as a prior."""
+    return leaf(Origin(folder, ModelCard("tiny"), settings, torch.device(device)))
+
+
+def steps_of(pipeline: Any, folder: Path, absent: tuple[str, ...] = (), **call: Any) -> list[Step]:
+    """Each step of a pipeline of diffusers, run with the prompts and the guidance scale of this module."""
+    runner = pipeline.from_pretrained(folder, low_cpu_mem_usage=False, **dict.fromkeys(absent))
+    runner.set_progress_bar_config(disable=True)
+    found, real = [], runner.scheduler.step
+
+    def step(answer: torch.Tensor, timestep: torch.Tensor, latents: torch.Tensor, **options: Any) -> Any:
+        found.append(Step(latents.clone(), float(timestep), answer.clone()))
+        return real(answer, timestep, latents, **options)
+
+    runner.scheduler.step = step
+    runner(PROMPT, negative_prompt=NEGATIVE, guidance_scale=OMEGA, **call)
+    return found
+
+
+def guided(prior: Pretrained, latents: torch.Tensor, t: int) -> torch.Tensor:
+    """The noise that a prior sees in the same latents, with the same prompts and guidance scale."""
+    text = prior.encode_text(PROMPT, NEGATIVE, PromptSettings("none"))
+    condition = prior.condition(text, orbit(len(latents), 8))
+    return prior.noise(latents, torch.full((len(latents),), t), condition).guided(OMEGA)
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Standard normal numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def check_student(prior: Pretrained) -> None:
+    """A student answers as the prior does, has a gradient in every attention, and leaves the prior as it was."""
+    text = prior.encode_text("red", "", PromptSettings("interpolate"))
+    condition, t = prior.condition(text, orbit(2, 8)), torch.tensor([100, 800])
+    query = Query(normal(2, *prior.latent_shape), t, "positive")
+    (before,) = prior.predict_noise([query], condition)
+    student = prior.student(2)
+    weights = student.initial(torch.Generator().manual_seed(0))
+    leaves = {name: value.requires_grad_() for name, value in weights.items()}
+    own = student.predict_noise(leaves, query, condition)
+    torch.testing.assert_close(own, before, rtol=0, atol=1e-6)
+    own.square().sum().backward()
+    ups = {name: value.grad for name, value in leaves.items() if ".lora_B." in name}
+    touched = [name for name, grad in ups.items() if grad is not None and float(grad.abs().max()) > 0]
+    attentions = [name for name, _ in prior._network.named_modules() if name.endswith(".to_q")]
+    assert len(ups) == 4 * len(attentions) > 0
+    assert sorted(touched) == sorted(ups)
+    torch.testing.assert_close(prior.predict_noise([query], condition)[0], before, rtol=0, atol=0)
