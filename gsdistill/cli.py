@@ -46,6 +46,8 @@ class GenerateFlags:
     """
 
     config: str | None = None  # defaults from a YAML file, the folder of a run, or a name of `gsdistill list configs`
+    prompt_file: Path | None = None  # a text file that holds the prompt, in place of --prompt
+    offline: bool = False  # never ask the network, only what is on this machine; as HF_HUB_OFFLINE=1
     dry_run: bool = False  # print the resolved settings as YAML, which --config reads back, and stop
 
 
@@ -92,6 +94,8 @@ class ListCommand:
 @dataclass(frozen=True)
 class DoctorCommand:
     """Show what is installed, which device serves, which models are at hand, and how to get what is missing."""
+
+    prior: str | None = None  # look at this one alone: a name of `gsdistill list priors`, a folder, a file or a hub id
 
 
 def main() -> NoReturn:
@@ -166,14 +170,21 @@ def _read(cls: type[T], argv: Sequence[str], name: str) -> T:
 
 def _generate(argv: Sequence[str]) -> None:
     from gsdistill import generate
+    from gsdistill.prior.hub import go_offline
 
-    file = peek(argv, "config")
+    config_file = peek(argv, "config")
     chosen = {name: value for name in ("method", "init", "prior", "device") if (value := peek(argv, name))}
-    base = merge(generate.read_config(file) if file else {}, chosen)
+    base = merge(generate.read_config(config_file) if config_file else {}, chosen)
     sources = [(GenerateFlags, {}), (generate.RunConfig, generate.fill(base))]
     given = parse(sources, argv, prog="gsdistill generate", description=inspect.getdoc(GenerateFlags) or "")
     given.pop("config", None)
     dry = given.pop("dry_run", False)
+    if given.pop("offline", False):
+        go_offline()
+    if file := given.pop("prompt_file", None):
+        if "prompt" in given:
+            raise ConfigError("--prompt and --prompt-file exclude each other")
+        given["prompt"] = generate.read_prompt(file)
     notices: list[str] = []
     config = generate.resolve(merge(base, given), notices.append)
     for line in notices:
@@ -266,10 +277,10 @@ def _rows(kind: str) -> dict[str, str]:
 
 
 def _doctor(argv: Sequence[str]) -> None:
-    _read(DoctorCommand, argv, "doctor")
-    from gsdistill.doctor import report
+    command = _read(DoctorCommand, argv, "doctor")
+    from gsdistill.doctor import findings, prior_findings, report
 
-    report(Console(highlight=False))
+    report(Console(highlight=False), findings() if command.prior is None else prior_findings(command.prior))
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], type[Any]]] = {

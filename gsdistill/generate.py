@@ -17,7 +17,7 @@ from rich.console import Console
 from gsdistill import device
 from gsdistill.config import bounded, defaults, from_dict, load_yaml, merge, name_of, named, to_dict
 from gsdistill.distillation.base import Distillation
-from gsdistill.errors import ConfigError, did_you_mean
+from gsdistill.errors import BadFile, ConfigError, did_you_mean
 from gsdistill.files import data_path, slug
 from gsdistill.prior import cards
 from gsdistill.prior.base import Prior
@@ -35,7 +35,7 @@ from gsdistill.scene.init.base import Initialiser
 from gsdistill.training.loop import Background, OptimSettings, Plan, StepRecord, start, steps
 from gsdistill.training.regularizers import RegularizerSettings
 
-__all__ = ["RunConfig", "fill", "read_config", "resolve", "run"]
+__all__ = ["RunConfig", "fill", "read_config", "read_prompt", "resolve", "run"]
 
 METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
 INIT: Any = named(partial(load, "gsdistill.scene.init", kind="initialiser"), "ball")
@@ -135,6 +135,23 @@ def read_config(name: str) -> dict[str, Any]:
         available = ", ".join([*known, "or the path of a YAML file"])
         raise ConfigError(f"unknown config '{name}'.{did_you_mean(name, known)} Available: {available}")
     return load_yaml(shipped / f"{name}.yaml")
+
+
+def read_prompt(path: Path | str) -> str:
+    """The text of a file as one line.
+
+    Raises:
+        BadFile: it cannot be read, is not UTF-8, or holds no text.
+    """
+    try:
+        text = " ".join(Path(path).read_text(encoding="utf-8-sig").split())
+    except OSError as error:
+        raise BadFile(f"the prompt file {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise BadFile(f"the prompt file {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    if not text:
+        raise BadFile(f"the prompt file {path} holds no text")
+    return text
 
 
 def run(config: RunConfig, console: Console, prior: Prior | None = None, video: bool = True) -> Path:

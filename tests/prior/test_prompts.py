@@ -1,0 +1,129 @@
+"""What each view is told: directions by thresholds, mixtures, Perp-Neg weights against threestudio's rule."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gsdistill.errors import ConfigError
+from gsdistill.prior.prompts import DIRECTIONS, EncodedPrompt, PromptSettings, branches_for
+from gsdistill.scene.cameras import look_at_origin
+from gsdistill.structs import Cameras, Embedding
+
+FRONT, SIDE, BACK, OVERHEAD = 1.0, 10.0, 100.0, 1000.0
+VALUES = dict(zip(DIRECTIONS, (FRONT, SIDE, BACK, OVERHEAD), strict=True))
+
+
+def cameras_at(azimuths: list[float], elevations: list[float] | float = 0.0) -> Cameras:
+    ones = torch.ones(len(azimuths))
+    heights = torch.tensor(elevations) if isinstance(elevations, list) else elevations * ones
+    return look_at_origin(torch.tensor(azimuths, dtype=torch.float32), heights, 3 * ones, 40 * ones, 8)
+
+
+def embedding(value: float) -> Embedding:
+    return Embedding(torch.full((1, 2, 3), value), torch.full((1, 4), value))
+
+
+def encoded(direction: str, **settings) -> EncodedPrompt:
+    views = {} if direction == "none" else {name: embedding(value) for name, value in VALUES.items()}
+    return EncodedPrompt(embedding(5.0), embedding(-1.0), views, PromptSettings(direction, **settings))
+
+
+def told(direction: str, cameras: Cameras, branch: str = "positive", **settings) -> list[float]:
+    """The one value that tokens and pooled of a branch have in each view."""
+    found = branches_for(encoded(direction, **settings), cameras)[0][branch]
+    for tokens, pooled in zip(found.tokens, found.pooled, strict=True):
+        torch.testing.assert_close(tokens.flatten(), pooled[0].expand(6))
+    return found.tokens[:, 0, 0].tolist()
+
+
+def curve(r: float, a: float, b: float, c: float) -> float:
+    return a * math.exp(-b * r) + c
+
+
+def threestudio(azimuth: float) -> tuple[float, list[tuple[float, float]]]:
+    """Positive value, and (negative value, weight) pairs, written from the rule case by case."""
+    a = abs((azimuth + 180) % 360 - 180)
+    if a < 90:
+        r = 1 - a / 90
+        pairs = [(FRONT, -curve(r, 4, 0.5, -2.426)), (SIDE, -curve(1 - r, 4, 0.5, -2.426))]
+        return r * FRONT + (1 - r) * SIDE, pairs
+    r = 2 - a / 90
+    pairs = [(SIDE, -curve(r, 1, 0.5, -0.606)), (FRONT, -curve(r, 1, 0.5, 0.967))]
+    return r * SIDE + (1 - r) * BACK, pairs
+
+
+def test_no_direction_tells_every_view_the_prompt():
+    branches, weights = branches_for(encoded("none"), cameras_at([0, 90, 180]))
+    assert branches.keys() == {"positive", "negative"} and weights.shape == (3, 0)
+    assert told("none", cameras_at([0, 90, 180])) == [5.0] * 3
+    assert told("none", cameras_at([0, 90]), "negative") == [-1.0] * 2
+
+
+def test_view_picks_by_thresholds():
+    azimuths = [0, 44, -44, 45, 90, -135, 135, 136, 180, -180, 224, 316, 400]
+    expected = [FRONT, FRONT, FRONT, SIDE, SIDE, SIDE, SIDE, BACK, BACK, BACK, BACK, FRONT, FRONT]
+    assert told("view", cameras_at(azimuths)) == expected
+    assert told("view", cameras_at([0, 0, 180], [59.0, 61.0, 90.0])) == [FRONT, OVERHEAD, OVERHEAD]
+
+
+def test_thresholds_are_settings():
+    cameras = cameras_at([20, 50, 150], [0.0, 0.0, 35.0])
+    assert told("view", cameras, front=15, back=40, overhead=30) == [SIDE, BACK, OVERHEAD]
+
+
+@pytest.mark.parametrize("direction", ["interpolate", "perp-neg"])
+def test_mixtures_follow_the_azimuth(direction):
+    azimuths = [0.0, 30.0, -60.0, 89.9, 90.0, 120.0, 180.0, 270.0, 359.0]
+    found = told(direction, cameras_at(azimuths))
+    assert found == pytest.approx([threestudio(a)[0] for a in azimuths], rel=1e-5)
+    assert told(direction, cameras_at([0.0, 120.0], 75.0)) == [OVERHEAD] * 2
+
+
+def test_perp_neg_weights_are_threestudios():
+    azimuths = [0.0, 20.0, -45.0, 89.0, 90.0, 100.0, -150.0, 180.0]
+    cameras = cameras_at(azimuths)
+    _, weights = branches_for(encoded("perp-neg"), cameras)
+    for column in (0, 1):
+        expected = [threestudio(a)[1][column] for a in azimuths]
+        assert told("perp-neg", cameras, f"perp{column}") == [value for value, _ in expected]
+        assert weights[:, column].tolist() == pytest.approx([weight for _, weight in expected], abs=1e-5)
+    assert branches_for(encoded("perp-neg"), cameras_at([10.0], 80.0))[1].tolist() == [[0.0, 0.0]]
+
+
+def test_curves_are_settings():
+    _, weights = branches_for(encoded("perp-neg", f_fs=(1.0, 0.0, 0.5)), cameras_at([30.0]))
+    assert float(weights[0, 0]) == pytest.approx(-1.5)
+
+
+def test_texts_and_overrides():
+    assert PromptSettings("none").texts("a cat") == {}
+    settings = PromptSettings("view", back_prompt="the tail of a cat")
+    assert settings.texts("a cat") == {
+        "front": "a cat, front view", "side": "a cat, side view", "back": "the tail of a cat",
+        "overhead": "a cat, overhead view",
+    }  # fmt: skip
+
+
+def test_auto_leaves_a_prior_that_knows_cameras_alone():
+    assert PromptSettings().resolved(knows_cameras=True).direction == "none"
+    assert PromptSettings().resolved(knows_cameras=False).direction == "view"
+    assert PromptSettings("perp-neg").resolved(knows_cameras=True).direction == "perp-neg"
+
+
+def test_thresholds_must_be_in_order():
+    with pytest.raises(ConfigError, match=r"prompts.front = 140.0 exceeds prompts.back = 135.0"):
+        PromptSettings(front=140.0)
+
+
+def test_a_masked_token_is_text_where_either_text_has_it():
+    one = Embedding(torch.zeros(2, 3, 1), None, torch.tensor([[True, False, False]] * 2))
+    two = Embedding(torch.ones(2, 3, 1), None, torch.tensor([[True, True, False]] * 2))
+    mixed = one.mix(two, torch.tensor([0.25, 1.0]))
+    assert mixed.mask.tolist() == [[True, True, False]] * 2 and mixed.pooled is None
+    torch.testing.assert_close(mixed.tokens[:, 0, 0], torch.tensor([0.25, 1.0]))
+    joined = Embedding.join([one, two])
+    assert joined.mask.shape == (4, 3)
+    assert joined.pick(torch.tensor([3, 0])).tokens[:, 0, 0].tolist() == [1.0, 0.0]
