@@ -215,6 +215,12 @@ def loop_plan(config: RunConfig, prior: Prior) -> Plan:
     group = config.cameras.group or prior.view_group
     if prior.view_group not in (1, group):
         raise ConfigError(f"cameras.group = {group}: the prior {prior.name} sees {prior.view_group} views together")
+    low, high = config.cameras.azimuth
+    if prior.view_group > 1 and high - low != 360:
+        raise ConfigError(
+            f"cameras.azimuth = [{low:g}, {high:g}]: the prior {prior.name} sees {prior.view_group} views all around, "
+            "which needs 360 degrees"
+        )
     if config.views % group:
         raise ConfigError(f"views = {config.views} is no multiple of the {group} views of a group of cameras")
     return Plan(

@@ -64,6 +64,6 @@ class ASD(Distillation):
 
     def _shift(self, moment: Moment, t: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """d, such that t + d stays in the schedule."""
-        lowest, device = moment.schedule.index(self.t_min(moment.progress)), moment.generator.device
-        share = torch.rand(len(t), generator=moment.generator, device=device) if self.random_shift else 1.0
+        lowest = moment.schedule.index(self.t_min(moment.progress))
+        share = moment.draw_shares() if self.random_shift else 1.0
         return torch.minimum((self.eta * (t - lowest) * share).long(), len(moment.schedule) - 1 - t)

@@ -55,8 +55,19 @@ class Moment:
     def draw_timesteps(self, low: Ramp, high: Ramp) -> Int[Tensor, "B"]:
         """One t a view, uniform in [low T, high T] as these schedules stand now, both ends included."""
         first, last = self.schedule.index(low(self.progress)), self.schedule.index(high(self.progress))
-        count, device = len(self.views), self.generator.device
-        return torch.randint(min(first, last), last + 1, (count,), generator=self.generator, device=device)
+        return self.draw_integers(min(first, last), last + 1)
+
+    def draw_integers(self, low: int, high: int) -> Int[Tensor, "B"]:
+        """Uniform in low .. high - 1, one a view; views that the prior sees together share theirs."""
+        group, device = self.prior.view_group, self.generator.device
+        drawn = torch.randint(low, high, (len(self.views) // group,), generator=self.generator, device=device)
+        return drawn.repeat_interleave(group)
+
+    def draw_shares(self) -> Float[Tensor, "B"]:
+        """Uniform in 0 .. 1, one a view; views that the prior sees together share theirs."""
+        group, device = self.prior.view_group, self.generator.device
+        drawn = torch.rand(len(self.views) // group, generator=self.generator, device=device)
+        return drawn.repeat_interleave(group)
 
     def same_timestep(self, t: int) -> Int[Tensor, "B"]:
         """``t`` for every view."""

@@ -83,11 +83,10 @@ class CDS(Distillation):
 
     def _timesteps(self, moment: Moment) -> tuple[Int[Tensor, "B"], Int[Tensor, "B"]]:
         """The nearer times n and the noisier times t."""
-        index, progress, generator = moment.schedule.index, moment.progress, moment.generator
+        index, progress = moment.schedule.index, moment.progress
         gap, spread, highest = index(self.gap(progress)), max(index(self.spread(progress)), 1), index(self.t_max)
         n = moment.same_timestep(min(max(index(self.near(progress)), index(self.near_min)), highest - gap))
-        jump = torch.randint(gap, gap + spread, (len(n),), generator=generator, device=generator.device)
-        return n, (n + jump).clamp_max(highest)
+        return n, (n + moment.draw_integers(gap, gap + spread)).clamp_max(highest)
 
     def _noise(self, moment: Moment, state: State) -> tuple[Float[Tensor, "B C h w"], State]:
         if self.noise == "fresh":

@@ -6,9 +6,6 @@ Whatever a network predicts, methods see the noise eps only:
     from flow:      eps = (x_t + alpha_t u) / (alpha_t + sigma_t),  u = eps - x0   (alpha + sigma = 1 on rectified flow)
 Guidance: eps_cfg = eps_u + omega h with h = eps_c - eps_u, so omega = 1 means none. With Perp-Neg (arXiv 2304.04968)
     h = h_+ + sum_i w_i perp(h_i, h_+),  h_i = eps_i - eps_u,  perp(a, b) = a - <a, b> / <b, b> b  per sample.
-CFG rescale (arXiv 2305.08891, eq. 15 and 16, on x0 as MVDream does): with x0(eps) = (x_t - sigma_t eps) / alpha_t, the
-guided x0 becomes phi std(x0(eps_c)) / std(x0(eps_cfg)) x0(eps_cfg) + (1 - phi) x0(eps_cfg), and eps_cfg what belongs to
-it; standard deviations are over the views that the network sees together.
 """
 
 from __future__ import annotations
@@ -52,7 +49,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Rescale:
-    """What CFG rescale needs to know of one (x_t, t)."""
+    """CFG rescale at one (x_t, t) (arXiv 2305.08891, eq. 15 and 16, on x0 as MVDream does).
+
+    With x0(eps) = (x_t - sigma_t eps) / alpha_t, the guided x0 becomes phi std(x0(eps_c)) / std(x0(eps_cfg)) times
+    itself plus (1 - phi) times itself, and eps_cfg what belongs to it; deviations are over the views of a group.
+    """
 
     x_t: Float[Tensor, "B C h w"]
     alpha: Float[Tensor, "B 1 1 1"]

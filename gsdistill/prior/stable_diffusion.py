@@ -6,29 +6,28 @@ camera-conditioned U-Net gets its camera features as ``class_labels`` (class_emb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.errors import BadFile, PromptError
 from gsdistill.prior.base import Prediction
+from gsdistill.prior.clip_unet import ClipUNet
 from gsdistill.prior.features import fold_image, fourier_features, unfold_image
-from gsdistill.prior.parts import load_model, load_part
-from gsdistill.prior.pretrained import Origin, Pretrained
+from gsdistill.prior.parts import load_part
+from gsdistill.prior.pretrained import Origin
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.shapes.captions import normalised, parse, unknown_words
-from gsdistill.structs import Cameras, Embedding
+from gsdistill.structs import Cameras
 
 __all__ = ["StableDiffusion", "ddpm_schedule"]
 
+OTHER_KINDS = ("EDM", "FlowMatch")  # with these begin the names of schedulers of other kinds of diffusion
 
-class StableDiffusion(Pretrained):
+
+class StableDiffusion(ClipUNet):
     """Noise or v prediction, CLIP text."""
-
-    PARTS: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
@@ -38,12 +37,6 @@ class StableDiffusion(Pretrained):
         self._codec = self.load_codec(size) if self._card.encoder == "vae" else None
         self.latent_shape = (self._network.config.in_channels, size, size)
         self.image_size = self._codec.size if self._codec else self._card.image_size or size * self._card.factor
-
-    def network_class(self) -> Any:
-        """Diffusers' U-Net."""
-        from diffusers import UNet2DConditionModel
-
-        return UNet2DConditionModel
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Latents of images in 0..1; area-averaged or bilinearly resized to the prior's size, differentiable."""
@@ -63,32 +56,6 @@ class StableDiffusion(Pretrained):
             raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
         return normalised(text)
 
-    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
-        """The last hidden states of CLIP."""
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        tokenizer = load_part(CLIPTokenizer.from_pretrained, self.folder, "tokenizer")
-        encoder = load_model(CLIPTextModel, self.folder, "text_encoder", torch.float32, self.device)
-        limit = encoder.config.max_position_embeddings
-        self.check_length(tokenizer, texts, limit)
-        ids = tokenizer(list(texts), padding="max_length", max_length=limit, return_tensors="pt").input_ids
-        return [Embedding(row[None]) for row in encoder(ids.to(self.device)).last_hidden_state]
-
-    def inputs(
-        self,
-        latents: Float[Tensor, "B C h w"],
-        timesteps: Int[Tensor, "B"],
-        text: Embedding,
-        cameras: Float[Tensor, "B F"] | None,
-    ) -> dict[str, Any]:
-        """Latents, timesteps, tokens, and the camera as a class."""
-        return {
-            "sample": latents.to(self.dtype),
-            "timestep": timesteps,
-            "encoder_hidden_states": text.tokens.to(self.dtype),
-            "class_labels": None if cameras is None else cameras.to(self.dtype),
-        }
-
     def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
         """Fourier features of the angles, where the card declares them."""
         card = self._card.camera
@@ -99,14 +66,20 @@ class StableDiffusion(Pretrained):
 
 
 def ddpm_schedule(origin: Origin) -> tuple[NoiseSchedule, Prediction]:
-    """Noise levels and prediction type of the folder's scheduler, whatever sampler it names.
+    """Noise levels and prediction type of the folder's scheduler, whatever sampler of a DDPM it names.
 
     Raises:
-        BadFile: an unknown prediction type.
+        BadFile: it is of another kind of diffusion, or of an unknown prediction type.
     """
     from diffusers import DDPMScheduler
 
-    scheduler: Any = load_part(DDPMScheduler.from_pretrained, origin.folder, "scheduler")
+    config: Any = load_part(DDPMScheduler.load_config, origin.folder, "scheduler")
+    name = config.get("_class_name", "")
+    if name.startswith(OTHER_KINDS):
+        raise BadFile(
+            f"{origin.folder}/scheduler: {name} has no levels of a DDPM, which the prior {origin.card.name} needs"
+        )
+    scheduler: Any = DDPMScheduler.from_config(config)
     kind = scheduler.config.prediction_type
     if kind not in (allowed := get_args(Prediction)):
         known = ", ".join(allowed)

@@ -15,6 +15,7 @@ from gsdistill.prior.analytic import AnalyticPrior, plain_schedule
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.ramp import Ramp
 from gsdistill.registry import load, names
+from gsdistill.scene.cameras import orbit
 from gsdistill.structs import to_device
 
 NAMES = names("gsdistill.distillation")
@@ -245,3 +246,17 @@ def test_keeps_to_the_schedule_of_any_prior(method, schedule, progress, latents,
     assert 0 <= float(result.guidance.figures["timestep"]) < len(schedule)
     for questions in world.asked.values():
         assert all(bool((asked.x.abs() < 1e4).all()) for asked in questions)
+
+
+@every_case
+@pytest.mark.parametrize("progress", [0.0, 0.4])
+def test_views_that_the_prior_sees_together_share_their_times(method, progress):
+    """The network attends across a group, and was trained with one t for all of it; other groups have their own."""
+    world = World()
+    world.view_group = 4
+    latents = torch.randn(8, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    step(method, world, latents, orbit(8, 8), progress)
+    for questions in world.asked.values():
+        for asked in questions:
+            groups = asked.t.unflatten(0, (-1, 4))
+            assert bool((groups == groups[:, :1]).all())

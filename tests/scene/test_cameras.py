@@ -119,3 +119,60 @@ def test_orbit_steps_evenly_from_the_front():
 def test_a_range_must_be_in_order(name, value):
     with pytest.raises(ConfigError, match=f"cameras.{name}"):
         CameraSettings(**{name: value})
+
+
+GROUPED = CameraSettings(group=4, distance=(2.5, 3.5), fov=(30.0, 50.0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_goes_round_in_quarters_at_one_elevation(seed):
+    cameras = sample(GROUPED, 12, 32, torch.Generator().manual_seed(seed))
+    groups = cameras.azimuths.double().view(3, 4)
+    steps = torch.remainder(groups.roll(-1, 1) - groups, 360.0)
+    assert torch.allclose(steps, torch.full((3, 4), 90.0, dtype=torch.float64), rtol=0, atol=1e-4)
+    assert float(cameras.azimuths.min()) >= 0 and float(cameras.azimuths.max()) <= 360
+    for values in (cameras.elevations, cameras.distances, cameras.Ks[:, 0, 0]):
+        each = values.view(3, 4)
+        assert torch.equal(each, each[:, :1].expand(3, 4)) and len(set(each[:, 0].tolist())) == 3
+
+
+def test_groups_of_a_draw_share_the_quarter_evenly():
+    """After the offset, the first number drawn, three groups stand in the three thirds of each quarter."""
+    for seed in range(50):
+        offset = float(torch.rand(1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+        azimuths = sample(GROUPED, 12, 32, torch.Generator().manual_seed(seed)).azimuths.double().view(3, 4)
+        place = torch.remainder(azimuths / 360 - offset, 0.25) * 12
+        assert place.floor().tolist() == [[0.0] * 4, [1.0] * 4, [2.0] * 4]
+
+
+def test_each_camera_of_a_group_is_uniform_in_azimuth():
+    generator, draws, bins = torch.Generator().manual_seed(2), 2000, 20
+    azimuths = torch.stack([sample(GROUPED, 8, 32, generator).azimuths for _ in range(draws)])
+    for view in (0, 3, 5):
+        counts = torch.histc(azimuths[:, view], bins, 0.0, 360.0)
+        chi2 = ((counts - draws / bins) ** 2 / (draws / bins)).sum()
+        assert 5 < chi2 < 44  # 19 degrees of freedom: outside with probability 0.1 %
+
+
+@pytest.mark.parametrize("group", [None, 1])
+def test_cameras_on_their_own_are_drawn_one_by_one(group):
+    """Bit for bit: offset, places, elevations, distances and fovs, in this order, from the generator."""
+    settings = CameraSettings(azimuth=(-30.0, 200.0), distance=(2.5, 3.5), fov=(30.0, 50.0), group=group)
+    generator = torch.Generator().manual_seed(6)
+    offset, places, *others = (torch.rand(n, generator=generator, dtype=torch.float64) for n in (1, 5, 5, 5, 5))
+    places = torch.remainder((torch.arange(5) + places) / 5 + offset, 1.0)
+    ranges = (settings.azimuth, settings.elevation, settings.distance, settings.fov)
+    drawn = [(low + (high - low) * place).float() for (low, high), place in zip(ranges, (places, *others), strict=True)]
+    expected = look_at_origin(drawn[0], drawn[1], drawn[2], drawn[3], 32)
+    cameras = sample(settings, 5, 32, torch.Generator().manual_seed(6))
+    for name in ("viewmats", "Ks", "azimuths", "elevations", "distances"):
+        assert torch.equal(getattr(cameras, name), getattr(expected, name))
+
+
+def test_a_group_divides_a_part_of_the_circle():
+    settings = CameraSettings(azimuth=(-45.0, 45.0), group=3)
+    for seed in range(20):
+        azimuths = sample(settings, 6, 32, torch.Generator().manual_seed(seed)).azimuths.double().view(2, 3)
+        assert float(azimuths.min()) >= -45 and float(azimuths.max()) <= 45
+        steps = torch.remainder(azimuths.roll(-1, 1) - azimuths, 90.0)  # wrapping at the ends of the range
+        assert torch.allclose(steps, torch.full((2, 3), 30.0, dtype=torch.float64), rtol=0, atol=1e-4)
