@@ -269,7 +269,7 @@ def _rows(kind: str) -> dict[str, str]:
     if kind == "priors":
         from gsdistill.prior.cards import cards
 
-        return {name: card.summary for name, card in cards().items()}
+        return {name: f"{card.summary}; {card.licence}" for name, card in cards().items()}
     if kind in PACKAGES:
         return {name: summary(PACKAGES[kind], name) for name in names(PACKAGES[kind])}
     files = sorted(data_path("configs").glob("*.yaml"))

@@ -1,4 +1,7 @@
-"""``gsdistill doctor``: what is installed, which device serves, which models are here, how to get what is missing."""
+"""``gsdistill doctor``: what is installed, which device serves, which models are here, how to get what is missing.
+
+``--prior`` looks at one model: where it comes from, how much of it is needed and how much is here, and its licence.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +17,10 @@ from rich.console import Console
 from rich.text import Text
 
 from gsdistill import __version__
-from gsdistill.files import data_path
+from gsdistill.errors import UserError
+from gsdistill.files import cache_folder, data_path
 
-__all__ = ["Finding", "findings", "report"]
+__all__ = ["Finding", "findings", "prior_findings", "report"]
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "gsplat", "numba", "matplotlib")
 
@@ -31,10 +35,10 @@ class Finding:
     cure: str = ""  # what to do about it
 
 
-def report(console: Console) -> None:
-    """Print all findings; each missing thing is followed by the command that gets it."""
+def report(console: Console, found: Iterable[Finding]) -> None:
+    """Print findings; each missing thing is followed by the command that gets it."""
     group = None
-    for finding in findings():
+    for finding in found:
         if finding.group != group:
             group = finding.group
             console.print(Text(group, style="bold"))
@@ -53,6 +57,121 @@ def findings() -> Iterator[Finding]:
     yield Finding("software", "ffmpeg", _ffmpeg(), "pip install 'imageio[ffmpeg]'")
     yield from _machine()
     yield from _models()
+
+
+def prior_findings(name: str) -> Iterator[Finding]:
+    """Look at one prior: its licence, its source, what of it is here, what is missing and the command that gets it.
+
+    Only names and sizes are asked of the hub, and without an answer the card says about how large the model is.
+
+    Raises:
+        ConfigError: a name that is none.
+    """
+    from gsdistill import device
+    from gsdistill.prior.cards import cards, choose, find
+
+    target = device.choose("auto")
+    name, reason = choose(name, target)
+    group, source = f"prior {name}", Path(find(name)[0])
+    if reason:
+        yield Finding(group, "chosen", reason)
+    if card := cards().get(name):
+        yield Finding(group, "what", card.summary)
+        kind = card.prediction_type.replace("_", " ")
+        yield Finding(group, "family", f"{card.pipeline}, {kind}, {card.resolution} px")
+        yield Finding(group, "guidance", f"{card.guidance_scale:g} for pictures")
+        yield Finding(group, "licence", card.licence)
+    if source.is_dir():
+        yield from _folder(group, source)
+    elif source.is_file():
+        yield from _single_file(group, source)
+    else:
+        yield from _from_hub(group, name, target.type != "cpu")
+
+
+def _folder(group: str, folder: Path) -> Iterator[Finding]:
+    """A diffusers folder: its family, each part, and whether its weights are whole."""
+    from gsdistill.prior.families import family_of, needed_parts
+    from gsdistill.prior.inventory import gigabytes
+    from gsdistill.prior.layout import lack, listing
+    from gsdistill.prior.loading import check_folder
+
+    yield Finding(group, "folder", str(folder))
+    try:
+        yield Finding(group, "class", family_of(folder).__name__)
+        files = listing(folder)
+        for part in needed_parts(folder):
+            size = sum(size for name, size in files.items() if name.startswith(f"{part}/"))
+            told = lack(folder, files, (part,))
+            yield Finding(group, part, None if told else gigabytes(size), told or "")
+        check_folder(folder)
+        yield Finding(group, "all in all", f"complete: --prior {folder} loads it")
+    except UserError as error:
+        yield Finding(group, "all in all", None, str(error))
+
+
+def _single_file(group: str, file: Path) -> Iterator[Finding]:
+    """A checkpoint in one file: what it is, and whose configs it takes."""
+    from gsdistill.prior.inventory import gigabytes
+    from gsdistill.prior.loading import CONFIGS
+    from gsdistill.prior.single_file import PIPELINES, kind_of
+
+    yield Finding(group, "file", f"{file}, {gigabytes(file.stat().st_size)}")
+    try:
+        kind = kind_of(file)
+    except UserError as error:
+        yield Finding(group, "family", None, str(error))
+        return
+    yield Finding(group, "family", f"{PIPELINES[kind]}, in the original layout")
+    cure = "name it with --model.config: sd21-base (noise, 512 px) or sd21 (v, 768 px)"
+    found = f"those of {config}, or of --model.config" if (config := CONFIGS.get(kind)) else None
+    yield Finding(group, "configs", found, cure)
+    yield Finding(group, "kept", f"as a folder, converted once, in {cache_folder('converted')}")
+
+
+def _from_hub(group: str, name: str, half: bool) -> Iterator[Finding]:
+    """A card or a hub id."""
+    from huggingface_hub import constants
+
+    from gsdistill.prior.cards import cards
+    from gsdistill.prior.inventory import free_space, gigabytes, shares
+
+    card, needed, reason = cards().get(name), 0, None
+    if card and card.gated:
+        address = f"{constants.ENDPOINT}/{card.sources[0]}"
+        yield Finding(group, "access", f"gated: accept the licence at {address}, then run `hf auth login`")
+    if card and card.vae:
+        yield Finding(
+            group, "autoencoder", f"its own; {card.vae} is one for float16: download it and name it with --model.vae"
+        )
+    for share in shares(name, half):
+        source = share.source or share.sources[0]
+        others = ", ".join(other for other in share.sources if other != source)
+        yield Finding(group, "source", f"{source}{f' (else {others})' if others else ''}")
+        here = share.here()
+        if share.files:
+            parts = ", ".join(f"{part} {gigabytes(size)}" for part, size in share.by_part().items())
+            kind = "half precision" if half else "float32"
+            yield Finding(group, "files", f"{len(share.files)} for {kind}, {gigabytes(share.size)}: {parts}")
+        if share.folder:
+            yield Finding(group, "cached", f"all of it, in {share.folder}")
+            continue
+        needed += share.size - sum(here.values())
+        reason = reason or share.reason
+        if here:
+            size = gigabytes(sum(here.values()))
+            yield Finding(group, "begun", f"{len(here)} of {len(share.files)} files are in the cache, {size}")
+        yield Finding(group, "cached", None, share.command(half))
+    if reason:
+        told = f"about {card.size_gb:g} GB in half precision, by the card" if card else "of unknown size"
+        yield Finding(group, "download", f"{told}; {reason}")
+        needed = max(needed, int(1e9 * card.size_gb) if card else 0)
+    free = free_space(constants.HF_HUB_CACHE)
+    yield Finding(group, "hub cache", f"{constants.HF_HUB_CACHE}, {gigabytes(free)} free")
+    if needed > free:
+        yield Finding(
+            group, "space", None, f"{gigabytes(needed)} are to come; let HF_HUB_CACHE name a folder with room"
+        )
 
 
 def _version(package: str) -> str | None:
@@ -118,4 +237,4 @@ def _models() -> Iterator[Finding]:
                 "install gsdistill again, its wheel holds the weights",
             )
         else:
-            yield Finding("models", name, cached_source(name), f"hf download {source}")
+            yield Finding("models", name, cached_source(name), f"gsdistill doctor --prior {name}")

@@ -431,7 +431,7 @@ def test_doctor_names_the_cure_of_what_is_missing(capsys, monkeypatch):
     assert lost["numba"].found is None
     assert lost["numba"].cure == "pip install numba"
     assert lost["sd15"].found is None
-    assert lost["sd15"].cure == "hf download stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert lost["sd15"].cure == "gsdistill doctor --prior sd15"
     assert execute(["doctor"]) == 0
     assert "-> pip install numba" in capsys.readouterr().out
 

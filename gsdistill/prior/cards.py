@@ -7,33 +7,64 @@ prompts come from the closed world of gsdistill.shapes.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
 
-from gsdistill.config import from_dict
+from gsdistill.config import bounded, from_dict
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound, did_you_mean
 from gsdistill.files import data_path
+from gsdistill.prior.base import Prediction
+from gsdistill.prior.hub import Need, cached, cached_file
 
-__all__ = ["CameraCard", "Card", "ModelCard", "cached_source", "cards", "choose", "find", "read_model_card", "recipe"]
+__all__ = [
+    "SINGLE",
+    "CameraCard",
+    "Card",
+    "ModelCard",
+    "cached_source",
+    "cards",
+    "choose",
+    "find",
+    "is_hub_id",
+    "read_model_card",
+    "recipe",
+]
 
-
-_UNET = "unet/diffusion_pytorch_model.safetensors"
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+SINGLE = (".safetensors", ".ckpt", ".pt", ".pth")  # how the name of a model in one file ends
 
 
 @dataclass(frozen=True)
 class Card:
     """One entry of cards.yaml."""
 
-    sources: tuple[str, ...]
+    sources: tuple[str, ...]  # hub ids in the order they are tried, or one folder that ships with gsdistill
+    pipeline: str  # what its model_index.json names: a key of gsdistill.prior.families
     summary: str
     licence: str
-    recipes: str | None  # a group of recipes.yaml
+    prediction_type: Prediction
+    resolution: int = bounded(low=8)  # of the images that it was trained on, in pixels
+    guidance_scale: float = bounded(low=1)  # omega of eps_u + omega h that its users take for pictures
+    size_gb: float = bounded(low=0)  # 10^9 bytes that are downloaded in half precision, for when the hub is not asked
+    gated: bool = False  # the hub asks for an accepted licence, and `hf auth login`
+    variant: Literal["fp16"] | None = None  # its weights are there in half precision too
+    revision: str | None = None  # branch, tag or commit; none: the hub's main
+    vae: str | None = None  # hub id of an autoencoder that serves in float16 where its own does not; --model.vae
+    base: str | None = None  # the card that the parts beside the network come from, where that is one file
+    checkpoint: str | None = None  # that file in the sources, in the original layout
+    recipes: str | None = None  # a group of recipes.yaml
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it comes with gsdistill."""
+        return self.sources[0].startswith("assets/")
 
 
 @dataclass(frozen=True)
@@ -61,12 +92,10 @@ class ModelCard:
     camera: CameraCard | None = None
 
 
+@lru_cache
 def cards() -> dict[str, Card]:
     """Every prior with a short name."""
-    return {
-        name: Card(tuple(c["sources"]), c["summary"], c["licence"], c.get("recipes"))
-        for name, c in _shipped("cards.yaml").items()
-    }
+    return {name: from_dict(Card, entry, f"cards.yaml: {name}") for name, entry in _shipped("cards.yaml").items()}
 
 
 def recipe(prior: str, method: str) -> str | None:
@@ -87,7 +116,7 @@ def choose(name: str, device: torch.device) -> tuple[str, str | None]:
     if device.type == "cpu":
         return "shapes", "prior: shapes (no accelerator here; --prior picks another)"
     for candidate in cards():
-        if candidate != "shapes" and cached_source(candidate):
+        if cached_source(candidate):
             return (
                 candidate,
                 f"prior: {candidate} (an accelerator and its cached weights are here; --prior picks another)",
@@ -96,38 +125,48 @@ def choose(name: str, device: torch.device) -> tuple[str, str | None]:
 
 
 def cached_source(name: str) -> str | None:
-    """The first hub id of a card whose U-Net is in the local cache."""
-    from huggingface_hub import try_to_load_from_cache
+    """The first hub id of a card that is in the cache with all that the prior needs, in full or half precision."""
+    from gsdistill.prior.families import leaf_of, needed_parts  # which know this module
 
-    for source in cards()[name].sources:
-        if not source.startswith("assets/") and isinstance(try_to_load_from_cache(source, _UNET), str):
-            return source
-    return None
+    card = cards()[name]
+    if card.checkpoint and card.base:
+        there = [source for source in card.sources if cached_file(source, card.checkpoint, card.revision)]
+        parts = [part for part in leaf_of(card.pipeline).PARTS if part != "unet"]
+        base, need = cards()[card.base], Need(lambda folder: parts)
+        held = any(cached(source, need, base.revision) for source in base.sources)
+        return there[0] if there and held else None
+    sources = () if card.shipped else card.sources
+    return next((source for source in sources if cached(source, Need(needed_parts), card.revision)), None)
 
 
 def find(name_or_path: str) -> tuple[str, ...]:
-    """Where to load a short name, a path or a hub id from: a local folder, or hub ids in the order to try them.
+    """Where a short name, a path or a hub id leads: a local folder or file, or hub ids in the order to try them.
 
     Raises:
-        ConfigError: neither a known name nor a folder that exists.
-        ModelNotFound: the folder lacks a part.
+        ConfigError: neither a known name, nor a folder or file that exists, nor formed like a hub id.
+        ModelNotFound: the folder that ships with gsdistill is not there.
     """
     card = cards().get(name_or_path)
+    if card and card.shipped:
+        folder = data_path(*card.sources[0].split("/"))
+        if not folder.is_dir():
+            raise ModelNotFound(f"{folder}, which ships with gsdistill, is missing; install gsdistill again")
+        return (str(folder),)
     if card:
-        if card.sources[0].startswith("assets/"):
-            return (_checked_folder(data_path(*card.sources[0].split("/"))),)
-        cached = cached_source(name_or_path)
-        return (cached,) if cached else card.sources
-    if Path(name_or_path).is_dir():
-        return (_checked_folder(Path(name_or_path)),)
+        return card.sources
+    if (name_or_path and Path(name_or_path).exists()) or is_hub_id(name_or_path):
+        return (name_or_path,)
     known = list(cards())
-    if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
-        return (name_or_path,)  # a hub id
     hint = did_you_mean(name_or_path, known)
     raise ConfigError(
-        f"prior = '{name_or_path}' is neither a known prior nor a folder.{hint} Known: auto, {', '.join(known)}, "
-        "a diffusers folder, or a hub id owner/name"
+        f"prior = '{name_or_path}' is neither a known prior nor a folder or file that is there.{hint} Known: auto, "
+        f"{', '.join(known)}, a diffusers folder, a .safetensors file in the original layout, or a hub id owner/name"
     )
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` is formed like owner/name."""
+    return HUB_ID.fullmatch(name) is not None and not name.endswith(SINGLE)
 
 
 def read_model_card(source: str, name: str) -> ModelCard:
@@ -144,35 +183,3 @@ def read_model_card(source: str, name: str) -> ModelCard:
 
 def _shipped(name: str) -> dict[str, Any]:
     return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
-
-
-def _checked_folder(folder: Path) -> str:
-    parts = {
-        "unet/config.json": "unet/*.safetensors",
-        "text_encoder/config.json": "text_encoder/*.safetensors",
-        "tokenizer/tokenizer_config.json": "tokenizer/*",
-        "scheduler/scheduler_config.json": "scheduler/*",
-    }
-    for config, weights in parts.items():
-        if not (folder / config).is_file():
-            raise ModelNotFound(f"{folder} is not a Stable Diffusion folder: {config} is missing")
-        if not any(folder.glob(weights)):
-            raise ModelNotFound(f"the weights {folder / weights} are missing; install or copy the model again")
-    _check_weights(folder)
-    return str(folder)
-
-
-def _check_weights(folder: Path) -> None:
-    """Refuse cut weights, and any file that differs from the folder's SHA256SUMS, where it has one."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in sorted(folder.glob("*/*.safetensors")):
-        try:
-            safe_open(path, framework="pt")
-        except SafetensorError as error:
-            raise BadFile(f"the weights {path} are corrupted ({error}); install or copy the model again") from error
-    sums = folder / "SHA256SUMS"
-    for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else ():
-        digest, _, name = line.partition("  ")
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-            raise BadFile(f"{folder / name} is not what {sums.name} promises; install or copy the model again")

@@ -21,7 +21,7 @@ from gsdistill.sweep.settings import SweepSettings
 from gsdistill.training.loop import Diverged
 
 PROMPTS = ("a green sphere", "an orange cube")
-FILES = {"config.yaml", "gaussians.ply", "views.png", "metrics.jsonl", "summary.json", "evaluation.json"}
+FILES = {"config.yaml", "start.png", "gaussians.ply", "views.png", "metrics.jsonl", "summary.json", "evaluation.json"}
 REPORT = {"results.json", "table.md", "figure.png", "sheet.png"}
 
 

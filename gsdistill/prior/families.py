@@ -1,0 +1,76 @@
+"""Families of models: the class that serves a pipeline, and the parts of its folder that it needs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from gsdistill.errors import BadFile
+from gsdistill.prior.cards import read_model_card
+from gsdistill.prior.pretrained import Pretrained
+
+__all__ = ["FAMILIES", "family_of", "leaf_of", "needed_parts"]
+
+# The pipeline that a folder's model_index.json names, and the module and class that serve it.
+FAMILIES = {
+    "StableDiffusionPipeline": "stable_diffusion.StableDiffusion",
+    "StableDiffusionXLPipeline": "sdxl.StableDiffusionXL",
+    "IFPipeline": "deepfloyd.DeepFloyd",
+    "StableDiffusion3Pipeline": "flow_matching.StableDiffusion3",
+    "SanaPipeline": "sana.Sana",
+    "MVDreamPipeline": "mvdream.MVDream",
+}
+
+
+def leaf_of(pipeline: str) -> type[Pretrained]:
+    """The class that serves a pipeline of :data:`FAMILIES`."""
+    module, _, leaf = FAMILIES[pipeline].partition(".")
+    return getattr(importlib.import_module(f"gsdistill.prior.{module}"), leaf)
+
+
+def family_of(folder: Path) -> type[Pretrained]:
+    """The class that serves a folder; one without model_index.json is of the Stable Diffusion kind.
+
+    Raises:
+        BadFile: its index cannot be read, or names a pipeline of no family that we know.
+    """
+    name = str(_index(folder).get("_class_name", "StableDiffusionPipeline"))
+    if name not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise BadFile(f"{folder / 'model_index.json'}: {name} is of no family that can be a prior; known: {known}")
+    return leaf_of(name)
+
+
+def needed_parts(folder: Path, own_vae: bool = True) -> tuple[str, ...]:
+    """The parts that a folder must have, read from its model_index.json and gsdistill.json alone.
+
+    They are those of its family and all text encoders and tokenizers that the index names, such as SD3's T5; no ``vae``
+    where images are folded into channels, or where another one serves (``own_vae`` False).
+
+    Raises:
+        BadFile: as :func:`family_of`, and where gsdistill.json cannot be read.
+    """
+    texts = [
+        part
+        for part, kind in _index(folder).items()
+        if part.startswith(("text_encoder", "tokenizer")) and kind != [None, None]
+    ]
+    parts = dict.fromkeys([*family_of(folder).PARTS, *texts])
+    if not own_vae or read_model_card(str(folder), folder.name).encoder != "vae":
+        parts.pop("vae", None)
+    return tuple(parts)
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    path = folder / "model_index.json"
+    if not path.is_file():
+        return {}
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadFile(f"{path} is not the index of a diffusers model: {error}") from error
+    if not isinstance(index, dict) or "_class_name" not in index:
+        raise BadFile(f"{path} is not the index of a diffusers model: it has no _class_name")
+    return index
