@@ -1,7 +1,8 @@
 """Images to latents and back by a model's autoencoder: the full KL one, the tiny one, or the deep-compression one.
 
-Latents are (mean - shift) times scale with the numbers of the autoencoder's own config; the tiny one's are scaled by
-itself. One that its config calls unfit for half precision (SDXL's, ``force_upcast``) runs in float32.
+Latents are (z - shift) times scale with the numbers of the autoencoder's own config, where z is the mean of what the KL
+one answers, and the answer itself of the others. Each runs in the precision it was loaded in, whatever that of the
+images; gradients come back in theirs.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ class LatentCodec:
 
     def __init__(self, vae: Any, latent_size: int) -> None:
         """Images are resized so that ``latent_size`` latents come out along each side."""
-        if getattr(vae.config, "force_upcast", False) and vae.dtype == torch.float16:
-            vae = vae.float()
         blocks = getattr(vae.config, "block_out_channels", None) or vae.config.encoder_block_out_channels
         self._vae, self.size = vae, latent_size * 2 ** (len(blocks) - 1)
         self._scale = getattr(vae.config, "scaling_factor", None) or 1.0
@@ -34,15 +33,12 @@ class LatentCodec:
         if planes.shape[-1] != self.size:
             planes = interpolate(planes, size=(self.size, self.size), mode="bilinear", antialias=True)
         code = self._vae.encode(planes.to(self._vae.dtype))
-        if hasattr(code, "latents"):
-            return code.latents.to(images)
-        latents = code.latent_dist.mean if hasattr(code, "latent_dist") else code.latent
+        latents = code.latent_dist.mean if hasattr(code, "latent_dist") else code[0]
         return (latents.to(images) - self._shift) * self._scale
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
         """Images in 0..1, one at a time, without a gradient."""
-        scale, shift = (1.0, 0.0) if type(self._vae).__name__ == "AutoencoderTiny" else (self._scale, self._shift)
-        inner = (latents / scale + shift).to(self._vae.device, self._vae.dtype)
+        inner = (latents / self._scale + self._shift).to(self._vae.device, self._vae.dtype)
         with torch.no_grad():
             planes = torch.cat([self._vae.decode(one[None]).sample for one in inner]).to(latents)
         return (0.5 * planes.permute(0, 2, 3, 1) + 0.5).clamp(0.0, 1.0)

@@ -32,9 +32,12 @@ def fingerprint(files: Iterable[Path], *facts: object) -> str:
 def cached(model: str, texts: Sequence[str], encode: Callable[[list[str]], list[Embedding]]) -> list[Embedding]:
     """The embeddings of ``texts``, each with a batch of one, on the CPU; ``encode`` is called once for those not kept.
 
-    A cache that cannot be written is done without.
+    A cache that cannot be written, or has no place for lack of a home folder, is done without.
     """
-    folder = cache_folder("embeddings", model)
+    try:
+        folder = cache_folder("embeddings", model)
+    except OutputError:
+        return encode(list(texts))
     found = {text: _read(_place(folder, text), text) for text in dict.fromkeys(texts)}
     missing = [text for text, embedding in found.items() if embedding is None]
     for text, embedding in zip(missing, encode(missing) if missing else [], strict=True):

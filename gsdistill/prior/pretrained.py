@@ -17,12 +17,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.errors import PromptError
+from gsdistill.errors import ConfigError, PromptError
 from gsdistill.prior.base import CameraRange, Prior, Student
 from gsdistill.prior.cards import ModelCard
 from gsdistill.prior.codec import LatentCodec
 from gsdistill.prior.embeddings import cached, fingerprint
 from gsdistill.prior.lora import LoraStudent
+from gsdistill.prior.lora_files import fuse
 from gsdistill.prior.parts import load_model, pick_class
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings
 from gsdistill.structs import Cameras, Embedding, to_device
@@ -36,11 +37,12 @@ AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 class ModelSettings:
     """How a downloaded model is used."""
 
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # auto: float32 on a CPU, else float16
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # auto: float32 on a CPU, else half
     vae: Path | None = None  # another autoencoder: a folder, such as that of a tiny one (AutoencoderTiny)
     lora: tuple[Path, ...] = ()  # LoRA files (.safetensors) to add to the network
     lora_scale: float = bounded(1.0, low=0)  # of all of them
     revision: str | None = None  # branch, tag or commit on the hub; none: the card's
+    config: str | None = None  # whose configs and tokenizer serve a checkpoint in one file: a folder, name or hub id
     guidance_rescale: float = bounded(0.0, low=0, high=1)  # phi of CFG rescale; MVDream's is 0.5
 
 
@@ -59,18 +61,22 @@ class Pretrained(Prior):
 
     PARTS: ClassVar[tuple[str, ...]]  # folders of the layout that the family needs
     NETWORK: ClassVar[str] = "unet"  # the one of them that predicts noise
+    HALF: ClassVar[torch.dtype] = torch.float16  # precision on an accelerator, where the settings name none
+    PIPELINE: ClassVar[str | None] = None  # the pipeline of diffusers that reads LoRA files for it, if one does
+    KNOWS_CAMERAS: ClassVar[bool] = False  # whether the network is told the camera, whatever the card says
 
     def __init__(self, origin: Origin) -> None:
         """Leaves load the rest: ``schedule``, ``prediction_type``, ``latent_shape``, ``image_size``."""
         self.name, self.evaluations = origin.card.name, 0
         self.guidance_rescale = origin.settings.guidance_rescale
         self.origin, self.folder, self.device = origin, origin.folder, origin.device
-        half = torch.float32 if origin.device.type == "cpu" else torch.float16
+        half = torch.float32 if origin.device.type == "cpu" else self.HALF
         precision = origin.settings.precision
         self.dtype: torch.dtype = half if precision == "auto" else getattr(torch, precision)
         camera = origin.card.camera
         self.camera_range = CameraRange(camera.elevation, camera.distance, camera.fov) if camera else None
-        self._network: Any = load_model(self.network_class(), self.folder, self.NETWORK, self.dtype, self.device)
+        network = load_model(self.network_class(), self.folder, self.NETWORK, self.dtype, self.device)
+        self._network: Any = self.with_lora(network, self.NETWORK)
 
     @abstractmethod
     def network_class(self) -> Any:
@@ -128,15 +134,30 @@ class Pretrained(Prior):
         self, prompt: str, negative_prompt: str, settings: PromptSettings = PromptSettings()
     ) -> EncodedPrompt:
         """Encode the prompts; what was encoded before comes from the disk."""
-        settings = settings.resolved(self.origin.card.camera is not None)
+        settings = settings.resolved(self.KNOWS_CAMERAS or self.origin.card.camera is not None)
         texts = {"positive": prompt, "negative": negative_prompt, **settings.texts(prompt)}
-        texts = {name: self.prepared(text, name == "negative") for name, text in texts.items()}
+        texts = {name: self.prepared(_unicode(text), name == "negative") for name, text in texts.items()}
         kept = cached(self._text_key(), list(texts.values()), self._encoded)
         encoded = dict(zip(texts, [to_device(embedding, self.device) for embedding in kept], strict=True))
         return EncodedPrompt(encoded.pop("positive"), encoded.pop("negative"), encoded, settings)
 
-    def load_codec(self, latent_size: int) -> LatentCodec:
+    def with_lora(self, module: Any, part: str) -> Any:
+        """``module``, the folder's ``part`` just loaded, with what the settings' LoRA files have for it.
+
+        Raises:
+            ConfigError: the family takes no such files, or one does not exist. BadFile: one does not fit.
+        """
+        settings = self.origin.settings
+        if settings.lora:
+            if self.PIPELINE is None:
+                raise ConfigError(f"model.lora: the prior {self.name} takes no LoRA files")
+            fuse(self.PIPELINE, settings.lora, settings.lora_scale, part, module)
+        return module
+
+    def load_codec(self, latent_size: int, upcast: bool = False) -> LatentCodec:
         """The folder's autoencoder, or the one that the settings name, for latents of that many along each side.
+
+        With ``upcast`` one whose config says ``force_upcast`` is kept in float32 where float16 is asked for.
 
         Raises:
             ModelNotFound: it is missing, or of a class that is no autoencoder of images.
@@ -146,7 +167,10 @@ class Pretrained(Prior):
         other = self.origin.settings.vae
         folder, part = (other, "") if other else (self.folder, "vae")
         kind = getattr(diffusers, pick_class(folder, part, AUTOENCODERS))
-        return LatentCodec(load_model(kind, folder, part, self.dtype, self.device), latent_size)
+        vae = load_model(kind, folder, part, self.dtype, self.device)
+        if upcast and self.dtype == torch.float16 and vae.config.get("force_upcast", False):
+            vae = load_model(kind, folder, part, torch.float32, self.device)  # from the file, which may hold more
+        return LatentCodec(vae, latent_size)
 
     def check_length(self, tokenizer: Any, texts: Sequence[str], limit: int) -> None:
         """Refuse what the encoder would silently cut.
@@ -169,4 +193,14 @@ class Pretrained(Prior):
         settings = self.origin.settings
         folders = [*self.folder.glob("text_encoder*"), *self.folder.glob("tokenizer*")]
         files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+        files += self.folder.glob("model_index.json")  # SDXL's says what an empty text is
         return fingerprint([*files, *settings.lora], str(self.dtype), settings.lora_scale)
+
+
+def _unicode(text: str) -> str:
+    """The text; one with lone surrogates, which a shell makes of bytes that are no UTF-8, no tokenizer takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(f"the prompt {text!r} is not valid Unicode: {error.reason}") from error
+    return text

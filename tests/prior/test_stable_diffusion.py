@@ -1,24 +1,35 @@
-"""Loading diffusers folders: small models of the real classes, saved and read back; broken folders in one sentence."""
+"""Stable Diffusion: exactly what diffusers' pipeline predicts; the shapes prior; broken folders in one sentence."""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import math
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from tiny import stable_diffusion
+from tiny.recorder import guided_noise
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound, PromptError
+from gsdistill.prior import clip_unet
 from gsdistill.prior.cards import cards, choose, find, recipe
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.parts import load_model
+from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.cameras import look_at_origin, orbit
+from gsdistill.structs import Cameras
+
+PLAIN = PromptSettings("none")
 
 
 @pytest.fixture(scope="session")
@@ -27,42 +38,123 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stable_diffusion.build(tmp_path_factory.mktemp("tiny-sd"), "v_prediction")
 
 
-def test_a_plain_folder_answers_as_its_parts_do(folder):
+@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole folder of either prediction type."""
+    return stable_diffusion.build(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def latents(count: int, seed: int = 2) -> torch.Tensor:
+    return torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_facts_come_from_the_folder(folder):
     prior = load_prior(str(folder))
     assert (prior.latent_shape, prior.image_size, prior.prediction_type) == ((4, 8, 8), 16, "v_prediction")
-    cameras = orbit(2, 16)
-    images = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(1))
-    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", low_cpu_mem_usage=False)
-    mean = vae.encode(images.permute(0, 3, 1, 2) * 2 - 1).latent_dist.mean
-    torch.testing.assert_close(prior.encode(images), mean.detach() * 0.2)
-    text = prior.encode_text("red torus", "", PromptSettings("none"))
-    t = torch.tensor([10, 900])
-    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))
-    noise = prior.noise(x, t, prior.condition(text, cameras))
-    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", low_cpu_mem_usage=False)
-    with torch.no_grad():
-        v = unet(x, t, text.positive.tokens.expand(2, -1, -1)).sample
-    alpha, sigma = prior.schedule.at(t, x)
-    torch.testing.assert_close(noise.conditional, alpha * v + sigma * x, rtol=1e-4, atol=1e-5)
-    assert float((noise.conditional - noise.unconditional).abs().max()) > 1e-4
+    assert prior.camera_range is None and prior.view_group == 1 and len(prior.schedule) == 1000
 
 
-def test_encoding_is_differentiable_and_resizes(folder):
-    prior = load_prior(str(folder))
-    images = torch.rand(1, 48, 48, 3, requires_grad=True)
-    prior.encode(images).square().sum().backward()
-    assert images.grad is not None
-    assert float((images.grad != 0).float().mean()) > 0.99
+@pytest.mark.parametrize("negative", ["", "blue"])
+@pytest.mark.parametrize("t", [20, 500, 980])
+def test_guided_noise_is_the_pipelines(t, negative, model):
+    prior, pipeline, x = load_prior(str(model)), StableDiffusionPipeline.from_pretrained(model), latents(2)
+    condition = prior.condition(prior.encode_text("a red torus", negative, PLAIN), orbit(2, 16))
+    noise = prior.noise(x, torch.full((2,), t), condition)
+    assert float(noise.direction.abs().max()) > 1e-3
+    for scale in (7.5, 100.0):
+        theirs = guided_noise(pipeline, x, t, scale, {"prompt": "a red torus", "negative_prompt": negative})
+        torch.testing.assert_close(noise.guided(scale), theirs, rtol=0, atol=1e-6 * scale)
 
 
-def test_text_encoder_equals_transformers_and_is_not_kept(folder):
-    prior = load_prior(str(folder))
-    tokens = prior.encode_text("red torus", "blue", PromptSettings("none")).negative.tokens
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
-    ids = tokenizer(["blue"], padding="max_length", max_length=40, return_tensors="pt").input_ids
-    torch.testing.assert_close(tokens, encoder(ids).last_hidden_state.detach())
-    assert not any(isinstance(value, CLIPTextModel) for value in vars(prior).values())
+def test_rows_have_timesteps_of_their_own(model):
+    prior, pipeline, x, t = load_prior(str(model)), StableDiffusionPipeline.from_pretrained(model), latents(2), [7, 730]
+    noise = prior.noise(x, torch.tensor(t), prior.condition(prior.encode_text("a cat", "", PLAIN), orbit(2, 16)))
+    texts = {"prompt": "a cat", "negative_prompt": ""}
+    theirs = [guided_noise(pipeline, x[row : row + 1], t[row], 7.5, texts) for row in range(2)]
+    torch.testing.assert_close(noise.guided(7.5), torch.cat(theirs), rtol=0, atol=1e-5)
+
+
+def at(azimuths: list[float]) -> Cameras:
+    ones = torch.ones(len(azimuths))
+    return look_at_origin(torch.tensor(azimuths), 0 * ones, 3 * ones, 40 * ones, 16)
+
+
+@pytest.mark.parametrize("azimuth", [0.0, 45.0, -22.5, 112.5, 180.0])
+def test_perp_neg_is_the_combination_of_the_networks_own_answers(azimuth, model):
+    """Four questions to the U-Net, one by one, combined by hand (arXiv 2304.04968); in float64, as h divides there."""
+    pipeline = StableDiffusionPipeline.from_pretrained(model)
+    pipeline.unet.double()
+
+    def tokens(text: str) -> torch.Tensor:
+        return pipeline.encode_prompt(text, "cpu", 1, do_classifier_free_guidance=False)[0].double()
+
+    front, side, back = (tokens(f"a cat, {name} view") for name in ("front", "side", "back"))
+    if abs(azimuth) < 90:
+        r = 1 - abs(azimuth) / 90
+        main, others = r * front + (1 - r) * side, (front, side)
+        weights = [-(4 * math.exp(-r / 2) - 2.426), -(4 * math.exp(-(1 - r) / 2) - 2.426)]
+    else:
+        r = 2 - abs(azimuth) / 90
+        main, others = r * side + (1 - r) * back, (side, front)
+        weights = [-(math.exp(-r / 2) - 0.606), -(math.exp(-r / 2) + 0.967)]
+    x, t, scale = latents(1).double(), 400, 30.0
+    level = pipeline.scheduler.alphas_cumprod[t].double()
+
+    def eps(text: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            raw = pipeline.unet(x, t, text).sample
+        return raw if model.name.startswith("eps") else level.sqrt() * raw + (1 - level).sqrt() * x
+
+    nothing = eps(tokens("blur"))
+    h = total = eps(main) - nothing
+    for weight, other in zip(weights, others, strict=True):
+        away = eps(other) - nothing
+        total = total + weight * (away - (away * h).sum() / (h * h).sum() * h)
+    prior = load_prior(str(model))
+    prior.dtype = torch.float64
+    prior._network.double()
+    condition = prior.condition(prior.encode_text("a cat", "blur", PromptSettings("perp-neg")), at([azimuth]))
+    noise = prior.noise(x, torch.tensor([t]), condition)
+    assert float((total - h).abs().max()) > 1e-3
+    torch.testing.assert_close(noise.guided(scale), nothing + scale * total, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("float16", 0.004), ("bfloat16", 0.03)])
+def test_half_precision_is_near(precision, bound, model):
+    """The network's own error, relative; latents, guidance and embeddings stay in float32."""
+    x, t, found = latents(2), torch.tensor([50, 700]), []
+    for settings in (ModelSettings(), ModelSettings(precision=precision)):
+        prior = load_prior(str(model), settings=settings)
+        condition = prior.condition(prior.encode_text("a cat", "", PLAIN), orbit(2, 16))
+        assert condition.branches["positive"].tokens.dtype == torch.float32
+        found.append(prior.noise(x, t, condition).conditional)
+    single, half = found
+    assert half.dtype == torch.float32 and not torch.equal(half, single)
+    assert float((half - single).norm() / single.norm()) < bound
+
+
+def test_the_text_encoder_is_gone_when_texts_are_encoded(folder, monkeypatch):
+    alive: list[weakref.ref] = []
+
+    def noted(*args: Any) -> Any:
+        encoder = load_model(*args)
+        alive.append(weakref.ref(encoder))
+        return encoder
+
+    monkeypatch.setattr(clip_unet, "load_model", noted)
+    load_prior(str(folder)).encode_text("a text that no other test has", "nor this")
+    gc.collect()
+    assert len(alive) == 1 and alive[0]() is None
+
+
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"])
+def test_a_scheduler_of_another_kind_is_refused(name, folder, tmp_path):
+    """It would be read as a DDPM with default levels, and everything after that be wrong."""
+    model = shutil.copytree(folder, tmp_path / "other")
+    path = model / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps({"_class_name": name, "num_train_timesteps": 1000}))
+    with pytest.raises(BadFile, match=f"scheduler: {name} has no levels of a DDPM"):
+        load_prior(str(model))
 
 
 def test_a_prompt_that_would_be_cut_is_refused(folder):

@@ -41,7 +41,7 @@ def build(path: Path, prediction_type: str = "epsilon") -> Path:
     )  # fmt: skip
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type,
-        clip_sample=False,
+        clip_sample=False, steps_offset=1,
     )  # fmt: skip
     StableDiffusionPipeline(
         vae=vae(), text_encoder=text_encoder(), tokenizer=tokenizer(), unet=unet, scheduler=scheduler,

@@ -1,0 +1,86 @@
+"""Stable Diffusion XL (arXiv 2307.01952): a U-Net told two texts' states, a pooled text, and the sizes of the picture.
+
+The tokens are the last states but one of CLIP and of CLIP with a projection, side by side; the pooled text is that
+projection. The sizes are those of a whole picture: original and target size are the prior's own, nothing is cropped.
+An empty text is zeros where the model's index says ``force_zeros_for_empty_prompt``, as the base model was trained and
+as diffusers' pipeline has it for a negative prompt that is left out; else it is encoded as the text that it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gsdistill.prior.clip_unet import read_by_clip
+from gsdistill.prior.pretrained import Origin, Pretrained
+from gsdistill.prior.stable_diffusion import ddpm_schedule
+from gsdistill.structs import Embedding
+
+__all__ = ["StableDiffusionXL"]
+
+
+class StableDiffusionXL(Pretrained):
+    """Noise or v prediction, two CLIP texts; its autoencoder stays in float32 where float16 would overflow in it."""
+
+    PARTS: ClassVar[tuple[str, ...]] = (
+        "unet", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler",
+    )  # fmt: skip
+    PIPELINE: ClassVar[str | None] = "StableDiffusionXLPipeline"
+
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin)
+        self.schedule, self.prediction_type = ddpm_schedule(origin)
+        size = self._network.config.sample_size
+        self._codec = self.load_codec(size, upcast=True)
+        self.latent_shape = (self._network.config.in_channels, size, size)
+        self.image_size = self._codec.size
+        index = json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))
+        self._zeros = index.get("force_zeros_for_empty_prompt", True)  # diffusers' default too
+
+    def network_class(self) -> Any:
+        """Diffusers' U-Net."""
+        from diffusers import UNet2DConditionModel
+
+        return UNet2DConditionModel
+
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Latents of images in 0..1; bilinearly resized to the prior's size, differentiable."""
+        return self._codec.encode(images)
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """What the autoencoder makes of latents."""
+        return self._codec.decode(latents)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """Both encoders' states side by side and the second one's projection; one encoder in memory at a time."""
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+        first = read_by_clip(self, CLIPTextModel, "", texts).hidden_states[-2]
+        second = read_by_clip(self, CLIPTextModelWithProjection, "_2", texts)
+        tokens, pooled = torch.cat([first, second.hidden_states[-2]], 2), second.text_embeds
+        said = [0.0 if self._zeros and not text else 1.0 for text in texts]
+        rows = zip(tokens, pooled, said, strict=True)
+        return [Embedding(scale * row[None], scale * whole[None]) for row, whole, scale in rows]
+
+    def inputs(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> dict[str, Any]:
+        """Latents, timesteps, tokens, and the pooled text with the sizes: original, crop's corner, target."""
+        whole = [self.image_size, self.image_size]
+        sizes = torch.tensor([*whole, 0, 0, *whole], dtype=self.dtype, device=latents.device)
+        pooled = None if text.pooled is None else text.pooled.to(self.dtype)
+        return {
+            "sample": latents.to(self.dtype),
+            "timestep": timesteps,
+            "encoder_hidden_states": text.tokens.to(self.dtype),
+            "added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), 6)},
+        }

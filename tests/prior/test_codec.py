@@ -1,0 +1,200 @@
+"""Autoencoders: latents and pictures as diffusers has them, gradients by finite differences, half precision."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+from tiny import stable_diffusion
+
+from gsdistill.errors import BadFile, ModelNotFound
+from gsdistill.prior.codec import LatentCodec
+from gsdistill.prior.loading import load_prior
+from gsdistill.prior.pretrained import ModelSettings
+
+TO_PLANES, TO_PICTURES = VaeImageProcessor(), VaeImageProcessor(do_resize=False)
+
+
+def full(**options: Any) -> AutoencoderKL:
+    """Two halvings."""
+    return AutoencoderKL(
+        block_out_channels=(8, 16, 16), down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=4, **options,
+    )  # fmt: skip
+
+
+def tiny(**options: Any) -> AutoencoderTiny:
+    """Two halvings."""
+    return AutoencoderTiny(
+        encoder_block_out_channels=(8,) * 3, decoder_block_out_channels=(8,) * 3, num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1), **options,
+    )  # fmt: skip
+
+
+def deep(**options: Any) -> AutoencoderDC:
+    """Two halvings."""
+    return AutoencoderDC(
+        latent_channels=4, attention_head_dim=4, encoder_block_types="ResBlock", decoder_block_types="ResBlock",
+        encoder_block_out_channels=(8, 8, 16), decoder_block_out_channels=(8, 8, 16),
+        encoder_layers_per_block=(1, 1, 1), decoder_layers_per_block=(1, 1, 1), encoder_qkv_multiscales=((), (), ()),
+        decoder_qkv_multiscales=((), (), ()), **options,
+    )  # fmt: skip
+
+
+def frozen(vae: Any) -> Any:
+    return vae.eval().requires_grad_(False)
+
+
+def images(count: int = 2, height: int = 16, width: int = 16, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def their_latents(vae: Any, pictures: torch.Tensor) -> torch.Tensor:
+    """Pixels to -1..1 as pipelines do it, the mode of the posterior where there is one."""
+    code = vae.encode(TO_PLANES.preprocess(pictures.permute(0, 3, 1, 2)))
+    return code.latent_dist.mode() if hasattr(code, "latent_dist") else code[0]
+
+
+CASES = [
+    (full, {"scaling_factor": 0.18215}),  # Stable Diffusion
+    (full, {"scaling_factor": 1.5305, "shift_factor": 0.0609, "latent_channels": 16}),  # SD3
+    (tiny, {}),
+    (tiny, {"scaling_factor": 0.7, "shift_factor": 0.1}),
+    (deep, {"scaling_factor": 0.41407}),  # Sana
+]
+
+
+@pytest.mark.parametrize(("make", "options"), CASES)
+def test_latents_and_pictures_are_the_pipelines(make, options):
+    torch.manual_seed(0)
+    vae, pictures = frozen(make(**options)), images()
+    codec = LatentCodec(vae, 4)
+    assert codec.size == 16
+    scale, shift = options.get("scaling_factor", 1.0), options.get("shift_factor", 0.0)
+    latents = codec.encode(pictures)
+    torch.testing.assert_close(latents, (their_latents(vae, pictures) - shift) * scale, rtol=1e-6, atol=1e-6)
+    decoded = [vae.decode(row[None] / scale + shift).sample for row in latents]
+    theirs = TO_PICTURES.postprocess(torch.cat(decoded), output_type="pt").permute(0, 2, 3, 1)
+    torch.testing.assert_close(codec.decode(latents), theirs, rtol=0, atol=1e-6)
+    assert codec.decode(latents).requires_grad is False
+
+
+@pytest.mark.parametrize(("make", "options"), [case for case in CASES if case[0] is not deep])  # it counts in float32
+def test_the_images_gradient_is_the_difference_of_latents(make, options):
+    torch.manual_seed(0)
+    codec = LatentCodec(frozen(make(**options).double()), 4)
+    generator = torch.Generator().manual_seed(3)
+    pictures = images(1, 24, 24).double().requires_grad_()  # resized on the way
+    aim = torch.randn(codec.encode(pictures).shape, generator=generator, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((codec.encode(pictures) * aim).sum(), pictures)
+    way, step = torch.randn(pictures.shape, generator=generator, dtype=torch.float64), 1e-6
+    ahead, behind = ((codec.encode(pictures.detach() + s * way) * aim).sum() for s in (step, -step))
+    assert float((gradient * way).sum()) == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [(40, 40), (12, 12), (23, 31)])
+def test_images_are_resized_as_pillow_does_it(size):
+    """Bilinear, with the filter widened where it shrinks."""
+    torch.manual_seed(0)
+    codec, pictures = LatentCodec(frozen(full()), 4), images(1, *size)
+    planes = [Image.fromarray(plane.numpy()) for plane in pictures[0].permute(2, 0, 1)]
+    small = np.stack([np.asarray(plane.resize((16, 16), Image.Resampling.BILINEAR)) for plane in planes], 2)
+    torch.testing.assert_close(codec.encode(pictures), codec.encode(torch.from_numpy(small)[None]), rtol=0, atol=1e-5)
+
+
+def test_rows_do_not_know_each_other():
+    torch.manual_seed(0)
+    codec, pictures = LatentCodec(frozen(full()), 4), images(3)
+    alone = torch.cat([codec.encode(pictures[row : row + 1]) for row in range(3)])
+    torch.testing.assert_close(codec.encode(pictures), alone, rtol=0, atol=1e-6)
+    shown = codec.decode(alone)
+    assert shown.shape == (3, 16, 16, 3) and float(shown.min()) >= 0 and float(shown.max()) <= 1
+    torch.testing.assert_close(codec.decode(alone[1:2]), shown[1:2], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("make", [full, tiny, deep])
+@pytest.mark.parametrize(("dtype", "bounds"), [(torch.float16, (5e-3, 5e-2)), (torch.bfloat16, (5e-2, 1.5e-1))])
+def test_half_precision_is_near_forward_and_backward(dtype, bounds, make):
+    """Relative to float32, of latents and gradients (the tiny one's are of steps, its activation is ReLU)."""
+    torch.manual_seed(0)
+    vae, found = frozen(make()), []
+    for kind in (torch.float32, dtype):
+        leaf = images().requires_grad_()
+        latents = LatentCodec(vae.to(kind), 4).encode(leaf)
+        latents.square().sum().backward()
+        assert latents.dtype == leaf.grad.dtype == torch.float32 and bool(leaf.grad.isfinite().all())
+        found.append((latents.detach(), leaf.grad))
+    for single, half, bound in zip(*found, bounds, strict=True):
+        assert 0 < float((single - half).norm() / single.norm()) < bound
+
+
+def test_float16_overflows_where_float32_does_not(tmp_path):
+    """An autoencoder that needs ``force_upcast``: the XL family's answer is finite, the plain one's is not."""
+    from tiny import sdxl
+
+    def answer(folder: Path, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = images(1).requires_grad_()
+        latents = load_prior(str(folder), settings=ModelSettings(precision=precision)).encode(leaf)
+        latents.sum().backward()
+        return latents.detach(), leaf.grad
+
+    folders = stable_diffusion.build(tmp_path / "sd"), sdxl.build(tmp_path / "sdxl")
+    for folder in folders:
+        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", low_cpu_mem_usage=False)
+        vae.encoder.conv_in.weight.data *= 6e4 / vae.encoder.conv_in.weight.abs().max()
+        vae.save_pretrained(folder / "vae")
+    plain, large = (answer(folder, "float16") for folder in folders)
+    assert not bool(plain[0].isfinite().all())
+    for got, whole in zip(large, answer(folders[1], "float32"), strict=True):
+        assert bool(got.isfinite().all()) and torch.equal(got, whole)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stable_diffusion.build(tmp_path_factory.mktemp("sd"))
+
+
+def small_folder(path: Path) -> Path:
+    """A tiny autoencoder with the one halving of the tiny Stable Diffusion."""
+    torch.manual_seed(1)
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    ).save_pretrained(path)  # fmt: skip
+    return path
+
+
+def test_the_settings_name_another_autoencoder(model, tmp_path):
+    """A tiny one in a folder of its own: what the prior encodes and decodes is what it does."""
+    folder = small_folder(tmp_path / "taesd")
+    prior = load_prior(str(model), settings=ModelSettings(vae=folder))
+    assert (prior.latent_shape, prior.image_size) == ((4, 8, 8), 16)
+    vae, pictures = frozen(AutoencoderTiny.from_pretrained(folder)), images()
+    torch.testing.assert_close(prior.encode(pictures), their_latents(vae, pictures), rtol=0, atol=1e-6)
+    latents = prior.encode(pictures)
+    shown = TO_PICTURES.postprocess(vae.decode(latents).sample, output_type="pt").permute(0, 2, 3, 1)
+    torch.testing.assert_close(prior.decode(latents), shown, rtol=0, atol=1e-6)
+    assert float((load_prior(str(model)).encode(pictures) - latents).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("damage", ["nothing there", "another model", "no json", "no weights"])
+def test_a_folder_that_holds_no_autoencoder_is_named(damage, model, tmp_path):
+    folder = small_folder(tmp_path / "taesd")
+    if damage == "nothing there":
+        shutil.rmtree(folder)
+    elif damage == "another model":
+        shutil.copy(model / "unet/config.json", folder / "config.json")
+    elif damage == "no json":
+        (folder / "config.json").write_text("{")
+    else:
+        (folder / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises((ModelNotFound, BadFile), match="taesd") as caught:
+        load_prior(str(model), settings=ModelSettings(vae=folder))
+    assert "\n" not in str(caught.value)
