@@ -247,7 +247,7 @@ def export(
         "distance": 3.2, "fov": 40.0, "elevation": (-20.0, 80.0),
     }  # fmt: skip
     card = {
-        "name": "shapes", "world": "shapes", "encoder": "unshuffle", "factor": FACTOR, "image_size": settings.size,
+        "name": "shapes", "world": "shapes", "encoder": "unshuffle", "factor": FACTOR,
         "camera": camera, "licence": "Apache-2.0",
     }  # fmt: skip
     write_json(settings.output / "gsdistill.json", card)

@@ -86,7 +86,6 @@ class ModelCard:
     name: str
     encoder: Literal["vae", "unshuffle"] = "vae"
     factor: int = 1
-    image_size: int | None = None
     licence: str = "unknown"
     world: Literal["shapes"] | None = None
     camera: CameraCard | None = None

@@ -1,12 +1,13 @@
-"""Images to latents and back by a model's autoencoder: the full KL one, the tiny one, or the deep-compression one.
+"""Images to latents and back: by a model's autoencoder (full KL, tiny or deep-compression), or pixels as they are.
 
-Latents are (z - shift) times scale with the numbers of the autoencoder's own config, where z is the mean of what the KL
-one answers, and the answer itself of the others. Each runs in the precision it was loaded in, whatever that of the
+An autoencoder's latents are (z - shift) times scale with the numbers of its own config, where z is the mean of what the
+KL one answers, and the answer itself of the others. Each runs in the precision it was loaded in, whatever that of the
 images; gradients come back in theirs.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -14,11 +15,42 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-__all__ = ["LatentCodec"]
+from gsdistill.prior.features import fold_image, unfold_image
+
+__all__ = ["Codec", "LatentCodec", "PixelCodec"]
 
 
-class LatentCodec:
-    """A frozen autoencoder of diffusers; ``size`` is the side of the images that it encodes, in pixels."""
+class Codec(ABC):
+    """Both ways; ``size`` is the side of the images that are encoded, in pixels."""
+
+    size: int
+
+    @abstractmethod
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Latents of images in 0..1 of any size; differentiable."""
+
+    @abstractmethod
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """Images in 0..1, without a gradient."""
+
+
+class PixelCodec(Codec):
+    """The image in -1..1, ``factor`` x ``factor`` pixels of it folded into the channels of one latent."""
+
+    def __init__(self, latent_size: int, factor: int) -> None:
+        self.size, self._factor = latent_size * factor, factor
+
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Latents of images in 0..1, averaged to the prior's size."""
+        return fold_image(images, self.size, self._factor)
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """The images, unfolded."""
+        return unfold_image(latents, self._factor)
+
+
+class LatentCodec(Codec):
+    """A frozen autoencoder of diffusers."""
 
     def __init__(self, vae: Any, latent_size: int) -> None:
         """Images are resized so that ``latent_size`` latents come out along each side."""

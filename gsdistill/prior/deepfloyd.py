@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.errors import ModelNotFound
-from gsdistill.prior.features import fold_image, unfold_image
+from gsdistill.prior.codec import Codec, PixelCodec
 from gsdistill.prior.parts import load_model, load_part
 from gsdistill.prior.pretrained import Origin, Pretrained
 from gsdistill.prior.stable_diffusion import ddpm_schedule
@@ -35,8 +35,6 @@ class DeepFloyd(Pretrained):
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
         self.schedule, self.prediction_type = ddpm_schedule(origin)
-        self.image_size = self._network.config.sample_size
-        self.latent_shape = (self._network.config.in_channels, self.image_size, self.image_size)
 
     def network_class(self) -> Any:
         """Diffusers' U-Net."""
@@ -44,13 +42,9 @@ class DeepFloyd(Pretrained):
 
         return UNet2DConditionModel
 
-    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Images in 0..1, averaged to the prior's size and scaled to -1..1; differentiable."""
-        return fold_image(images, self.image_size, 1)
-
-    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """The image in 0..1."""
-        return unfold_image(latents, 1)
+    def codec(self, latent_size: int) -> Codec:
+        """None but pixels."""
+        return PixelCodec(latent_size, 1)
 
     def prepared(self, text: str, negative: bool) -> str:
         """The text in small letters, as in training."""

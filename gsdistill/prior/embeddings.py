@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from torch import Tensor
 
 from gsdistill.errors import OutputError
-from gsdistill.files import atomic_path, cache_folder
+from gsdistill.files import cache_folder
+from gsdistill.kept import file_name, keep, recall
 from gsdistill.structs import Embedding
 
 __all__ = ["cached", "fingerprint"]
@@ -38,34 +38,19 @@ def cached(model: str, texts: Sequence[str], encode: Callable[[list[str]], list[
         folder = cache_folder("embeddings", model)
     except OutputError:
         return encode(list(texts))
-    found = {text: _read(_place(folder, text), text) for text in dict.fromkeys(texts)}
+    found = {text: _recalled(folder / file_name(text), text) for text in dict.fromkeys(texts)}
     missing = [text for text, embedding in found.items() if embedding is None]
     for text, embedding in zip(missing, encode(missing) if missing else [], strict=True):
         found[text] = embedding
-        _write(_place(folder, text), text, embedding)
+        keep(folder / file_name(text), text, _tensors(embedding))
     return [embedding for text in texts if (embedding := found[text])]
 
 
-def _place(folder: Path, text: str) -> Path:
-    return folder / f"{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.safetensors"
+def _recalled(path: Path, text: str) -> Embedding | None:
+    held = recall(path, text) or {}
+    return Embedding(held["tokens"], held.get("pooled"), held.get("mask")) if "tokens" in held else None
 
 
-def _read(path: Path, text: str) -> Embedding | None:
-    try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("text") != text:
-                return None
-            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            return Embedding(held["tokens"], held.get("pooled"), held.get("mask"))
-    except (OSError, SafetensorError, KeyError):
-        return None
-
-
-def _write(path: Path, text: str, embedding: Embedding) -> None:
+def _tensors(embedding: Embedding) -> dict[str, Tensor]:
     held = {"tokens": embedding.tokens, "pooled": embedding.pooled, "mask": embedding.mask}
-    tensors = {name: item.contiguous() for name, item in held.items() if item is not None}
-    try:
-        with atomic_path(path) as draft:
-            save_file(tensors, draft, {"text": text})
-    except OutputError:
-        return
+    return {name: item for name, item in held.items() if item is not None}

@@ -43,24 +43,12 @@ class StableDiffusion3(Pretrained):
         super().__init__(origin)
         self.schedule, self._told = flow_schedule(origin)
         self.prediction_type = "flow_prediction"
-        size = self._network.config.sample_size
-        self._codec = self.load_codec(size)
-        self.latent_shape = (self._network.config.in_channels, size, size)
-        self.image_size = self._codec.size
 
     def network_class(self) -> Any:
         """Diffusers' SD3 transformer."""
         from diffusers import SD3Transformer2DModel
 
         return SD3Transformer2DModel
-
-    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Latents of images in 0..1; bilinearly resized to the prior's size, differentiable."""
-        return self._codec.encode(images)
-
-    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """What the autoencoder makes of latents."""
-        return self._codec.decode(latents)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
         """The last states but one of both CLIPs side by side, then the last of T5, or zeros; both pooled CLIPs.

@@ -12,6 +12,7 @@ from gsdistill.prior.cards import cards, find, read_model_card
 from gsdistill.prior.families import FAMILIES, family_of, leaf_of, needed_parts
 from gsdistill.prior.hub import Need, fetched, fetched_file
 from gsdistill.prior.layout import check_weights, chosen, lack, listing, weight_files
+from gsdistill.prior.lora_files import check
 from gsdistill.prior.parts import pick_class
 from gsdistill.prior.pretrained import AUTOENCODERS, ModelSettings, Origin
 from gsdistill.prior.single_file import Kind, assembled, converted, kind_of
@@ -34,6 +35,8 @@ def load_prior(
             or the hub does not give them. BadFile: a file is corrupted or of another kind. OutputError: a checkpoint in
             one file cannot be kept as a folder.
     """
+    for file in settings.lora:
+        check(file)
     target = torch.device(device)
     half = settings.precision != "float32" and (settings.precision != "auto" or target.type != "cpu")
     folder = _folder(name_or_path, settings, half)

@@ -37,22 +37,11 @@ class MVDream(ClipUNet):
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
         self.schedule, self.prediction_type = ddpm_schedule(origin)
-        size = self._network.config.sample_size
-        self._codec = self.load_codec(size)
-        self.latent_shape, self.image_size = (self._network.config.in_channels, size, size), self._codec.size
         joint = JointAttention(self.view_group)
         processors = self._network.attn_processors
         self._network.set_attn_processor(
             {name: joint if name.endswith(".attn1.processor") else stock for name, stock in processors.items()}
         )
-
-    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Latents of images in 0..1; bilinearly resized to the prior's size, differentiable."""
-        return self._codec.encode(images)
-
-    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """What the autoencoder makes of latents."""
-        return self._codec.decode(latents)
 
     def camera_features(self, cameras: Cameras) -> Float[Tensor, "B 16"]:
         """The cameras' matrices.

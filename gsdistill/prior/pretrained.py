@@ -20,7 +20,7 @@ from gsdistill.config import bounded
 from gsdistill.errors import ConfigError, PromptError
 from gsdistill.prior.base import CameraRange, Prior, Student
 from gsdistill.prior.cards import ModelCard
-from gsdistill.prior.codec import LatentCodec
+from gsdistill.prior.codec import Codec, LatentCodec
 from gsdistill.prior.embeddings import cached, fingerprint
 from gsdistill.prior.lora import LoraStudent
 from gsdistill.prior.lora_files import fuse
@@ -63,10 +63,11 @@ class Pretrained(Prior):
     NETWORK: ClassVar[str] = "unet"  # the one of them that predicts noise
     HALF: ClassVar[torch.dtype] = torch.float16  # precision on an accelerator, where the settings name none
     PIPELINE: ClassVar[str | None] = None  # the pipeline of diffusers that reads LoRA files for it, if one does
+    UPCAST: ClassVar[bool] = False  # keep an autoencoder in float32 whose config says force_upcast, not in float16
     KNOWS_CAMERAS: ClassVar[bool] = False  # whether the network is told the camera, whatever the card says
 
     def __init__(self, origin: Origin) -> None:
-        """Leaves load the rest: ``schedule``, ``prediction_type``, ``latent_shape``, ``image_size``."""
+        """Leaves load the rest: ``schedule`` and ``prediction_type``."""
         self.name, self.evaluations = origin.card.name, 0
         self.guidance_rescale = origin.settings.guidance_rescale
         self.origin, self.folder, self.device = origin, origin.folder, origin.device
@@ -77,6 +78,10 @@ class Pretrained(Prior):
         self.camera_range = CameraRange(camera.elevation, camera.distance, camera.fov) if camera else None
         network = load_model(self.network_class(), self.folder, self.NETWORK, self.dtype, self.device)
         self._network: Any = self.with_lora(network, self.NETWORK)
+        size = self._network.config.sample_size
+        self.latent_shape = (self._network.config.in_channels, size, size)
+        self._codec = self.codec(size)
+        self.image_size = self._codec.size
 
     @abstractmethod
     def network_class(self) -> Any:
@@ -126,6 +131,14 @@ class Pretrained(Prior):
         """The network with LoRA on its attention, through peft."""
         return LoraStudent(self, self._network, self.inputs, self.output, rank)
 
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Latents of images in 0..1, resized to the prior's size; differentiable."""
+        return self._codec.encode(images)
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """What the autoencoder makes of latents."""
+        return self._codec.decode(latents)
+
     def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
         """None: the family knows no cameras."""
         return None
@@ -154,10 +167,8 @@ class Pretrained(Prior):
             fuse(self.PIPELINE, settings.lora, settings.lora_scale, part, module)
         return module
 
-    def load_codec(self, latent_size: int, upcast: bool = False) -> LatentCodec:
+    def codec(self, latent_size: int) -> Codec:
         """The folder's autoencoder, or the one that the settings name, for latents of that many along each side.
-
-        With ``upcast`` one whose config says ``force_upcast`` is kept in float32 where float16 is asked for.
 
         Raises:
             ModelNotFound: it is missing, or of a class that is no autoencoder of images.
@@ -168,7 +179,7 @@ class Pretrained(Prior):
         folder, part = (other, "") if other else (self.folder, "vae")
         kind = getattr(diffusers, pick_class(folder, part, AUTOENCODERS))
         vae = load_model(kind, folder, part, self.dtype, self.device)
-        if upcast and self.dtype == torch.float16 and vae.config.get("force_upcast", False):
+        if self.UPCAST and self.dtype == torch.float16 and vae.config.get("force_upcast", False):
             vae = load_model(kind, folder, part, torch.float32, self.device)  # from the file, which may hold more
         return LatentCodec(vae, latent_size)
 

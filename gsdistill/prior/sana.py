@@ -34,27 +34,15 @@ class Sana(Pretrained):
 
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
-        config = self._network.config
         schedule, told = flow_schedule(origin)
-        self.schedule, self._told = schedule, told * config.timestep_scale
+        self.schedule, self._told = schedule, told * self._network.config.timestep_scale
         self.prediction_type = "flow_prediction"
-        self._codec = self.load_codec(config.sample_size)
-        self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
-        self.image_size = self._codec.size
 
     def network_class(self) -> Any:
         """Diffusers' Sana transformer."""
         from diffusers import SanaTransformer2DModel
 
         return SanaTransformer2DModel
-
-    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Latents of images in 0..1; bilinearly resized to the prior's size, differentiable."""
-        return self._codec.encode(images)
-
-    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """What the autoencoder makes of latents."""
-        return self._codec.decode(latents)
 
     def prepared(self, text: str, negative: bool) -> str:
         """The text in small letters; a prompt behind the instruction."""

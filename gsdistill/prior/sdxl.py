@@ -31,14 +31,11 @@ class StableDiffusionXL(Pretrained):
         "unet", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler",
     )  # fmt: skip
     PIPELINE: ClassVar[str | None] = "StableDiffusionXLPipeline"
+    UPCAST: ClassVar[bool] = True
 
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
         self.schedule, self.prediction_type = ddpm_schedule(origin)
-        size = self._network.config.sample_size
-        self._codec = self.load_codec(size, upcast=True)
-        self.latent_shape = (self._network.config.in_channels, size, size)
-        self.image_size = self._codec.size
         index = json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))
         self._zeros = index.get("force_zeros_for_empty_prompt", True)  # diffusers' default too
 
@@ -47,14 +44,6 @@ class StableDiffusionXL(Pretrained):
         from diffusers import UNet2DConditionModel
 
         return UNet2DConditionModel
-
-    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Latents of images in 0..1; bilinearly resized to the prior's size, differentiable."""
-        return self._codec.encode(images)
-
-    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """What the autoencoder makes of latents."""
-        return self._codec.decode(latents)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
         """Both encoders' states side by side and the second one's projection; one encoder in memory at a time."""

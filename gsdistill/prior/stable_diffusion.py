@@ -14,7 +14,8 @@ from torch import Tensor
 from gsdistill.errors import BadFile, PromptError
 from gsdistill.prior.base import Prediction
 from gsdistill.prior.clip_unet import ClipUNet
-from gsdistill.prior.features import fold_image, fourier_features, unfold_image
+from gsdistill.prior.codec import Codec, PixelCodec
+from gsdistill.prior.features import fourier_features
 from gsdistill.prior.parts import load_part
 from gsdistill.prior.pretrained import Origin
 from gsdistill.prior.schedule import NoiseSchedule
@@ -32,23 +33,15 @@ class StableDiffusion(ClipUNet):
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
         self.schedule, self.prediction_type = ddpm_schedule(origin)
-        size = self._network.config.sample_size
-        self._card = origin.card
-        self._codec = self.load_codec(size) if self._card.encoder == "vae" else None
-        self.latent_shape = (self._network.config.in_channels, size, size)
-        self.image_size = self._codec.size if self._codec else self._card.image_size or size * self._card.factor
 
-    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Latents of images in 0..1; area-averaged or bilinearly resized to the prior's size, differentiable."""
-        return self._codec.encode(images) if self._codec else fold_image(images, self.image_size, self._card.factor)
-
-    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """What the autoencoder makes of latents, or the image unfolded."""
-        return self._codec.decode(latents) if self._codec else unfold_image(latents, self._card.factor)
+    def codec(self, latent_size: int) -> Codec:
+        """The autoencoder, or pixels where the card says so."""
+        card = self.origin.card
+        return super().codec(latent_size) if card.encoder == "vae" else PixelCodec(latent_size, card.factor)
 
     def prepared(self, text: str, negative: bool) -> str:
         """The text as it is; in the shapes world the caption as its grammar writes it."""
-        if self._card.world != "shapes":
+        if self.origin.card.world != "shapes":
             return text
         if not negative:
             parse(text)
@@ -58,7 +51,7 @@ class StableDiffusion(ClipUNet):
 
     def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
         """Fourier features of the angles, where the card declares them."""
-        card = self._card.camera
+        card = self.origin.card.camera
         if card is None:
             return None
         angles = cameras.azimuths.to(self.device), cameras.elevations.to(self.device)

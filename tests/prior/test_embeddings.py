@@ -97,7 +97,7 @@ def of_another_text(path: Path) -> None:
 def without_tokens(path: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file({"pooled": torch.zeros(1, 2)}, path, {"text": "a"})
+    save_file({"pooled": torch.zeros(1, 2)}, path, {"key": "a"})
 
 
 @pytest.mark.parametrize("damage", [cut, empty, other_bytes, of_another_text, without_tokens])

@@ -408,6 +408,7 @@ def sdxl_config(large: Path) -> Any:
 
 def test_a_family_without_a_reader_of_such_files_says_so(model, tmp_path, monkeypatch):
     monkeypatch.setattr(ClipUNet, "PIPELINE", None)
+    save_file({"unet.lora_A.weight": torch.zeros(1, 1)}, tmp_path / "x.safetensors")
     with pytest.raises(ConfigError, match=r"model\.lora: the prior .* takes no LoRA files"):
         loaded(model, tmp_path / "x.safetensors")
     assert json.loads((model / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"

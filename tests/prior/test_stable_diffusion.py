@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound, PromptError
 from gsdistill.prior import clip_unet
-from gsdistill.prior.cards import cards, choose, find, recipe
+from gsdistill.prior.cards import find
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.parts import load_model
 from gsdistill.prior.pretrained import ModelSettings
@@ -196,17 +196,6 @@ def test_broken_folders(damage, error, message, folder, tmp_path):
         (model / "gsdistill.json").write_text(card)
     with pytest.raises(error, match=message):
         load_prior(str(model))
-
-
-def test_names():
-    assert find("runwayml/anything") == ("runwayml/anything",)
-    assert find("sd21-base") == cards()["sd21-base"].sources
-    with pytest.raises(ConfigError, match="Did you mean 'shapes'"):
-        find("shape")
-    assert recipe("shapes", "cds") == "shapes-cds" and recipe("sd15", "cds") == "cds-consistent3d"
-    assert choose("auto", torch.device("cpu"))[0] == "shapes"
-    assert choose("sd15", torch.device("cpu")) == ("sd15", None)
-    assert all(card.sources and card.licence for card in cards().values())
 
 
 def test_the_shipped_prior_loads_with_plain_library_calls_and_knows_its_world():
