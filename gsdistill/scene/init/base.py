@@ -2,7 +2,7 @@
 
 An initialiser that yields coloured points (a file, or a model from text to shape) is a :class:`CloudInitialiser`: it
 says where the points are, and :class:`CloudSettings` puts a Gaussian on each. The points are thinned to ``limit``,
-centred on their bounding box and scaled so that the farthest lies at ``radius``; the standard deviation at a point is
+centred on their bounding box and scaled so that the farthest lies at ``radius``, where there is one; the standard deviation at a point is
 ``scale`` times its mean distance to the three nearest others, as in B. Kerbl et al., 3D Gaussian Splatting for
 Real-Time Radiance Field Rendering, 2023.
 """
@@ -23,7 +23,7 @@ from gsdistill.structs import SH_C0, Gaussians, PointCloud
 __all__ = ["CloudInitialiser", "CloudSettings", "Initialiser", "SurfaceInitialiser", "draw_seed", "round_gaussians"]
 
 NEIGHBOURS = 3
-LEAST_DISTANCE = 1e-4  # over the radius; points in one place are at distance zero, whose logarithm is no scale
+LEAST_DISTANCE = 1e-4  # world units; points in one place are at distance zero, whose logarithm is no scale
 
 
 class Initialiser(ABC):
@@ -41,7 +41,8 @@ class Initialiser(ABC):
 class CloudSettings:
     """How Gaussians are put on the points of a cloud."""
 
-    radius: float = bounded(0.9, above=0, high=1)  # distance of the farthest point from the origin, world units
+    # distance of the farthest point from the origin, world units; none: as made, shrunk if it leaves the unit ball
+    radius: float | None = bounded(0.9, above=0, high=1)
     opacity: float = bounded(0.2, above=0, below=1)  # of each Gaussian, a probability
     scale: float = bounded(1.0, above=0)  # standard deviation over the mean distance to the three nearest points
     limit: int = bounded(50_000, low=4)  # a larger cloud is thinned to this many random points
@@ -58,7 +59,7 @@ class CloudSettings:
             kept = torch.randperm(len(points), generator=generator)[: self.limit]
             points, colors = points[kept], colors[kept]
         points = _in_ball(points, self.radius, source)
-        deviations = self.scale * _mean_distance(points).clamp_min(LEAST_DISTANCE * self.radius)
+        deviations = self.scale * _mean_distance(points).clamp_min(LEAST_DISTANCE)
         return round_gaussians(points, deviations, self.opacity, colors, self.sh_degree)
 
 
@@ -112,14 +113,16 @@ def round_gaussians(
     )
 
 
-def _in_ball(points: Float[Tensor, "N 3"], radius: float, source: str) -> Float[Tensor, "N 3"]:
-    """Return the points centred on their bounding box and scaled into the ball of ``radius``."""
+def _in_ball(points: Float[Tensor, "N 3"], radius: float | None, source: str) -> Float[Tensor, "N 3"]:
+    """Return the points centred on their bounding box and scaled to ``radius``; without one, only kept in the ball."""
     broken = int((~points.isfinite()).any(dim=-1).sum())
     if broken:
         raise BadFile(f"{source}: {broken} of its {len(points)} points are NaN or infinite")
     if len(points) <= NEIGHBOURS or bool((points == points[0]).all()):
         raise BadFile(f"{source}: a point cloud needs at least four points, not all in one place")
     exact = points.double()
+    if radius is None:
+        return (exact / exact.norm(dim=-1).max().clamp_min(1.0)).float()
     centred = exact - 0.5 * (exact.amin(dim=0) + exact.amax(dim=0))
     return (centred * (radius / centred.norm(dim=-1).max())).float()
 

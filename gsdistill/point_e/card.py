@@ -1,0 +1,78 @@
+"""What the two models of a Point-E are and how they are sampled: a folder's ``config.json``, or OpenAI's values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from gsdistill.config import bounded, from_dict
+from gsdistill.errors import BadFile, ConfigError
+from gsdistill.point_e.sampler import Sampling, Schedule
+from gsdistill.point_e.transformer import Size
+
+__all__ = ["OPENAI", "BaseCard", "Card", "UpsamplerCard", "read_card"]
+
+
+@dataclass(frozen=True)
+class BaseCard:
+    """The model that makes the coarse cloud from a text. The defaults are those of OpenAI's base40M-textvec."""
+
+    size: Size = field(default_factory=Size)
+    text_width: int = bounded(768, low=1)
+    points: int = bounded(1024, low=1)
+    schedule: Schedule = "cosine"
+    timesteps: int = bounded(1024, low=1)
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class UpsamplerCard:
+    """The model that adds points to a coarse cloud. The defaults are those of OpenAI's upsample."""
+
+    size: Size = field(default_factory=Size)
+    grid_tokens: int = bounded(256, low=0)
+    grid_width: int = bounded(1024, low=1)
+    points: int = bounded(3072, low=1)
+    schedule: Schedule = "linear"
+    timesteps: int = bounded(1024, low=1)
+    sampling: Sampling = field(default_factory=lambda: Sampling(sigma_max=160.0, s_churn=0.0, guidance_scale=0.0))
+
+    def __post_init__(self) -> None:
+        if self.sampling.guidance_scale not in (0.0, 1.0):
+            raise ConfigError(f"the upsampler takes no guidance: scale 0 or 1, not {self.sampling.guidance_scale:g}")
+
+
+@dataclass(frozen=True)
+class Card:
+    """Both models, the closed world of prompts that they know, if it is one, and which way their objects face."""
+
+    name: str
+    world: Literal["shapes"] | None = None
+    front: Literal["+x", "-y"] = "+x"  # where an object's front is in the model's own axes
+    base: BaseCard = field(default_factory=BaseCard)
+    upsampler: UpsamplerCard = field(default_factory=UpsamplerCard)
+    licence: str = "MIT"
+
+
+# Shap-E's own cameras, for the same data, begin at -y, which we take as the front.
+OPENAI = Card("openai", front="-y")
+
+
+def read_card(path: Path) -> Card:
+    """Read a ``config.json``, every key of which must be known.
+
+    Raises:
+        BadFile: it cannot be read, is no JSON object, or a value is not what it must be.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadFile(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(plain, dict):
+        raise BadFile(f"{path} must hold a JSON object")
+    try:
+        return from_dict(Card, plain)
+    except ConfigError as error:
+        raise BadFile(f"{path}: {error}") from error

@@ -1,0 +1,173 @@
+"""From a prompt to a coloured point cloud, and from a name to the Point-E that makes it.
+
+Values (positions in a cube of half-width 0.5, colours 0..255) and the diffusion's x are related by POINT_SCALES and
+POINT_BIASES; positions of x are the world's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gsdistill.errors import ModelNotFound, did_you_mean
+from gsdistill.files import data_path
+from gsdistill.point_e.card import OPENAI, BaseCard, Card, UpsamplerCard, read_card
+from gsdistill.point_e.sampler import Noise, Sampling, cumulative_alphas, denoiser, guided, sample
+from gsdistill.point_e.text import HUB_CLIP, TextEncoder
+from gsdistill.point_e.transformer import (
+    CHANNELS,
+    POINT_BIASES,
+    POINT_SCALES,
+    TextPointDiffusionTransformer,
+    UpsamplePointDiffusionTransformer,
+)
+from gsdistill.point_e.weights import fetch, fill, read_weights
+from gsdistill.prior.embeddings import fingerprint
+from gsdistill.shapes.captions import normalised, parse
+from gsdistill.structs import PointCloud
+
+__all__ = ["SOURCES", "PointE", "load_point_e"]
+
+SOURCES = ("shapes", "openai")
+BASE_FILE, UPSAMPLER_FILE = "base_40m_textvec.pt", "upsample_40m.pt"
+
+
+class PointE:
+    """A base and an upsampler with their text encoder, frozen, in float32.
+
+    ``fingerprint`` changes with the weights, the text encoder and the card.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        base: nn.Module,
+        upsampler: nn.Module,
+        encode: Callable[[str], Float[Tensor, "1 D"]],
+        fingerprint: str,
+        device: torch.device,
+    ) -> None:
+        self.card, self.fingerprint = card, fingerprint
+        self._base, self._upsampler = (m.to(device).eval().requires_grad_(False) for m in (base, upsampler))
+        self._encode, self._device = encode, device
+
+    @torch.no_grad()
+    def sample(
+        self, prompt: str, generator: torch.Generator, guidance_scale: float | None = None, steps: int | None = None
+    ) -> PointCloud:
+        """Return the cloud of ``prompt`` on the CPU; the same generator state gives the same one.
+
+        World axes, the front towards +x; lengths are Point-E's doubled, so its cube reaches from -1 to 1. The coarse
+        points come first. ``guidance_scale`` (of the
+        base; 0 and 1: none) and ``steps`` (of both models) are the card's where they are None.
+
+        Raises:
+            PromptError: the prompt is too long, or outside of the model's world.
+        """
+        if self.card.world == "shapes":
+            parse(prompt)
+            prompt = normalised(prompt)
+        text = self._encode(prompt)
+        first, second = self.card.base.sampling, self.card.upsampler.sampling
+        if guidance_scale is not None:
+            first = replace(first, guidance_scale=guidance_scale)
+        if steps is not None:
+            first, second = replace(first, steps=steps), replace(second, steps=steps)
+        coarse = self._draw(
+            self.card.base,
+            first,
+            lambda x, t: self._base(x, t, text),
+            lambda x, t: self._base(x, t, torch.zeros_like(text)),
+            generator,
+        )
+        scales, biases = (torch.tensor(v, device=self._device)[:, None] for v in (POINT_SCALES, POINT_BIASES))
+        values = (coarse - biases) / scales
+
+        def further(x: Float[Tensor, "B C N"], t: Float[Tensor, "B"]) -> Float[Tensor, "B O N"]:
+            return self._upsampler(x, t, values)
+
+        fine = self._draw(self.card.upsampler, second, further, further, generator)
+        x = torch.cat([coarse, fine], dim=2)[0].T.cpu()
+        across, along, up = x[:, :3].unbind(dim=1)
+        if self.card.front == "-y":
+            across, along = -along, across
+        return PointCloud(torch.stack([across, along, up], dim=1), (0.5 * x[:, 3:] + 0.5).clamp(0.0, 1.0))
+
+    def _draw(
+        self,
+        card: BaseCard | UpsamplerCard,
+        sampling: Sampling,
+        conditional: Noise,
+        unconditional: Noise,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "1 C N"]:
+        alphas = cumulative_alphas(card.schedule, card.timesteps)
+        both = denoiser(conditional, alphas), denoiser(unconditional, alphas)
+        denoise = guided(*both, sampling.guidance_scale)
+        return sample(denoise, (1, CHANNELS, card.points), sampling, generator, self._device)
+
+
+def load_point_e(source: str, device: torch.device | str = "cpu", offline: bool = False) -> PointE:
+    """Load a Point-E: ``shapes`` (shipped), ``openai`` (fetched once), or a folder laid out as either.
+
+    A folder holds config.json, base.safetensors, upsampler.safetensors, text_encoder and tokenizer, or OpenAI's two .pt
+    files and, where CLIP must not come from the hub, text_encoder and tokenizer. ``offline``: no network is tried.
+
+    Raises:
+        ModelNotFound: an unknown name, or files are missing and cannot be had.
+        BadFile: a file is cut, not what it must be, or not of the model.
+        OutputError: the cache folder cannot be written.
+    """
+    device = torch.device(device)
+    if source == "openai":
+        return _published(fetch(BASE_FILE, offline), fetch(UPSAMPLER_FILE, offline), None, device, offline)
+    folder = data_path("assets", "shapes-points") if source == "shapes" else Path(source).expanduser()
+    if (folder / "config.json").is_file():
+        return _own(folder, device)
+    if (folder / BASE_FILE).is_file() or (folder / UPSAMPLER_FILE).is_file():
+        return _published(folder / BASE_FILE, folder / UPSAMPLER_FILE, folder, device, offline)
+    if not folder.is_dir():
+        raise ModelNotFound(
+            f"no Point-E called '{source}'.{did_you_mean(source, SOURCES)} Known: {', '.join(SOURCES)}, or a folder"
+        )
+    raise ModelNotFound(
+        f"the folder {folder} holds no Point-E: neither config.json nor {BASE_FILE} and {UPSAMPLER_FILE}"
+    )
+
+
+def _own(folder: Path, device: torch.device) -> PointE:
+    card = read_card(folder / "config.json")
+    files = [folder / "base.safetensors", folder / "upsampler.safetensors"]
+    base, upsampler = _networks(card, *files)
+    encode = TextEncoder(folder, card.base.text_width, device, offline=True)
+    return PointE(card, base, upsampler, encode, fingerprint([*files, *_text_files(folder)], card), device)
+
+
+def _published(
+    base_file: Path, upsampler_file: Path, folder: Path | None, device: torch.device, offline: bool
+) -> PointE:
+    base, upsampler = _networks(OPENAI, base_file, upsampler_file)
+    home = folder if folder is not None and (folder / "text_encoder").is_dir() else None
+    encode = TextEncoder(home, OPENAI.base.text_width, device, offline)
+    mark = fingerprint([base_file, upsampler_file, *(_text_files(home) if home else [])], OPENAI, home or HUB_CLIP)
+    return PointE(OPENAI, base, upsampler, encode, mark, device)
+
+
+def _networks(card: Card, base_file: Path, upsampler_file: Path) -> tuple[nn.Module, nn.Module]:
+    base = TextPointDiffusionTransformer(card.base.size, card.base.text_width)
+    grid = card.upsampler.grid_tokens, card.upsampler.grid_width
+    upsampler = UpsamplePointDiffusionTransformer(card.upsampler.size, *grid)
+    for model, file in ((base, base_file), (upsampler, upsampler_file)):
+        fill(model, read_weights(file), file)
+    return base, upsampler
+
+
+def _text_files(folder: Path) -> list[Path]:
+    return sorted(
+        file for part in ("text_encoder", "tokenizer") for file in (folder / part).glob("*") if file.is_file()
+    )

@@ -1,0 +1,79 @@
+"""The text half of Point-E: a prompt to one CLIP embedding of length 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from gsdistill.errors import BadFile, ModelNotFound, PromptError
+
+__all__ = ["HUB_CLIP", "TextEncoder"]
+
+HUB_CLIP = "openai/clip-vit-large-patch14"
+
+
+class TextEncoder:
+    """A CLIP text model with its projection, from a folder with ``text_encoder`` and ``tokenizer`` or from the hub."""
+
+    def __init__(self, folder: Path | None, width: int, device: torch.device, offline: bool) -> None:
+        from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+        self._where = str(folder or HUB_CLIP)
+        self._offline, self._device = offline or folder is not None, device
+        self._tokenizer = self._load(CLIPTokenizer.from_pretrained, "tokenizer" if folder else "")
+        model, info = self._load(
+            lambda *args, **options: CLIPTextModelWithProjection.from_pretrained(
+                *args, **options, output_loading_info=True, dtype=torch.float32
+            ),
+            "text_encoder" if folder else "",
+        )
+        if info["missing_keys"] or info["mismatched_keys"]:
+            lacking = min(map(str, info["missing_keys"] or info["mismatched_keys"]))
+            raise BadFile(
+                f"the text encoder in {self._where} lacks '{lacking}' in the shape that its config.json gives"
+            )
+        self._model = model.to(device).eval().requires_grad_(False)
+        if model.config.projection_dim != width:
+            raise BadFile(
+                f"the text encoder in {self._where} makes {model.config.projection_dim} numbers, "
+                f"where the base model reads {width}"
+            )
+
+    def __call__(self, prompt: str) -> Float[Tensor, "1 D"]:
+        """Return the embedding of ``prompt``, of length 1.
+
+        Raises:
+            PromptError: it has more tokens than the text encoder has positions.
+        """
+        limit = self._model.config.max_position_embeddings
+        count = len(self._tokenizer(prompt, truncation=False).input_ids)
+        if count > limit:
+            raise PromptError(f"the prompt '{prompt}' has {count} tokens, Point-E reads {limit} at most")
+        ids = self._tokenizer(prompt, padding="max_length", max_length=limit, return_tensors="pt").input_ids
+        with torch.no_grad():
+            return normalize(self._model(ids.to(self._device)).text_embeds.float(), dim=-1)
+
+    def _load(self, loader: Callable[..., Any], part: str) -> Any:
+        from safetensors import SafetensorError
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        try:
+            return loader(self._where, subfolder=part, local_files_only=self._offline)
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            hint = (
+                ""
+                if Path(self._where).is_dir()
+                else (
+                    " It is fetched once from the Hugging Face hub;"
+                    " a folder with text_encoder and tokenizer needs no network."
+                )
+            )
+            raise ModelNotFound(f"cannot load the text encoder {self._where}: {reason}{hint}") from error

@@ -1,0 +1,125 @@
+"""Point-E's weight files: fetched once, read without running what is in them, and checked name by name."""
+
+from __future__ import annotations
+
+import http.client
+import pickle
+import re
+import urllib.request
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsdistill.errors import BadFile, ModelNotFound
+from gsdistill.files import atomic_path, cache_folder
+
+__all__ = ["ADDRESS", "fetch", "fill", "read_weights"]
+
+ADDRESS = "https://openaipublic.azureedge.net/main/point-e/"
+_SECONDS = 30.0
+_BLOCK = 1 << 20
+
+
+def fetch(name: str, offline: bool) -> Path:
+    """Return where the published file ``name`` lies in the cache folder, after its one download.
+
+    Raises:
+        ModelNotFound: it is not there, and ``offline`` forbids or the network fails the download.
+        OutputError: the cache folder cannot be written.
+    """
+    path = cache_folder("point-e", name)
+    if path.is_file():
+        return path
+    advice = f"put the file {ADDRESS}{name} into {path.parent}, or name a folder that holds it"
+    if offline:
+        raise ModelNotFound(
+            f"the Point-E weights {name} are not in {path.parent}, and offline nothing is fetched: {advice}"
+        )
+    try:
+        response = urllib.request.urlopen(ADDRESS + name, timeout=_SECONDS)
+    except (OSError, http.client.HTTPException) as error:
+        raise ModelNotFound(f"cannot fetch the Point-E weights {name} ({_reason(error)}): {advice}") from error
+    with response, atomic_path(path) as draft, draft.open("wb") as file:
+        expected = response.headers.get("Content-Length")
+        while block := _next(response, name, advice):
+            file.write(block)
+        if expected is not None and file.tell() != int(expected):
+            raise ModelNotFound(
+                f"the download of {name} ended after {file.tell()} of {expected} bytes: try again, or {advice}"
+            )
+    return path
+
+
+def _next(response: Any, name: str, advice: str) -> bytes:
+    try:
+        return response.read(_BLOCK)
+    except (OSError, http.client.HTTPException) as error:
+        raise ModelNotFound(f"the download of {name} broke off ({_reason(error)}): try again, or {advice}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the first sentence of what a library says."""
+    return (str(getattr(error, "reason", error)).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the named tensors of a ``.safetensors`` file or a PyTorch ``.pt``, which may hold nothing but tensors.
+
+    Raises:
+        ModelNotFound: there is no such file. BadFile: it is cut, not of its kind, or a pickle of more than tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ModelNotFound(f"the Point-E weights {path} are missing")
+    try:
+        plain = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+    except pickle.UnpicklingError as error:
+        raise BadFile(_refusal(path, error)) from error
+    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+        raise BadFile(f"{path} is cut or damaged ({_reason(error)}): delete it and fetch it again") from error
+    if not isinstance(plain, Mapping) or not all(isinstance(value, Tensor) for value in plain.values()):
+        raise BadFile(f"{path} is not a state dict: it must map names to tensors")
+    return dict(plain)
+
+
+def _unpickle(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a pickle's protocol; what it holds is what decides
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Say why torch did not unpickle; its own message also tells how to do so unsafely."""
+    wanted = re.search(r"GLOBAL (\S+)", str(error))
+    if wanted is None:
+        return f"{path} is no PyTorch file: delete it and fetch it again"
+    return f"{path} is refused: it asks to run {wanted[1]}, where tensors alone are read; save its state dict again"
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Give ``model`` its parameters in float32: all of them, and nothing else.
+
+    Raises:
+        BadFile: a name is missing or unknown, or a shape differs; the first is named.
+    """
+    own = model.state_dict()
+    kind = type(model).__name__
+    odd = [(name, "lacks") for name in own if name not in weights] + [
+        (name, "has an unknown") for name in weights if name not in own
+    ]
+    if odd:
+        name, what = odd[0]
+        rest = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise BadFile(f"{path} is not for this {kind}: it {what} '{name}'{rest}")
+    for name, value in weights.items():
+        if value.shape != own[name].shape:
+            raise BadFile(
+                f"{path} is not for this {kind}: '{name}' is {list(value.shape)}, not {list(own[name].shape)}"
+            )
+    model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=True)

@@ -1,0 +1,70 @@
+"""Point-E: a model from text to a coloured point cloud says where to start.
+
+Source: A. Nichol et al., Point-E: A System for Generating 3D Point Clouds from Complex Prompts, arXiv 2212.08751. Two
+diffusion transformers, a base and an upsampler, draw points with colours from the prompt: OpenAI's published ones
+4,096, the shipped small ones of the shapes world 1,024. Those take seconds on a CPU, OpenAI's are made for an
+accelerator.
+What is made is kept on disk, so that the next run with the same prompt, seed and settings starts at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from gsdistill.config import bounded
+from gsdistill.errors import PromptError
+from gsdistill.point_e.model import load_point_e
+from gsdistill.scene.clouds import cached, turned
+from gsdistill.scene.init.base import CloudInitialiser, draw_seed
+from gsdistill.shapes.captions import parse
+from gsdistill.structs import PointCloud
+
+__all__ = ["PointE"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointE(CloudInitialiser):
+    """Settings of the Point-E initialiser."""
+
+    # distance of the farthest point from the origin, world units; none: as made, shrunk if it leaves the unit ball
+    radius: float | None = bounded(None, above=0, high=1)
+    model: str = "auto"  # shapes, openai or a folder; auto: shapes for a prompt of its world, else openai
+    guidance_scale: float | None = bounded(None, low=0)  # of the base model, 0 and 1 are without; None: the model's
+    steps: int | None = bounded(None, low=1, high=1_000)  # of the sampler; None: the model's
+    azimuth: float = bounded(0.0, low=-360, high=360)  # degrees to turn the object by, counter-clockwise from above
+    offline: bool = False  # never use the network: the model is shipped, a folder, or in the cache
+
+    def cloud(self, prompt: str, generator: torch.Generator, device: torch.device | str) -> PointCloud:
+        """Return the points that Point-E draws for the prompt.
+
+        Raises:
+            ModelNotFound: there is no model, or it lacks a part. BadFile: one of its files is not what it must be.
+            PromptError: the prompt is longer than the text encoder reads, or outside of the model's world.
+        """
+        seed = draw_seed(generator)
+        model = load_point_e(_named(self.model, prompt), device, self.offline)
+        key = {
+            "initialiser": "point-e",
+            "prompt": prompt,
+            "seed": seed,
+            "model": model.fingerprint,
+            "guidance_scale": self.guidance_scale,
+            "steps": self.steps,
+            "device": torch.device(device).type,
+        }
+        draws = torch.Generator().manual_seed(seed)
+        kept = cached(key, lambda: model.sample(prompt, draws, self.guidance_scale, self.steps))
+        return PointCloud(turned(kept.points, self.azimuth), kept.colors)
+
+
+def _named(model: str, prompt: str) -> str:
+    """Return the source that ``auto`` stands for, any other as it is."""
+    if model != "auto":
+        return model
+    try:
+        parse(prompt)
+    except PromptError:
+        return "openai"
+    return "shapes"

@@ -1,0 +1,104 @@
+"""The Point-E initialiser with the shipped model: the object of the prompt, once made and then kept."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from gsdistill.config import from_dict, to_dict
+from gsdistill.errors import ConfigError, ModelNotFound, PromptError
+from gsdistill.point_e.model import PointE as Model
+from gsdistill.scene.init import point_e
+from gsdistill.scene.init.point_e import PointE
+from gsdistill.shapes.captions import Thing
+from gsdistill.shapes.solids import distances
+from gsdistill.shapes.world import build
+from gsdistill.structs import SH_C0
+
+FAST = {"steps": 2, "offline": True}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "gsdistill" / "clouds"
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_splat_starts_on_the_prompts_surface_in_its_colour():
+    gaussians = PointE(offline=True, radius=0.86, steps=20).create("a blue star", seeded())
+    assert len(gaussians) == 1024 and gaussians.sh_degree == 0
+    means = gaussians.means.double().numpy()
+    assert np.linalg.norm(means, axis=1).max() == pytest.approx(0.86, abs=1e-5)
+    off = {
+        shape: np.abs(distances(build((Thing("red", shape),)).parts, means)).mean()
+        for shape in ("star", "cube", "ring")
+    }
+    assert off["star"] < 0.06 < min(off["cube"], off["ring"])
+    red, green, blue = (0.5 + SH_C0 * gaussians.sh[:, 0]).median(dim=0).values.tolist()
+    assert blue > 0.75 and max(red, green) < 0.4
+
+
+def test_the_same_run_gets_the_same_cloud_from_the_cache(cache, monkeypatch):
+    first = PointE(**FAST).cloud("a red cube", seeded(), "cpu")
+    (kept,) = cache.iterdir()
+    assert kept.name.startswith("a-red-cube-")
+    monkeypatch.setattr(Model, "sample", None)
+    again = PointE(**FAST).cloud("a red cube", seeded(), "cpu")
+    assert bool((again.points == first.points).all() and (again.colors == first.colors).all())
+
+
+@pytest.mark.parametrize("change", [{"steps": 3}, {"guidance_scale": 2.0}])
+def test_what_decides_the_cloud_is_in_its_key(cache, change):
+    first = PointE(**FAST).cloud("a red cube", seeded(), "cpu")
+    other = PointE(**{**FAST, **change}).cloud("a red cube", seeded(), "cpu")
+    seed = PointE(**FAST).cloud("a red cube", seeded(1), "cpu")
+    assert len(list(cache.iterdir())) == 3
+    for cloud in (other, seed):
+        assert float((cloud.points - first.points).abs().max()) > 1e-3
+
+
+def test_the_azimuth_turns_the_kept_cloud(cache):
+    first = PointE(**FAST).cloud("a red chair", seeded(), "cpu")
+    turned = PointE(**FAST, azimuth=90.0).cloud("a red chair", seeded(), "cpu")
+    assert len(list(cache.iterdir())) == 1
+    x, y, z = first.points.unbind(1)
+    torch.testing.assert_close(turned.points, torch.stack([-y, x, z], 1), rtol=1e-5, atol=1e-6)
+
+
+def test_auto_takes_the_shipped_model_for_its_world_and_openai_for_the_rest(monkeypatch):
+    asked = []
+
+    def watch(source: str, device: object, offline: bool):
+        asked.append(source)
+        raise ModelNotFound("none here")
+
+    monkeypatch.setattr(point_e, "load_point_e", watch)
+    for model, prompt in (("auto", "a red cube"), ("auto", "a corgi"), ("shapes", "a corgi"), ("folder", "a red cube")):
+        with pytest.raises(ModelNotFound):
+            PointE(model=model).cloud(prompt, seeded(), "cpu")
+    assert asked == ["shapes", "openai", "shapes", "folder"]
+
+
+def test_failures_are_one_sentence():
+    with pytest.raises(ModelNotFound, match="offline nothing is fetched"):
+        PointE(offline=True).create("a corgi", seeded())
+    with pytest.raises(PromptError, match="'corgi'"):
+        PointE(model="shapes", offline=True).create("a corgi", seeded())
+    with pytest.raises(ModelNotFound, match="Did you mean 'openai'"):
+        PointE(model="openia", offline=True).create("a corgi", seeded())
+
+
+@pytest.mark.parametrize(("name", "value"), [("guidance_scale", -1.0), ("steps", 0), ("azimuth", math.inf)])
+def test_settings_have_ranges_and_survive_yaml(name, value):
+    with pytest.raises(ConfigError, match=name):
+        from_dict(PointE, {name: value})
+    settings = PointE(model="shapes", guidance_scale=2.0, steps=12, azimuth=-30.0)
+    assert from_dict(PointE, to_dict(settings)) == settings
+    assert from_dict(PointE, to_dict(PointE())) == PointE()
