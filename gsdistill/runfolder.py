@@ -107,7 +107,8 @@ class RunFolder:
 
     def picture_start(self, gaussians: Gaussians, cameras: CameraRange | None) -> None:
         """Draw what the run starts from."""
-        contact_sheet(gaussians, self.path / "start.png", size=192, **_viewpoint(cameras))
+        distance, fov = _viewpoint(cameras)
+        contact_sheet(gaussians, self.path / "start.png", size=192, distance=distance, fov=fov)
 
     def preview(self, record: StepRecord) -> None:
         """Replace the preview picture."""
@@ -125,9 +126,10 @@ class RunFolder:
     def pictures(self, gaussians: Gaussians, cameras: CameraRange | None, video: bool = True) -> None:
         """Write the splat, its contact sheet and its turntable."""
         Ply().write(gaussians, self.path / "gaussians.ply")
-        contact_sheet(gaussians, self.path / "views.png", size=192, **_viewpoint(cameras))
+        distance, fov = _viewpoint(cameras)
+        contact_sheet(gaussians, self.path / "views.png", size=192, distance=distance, fov=fov)
         if video:
-            turntable(gaussians, self.path / "turntable.mp4", **_viewpoint(cameras))
+            turntable(gaussians, self.path / "turntable.mp4", distance=distance, fov=fov)
 
     def finish(self, run: Optimisation, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the records and summary.json, and remove the checkpoint; returns the summary."""
@@ -156,9 +158,9 @@ class RunFolder:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self._records))
 
 
-def _viewpoint(cameras: CameraRange | None) -> dict[str, float]:
-    """Where the pictures are taken from: as the prior was trained, or as cameras stand by default."""
-    return {"distance": cameras.distance, "fov": cameras.fov} if cameras else {"distance": 3.2, "fov": 40.0}
+def _viewpoint(cameras: CameraRange | None) -> tuple[float, float]:
+    """Distance and field of view of the pictures: as the prior was trained, or as cameras stand by default."""
+    return (cameras.distance, cameras.fov) if cameras else (3.2, 40.0)
 
 
 def _leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

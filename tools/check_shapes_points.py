@@ -183,7 +183,7 @@ def _backdrop():  # noqa: ANN202
 
 def main(settings: Settings) -> None:
     """Sample, judge, write."""
-    model = load_point_e(settings.model, offline=True)
+    model = load_point_e(settings.model)
     output = settings.output or Path(settings.model)
     output.mkdir(parents=True, exist_ok=True)
     chosen = objects()[:: -(-20 // settings.prompts)]

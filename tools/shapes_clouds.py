@@ -16,7 +16,7 @@ from gsdistill.point_e.transformer import POINT_BIASES, POINT_SCALES
 from gsdistill.shapes.captions import COLORS, caption
 from gsdistill.shapes.surface import nearest_parts, sample_surface
 from gsdistill.shapes.world import every_layout
-from shapes_data import _color
+from shapes_data import colored
 
 __all__ = ["Clouds", "values"]
 
@@ -47,7 +47,7 @@ class Clouds:
         rng = np.random.default_rng(key)
         words = random.Random(int(rng.integers(2**62)))
         chosen = rng.choice(len(self._layouts), size=clouds, p=self._probabilities)
-        things = [_color(self._layouts[i], words) for i in chosen]
+        things = [colored(self._layouts[i], words) for i in chosen]
         picked = rng.integers(self._points.shape[1], size=(clouds, points))
         colors = np.zeros((clouds, 2, 3), dtype=np.float32)
         for i, parts in enumerate(things):

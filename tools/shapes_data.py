@@ -22,7 +22,7 @@ from gsdistill.shapes.captions import COLORS, Thing, caption
 from gsdistill.shapes.raycast import trace
 from gsdistill.shapes.world import every_layout
 
-__all__ = ["HELD_OUT", "Batch", "Dataset"]
+__all__ = ["HELD_OUT", "Batch", "Dataset", "colored"]
 
 # Never trained on, alone or in a stack: the share of the world that shows generalisation.
 HELD_OUT = frozenset(
@@ -68,7 +68,7 @@ class Dataset:
         chosen = rng.choice(len(self._layouts), size=count, p=self._probabilities)
         views = (rng.random(count) * (self._offsets[chosen + 1] - self._offsets[chosen])).astype(np.int64)
         rows = self._offsets[chosen] + views
-        things = [_color(self._layouts[i], words) for i in chosen]
+        things = [colored(self._layouts[i], words) for i in chosen]
         colors = np.zeros((count, 2, 3), dtype=np.float32)
         for i, parts in enumerate(things):
             colors[i, : len(parts)] = [COLORS[part.color] for part in parts]
@@ -87,7 +87,8 @@ def _weight(names: tuple[str, ...]) -> float:
     return _WEIGHTS.get(names[0], 1.0)
 
 
-def _color(names: tuple[str, ...], rng: random.Random) -> tuple[Thing, ...]:
+def colored(names: tuple[str, ...], rng: random.Random) -> tuple[Thing, ...]:
+    """The solids in random colours, no pair of them held out."""
     while True:
         things = tuple(Thing(rng.choice(list(COLORS)), name) for name in names)
         if not any((t.color, t.shape) in HELD_OUT for t in things):

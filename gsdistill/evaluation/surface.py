@@ -19,14 +19,14 @@ from torch import Tensor
 from gsdistill.evaluation.views import VIEWS, held_out
 from gsdistill.renderer.base import render
 from gsdistill.shapes.captions import Thing
-from gsdistill.shapes.solids import BOUNDING_RADIUS, distances, normals
+from gsdistill.shapes.solids import distances
+from gsdistill.shapes.surface import sample_surface
 from gsdistill.shapes.world import build
 from gsdistill.structs import SH_C0, Gaussians
 
 __all__ = ["FARTHEST", "floaters", "splat_to_truth", "surface_points", "truth_to_splat", "visibility"]
 
 FARTHEST = 2.0  # the distance reported where there is nothing to measure: the diameter of the unit ball
-_SHELL = 0.02  # points this near to the surface are drawn, then moved onto it
 _SOLID = 0.1  # opacity from which on a Gaussian stands for surface
 _ADRIFT = 0.15
 
@@ -72,21 +72,9 @@ def visibility(gaussians: Gaussians) -> Float[Tensor, "N"]:
 
 @functools.lru_cache(maxsize=8)
 def surface_points(shapes: tuple[str, ...], count: int = 4096, seed: int = 0) -> Float[Tensor, "M 3"]:
-    """``count`` points on the true surface, even by area but for a band of a few hundredths along edges.
-
-    Uniform points of a thin shell around the surface are moved onto it along the gradient of the distance.
-    """
+    """``count`` points on the true surface, even by area but for a band of a few hundredths along edges."""
     parts = build(tuple(Thing("white", shape) for shape in shapes)).parts
-    rng = np.random.default_rng(seed)
-    found, have = [], 0
-    while have < count:
-        points = rng.uniform(-BOUNDING_RADIUS - _SHELL, BOUNDING_RADIUS + _SHELL, (1 << 16, 3))
-        points = points[np.abs(distances(parts, points)) < _SHELL]
-        for _ in range(4):  # one step is exact but where the distance is only a bound, or the gradient jumps
-            points = points - distances(parts, points)[:, None] * normals(parts, points)
-        found.append(points[np.abs(distances(parts, points)) < 1e-6])
-        have += len(found[-1])
-    return torch.from_numpy(np.concatenate(found)[:count])
+    return torch.from_numpy(sample_surface(parts, count, np.random.default_rng(seed)))
 
 
 def _signed(gaussians: Gaussians, shapes: tuple[str, ...]) -> Float[Tensor, "N"]:

@@ -112,11 +112,11 @@ class PointE:
         return sample(denoise, (1, CHANNELS, card.points), sampling, generator, self._device)
 
 
-def load_point_e(source: str, device: torch.device | str = "cpu", offline: bool = False) -> PointE:
+def load_point_e(source: str, device: torch.device | str = "cpu") -> PointE:
     """Load a Point-E: ``shapes`` (shipped), ``openai`` (fetched once), or a folder laid out as either.
 
     A folder holds config.json, base.safetensors, upsampler.safetensors, text_encoder and tokenizer, or OpenAI's two .pt
-    files and, where CLIP must not come from the hub, text_encoder and tokenizer. ``offline``: no network is tried.
+    files and, where CLIP must not come from the hub, text_encoder and tokenizer.
 
     Raises:
         ModelNotFound: an unknown name, or files are missing and cannot be had.
@@ -125,12 +125,12 @@ def load_point_e(source: str, device: torch.device | str = "cpu", offline: bool 
     """
     device = torch.device(device)
     if source == "openai":
-        return _published(fetch(BASE_FILE, offline), fetch(UPSAMPLER_FILE, offline), None, device, offline)
+        return _published(fetch(BASE_FILE), fetch(UPSAMPLER_FILE), None, device)
     folder = data_path("assets", "shapes-points") if source == "shapes" else Path(source).expanduser()
     if (folder / "config.json").is_file():
         return _own(folder, device)
     if (folder / BASE_FILE).is_file() or (folder / UPSAMPLER_FILE).is_file():
-        return _published(folder / BASE_FILE, folder / UPSAMPLER_FILE, folder, device, offline)
+        return _published(folder / BASE_FILE, folder / UPSAMPLER_FILE, folder, device)
     if not folder.is_dir():
         raise ModelNotFound(
             f"no Point-E called '{source}'.{did_you_mean(source, SOURCES)} Known: {', '.join(SOURCES)}, or a folder"
@@ -144,16 +144,14 @@ def _own(folder: Path, device: torch.device) -> PointE:
     card = read_card(folder / "config.json")
     files = [folder / "base.safetensors", folder / "upsampler.safetensors"]
     base, upsampler = _networks(card, *files)
-    encode = TextEncoder(folder, card.base.text_width, device, offline=True)
+    encode = TextEncoder(folder, card.base.text_width, device)
     return PointE(card, base, upsampler, encode, fingerprint([*files, *_text_files(folder)], card), device)
 
 
-def _published(
-    base_file: Path, upsampler_file: Path, folder: Path | None, device: torch.device, offline: bool
-) -> PointE:
+def _published(base_file: Path, upsampler_file: Path, folder: Path | None, device: torch.device) -> PointE:
     base, upsampler = _networks(OPENAI, base_file, upsampler_file)
     home = folder if folder is not None and (folder / "text_encoder").is_dir() else None
-    encode = TextEncoder(home, OPENAI.base.text_width, device, offline)
+    encode = TextEncoder(home, OPENAI.base.text_width, device)
     mark = fingerprint([base_file, upsampler_file, *(_text_files(home) if home else [])], OPENAI, home or HUB_CLIP)
     return PointE(OPENAI, base, upsampler, encode, mark, device)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gsdistill.errors import BadFile, ModelNotFound, PromptError
+from gsdistill.prior.hub import is_offline
 
 __all__ = ["HUB_CLIP", "TextEncoder"]
 
@@ -21,11 +22,11 @@ HUB_CLIP = "openai/clip-vit-large-patch14"
 class TextEncoder:
     """A CLIP text model with its projection, from a folder with ``text_encoder`` and ``tokenizer`` or from the hub."""
 
-    def __init__(self, folder: Path | None, width: int, device: torch.device, offline: bool) -> None:
+    def __init__(self, folder: Path | None, width: int, device: torch.device) -> None:
         from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
         self._where = str(folder or HUB_CLIP)
-        self._offline, self._device = offline or folder is not None, device
+        self._offline, self._device = folder is not None or is_offline(), device
         self._tokenizer = self._load(CLIPTokenizer.from_pretrained, "tokenizer" if folder else "")
         model, info = self._load(
             lambda *args, **options: CLIPTextModelWithProjection.from_pretrained(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gsdistill.errors import BadFile, ModelNotFound
 from gsdistill.files import atomic_path, cache_folder
+from gsdistill.prior.hub import is_offline
 
 __all__ = ["ADDRESS", "fetch", "fill", "read_weights"]
 
@@ -24,20 +25,21 @@ _SECONDS = 30.0
 _BLOCK = 1 << 20
 
 
-def fetch(name: str, offline: bool) -> Path:
+def fetch(name: str) -> Path:
     """Return where the published file ``name`` lies in the cache folder, after its one download.
 
     Raises:
-        ModelNotFound: it is not there, and ``offline`` forbids or the network fails the download.
+        ModelNotFound: it is not there, and the network may not be asked or fails the download.
         OutputError: the cache folder cannot be written.
     """
     path = cache_folder("point-e", name)
     if path.is_file():
         return path
     advice = f"put the file {ADDRESS}{name} into {path.parent}, or name a folder that holds it"
-    if offline:
+    if is_offline():
         raise ModelNotFound(
-            f"the Point-E weights {name} are not in {path.parent}, and offline nothing is fetched: {advice}"
+            f"the Point-E weights {name} are not in {path.parent}, and HF_HUB_OFFLINE or --offline "
+            f"forbids to fetch them: {advice}"
         )
     try:
         response = urllib.request.urlopen(ADDRESS + name, timeout=_SECONDS)

@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
 
 from gsdistill.cli import execute
 from gsdistill.config import load_yaml

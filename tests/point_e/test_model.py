@@ -31,9 +31,9 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def message(kind: type[UserError], source: Path | str, **options) -> str:
+def message(kind: type[UserError], source: Path | str) -> str:
     with pytest.raises(kind) as caught:
-        load_point_e(str(source), **options)
+        load_point_e(str(source))
     text = str(caught.value)
     assert "\n" not in text and 20 < len(text) < 420
     return text
@@ -205,13 +205,21 @@ def test_a_text_encoder_that_does_not_fit_is_named(own):
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     return tmp_path / "cache" / "gsdistill" / "point-e"
 
 
-def test_offline_nothing_is_fetched(cache, monkeypatch):
+@pytest.fixture
+def offline(cache, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def test_offline_nothing_is_fetched(cache, offline, monkeypatch):
     monkeypatch.setattr(socket, "socket", None)
-    text = message(ModelNotFound, "openai", offline=True)
-    assert "offline nothing is fetched" in text and str(cache) in text and weights.ADDRESS in text
+    text = message(ModelNotFound, "openai")
+    assert (
+        "HF_HUB_OFFLINE or --offline forbids to fetch them" in text and str(cache) in text and weights.ADDRESS in text
+    )
 
 
 def test_a_failed_fetch_says_what_to_do(cache, monkeypatch):
@@ -246,20 +254,17 @@ def test_half_a_download_is_not_kept(cache, monkeypatch, response, words):
 
 def test_the_published_files_are_fetched_once(cache, published, monkeypatch):
     monkeypatch.setattr(weights, "ADDRESS", published.as_uri() + "/")
-    monkeypatch.setattr(module, "TextEncoder", lambda folder, width, device, offline: lambda prompt: torch.ones(1, 6))
+    monkeypatch.setattr(module, "TextEncoder", lambda folder, width, device: lambda prompt: torch.ones(1, 6))
     first = load_point_e("openai")
     assert sorted(file.name for file in cache.iterdir()) == [module.BASE_FILE, module.UPSAMPLER_FILE]
     monkeypatch.setattr(weights.urllib.request, "urlopen", None)
-    again = load_point_e("openai", offline=True)
+    again = load_point_e("openai")
     assert isinstance(again, PointE) and again.fingerprint == first.fingerprint
     assert math.isfinite(float(again.sample("anything at all", seeded()).points.sum()))
 
 
-def test_without_clip_the_hub_is_named(published, cache, monkeypatch):
+def test_without_clip_the_hub_is_named(published, offline):
     import shutil
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     shutil.rmtree(published / "text_encoder")
-    assert "cannot load the text encoder openai/clip-vit-large-patch14" in message(
-        ModelNotFound, published, offline=True
-    )
+    assert "cannot load the text encoder openai/clip-vit-large-patch14" in message(ModelNotFound, published)

@@ -23,7 +23,7 @@ BOUND = 0.045  # 0.029 is what 20 prompts get in the mean, 0.017 what as many tr
 
 @pytest.fixture(scope="module")
 def model() -> PointE:
-    return load_point_e("shapes", offline=True)
+    return load_point_e("shapes")
 
 
 def chamfer(cloud: PointCloud, prompt: str) -> float:

@@ -2,7 +2,8 @@
 
 An initialiser that yields coloured points (a file, or a model from text to shape) is a :class:`CloudInitialiser`: it
 says where the points are, and :class:`CloudSettings` puts a Gaussian on each. The points are thinned to ``limit``,
-centred on their bounding box and scaled so that the farthest lies at ``radius``, where there is one; the standard deviation at a point is
+centred on their bounding box and, where there is a ``radius``, scaled so that the farthest lies there; the standard
+deviation at a point is
 ``scale`` times its mean distance to the three nearest others, as in B. Kerbl et al., 3D Gaussian Splatting for
 Real-Time Radiance Field Rendering, 2023.
 """

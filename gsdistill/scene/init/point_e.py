@@ -34,7 +34,6 @@ class PointE(CloudInitialiser):
     guidance_scale: float | None = bounded(None, low=0)  # of the base model, 0 and 1 are without; None: the model's
     steps: int | None = bounded(None, low=1, high=1_000)  # of the sampler; None: the model's
     azimuth: float = bounded(0.0, low=-360, high=360)  # degrees to turn the object by, counter-clockwise from above
-    offline: bool = False  # never use the network: the model is shipped, a folder, or in the cache
 
     def cloud(self, prompt: str, generator: torch.Generator, device: torch.device | str) -> PointCloud:
         """Return the points that Point-E draws for the prompt.
@@ -44,7 +43,7 @@ class PointE(CloudInitialiser):
             PromptError: the prompt is longer than the text encoder reads, or outside of the model's world.
         """
         seed = draw_seed(generator)
-        model = load_point_e(_named(self.model, prompt), device, self.offline)
+        model = load_point_e(_named(self.model, prompt), device)
         key = {
             "initialiser": "point-e",
             "prompt": prompt,
