@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1] / "gsdistill"
 # A module imports only from its own room and from rooms above it.
 ROOMS = (
     "errors", "files", "kept", "ramp", "yaml_dialect", "config", "registry", "flags", "device", "compiled", "structs",
-    "shapes", "prior", "point_e", "scene", "renderer", "distillation", "training", "export", "evaluation", "laboratory", "runfolder", "progress",
-    "generate", "sweep", "doctor", "cli", "__main__",
+    "shapes", "prior", "point_e", "scene", "renderer", "distillation", "training", "export", "evaluation", "laboratory",
+    "runfolder", "progress", "generate", "sweep", "doctor", "cli", "__main__",
 )  # fmt: skip
 
 MODULES = sorted(ROOT.rglob("*.py"))
