@@ -170,7 +170,7 @@ def draw(clouds: list[PointCloud], chosen: list[tuple[Thing, ...]], path: Path) 
             panel.set_title(title, fontsize=5.5, pad=2)
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=0.97, wspace=0.03, hspace=0.14)
     canvas.draw()
-    sheet = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy()).quantize(64)
+    sheet = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
     with atomic_path(path) as draft:
         sheet.save(draft, format="png", optimize=True)
 
