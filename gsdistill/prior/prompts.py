@@ -36,9 +36,8 @@ Curve = tuple[float, float, float]
 class PromptSettings:
     """How the prompt depends on the view. Angles in degrees; a curve is a, b, c of a exp(-b r) + c."""
 
-    direction: Literal["auto", "none", "view", "interpolate", "perp-neg"] = (
-        "auto"  # auto: view, or none with a prior that is told the camera
-    )
+    # what of the view the prompt tells; auto: view, or none with a prior that is told the camera
+    direction: Literal["auto", "none", "view", "interpolate", "perp-neg"] = "auto"
     front: float = bounded(45.0, low=0, high=180)  # |azimuth| below is the front
     back: float = bounded(135.0, low=0, high=180)  # |azimuth| above is the back
     overhead: float = bounded(60.0, low=-90, high=90)  # an elevation above is overhead
