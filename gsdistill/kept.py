@@ -39,7 +39,8 @@ def recall(path: Path, key: str) -> dict[str, Tensor] | None:
 
 def keep(path: Path, key: str, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors under a key, in one piece, if they can be written."""
+    from safetensors import SafetensorError  # what a full disk is to save_file
     from safetensors.torch import save_file
 
-    with contextlib.suppress(OutputError), atomic_path(path) as draft:
+    with contextlib.suppress(OutputError, SafetensorError), atomic_path(path) as draft:
         save_file({name: value.contiguous() for name, value in tensors.items()}, draft, {"key": key})

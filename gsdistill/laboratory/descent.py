@@ -81,8 +81,12 @@ def descend(
         state: of the method, one row per sample, as :func:`independent` makes it; none: one state for all samples.
 
     Raises:
-        ConfigError: the steps are too large, and a latent is no number any more.
+        ConfigError: the steps are too large, and a latent is no number any more; or the prior sees groups of views.
     """
+    if setup.prior.view_group > 1:
+        raise ConfigError(
+            f"the prior {setup.prior.name} sees {setup.prior.view_group} views together, samples are alone"
+        )
     state = to_device(method.init_state(setup.prior, generator) if state is None else state, start.device)
     condition = setup.prior.condition(setup.text, cameras := repeated(setup.cameras, how.draws))
     x = start.clone()

@@ -7,7 +7,7 @@ POINT_BIASES; positions of x are the world's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,7 +31,7 @@ from gsdistill.prior.embeddings import fingerprint
 from gsdistill.shapes.captions import normalised, parse
 from gsdistill.structs import PointCloud
 
-__all__ = ["SOURCES", "PointE", "load_point_e"]
+__all__ = ["SOURCES", "Located", "PointE", "load_point_e", "locate"]
 
 SOURCES = ("shapes", "openai")
 BASE_FILE, UPSAMPLER_FILE = "base_40m_textvec.pt", "upsample_40m.pt"
@@ -112,6 +112,35 @@ class PointE:
         return sample(denoise, (1, CHANNELS, card.points), sampling, generator, self._device)
 
 
+@dataclass(frozen=True)
+class Located:
+    """A Point-E whose files have been found, and not read yet."""
+
+    card: Card
+    base_file: Path
+    upsampler_file: Path
+    home: Path | None  # of text_encoder and tokenizer; None: CLIP of the hub
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the weights, the text encoder and the card.
+
+        Raises:
+            ModelNotFound: a file is missing.
+        """
+        files = [self.base_file, self.upsampler_file]
+        if missing := [file for file in files if not file.is_file()]:
+            raise ModelNotFound(f"the Point-E weights {missing[0]} are missing")
+        return fingerprint([*files, *_text_files(self.home)], self.card, self.home or HUB_CLIP)
+
+    def load(self, device: torch.device | str = "cpu") -> PointE:
+        """Read it. Raises as :func:`load_point_e`."""
+        device, mark = torch.device(device), self.fingerprint
+        networks = _networks(self.card, self.base_file, self.upsampler_file)
+        encode = TextEncoder(self.home, self.card.base.text_width, device)
+        return PointE(self.card, *networks, encode, mark, device)
+
+
 def load_point_e(source: str, device: torch.device | str = "cpu") -> PointE:
     """Load a Point-E: ``shapes`` (shipped), ``openai`` (fetched once), or a folder laid out as either.
 
@@ -123,14 +152,20 @@ def load_point_e(source: str, device: torch.device | str = "cpu") -> PointE:
         BadFile: a file is cut, not what it must be, or not of the model.
         OutputError: the cache folder cannot be written.
     """
-    device = torch.device(device)
+    return locate(source).load(device)
+
+
+def locate(source: str) -> Located:
+    """Find a Point-E, and fetch it where it is OpenAI's and not here yet. Raises as :func:`load_point_e`."""
     if source == "openai":
-        return _published(fetch(BASE_FILE), fetch(UPSAMPLER_FILE), None, device)
+        return Located(OPENAI, fetch(BASE_FILE), fetch(UPSAMPLER_FILE), None)
     folder = data_path("assets", "shapes-points") if source == "shapes" else Path(source).expanduser()
     if (folder / "config.json").is_file():
-        return _own(folder, device)
+        card = read_card(folder / "config.json")
+        return Located(card, folder / "base.safetensors", folder / "upsampler.safetensors", folder)
     if (folder / BASE_FILE).is_file() or (folder / UPSAMPLER_FILE).is_file():
-        return _published(folder / BASE_FILE, folder / UPSAMPLER_FILE, folder, device)
+        home = folder if (folder / "text_encoder").is_dir() else None
+        return Located(OPENAI, folder / BASE_FILE, folder / UPSAMPLER_FILE, home)
     if not folder.is_dir():
         raise ModelNotFound(
             f"no Point-E called '{source}'.{did_you_mean(source, SOURCES)} Known: {', '.join(SOURCES)}, or a folder"
@@ -138,22 +173,6 @@ def load_point_e(source: str, device: torch.device | str = "cpu") -> PointE:
     raise ModelNotFound(
         f"the folder {folder} holds no Point-E: neither config.json nor {BASE_FILE} and {UPSAMPLER_FILE}"
     )
-
-
-def _own(folder: Path, device: torch.device) -> PointE:
-    card = read_card(folder / "config.json")
-    files = [folder / "base.safetensors", folder / "upsampler.safetensors"]
-    base, upsampler = _networks(card, *files)
-    encode = TextEncoder(folder, card.base.text_width, device)
-    return PointE(card, base, upsampler, encode, fingerprint([*files, *_text_files(folder)], card), device)
-
-
-def _published(base_file: Path, upsampler_file: Path, folder: Path | None, device: torch.device) -> PointE:
-    base, upsampler = _networks(OPENAI, base_file, upsampler_file)
-    home = folder if folder is not None and (folder / "text_encoder").is_dir() else None
-    encode = TextEncoder(home, OPENAI.base.text_width, device)
-    mark = fingerprint([base_file, upsampler_file, *(_text_files(home) if home else [])], OPENAI, home or HUB_CLIP)
-    return PointE(OPENAI, base, upsampler, encode, mark, device)
 
 
 def _networks(card: Card, base_file: Path, upsampler_file: Path) -> tuple[nn.Module, nn.Module]:
@@ -165,7 +184,7 @@ def _networks(card: Card, base_file: Path, upsampler_file: Path) -> tuple[nn.Mod
     return base, upsampler
 
 
-def _text_files(folder: Path) -> list[Path]:
-    return sorted(
-        file for part in ("text_encoder", "tokenizer") for file in (folder / part).glob("*") if file.is_file()
-    )
+def _text_files(home: Path | None) -> list[Path]:
+    if home is None:
+        return []
+    return sorted(file for part in ("text_encoder", "tokenizer") for file in (home / part).glob("*") if file.is_file())

@@ -8,6 +8,7 @@ images; gradients come back in theirs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from gsdistill.errors import ConfigError
 from gsdistill.prior.features import fold_image, unfold_image
 
 __all__ = ["Codec", "LatentCodec", "PixelCodec"]
@@ -37,7 +39,14 @@ class Codec(ABC):
 class PixelCodec(Codec):
     """The image in -1..1, ``factor`` x ``factor`` pixels of it folded into the channels of one latent."""
 
-    def __init__(self, latent_size: int, factor: int) -> None:
+    def __init__(self, latent_size: int, factor: int, vae: Path | None = None) -> None:
+        """``vae`` is what the user's settings name, which pixels have no use for.
+
+        Raises:
+            ConfigError: it names one.
+        """
+        if vae is not None:
+            raise ConfigError(f"model.vae = '{vae}': this prior works on pixels, without an autoencoder")
         self.size, self._factor = latent_size * factor, factor
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:

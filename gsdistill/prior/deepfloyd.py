@@ -44,7 +44,7 @@ class DeepFloyd(Pretrained):
 
     def codec(self, latent_size: int) -> Codec:
         """None but pixels."""
-        return PixelCodec(latent_size, 1)
+        return PixelCodec(latent_size, 1, self.origin.settings.vae)
 
     def prepared(self, text: str, negative: bool) -> str:
         """The text in small letters, as in training."""

@@ -97,8 +97,12 @@ def cached(source: str, need: Need, revision: str | None = None) -> Path | None:
 def cached_file(source: str, file: str, revision: str | None = None) -> Path | None:
     """A file of a hub id, where the cache has it."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(source, file, revision=revision)
+    try:
+        found = try_to_load_from_cache(source, file, revision=revision)
+    except HFValidationError:  # no name that the hub could have; whoever asks the hub for it says so
+        return None
     return Path(found) if isinstance(found, str) else None
 
 

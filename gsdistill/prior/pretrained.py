@@ -205,7 +205,7 @@ class Pretrained(Prior):
         folders = [*self.folder.glob("text_encoder*"), *self.folder.glob("tokenizer*")]
         files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
         files += self.folder.glob("model_index.json")  # SDXL's says what an empty text is
-        return fingerprint([*files, *settings.lora], str(self.dtype), settings.lora_scale)
+        return fingerprint([*files, *settings.lora], str(self.dtype), self.device.type, settings.lora_scale)
 
 
 def _unicode(text: str) -> str:

@@ -36,8 +36,8 @@ Curve = tuple[float, float, float]
 class PromptSettings:
     """How the prompt depends on the view. Angles in degrees; a curve is a, b, c of a exp(-b r) + c."""
 
-    # what of the view the prompt tells; auto: view, or none with a prior that is told the camera
-    direction: Literal["auto", "none", "view", "interpolate", "perp-neg"] = "auto"
+    # what of the view the prompt tells; auto is view and auto-perp-neg is perp-neg, but none where the prior knows cameras
+    direction: Literal["auto", "auto-perp-neg", "none", "view", "interpolate", "perp-neg"] = "auto"
     front: float = bounded(45.0, low=0, high=180)  # |azimuth| below is the front
     back: float = bounded(135.0, low=0, high=180)  # |azimuth| above is the back
     overhead: float = bounded(60.0, low=-90, high=90)  # an elevation above is overhead
@@ -55,10 +55,11 @@ class PromptSettings:
             raise ConfigError(f"prompts.front = {self.front} exceeds prompts.back = {self.back}")
 
     def resolved(self, knows_cameras: bool) -> PromptSettings:
-        """The same with ``auto`` decided."""
-        if self.direction != "auto":
+        """The same with ``auto`` and ``auto-perp-neg`` decided."""
+        meant = {"auto": "view", "auto-perp-neg": "perp-neg"}.get(self.direction)
+        if meant is None:
             return self
-        return replace(self, direction="none" if knows_cameras else "view")
+        return replace(self, direction="none" if knows_cameras else meant)
 
     def texts(self, prompt: str) -> dict[str, str]:
         """The prompt of each direction; none where the view plays no part."""

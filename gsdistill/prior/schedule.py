@@ -14,7 +14,7 @@ from torch import Tensor
 
 __all__ = ["NoiseSchedule"]
 
-FAINTEST = 1e-4  # alpha of a flow's pure noise
+FAINTEST = 1e-4  # alpha of pure noise
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,11 @@ class NoiseSchedule:
 
     @staticmethod
     def from_cumulative_alphas(alphas_cumprod: Float[Tensor, "T"]) -> NoiseSchedule:
-        """Variance-preserving levels from abar_t, as diffusers' schedulers hold them."""
-        cumulative = alphas_cumprod.double()
+        """Variance-preserving levels from abar_t, as diffusers' schedulers hold them; alpha is 1e-4 at least.
+
+        A schedule that was rescaled to end in pure noise (arXiv 2305.08891) would have 0 there; see :meth:`from_flow`.
+        """
+        cumulative = alphas_cumprod.double().clamp_min(FAINTEST**2)
         return NoiseSchedule(cumulative.sqrt(), (1.0 - cumulative).sqrt())
 
     @staticmethod

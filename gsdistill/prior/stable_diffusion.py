@@ -37,7 +37,9 @@ class StableDiffusion(ClipUNet):
     def codec(self, latent_size: int) -> Codec:
         """The autoencoder, or pixels where the card says so."""
         card = self.origin.card
-        return super().codec(latent_size) if card.encoder == "vae" else PixelCodec(latent_size, card.factor)
+        if card.encoder == "vae":
+            return super().codec(latent_size)
+        return PixelCodec(latent_size, card.factor, self.origin.settings.vae)
 
     def prepared(self, text: str, negative: bool) -> str:
         """The text as it is; in the shapes world the caption as its grammar writes it."""

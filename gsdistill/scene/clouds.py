@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill import __version__
+from gsdistill.errors import OutputError
 from gsdistill.files import cache_folder, slug
 from gsdistill.kept import file_name, keep, recall
 from gsdistill.structs import SH_C0, Gaussians, PointCloud
@@ -31,17 +32,23 @@ def cached(key: Mapping[str, object], make: Callable[[], PointCloud]) -> PointCl
     The values are the same bit for bit either way. A file that is broken, or holds another key, is made anew. ``key``
     holds plain JSON values, and the prompt under "prompt".
 
+    Without a place for a cache nothing is kept.
+
     Raises:
-        OutputError: there is no place for a cache. Whatever ``make`` raises.
+        Exception: whatever ``make`` raises.
     """
     text = json.dumps({"gsdistill": __version__, **key}, sort_keys=True, allow_nan=False)
-    path = cache_folder("clouds") / f"{slug(str(key['prompt']), LONGEST_SLUG)}-{file_name(text)}"
-    found = recall(path, text)
+    try:
+        path = cache_folder("clouds") / f"{slug(str(key['prompt']), LONGEST_SLUG)}-{file_name(text)}"
+    except OutputError:
+        path = None
+    found = recall(path, text) if path else None
     if found is not None and _sound(found):
         return PointCloud(found["points"], found["colors"])
     made = make()
     cloud = PointCloud(*(tensor.detach().float().cpu().contiguous() for tensor in (made.points, made.colors)))
-    keep(path, text, {"points": cloud.points, "colors": cloud.colors})
+    if path:
+        keep(path, text, {"points": cloud.points, "colors": cloud.colors})
     return cloud
 
 

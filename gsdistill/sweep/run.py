@@ -19,6 +19,7 @@ from gsdistill.generate import RunConfig, run
 from gsdistill.prior.base import Prior
 from gsdistill.prior.cards import find
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.scene.ply import read_ply
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings
@@ -52,6 +53,7 @@ class _Worker:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._loaded: Prior | None = None
+        self._used: ModelSettings | None = None
 
     def work(self, runs: Sequence[SweepRun]) -> None:
         """Settle every run that is not settled yet and that no other process has in hand."""
@@ -81,8 +83,12 @@ class _Worker:
         write_json(one.folder / "evaluation.json", figures)
 
     def _prior(self, config: RunConfig) -> Prior:
-        """The prior that all runs of a sweep share."""
-        self._loaded = self._loaded or load_prior(config.prior, device.choose(config.device))
+        """The prior of a run, which is that of the last one unless its settings differ."""
+        if self._loaded is None or self._used != config.model:
+            self._loaded, self._used = (
+                load_prior(config.prior, device.choose(config.device), config.model),
+                config.model,
+            )
         return self._loaded
 
     def _tell(self, one: SweepRun, place: str, seconds: float) -> None:

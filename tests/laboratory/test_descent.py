@@ -101,3 +101,10 @@ def test_repeated_cameras_stand_one_after_the_other():
     twice = repeated(orbit(3, 8), 2)
     assert twice.azimuths.tolist() == [0.0, 0.0, 120.0, 120.0, 240.0, 240.0]
     assert len(twice.viewmats) == len(twice) == 6
+
+
+def test_a_prior_that_sees_views_together_is_refused(gaussian_prior):
+    gaussian_prior.view_group = 4
+    setup = Setup(gaussian_prior, gaussian_prior.encode_text("", ""), orbit(4, 8))
+    with pytest.raises(ConfigError, match="analytic sees 4 views together"):
+        descend(SDS(), setup, torch.zeros(4, 3, 2, 2), Descent(steps=1), torch.Generator())

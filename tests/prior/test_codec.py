@@ -14,7 +14,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from tiny import stable_diffusion
 
-from gsdistill.errors import BadFile, ModelNotFound
+from gsdistill.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.prior.codec import LatentCodec
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.pretrained import ModelSettings
@@ -198,3 +198,9 @@ def test_a_folder_that_holds_no_autoencoder_is_named(damage, model, tmp_path):
     with pytest.raises((ModelNotFound, BadFile), match="taesd") as caught:
         load_prior(str(model), settings=ModelSettings(vae=folder))
     assert "\n" not in str(caught.value)
+
+
+def test_pixels_have_no_use_for_an_autoencoder(tmp_path):
+    stable_diffusion.vae().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"model\.vae = '.*': this prior works on pixels"):
+        load_prior("shapes", settings=ModelSettings(vae=tmp_path))

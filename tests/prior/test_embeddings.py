@@ -224,3 +224,17 @@ def test_another_precision_is_another_model(model, no_encoder):
 def test_bytes_that_are_no_text_are_refused_in_a_sentence(model):
     with pytest.raises(PromptError, match=r"the prompt 'a cat \\udcff' is not valid Unicode"):
         load_prior(str(model)).encode_text("a cat \udcff", "", PLAIN)
+
+
+def test_a_full_disk_is_no_error(cache, monkeypatch):
+    """What the library raises then is not an OSError."""
+    from safetensors import SafetensorError
+
+    def full(*arguments):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    encode = Counting()
+    for _ in range(2):
+        assert values(cached("model", ["a"], encode)) == [1]
+    assert encode.asked == [["a"], ["a"]] and not [path for path in cache.rglob("*") if path.is_file()]

@@ -354,3 +354,11 @@ def test_settings_that_mean_nothing_are_refused(settings, message, model):
 def test_a_name_that_leads_nowhere():
     with pytest.raises(ConfigError, match=r"prior = 'models/x.safetensors' is neither a known prior nor a folder or"):
         load_prior("models/x.safetensors")
+
+
+@pytest.mark.parametrize("name", ["a/b--c", "a/b.git", "a/" + "b" * 120])
+def test_names_that_the_hub_cannot_have_are_one_line(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(ModelNotFound, match="cannot get") as caught:
+        load_prior(name)
+    assert "\n" not in str(caught.value)

@@ -110,6 +110,8 @@ def test_texts_and_overrides():
 def test_auto_leaves_a_prior_that_knows_cameras_alone():
     assert PromptSettings().resolved(knows_cameras=True).direction == "none"
     assert PromptSettings().resolved(knows_cameras=False).direction == "view"
+    assert PromptSettings("auto-perp-neg").resolved(knows_cameras=True).direction == "none"
+    assert PromptSettings("auto-perp-neg").resolved(knows_cameras=False).direction == "perp-neg"
     assert PromptSettings("perp-neg").resolved(knows_cameras=True).direction == "perp-neg"
 
 

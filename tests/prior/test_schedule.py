@@ -76,3 +76,14 @@ def test_all_that_divides_by_alpha_stays_finite_at_pure_noise(schedule, weightin
     rescaled = Rescale(x, alpha, sigma, 0.5, 1).noise(eps, eps.flip(0))
     for value in (weight, rescaled, schedule.ddim_step(x, eps, t, torch.tensor([0, 998]))):
         assert bool(value.isfinite().all())
+
+
+def test_a_schedule_that_ends_in_pure_noise_divides_by_no_zero():
+    """Diffusers' rescale_betas_zero_snr ends at abar = 0."""
+    scheduler = DDPMScheduler(rescale_betas_zero_snr=True)
+    assert float(scheduler.alphas_cumprod[-1]) == 0
+    schedule = NoiseSchedule.from_cumulative_alphas(scheduler.alphas_cumprod)
+    assert float(schedule.alphas.min()) == pytest.approx(1e-4)
+    assert bool((schedule.sigmas / schedule.alphas).isfinite().all())
+    own = scheduler.alphas_cumprod.double().sqrt()
+    torch.testing.assert_close(schedule.alphas, torch.where(own > 1e-4, own, 1e-4))

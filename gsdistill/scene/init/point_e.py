@@ -15,7 +15,7 @@ import torch
 
 from gsdistill.config import bounded
 from gsdistill.errors import PromptError
-from gsdistill.point_e.model import load_point_e
+from gsdistill.point_e.model import locate
 from gsdistill.scene.clouds import cached, turned
 from gsdistill.scene.init.base import CloudInitialiser, draw_seed
 from gsdistill.shapes.captions import parse
@@ -43,7 +43,7 @@ class PointE(CloudInitialiser):
             PromptError: the prompt is longer than the text encoder reads, or outside of the model's world.
         """
         seed = draw_seed(generator)
-        model = load_point_e(_named(self.model, prompt), device)
+        model = locate(_named(self.model, prompt))
         key = {
             "initialiser": "point-e",
             "prompt": prompt,
@@ -54,7 +54,7 @@ class PointE(CloudInitialiser):
             "device": torch.device(device).type,
         }
         draws = torch.Generator().manual_seed(seed)
-        kept = cached(key, lambda: model.sample(prompt, draws, self.guidance_scale, self.steps))
+        kept = cached(key, lambda: model.load(device).sample(prompt, draws, self.guidance_scale, self.steps))
         return PointCloud(turned(kept.points, self.azimuth), kept.colors)
 
 

@@ -77,11 +77,11 @@ def test_the_azimuth_turns_the_kept_cloud(cache):
 def test_auto_takes_the_shipped_model_for_its_world_and_openai_for_the_rest(monkeypatch):
     asked = []
 
-    def watch(source: str, device: object):
+    def watch(source: str):
         asked.append(source)
         raise ModelNotFound("none here")
 
-    monkeypatch.setattr(point_e, "load_point_e", watch)
+    monkeypatch.setattr(point_e, "locate", watch)
     for model, prompt in (("auto", "a red cube"), ("auto", "a corgi"), ("shapes", "a corgi"), ("folder", "a red cube")):
         with pytest.raises(ModelNotFound):
             PointE(model=model).cloud(prompt, seeded(), "cpu")
@@ -106,3 +106,10 @@ def test_settings_have_ranges_and_survive_yaml(name, value):
     settings = PointE(model="shapes", guidance_scale=2.0, steps=12, azimuth=-30.0)
     assert from_dict(PointE, to_dict(settings)) == settings
     assert from_dict(PointE, to_dict(PointE())) == PointE()
+
+
+def test_a_kept_cloud_loads_no_model(cache, monkeypatch):
+    first = PointE(**FAST).cloud("a red cube", seeded(), "cpu")
+    monkeypatch.setattr("gsdistill.point_e.model.TextEncoder", None)
+    again = PointE(**FAST).cloud("a red cube", seeded(), "cpu")
+    assert torch.equal(first.points, again.points) and torch.equal(first.colors, again.colors)
