@@ -36,7 +36,7 @@ Curve = tuple[float, float, float]
 class PromptSettings:
     """How the prompt depends on the view. Angles in degrees; a curve is a, b, c of a exp(-b r) + c."""
 
-    # what of the view the prompt tells; auto is view and auto-perp-neg is perp-neg, but none where the prior knows cameras
+    # what of the view the prompt tells; auto is view, auto-perp-neg perp-neg, but none where the prior knows cameras
     direction: Literal["auto", "auto-perp-neg", "none", "view", "interpolate", "perp-neg"] = "auto"
     front: float = bounded(45.0, low=0, high=180)  # |azimuth| below is the front
     back: float = bounded(135.0, low=0, high=180)  # |azimuth| above is the back

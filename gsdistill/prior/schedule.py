@@ -26,10 +26,7 @@ class NoiseSchedule:
 
     @staticmethod
     def from_cumulative_alphas(alphas_cumprod: Float[Tensor, "T"]) -> NoiseSchedule:
-        """Variance-preserving levels from abar_t, as diffusers' schedulers hold them; alpha is 1e-4 at least.
-
-        A schedule that was rescaled to end in pure noise (arXiv 2305.08891) would have 0 there; see :meth:`from_flow`.
-        """
+        """Variance-preserving levels from abar_t, as diffusers' schedulers hold them; alpha is 1e-4 at least."""
         cumulative = alphas_cumprod.double().clamp_min(FAINTEST**2)
         return NoiseSchedule(cumulative.sqrt(), (1.0 - cumulative).sqrt())
 
