@@ -18,7 +18,7 @@ from typing import Any
 
 from gsdistill.errors import OutputError
 
-__all__ = ["atomic_path", "cache_folder", "data_path", "slug", "write_bytes", "write_json", "write_text"]
+__all__ = ["atomic_path", "cache_folder", "data_path", "slug", "sync", "write_bytes", "write_json", "write_text"]
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -38,9 +38,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         draft.chmod(0o666 & ~_umask())  # some libraries write for the owner alone
-        _sync(draft)
+        sync(draft)
         draft.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -105,7 +105,8 @@ def cache_folder(*parts: str) -> Path:
     return base.joinpath("gsdistill", *parts)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until what was written to a file or a folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -22,12 +22,6 @@ class ClipUNet(Pretrained):
     PARTS: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
     PIPELINE: ClassVar[str | None] = "StableDiffusionPipeline"
 
-    def network_class(self) -> Any:
-        """Diffusers' U-Net."""
-        from diffusers import UNet2DConditionModel
-
-        return UNet2DConditionModel
-
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
         """The last hidden states of CLIP."""
         from transformers import CLIPTextModel

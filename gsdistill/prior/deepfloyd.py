@@ -36,12 +36,6 @@ class DeepFloyd(Pretrained):
         super().__init__(origin)
         self.schedule, self.prediction_type = ddpm_schedule(origin)
 
-    def network_class(self) -> Any:
-        """Diffusers' U-Net."""
-        from diffusers import UNet2DConditionModel
-
-        return UNet2DConditionModel
-
     def codec(self, latent_size: int) -> Codec:
         """None but pixels."""
         return PixelCodec(latent_size, 1, self.origin.settings.vae)

@@ -36,6 +36,7 @@ class StableDiffusion3(Pretrained):
         "transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler",
     )  # fmt: skip
     NETWORK: ClassVar[str] = "transformer"
+    NETWORK_CLASS: ClassVar[str] = "SD3Transformer2DModel"
     PIPELINE: ClassVar[str | None] = "StableDiffusion3Pipeline"
     HALF: ClassVar[torch.dtype] = torch.bfloat16
 
@@ -43,12 +44,6 @@ class StableDiffusion3(Pretrained):
         super().__init__(origin)
         self.schedule, self._told = flow_schedule(origin)
         self.prediction_type = "flow_prediction"
-
-    def network_class(self) -> Any:
-        """Diffusers' SD3 transformer."""
-        from diffusers import SD3Transformer2DModel
-
-        return SD3Transformer2DModel
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
         """The last states but one of both CLIPs side by side, then the last of T5, or zeros; both pooled CLIPs.

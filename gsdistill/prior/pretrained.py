@@ -61,6 +61,7 @@ class Pretrained(Prior):
 
     PARTS: ClassVar[tuple[str, ...]]  # folders of the layout that the family needs
     NETWORK: ClassVar[str] = "unet"  # the one of them that predicts noise
+    NETWORK_CLASS: ClassVar[str] = "UNet2DConditionModel"  # of diffusers
     HALF: ClassVar[torch.dtype] = torch.float16  # precision on an accelerator, where the settings name none
     PIPELINE: ClassVar[str | None] = None  # the pipeline of diffusers that reads LoRA files for it, if one does
     UPCAST: ClassVar[bool] = False  # keep an autoencoder in float32 whose config says force_upcast, not in float16
@@ -68,6 +69,8 @@ class Pretrained(Prior):
 
     def __init__(self, origin: Origin) -> None:
         """Leaves load the rest: ``schedule`` and ``prediction_type``."""
+        import diffusers
+
         self.name, self.evaluations = origin.card.name, 0
         self.guidance_rescale = origin.settings.guidance_rescale
         self.origin, self.folder, self.device = origin, origin.folder, origin.device
@@ -76,16 +79,13 @@ class Pretrained(Prior):
         self.dtype: torch.dtype = half if precision == "auto" else getattr(torch, precision)
         camera = origin.card.camera
         self.camera_range = CameraRange(camera.elevation, camera.distance, camera.fov) if camera else None
-        network = load_model(self.network_class(), self.folder, self.NETWORK, self.dtype, self.device)
+        kind = getattr(diffusers, self.NETWORK_CLASS)
+        network = load_model(kind, self.folder, self.NETWORK, self.dtype, self.device)
         self._network: Any = self.with_lora(network, self.NETWORK)
         size = self._network.config.sample_size
         self.latent_shape = (self._network.config.in_channels, size, size)
         self._codec = self.codec(size)
         self.image_size = self._codec.size
-
-    @abstractmethod
-    def network_class(self) -> Any:
-        """The network's class in diffusers."""
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:

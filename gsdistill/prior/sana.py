@@ -29,6 +29,7 @@ class Sana(Pretrained):
 
     PARTS: ClassVar[tuple[str, ...]] = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
     NETWORK: ClassVar[str] = "transformer"
+    NETWORK_CLASS: ClassVar[str] = "SanaTransformer2DModel"
     PIPELINE: ClassVar[str | None] = "SanaPipeline"
     HALF: ClassVar[torch.dtype] = torch.bfloat16  # the autoencoder, like Gemma, overflows in float16
 
@@ -37,12 +38,6 @@ class Sana(Pretrained):
         schedule, told = flow_schedule(origin)
         self.schedule, self._told = schedule, told * self._network.config.timestep_scale
         self.prediction_type = "flow_prediction"
-
-    def network_class(self) -> Any:
-        """Diffusers' Sana transformer."""
-        from diffusers import SanaTransformer2DModel
-
-        return SanaTransformer2DModel
 
     def prepared(self, text: str, negative: bool) -> str:
         """The text in small letters; a prompt behind the instruction."""

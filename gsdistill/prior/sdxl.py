@@ -39,12 +39,6 @@ class StableDiffusionXL(Pretrained):
         index = json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))
         self._zeros = index.get("force_zeros_for_empty_prompt", True)  # diffusers' default too
 
-    def network_class(self) -> Any:
-        """Diffusers' U-Net."""
-        from diffusers import UNet2DConditionModel
-
-        return UNet2DConditionModel
-
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
         """Both encoders' states side by side and the second one's projection; one encoder in memory at a time."""
         from transformers import CLIPTextModel, CLIPTextModelWithProjection

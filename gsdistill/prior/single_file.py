@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gsdistill.errors import BadFile, ModelNotFound, OutputError
-from gsdistill.files import cache_folder
+from gsdistill.files import cache_folder, sync
 from gsdistill.prior.embeddings import fingerprint
 from gsdistill.prior.families import family_of, leaf_of, needed_parts
 from gsdistill.prior.layout import lack, listing
@@ -225,7 +225,7 @@ def _made_once(place: Path, parts: Sequence[str], build: Callable[[Path], None])
         draft.mkdir(parents=True)
         build(draft)
         for path in draft.rglob("*"):
-            _sync(path)
+            sync(path)
         shutil.rmtree(place, ignore_errors=True)  # what an older cache lost a part of
         draft.rename(place)
     except (OSError, SafetensorError) as error:
@@ -245,11 +245,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
