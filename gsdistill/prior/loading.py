@@ -93,16 +93,16 @@ def _from_file(file: Path, settings: ModelSettings, half: bool) -> Path:
     if kind == "mvdream":
         return assembled(file, _base(config, half))
     need = Need(needed_parts, weights=False)
-    return converted(file, kind, _helper(config, need, f"{file} needs configs and a tokenizer"))
+    return converted(file, kind, _completion(config, need, f"{file} needs configs and a tokenizer"))
 
 
 def _base(config: str, half: bool) -> Path:
     """The folder whose text encoder, autoencoder, tokenizer and scheduler serve MVDream's U-Net."""
     parts = [part for part in leaf_of("MVDreamPipeline").PARTS if part != "unet"]
-    return _helper(config, Need(lambda folder: parts, half), "mvdream needs the other parts of its base")
+    return _completion(config, Need(lambda folder: parts, half), "mvdream needs the other parts of its base")
 
 
-def _helper(config: str, need: Need, purpose: str) -> Path:
+def _completion(config: str, need: Need, purpose: str) -> Path:
     """The folder, card or hub id that completes a checkpoint in one file."""
     card, sources = cards().get(config), find(config)
     if Path(sources[0]).is_file():

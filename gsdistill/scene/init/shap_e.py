@@ -11,7 +11,6 @@ What is made is kept on disk, so that the next run with the same prompt, seed an
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from gsdistill.config import bounded
 from gsdistill.errors import ModelNotFound, PromptError
+from gsdistill.prior.cards import is_hub_id
 from gsdistill.prior.embeddings import fingerprint
 from gsdistill.prior.hub import Need, fetched
 from gsdistill.prior.layout import check_weights, lack, listing
@@ -33,7 +33,6 @@ from gsdistill.structs import PointCloud
 
 __all__ = ["ShapE"]
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PARTS = ("prior", "text_encoder", "tokenizer", "scheduler", "shap_e_renderer")
 
 
@@ -105,7 +104,7 @@ class ShapE(SurfaceInitialiser):
 
     def _folder(self) -> Path:
         """Return where the model's files are, downloaded if need be."""
-        if not Path(self.model).is_dir() and not HUB_ID.fullmatch(self.model):
+        if not Path(self.model).is_dir() and not is_hub_id(self.model):
             raise ModelNotFound(f"init.model = '{self.model}' is neither a folder nor a hub id such as openai/shap-e")
         need = Need(lambda folder: PARTS)
         folder = fetched(self.model, (self.model,), need, advice="; --init.model takes a folder of your own too")
