@@ -22,11 +22,16 @@ FAMILIES = {
     "SanaPipeline": "sana.Sana",
     "MVDreamPipeline": "mvdream.MVDream",
 }
+SHAPES = "shapes_prior.ShapesPrior"  # serves a folder whose gsdistill.json names the shapes world
 
 
 def leaf_of(pipeline: str) -> type[Pretrained]:
     """The class that serves a pipeline of :data:`FAMILIES`."""
-    module, _, leaf = FAMILIES[pipeline].partition(".")
+    return _class(FAMILIES[pipeline])
+
+
+def _class(place: str) -> type[Pretrained]:
+    module, _, leaf = place.partition(".")
     return getattr(importlib.import_module(f"gsdistill.prior.{module}"), leaf)
 
 
@@ -40,7 +45,8 @@ def family_of(folder: Path) -> type[Pretrained]:
     if name not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise BadFile(f"{folder / 'model_index.json'}: {name} is of no family that can be a prior; known: {known}")
-    return leaf_of(name)
+    shapes = name == "StableDiffusionPipeline" and read_model_card(str(folder), folder.name).world == "shapes"
+    return _class(SHAPES) if shapes else leaf_of(name)
 
 
 def needed_parts(folder: Path, own_vae: bool = True) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ and forms the arguments of its network; conversions, guidance and caching are he
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -54,6 +54,8 @@ class Origin:
     card: ModelCard
     settings: ModelSettings
     device: torch.device
+    load: Callable[[Any, Path, str, torch.dtype, torch.device], Any] = load_model  # makes a network of a part
+    embed: Callable[[Any, Sequence[str]], list[Embedding]] | None = None  # in place of text encoders, by the config
 
 
 class Pretrained(Prior):
@@ -69,23 +71,28 @@ class Pretrained(Prior):
 
     def __init__(self, origin: Origin) -> None:
         """Leaves load the rest: ``schedule`` and ``prediction_type``."""
-        import diffusers
-
         self.name, self.evaluations = origin.card.name, 0
         self.guidance_rescale = origin.settings.guidance_rescale
         self.origin, self.folder, self.device = origin, origin.folder, origin.device
         half = torch.float32 if origin.device.type == "cpu" else self.HALF
         precision = origin.settings.precision
         self.dtype: torch.dtype = half if precision == "auto" else getattr(torch, precision)
+        self.products = self.dtype  # the precision of the network's products, which a leaf may take otherwise
         camera = origin.card.camera
         self.camera_range = CameraRange(camera.elevation, camera.distance, camera.fov) if camera else None
-        kind = getattr(diffusers, self.NETWORK_CLASS)
-        network = load_model(kind, self.folder, self.NETWORK, self.dtype, self.device)
-        self._network: Any = self.with_lora(network, self.NETWORK)
+        self._network: Any = self.load_network()
         size = self._network.config.sample_size
         self.latent_shape = (self._network.config.in_channels, size, size)
         self._codec = self.codec(size)
         self.image_size = self._codec.size
+
+    def load_network(self) -> Any:
+        """The frozen network, with the settings' LoRA files merged into it."""
+        import diffusers
+
+        kind = getattr(diffusers, self.NETWORK_CLASS)
+        network = self.origin.load(kind, self.folder, self.NETWORK, self.dtype, self.device)
+        return self.with_lora(network, self.NETWORK)
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
@@ -150,7 +157,10 @@ class Pretrained(Prior):
         settings = settings.resolved(self.KNOWS_CAMERAS or self.origin.card.camera is not None)
         texts = {"positive": prompt, "negative": negative_prompt, **settings.texts(prompt)}
         texts = {name: self.prepared(_unicode(text), name == "negative") for name, text in texts.items()}
-        kept = cached(self._text_key(), list(texts.values()), self._encoded)
+        if self.origin.embed:
+            kept = self.origin.embed(self._network.config, list(texts.values()))
+        else:
+            kept = cached(self._text_key(), list(texts.values()), self._encoded)
         encoded = dict(zip(texts, [to_device(embedding, self.device) for embedding in kept], strict=True))
         return EncodedPrompt(encoded.pop("positive"), encoded.pop("negative"), encoded, settings)
 
@@ -178,9 +188,9 @@ class Pretrained(Prior):
         other = self.origin.settings.vae
         folder, part = (other, "") if other else (self.folder, "vae")
         kind = getattr(diffusers, pick_class(folder, part, AUTOENCODERS))
-        vae = load_model(kind, folder, part, self.dtype, self.device)
+        vae = self.origin.load(kind, folder, part, self.dtype, self.device)
         if self.UPCAST and self.dtype == torch.float16 and vae.config.get("force_upcast", False):
-            vae = load_model(kind, folder, part, torch.float32, self.device)  # from the file, which may hold more
+            vae = self.origin.load(kind, folder, part, torch.float32, self.device)  # from the file, which may hold more
         return LatentCodec(vae, latent_size)
 
     def check_length(self, tokenizer: Any, texts: Sequence[str], limit: int) -> None:
@@ -190,11 +200,16 @@ class Pretrained(Prior):
             PromptError: a text has more than ``limit`` tokens.
         """
         for text in texts:
-            count = len(tokenizer(text, truncation=False).input_ids)
-            if count > limit:
-                raise PromptError(
-                    f"the prompt '{text}' has {count} tokens, the prior {self.name} reads {limit} at most"
-                )
+            self.check_count(text, len(tokenizer(text, truncation=False).input_ids), limit)
+
+    def check_count(self, text: str, count: int, limit: int) -> None:
+        """Refuse a text of more than ``limit`` tokens.
+
+        Raises:
+            PromptError: it has more.
+        """
+        if count > limit:
+            raise PromptError(f"the prompt '{text}' has {count} tokens, the prior {self.name} reads {limit} at most")
 
     def _encoded(self, texts: list[str]) -> list[Embedding]:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""U-Net priors in the diffusers folder layout: Stable Diffusion 1.x and 2.x, and the shapes prior.
+"""U-Net priors in the diffusers folder layout: Stable Diffusion 1.x and 2.x.
 
 Latents are either the autoencoder's or, where the model's card says so, the image folded into channels. A
 camera-conditioned U-Net gets its camera features as ``class_labels`` (class_embed_type "projection").
@@ -11,7 +11,7 @@ from typing import Any, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import BadFile, PromptError
+from gsdistill.errors import BadFile
 from gsdistill.prior.base import Prediction
 from gsdistill.prior.clip_unet import ClipUNet
 from gsdistill.prior.codec import Codec, PixelCodec
@@ -19,7 +19,6 @@ from gsdistill.prior.features import fourier_features
 from gsdistill.prior.parts import load_part
 from gsdistill.prior.pretrained import Origin
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.shapes.captions import normalised, parse, unknown_words
 from gsdistill.structs import Cameras
 
 __all__ = ["StableDiffusion", "ddpm_schedule"]
@@ -32,7 +31,11 @@ class StableDiffusion(ClipUNet):
 
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
-        self.schedule, self.prediction_type = ddpm_schedule(origin)
+        self.schedule, self.prediction_type = self.load_schedule()
+
+    def load_schedule(self) -> tuple[NoiseSchedule, Prediction]:
+        """Noise levels and prediction type of the folder's scheduler."""
+        return ddpm_schedule(self.origin)
 
     def codec(self, latent_size: int) -> Codec:
         """The autoencoder, or pixels where the card says so."""
@@ -40,16 +43,6 @@ class StableDiffusion(ClipUNet):
         if card.encoder == "vae":
             return super().codec(latent_size)
         return PixelCodec(latent_size, card.factor, self.origin.settings.vae)
-
-    def prepared(self, text: str, negative: bool) -> str:
-        """The text as it is; in the shapes world the caption as its grammar writes it."""
-        if self.origin.card.world != "shapes":
-            return text
-        if not negative:
-            parse(text)
-        elif unknown := unknown_words(text):
-            raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
-        return normalised(text)
 
     def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
         """Fourier features of the angles, where the card declares them."""

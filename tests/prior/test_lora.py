@@ -20,7 +20,8 @@ CAMERAS = orbit(VIEWS, 32)
 
 @pytest.fixture
 def prior() -> Prior:
-    return load_prior("shapes")
+    """In float32, in which its network and the student's, which is diffusers', agree."""
+    return load_prior("shapes", settings=ModelSettings(precision="float32"))
 
 
 def told_by(prior: Prior) -> Condition:

@@ -1,0 +1,122 @@
+"""The prior of the shapes world: pixels, captions of a closed grammar, and a network made for processors.
+
+Its folder is one of diffusers, which serves it as well; what is loaded here instead needs no diffusers (see
+``shapes_unet``). Only a student for VSD and LoRA files go through diffusers' own network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gsdistill.device import multiplies_bfloat16
+from gsdistill.errors import BadFile, PromptError
+from gsdistill.prior.base import Prediction, Student
+from gsdistill.prior.layout import weight_files
+from gsdistill.prior.lora import LoraStudent
+from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.prior.shapes_text import ShapesText
+from gsdistill.prior.shapes_unet import ShapesUNet
+from gsdistill.prior.stable_diffusion import StableDiffusion
+from gsdistill.shapes.captions import normalised, parse, unknown_words
+from gsdistill.structs import Embedding
+
+__all__ = ["ShapesPrior", "scaled_linear_schedule"]
+
+
+class ShapesPrior(StableDiffusion):
+    """A prior whose card names the shapes world; on a processor with bfloat16 tiles it uses them by default."""
+
+    def load_network(self) -> ShapesUNet:
+        """The network, with the settings' LoRA files merged into its weights."""
+        if self.origin.settings.lora:
+            weights = super().load_network().state_dict()
+        else:
+            weights = read_weights(self.folder / self.NETWORK)
+        fast = self.origin.settings.precision == "auto" and multiplies_bfloat16(self.device)
+        dtype = torch.bfloat16 if fast else self.dtype
+        return ShapesUNet(self.folder / self.NETWORK, weights, self.device, dtype)
+
+    def load_schedule(self) -> tuple[NoiseSchedule, Prediction]:
+        """Noise levels and prediction type of the folder's scheduler."""
+        return scaled_linear_schedule(self.folder / "scheduler" / "scheduler_config.json")
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """The last hidden states of CLIP."""
+        if self.origin.settings.lora:
+            return super().encode_texts(texts)
+        encoder = ShapesText(self.folder, read_weights(self.folder / "text_encoder"), self.device)
+        for text in texts:
+            self.check_count(text, len(encoder.tokens(text)), encoder.limit)
+        return [Embedding(row[None]) for row in encoder(texts)]
+
+    def prepared(self, text: str, negative: bool) -> str:
+        """The caption as its grammar writes it; a negative text only has to be of its words."""
+        if not negative:
+            parse(text)
+        elif unknown := unknown_words(text):
+            raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
+        return normalised(text)
+
+    def network(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> Float[Tensor, "B C h w"]:
+        """The network's raw prediction."""
+        return self._network(latents, timesteps, text.tokens, cameras)
+
+    def student(self, rank: int) -> Student:
+        """Diffusers' network of the same weights, with LoRA on its attention."""
+        return LoraStudent(self, self._trainable, self.inputs, self.output, rank)
+
+    @cached_property
+    def _trainable(self) -> Any:
+        return super().load_network()
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a part.
+
+    Raises:
+        BadFile: they cannot be read.
+    """
+    files = weight_files([path.name for path in folder.glob("*")], False)
+    names = files.names if files else ()
+    try:
+        return {key: value for name in names for key, value in load_file(folder / name).items()}
+    except (OSError, SafetensorError) as error:
+        raise BadFile(f"{folder}: the weights cannot be read: {error}") from error
+
+
+def scaled_linear_schedule(path: Path) -> tuple[NoiseSchedule, Prediction]:
+    """Noise levels whose betas are squares of evenly spaced roots, which a scheduler's config names scaled_linear.
+
+    Raises:
+        BadFile: the config cannot be read, or names another schedule or an unknown prediction type.
+    """
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        ends = float(config["beta_start"]) ** 0.5, float(config["beta_end"]) ** 0.5
+        steps, law = int(config["num_train_timesteps"]), config["beta_schedule"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"{path} is not the config of a scheduler: {error}") from error
+    if law != "scaled_linear" or config.get("trained_betas") or config.get("rescale_betas_zero_snr"):
+        raise BadFile(
+            f"{path}: beta_schedule '{law}' as it stands there is not what the shapes prior has: scaled_linear"
+        )
+    if (kind := config.get("prediction_type", "epsilon")) not in (allowed := get_args(Prediction)):
+        raise BadFile(f"{path}: prediction_type '{kind}' is unknown; known: {', '.join(allowed)}")
+    betas = torch.linspace(*ends, steps, dtype=torch.float32) ** 2
+    return NoiseSchedule.from_cumulative_alphas((1.0 - betas).cumprod(0)), kind
