@@ -43,8 +43,8 @@ class ShapesPrior(StableDiffusion):
         else:
             weights = read_weights(self.folder / self.NETWORK)
         fast = self.origin.settings.precision == "auto" and multiplies_bfloat16(self.device)
-        dtype = torch.bfloat16 if fast else self.dtype
-        return ShapesUNet(self.folder / self.NETWORK, weights, self.device, dtype)
+        self.products = torch.bfloat16 if fast else self.dtype
+        return ShapesUNet(self.folder / self.NETWORK, weights, self.device, self.products)
 
     def load_schedule(self) -> tuple[NoiseSchedule, Prediction]:
         """Noise levels and prediction type of the folder's scheduler."""
@@ -75,7 +75,7 @@ class ShapesPrior(StableDiffusion):
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
         """The network's raw prediction."""
-        return self._network(latents, timesteps, text.tokens, cameras)
+        return self._called(latents, timesteps, text.tokens, cameras)
 
     def student(self, rank: int) -> Student:
         """Diffusers' network of the same weights, with LoRA on its attention."""

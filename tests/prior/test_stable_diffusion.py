@@ -27,7 +27,7 @@ from gsdistill.prior.parts import load_model
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.scene.cameras import look_at_origin, orbit
-from gsdistill.structs import Cameras
+from gsdistill.structs import Cameras, to_device
 
 PLAIN = PromptSettings("none")
 
@@ -117,6 +117,42 @@ def test_perp_neg_is_the_combination_of_the_networks_own_answers(azimuth, model)
     noise = prior.noise(x, torch.tensor([t]), condition)
     assert float((total - h).abs().max()) > 1e-3
     torch.testing.assert_close(noise.guided(scale), nothing + scale * total, rtol=0, atol=2e-6)
+
+
+def test_compiled_answers_and_gradients_are_the_same(model, monkeypatch):
+    """Traced as for the real backend, which would take minutes; what it calls is left as it is."""
+    real, modes = torch.compile, []
+
+    def traced(module: Any, **options: Any) -> Any:
+        modes.append(options.get("mode"))
+        return real(module, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", traced)
+    found, images, noisy = [], torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0)), latents(2)
+    for settings in (ModelSettings(), ModelSettings(compile=True)):
+        prior = load_prior(str(model), settings=settings)
+        leaf = images.clone().requires_grad_()
+        prior.encode(leaf).square().sum().backward()
+        condition = prior.condition(prior.encode_text("a cat", "", PLAIN), orbit(2, 16))
+        noise = prior.noise(noisy, torch.tensor([50, 700]), condition)
+        found.append((leaf.grad, noise.conditional, noise.direction))
+    assert modes == ["reduce-overhead", None]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+def test_compiled_on_a_gpu(model):
+    """Channels last, half precision and CUDA graphs, twice, so that the graph is replayed."""
+    found, noisy = [], latents(2).cuda()
+    for settings in (ModelSettings(), ModelSettings(compile=True)):
+        prior = load_prior(str(model), "cuda", settings)
+        condition = prior.condition(prior.encode_text("a cat", "", PLAIN), to_device(orbit(2, 16), "cuda"))
+        times = torch.tensor([50, 700], device="cuda")
+        found.append([prior.noise(scale * noisy, times, condition).conditional for scale in (1.0, 0.5)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.01, atol=0.01)
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("float16", 0.004), ("bfloat16", 0.03)])
