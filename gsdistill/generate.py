@@ -184,7 +184,7 @@ def run(config: RunConfig, console: Console, prior: Prior | None = None, video: 
     with Interrupt(console) as interrupt, StepBar(console, plan.iterations, optimisation.done) as bar:
         for record in steps(optimisation, config.method, prior, text, plan):
             bar.show(record)
-            observe(record, config, folder, sum(optimisation.seconds.values()))
+            observe(record, config, folder, sum(optimisation.clock.seconds.values()))
             folder.save(optimisation, config.checkpoint_every)
             if interrupt.asked:
                 break

@@ -101,7 +101,7 @@ class RunFolder:
             "step": record.step,
             "loss": loss if math.isfinite(loss) else None,
             "gaussians": record.count,
-            "finite": record.finite,
+            "finite": bool(record.finite),
         }
         self._records.append({**facts, "seconds": round(seconds, 3), **figures})
 
@@ -133,12 +133,14 @@ class RunFolder:
 
     def finish(self, run: Optimisation, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the records and summary.json, and remove the checkpoint; returns the summary."""
-        steps = sum(run.seconds.values())
+        run.clock.settle(wait=True)
+        phases = run.clock.seconds
+        steps = sum(phases.values())
         summary = {
             **facts,
             "seconds": round(time.perf_counter() - self._began, 2),
-            "seconds_by_phase": {name: round(value, 3) for name, value in run.seconds.items()},
-            "milliseconds_per_step": {name: round(1e3 * value / run.done, 2) for name, value in run.seconds.items()},
+            "seconds_by_phase": {name: round(value, 3) for name, value in phases.items()},
+            "milliseconds_per_step": {name: round(1e3 * value / run.done, 2) for name, value in phases.items()},
             "iterations": run.done,
             "iterations_per_second": round(run.done / steps, 3),
             "skipped_steps": run.skipped,

@@ -22,7 +22,7 @@ from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.ramp import Ramp
 from gsdistill.structs import Condition, Guidance, Views
 
-__all__ = ["Distillation", "Moment", "State", "Weighting", "check_times", "dot", "surrogate_loss"]
+__all__ = ["Distillation", "Moment", "State", "Weighting", "check_times", "dot", "send", "surrogate_loss"]
 
 State = Mapping[str, Tensor]  # what a method remembers between steps; it goes into checkpoints
 Weighting = Literal["sds", "uniform", "fantasia3d", "snr"]
@@ -61,21 +61,21 @@ class Moment:
         """Uniform in low .. high - 1, one a view; views that the prior sees together share theirs."""
         group, device = self.prior.view_group, self.generator.device
         drawn = torch.randint(low, high, (len(self.views) // group,), generator=self.generator, device=device)
-        return drawn.repeat_interleave(group)
+        return send(drawn.repeat_interleave(group), self.x0)
 
     def draw_shares(self) -> Float[Tensor, "B"]:
         """Uniform in 0 .. 1, one a view; views that the prior sees together share theirs."""
         group, device = self.prior.view_group, self.generator.device
         drawn = torch.rand(len(self.views) // group, generator=self.generator, device=device)
-        return drawn.repeat_interleave(group)
+        return send(drawn.repeat_interleave(group), self.x0)
 
     def same_timestep(self, t: int) -> Int[Tensor, "B"]:
         """``t`` for every view."""
-        return torch.full((len(self.views),), t, device=self.generator.device)
+        return torch.full((len(self.views),), t, device=self.x0.device)
 
     def draw_noise(self) -> Float[Tensor, "B C h w"]:
         """Standard normal noise, fresh for every view."""
-        return torch.randn(self.x0.shape, generator=self.generator, device=self.generator.device).to(self.x0)
+        return send(torch.randn(self.x0.shape, generator=self.generator, device=self.generator.device), self.x0)
 
     def weight(self, kind: Weighting, t: Int[Tensor, "B"]) -> Float[Tensor, "B 1 1 1"]:
         """w(t): ``sds`` sigma^2, ``uniform`` 1, ``fantasia3d`` alpha sigma^2, ``snr`` sigma / alpha."""
@@ -117,6 +117,17 @@ def check_times(t_min: Ramp, t_max: Ramp) -> None:
     for end in (0.0, 1.0):
         if t_min(end) > t_max(end):
             raise ConfigError(f"method.t_min = {t_min} exceeds method.t_max = {t_max} at progress {end:g}; lower t_min")
+
+
+def send(value: Tensor, like: Tensor) -> Tensor:
+    """``value`` on the device of ``like``, and a floating one in its type.
+
+    From the CPU to an accelerator it goes through pinned memory, takes its turn in the queue, and nobody waits for it.
+    """
+    dtype, queued = like.dtype if value.is_floating_point() else value.dtype, like.device.type != "cpu"
+    if queued and value.device.type == "cpu" and torch.accelerator.is_available():
+        value = value.pin_memory()
+    return value.to(like.device, dtype, non_blocking=queued)
 
 
 def dot(a: Float[Tensor, "B C h w"], b: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 1 1"]:

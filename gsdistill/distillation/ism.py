@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -50,12 +51,19 @@ class ISM(Distillation):
     def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """One ISM gradient, see the module."""
         index = moment.schedule.index
-        t = moment.draw_timesteps(self.t_min, self.t_max)[:1].expand(len(moment.views))
-        top = int(t[0])
+        top = self._top(moment)
+        t = moment.same_timestep(top)
         s = max(top - index(self.interval(moment.progress)), 0)
         x_t, eps_s = self._invert(moment, [*range(0, s, max(index(self.stride), 1)), s, top])
         guided = moment.prior.noise(x_t, t, moment.condition).guided(self.guidance_scale(moment.progress))
         return moment.answer(moment.weight(self.weighting, t) * (guided - eps_s), t), state
+
+    def _top(self, moment: Moment) -> int:
+        """t, drawn as for views with one each and kept by the program: the number of network calls depends on it."""
+        generator, count = moment.generator, len(moment.views) // moment.prior.view_group
+        first, last = (moment.schedule.index(end(moment.progress)) for end in (self.t_min, self.t_max))
+        low = min(first, last)
+        return int(torch.randint(low, last + 1, (count,), generator=generator, device=generator.device)[0])
 
     def _invert(self, moment: Moment, times: list[int]) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
         """Carry x0 up through ``times``; returns it at the last one, and the noise seen at the last but one."""

@@ -13,6 +13,7 @@ A step costs two network evaluations a view (conditional and unconditional) in o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -71,11 +72,16 @@ def projection(eps_c: Float[Tensor, "B C h w"], eps: Float[Tensor, "B C h w"]) -
     return dot(eps_c, eps) / dot(eps, eps)
 
 
+@lru_cache(maxsize=4)
+def _ratios(schedule: NoiseSchedule) -> Float[Tensor, "T"]:
+    """s_t, on the CPU, fetched once."""
+    return (schedule.sigmas / schedule.alphas).cpu()
+
+
 def dreamtime(progress: float, low: int, high: int, schedule: NoiseSchedule) -> int:
     """DreamTime's timestep in [low, high] at ``progress``; its published m and s are thousandths of the schedule."""
     t = torch.arange(low, high + 1, dtype=torch.float64)
     share = t / len(schedule)
     away = torch.where(share > 0.8, (share - 0.8) / 0.3, torch.where(share < 0.5, (share - 0.5) / 0.1, 0.0))
-    ratios = (schedule.sigmas / schedule.alphas)[low : high + 1].cpu()
-    mass = (ratios * torch.exp(-0.5 * away.square())).flip(0).cumsum(0)
+    mass = (_ratios(schedule)[low : high + 1] * torch.exp(-0.5 * away.square())).flip(0).cumsum(0)
     return high - int((mass / mass[-1] - progress).abs().argmin())

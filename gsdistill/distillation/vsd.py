@@ -78,8 +78,7 @@ class VSD(Distillation):
 
     def _update(self, state: State, lora: dict[str, Tensor], gradients: dict[str, Tensor]) -> State:
         """AdamW (arXiv 1711.05101), functional so that the state of the step before stays whole."""
-        if not torch.stack([gradient.isfinite().all() for gradient in gradients.values()]).all():
-            return state  # one bad answer must not stay in the LoRA
+        good = torch.stack([gradient.isfinite().all() for gradient in gradients.values()]).all()
         steps = state["steps"] + 1
         after = {"steps": steps}
         for name, value in lora.items():
@@ -88,4 +87,5 @@ class VSD(Distillation):
             size = (square / (1 - BETAS[1] ** steps)).sqrt() + 1e-8
             step = mean / (1 - BETAS[0] ** steps) / size + DECAY * value
             after |= {f"lora.{name}": value - self.lora_rate * step, f"mean.{name}": mean, f"square.{name}": square}
-        return after
+        # one bad answer must not stay in the LoRA
+        return {name: torch.where(good, value, state[name]) for name, value in after.items()}

@@ -31,9 +31,10 @@ def crop(
     sheet: Float[Tensor, "C rows columns"], shape: tuple[int, int, int], cameras: Cameras
 ) -> Float[Tensor, "B C h w"]:
     """What each camera sees of the sheet."""
-    _, height, width = shape
+    (_, height, width), device = shape, cameras.azimuths.device
     rows, period = sheet.shape[1] - height, sheet.shape[2] - width
     top = torch.floor(-cameras.elevations.double() * rows / 180).long() % rows
     left = torch.floor(cameras.azimuths.double() * period / 360).long() % period
-    corners = zip(top.tolist(), left.tolist(), strict=True)
-    return torch.stack([sheet[:, row : row + height, column : column + width] for row, column in corners])
+    row = top[:, None] + torch.arange(height, device=device)
+    column = left[:, None] + torch.arange(width, device=device)
+    return sheet.to(device)[:, row[:, :, None], column[:, None, :]].transpose(0, 1)

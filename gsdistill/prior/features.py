@@ -23,9 +23,9 @@ def fourier_features(
     """[sin k a, cos k a for each k, sin k e, cos k e for each k] of angles in degrees."""
     columns = []
     for angles, frequencies in ((azimuths, azimuth_frequencies), (elevations, elevation_frequencies)):
-        phases = torch.deg2rad(angles)[:, None] * torch.tensor(frequencies, device=angles.device, dtype=angles.dtype)
-        columns += [phases.sin(), phases.cos()]
-    return torch.cat(columns, dim=1)
+        phases = [k * torch.deg2rad(angles) for k in frequencies]  # a tensor of the frequencies would be sent each time
+        columns += [phase.sin() for phase in phases] + [phase.cos() for phase in phases]
+    return torch.stack(columns, dim=1)
 
 
 def fold_image(images: Float[Tensor, "B H W 3"], size: int, factor: int) -> Float[Tensor, "B C h w"]:

@@ -82,7 +82,7 @@ class Pretrained(Prior):
         camera = origin.card.camera
         self.camera_range = CameraRange(camera.elevation, camera.distance, camera.fov) if camera else None
         self._network: Any = self.load_network()
-        # CUDA graphs, where there are any; the student calls the module itself, whose weights change
+        # The student calls the module itself, whose weights change.
         self._called: Any = (
             torch.compile(self._network, mode="reduce-overhead") if origin.settings.compile else self._network
         )
@@ -137,7 +137,8 @@ class Pretrained(Prior):
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
         """The network's raw prediction."""
-        return self.output(self._called(**self.inputs(latents, timesteps, text, cameras)).sample)
+        raw = self._called(**self.inputs(latents, timesteps, text, cameras)).sample
+        return self.output(raw.clone() if self.origin.settings.compile else raw)  # whose buffers the next call reuses
 
     def student(self, rank: int) -> Student:
         """The network with LoRA on its attention, through peft."""

@@ -58,8 +58,8 @@ class StableDiffusionXL(Pretrained):
         cameras: Float[Tensor, "B F"] | None,
     ) -> dict[str, Any]:
         """Latents, timesteps, tokens, and the pooled text with the sizes: original, crop's corner, target."""
-        whole = [self.image_size, self.image_size]
-        sizes = torch.tensor([*whole, 0, 0, *whole], dtype=self.dtype, device=latents.device)
+        sizes = torch.full((6,), self.image_size, dtype=self.dtype, device=latents.device)
+        sizes[2:4] = 0  # made on the device: a list would be sent, and waited for, in each call
         pooled = None if text.pooled is None else text.pooled.to(self.dtype)
         return {
             "sample": latents.to(self.dtype),

@@ -75,7 +75,8 @@ class ShapesPrior(StableDiffusion):
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
         """The network's raw prediction."""
-        return self._called(latents, timesteps, text.tokens, cameras)
+        raw = self._called(latents, timesteps, text.tokens, cameras)
+        return raw.clone() if self.origin.settings.compile else raw
 
     def student(self, rank: int) -> Student:
         """Diffusers' network of the same weights, with LoRA on its attention."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.errors import ConfigError
 from gsdistill.renderer.base import RenderOptions
-from gsdistill.structs import Cameras, Gaussians, Render
+from gsdistill.structs import SH_C0, Cameras, Gaussians, Render
 
-__all__ = ["rasterize"]
+__all__ = ["rasterize", "through"]
 
 
 def rasterize(
@@ -34,29 +37,44 @@ def rasterize(
             "built for this torch and CUDA (its README lists them), or use --device cpu"
         )
 
+    return through(rasterization, gaussians, cameras, backgrounds, options)
+
+
+def through(
+    rasterization: Callable[..., tuple[Tensor, Tensor, dict[str, Any]]],
+    gaussians: Gaussians,
+    cameras: Cameras,
+    backgrounds: Float[Tensor, "B 3"],
+    options: RenderOptions,
+) -> Render:
+    """The render by gsplat's ``rasterization``, or by anything with its arguments and answers.
+
+    Colours that do not depend on the direction are computed here: for the others gsplat inverts the view matrices, and
+    waits for the GPU to say whether that worked. It waits once more, for the number of its pairs of tile and Gaussian.
+    """
+    plain = gaussians.sh_degree == 0
     pixels, alphas, meta = rasterization(
-        gaussians.means,
-        gaussians.quats,
-        gaussians.scales.exp(),
-        gaussians.opacities.sigmoid(),
-        gaussians.sh,
-        cameras.viewmats,
-        cameras.Ks,
-        cameras.width,
-        cameras.height,
+        means=gaussians.means,
+        quats=gaussians.quats,
+        scales=gaussians.scales.exp(),
+        opacities=gaussians.opacities.sigmoid(),
+        colors=(0.5 + SH_C0 * gaussians.sh[:, 0]).clamp_min(0) if plain else gaussians.sh,
+        viewmats=cameras.viewmats,
+        Ks=cameras.Ks,
+        width=cameras.width,
+        height=cameras.height,
         near_plane=options.near,
         far_plane=options.far,
         eps2d=options.eps2d,
-        sh_degree=gaussians.sh_degree,
+        sh_degree=None if plain else gaussians.sh_degree,
         packed=False,
         backgrounds=backgrounds,
         render_mode="RGB+D",
         rasterize_mode="antialiased" if options.antialiased else "classic",
     )
-    screen = meta["means2d"]
+    screen, radii = meta["means2d"], meta["radii"]  # [B, N, 2] both, the radii along x and y
     if screen.requires_grad:
         screen.retain_grad()
-    radii = meta["radii"]
     visible = (radii > 0).all(-1)
     return Render(pixels[..., :3], alphas, pixels[..., 3:], screen, radii.amax(-1) * visible)
 

@@ -2,9 +2,10 @@
 
 Statistics: for every view of every step in which a Gaussian is visible, the norm of the loss gradient of its projected
 mean is taken in units of half an image and times the number of views (so that a loss that is a mean over views does not
-weaken with their number), and averaged since the last refinement. A refinement duplicates the Gaussians whose average
-exceeds ``grow_grad2d`` and whose largest standard deviation is at most ``grow_scale3d``, splits in two those that are
-larger, and removes the transparent and the oversized. Then the budget removes the least important: opacity times
+weaken with their number), and averaged since the last refinement. They are gathered here: gsplat asks the device which
+Gaussians a view sees, and waits for the answer. A refinement duplicates the Gaussians whose average exceeds
+``grow_grad2d`` and whose largest standard deviation is at most ``grow_scale3d``, splits in two those that are larger,
+and removes the transparent and the oversized. Then the budget removes the least important: opacity times
 (s1 s2 s3)^(2/3) times one plus the number of views in which the Gaussian was seen since the last refinement.
 Source: B. Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023, section 5; gsplat.
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -32,10 +33,9 @@ from gsdistill.structs import Gaussians, Render
 __all__ = ["Densifier", "DensifyReport", "DensifySettings", "importance", "without_haze"]
 
 # DefaultStrategy decides by the number of the step it is given. We decide ourselves, in fractions of the run, and so
-# only ever tell it one of two numbers: OBSERVE gathers statistics and does nothing else, REFINE grows and prunes. They
-# fit refine_every = 2 and reset_every = 3, with which it never resets opacities itself: gsplat 1.5.3 cannot, for
-# ``step % reset_every == 0 & step > 0`` is always false, and earlier ones also do at step 0.
-OBSERVE, REFINE = 1, 4
+# only ever tell it one number, at which it grows and prunes, and which fits refine_every = 2 and reset_every = 3. It
+# never resets opacities itself: gsplat 1.5.3 cannot, for ``step % reset_every == 0 & step > 0`` is always false.
+REFINE = 4
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Densifier:
         self._strategy = _strategy(settings) if settings.enabled else None
 
     @torch.no_grad()
-    def observe(self, params: dict[str, Parameter], optimizers: Mapping[str, Optimizer], render: Render) -> None:
-        """Add the statistics of all views of a render whose loss has been differentiated.
+    def observe(self, render: Render, good: Bool[Tensor, ""]) -> None:
+        """Add the statistics of all views of a render whose loss has been differentiated; nothing where not ``good``.
 
         Raises:
             ValueError: the render has no screen gradient, for backward has not run.
@@ -107,10 +107,13 @@ class Densifier:
         if render.screen.grad is None:
             raise ValueError("the render has no screen gradient; call observe after backward")
         views, height, width, _ = render.images.shape
-        info = {"means2d": render.screen, "radii": render.radii[..., None].expand(-1, -1, 2)}
-        info |= {"width": width, "height": height, "n_cameras": views, "gaussian_ids": None}
-        self._strategy.step_post_backward(params, dict(optimizers), self.state, OBSERVE, info)
-        self.state["seen"] = self._seen(params) + (render.radii > 0).sum(dim=0)
+        x, y = (render.screen.grad * (0.5 * views)).unbind(-1)
+        visible = (render.radii > 0) & good
+        steepness = torch.where(visible, torch.hypot(x * width, y * height), 0.0)
+        found = {"grad2d": steepness.sum(0), "count": visible.sum(0).float(), "seen": visible.sum(0)}
+        for name, value in found.items():
+            held = self.state.get(name)
+            self.state[name] = value if held is None else held + value
 
     @torch.no_grad()
     def refine(

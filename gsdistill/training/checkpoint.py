@@ -22,6 +22,7 @@ from gsdistill.training.loop import Optimisation
 __all__ = ["load", "save"]
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_VERSION = 2  # of the format; 1 had no number, and other phases
 
 
 def save(run: Optimisation, path: Path, settings: Mapping[str, Any]) -> None:
@@ -35,9 +36,10 @@ def save(run: Optimisation, path: Path, settings: Mapping[str, Any]) -> None:
     tensors |= {f"densify.{key}": value for key, value in run.densifier.state_dict().items()}
     tensors |= {f"method.{key}": value for key, value in run.method_state.items()}
     tensors["generator"] = run.generator.get_state()
+    run.clock.settle(wait=True)
     header = {
-        "done": run.done, "skipped": run.skipped, "extent": run.extent, "seconds": run.seconds,
-        "evaluations": run.evaluations, "settings": settings,
+        "version": _VERSION, "done": run.done, "skipped": run.skipped, "extent": run.extent,
+        "seconds": run.clock.seconds, "evaluations": run.evaluations, "settings": settings,
     }  # fmt: skip
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     write_bytes(path, to_bytes(plain, metadata={"gsdistill": json.dumps(header)}))
@@ -47,18 +49,20 @@ def load(run: Optimisation, path: Path) -> dict[str, Any]:
     """Bring ``run``, freshly started with the same settings, to the state in ``path``; returns the saved settings.
 
     Raises:
-        BadFile: the file is missing, cut off, or not a checkpoint of ours.
+        BadFile: the file is missing, cut off, not a checkpoint of ours, or one of another version.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["gsdistill"])
+            if header.get("version", 1) != _VERSION:
+                raise BadFile(f"{path} is of another version of gsdistill; start again with --overwrite")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         _fill(run, tensors)
-        run.done, run.skipped, run.extent = header["done"], header["skipped"], header["extent"]
-        run.seconds.update(header["seconds"])
-        run.evaluations = header["evaluations"]
+        run.done, run.extent, run.evaluations = header["done"], header["extent"], header["evaluations"]
+        run.bad.fill_(header["skipped"])
+        run.clock.seconds.update(header["seconds"])
         return header["settings"]
     except FileNotFoundError as error:
         raise BadFile(f"there is no checkpoint {path} to resume from") from error

@@ -2,30 +2,32 @@
 
 One step: draw cameras and backgrounds, render, encode, ask the method for the gradient of the latents, send it back
 through encoder and renderer with the penalties, step Adam, grow and prune. All randomness comes from one generator.
+
+On an accelerator the program runs ahead of the device: a step asks it for nothing, and what it is told goes through
+pinned memory. Whether a gradient was finite is a tensor there, by which Adam and the statistics leave a step out.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gsdistill.config import Ramp, bounded
-from gsdistill.distillation.base import Distillation, Moment, State, surrogate_loss
+from gsdistill.distillation.base import Distillation, Moment, State, send, surrogate_loss
 from gsdistill.errors import UserError
 from gsdistill.prior.base import Prior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.renderer.base import RenderOptions, render
 from gsdistill.scene.cameras import CameraSettings, sample
 from gsdistill.scene.densify import Densifier, DensifySettings
-from gsdistill.structs import Gaussians, Render, Views, to_device
+from gsdistill.structs import Cameras, Gaussians, Render, Views, to_device
 from gsdistill.training.clock import Clock
 from gsdistill.training.regularizers import RegularizerSettings, penalty
 
@@ -34,6 +36,7 @@ __all__ = ["Background", "Diverged", "OptimSettings", "Optimisation", "Plan", "S
 Background = Literal["mixed", "random", "grey", "white", "black"]
 KEYS = ("means", "quats", "scales", "opacities", "sh")
 MAX_SKIPPED = 50  # steps with a non-finite gradient, after which a run is beyond help
+ASK_EVERY = 10  # steps between looks at their number, for each of which the program waits for the device
 
 
 class Diverged(UserError):
@@ -76,10 +79,15 @@ class Optimisation:
     method_state: State
     generator: torch.Generator
     extent: float  # radius of the initial scene, world units
-    done: int = 0  # finished steps
+    clock: Clock  # seconds by phase of a step
+    bad: Int[Tensor, ""]  # steps without an update since the gradient was not finite, on the device
+    done: int = 0  # finished steps, the bad ones among them
     evaluations: int = 0  # samples that went through the network
-    skipped: int = 0  # of them, without an update since the gradient was not finite
-    seconds: dict[str, float] = field(default_factory=dict)  # by phase
+
+    @property
+    def skipped(self) -> int:
+        """Steps without an update; waits for the device."""
+        return int(self.bad)
 
     def gaussians(self) -> Gaussians:
         """The scene, sharing the parameters."""
@@ -95,7 +103,7 @@ class StepRecord:
     figures: Mapping[str, Tensor]  # the method's own
     evaluations: int  # samples through the network in this step
     count: int  # Gaussians after the step
-    finite: bool  # whether the parameters were updated
+    finite: Bool[Tensor, ""]  # whether the parameters were updated
     images: Float[Tensor, "B H W 3"]  # the rendered views, detached
 
 
@@ -110,6 +118,8 @@ def start(
 ) -> Optimisation:
     """Make parameters and optimisers from an initial scene."""
     params = {key: Parameter(getattr(initial, key).detach().to(device).clone()) for key in KEYS}
+    # One optimiser a key, as growing and pruning need them: over one packed tensor a step takes 0.07 ms instead of 0.23
+    # with 5,000 Gaussians on a CPU, the same with 100,000, and 3 launches instead of 15 on a GPU.
     optimizers = {
         key: torch.optim.Adam([value], lr=1.0, betas=plan.optim.betas, eps=1e-15, fused=True)
         for key, value in params.items()
@@ -117,7 +127,8 @@ def start(
     extent = float(initial.means.norm(dim=-1).max())
     densifier = Densifier(densify, plan.iterations)
     state = to_device(method.init_state(prior, generator), device)
-    return Optimisation(params, optimizers, densifier, state, generator, extent)
+    bad = torch.zeros((), dtype=torch.long, device=device)
+    return Optimisation(params, optimizers, densifier, state, generator, extent, Clock(device), bad)
 
 
 def steps(
@@ -126,16 +137,17 @@ def steps(
     """Carry ``run`` to the end of the plan, one record a step; ``run`` is whole whenever a record is yielded.
 
     Raises:
-        Diverged: more than 50 steps had a non-finite gradient.
+        Diverged: more than 50 steps had a non-finite gradient, which every tenth step looks at.
     """
-    clock = Clock(run.params["means"].device, run.seconds)
+    clock, device = run.clock, run.params["means"].device
+    prior.schedule = to_device(prior.schedule, device)  # where its timesteps are drawn to
     while run.done < plan.iterations:
         progress = run.done / plan.iterations
         cameras = sample(plan.cameras, plan.views, plan.resolution, run.generator)
         backgrounds = draw_backgrounds(plan.background, plan.views, run.generator)
         with clock("render"):
-            cameras = to_device(cameras, run.params["means"].device)
-            out = render(run.gaussians(), cameras, backgrounds.to(run.params["means"].device), plan.renderer)
+            cameras, backgrounds = _placed(cameras, backgrounds, run.params["means"])
+            out = render(run.gaussians(), cameras, backgrounds, plan.renderer)
         with clock("encode"):
             latents = prior.encode(out.images)
         with clock("network"):
@@ -146,13 +158,13 @@ def steps(
             moment = Moment(prior, views, prior.condition(text, cameras), progress, run.generator)
             guidance, run.method_state = method.gradient(moment, run.method_state)
         run.evaluations += guidance.evaluations
-        with clock("backward"):
+        with clock("encode backward"):
+            clock.split(out.images, "render backward")
             loss = surrogate_loss(latents, guidance.gradient)
             loss = loss + penalty(plan.regularizers, progress, run.gaussians(), out)
-            finite = _backward(run, loss)
+            loss.backward()
         with clock("optimise"):
-            if finite:
-                _update(run, plan.optim, progress)
+            finite = _update(run, plan.optim, progress)
         with clock("densify"):
             _densify(run, out, finite)
         yield StepRecord(
@@ -173,30 +185,36 @@ def draw_backgrounds(kind: Background, count: int, generator: torch.Generator) -
     return torch.where(grey, torch.full_like(colors, 0.5), colors)
 
 
-def _backward(run: Optimisation, loss: Float[Tensor, ""]) -> bool:
-    """Fill the gradients; say whether all are finite."""
-    for optimizer in run.optimizers.values():
-        optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    return all(math.isfinite(float(p.grad.sum())) for p in run.params.values() if p.grad is not None)
+def _placed(cameras: Cameras, backgrounds: Float[Tensor, "B 3"], like: Tensor) -> tuple[Cameras, Float[Tensor, "B 3"]]:
+    """Both on the device of ``like``, in one copy."""
+    names = ("viewmats", "Ks", "azimuths", "elevations", "distances")
+    parts = [*(getattr(cameras, name) for name in names), backgrounds]
+    flat = send(torch.cat([part.flatten() for part in parts]), like)
+    pieces = [piece.view(part.shape) for piece, part in zip(flat.split([p.numel() for p in parts]), parts, strict=True)]
+    return replace(cameras, **dict(zip(names, pieces[:-1], strict=True))), pieces[-1]
 
 
-def _update(run: Optimisation, settings: OptimSettings, progress: float) -> None:
+def _update(run: Optimisation, settings: OptimSettings, progress: float) -> Bool[Tensor, ""]:
+    """Step Adam and forget the gradients; where one of them is not finite nothing changes, and the answer is False."""
+    sums = [value.grad.sum() for value in run.params.values() if value.grad is not None]
+    finite = torch.stack(sums).isfinite().all()
+    found_inf = (~finite).float()
     for key, optimizer in run.optimizers.items():
         rate = getattr(settings, key)(progress)
         optimizer.param_groups[0]["lr"] = rate * run.extent if key == "means" else rate
+        optimizer.found_inf = found_inf  # pyright: ignore[reportAttributeAccessIssue]  # as GradScaler does
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return finite
 
 
-def _densify(run: Optimisation, out: Render, finite: bool) -> None:
-    """Count the step, and grow and prune where it was a good one."""
+def _densify(run: Optimisation, out: Render, finite: Bool[Tensor, ""]) -> None:
+    """Count the step, observe it where it was a good one, and grow and prune."""
     run.done += 1
-    if finite:
-        run.densifier.observe(run.params, run.optimizers, out)
-        run.densifier.refine(run.params, run.optimizers, run.done, run.generator)
-        return
-    run.skipped += 1
-    if run.skipped > MAX_SKIPPED:
+    run.bad += ~finite
+    run.densifier.observe(out, finite)
+    run.densifier.refine(run.params, run.optimizers, run.done, run.generator)
+    if run.done % ASK_EVERY == 0 and run.skipped > MAX_SKIPPED:
         raise Diverged(
             f"{run.skipped} of {run.done} steps had a gradient that is not finite; start again (--overwrite) with a "
             "lower method.guidance_scale or lower optim rates"

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from gsplat.strategy import DefaultStrategy
 from torch.nn import Parameter
 
 from gsdistill.errors import ConfigError
@@ -7,6 +8,8 @@ from gsdistill.scene.densify import Densifier, DensifySettings, importance, with
 from gsdistill.structs import Gaussians, Render
 
 GROW = {"enabled": True, "start": 0.0, "stop": 1.0, "every": 0.1, "grow_grad2d": 1.0, "grow_scale3d": 0.05}
+
+GOOD = torch.tensor(True)
 
 
 def make_scene(count: int = 6, std: float = 0.02, opacity: float = 0.5):
@@ -74,7 +77,7 @@ def test_small_ones_are_duplicated_with_their_adam_state():
     params, optimizers = make_scene()
     old = {name: value.detach().clone() for name, value in params.items()}
     densifier = Densifier(DensifySettings(**GROW), 10)
-    densifier.observe(params, optimizers, make_render(high(6, [1, 4])))
+    densifier.observe(make_render(high(6, [1, 4])), GOOD)
     report = densifier.refine(params, optimizers, 1, generator())
     assert (report.n_before, report.n_grown, report.n_pruned, report.n_budget, report.n_after) == (6, 2, 0, 0, 8)
     for name, value in params.items():
@@ -87,7 +90,7 @@ def test_large_ones_are_split_with_their_adam_state():
     params, optimizers = make_scene(std=0.1)
     old = {name: value.detach().clone() for name, value in params.items()}
     densifier = Densifier(DensifySettings(**GROW), 10)
-    densifier.observe(params, optimizers, make_render(high(6, [2])))
+    densifier.observe(make_render(high(6, [2])), GOOD)
     report = densifier.refine(params, optimizers, 1, generator())
     assert (report.n_grown, report.n_after, len(params["means"])) == (1, 7, 7)
     assert torch.equal(params["sh"], torch.cat([old["sh"][[0, 1, 3, 4, 5]], old["sh"][[2, 2]]]))
@@ -103,7 +106,7 @@ def test_transparent_and_oversized_ones_are_pruned():
     with torch.no_grad():
         params["opacities"][0], params["scales"][3, 1] = -8.0, 0.0  # a deviation of 1
     densifier = Densifier(DensifySettings(**GROW), 10)
-    densifier.observe(params, optimizers, make_render(high(6, [])))
+    densifier.observe(make_render(high(6, [])), GOOD)
     report = densifier.refine(params, optimizers, 1, generator())
     assert (report.n_grown, report.n_pruned, report.n_after) == (0, 2, 4)
     assert rows_of(optimizers, params) == [2, 3, 5, 6] and in_step(params, optimizers)
@@ -114,30 +117,56 @@ def test_a_gradient_in_any_view_counts():
     gradients = torch.zeros(3, 6, 2)
     gradients[1, 5] = 1.0
     densifier = Densifier(DensifySettings(**GROW), 10)
-    densifier.observe(params, optimizers, make_render(gradients))
+    densifier.observe(make_render(gradients), GOOD)
     assert densifier.refine(params, optimizers, 1, generator()).n_grown == 1
     assert torch.equal(params["means"][6], params["means"][5])
 
 
 def test_the_average_is_over_visible_views_in_half_images_times_views():
-    params, optimizers = make_scene(count=2)
     gradients = torch.zeros(2, 2, 2)
     gradients[0, 0], gradients[1, 0] = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 8.0])
     gradients[0, 1] = torch.tensor([1.0, 0.0])
     radii = torch.tensor([[4, 4], [4, 0]], dtype=torch.int32)  # the second Gaussian is not in the second view
     densifier = Densifier(DensifySettings(**GROW), 10)
-    densifier.observe(params, optimizers, make_render(gradients, radii, height=32, width=64))
+    densifier.observe(make_render(gradients, radii, height=32, width=64), GOOD)
     state = densifier.state_dict()
     averages = state["grad2d"] / state["count"]
     assert averages.tolist() == [(3 * 32 * 2 + 8 * 16 * 2) / 2, 1 * 32 * 2]
     assert state["count"].tolist() == [2, 1] and state["seen"].tolist() == [2, 1]
 
 
+def test_statistics_are_those_of_gsplat():
+    """Over two steps, against DefaultStrategy's own way of gathering them."""
+    params, optimizers = make_scene(count=50)
+    strategy, random = DefaultStrategy(), generator(3)
+    theirs, ours = strategy.initialize_state(), Densifier(DensifySettings(**GROW), 10)
+    for _ in range(2):
+        gradients = torch.randn(4, 50, 2, generator=random)
+        radii = torch.randint(0, 3, (4, 50), generator=random, dtype=torch.int32)
+        render = make_render(gradients, radii)
+        info = {"means2d": render.screen, "radii": radii[..., None].expand(-1, -1, 2), "gaussian_ids": None}
+        info |= {"width": 64, "height": 32, "n_cameras": 4}
+        strategy.step_post_backward(params, optimizers, theirs, 1, info)
+        ours.observe(render, GOOD)
+    state = ours.state_dict()
+    assert torch.equal(state["count"], theirs["count"]) and torch.equal(state["seen"], theirs["count"].long())
+    torch.testing.assert_close(state["grad2d"], theirs["grad2d"])
+
+
+def test_a_bad_step_leaves_no_trace_in_the_statistics():
+    densifier = Densifier(DensifySettings(**GROW), 10)
+    densifier.observe(make_render(high(6, [1])), GOOD)
+    before = densifier.state_dict()
+    densifier.observe(make_render(high(6, [1, 2]) * torch.nan), ~GOOD)
+    after = densifier.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_statistics_add_up_over_steps_and_start_anew_after_a_refinement():
     params, optimizers = make_scene()
     densifier = Densifier(DensifySettings(**GROW | {"every": 0.2}), 10)
     for done in (1, 2):
-        densifier.observe(params, optimizers, make_render(high(6, [done])))
+        densifier.observe(make_render(high(6, [done])), GOOD)
         report = densifier.refine(params, optimizers, done, generator())
         assert (report is None) == (done == 1)
     assert report.n_grown == 2
@@ -149,7 +178,7 @@ def test_the_budget_removes_the_least_important():
     with torch.no_grad():
         params["opacities"].copy_(torch.tensor([0.9, 0.1, 0.8, 0.2, 0.7, 0.3]).logit())
     densifier = Densifier(DensifySettings(**GROW | {"budget": 4}), 10)
-    densifier.observe(params, optimizers, make_render(high(6, [])))
+    densifier.observe(make_render(high(6, [])), GOOD)
     report = densifier.refine(params, optimizers, 1, generator())
     assert (report.n_budget, report.n_after) == (2, 4)
     assert rows_of(optimizers, params) == [1, 3, 5, 6] and in_step(params, optimizers)
@@ -161,7 +190,7 @@ def test_the_budget_holds_after_every_step_of_a_growing_run():
     counts = []
     for done in range(1, 21):
         count = len(params["means"])
-        densifier.observe(params, optimizers, make_render(high(count, list(range(count)), views=2)))
+        densifier.observe(make_render(high(count, list(range(count)), views=2)), GOOD)
         densifier.refine(params, optimizers, done, g)
         counts.append(len(params["means"]))
     assert counts[0] == 30 and counts[1] == 50 and max(counts) == 50 and in_step(params, optimizers)
@@ -188,7 +217,7 @@ def test_one_seed_gives_one_result_and_global_random_numbers_stay():
         torch.manual_seed(global_seed)
         params, optimizers = make_scene(std=0.1)
         densifier = Densifier(DensifySettings(**GROW), 10)
-        densifier.observe(params, optimizers, make_render(high(6, [0, 3])))
+        densifier.observe(make_render(high(6, [0, 3])), GOOD)
         before = torch.get_rng_state()
         densifier.refine(params, optimizers, 1, generator(seed))
         assert torch.equal(torch.get_rng_state(), before)
@@ -202,7 +231,7 @@ def test_refinements_come_when_they_are_due():
     densifier = Densifier(DensifySettings(**GROW | {"start": 0.2, "stop": 0.65, "every": 0.1}), 40)
     due = []
     for done in range(1, 41):
-        densifier.observe(params, optimizers, make_render(high(6, [])))
+        densifier.observe(make_render(high(6, [])), GOOD)
         if densifier.refine(params, optimizers, done, generator()):
             due.append(done)
     assert due == [12, 16, 20, 24]
@@ -213,7 +242,7 @@ def test_opacities_are_reset_when_due_and_at_no_other_time():
     settings = DensifySettings(**GROW | {"every": 1.0, "stop": 0.8, "reset_every": 0.3, "prune_opacity": 0.02})
     densifier, resets = Densifier(settings, 10), []
     for done in range(1, 11):
-        densifier.observe(params, optimizers, make_render(high(6, [])))
+        densifier.observe(make_render(high(6, [])), GOOD)
         densifier.refine(params, optimizers, done, generator())
         if torch.allclose(params["opacities"].sigmoid(), torch.tensor(0.04)):
             assert not optimizers["opacities"].state[params["opacities"]]["exp_avg"].any()
@@ -227,7 +256,7 @@ def test_opacities_are_reset_when_due_and_at_no_other_time():
 def test_a_refinement_that_would_leave_nothing_is_put_off():
     params, optimizers = make_scene(opacity=0.001)
     densifier = Densifier(DensifySettings(**GROW), 10)
-    densifier.observe(params, optimizers, make_render(high(6, [0])))
+    densifier.observe(make_render(high(6, [0])), GOOD)
     report = densifier.refine(params, optimizers, 1, generator())
     assert (report.n_grown, report.n_pruned, len(params["means"])) == (0, 0, 6)
 
@@ -239,7 +268,7 @@ def test_a_checkpoint_continues_to_the_same_scene():
         for done in range(1, 9):
             count = len(params["means"])
             gradients = torch.rand(2, count, 2, generator=generator(done)) * 0.05
-            densifier.observe(params, optimizers, make_render(gradients))
+            densifier.observe(make_render(gradients), GOOD)
             densifier.refine(params, optimizers, done, g)
             if done == stop_at:
                 saved = densifier.state_dict()
@@ -255,7 +284,7 @@ def test_off_means_nothing_happens():
     params, optimizers = make_scene()
     before = params["means"]
     densifier = Densifier(DensifySettings(budget=2), 10)
-    densifier.observe(params, optimizers, make_render(high(6, [0])))
+    densifier.observe(make_render(high(6, [0])), GOOD)
     assert densifier.refine(params, optimizers, 1, generator()) is None
     assert params["means"] is before and densifier.state_dict() == {}
 
@@ -263,11 +292,10 @@ def test_off_means_nothing_happens():
 def test_mistakes_are_named():
     with pytest.raises(ConfigError, match=r"densify\.start = 0\.8 lies after densify\.stop = 0\.2"):
         DensifySettings(start=0.8, stop=0.2)
-    params, optimizers = make_scene()
     render = make_render(high(6, []))
     render.screen.grad = None
     with pytest.raises(ValueError, match="after backward"):
-        Densifier(DensifySettings(**GROW), 10).observe(params, optimizers, render)
+        Densifier(DensifySettings(**GROW), 10).observe(render, GOOD)
 
 
 def test_haze_goes_at_the_end_and_something_always_stays():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import Parameter
 
 from gsdistill.distillation.base import Distillation
 from gsdistill.distillation.cds import CDS
@@ -22,10 +23,20 @@ from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
-from gsdistill.training.loop import Diverged, Optimisation, OptimSettings, Plan, draw_backgrounds, start, steps
+from gsdistill.training.loop import (
+    Diverged,
+    Optimisation,
+    OptimSettings,
+    Plan,
+    _update,
+    draw_backgrounds,
+    start,
+    steps,
+)
 from gsdistill.training.regularizers import RegularizerSettings
 
 SIZE = 16
+PHASES = ["render", "encode", "network", "encode backward", "render backward", "optimise", "densify"]
 PLAN = Plan(12, 2, SIZE, "mixed", CameraSettings(), RenderOptions(), RegularizerSettings(), OptimSettings())
 GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=0.25, grow_grad2d=1e-4, budget=60)
 
@@ -79,7 +90,8 @@ def test_learns_the_only_picture_of_its_world(prior):
 
     assert blue(records[-1].images) > blue(records[0].images) + 0.1
     assert [r.step for r in records] == list(range(1, 81))
-    assert set(run.seconds) == {"render", "encode", "network", "backward", "optimise", "densify"}
+    assert [*run.clock.seconds] == PHASES
+    assert all(len(laps) == 80 for laps in run.clock.laps.values())
 
 
 EVERY = {name: load("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
@@ -135,8 +147,9 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_too_many_stop_the_
     records = carry(run, broken, SDS(), 50, plan)
     assert_equal(before, state(run))
     assert run.skipped == 50 and not any(record.finite for record in records)
-    with pytest.raises(Diverged, match="51 of 51 steps"):
-        carry(run, broken, SDS(), 1, plan)
+    assert not any(value.any() for value in run.densifier.state_dict().values())
+    with pytest.raises(Diverged, match="60 of 60 steps"):
+        carry(run, broken, SDS(), 10, plan)
 
 
 class Hiccup(AnalyticPrior):
@@ -165,6 +178,31 @@ def test_one_bad_answer_costs_one_step_at_most(method, bad, telling):
     assert all(bool(value.isfinite().all()) for value in run.method_state.values())
 
 
+def test_a_bad_step_leaves_adam_as_if_it_had_not_been(telling):
+    """The fused kernel's own way of skipping against five optimisers that are not stepped at all."""
+    run, generator = begin(telling, SDS()), torch.Generator().manual_seed(1)
+    plain = {key: Parameter(value.detach().clone()) for key, value in run.params.items()}
+    kept = {key: torch.optim.Adam([v], betas=(0.9, 0.99), eps=1e-15, fused=True) for key, v in plain.items()}
+    for step in range(8):
+        gradients = {key: torch.randn(value.shape, generator=generator) for key, value in plain.items()}
+        bad = step in (0, 3, 4, 7)
+        for key, value in run.params.items():
+            value.grad, plain[key].grad = gradients[key].clone(), gradients[key].clone()
+        if bad:
+            run.params["scales"].grad[7, 1] = torch.inf if step else torch.nan
+        finite = _update(run, OptimSettings(), step / 8)
+        assert bool(finite) is not bad
+        assert all(value.grad is None for value in run.params.values())
+        for key, optimizer in kept.items():
+            if not bad:
+                optimizer.param_groups[0]["lr"] = run.optimizers[key].param_groups[0]["lr"]
+                optimizer.step()
+            assert torch.equal(run.params[key], plain[key])
+            ours, theirs = run.optimizers[key].state[run.params[key]], optimizer.state.get(plain[key])
+            for name, value in ours.items():
+                assert torch.equal(value, theirs[name] if theirs else torch.zeros_like(value))
+
+
 def test_backgrounds():
     generator = torch.Generator().manual_seed(0)
     assert torch.equal(draw_backgrounds("white", 3, generator), torch.ones(3, 3))
@@ -173,6 +211,15 @@ def test_backgrounds():
     assert 0.45 < float(grey.float().mean()) < 0.55
     assert 0.45 < float(mixed[~grey].mean()) < 0.55
     assert draw_backgrounds("random", 5, generator).shape == (5, 3)
+
+
+def test_a_checkpoint_of_another_version_is_named(prior, tmp_path, monkeypatch):
+    run = begin(prior, SDS())
+    monkeypatch.setattr(checkpoint, "_VERSION", 1)
+    checkpoint.save(run, tmp_path / "c.safetensors", {})
+    monkeypatch.undo()
+    with pytest.raises(BadFile, match=r"c\.safetensors is of another version of gsdistill; start again"):
+        checkpoint.load(run, tmp_path / "c.safetensors")
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "foreign"])

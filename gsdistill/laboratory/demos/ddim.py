@@ -26,6 +26,7 @@ from gsdistill.laboratory.plots import COLOURS, new_figure, sheet
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.ramp import Ramp
 from gsdistill.scene.cameras import orbit
 
@@ -47,7 +48,7 @@ class Ddim(Demonstration):
 
     def run(self) -> Outcome:
         """Sample with both, in both precisions, on both priors."""
-        priors = {"exact": ShapesSet().stage(self.prompt).prior, self.prior: load_prior(self.prior)}
+        priors = {"exact": ShapesSet().stage(self.prompt).prior, self.prior: load_prior(self.prior, settings=ModelSettings("float32"))}
         figures: dict[str, Any] = {}
         pictures: dict[str, Levels] = {}
         for name, prior in priors.items():

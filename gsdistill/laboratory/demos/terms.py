@@ -22,6 +22,7 @@ from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Setup, repeated
 from gsdistill.laboratory.plots import COLOURS, new_figure
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.scene.cameras import orbit
 from gsdistill.shapes.captions import parse
 from gsdistill.shapes.raycast import paint, trace
@@ -45,7 +46,7 @@ class Terms(Demonstration):
 
     def run(self) -> Outcome:
         """Ask the prior at every level."""
-        prior = load_prior(self.prior)
+        prior = load_prior(self.prior, settings=ModelSettings("float32"))
         cameras = orbit(self.views, prior.image_size)
         placed = build(parse(self.prompt))
         grey = torch.full((self.views, 3), 0.5)

@@ -1,0 +1,109 @@
+"""The GPU backend as far as a CPU goes: each argument and answer of gsplat's, whose place the reference takes."""
+
+from __future__ import annotations
+
+import inspect
+
+import gsplat.rendering
+import pytest
+import torch
+from renderer.scenes import PARAMETERS, ball, cast, loss_weights, views
+
+from gsdistill.renderer import cuda, reference
+from gsdistill.renderer.base import RenderOptions, render
+from gsdistill.scene.densify import Densifier, DensifySettings
+from gsdistill.structs import SH_C0, Gaussians
+
+SIGNATURE = inspect.signature(gsplat.rendering.rasterization)
+UNUSED = {  # what the stand-in does not know must have been left as gsplat has it
+    name: parameter.default
+    for name, parameter in SIGNATURE.parameters.items()
+    if name in ("radius_clip", "sparse_grad", "absgrad", "camera_model", "covars", "with_ut", "with_eval3d")
+    or name.endswith(("_coeffs", "_rs")) or name in ("rolling_shutter", "distributed")
+}  # fmt: skip
+
+
+def stand_in(*args, **kwargs):
+    """Renders what it is given as the reference does, after the checks of gsplat's first lines."""
+    bound = SIGNATURE.bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments
+    assert {name: given[name] for name in UNUSED} == UNUSED
+    assert given["packed"] is False and given["render_mode"] == "RGB+D"
+    N, C = len(given["means"]), len(given["viewmats"])
+    shapes = {"means": (N, 3), "quats": (N, 4), "scales": (N, 3), "opacities": (N,), "backgrounds": (C, 3)}
+    for name, shape in {**shapes, "viewmats": (C, 4, 4), "Ks": (C, 3, 3)}.items():
+        assert given[name].shape == shape and given[name].dtype == torch.float32
+    assert type(given["width"]) is type(given["height"]) is int
+    colours, degree = given["colors"], given["sh_degree"]
+    if degree is None:
+        assert colours.shape == (N, 3)
+        colours = (colours[:, None] - 0.5) / SH_C0
+    else:
+        assert colours.shape == (N, (degree + 1) ** 2, 3)
+    scene = Gaussians(
+        given["means"], given["quats"], given["scales"].log(), given["opacities"].logit(), colours,
+    )  # fmt: skip
+    options = RenderOptions(
+        given["near_plane"], given["far_plane"], given["eps2d"], given["rasterize_mode"] == "antialiased"
+    )
+    means2d, radii, pictures = torch.zeros(C, N, 2), torch.zeros(C, N, 2, dtype=torch.int32), []
+    lens = [(given["viewmats"][c], given["Ks"][c], given["width"], given["height"], options) for c in range(C)]
+    splats = [reference.project(scene, *one) for one in lens]
+    for c, one in enumerate(splats):
+        means2d = means2d.index_put((torch.tensor(c), one.index), one.means)
+        radii[c, one.index, 0], radii[c, one.index, 1] = one.radii, (one.radii - 1).clamp_min(1)
+    radii[0, splats[0].index[0], 1] = 0  # gsplat may leave one of the two; that Gaussian is not drawn
+    for c, one in enumerate(splats):
+        pictures.append(reference._view(one, means2d[c, one.index], given["width"], given["height"]))
+    pixels = torch.stack(pictures).reshape(C, given["height"], given["width"], 5)
+    alphas = pixels[..., 3:4]
+    colours = pixels[..., :3] + (1 - alphas) * given["backgrounds"][:, None, None]
+    return torch.cat([colours, pixels[..., 4:]], -1), alphas, {"means2d": means2d, "radii": radii}
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+@pytest.mark.parametrize("degree", [0, 2])
+def test_gsplat_is_asked_for_what_the_reference_renders(degree, antialiased):
+    scene, cameras, options = ball(30, degree, seed=4), cast(views(2), torch.float32), RenderOptions(0.2, 50.0, 0.4)
+    options = RenderOptions(options.near, options.far, options.eps2d, antialiased)
+    scene.sh[:3] -= 3.0  # colours below 0, which are cut off
+    backgrounds = torch.linspace(0, 1, 6).reshape(2, 3)
+    found = {}
+    for name in ("ours", "reference"):
+        leaves = {key: getattr(scene, key).clone().requires_grad_() for key in PARAMETERS}
+        parts = Gaussians(**leaves), cameras, backgrounds, options
+        result = cuda.through(stand_in, *parts) if name == "ours" else render(*parts, "reference")
+        pictures = (result.images, result.alphas, result.depths)
+        sum((p * loss_weights(p.shape, seed)).sum() for seed, p in enumerate(pictures)).backward()
+        found[name] = [*pictures, result.screen.grad, *(leaf.grad for leaf in leaves.values())], result.radii
+    for ours, truth in zip(found["ours"][0], found["reference"][0], strict=True):
+        torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-4 * float(truth.detach().abs().max()))
+    ours, truth = found["ours"][1], found["reference"][1]
+    assert ours.dtype == truth.dtype == torch.int32 and ours.shape == truth.shape == (2, 30)
+    assert int((ours != truth).sum()) == 1 and int(ours[ours != truth]) == 0
+
+
+def test_without_a_gradient_there_is_none_to_keep():
+    with torch.no_grad():
+        leaves = Gaussians(**{key: getattr(ball(5), key).clone().requires_grad_() for key in PARAMETERS})
+        result = cuda.through(stand_in, leaves, cast(views(1), torch.float32), torch.zeros(1, 3), RenderOptions())
+    assert not result.images.requires_grad and not result.screen.requires_grad
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+def test_a_gpu_gathers_the_statistics_of_the_reference():
+    scene, found = ball(200, seed=5), {}
+    for place, backend in (("cpu", "reference"), ("cuda", "cuda")):
+        leaves = {key: getattr(scene, key).detach().to(place).requires_grad_() for key in PARAMETERS}
+        out = render(
+            Gaussians(**leaves), cast(views(3), torch.float32, place), torch.ones(3, 3, device=place), backend=backend
+        )
+        (out.images * loss_weights(out.images.shape, 0).to(place, torch.float32)).sum().backward()
+        densifier = Densifier(DensifySettings(enabled=True), 10)
+        densifier.observe(out, torch.tensor(True, device=place))
+        found[place] = {name: value.cpu() for name, value in densifier.state_dict().items()}
+    assert torch.equal(found["cuda"]["count"], found["cpu"]["count"])
+    scale = float(found["cpu"]["grad2d"].max())
+    torch.testing.assert_close(found["cuda"]["grad2d"], found["cpu"]["grad2d"], rtol=1e-3, atol=1e-4 * scale)

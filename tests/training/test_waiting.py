@@ -1,0 +1,185 @@
+"""No step waits for the device: the loop on PyTorch's meta device, whose tensors have no numbers to give back.
+
+There ``float(x)``, ``if x:``, ``x.cpu()``, ``x.nonzero()`` and an index by a mask raise, which on an accelerator are
+what holds the program up; and a copy from the CPU that is not queued is seen by a dispatch mode.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tiny import deepfloyd, mvdream, sd3, sdxl, stable_diffusion
+from tiny.steps import load
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gsdistill.distillation.sds import SDS
+from gsdistill.prior.analytic import AnalyticPrior, Mixture
+from gsdistill.prior.base import Prior
+from gsdistill.prior.families import leaf_of
+from gsdistill.prior.prompts import PromptSettings
+from gsdistill.registry import load as load_method
+from gsdistill.registry import names
+from gsdistill.renderer.base import RenderOptions
+from gsdistill.scene.cameras import CameraSettings
+from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.init.ball import Ball
+from gsdistill.structs import Render, to_device
+from gsdistill.training import loop
+from gsdistill.training.loop import OptimSettings, Plan, start, steps
+from gsdistill.training.regularizers import RegularizerSettings
+
+META = torch.device("meta")
+EVERYTHING = RegularizerSettings(*[replace(RegularizerSettings().opacity, start=1.0, end=1.0)] * 3)
+PLAN = Plan(9, 4, 16, "mixed", CameraSettings(group=4), RenderOptions(), EVERYTHING, OptimSettings())
+GROWING = DensifySettings(enabled=True, start=1.0, stop=1.0)  # observes in every step, refines in none of these
+METHODS = {name: load_method("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
+METHODS["sds-adaptive"] = SDS(timesteps="linear-anneal", variance_reduction="adaptive")
+METHODS["fsd-mixed"] = replace(METHODS["fsd"], background="fresh", sqrt_beta=0.5)
+METHODS["cds-rescaled"] = replace(METHODS["cds"], noise="antithetic", rescale=0.5)
+
+
+def test_the_device_of_these_tests_gives_nothing_back():
+    x = torch.ones(3, device=META)
+    for ask in (
+        lambda: float(x.sum()), lambda: bool(x.isfinite().all()), lambda: x.cpu(), lambda: x.tolist(),
+        lambda: x.nonzero(), lambda: x[x > 0], lambda: x.unique(), lambda: x.masked_select(x > 0),
+    ):  # fmt: skip
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            ask()
+
+
+class Uploads(TorchDispatchMode):
+    """Keeps where the program copies from the CPU and stands still for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queued, self.blocking = 0, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        target, source = None, args[0] if args else None
+        if func is torch.ops.aten._to_copy.default and "device" in kwargs:
+            target = torch.device(kwargs["device"]).type
+        elif func is torch.ops.aten.copy_.default:
+            target, source = args[0].device.type, args[1]
+        if target == "meta" and source.device.type == "cpu":
+            queued = kwargs.get("non_blocking", False) or (len(args) > 2 and args[2])
+            self.queued += queued
+            if not queued:
+                self.blocking.append((func, source.shape))
+        return func(*args, **kwargs)
+
+
+def pretended_render(gaussians, cameras, backgrounds, options):
+    """Something of a render's shapes that depends on every parameter."""
+    everything = sum(value.sum() for value in vars(gaussians).values())
+    blank = torch.zeros(len(cameras), cameras.height, cameras.width, 1, device=everything.device) + everything
+    screen = gaussians.means[None, :, :2] * cameras.viewmats[:, :1, :1]
+    screen.retain_grad()
+    blank = blank + screen.sum()
+    radii = torch.zeros(len(cameras), len(gaussians), dtype=torch.int32, device=everything.device)
+    return Render(backgrounds[:, None, None] + blank, blank, blank, screen, radii)
+
+
+@pytest.fixture
+def on_meta(monkeypatch):
+    """The loop without what the meta device has no kernels or no events for."""
+    monkeypatch.setattr(loop, "render", pretended_render)
+    monkeypatch.setattr(loop, "Clock", lambda device: loop_clock(torch.device("cpu")))
+
+    class Adam(torch.optim.Adam):
+        """Without the kernel."""
+
+        def step(self):
+            for value in self.param_groups[0]["params"]:
+                assert self.found_inf.device == value.grad.device == META
+
+    monkeypatch.setattr(torch.optim, "Adam", Adam)
+
+
+loop_clock = loop.Clock
+
+
+def carry(prior: Prior, method, settings: PromptSettings, device: torch.device, watch: Any) -> None:
+    """Three steps on ``device``; the first may prepare what the others use, which are made within ``watch``."""
+    generator = torch.Generator().manual_seed(0)
+    initial = Ball(count=20).create("", generator)
+    text = to_device(prior.encode_text("a red torus", "", settings), device)
+    run = start(initial, method, prior, PLAN, GROWING, generator, device)
+    stream = steps(run, method, prior, text, PLAN)
+    records = [next(stream)]
+    with watch:
+        records += [next(stream), next(stream)]
+    assert records[-1].images.device.type == records[-1].finite.device.type == device.type
+    assert run.evaluations > 0 and run.done == 3
+
+
+def alike(device: torch.device) -> AnalyticPrior:
+    """A world of one Gaussian, prompt or not, that lies on ``device``."""
+    mixture = Mixture(*(torch.ones(shape, device=device) for shape in ((1,), (1, 3 * 16 * 16), (1,))))
+    return AnalyticPrior(mixture, mixture, (3, 16, 16))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_method_waits(name, on_meta):
+    uploads = Uploads()
+    carry(alike(META), METHODS[name], PromptSettings(), META, uploads)
+    assert uploads.queued and not uploads.blocking
+
+
+@contextmanager
+def watched(device: torch.device):
+    """Whatever waits for a GPU raises."""
+    if device.type == "cpu":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "place",
+    [
+        "cpu",  # shows that the test itself runs
+        pytest.param(
+            "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+        ),
+    ],
+)
+def test_a_gpu_is_not_waited_for(place, name, monkeypatch):
+    monkeypatch.setattr(loop, "render", pretended_render)  # gsplat's waits once
+    device = torch.device(place)
+    carry(alike(device), METHODS[name], PromptSettings(), device, watched(device))
+
+
+TINY = {
+    "StableDiffusionPipeline": stable_diffusion, "StableDiffusionXLPipeline": sdxl, "MVDreamPipeline": mvdream,
+    "IFPipeline": deepfloyd, "StableDiffusion3Pipeline": sd3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pipeline", TINY)
+@pytest.mark.parametrize("direction", ["view", "perp-neg"])
+def test_no_family_of_networks_waits(pipeline, direction, on_meta, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    prior = load(leaf_of(pipeline), TINY[pipeline].build(tmp_path / "model"))
+    method = METHODS["vsd"] if pipeline == "StableDiffusionPipeline" else METHODS["cds"]
+    text = prior.encode_text("a red torus", "", PromptSettings(direction))
+    for part in (prior._network, getattr(prior._codec, "_vae", None)):
+        if part is not None:
+            part.to(META)
+    prior.device = META
+    if hasattr(prior, "_told"):
+        prior._told = prior._told.to(META)
+    prior.encode_text = lambda *_: text
+    uploads = Uploads()
+    carry(prior, method, PromptSettings(direction), META, uploads)
+    assert uploads.queued and not uploads.blocking
