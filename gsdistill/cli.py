@@ -19,11 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from gsdistill import __version__
+from gsdistill.bench.settings import BenchFlags
 from gsdistill.config import bounded, from_dict, merge, to_yaml
 from gsdistill.errors import ConfigError, OutputError, UserError, did_you_mean
 from gsdistill.files import data_path, write_json
 from gsdistill.flags import parse, peek
 from gsdistill.registry import names, summary
+from gsdistill.runflags import RunFlags, read
 from gsdistill.sweep.settings import SweepSettings
 
 __all__ = ["execute", "main"]
@@ -39,15 +41,12 @@ PACKAGES = {
 
 
 @dataclass(frozen=True)
-class GenerateFlags:
+class GenerateFlags(RunFlags):
     """Turn a prompt into Gaussian splats.
 
     A RAMP is a number, or one that changes over the run: 101:51 (linear), 700:100:sqrt, 1:0:cosine@0.6 (ends at 60 %).
     """
 
-    config: str | None = None  # defaults from a YAML file, the folder of a run, or a name of `gsdistill list configs`
-    prompt_file: Path | None = None  # a text file that holds the prompt, in place of --prompt
-    offline: bool = False  # never ask the network, only what is on this machine; as HF_HUB_OFFLINE=1
     dry_run: bool = False  # print the resolved settings as YAML, which --config reads back, and stop
 
 
@@ -170,26 +169,13 @@ def _read(cls: type[T], argv: Sequence[str], name: str) -> T:
 
 def _generate(argv: Sequence[str]) -> None:
     from gsdistill import generate
-    from gsdistill.prior.hub import go_offline
 
-    config_file = peek(argv, "config")
-    chosen = {name: value for name in ("method", "init", "prior", "device") if (value := peek(argv, name))}
-    base = merge(generate.read_config(config_file) if config_file else {}, chosen)
-    sources = [(GenerateFlags, {}), (generate.RunConfig, generate.fill(base))]
-    given = parse(sources, argv, prog="gsdistill generate", description=inspect.getdoc(GenerateFlags) or "")
-    given.pop("config", None)
-    dry = given.pop("dry_run", False)
-    if given.pop("offline", False):
-        go_offline()
-    if file := given.pop("prompt_file", None):
-        if "prompt" in given:
-            raise ConfigError("--prompt and --prompt-file exclude each other")
-        given["prompt"] = generate.read_prompt(file)
+    flags, base, given = read(GenerateFlags, argv, "generate")
     notices: list[str] = []
     config = generate.resolve(merge(base, given), notices.append)
     for line in notices:
         _notice("", line)
-    if dry:
+    if flags.dry_run:
         print(to_yaml(config), end="")
         return
     generate.run(config, Console())
@@ -252,6 +238,12 @@ def _play2d(argv: Sequence[str]) -> None:
     perform(from_dict(cls, merge(base, given)), flags.output, flags.overwrite, Console())
 
 
+def _bench(argv: Sequence[str]) -> None:
+    from gsdistill.bench.command import bench
+
+    bench(argv, Console())
+
+
 def _list(argv: Sequence[str]) -> None:
     what = _read(ListCommand, argv, "list").what
     console = Console(highlight=False)
@@ -289,6 +281,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], type[Any]]] = {
     "evaluate": (_evaluate, EvaluateCommand),
     "play2d": (_play2d, Play2dFlags),
     "sweep": (_sweep, SweepSettings),
+    "bench": (_bench, BenchFlags),
     "list": (_list, ListCommand),
     "doctor": (_doctor, DoctorCommand),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gsdistill.device import choose
+from gsdistill.device import choose, forget_peak, peak_memory, processor
 from gsdistill.errors import ConfigError
 
 
@@ -61,3 +61,15 @@ def test_what_this_machine_lacks(accelerators, count, name, message):
     with pytest.raises(ConfigError) as caught:
         choose(name)
     assert str(caught.value) == message
+
+
+def test_the_processor_has_a_name():
+    assert processor().strip()
+
+
+def test_the_peak_of_a_process_holds_what_was_once_allocated():
+    before = peak_memory(torch.device("cpu"))
+    size = before + 50_000_000  # more than was ever held, whatever is free now
+    torch.ones(size, dtype=torch.uint8)
+    forget_peak(torch.device("cpu"))
+    assert before + 50_000_000 <= peak_memory(torch.device("cpu")) < before + 2 * size

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1] / "gsdistill"
 ROOMS = (
     "errors", "files", "kept", "ramp", "yaml_dialect", "config", "registry", "flags", "device", "compiled", "structs",
     "shapes", "prior", "point_e", "scene", "renderer", "distillation", "training", "export", "evaluation", "laboratory",
-    "runfolder", "progress", "generate", "sweep", "doctor", "cli", "__main__",
+    "runfolder", "progress", "generate", "runflags", "sweep", "bench", "doctor", "cli", "__main__",
 )  # fmt: skip
 
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -1,0 +1,87 @@
+"""`gsdistill bench` from its flags to the table and the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from gsdistill import generate
+from gsdistill.bench.figures import FILES, environment, figures, read_figures
+from gsdistill.bench.flops import matmul_ceiling
+from gsdistill.bench.report import compare, show
+from gsdistill.bench.settings import BenchFlags
+from gsdistill.bench.timing import measure
+from gsdistill.config import from_dict, merge
+from gsdistill.device import choose
+from gsdistill.errors import ConfigError
+from gsdistill.files import write_json
+from gsdistill.flags import parse, peek
+from gsdistill.prior.base import Prior
+from gsdistill.prior.loading import load_prior
+from gsdistill.prior.pretrained import Pretrained
+from gsdistill.prior.random_weights import architecture, random_prior
+from gsdistill.runflags import read
+
+__all__ = ["bench", "measured"]
+
+PROMPT = "a red torus"  # what the text says has no part in the speed
+
+
+def bench(argv: Sequence[str], console: Console) -> None:
+    """Measure, or compare two measurements, as the flags say.
+
+    Raises:
+        ConfigError: a flag that means nothing here. UserError: of any kind that the run itself would raise.
+    """
+    if peek(argv, "compare") is not None:
+        _compare(argv, console)
+        return
+    name = peek(argv, "random-weights") or peek(argv, "random_weights")
+    basis = {"prompt": PROMPT} | ({"prior": architecture(name)} if name else {})
+    flags, base, given = read(BenchFlags, argv, "bench", basis)
+    config = generate.resolve(merge(base, given), lambda line: console.print(line, markup=False))
+    _check(config, flags, given)
+    if flags.threads:
+        torch.set_num_threads(flags.threads)
+    target = choose(config.device)
+    make = random_prior if name else load_prior
+    prior = make(config.prior, target, config.model)
+    console.print(f"{flags.warmup} steps, then {flags.steps} that are timed, on {target}", markup=False)
+    found = measured(config, prior, target, flags)
+    show(console, found)
+    if flags.json:
+        write_json(flags.json, found)
+
+
+def measured(config: generate.RunConfig, prior: Prior, device: torch.device, flags: BenchFlags) -> dict[str, Any]:
+    """The figures of one run's steps with a prior that is loaded, and of where they were measured."""
+    timing = measure(config, prior, device, flags.steps, flags.warmup)
+    dtype = prior.products if isinstance(prior, Pretrained) else torch.float32
+    ceiling = matmul_ceiling(device, dtype)
+    own = {"random_weights": flags.random_weights is not None, "steps": flags.steps, "warmup": flags.warmup}
+    return {**figures(timing, ceiling, config, own), "environment": environment(device, ceiling.dtype)}
+
+
+def _compare(argv: Sequence[str], console: Console) -> None:
+    flags = from_dict(BenchFlags, parse([(BenchFlags, {})], argv, prog="gsdistill bench --compare", description=""))
+    if flags != BenchFlags(compare=flags.compare):
+        raise ConfigError("--compare reads two files and measures nothing: it takes no other flag")
+    before, after = (read_figures(path) for path in flags.compare or ())
+    compare(console, before, after)
+
+
+def _check(config: generate.RunConfig, flags: BenchFlags, given: dict[str, Any]) -> None:
+    """Refuse what means nothing for a measurement."""
+    if idle := [name for name in FILES if name in given]:
+        flag = idle[0].replace("_", "-")
+        raise ConfigError(
+            f"--{flag} is of the files of a run, and bench writes none of them; --json FILE keeps figures"
+        )
+    if flags.random_weights and config.prior != architecture(flags.random_weights):
+        raise ConfigError(
+            f"--random-weights {flags.random_weights} and --prior {config.prior} exclude each other: the first one is "
+            "the prior"
+        )

@@ -1,0 +1,121 @@
+"""A measurement as plain figures, the content of the JSON file: one form, told by ``format`` and ``version``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gsdistill import __version__
+from gsdistill.bench.flops import Ceiling
+from gsdistill.bench.timing import Timing
+from gsdistill.config import name_of, to_dict
+from gsdistill.device import describe, processor
+from gsdistill.errors import BadFile
+from gsdistill.generate import RunConfig
+
+__all__ = ["FORMAT", "VERSION", "environment", "figures", "read_figures"]
+
+FORMAT, VERSION = "gsdistill bench", 1
+PARTS = {"settings", "environment", "run", "phases", "step", "flops", "matmul", "network_flops_per_second"}
+PACKAGES = ("torch", "numba", "diffusers", "gsplat")
+
+# Settings of the files of a run, of which a measurement makes none.
+FILES = ("log_every", "preview_every", "checkpoint_every", "output", "resume", "overwrite")
+
+
+def figures(timing: Timing, ceiling: Ceiling, config: RunConfig, own: Mapping[str, Any]) -> dict[str, Any]:
+    """All that was measured, in milliseconds, bytes and operations; ``own`` are the settings beside the run's.
+
+    The network's operations are those of the counted step for each evaluation, times the mean evaluations of the timed
+    steps: methods whose network calls change over the run are counted as they were timed.
+    """
+    steps, flops, plan = len(timing.steps), timing.flops, timing.plan
+    settings = {name: value for name, value in to_dict(config).items() if name not in FILES}
+    network = flops.network / flops.evaluations * timing.evaluations  # of all timed steps
+    rate = network / sum(timing.phases["network"])
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "settings": {**settings, **own},
+        "run": {
+            "method": name_of(config.method),
+            "prior": config.prior,
+            "gaussians": timing.gaussians,
+            "views": plan.views,
+            "resolution": plan.resolution,
+            "skipped_steps": timing.skipped,
+        },
+        "phases": _phases(timing),
+        "step": _spread(timing.steps),
+        "steps_per_second": steps / timing.seconds,
+        "evaluations_per_step": timing.evaluations / steps,
+        "evaluations_per_second": timing.evaluations / timing.seconds,
+        "peak_bytes": timing.peak_bytes,
+        "flops": {
+            "step": network / steps + flops.encode + flops.encode_backward,
+            "network": network / steps,
+            "encode": flops.encode,
+            "encode backward": flops.encode_backward,
+        },
+        "network_flops_per_second": rate,
+        "matmul": {"flops_per_second": ceiling.flops_per_second, "side": ceiling.side, "dtype": ceiling.dtype},
+        "network_share_of_matmul": rate / ceiling.flops_per_second,
+    }
+
+
+def environment(device: torch.device, precision: str) -> dict[str, Any]:
+    """Where it was measured."""
+    return {
+        "device": describe(device),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "float32_matmul": torch.get_float32_matmul_precision(),
+        "python": platform.python_version(),
+        "versions": {"gsdistill": __version__, **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def read_figures(path: Path) -> dict[str, Any]:
+    """What an earlier measurement wrote.
+
+    Raises:
+        BadFile: it cannot be read, or is not such a file of this version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise BadFile(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise BadFile(f"{path} is not a measurement of `gsdistill bench --json`")
+    if content.get("version") != VERSION:
+        raise BadFile(f"{path} is of version {content.get('version')} of the format, which must be {VERSION}")
+    if lost := sorted(PARTS - content.keys()):
+        raise BadFile(f"{path} is not whole: it has no {lost[0]}")
+    return content
+
+
+def _phases(timing: Timing) -> dict[str, dict[str, float]]:
+    """Each phase's spread and its share of all steps; what lies between the phases is ``rest``."""
+    whole = sum(timing.steps)
+    phases = {name: times for name, times in timing.phases.items() if len(times) == len(timing.steps)}
+    rest = [step - sum(parts) for step, *parts in zip(timing.steps, *phases.values(), strict=True)]
+    return {name: {**_spread(times), "share": sum(times) / whole} for name, times in {**phases, "rest": rest}.items()}
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and mean in milliseconds."""
+    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else 3 * [seconds[0]]
+    spread = {"median_ms": middle, "low_ms": low, "high_ms": high, "mean_ms": statistics.fmean(seconds)}
+    return {name: round(1e3 * value, 6) for name, value in spread.items()}

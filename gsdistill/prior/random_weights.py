@@ -1,0 +1,103 @@
+"""Published architectures with random weights: every size and shape of the real model, and nothing to download.
+
+``architectures/<name>`` is the model's folder in the diffusers layout with its published configs alone. The family's
+own class serves it, so that what is measured is what runs; only where it would read weights, they are drawn as its
+modules draw them, and where it would read a text, its embedding is a random one. No picture can come of it: it is for
+measuring speed and memory, which do not depend on what the weights say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gsdistill.errors import ConfigError, did_you_mean
+from gsdistill.prior.base import Prior
+from gsdistill.prior.cards import ModelCard
+from gsdistill.prior.families import family_of
+from gsdistill.prior.pretrained import ModelSettings, Origin
+from gsdistill.structs import Embedding
+
+__all__ = ["ALIASES", "architecture", "architectures", "random_prior", "random_prior_of"]
+
+FOLDER = Path(__file__).with_name("architectures")
+ALIASES = {"if": "deepfloyd-if"}
+TOKENS = 77  # of a text, in every family that is here
+
+
+def architectures() -> list[str]:
+    """The names that :func:`random_prior` knows, which are names of cards.yaml."""
+    return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
+
+
+def architecture(name: str) -> str:
+    """The name of an architecture, of which ``name`` may be an alias.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    full, known = ALIASES.get(name, name), architectures()
+    if full not in known:
+        hint = did_you_mean(name, [*known, *ALIASES])
+        raise ConfigError(f"random_weights = '{name}' is no architecture.{hint} Available: {', '.join(known)}")
+    return full
+
+
+def random_prior(name: str, device: torch.device, settings: ModelSettings = ModelSettings()) -> Prior:
+    """The published architecture ``name`` (or its alias) on ``device``, in the precision of ``settings``.
+
+    The same weights and embeddings come out every time on one device.
+
+    Raises:
+        ConfigError: there is no such architecture, or a setting means nothing for it.
+    """
+    name = architecture(name)
+    return random_prior_of(FOLDER / name, name, device, settings)
+
+
+def random_prior_of(folder: Path, name: str, device: torch.device, settings: ModelSettings) -> Prior:
+    """The same for any folder in the diffusers layout, of which the configs are read."""
+    return family_of(folder)(Origin(folder, ModelCard(name), settings, device, _model, _embeddings))
+
+
+def _model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """A frozen network of class ``kind`` of diffusers with the weights that its modules draw for themselves."""
+    config = json.loads((folder / part / "config.json").read_text(encoding="utf-8"))
+    generators = [] if device.type in ("cpu", "meta") else [device.index or 0]
+    with torch.random.fork_rng(generators, device_type=device.type if generators else "cpu"):
+        torch.manual_seed(0)
+        with torch.device(device), _default_dtype(dtype):
+            model = kind.from_config(config)
+    return model.eval().requires_grad_(False)
+
+
+def _embeddings(config: Any, texts: Sequence[str]) -> list[Embedding]:
+    """Standard normal embeddings of the shape that a network of that config reads; equal texts get equal ones."""
+    width = config.encoder_hid_dim or config.cross_attention_dim
+    pooled = 0
+    if config.addition_embed_type == "text_time":  # the pooled text, and six sizes
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    found = []
+    for text in texts:
+        digest = hashlib.sha256(text.encode("utf-8")).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
+        tokens = torch.randn(1, TOKENS, width, generator=generator)
+        found.append(Embedding(tokens, torch.randn(1, pooled, generator=generator) if pooled else None))
+    return found
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """New tensors are of ``dtype``, so that a network of half precision never takes the memory of a full one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,55 @@
+"""The flags of a command that makes steps of a run: a config, what is chosen by name, and every setting of the run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gsdistill.config import from_dict, merge, setting_fields
+from gsdistill.errors import ConfigError
+from gsdistill.flags import parse, peek
+
+__all__ = ["RunFlags", "read"]
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """What is said beside the settings of a run."""
+
+    config: str | None = None  # defaults from a YAML file, the folder of a run, or a name of `gsdistill list configs`
+    prompt_file: Path | None = None  # a text file that holds the prompt, in place of --prompt
+    offline: bool = False  # never ask the network, only what is on this machine; as HF_HUB_OFFLINE=1
+
+
+F = TypeVar("F", bound=RunFlags)
+
+
+def read(
+    command: type[F], argv: Sequence[str], name: str, basis: Mapping[str, Any] | None = None
+) -> tuple[F, dict[str, Any], dict[str, Any]]:
+    """Return a command's own flags, the settings under what was typed, and what was typed of the run's.
+
+    The config lies over ``basis``; method, init, prior and device, which decide what other flags there are, over it.
+
+    Raises:
+        ConfigError: an unknown flag, config or name, or two prompts.
+    """
+    from gsdistill import generate
+    from gsdistill.prior.hub import go_offline
+
+    file = peek(argv, "config")
+    chosen = {choice: value for choice in ("method", "init", "prior", "device") if (value := peek(argv, choice))}
+    base = merge(merge(basis or {}, generate.read_config(file) if file else {}), chosen)
+    sources = [(command, {}), (generate.RunConfig, generate.fill(base))]
+    given = parse(sources, argv, prog=f"gsdistill {name}", description=inspect.getdoc(command) or "")
+    flags = from_dict(command, {flag: given.pop(flag) for flag in setting_fields(command) if flag in given})
+    if flags.offline:
+        go_offline()
+    if flags.prompt_file:
+        if "prompt" in given:
+            raise ConfigError("--prompt and --prompt-file exclude each other")
+        given["prompt"] = generate.read_prompt(flags.prompt_file)
+    return flags, base, given
