@@ -18,13 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import Optimizer
 
 from gsdistill.config import bounded
 from gsdistill.errors import ConfigError
@@ -36,6 +35,14 @@ __all__ = ["Densifier", "DensifyReport", "DensifySettings", "importance", "witho
 # only ever tell it one number, at which it grows and prunes, and which fits refine_every = 2 and reset_every = 3. It
 # never resets opacities itself: gsplat 1.5.3 cannot, for ``step % reset_every == 0 & step > 0`` is always false.
 REFINE = 4
+
+
+@runtime_checkable
+class Stepped(Protocol):
+    """What is asked of an optimiser, which torch's have too: its parameter, and what it remembers by parameter."""
+
+    param_groups: list[dict[str, Any]]
+    state: Any
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ class Densifier:
 
     @torch.no_grad()
     def refine(
-        self, params: dict[str, Parameter], optimizers: Mapping[str, Optimizer], done: int, generator: torch.Generator
+        self, params: dict[str, Parameter], optimizers: Mapping[str, Stepped], done: int, generator: torch.Generator
     ) -> DensifyReport | None:
         """Grow, prune, keep the budget and reset opacities where due after ``done`` steps of the run (1, 2, ...).
 
@@ -144,7 +151,7 @@ class Densifier:
         self.state |= {name: value.clone() for name, value in state.items()}
 
     def _grow_and_prune(
-        self, params: dict[str, Parameter], optimizers: dict[str, Optimizer], generator: torch.Generator
+        self, params: dict[str, Parameter], optimizers: dict[str, Any], generator: torch.Generator
     ) -> tuple[int, int]:
         seed = int(torch.randint(2**62, (), generator=generator))
         if self._strategy is None or self.state["grad2d"] is None or not self._survivors(params):
@@ -165,7 +172,7 @@ class Densifier:
         small = params["scales"].exp().amax(dim=-1) <= self.settings.prune_scale3d
         return int((opaque & small).sum())
 
-    def _keep_budget(self, params: dict[str, Parameter], optimizers: dict[str, Optimizer]) -> int:
+    def _keep_budget(self, params: dict[str, Parameter], optimizers: dict[str, Any]) -> int:
         from gsplat.strategy.ops import remove
 
         surplus = len(params["means"]) - self.settings.budget
@@ -177,7 +184,7 @@ class Densifier:
         remove(params, optimizers, self.state, mask)
         return surplus
 
-    def _reset_opacities(self, params: dict[str, Parameter], optimizers: dict[str, Optimizer]) -> None:
+    def _reset_opacities(self, params: dict[str, Parameter], optimizers: dict[str, Any]) -> None:
         from gsplat.strategy.ops import reset_opa
 
         reset_opa(params, optimizers, self.state, 2.0 * self.settings.prune_opacity)

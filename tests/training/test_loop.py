@@ -195,7 +195,8 @@ def test_a_bad_step_leaves_adam_as_if_it_had_not_been(telling):
         assert all(value.grad is None for value in run.params.values())
         for key, optimizer in kept.items():
             if not bad:
-                optimizer.param_groups[0]["lr"] = run.optimizers[key].param_groups[0]["lr"]
+                rate = getattr(OptimSettings(), key)(step / 8)
+                optimizer.param_groups[0]["lr"] = rate * run.extent if key == "means" else rate
                 optimizer.step()
             assert torch.equal(run.params[key], plain[key])
             ours, theirs = run.optimizers[key].state[run.params[key]], optimizer.state.get(plain[key])

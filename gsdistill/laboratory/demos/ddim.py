@@ -48,7 +48,8 @@ class Ddim(Demonstration):
 
     def run(self) -> Outcome:
         """Sample with both, in both precisions, on both priors."""
-        priors = {"exact": ShapesSet().stage(self.prompt).prior, self.prior: load_prior(self.prior, settings=ModelSettings("float32"))}
+        trained = load_prior(self.prior, settings=ModelSettings("float32"))
+        priors = {"exact": ShapesSet().stage(self.prompt).prior, self.prior: trained}
         figures: dict[str, Any] = {}
         pictures: dict[str, Levels] = {}
         for name, prior in priors.items():
