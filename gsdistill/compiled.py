@@ -14,14 +14,18 @@ __all__ = ["compiled"]
 FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
 
-def compiled(parallel: bool = False, fast: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def compiled(fast: bool = True, inline: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator that compiles on the first call and keeps the result on disk where any folder can be written.
 
     Numba tries NUMBA_CACHE_DIR, the folder of the source file and the user's cache folder; with none of them, every
     process compiles anew. It notices a changed file, not a changed import: after editing ``_vectors`` or a constant
-    of ``base``, touch the kernels that use it. ``fast`` = False: the same bits wherever it is inlined.
+    of ``base``, touch the kernels that use it. ``fast`` = False: the same bits wherever it is inlined. ``inline``:
+    for what is called millions of times and allocates nothing, not even a view: always inlined, its arrays not counted
+    as references, which would cost more than small kernels do and would make threads wait for each other.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel, "fastmath": fast and FAST}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast and FAST}
+    if inline:
+        options |= {"forceinline": True, "_nrt": False}
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:

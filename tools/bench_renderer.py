@@ -1,10 +1,16 @@
-"""Time the renderers on this machine: forward and backward of a batch of views, per scene and backend.
+"""Time the renderers on this machine: forward and backward of a batch of views, per scene, backend and threads.
 
-    python tools/bench_renderer.py --n 5000 --size 128 --views 4 --threads 2 [--json times.json]
+    python tools/bench_renderer.py --n 5000 --size 128 --views 4 --threads 1 2 [--floor] [--json times.json]
+    python tools/bench_renderer.py --memory [--json memory.json]
 
-Every row runs in a process of its own, so that its peak memory is its own. The ratio is to the reference of the same
-scene in the same run; scenes without one are too large for it. Times are medians, of one call for the reference,
-which takes minutes; "first" is the first call, which compiles the kernels or loads them from disk.
+Scenes: ``sphere`` and ``ball`` (what ``--init sphere`` and ``--init ball`` of generate start from, --n Gaussians),
+``full`` (--n Gaussians as large as their spacing, opacities and colours at random), ``needles`` (long and thin),
+``100k`` (100,000 small ones) and ``chair`` (a trained splat, or that of --ply). Every row runs in a process of its own,
+so that its peak memory is its own: "MB" is the peak above what the process held after a render of one Gaussian. The
+ratio is to the reference of the same scene in the same run. Times are medians after a first call, which loads the
+kernels or compiles them ("first"; of the reference the first call alone, it takes minutes); the gradients that
+backward starts from are given, so that nothing but the renderer is timed. --floor adds the least time of
+``renderer_floor`` and the ratio to it. --memory: one view, 1,000 to 1,000,000 Gaussians and 64 to 1,024 pixels.
 """
 
 from __future__ import annotations
@@ -12,12 +18,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,9 +34,15 @@ from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
 from gsdistill.structs import Gaussians
 
+SCENES = ("sphere", "ball", "full", "needles", "100k", "chair")
+BACKENDS = ("reference", "cpu", "cuda")
+CHAIR = Path(__file__).parents[1] / "tests" / "data" / "chair.ply"
+LARGEST = 20_000  # Gaussians that the reference is asked to render
+COUNTS, SIZES = (1000, 10_000, 100_000, 1_000_000), (64, 128, 256, 512, 1024)  # of the memory table
 
-def ball(count: int, scale: float, stretch: float, degree: int = 0) -> Gaussians:
-    """Gaussians of standard deviation ``scale`` e^(+-stretch) that fill the unit ball."""
+
+def cloud(count: int, scale: float, stretch: float) -> Gaussians:
+    """Gaussians of standard deviation ``scale`` e^(+-stretch) that fill a ball, in random colours and opacities."""
     random = torch.Generator().manual_seed(0)
     direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=random), dim=-1)
     return Gaussians(
@@ -35,81 +50,201 @@ def ball(count: int, scale: float, stretch: float, degree: int = 0) -> Gaussians
         quats=torch.randn(count, 4, generator=random),
         scales=math.log(scale) + stretch * torch.randn(count, 3, generator=random),
         opacities=torch.randn(count, generator=random) - 1,
-        sh=torch.randn(count, (degree + 1) ** 2, 3, generator=random) * 0.3,
+        sh=torch.randn(count, 1, 3, generator=random) * 0.3,
     )
 
 
-def scene(name: str, count: int) -> Gaussians:
-    """The scene called ``name``: ball (spacing-sized), needles (long and thin), 100k (whatever ``count`` says)."""
+def scene(name: str, count: int, ply: Path) -> Gaussians:
+    """The scene called ``name``, of ``count`` Gaussians where it has no number of its own."""
+    random = torch.Generator().manual_seed(0)
+    if name == "sphere":
+        from gsdistill.scene.init.sphere import Sphere
+
+        return Sphere(count=count).create("", random)
     if name == "ball":
-        return ball(count, 0.8 * count ** (-1 / 3), 0.0)
+        from gsdistill.scene.init.ball import Ball
+
+        return Ball(count=count).create("", random)
+    if name == "chair":
+        from gsdistill.scene.init.ply import Ply
+
+        return Ply(path=ply).create("", random)
+    if name == "100k":
+        return cloud(100_000, 0.01, 0.4)
     if name == "needles":
-        return ball(count, 0.3 * count ** (-1 / 3), 1.5)
-    return ball(100_000, 0.01, 0.4)
+        return cloud(count, 0.3 * count ** (-1 / 3), 1.5)
+    return cloud(count, 0.8 * count ** (-1 / 3), 0.0)
 
 
-def measure(name: str, backend: str, options: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of forward and backward, and the peak memory of this process in MB."""
-    torch.set_num_threads(options.threads)
-    start = scene(name, options.n)
-    leaves = {key: value.clone().requires_grad_() for key, value in vars(start).items()}
-    cameras, backgrounds = orbit(options.views, options.size), torch.ones(options.views, 3)
-    forward, backward = [], []
-    for _ in range(1 if backend == "reference" else 1 + options.repeats):
-        begin = time.perf_counter()
-        result = render(Gaussians(**leaves), cameras, backgrounds, backend=backend)
-        middle = time.perf_counter()
-        (result.images.square().mean() + result.depths.mean()).backward()
-        forward.append((middle - begin) * 1e3)
-        backward.append((time.perf_counter() - middle) * 1e3)
-    total = [f + b for f, b in zip(forward, backward, strict=True)]
-    return {
-        "forward_ms": statistics.median(forward[1:] or forward),
-        "backward_ms": statistics.median(backward[1:] or backward),
-        "total_ms": statistics.median(total[1:] or total),
-        "first_ms": total[0],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20),
+def peak(device: str) -> float:
+    """The most memory that this process ever held, in MB; of a GPU, what its tensors held."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+
+
+def step(gaussians: Gaussians, options: argparse.Namespace, backend: str) -> tuple[float, float]:
+    """Milliseconds of one forward and one backward pass."""
+    device = gaussians.means.device.type
+    leaves = Gaussians(**{key: value.clone().requires_grad_() for key, value in vars(gaussians).items()})
+    cameras, backgrounds = orbit(options.views, options.size), torch.ones(options.views, 3, device=device)
+    cameras = replace(cameras, viewmats=cameras.viewmats.to(device), Ks=cameras.Ks.to(device))
+    wait = torch.cuda.synchronize if device != "cpu" else (lambda: None)
+    given = [torch.full((options.views, options.size, options.size, part), 1e-4, device=device) for part in (3, 1)]
+    wait()
+    begin = time.perf_counter()
+    result = render(leaves, cameras, backgrounds, backend=backend)
+    wait()
+    middle = time.perf_counter()
+    torch.autograd.backward([result.images, result.depths], given)
+    wait()
+    return (middle - begin) * 1e3, (time.perf_counter() - middle) * 1e3
+
+
+def measure(name: str, backend: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One row: medians in milliseconds and the peak memory in MB."""
+    torch.set_num_threads(options.threads[0])
+    device = "cuda" if backend == "cuda" else "cpu"
+    whole = scene(name, options.n, options.ply)
+    whole = Gaussians(**{key: value.to(device) for key, value in vars(whole).items()})
+    first = sum(step(Gaussians(**{key: value[:1] for key, value in vars(whole).items()}), options, backend))
+    held = peak(device)
+    rounds = 1 if backend == "reference" else 1 + options.repeats
+    times = [step(whole, options, backend) for _ in range(rounds)]
+    kept = times[1:] or times
+    row = {
+        "gaussians": len(whole),
+        "forward_ms": statistics.median(forward for forward, _ in kept),
+        "backward_ms": statistics.median(backward for _, backward in kept),
+        "total_ms": statistics.median(map(sum, kept)),
+        "least_ms": min(map(sum, kept)),
+        "first_ms": first,
+        "peak_mb": peak(device) - held,
     }
+    if options.floor and backend == "cpu":
+        row |= floor(whole, options)
+    return row
+
+
+def floor(gaussians: Gaussians, options: argparse.Namespace) -> dict[str, Any]:
+    """The counts and the floor of a row, of as many threads as it has."""
+    import renderer_floor
+
+    found: dict[str, Any] = renderer_floor.counts(gaussians, orbit(options.views, options.size))
+    rates = renderer_floor.rates()
+    return found | {"floor_ms": found["contributing"] * sum(rates.values()) * 1e-6 / options.threads[0]}
+
+
+def refusal(name: str, backend: str, options: argparse.Namespace) -> str:
+    """Why a row cannot be measured here, or nothing."""
+    if backend == "cuda" and not torch.cuda.is_available():
+        return "no NVIDIA GPU that torch can use"
+    if backend == "reference" and (name == "100k" or (name != "chair" and options.n > LARGEST)):
+        return f"more than {LARGEST:,} Gaussians take the reference too long"
+    if name == "chair" and not options.ply.is_file():
+        return f"{options.ply} is not there"
+    return ""
+
+
+def run(name: str, backend: str, options: argparse.Namespace, threads: int, n: int, size: int) -> dict[str, Any]:
+    """One row, measured in a process of its own."""
+    flags = {"n": n, "size": size, "views": options.views, "repeats": options.repeats, "threads": threads}
+    command = [sys.executable, __file__, "--ply", str(options.ply), "--row", name, backend]
+    command += [text for flag, value in flags.items() for text in (f"--{flag}", str(value))]
+    done = subprocess.run(command + ["--floor"] * options.floor, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        sys.exit(f"{name} {backend}: {lines[-1]}")
+    settings = {"scene": name, "backend": backend, "threads": threads, "size": size, "views": options.views}
+    return settings | json.loads(done.stdout.splitlines()[-1])
+
+
+def machine() -> dict[str, Any]:
+    """What the figures belong to."""
+    import numba
+
+    models = [line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
+    return {
+        "cpu": models[0].split(":", 1)[1].strip() if models else platform.processor() or platform.machine(),
+        "cores": torch.multiprocessing.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "numba": numba.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for flag, default in (("n", 5000), ("size", 128), ("views", 4), ("threads", 2), ("repeats", 15)):
+    for flag, default in (("n", 5000), ("size", 128), ("views", 4), ("repeats", 15)):
         parser.add_argument(f"--{flag}", type=int, default=default)
-    parser.add_argument("--scenes", nargs="+", default=["ball", "needles", "100k"], choices=["ball", "needles", "100k"])
-    parser.add_argument("--backends", nargs="+", default=["reference", "cpu"])
+    parser.add_argument("--threads", type=int, nargs="+", default=[2])
+    parser.add_argument("--scenes", nargs="+", default=list(SCENES), choices=SCENES)
+    parser.add_argument("--backends", nargs="+", default=list(BACKENDS), choices=BACKENDS)
+    parser.add_argument("--ply", type=Path, default=CHAIR, help="a splat to render as the scene 'chair'")
+    parser.add_argument("--floor", action="store_true", help="also count the least time, see renderer_floor.py")
+    parser.add_argument("--memory", action="store_true", help="peak memory over Gaussians and pixels instead of times")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--row", nargs=2, metavar=("SCENE", "BACKEND"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
+def times(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure and print the table of times."""
+    print(f"{options.n} Gaussians, {options.views} views of {options.size} px")
+    print("scene    backend   threads  forward backward total ms   ratio  first ms      MB   floor  /floor")
+    rows, slow = [], {}
+    for name in options.scenes:
+        for backend in options.backends:
+            if reason := refusal(name, backend, options):
+                print(f"{name:8} {backend:9} {reason}")
+                continue
+            for threads in options.threads if backend == "cpu" else options.threads[-1:]:
+                row = run(name, backend, options, threads, options.n, options.size)
+                rows.append(row)
+                slow.setdefault(name, row["total_ms"] if backend == "reference" else math.nan)
+                row["ratio"] = slow[name] / row["total_ms"]
+                least = row.get("floor_ms", math.nan)
+                print(
+                    f"{name:8} {backend:9} {threads:7} {row['forward_ms']:8.2f} {row['backward_ms']:8.2f}"
+                    f" {row['total_ms']:8.2f} {row['ratio']:7.1f} {row['first_ms']:9.0f} {row['peak_mb']:7.1f}"
+                    f" {least:7.2f} {row['total_ms'] / least:7.2f}",
+                    flush=True,
+                )
+    return rows
+
+
+def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure and print the table of peak memory: over Gaussians at 128 px, over pixels at 10,000 Gaussians."""
+    options.views, options.repeats, options.floor = 1, 2, False
+    rows = []
+    for backend in options.backends:
+        if backend == "reference" or refusal("full", backend, options):
+            continue
+        for count, size in [*((count, 128) for count in COUNTS), *((10_000, size) for size in SIZES)]:
+            row = run("full", backend, options, options.threads[-1], count, size)
+            rows.append(row)
+            print(f"{backend:9} {count:9,} Gaussians {size:5} px {row['peak_mb']:8.1f} MB", flush=True)
+    return rows
+
+
 def main() -> None:
-    """Run every row in its own process and print the table."""
+    """Run every row in its own process, print the table and write it."""
     options = arguments()
     if options.row:
         print(json.dumps(measure(options.row[0], options.row[1], options)))
         return
-    print(f"{options.n} Gaussians, {options.views} views of {options.size} px, {options.threads} threads")
-    print(
-        f"{'scene':9} {'backend':10} {'forward':>9} {'backward':>9} {'total ms':>9} {'ratio':>7} {'first':>8} {'MB':>6}"
-    )
-    rows, slow = [], {}
-    for name in options.scenes:
-        for backend in options.backends:
-            if (name, backend) == ("100k", "reference"):
-                continue
-            command = [sys.executable, __file__, *sys.argv[1:], "--row", name, backend]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            row = {"scene": name, "backend": backend, **json.loads(done.stdout.splitlines()[-1])}
-            rows.append(row)
-            slow.setdefault(name, row["total_ms"] if backend == "reference" else math.nan)
-            times = f"{row['forward_ms']:9.1f} {row['backward_ms']:9.1f} {row['total_ms']:9.1f}"
-            ratio = f"{slow[name] / row['total_ms']:7.1f}"
-            print(f"{name:9} {backend:10} {times} {ratio} {row['first_ms']:8.0f} {row['peak_mb']:6.0f}", flush=True)
+    rows = memory(options) if options.memory else times(options)
     if options.json:
         settings = {key: getattr(options, key) for key in ("n", "size", "views", "threads")}
-        options.json.write_text(json.dumps({"settings": settings, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        found = {"machine": machine(), "settings": settings, "rows": rows}
+        text = json.dumps(found, indent=2).replace("NaN", "null")
+        options.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

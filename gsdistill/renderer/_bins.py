@@ -1,9 +1,9 @@
-"""Kernels that tell every tile of 8 x 8 pixels which splats it holds, nearest first.
+"""Kernels that tell every tile of 8 x 16 pixels which splats it holds, nearest first.
 
 Binning is exact: a tile holds a splat if and only if the ellipse where alpha reaches 1/255 touches the box of its pixel
-centres. Within a row of tiles an ellipse is convex, so the tiles it touches are those between its leftmost and its
-rightmost point there. ``starts`` numbers the pairs of splat and tile by splat; ``ids`` and ``slots`` list them by tile,
-nearest first, ``slots`` pointing back: a tile writes its gradient sums where the splat's owner finds them together.
+centres. Within a row of tiles (a band) an ellipse is convex, so the tiles it touches are those between its leftmost and
+its rightmost point there: its span, found once and kept. ``starts`` numbers the pairs of splat and tile by splat;
+``ids`` lists the splats by tile, nearest first, and ``slots`` says where each pair of ``starts`` stands in that list.
 """
 
 from __future__ import annotations
@@ -12,49 +12,49 @@ import math
 from typing import TypeAlias
 
 import numpy as np
-from numba import prange
 
 from gsdistill.compiled import compiled
 
-SIDE = 8
+WIDE, TALL = 8, 16  # pixels of a tile
 
 Array: TypeAlias = np.ndarray
 
 
-@compiled(fast=False)
-def band_span(splat: Array, top: int, bottom: int, width: int) -> tuple[int, int]:
-    """First and last pixel column that the ellipse touches in the pixel rows top..bottom; first > last where none."""
-    k, ex, ey = float(splat[3]), float(splat[10]), float(splat[11])
-    low, high = max(top + 0.5 - splat[1], -ey), min(bottom + 0.5 - splat[1], ey)
-    if low > high:
-        return 1, 0
-    ratio = float(splat[4]) / splat[2]
-    peak = k * ey * ey / ex  # dy of the rightmost point; the leftmost mirrors it
-    at_right, at_left = min(max(peak, low), high), min(max(-peak, low), high)
-    right = splat[0] + k * at_right + math.sqrt(max((ey * ey - at_right * at_right) * ratio, 0.0))
-    left = splat[0] + k * at_left - math.sqrt(max((ey * ey - at_left * at_left) * ratio, 0.0))
-    first = math.ceil(min(max(left - 0.52, -1.0), width + 1.0))
-    last = math.floor(min(max(right - 0.48, -1.0), width + 1.0))
-    return max(int(first), 0), min(int(last), width - 1)
-
-
-@compiled(fast=False)
-def touched_tiles(splat: Array, width: int, height: int, out: Array) -> int:
-    """Number of tiles that the splat touches; their numbers are written to ``out`` if it is long enough."""
-    columns, count = (width + SIDE - 1) // SIDE, 0
-    first = math.ceil(min(max(splat[1] - splat[11] - 0.52, -1.0), height + 1.0))
-    last = math.floor(min(max(splat[1] + splat[11] - 0.48, -1.0), height + 1.0))
+@compiled(inline=True)
+def bands(splats: Array, i: int, height: int) -> tuple[int, int]:
+    """First and last band that splat i touches; first > last where none."""
+    first = math.ceil(min(max(splats[i, 1] - splats[i, 11] - 0.52, -1.0), height + 1.0))
+    last = math.floor(min(max(splats[i, 1] + splats[i, 11] - 0.48, -1.0), height + 1.0))
     first, last = max(int(first), 0), min(int(last), height - 1)
-    if first > last:
-        return 0
-    for band in range(first // SIDE, last // SIDE + 1):
-        top, bottom = max(first, band * SIDE), min(last, band * SIDE + SIDE - 1)
-        left, right = band_span(splat, top, bottom, width)
-        if left <= right:
-            for column in range(left // SIDE, right // SIDE + 1):
-                if count < len(out):
-                    out[count] = band * columns + column
-                count += 1
+    return (first // TALL, last // TALL) if first <= last else (0, -1)
+
+
+@compiled(inline=True)
+def spans(splats: Array, i: int, first: int, last: int, width: int, height: int, found: Array, at: int) -> int:
+    """Write the first and last tile column of the bands first..last to found[2 at:]; returns the number of tiles."""
+    x, y, hA, k, hE = (
+        float(splats[i, 0]),
+        float(splats[i, 1]),
+        float(splats[i, 2]),
+        float(splats[i, 3]),
+        float(splats[i, 4]),
+    )
+    ex, ey = float(splats[i, 10]), float(splats[i, 11])
+    ratio, peak = hE / hA, k * ey * ey / ex  # dy of the rightmost point; the leftmost mirrors it
+    count = 0
+    for band in range(first, last + 1):
+        low = max(band * TALL + 0.48 - y, -ey)
+        high = min(min(band * TALL + TALL, height) - 0.48 - y, ey)
+        at_right, at_left = min(max(peak, low), high), min(max(-peak, low), high)
+        right = x + k * at_right + math.sqrt(max((ey * ey - at_right * at_right) * ratio, 0.0))
+        left = x + k * at_left - math.sqrt(max((ey * ey - at_left * at_left) * ratio, 0.0))
+        start = math.ceil(min(max(left - 0.52, -1.0), width + 1.0))
+        stop = math.floor(min(max(right - 0.48, -1.0), width + 1.0))
+        start, stop = max(int(start), 0) // WIDE, min(int(stop), width - 1)
+        stop = stop // WIDE if stop >= 0 else -1
+        found[2 * at], found[2 * at + 1] = start, stop
+        at += 1
+        count += max(stop - start + 1, 0)
     return count
 
 
@@ -75,56 +75,89 @@ def sort_by_depth(bits: Array, order: Array, spare: Array) -> None:
         order[:] = spare[:n]
 
 
-@compiled(parallel=True)
-def count_tiles(splats: Array, radii: Array, width: int, height: int, starts: Array) -> None:
-    """Fill ``starts`` [B N + 1]: where the pairs of every splat begin."""
-    nowhere = np.empty(0, np.int32)
-    starts[0] = 0
-    for i in prange(len(splats)):
-        starts[i + 1] = touched_tiles(splats[i], width, height, nowhere) if radii[i] > 0 else 0
+@compiled()
+def tile_starts(splats: Array, band_starts: Array, found: Array, start: int, height: int, columns: int) -> Array:
+    """Where the pairs of every tile of one view begin, counting from ``start``; band_starts[i] numbers ``found``."""
+    rows = (height + TALL - 1) // TALL
+    steps = np.zeros((rows, columns + 1), np.int64)
     for i in range(len(splats)):
-        starts[i + 1] += starts[i]
-
-
-@compiled(parallel=True)
-def bin_tiles(
-    splats: Array, bits: Array, views: int, groups: int, width: int, height: int,
-    starts: Array, tiles: Array, bounds: Array, ids: Array, slots: Array,
-) -> None:  # fmt: skip
-    """Fill ``bounds`` [B tiles + 1], ``ids`` and ``slots``: what every tile holds, nearest first.
-
-    ``tiles`` is scratch as long as ``ids``; ``groups`` > 1 shares out one view's tiles to several threads.
-    """
-    N = len(splats) // views
-    per_view = (len(bounds) - 1) // views
-    orders = np.empty((views, 2, N), np.int32)
-    lengths = np.zeros(views, np.int64)
-    for i in prange(len(splats)):
-        touched_tiles(splats[i], width, height, tiles[starts[i] : starts[i + 1]])
-    for b in prange(views):
+        band = bands(splats, i, height)[0]
+        for j in range(band_starts[i], band_starts[i + 1]):
+            if found[2 * j] <= found[2 * j + 1]:
+                steps[band, found[2 * j]] += 1
+                steps[band, found[2 * j + 1] + 1] -= 1
+            band += 1
+    begins = np.empty(rows * columns, np.int64)
+    for band in range(rows):
         count = 0
-        for n in range(N):
-            if starts[b * N + n + 1] > starts[b * N + n]:
-                orders[b, 0, count] = n
-                count += 1
-        lengths[b] = count
-        sort_by_depth(bits[b * N : b * N + N], orders[b, 0, :count], orders[b, 1])
-        held = np.zeros(per_view + 1, np.int64)
-        held[0] = starts[b * N]
-        for pair in range(starts[b * N], starts[b * N + N]):
-            held[tiles[pair] + 1] += 1
-        for tile in range(per_view):
-            held[tile + 1] += held[tile]
-            bounds[b * per_view + tile + 1] = held[tile + 1]
-    bounds[0] = 0
-    for task in prange(views * groups):
-        b, group = task // groups, task % groups
-        cursor = bounds[b * per_view : b * per_view + per_view].copy()
-        for rank in range(lengths[b]):
-            i = b * N + orders[b, 0, rank]
-            for pair in range(starts[i], starts[i + 1]):
-                tile = tiles[pair]
-                if tile % groups == group:
-                    ids[cursor[tile]] = i
-                    slots[cursor[tile]] = pair
+        for column in range(columns):
+            begins[band * columns + column] = start
+            count += steps[band, column]
+            start += count
+    return begins
+
+
+@compiled()
+def in_depth_order(splats: Array, starts: Array) -> Array:
+    """Indices of the splats of one view that touch any tile, nearest first; starts[i] numbers their pairs."""
+    bits, orders = splats[:, 9].copy().view(np.uint32), np.empty((2, len(splats)), np.int32)
+    count = 0
+    for i in range(len(splats)):
+        if starts[i + 1] > starts[i]:
+            orders[0, count] = i
+            count += 1
+    sort_by_depth(bits, orders[0, :count], orders[1])
+    return orders[0, :count]
+
+
+@compiled()
+def place(
+    splats: Array, order: Array, offset: int, band_starts: Array, found: Array, height: int, columns: int,
+    group: int, groups: int, cursor: Array, starts: Array, ids: Array, slots: Array,
+) -> None:  # fmt: skip
+    """Write the pairs in the bands of the group, splats in the given order, where their tiles' cursors stand."""
+    for rank in range(len(order)):
+        i = order[rank]
+        band, pair = bands(splats, i, height)[0], starts[i]
+        for j in range(band_starts[i], band_starts[i + 1]):
+            start, stop = found[2 * j], found[2 * j + 1]
+            if band % groups == group:
+                for tile in range(band * columns + start, band * columns + stop + 1):
+                    ids[cursor[tile]], slots[pair] = offset + i, cursor[tile]
                     cursor[tile] += 1
+                    pair += 1
+            else:
+                pair += max(stop - start + 1, 0)
+            band += 1
+
+
+@compiled()
+def find_spans(
+    begin: int, end: int, splats: Array, width: int, height: int, band_starts: Array, found: Array, counts: Array
+) -> None:
+    """Fill ``found`` [bands, 2] and ``counts`` (of tiles) [B N] for the splats begin..end."""
+    for i in range(begin, end):
+        counts[i] = 0
+        if band_starts[i + 1] > band_starts[i]:
+            first, last = bands(splats, i, height)
+            counts[i] = spans(splats, i, first, last, width, height, found, band_starts[i])
+
+
+@compiled()
+def place_pairs(
+    begin: int, end: int, groups: int, splats: Array, width: int, height: int, band_starts: Array, found: Array,
+    starts: Array, bounds: Array, ids: Array, slots: Array,
+) -> None:  # fmt: skip
+    """Fill ``bounds`` [B tiles], ``ids`` and ``slots`` [pairs] for the tasks begin..end: ``groups`` for each view."""
+    columns = (width + WIDE - 1) // WIDE
+    per_view = columns * ((height + TALL - 1) // TALL)
+    N = len(splats) * per_view // len(bounds)
+    for task in range(begin, end):
+        b, group = task // groups, task % groups
+        first, last = b * N, b * N + N
+        here, pairs, marks = splats[first:last], starts[first : last + 1], band_starts[first : last + 1]
+        cursor = tile_starts(here, marks, found, pairs[0], height, columns)
+        if group == 0:
+            bounds[b * per_view : b * per_view + per_view] = cursor
+        order = in_depth_order(here, pairs)
+        place(here, order, first, marks, found, height, columns, group, groups, cursor, pairs, ids, slots)

@@ -1,7 +1,9 @@
-"""Kernels from screen ellipses to pixels and back, one tile of 8 x 8 pixels at a time, all tiles in parallel.
+"""Kernels from screen ellipses to pixels and back, one tile of 8 x 16 pixels at a time.
 
-Every pixel of a tile goes through the same arithmetic without branches, so the compiler makes vectors of the inner
-loops; a tile's pixels lie in one buffer, row after row of 64 numbers, so that it sees that they do not overlap.
+A tile's pixels lie in one buffer, row after row, and a splat goes only through the rows that its ellipse touches, all
+pixels of them by the same arithmetic without branches: the compiler makes vectors of the inner loops, because indices
+without a sign need no check for negative ones and one buffer does not overlap itself. With a = sqrt(hA / 8),
+e = sqrt(hE / 8), the exponent of ``_project`` is 8 (u^2 + d^2) with u = a (dx - k dy), d = e dy.
 Backward runs front to back too: with q_i = colour_i . v_colour + z_i v_depth and the total Q = sum_i w_i q_i known,
 dL/dalpha_i = T_i q_i - (Q - sum_{j<=i} w_j q_j + T_end (background . v_colour - v_alpha)) / (1 - alpha_i).
 """
@@ -12,20 +14,29 @@ import math
 from typing import TypeAlias
 
 import numpy as np
-from numba import prange
 
 from gsdistill.compiled import compiled
-from gsdistill.renderer._bins import SIDE
+from gsdistill.renderer._bins import TALL, WIDE
 from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 
-AREA = SIDE * SIDE
+AREA = WIDE * TALL
+STEP = 8 // WIDE  # rows of a tile that one vector of 8 holds
+BATCH = 32  # splats whose rows are found together
+# Parts of a batch: first and last row of the tile that the splat touches (first > last where none), a, e, a k / e, a x
+# and e y from the tile's corner, 1 / a, 1 / e.
+S1, S2, S3, S4, S5, S6, S7, S8 = (BATCH * part for part in range(1, 9))
+POLL = 8  # splats between two looks at which rows still gather
 Array: TypeAlias = np.ndarray
-# Rows of a tile's buffer: pixel centres, the transmittance of pixels that still gather (else 0), then forward: the
+# Parts of a tile's buffer: pixel centres, the transmittance of pixels that still gather (else 0), then forward: the
 # final transmittance and the sums of red, green, blue, depth; backward: what is to come and the gradients of the four.
-X, Y, LIVE, REST, RED, GREEN, BLUE, DEPTH = (AREA * row for row in range(8))
-POLL = 8  # splats between two looks at whether the whole tile is done
-FAR = np.float32(6.0)  # exp(-6) < 1/255: no alpha survives beyond
+X, Y, LIVE, REST, RED, GREEN, BLUE, DEPTH = (np.uintp(AREA * row) for row in range(8))
+BUFFER = 8 * AREA
+FAR = np.float32(0.75)  # exp(-8 * 0.75) < 1/255: no alpha survives beyond
 ZERO, ONE, HALF, EIGHTH = np.float32(0.0), np.float32(1.0), np.float32(0.5), np.float32(0.125)
+NEAR, BEYOND = (
+    np.float32(0.48),
+    np.float32(WIDE - 0.48),
+)  # the pixel centres' box and 0.02 pixels
 FAINT, OPAQUE, DONE = np.float32(ALPHA_MIN), np.float32(ALPHA_MAX), np.float32(TRANSMITTANCE_MIN)
 # exp(-x) = E0 - x (E1 - x (E2 - ...)) on 0..0.75 to 4e-9 relative (reweighted least squares)
 E0, E1, E2 = np.float32(0.9999999967793847), np.float32(0.9999996143787634), np.float32(0.4999922516025169)
@@ -33,17 +44,16 @@ E3, E4 = np.float32(0.16660710218741562), np.float32(0.04144465629841135)
 E5, E6 = np.float32(0.007899118630909563), np.float32(0.000950381969578407)
 
 
-@compiled()
-def exp_minus(s: float) -> float:
-    """exp(-s) for 0 <= s <= 6 to about 1e-6 relative: a polynomial in s / 8, to the eighth power."""
-    x = s * EIGHTH
+@compiled(inline=True)
+def exp_eight(x: float) -> float:
+    """exp(-8 x) for 0 <= x <= 0.75 to about 1e-6 relative: a polynomial, to the eighth power."""
     e = E0 - x * (E1 - x * (E2 - x * (E3 - x * (E4 - x * (E5 - x * E6)))))
     e = e * e
     e = e * e
     return e * e
 
 
-@compiled()
+@compiled(inline=True)
 def shuffled(i: int, n: int) -> int:
     """A fixed permutation of 0..n-1 that scatters neighbours, so that equal shares hold equal work."""
     stride = int(n * 0.6180339887) | 1
@@ -52,126 +62,199 @@ def shuffled(i: int, n: int) -> int:
     return (i * stride) % n
 
 
-@compiled()
+@compiled(inline=True)
 def start_tile(buffer: Array, left: int, top: int, width: int, height: int) -> None:
-    """Rows 0 and 1: pixel centres; row 2: the transmittance of pixels that still gather, zero outside of the image."""
+    """Pixel centres from the tile's corner; transmittance 1 where pixels gather, 0 outside the image; sums 0."""
+    buffer[:] = ZERO
     for p in range(AREA):
-        x, y = left + p % SIDE, top + p // SIDE
-        buffer[X + p], buffer[Y + p] = np.float32(x) + HALF, np.float32(y) + HALF
-        buffer[LIVE + p] = ONE if x < width and y < height else ZERO
+        x, y = p % WIDE, p // WIDE
+        buffer[X + np.uintp(p)], buffer[Y + np.uintp(p)] = np.float32(x) + HALF, np.float32(y) + HALF
+        buffer[LIVE + np.uintp(p)] = ONE if left + x < width and top + y < height else ZERO
+
+
+@compiled(inline=True)
+def live_rows(buffer: Array) -> tuple[int, int]:
+    """First and last row of the tile with a pixel that still gathers; first > last where none."""
+    first, last = TALL, -1
+    for row in range(TALL):
+        most = ZERO
+        for x in range(WIDE):
+            most = max(most, buffer[LIVE + np.uintp(row * WIDE + x)])
+        if most > ZERO:
+            first, last = min(first, row), row
+    return first, last
+
+
+@compiled(inline=True)
+def prepare(splats: Array, ids: Array, first: int, last: int, left: int, top: int, batch: Array) -> None:
+    """Fill ``batch`` with what the next splats need in the tile; rows are found as ``_bins.spans`` finds columns."""
+    for j in range(BATCH):
+        i = ids[min(first + j, last - 1)]
+        batch[j], batch[S1 + j] = splats[i, 0] - np.float32(left), splats[i, 1] - np.float32(top)
+        batch[S2 + j], batch[S3 + j], batch[S4 + j] = splats[i, 2], splats[i, 3], splats[i, 4]
+        batch[S5 + j], batch[S6 + j] = splats[i, 10], splats[i, 11]
+    for j in range(BATCH):
+        x, y, hA, k, hE = batch[j], batch[S1 + j], batch[S2 + j], batch[S3 + j], batch[S4 + j]
+        ex, ey = batch[S5 + j], batch[S6 + j]
+        low, high = max(min(NEAR - x, ex), -ex), max(min(BEYOND - x, ex), -ex)
+        g = ey / ex
+        peak = k * ey  # dx of the lowest point; the highest mirrors it
+        slope = peak * g / ex
+        ratio = hE / hA * (g * g) * (g * g)
+        at_bottom, at_top = min(max(peak, low), high), min(max(-peak, low), high)
+        bottom = y + slope * at_bottom + math.sqrt(max((ex * ex - at_bottom * at_bottom) * ratio, ZERO))
+        above = y + slope * at_top - math.sqrt(max((ex * ex - at_top * at_top) * ratio, ZERO))
+        a, e = math.sqrt(hA * EIGHTH), math.sqrt(hE * EIGHTH)
+        batch[j] = math.ceil(max(min(above - (ONE - NEAR), np.float32(TALL)), ZERO))
+        batch[S1 + j] = math.floor(max(min(bottom - NEAR, np.float32(TALL - 1)), -ONE))
+        batch[S2 + j], batch[S3 + j], batch[S4 + j] = a, e, a * k / e
+        batch[S5 + j], batch[S6 + j] = a * x, e * y
+        batch[S7 + j], batch[S8 + j] = ONE / a, ONE / e
+
+
+@compiled(inline=True)
+def pixels(batch: Array, j: int, low: int, high: int) -> tuple[int, int]:
+    """First pixel and the one after the last, in whole vectors, of the rows that splat j touches within low..high."""
+    first, last = max(int(batch[j]), low), min(int(batch[S1 + j]), high)
+    if first > last:
+        return 0, 0
+    return first // STEP * STEP * WIDE, (last // STEP + 1) * STEP * WIDE
+
+
+@compiled(inline=True)
+def blend(buffer: Array, splats: Array, i: int, batch: Array, j: int, first: int, last: int) -> None:
+    """Blend one splat into the pixels first..last - 1 of the tile."""
+    a, e, shear, x, y = (
+        batch[S2 + j],
+        batch[S3 + j],
+        batch[S4 + j],
+        batch[S5 + j],
+        batch[S6 + j],
+    )
+    opacity, red, green, blue, depth = splats[i, 5], splats[i, 6], splats[i, 7], splats[i, 8], splats[i, 9]
+    for p in range(np.uintp(first), np.uintp(last)):
+        d = e * buffer[Y + p] - y
+        u = a * buffer[X + p] - (x + shear * d)
+        alpha = min(opacity * exp_eight(min(u * u + d * d, FAR)), OPAQUE)
+        alpha = alpha if alpha >= FAINT else ZERO
+        before = buffer[LIVE + p]
+        weight = alpha * before
+        behind = before - weight
+        goes_on = behind > DONE
+        weight = weight if goes_on else ZERO
+        buffer[LIVE + p] = behind if goes_on else ZERO
+        buffer[REST + p] = behind if goes_on else buffer[REST + p]
+        buffer[RED + p] += weight * red
+        buffer[GREEN + p] += weight * green
+        buffer[BLUE + p] += weight * blue
+        buffer[DEPTH + p] += weight * depth
+
+
+@compiled(inline=True)
+def blend_backward(
+    buffer: Array, splats: Array, i: int, batch: Array, j: int, first: int, last: int, out: Array, row: int
+) -> None:  # fmt: skip
+    """Write the sums over the pixels first..last - 1 of the tile, see ``_project``."""
+    a, e, shear, x, y = (
+        batch[S2 + j],
+        batch[S3 + j],
+        batch[S4 + j],
+        batch[S5 + j],
+        batch[S6 + j],
+    )
+    opacity, red, green, blue, depth = splats[i, 5], splats[i, 6], splats[i, 7], splats[i, 8], splats[i, 9]
+    s0, s1, s2, s3, s4, s5, s6, s7, s8, s9 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+    for p in range(np.uintp(first), np.uintp(last)):
+        d = e * buffer[Y + p] - y
+        u = a * buffer[X + p] - (x + shear * d)
+        raw = opacity * exp_eight(min(u * u + d * d, FAR))
+        alpha = min(raw, OPAQUE)
+        alpha = alpha if alpha >= FAINT else ZERO
+        before = buffer[LIVE + p]
+        weight = alpha * before
+        behind = before - weight
+        goes_on = behind > DONE
+        weight = weight if goes_on else ZERO
+        buffer[LIVE + p] = behind if goes_on else ZERO
+        v_red, v_green, v_blue, v_depth = buffer[RED + p], buffer[GREEN + p], buffer[BLUE + p], buffer[DEPTH + p]
+        wq = weight * (red * v_red + green * v_green + blue * v_blue + depth * v_depth)
+        rest = buffer[REST + p] - wq
+        buffer[REST + p] = rest
+        h = alpha * rest / (ONE - alpha) - wq  # = -alpha dL/dalpha = dL/dsigma
+        h = h if goes_on and raw <= OPAQUE else ZERO
+        hu, hd = h * u, h * d
+        s0, s1, s2, s3, s4, s5 = s0 + h, s1 + hu, s2 + hd, s3 + hu * u, s4 + hu * d, s5 + hd * d
+        s6, s7, s8, s9 = s6 + weight * v_red, s7 + weight * v_green, s8 + weight * v_blue, s9 + weight * v_depth
+    a, e = batch[S7 + j], batch[S8 + j]
+    out[row, 0], out[row, 1], out[row, 2], out[row, 3], out[row, 4], out[row, 5] = (
+        s0,
+        s1 * a,
+        s2 * e,
+        s3 * (a * a),
+        s4 * (a * e),
+        s5 * (e * e),
+    )
+    out[row, 6], out[row, 7], out[row, 8], out[row, 9] = s6, s7, s8, s9
 
 
 @compiled()
-def gathers(buffer: Array) -> bool:
-    """Whether any pixel of the tile still gathers."""
-    most = ZERO
-    for p in range(AREA):
-        most = max(most, buffer[LIVE + p])
-    return bool(most > ZERO)
-
-
-@compiled()
-def blend_tile(buffer: Array, splats: Array, ids: Array, first: int, last: int) -> int:
-    """Blend the splats ids[first:last] into the tile; returns how far it had to go."""
-    for pair in range(first, last):
-        if (pair - first) % POLL == 0 and not gathers(buffer):
-            return pair
-        splat = splats[ids[pair]]
-        mx, my, hA, k, hE, opacity = splat[0], splat[1], splat[2], splat[3], splat[4], splat[5]
-        red, green, blue, depth = splat[6], splat[7], splat[8], splat[9]
-        for p in range(AREA):
-            dy = buffer[Y + p] - my
-            u = buffer[X + p] - mx - k * dy
-            alpha = min(opacity * exp_minus(min(hA * u * u + hE * dy * dy, FAR)), OPAQUE)
-            alpha = alpha if alpha >= FAINT else ZERO
-            before = buffer[LIVE + p]
-            behind = before * (ONE - alpha)
-            goes_on = behind > DONE
-            weight = alpha * before if goes_on else ZERO
-            buffer[LIVE + p] = behind if goes_on else ZERO
-            buffer[REST + p] = behind if goes_on else buffer[REST + p]
-            buffer[RED + p] += weight * red
-            buffer[GREEN + p] += weight * green
-            buffer[BLUE + p] += weight * blue
-            buffer[DEPTH + p] += weight * depth
-    return last
-
-
-@compiled()
-def blend_tile_backward(
-    buffer: Array, splats: Array, ids: Array, slots: Array, first: int, last: int, tile_sums: Array
-) -> None:
-    """Write the sums over the tile's pixels of ids[first:last], see ``_project``."""
-    for pair in range(first, last):
-        splat, out = splats[ids[pair]], tile_sums[slots[pair]]
-        mx, my, hA, k, hE, opacity = splat[0], splat[1], splat[2], splat[3], splat[4], splat[5]
-        red, green, blue, depth = splat[6], splat[7], splat[8], splat[9]
-        s0, s1, s2, s3, s4, s5, s6, s7, s8, s9 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
-        for p in range(AREA):
-            dy = buffer[Y + p] - my
-            u = buffer[X + p] - mx - k * dy
-            raw = opacity * exp_minus(min(hA * u * u + hE * dy * dy, FAR))
-            alpha = min(raw, OPAQUE)
-            alpha = alpha if alpha >= FAINT else ZERO
-            before = buffer[LIVE + p]
-            behind = before * (ONE - alpha)
-            goes_on = behind > DONE
-            weight = alpha * before if goes_on else ZERO
-            buffer[LIVE + p] = behind if goes_on else ZERO
-            v_red, v_green, v_blue, v_depth = buffer[RED + p], buffer[GREEN + p], buffer[BLUE + p], buffer[DEPTH + p]
-            q = red * v_red + green * v_green + blue * v_blue + depth * v_depth
-            rest = buffer[REST + p] - weight * q
-            buffer[REST + p] = rest
-            h = alpha * rest / (ONE - alpha) - weight * q  # = -alpha dL/dalpha = dL/dsigma
-            h = h if goes_on and raw <= OPAQUE else ZERO
-            hu, hd = h * u, h * dy
-            s0, s1, s2, s3, s4, s5 = s0 + h, s1 + hu, s2 + hd, s3 + hu * u, s4 + hu * dy, s5 + hd * dy
-            s6, s7, s8, s9 = s6 + weight * v_red, s7 + weight * v_green, s8 + weight * v_blue, s9 + weight * v_depth
-        out[0], out[1], out[2], out[3], out[4], out[5] = s0, s1, s2, s3, s4, s5
-        out[6], out[7], out[8], out[9] = s6, s7, s8, s9
-
-
-@compiled(parallel=True)
 def rasterize(
-    splats: Array, ids: Array, bounds: Array, backgrounds: Array,
+    begin: int, end: int, splats: Array, ids: Array, bounds: Array, backgrounds: Array,
     images: Array, alphas: Array, depths: Array, ends: Array, reached: Array,
 ) -> None:  # fmt: skip
-    """Fill images [B, H, W, 3], alphas, depths, final transmittances ``ends`` [B, H, W], and each tile's last pair."""
+    """Fill images [B, H, W, 3], alphas, depths, final transmittances ``ends`` [B, H, W], and each tile's last pair.
+
+    Only of the tiles begin..end in shuffled order.
+    """
     views, height, width = alphas.shape
-    columns, per_view, total = (width + SIDE - 1) // SIDE, (len(bounds) - 1) // views, len(bounds) - 1
-    for task in prange(total):
+    columns, per_view, total = (width + WIDE - 1) // WIDE, (len(bounds) - 1) // views, len(bounds) - 1
+    buffer, batch = np.zeros(BUFFER, np.float32), np.empty(9 * BATCH, np.float32)
+    for task in range(begin, end):
         tile = shuffled(task, total)
-        b, left, top = tile // per_view, tile % per_view % columns * SIDE, tile % per_view // columns * SIDE
-        buffer = np.zeros(8 * AREA, np.float32)
+        b, left, top = tile // per_view, tile % per_view % columns * WIDE, tile % per_view // columns * TALL
         start_tile(buffer, left, top, width, height)
-        buffer[REST : REST + AREA] = ONE
-        reached[tile] = blend_tile(buffer, splats, ids, bounds[tile], bounds[tile + 1])
-        for y in range(top, min(top + SIDE, height)):
-            for x in range(left, min(left + SIDE, width)):
-                p = (y - top) * SIDE + x - left
-                end = buffer[REST + p]
-                images[b, y, x, 0] = buffer[RED + p] + end * backgrounds[b, 0]
-                images[b, y, x, 1] = buffer[GREEN + p] + end * backgrounds[b, 1]
-                images[b, y, x, 2] = buffer[BLUE + p] + end * backgrounds[b, 2]
-                alphas[b, y, x], depths[b, y, x], ends[b, y, x] = ONE - end, buffer[DEPTH + p], end
+        buffer[REST : REST + np.uintp(AREA)] = ONE
+        pair, last = bounds[tile], bounds[tile + 1]
+        low, high = 0, TALL - 1
+        while pair < last:
+            j = (pair - bounds[tile]) % BATCH
+            if j % POLL == 0:
+                low, high = live_rows(buffer)
+                if low > high:
+                    break
+            if j == 0:
+                prepare(splats, ids, pair, last, left, top, batch)
+            p, q = pixels(batch, j, low, high)
+            blend(buffer, splats, ids[pair], batch, j, p, q)
+            pair += 1
+        reached[tile] = pair
+        for y in range(top, min(top + TALL, height)):
+            for x in range(left, min(left + WIDE, width)):
+                p = np.uintp((y - top) * WIDE + x - left)
+                rest = buffer[REST + p]
+                images[b, y, x, 0] = buffer[RED + p] + rest * backgrounds[b, 0]
+                images[b, y, x, 1] = buffer[GREEN + p] + rest * backgrounds[b, 1]
+                images[b, y, x, 2] = buffer[BLUE + p] + rest * backgrounds[b, 2]
+                alphas[b, y, x], depths[b, y, x], ends[b, y, x] = ONE - rest, buffer[DEPTH + p], rest
 
 
-@compiled(parallel=True)
+@compiled()
 def rasterize_backward(
-    splats: Array, ids: Array, slots: Array, bounds: Array, reached: Array, images: Array, depths: Array, ends: Array,
+    begin: int, end: int, splats: Array, ids: Array, bounds: Array, reached: Array,
+    images: Array, depths: Array, ends: Array,
     v_images: Array, v_alphas: Array, v_depths: Array, tile_sums: Array,
 ) -> None:  # fmt: skip
-    """Fill the rows of ``tile_sums`` [pairs, 10] that ``slots`` points to."""
+    """Fill ``tile_sums`` [pairs, 10], a row for each entry of ``ids``, of the tiles begin..end in shuffled order."""
     views, height, width = depths.shape
-    columns, per_view, total = (width + SIDE - 1) // SIDE, (len(bounds) - 1) // views, len(bounds) - 1
-    for task in prange(total):
+    columns, per_view, total = (width + WIDE - 1) // WIDE, (len(bounds) - 1) // views, len(bounds) - 1
+    buffer, batch = np.zeros(BUFFER, np.float32), np.empty(9 * BATCH, np.float32)
+    for task in range(begin, end):
         tile = shuffled(task, total)
-        b, left, top = tile // per_view, tile % per_view % columns * SIDE, tile % per_view // columns * SIDE
-        buffer = np.zeros(8 * AREA, np.float32)
+        b, left, top = tile // per_view, tile % per_view % columns * WIDE, tile % per_view // columns * TALL
         start_tile(buffer, left, top, width, height)
-        for y in range(top, min(top + SIDE, height)):
-            for x in range(left, min(left + SIDE, width)):
-                p = (y - top) * SIDE + x - left
+        for y in range(top, min(top + TALL, height)):
+            for x in range(left, min(left + WIDE, width)):
+                p = np.uintp((y - top) * WIDE + x - left)
                 v_red, v_green, v_blue = v_images[b, y, x, 0], v_images[b, y, x, 1], v_images[b, y, x, 2]
                 v_depth, v_alpha = v_depths[b, y, x], v_alphas[b, y, x]
                 # Q + T_end background . v_colour is the blended pixel times its gradient
@@ -179,6 +262,13 @@ def rasterize_backward(
                 buffer[REST + p] = rest + depths[b, y, x] * v_depth - ends[b, y, x] * v_alpha
                 buffer[RED + p], buffer[GREEN + p], buffer[BLUE + p] = v_red, v_green, v_blue
                 buffer[DEPTH + p] = v_depth
-        blend_tile_backward(buffer, splats, ids, slots, bounds[tile], reached[tile], tile_sums)
-        for pair in range(reached[tile], bounds[tile + 1]):
-            tile_sums[slots[pair]] = ZERO
+        low, high = 0, TALL - 1
+        for pair in range(bounds[tile], reached[tile]):
+            j = (pair - bounds[tile]) % BATCH
+            if j % POLL == 0:
+                low, high = live_rows(buffer)
+            if j == 0:
+                prepare(splats, ids, pair, reached[tile], left, top, batch)
+            p, q = pixels(batch, j, low, high)
+            blend_backward(buffer, splats, ids[pair], batch, j, p, q, tile_sums, pair)
+        tile_sums[reached[tile] : bounds[tile + 1]] = ZERO

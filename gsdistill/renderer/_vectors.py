@@ -11,25 +11,25 @@ from gsdistill.compiled import compiled
 Triple: TypeAlias = tuple[float, float, float]
 
 
-@compiled()
+@compiled(inline=True)
 def dot(a: Triple, b: Triple) -> float:
     """Inner product of 3-tuples."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@compiled()
+@compiled(inline=True)
 def cross(a: Triple, b: Triple) -> Triple:
     """Vector product of 3-tuples."""
     return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
 
 
-@compiled()
+@compiled(inline=True)
 def combined(p: float, a: Triple, q: float, b: Triple, c: Triple) -> Triple:
     """Return p a + q b + c."""
     return (p * a[0] + q * b[0] + c[0], p * a[1] + q * b[1] + c[1], p * a[2] + q * b[2] + c[2])
 
 
-@compiled()
+@compiled(inline=True)
 def sh_basis(x: float, y: float, z: float, Y: np.ndarray) -> None:
     """Fill Y [K] with the real spherical harmonics of a unit direction."""
     Y[0] = 0.28209479177387814
@@ -49,7 +49,7 @@ def sh_basis(x: float, y: float, z: float, Y: np.ndarray) -> None:
         Y[15] = -0.5900435899266435 * x * (x * x - 3.0 * y * y)
 
 
-@compiled()
+@compiled(inline=True)
 def sh_slopes(x: float, y: float, z: float, D: np.ndarray) -> None:
     """Fill D [K, 3] with the derivatives of :func:`sh_basis` by x, y and z."""
     D[:] = 0.0

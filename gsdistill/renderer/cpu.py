@@ -1,8 +1,9 @@
-"""The renderer for processors: compiled kernels, tiles of 8 x 8 pixels, an analytic backward pass.
+"""The renderer for processors: compiled kernels, tiles of 8 x 16 pixels, an analytic backward pass.
 
 Agrees with ``reference`` in float32; other floating types are cast to it and back. Results are the same bit for bit in
-every run and for every number of threads, which follows ``torch.get_num_threads()``. Kernels: ``_project`` (parameters
-to screen ellipses), ``_bins`` (which tile holds what), ``_raster`` (pixels). The first call in a fresh installation
+every run and for every number of threads, which follows ``torch.get_num_threads()``; what is too little for several
+threads runs on one (``_shares``). Kernels: ``_project`` (parameters to screen ellipses), ``_bins`` (which tile holds
+what), ``_raster`` (pixels and back), ``_unproject`` (back to parameters). The first call in a fresh installation
 compiles them (half a minute) and keeps them on disk.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -19,17 +19,15 @@ from numba.core import config
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gsdistill.renderer import _bins, _project, _raster
+from gsdistill.renderer import _bins, _project, _raster, _unproject
+from gsdistill.renderer._shares import in_shares
 from gsdistill.renderer.base import RenderOptions
 from gsdistill.structs import Cameras, Gaussians, Render
 
 __all__ = ["rasterize"]
 
-# Numba's own threads sleep when idle. Those of OpenMP spin, and with torch's on the same cores every call then waits
-# for the scheduler: ten times slower on a busy machine. They also survive a fork. A choice that the user made stays.
-if vars(config)["THREADING_LAYER"] == "default":
-    config.THREADING_LAYER = "workqueue"  # pyright: ignore[reportAttributeAccessIssue]
-_lock = threading.Lock()  # but they serve one caller at a time
+GAUSSIANS, PAIRS = 2000, 5000  # in one share, at least: fewer are not worth another thread
+_lock = threading.Lock()  # of what is kept between calls
 _kept = [np.empty((0, 10), np.float32)]
 
 
@@ -48,23 +46,27 @@ def rasterize(
 class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        *parameters, _, backgrounds, cameras, options = inputs
-        values, cams = [_array(value) for value in parameters], _camera_rows(cameras)
+        means, quats, scales, logits, sh, _, backgrounds, cameras, options = inputs
+        with np.errstate(over="ignore"):  # not torch.exp: it wakes threads that spin for longer than it takes
+            sizes, opacities = np.exp(_array(scales)), 1 / (1 + np.exp(-_array(logits)))
+        values = [_array(means), _array(quats), sizes, opacities, _array(sh)]
+        cams = camera_rows(cameras)
         B, N, H, W = len(cameras), len(values[0]), cameras.height, cameras.width
         o = options
         lens = _project.Lens(W, H, float(o.near), float(o.far), float(o.eps2d), bool(o.antialiased))
-        splats, radii = np.empty((B * N, 12), np.float32), np.empty(B * N, np.int32)
+        splats, radii, counts = np.empty((B * N, 12), np.float32), np.empty(B * N, np.int32), np.empty(B * N, np.int64)
+        threads = _threads()
+        in_shares(threads, N, GAUSSIANS // (B + 1) + 1, _project.project, *values, cams, lens, splats, radii, counts)
+        bins = bins_of(threads, splats, counts, B, W, H)
         images, depths = np.empty((B, H, W, 3), np.float32), np.empty((B, H, W), np.float32)
         alphas, ends = np.empty_like(depths), np.empty_like(depths)
-        with _lock:
-            numba.set_num_threads(_threads())
-            _project.project(*values, cams, lens, splats, radii)
-            bins = _bin(splats, radii, B, W, H)
-            reached = np.empty(len(bins["bounds"]) - 1, np.int64)
-            _raster.rasterize(
-                splats, bins["ids"], bins["bounds"], _array(backgrounds), images, alphas, depths, ends, reached
-            )
-        ctx.saved = values, cams, lens, splats, bins, reached, images, depths, ends
+        reached = np.empty(len(bins["bounds"]) - 1, np.int64)
+        tiles = 1 + len(reached) * PAIRS // (len(bins["ids"]) + 1)
+        in_shares(
+            threads, len(reached), tiles, _raster.rasterize, splats, bins["ids"], bins["bounds"],
+            _array(backgrounds), images, alphas, depths, ends, reached,
+        )  # fmt: skip
+        ctx.saved = values, cams, lens, splats, bins, reached, tiles, images, depths, ends
         ctx.dtype = inputs[0].dtype
         outputs = [torch.from_numpy(value).to(ctx.dtype) for value in (images, alphas[..., None], depths[..., None])]
         visible = torch.from_numpy(radii.reshape(B, N))
@@ -74,33 +76,45 @@ class _Rasterize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        values, cams, lens, splats, bins, reached, images, depths, ends = ctx.saved
+        values, cams, lens, splats, bins, reached, tiles, images, depths, ends = ctx.saved
         v_images, v_alphas, v_depths = (_array(value) for value in gradients[:3])
         v_values = [np.zeros(value.shape, np.float32) for value in values]
         v_screen = np.zeros((len(splats), 2), np.float32)
         with _lock:
-            numba.set_num_threads(_threads())
-            tile_sums = _scratch(len(bins["ids"]))
-            _raster.rasterize_backward(
-                splats, bins["ids"], bins["slots"], bins["bounds"], reached, images, depths, ends,
-                v_images, v_alphas[..., 0], v_depths[..., 0], tile_sums,
+            tile_sums, threads = _scratch(len(bins["ids"])), _threads()
+            in_shares(
+                threads, len(reached), tiles, _raster.rasterize_backward, splats, bins["ids"], bins["bounds"], reached,
+                images, depths, ends, v_images, v_alphas[..., 0], v_depths[..., 0], tile_sums,
             )  # fmt: skip
-            _project.project_backward(*values, cams, lens, splats, bins["starts"], tile_sums, *v_values, v_screen)
-        v_backgrounds = np.einsum("bhw,bhwc->bc", ends, v_images)
-        found = (*v_values, v_screen.reshape(len(cams), -1, 2), v_backgrounds)
-        return *(torch.from_numpy(value).to(ctx.dtype) for value in found), None, None
+            in_shares(
+                threads, len(values[0]), GAUSSIANS // (len(cams) + 1) + 1, _unproject.unproject, *values,
+                cams, lens, splats, bins["starts"], bins["slots"], tile_sums, *v_values, v_screen,
+            )  # fmt: skip
+        found = [*v_values, v_screen.reshape(len(cams), -1, 2)]
+        if ctx.needs_input_grad[6]:
+            found.append(np.einsum("bhw,bhwc->bc", ends, v_images))
+        results = [torch.from_numpy(value).to(ctx.dtype) for value in found]
+        return *results, *[None] * (9 - len(results))
 
 
-def _bin(splats: np.ndarray, radii: np.ndarray, views: int, width: int, height: int) -> dict[str, np.ndarray]:
+def bins_of(
+    threads: int, splats: np.ndarray, counts: np.ndarray, views: int, width: int, height: int
+) -> dict[str, np.ndarray]:
     """What every tile holds: ``starts``, ``bounds``, ``ids`` and ``slots`` of ``_bins``."""
-    starts = np.empty(len(splats) + 1, np.int64)
-    _bins.count_tiles(splats, radii, width, height, starts)
-    tiles_per_view = -(-width // _bins.SIDE) * -(-height // _bins.SIDE)
-    tiles, ids, slots = np.empty((3, int(starts[-1])), np.int32)
-    bounds = np.empty(views * tiles_per_view + 1, np.int64)
-    bits = np.ascontiguousarray(splats[:, 9]).view(np.uint32)
-    groups = max(1, _threads() // max(1, views))
-    _bins.bin_tiles(splats, bits, views, groups, width, height, starts, tiles, bounds, ids, slots)
+    size = width, height
+    band_starts, starts = np.zeros((2, len(splats) + 1), np.int64)
+    np.cumsum(counts, out=band_starts[1:])
+    found = np.empty(2 * int(band_starts[-1]), np.int32)
+    in_shares(threads, len(splats), GAUSSIANS, _bins.find_spans, splats, *size, band_starts, found, counts)
+    np.cumsum(counts, out=starts[1:])
+    ids, slots = np.empty((2, int(starts[-1])), np.int32)
+    bounds = np.empty(views * -(-width // _bins.WIDE) * -(-height // _bins.TALL) + 1, np.int64)
+    bounds[-1] = starts[-1]
+    groups = -(-threads // max(1, views)) if len(ids) > 4 * PAIRS else 1
+    in_shares(
+        threads, views * groups, 1, _bins.place_pairs, groups, splats, *size, band_starts, found,
+        starts, bounds[:-1], ids, slots,
+    )  # fmt: skip
     return {"starts": starts, "bounds": bounds, "ids": ids, "slots": slots}
 
 
@@ -119,7 +133,7 @@ def _threads() -> int:
     return max(1, min(torch.get_num_threads(), vars(config)["NUMBA_NUM_THREADS"]))
 
 
-def _camera_rows(cameras: Cameras) -> np.ndarray:
+def camera_rows(cameras: Cameras) -> np.ndarray:
     """One row of numbers per camera, see ``_project``."""
     views, K = cameras.viewmats.detach().double().numpy(), cameras.Ks.detach().double().numpy()
     f, c = K[:, [0, 1], [0, 1]], K[:, :2, 2]

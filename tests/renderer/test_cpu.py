@@ -29,8 +29,9 @@ def same_bits(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_same_bits_in_every_run_and_for_every_number_of_threads(threads):
-    scene, cameras = ball(500, degree=2), views(1, 70, 50)
+@pytest.mark.parametrize(("count", "batch"), [(500, 1), (6000, 1), (3000, 3)])
+def test_the_same_bits_in_every_run_and_for_every_number_of_threads(threads, count, batch):
+    scene, cameras = ball(count, degree=2, size=0.05), views(batch, 70, 50)
     threads(2)
     first, second = everything(scene, cameras, "cpu"), everything(scene, cameras, "cpu")
     threads(1)
@@ -55,6 +56,7 @@ def test_other_floating_types_come_back_as_they_went_in():
     means = scene.means.double().requires_grad_()
     result = render(Gaussians(means, scene.quats, scene.scales, scene.opacities, scene.sh), views(1), torch.zeros(1, 3))
     result.images.sum().backward()
+    assert means.grad is not None
     assert result.images.dtype == result.screen.dtype == means.grad.dtype == torch.float64
 
 
@@ -66,9 +68,9 @@ def test_nothing_is_recorded_without_gradients():
 
 
 def test_the_fast_exponential_is_exact_to_a_millionth():
-    s = np.linspace(0, 6, 10_001, dtype=np.float32)
-    found = np.array([_raster.exp_minus(value) for value in s], np.float64)
-    assert np.abs(found / np.exp(-s.astype(np.float64)) - 1).max() < 1.5e-6
+    x = np.linspace(0, 0.75, 10_001, dtype=np.float32)
+    found = np.array([_raster.exp_eight(value) for value in x], np.float64)
+    assert np.abs(found / np.exp(-8 * x.astype(np.float64)) - 1).max() < 1.5e-6
 
 
 @pytest.mark.parametrize("part", ["means", "quats", "scales", "opacities"])
@@ -83,40 +85,63 @@ def test_diverged_parameters_harm_nobody(part, value):
     assert found["d_means"][1:].any()
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_splat_is_in_exactly_the_tiles_that_it_touches(seed):
-    """Brute force: every pixel where alpha reaches 1/255 lies in a listed tile; a tile without any is rarely listed."""
+def random_splat(seed, width, height):
+    """One row of ``_project`` around an image, and its alpha as a function of x and y."""
     random = np.random.default_rng(seed)
-    width, height = 61, 43
     angle, opacity = random.uniform(0, np.pi), random.uniform(0.01, 1)
     long, short = np.exp(random.uniform(-1, 4)), np.exp(random.uniform(-1, 1))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     (a, b), (_, c) = turn @ np.diag([long**2, short**2]) @ turn.T + 0.3 * np.eye(2)
     centre = random.uniform([-20, -20], [width + 20, height + 20])
-    level = 2 * np.log(opacity / ALPHA_MIN)
-    row = [
-        *centre,
-        0.5 * c / (a * c - b * b),
-        b / c,
-        0.5 / c,
-        opacity,
-        0,
-        0,
-        0,
-        1,
-        np.sqrt(level * a),
-        np.sqrt(level * c),
+    level, det = 2 * np.log(opacity / ALPHA_MIN), a * c - b * b
+    form = [*centre, 0.5 * c / det, b / c, 0.5 / c, opacity]
+    row = [*form, 0, 0, 0, 1, np.sqrt(level * a), np.sqrt(level * c)]
+
+    def alpha(x, y):
+        x, y = x - centre[0], y - centre[1]
+        return opacity * np.exp(-0.5 * (c * x * x - 2 * b * x * y + a * y * y) / det)
+
+    return np.array([row], np.float32), alpha
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_splat_is_in_exactly_the_tiles_that_it_touches(seed):
+    """Brute force: every pixel where alpha reaches 1/255 lies in a listed tile; a tile without any is rarely listed."""
+    width, height = 61, 43
+    splats, alpha = random_splat(seed, width, height)
+    alpha = alpha(np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5)
+    columns = -(-width // _bins.WIDE)
+    first, last = _bins.bands(splats, 0, height)
+    found = np.zeros((last - first + 1, 2), np.int32)
+    count = _bins.spans(splats, 0, first, last, width, height, found.reshape(-1), 0)
+    listed = [
+        band * columns + column
+        for band, (start, stop) in enumerate(found.tolist(), first)
+        for column in range(start, stop + 1)
     ]
-    out = np.empty(1000, np.int32)
-    count = _bins.touched_tiles(np.array(row, np.float32), width, height, out)
-    x, y = np.meshgrid(np.arange(width) + 0.5 - centre[0], np.arange(height) + 0.5 - centre[1])
-    alpha = opacity * np.exp(-0.5 * (c * x * x - 2 * b * x * y + a * y * y) / (a * c - b * b))
-    columns = -(-width // _bins.SIDE)
-    tile = (np.arange(height) // _bins.SIDE)[:, None] * columns + np.arange(width) // _bins.SIDE
-    needed, listed = set(tile[alpha >= ALPHA_MIN].tolist()), out[:count].tolist()
-    assert len(set(listed)) == count
+    tile = (np.arange(height) // _bins.TALL)[:, None] * columns + np.arange(width) // _bins.WIDE
+    needed = set(tile[alpha >= ALPHA_MIN].tolist())
+    assert len(set(listed)) == len(listed) == count
     assert needed <= set(listed)
     assert count <= 1.25 * len(needed) + 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_tile_walks_the_rows_that_a_splat_touches(seed):
+    """Brute force: walked are the rows where alpha reaches 1/255 between the first and the last pixel of the tile."""
+    width, height = 61, 43
+    splats, alpha = random_splat(seed, width, height)
+    batch, ids = np.empty(9 * _raster.BATCH, np.float32), np.zeros(1, np.int32)
+    walked = needed = 0
+    for top in range(0, height, _bins.TALL):
+        for left in range(0, width, _bins.WIDE):
+            _raster.prepare(splats, ids, 0, 1, left, top, batch)
+            first, last = int(batch[0]), int(batch[_raster.BATCH])
+            x, y = left + np.linspace(0.5, _bins.WIDE - 0.5, 200), top + np.arange(_bins.TALL)[:, None] + 0.5
+            seen = (alpha(x, y) >= ALPHA_MIN).any(1).nonzero()[0]
+            assert all(first <= row <= last for row in seen)
+            walked, needed = walked + max(last - first + 1, 0), needed + len(seen)
+    assert walked <= 1.1 * needed + 2
 
 
 INTERPRETED = """
