@@ -37,7 +37,8 @@ AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 class ModelSettings:
     """How a downloaded model is used."""
 
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # auto: float32 on a CPU, else half
+    # of the network; auto: half on accelerators, float32 on a CPU, but bfloat16 for the shapes prior where there is AMX
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     vae: Path | None = None  # another autoencoder: a folder, such as that of a tiny one (AutoencoderTiny)
     lora: tuple[Path, ...] = ()  # LoRA files (.safetensors) to add to the network
     lora_scale: float = bounded(1.0, low=0)  # of all of them

@@ -1,0 +1,127 @@
+"""Seconds from the start of ``gsdistill generate`` until its splat has silhouette IoU 0.80 with the true object.
+
+    python tools/time_to_quality.py [--methods cds sds] [--checkouts before=DIR now=.] [--prompts ...] [--json FILE]
+
+Every run is the whole command in a process of its own, with everything that a user waits for: imports, the loading of
+the prior, the encoding of a prompt that is new, and the steps. The splat is copied after every step (microseconds) and
+measured afterwards. One run of every checkout comes before the first that counts, so that compiled renderers are on
+the disk; ``--checkouts`` measures several versions of gsdistill by turns, in one run of this tool.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compare_methods import PROMPTS
+from gsdistill.config import load_yaml
+from gsdistill.evaluation.views import Pictures, iou, photograph, truth
+from gsdistill.scene.densify import DensifySettings, without_haze
+from gsdistill.shapes.captions import parse
+from gsdistill.structs import Gaussians
+
+GOAL = 0.80
+KEYS = ("means", "quats", "scales", "opacities", "sh")
+CHILD = """
+import sys, time
+import numpy as np
+from gsdistill import cli, generate
+began, kept, inner = float(sys.argv[1]), [], generate.steps
+def watched(run, *rest):
+    for record in inner(run, *rest):
+        kept.append((time.time() - began, [v.detach().numpy().copy() for v in run.params.values()]))
+        yield record
+generate.steps = watched
+code = cli.execute(["generate", *sys.argv[3:]])
+ended = time.time() - began
+arrays = {f"{step}-{i}": value for step, (_, values) in enumerate(kept) for i, value in enumerate(values)}
+np.savez(sys.argv[2], seconds=[when for when, _ in kept], ended=ended, **arrays)
+sys.exit(code)
+"""
+
+
+def generate(checkout: Path, method: str, prompt: str, folder: Path) -> tuple[np.ndarray, float, list[Gaussians]]:
+    """Seconds at the end of every step and of the whole run, and the splat after every step."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout.resolve()), "XDG_CACHE_HOME": str(folder / "cache")}
+    command = [sys.executable, "-c", CHILD, str(time.time()), str(folder / "kept.npz")]
+    flags = ["--method", method, "--prompt", prompt, "--output", str(folder / "run")]
+    subprocess.run([*command, *flags], env=environment, cwd=folder, check=True, capture_output=True)
+    config, kept = load_yaml(folder / "run" / "config.yaml"), np.load(folder / "kept.npz")
+    settings = DensifySettings(final_opacity=config["densify"]["final_opacity"])
+    splats = []
+    for step in range(len(kept["seconds"])):
+        values = [torch.from_numpy(kept[f"{step}-{i}"]) for i in range(len(KEYS))]
+        splats.append(without_haze(Gaussians(*values), settings))
+    return kept["seconds"], float(kept["ended"]), splats
+
+
+def crossing(splats: list[Gaussians], true: Pictures) -> int | None:
+    """The first step after which the IoU is GOAL."""
+    return next((step for step, splat in enumerate(splats) if iou(photograph(splat), true) >= GOAL), None)
+
+
+def measure(checkout: Path, method: str, prompt: str) -> dict[str, float | None]:
+    """One run: when it started to step, crossed the goal and ended, and its final IoU."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, ended, splats = generate(checkout, method, prompt, Path(folder))
+    true = truth(parse(prompt))
+    step = crossing(splats, true)
+    return {
+        "first_step": round(float(seconds[0]), 3),
+        "goal": None if step is None else round(float(seconds[step]), 3),
+        "goal_step": None if step is None else step + 1,
+        "end": round(ended, 3),
+        "iou": round(iou(photograph(splats[-1]), true), 4),
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over the prompts; a run that never gets there counts with its end."""
+    goals = [row["end"] if row["goal"] is None else row["goal"] for row in rows]
+    rest = {key: statistics.mean(row[key] for row in rows) for key in ("first_step", "end", "iou")}
+    return {"goal": round(statistics.mean(goals), 2), **{key: round(value, 3) for key, value in rest.items()}}
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--methods", nargs="+", default=["cds", "sds"])
+    parser.add_argument("--prompts", nargs="+", default=list(PROMPTS))
+    parser.add_argument("--checkouts", nargs="+", default=["now=."], help="NAME=FOLDER of a version of gsdistill")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure by turns and print means."""
+    options = arguments()
+    checkouts = {name: Path(folder) for name, _, folder in (item.partition("=") for item in options.checkouts)}
+    report: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__, "goal": GOAL}
+    for method in options.methods:
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in checkouts}
+        for folder in checkouts.values():
+            measure(folder, method, options.prompts[0])
+        for prompt in options.prompts:
+            for name, folder in checkouts.items():
+                rows[name].append({"prompt": prompt, **measure(folder, method, prompt)})
+                print(method, name, rows[name][-1], flush=True)
+        report[method] = {name: {"mean": summary(found), "runs": found} for name, found in rows.items()}
+        for name, found in rows.items():
+            print(f"{method} {name}: {summary(found)}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
