@@ -5,7 +5,8 @@
 Every run is the whole command in a process of its own, with everything that a user waits for: imports, the loading of
 the prior, the encoding of a prompt that is new, and the steps. The splat is copied after every step (microseconds) and
 measured afterwards. One run of every checkout comes before the first that counts, so that compiled renderers are on
-the disk; ``--checkouts`` measures several versions of gsdistill by turns, in one run of this tool.
+the disk; ``--checkouts`` measures several versions of gsdistill by turns, in one run of this tool. Flags that the tool
+does not know go to every ``gsdistill generate``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +53,17 @@ sys.exit(code)
 """
 
 
-def generate(checkout: Path, method: str, prompt: str, folder: Path) -> tuple[np.ndarray, float, list[Gaussians]]:
+def generate(checkout: Path, folder: Path, flags: Sequence[str]) -> tuple[np.ndarray, float, list[Gaussians]]:
     """Seconds at the end of every step and of the whole run, and the splat after every step."""
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve()), "XDG_CACHE_HOME": str(folder / "cache")}
     command = [sys.executable, "-c", CHILD, str(time.time()), str(folder / "kept.npz")]
-    flags = ["--method", method, "--prompt", prompt, "--output", str(folder / "run")]
-    subprocess.run([*command, *flags], env=environment, cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        [*command, *flags, "--output", str(folder / "run")],
+        env=environment,
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
     config, kept = load_yaml(folder / "run" / "config.yaml"), np.load(folder / "kept.npz")
     settings = DensifySettings(final_opacity=config["densify"]["final_opacity"])
     splats = []
@@ -71,10 +78,11 @@ def crossing(splats: list[Gaussians], true: Pictures) -> int | None:
     return next((step for step, splat in enumerate(splats) if iou(photograph(splat), true) >= GOAL), None)
 
 
-def measure(checkout: Path, method: str, prompt: str) -> dict[str, float | None]:
+def measure(checkout: Path, method: str, prompt: str, more: Sequence[str]) -> dict[str, float | None]:
     """One run: when it started to step, crossed the goal and ended, and its final IoU."""
     with tempfile.TemporaryDirectory() as folder:
-        seconds, ended, splats = generate(checkout, method, prompt, Path(folder))
+        flags = ["--method", method, "--prompt", prompt, *more]
+        seconds, ended, splats = generate(checkout, Path(folder), flags)
     true = truth(parse(prompt))
     step = crossing(splats, true)
     return {
@@ -93,28 +101,28 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {"goal": round(statistics.mean(goals), 2), **{key: round(value, 3) for key, value in rest.items()}}
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
+def arguments() -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and what of it is for generate."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=["cds", "sds"])
     parser.add_argument("--prompts", nargs="+", default=list(PROMPTS))
     parser.add_argument("--checkouts", nargs="+", default=["now=."], help="NAME=FOLDER of a version of gsdistill")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    return parser.parse_args()
+    return parser.parse_known_args()
 
 
 def main() -> None:
     """Measure by turns and print means."""
-    options = arguments()
+    options, more = arguments()
     checkouts = {name: Path(folder) for name, _, folder in (item.partition("=") for item in options.checkouts)}
     report: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__, "goal": GOAL}
     for method in options.methods:
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in checkouts}
         for folder in checkouts.values():
-            measure(folder, method, options.prompts[0])
+            measure(folder, method, options.prompts[0], more)
         for prompt in options.prompts:
             for name, folder in checkouts.items():
-                rows[name].append({"prompt": prompt, **measure(folder, method, prompt)})
+                rows[name].append({"prompt": prompt, **measure(folder, method, prompt, more)})
                 print(method, name, rows[name][-1], flush=True)
         report[method] = {name: {"mean": summary(found), "runs": found} for name, found in rows.items()}
         for name, found in rows.items():

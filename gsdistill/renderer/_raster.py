@@ -33,10 +33,7 @@ X, Y, LIVE, REST, RED, GREEN, BLUE, DEPTH = (np.uintp(AREA * row) for row in ran
 BUFFER = 8 * AREA
 FAR = np.float32(0.75)  # exp(-8 * 0.75) < 1/255: no alpha survives beyond
 ZERO, ONE, HALF, EIGHTH = np.float32(0.0), np.float32(1.0), np.float32(0.5), np.float32(0.125)
-NEAR, BEYOND = (
-    np.float32(0.48),
-    np.float32(WIDE - 0.48),
-)  # the pixel centres' box and 0.02 pixels
+NEAR, BEYOND = np.float32(0.48), np.float32(WIDE - 0.48)  # the pixel centres' box and 0.02 pixels
 FAINT, OPAQUE, DONE = np.float32(ALPHA_MIN), np.float32(ALPHA_MAX), np.float32(TRANSMITTANCE_MIN)
 # exp(-x) = E0 - x (E1 - x (E2 - ...)) on 0..0.75 to 4e-9 relative (reweighted least squares)
 E0, E1, E2 = np.float32(0.9999999967793847), np.float32(0.9999996143787634), np.float32(0.4999922516025169)
@@ -124,13 +121,7 @@ def pixels(batch: Array, j: int, low: int, high: int) -> tuple[int, int]:
 @compiled(inline=True)
 def blend(buffer: Array, splats: Array, i: int, batch: Array, j: int, first: int, last: int) -> None:
     """Blend one splat into the pixels first..last - 1 of the tile."""
-    a, e, shear, x, y = (
-        batch[S2 + j],
-        batch[S3 + j],
-        batch[S4 + j],
-        batch[S5 + j],
-        batch[S6 + j],
-    )
+    a, e, shear, x, y = batch[S2 + j], batch[S3 + j], batch[S4 + j], batch[S5 + j], batch[S6 + j]
     opacity, red, green, blue, depth = splats[i, 5], splats[i, 6], splats[i, 7], splats[i, 8], splats[i, 9]
     for p in range(np.uintp(first), np.uintp(last)):
         d = e * buffer[Y + p] - y
@@ -155,13 +146,7 @@ def blend_backward(
     buffer: Array, splats: Array, i: int, batch: Array, j: int, first: int, last: int, out: Array, row: int
 ) -> None:  # fmt: skip
     """Write the sums over the pixels first..last - 1 of the tile, see ``_project``."""
-    a, e, shear, x, y = (
-        batch[S2 + j],
-        batch[S3 + j],
-        batch[S4 + j],
-        batch[S5 + j],
-        batch[S6 + j],
-    )
+    a, e, shear, x, y = batch[S2 + j], batch[S3 + j], batch[S4 + j], batch[S5 + j], batch[S6 + j]
     opacity, red, green, blue, depth = splats[i, 5], splats[i, 6], splats[i, 7], splats[i, 8], splats[i, 9]
     s0, s1, s2, s3, s4, s5, s6, s7, s8, s9 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
     for p in range(np.uintp(first), np.uintp(last)):
@@ -186,14 +171,8 @@ def blend_backward(
         s0, s1, s2, s3, s4, s5 = s0 + h, s1 + hu, s2 + hd, s3 + hu * u, s4 + hu * d, s5 + hd * d
         s6, s7, s8, s9 = s6 + weight * v_red, s7 + weight * v_green, s8 + weight * v_blue, s9 + weight * v_depth
     a, e = batch[S7 + j], batch[S8 + j]
-    out[row, 0], out[row, 1], out[row, 2], out[row, 3], out[row, 4], out[row, 5] = (
-        s0,
-        s1 * a,
-        s2 * e,
-        s3 * (a * a),
-        s4 * (a * e),
-        s5 * (e * e),
-    )
+    out[row, 0], out[row, 1], out[row, 2] = s0, s1 * a, s2 * e
+    out[row, 3], out[row, 4], out[row, 5] = s3 * (a * a), s4 * (a * e), s5 * (e * e)
     out[row, 6], out[row, 7], out[row, 8], out[row, 9] = s6, s7, s8, s9
 
 
