@@ -11,7 +11,7 @@ import torch
 
 from gsdistill.errors import ConfigError, did_you_mean
 
-__all__ = ["choose", "describe", "forget_peak", "peak_memory", "processor"]
+__all__ = ["choose", "describe", "forget_peak", "multiplies_bfloat16", "peak_memory", "processor"]
 
 CHOICES = ("auto", "cpu", "cuda", "mps")
 

@@ -28,11 +28,12 @@ F = TypeVar("F", bound=RunFlags)
 
 
 def read(
-    command: type[F], argv: Sequence[str], name: str, basis: Mapping[str, Any] | None = None
+    command: type[F], argv: Sequence[str], name: str, basis: Mapping[str, Any] = {}, over: Mapping[str, Any] = {}
 ) -> tuple[F, dict[str, Any], dict[str, Any]]:
     """Return a command's own flags, the settings under what was typed, and what was typed of the run's.
 
-    The config lies over ``basis``; method, init, prior and device, which decide what other flags there are, over it.
+    The config lies over ``basis``, ``over`` and what was typed over it; method, init, prior and device, which decide
+    what other flags there are, come into the settings too.
 
     Raises:
         ConfigError: an unknown flag, config or name, or two prompts.
@@ -42,7 +43,7 @@ def read(
 
     file = peek(argv, "config")
     chosen = {choice: value for choice in ("method", "init", "prior", "device") if (value := peek(argv, choice))}
-    base = merge(merge(basis or {}, generate.read_config(file) if file else {}), chosen)
+    base = merge(merge(merge(basis, generate.read_config(file) if file else {}), over), chosen)
     sources = [(command, {}), (generate.RunConfig, generate.fill(base))]
     given = parse(sources, argv, prog=f"gsdistill {name}", description=inspect.getdoc(command) or "")
     flags = from_dict(command, {flag: given.pop(flag) for flag in setting_fields(command) if flag in given})

@@ -20,6 +20,7 @@ from gsdistill.bench.command import measured
 from gsdistill.bench.settings import BenchFlags
 from gsdistill.config import merge
 from gsdistill.device import choose
+from gsdistill.errors import ConfigError
 from gsdistill.files import write_json
 from gsdistill.generate import resolve
 from gsdistill.laboratory.plots import new_figure, save_figure
@@ -92,6 +93,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("tools/results/cost-curves.json"))
     parser.add_argument("--figure", type=Path, default=Path("assets/readme/cost-curves.png"))
     options = parser.parse_args()
+    if options.threads < 1 or options.steps < 1:
+        parser.error("--threads and --steps are 1 at least")
+    if options.random_weights:
+        try:
+            architecture(options.random_weights)
+        except ConfigError as error:
+            parser.error(str(error))
     torch.set_num_threads(options.threads)
     found = []
     for point in points(options):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from gsdistill.bench.settings import BenchFlags
 from gsdistill.bench.timing import measure
 from gsdistill.config import from_dict, merge
 from gsdistill.device import choose
-from gsdistill.errors import ConfigError
+from gsdistill.errors import BadFile, ConfigError
 from gsdistill.files import write_json
 from gsdistill.flags import parse, peek
 from gsdistill.prior.base import Prior
@@ -39,15 +41,16 @@ def bench(argv: Sequence[str], console: Console) -> None:
     if peek(argv, "compare") is not None:
         _compare(argv, console)
         return
-    name = peek(argv, "random-weights") or peek(argv, "random_weights")
-    basis = {"prompt": PROMPT} | ({"prior": architecture(name)} if name else {})
-    flags, base, given = read(BenchFlags, argv, "bench", basis)
+    name = peek(argv, "random-weights")
+    name = peek(argv, "random_weights") if name is None else name
+    over = {} if name is None else {"prior": architecture(name)}
+    flags, base, given = read(BenchFlags, argv, "bench", {"prompt": PROMPT}, over)
     config = generate.resolve(merge(base, given), lambda line: console.print(line, markup=False))
     _check(config, flags, given)
     if flags.threads:
         torch.set_num_threads(flags.threads)
     target = choose(config.device)
-    make = random_prior if name else load_prior
+    make = load_prior if name is None else random_prior
     prior = make(config.prior, target, config.model)
     console.print(f"{flags.warmup} steps, then {flags.steps} that are timed, on {target}", markup=False)
     found = measured(config, prior, target, flags)
@@ -69,8 +72,18 @@ def _compare(argv: Sequence[str], console: Console) -> None:
     flags = from_dict(BenchFlags, parse([(BenchFlags, {})], argv, prog="gsdistill bench --compare", description=""))
     if flags != BenchFlags(compare=flags.compare):
         raise ConfigError("--compare reads two files and measures nothing: it takes no other flag")
-    before, after = (read_figures(path) for path in flags.compare or ())
+    before, after = (_whole(path) for path in flags.compare or ())
     compare(console, before, after)
+
+
+def _whole(path: Path) -> dict[str, Any]:
+    """A measurement that can be compared, if only with itself."""
+    found = read_figures(path)
+    try:
+        compare(Console(file=StringIO()), found, found)
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        raise BadFile(f"{path} is not whole: {type(error).__name__} {error}") from error
+    return found
 
 
 def _check(config: generate.RunConfig, flags: BenchFlags, given: dict[str, Any]) -> None:

@@ -58,6 +58,9 @@ def random_prior(name: str, device: torch.device, settings: ModelSettings = Mode
         ConfigError: there is no such architecture, or a setting means nothing for it.
     """
     name = architecture(name)
+    for setting in ("revision", "config"):
+        if value := getattr(settings, setting):
+            raise ConfigError(f"model.{setting} = '{value}' is of a model's files, and random weights have none")
     return random_prior_of(FOLDER / name, name, device, settings)
 
 

@@ -25,7 +25,7 @@ class ShapesText:
     """A frozen tokenizer and text encoder; the last hidden states, after the last norm."""
 
     def __init__(self, folder: Path, weights: Mapping[str, Tensor], device: torch.device) -> None:
-        """``folder`` has ``tokenizer/tokenizer.json`` and ``text_encoder/config.json``.
+        """``folder`` has ``tokenizer`` (tokenizer.json, and its config for what fills up) and ``text_encoder``.
 
         Raises:
             BadFile: one cannot be read, or the config is of another kind of encoder.
@@ -33,9 +33,11 @@ class ShapesText:
         from tokenizers import Tokenizer
 
         path, words = folder / "text_encoder" / "config.json", folder / "tokenizer" / "tokenizer.json"
+        settings = words.with_name("tokenizer_config.json")
         try:
             self._config = SimpleNamespace(**json.loads(path.read_text(encoding="utf-8")))
             kind = self._config.model_type, self._config.hidden_act
+            self.limit = int(self._config.max_position_embeddings)  # tokens of a text, its start and end included
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise BadFile(f"{path} is not the config of a text encoder: {error}") from error
         if kind != ("clip_text_model", "quick_gelu"):
@@ -44,15 +46,19 @@ class ShapesText:
             self._tokenizer: Any = Tokenizer.from_file(str(words))
         except Exception as error:  # the library raises nothing narrower
             raise BadFile(f"{words} is not a tokenizer: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        try:
+            pad = json.loads(settings.read_text(encoding="utf-8"))["pad_token"]
+            self._pad = self._tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadFile(f"{settings} does not say with which pad_token a text is filled up: {error}") from error
+        if self._pad is None:
+            raise BadFile(f"{settings}: the pad_token '{pad}' is not in {words.name}")
         self._weights = {
             name.removeprefix("text_model."): value.to(device, torch.float32) for name, value in weights.items()
         }
         self._device = device
-
-    @property
-    def limit(self) -> int:
-        """Tokens of a text, its start and end included."""
-        return int(self._config.max_position_embeddings)
 
     def tokens(self, text: str) -> list[int]:
         """The numbers of a text's tokens, with start and end, of any length."""
@@ -66,12 +72,12 @@ class ShapesText:
             BadFile: a weight is missing or of another shape.
         """
         ids = [self.tokens(text) for text in texts]
-        rows = [row + [self._config.pad_token_id] * (self.limit - len(row)) for row in ids]
         try:
+            rows = [row + [self._pad] * (self.limit - len(row)) for row in ids]
             return self._encode(torch.tensor(rows, device=self._device))
         except KeyError as error:
             raise BadFile(f"the shapes prior's text encoder has no weight {error.args[0]}") from error
-        except RuntimeError as error:  # a shape
+        except (RuntimeError, AttributeError, TypeError, IndexError) as error:  # a shape, or a field that is not there
             raise BadFile(f"the shapes prior's text encoder and its config differ: {error}") from error
 
     def _encode(self, ids: Tensor) -> Tensor:

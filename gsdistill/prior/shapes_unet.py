@@ -66,12 +66,12 @@ class ShapesUNet:
             BadFile: the config is of another kind of network, or a weight that it needs is missing.
         """
         self.config, self._dtype = SimpleNamespace(**read_config(folder)), dtype
-        heads = getattr(self.config, "num_attention_heads", None) or self.config.attention_head_dim  # as diffusers
-        self._heads = list(heads) if isinstance(heads, list) else [heads] * len(self.config.down_block_types)
         self._weights = {name: self._placed(name, value.to(device)) for name, value in weights.items()}
         self._resnets = sorted(name[: -len(".conv1.weight")] for name in weights if name.endswith(".conv1.weight"))
         self._crossings = sorted(name[: -len(".to_k.weight")] for name in weights if name.endswith("attn2.to_k.weight"))
         try:
+            heads = getattr(self.config, "num_attention_heads", None) or self.config.attention_head_dim  # as diffusers
+            self._heads = list(heads) if isinstance(heads, list) else [heads] * len(self.config.down_block_types)
             self._join()
             with torch.no_grad():
                 self._try(device)
@@ -79,8 +79,8 @@ class ShapesUNet:
             raise BadFile(
                 f"{folder} has no weight {error.args[0]}: it is of another model, or not all there"
             ) from error
-        except RuntimeError as error:  # a shape
-            raise BadFile(f"{folder}: the weights are not those that config.json tells of: {error}") from error
+        except (RuntimeError, AttributeError, TypeError, IndexError) as error:  # a shape, or a field that is not there
+            raise BadFile(f"{folder}: config.json does not tell of a network with these weights: {error}") from error
 
     def __call__(
         self,

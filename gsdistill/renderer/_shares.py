@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 __all__ = ["in_shares"]
@@ -44,6 +44,7 @@ def in_shares(threads: int, total: int, least: int, kernel: Callable[..., Any], 
         work()
     finally:
         shares.clear()
-        for helper in helpers:
-            if not helper.cancel():
-                helper.result()
+        begun = [helper for helper in helpers if not helper.cancel()]
+        wait(begun)  # all of them, before one's failure is told: they write where the caller's arrays are
+    for helper in begun:
+        helper.result()

@@ -9,6 +9,7 @@ compiles them (half a minute) and keeps them on disk.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -27,8 +28,10 @@ from gsdistill.structs import Cameras, Gaussians, Render
 __all__ = ["rasterize"]
 
 GAUSSIANS, PAIRS = 2000, 5000  # in one share, at least: fewer are not worth another thread
-_lock = threading.Lock()  # of what is kept between calls
+_locks = [threading.Lock()]  # of what is kept between calls
 _kept = [np.empty((0, 10), np.float32)]
+if hasattr(os, "register_at_fork"):  # another thread of the parent's may hold it, of which a child has none
+    os.register_at_fork(after_in_child=lambda: _locks.__setitem__(0, threading.Lock()))
 
 
 def rasterize(
@@ -80,7 +83,7 @@ class _Rasterize(torch.autograd.Function):
         v_images, v_alphas, v_depths = (_array(value) for value in gradients[:3])
         v_values = [np.zeros(value.shape, np.float32) for value in values]
         v_screen = np.zeros((len(splats), 2), np.float32)
-        with _lock:
+        with _locks[0]:
             tile_sums, threads = _scratch(len(bins["ids"])), _threads()
             in_shares(
                 threads, len(reached), tiles, _raster.rasterize_backward, splats, bins["ids"], bins["bounds"], reached,

@@ -135,7 +135,7 @@ def steps(
     """Carry ``run`` to the end of the plan, one record a step; ``run`` is whole whenever a record is yielded.
 
     Raises:
-        Diverged: more than 50 steps had a non-finite gradient, which every tenth step looks at.
+        Diverged: more than 50 steps had a non-finite gradient, which every tenth step and the last look at.
     """
     clock, device = run.clock, run.params["means"].device
     prior.schedule = to_device(prior.schedule, device)  # where its timesteps are drawn to
@@ -164,7 +164,7 @@ def steps(
         with clock("optimise"):
             finite = _update(run, plan.optim, progress)
         with clock("densify"):
-            _densify(run, out, finite)
+            _densify(run, out, finite, plan.iterations)
         yield StepRecord(
             run.done, loss.detach(), guidance.figures, guidance.evaluations, len(run.params["means"]), finite,
             out.images.detach(),
@@ -203,13 +203,13 @@ def _update(run: Optimisation, settings: OptimSettings, progress: float) -> Bool
     return finite
 
 
-def _densify(run: Optimisation, out: Render, finite: Bool[Tensor, ""]) -> None:
+def _densify(run: Optimisation, out: Render, finite: Bool[Tensor, ""], iterations: int) -> None:
     """Count the step, observe it where it was a good one, and grow and prune."""
     run.done += 1
     run.bad += ~finite
     run.densifier.observe(out, finite)
     run.densifier.refine(run.params, run.optimizers, run.done, run.generator)
-    if run.done % ASK_EVERY == 0 and run.skipped > MAX_SKIPPED:
+    if (run.done % ASK_EVERY == 0 or run.done == iterations) and run.skipped > MAX_SKIPPED:
         raise Diverged(
             f"{run.skipped} of {run.done} steps had a gradient that is not finite; start again (--overwrite) with a "
             "lower method.guidance_scale or lower optim rates"

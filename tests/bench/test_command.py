@@ -116,6 +116,28 @@ def test_steps_without_an_update_are_told(measured):
     assert told.endswith(": 2")
 
 
+def test_random_weights_take_the_place_of_a_configs_prior(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(random_weights, "FOLDER", folder)
+    config, kept = tmp_path / "run.yaml", tmp_path / "a.json"
+    config.write_text("prior: shapes\nprompt: a blue cube\n")
+    words = ["bench", "--random-weights", "sd15", "--config", str(config), *SMALL, "--json", str(kept)]
+    assert execute(words) == 0
+    found = json.loads(kept.read_text())
+    assert found["run"]["prior"] == "sd15" and found["settings"]["prompt"] == "a blue cube"
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("run", {}), ("phases", [1]), ("step", {}), ("matmul", None), ("phases", {"render": 3})],
+    ids=str,
+)
+def test_a_file_that_is_not_whole_is_named(part, value, measured, tmp_path, capsys):
+    whole, broken = tmp_path / "whole.json", tmp_path / "broken.json"
+    whole.write_text(json.dumps(measured[0]))
+    broken.write_text(json.dumps({**measured[0], part: value}))
+    assert "broken.json is not whole" in mistake(capsys, "--compare", str(whole), str(broken))
+
+
 def test_the_prior_may_be_any(capsys, tmp_path):
     words = ["--prior", "shapes", "--method", "sds", "--steps", "1", "--warmup", "1", "--views", "1", "--device", "cpu"]
     assert execute(["bench", *words, "--json", str(tmp_path / "a.json")]) == 0
@@ -129,6 +151,9 @@ def test_the_prior_may_be_any(capsys, tmp_path):
     [
         ("--random-weights sdlx", "random_weights = 'sdlx' is no architecture. Did you mean 'sdxl'?"),
         ("--random-weights if --prior sdxl", "--random-weights if and --prior sdxl exclude each other"),
+        ("--random-weights sd15 --model.revision abc", "model.revision = 'abc' is of a model's files"),
+        ("--random-weights sd15 --model.config sd15", "model.config = 'sd15' is of a model's files"),
+        ("--random-weights=", "random_weights = '' is no architecture"),
         ("--resume", "--resume is of the files of a run"),
         ("--log-every 3", "--log-every is of the files of a run"),
         ("--steps 0", "steps = 0 is out of range; it must be at least 1 and at most 1000"),

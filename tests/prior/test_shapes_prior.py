@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,11 @@ from gsdistill.prior.stable_diffusion import StableDiffusion
 from gsdistill.scene.cameras import orbit
 
 SHIPPED = Path(find("shapes")[0])
+TRUNCATION = {"direction": "Right", "strategy": "LongestFirst", "stride": 0}
+PADDING = {
+    "strategy": {"Fixed": 77}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+    "pad_token": "x",
+}  # fmt: skip
 
 
 def tiny(levels: int = 2, layers: int = 1, heads: Any = 2, **more: Any) -> UNet2DConditionModel:
@@ -214,6 +220,63 @@ def test_another_text_encoder_is_refused(change, told, copied):
     path.write_text("" if change is None else json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BadFile, match=told):
         ShapesText(copied, read_weights(copied / "text_encoder"), torch.device("cpu"))(["a red cube"])
+
+
+def test_words_are_filled_up_as_the_tokenizer_says_whatever_else_the_folder_holds(copied):
+    """CLIP's configs often name another pad token; saved tokenizers may remember a padding and a truncation."""
+    true = shipped().encode_texts(["a red torus on a blue cube"])[0].tokens
+    for name, change in (
+        ("text_encoder/config.json", {"pad_token_id": 1}),
+        ("tokenizer/tokenizer.json", {"truncation": {**TRUNCATION, "max_length": 5}}),
+        ("tokenizer/tokenizer.json", {"padding": PADDING}),
+    ):
+        path = copied / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    encoder = ShapesText(copied, read_weights(copied / "text_encoder"), torch.device("cpu"))
+    assert torch.equal(encoder(["a red torus on a blue cube"]), true)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [({}, "does not say with which pad_token"), ({"pad_token": "<none>"}, "'<none>' is not in")]
+)
+def test_a_tokenizer_must_say_how_texts_are_filled_up(given, told, copied):
+    (copied / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(given))
+    with pytest.raises(BadFile, match=re.escape(told)):
+        ShapesText(copied, {}, torch.device("cpu"))
+
+
+def test_a_tokenizer_in_two_files_is_read_by_transformers(copied, tmp_path):
+    """As every family's is."""
+    words = json.loads((copied / "tokenizer" / "tokenizer.json").read_text())["model"]
+    (copied / "tokenizer" / "vocab.json").write_text(json.dumps(words["vocab"]))
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in words["merges"]]
+    (copied / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    (copied / "tokenizer" / "tokenizer.json").unlink()
+    prior = load_prior(str(copied))
+    assert isinstance(prior, ShapesPrior)
+    tokens = prior.encode_texts(["a red torus"])[0].tokens
+    torch.testing.assert_close(tokens, shipped().encode_texts(["a red torus"])[0].tokens, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"layers_per_block": None}, {"norm_eps": None}, {"sample_size": None}, {"layers_per_block": [1, 1]},
+     {"attention_head_dim": []}, {"cross_attention_dim": 11}],
+    ids=str,
+)  # fmt: skip
+def test_a_config_that_does_not_fit_is_one_sentence(change, tmp_path):
+    network = tiny()
+    config = {key: value for key, value in (dict(network.config) | change).items() if value is not None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadFile, match=r"config\.json does not tell of a network with these weights"):
+        ShapesUNet(tmp_path, network.state_dict(), torch.device("cpu"), torch.float32)
+
+
+def test_a_card_without_a_camera_is_refused(copied):
+    path = copied / "gsdistill.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "camera"}))
+    with pytest.raises(BadFile, match="is told the camera; it has none"):
+        load_prior(str(copied))
 
 
 def test_a_broken_tokenizer_is_one_sentence(copied):

@@ -46,5 +46,5 @@ def test_contributing_pairs_are_those_of_the_reference(floor, count, size):
 
 
 def test_a_rate_is_that_of_a_processor(floor):
-    found = floor.rates(repeats=2)
+    found = floor.rates()
     assert 0 < found["forward"] < found["backward"]

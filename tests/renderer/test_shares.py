@@ -49,6 +49,22 @@ def test_a_late_helper_is_not_waited_for():
     assert sum(done) == 100
 
 
+def test_an_error_waits_for_every_share_that_has_begun():
+    """They write where the caller's arrays are."""
+    meeting, ended = threading.Barrier(3, timeout=10), []
+
+    def fail(first: int, last: int) -> None:
+        if meeting.wait() == 0:
+            time.sleep(0.3)
+            ended.append(first)
+        else:
+            raise ValueError(f"share {first}")
+
+    with pytest.raises((ValueError, threading.BrokenBarrierError)):
+        in_shares(3, 3, 1, fail)
+    assert len(ended) == 1
+
+
 @pytest.mark.parametrize("slow", [0.0, 0.05])
 def test_an_error_in_any_share_reaches_the_caller(slow):
     def fail(first: int, last: int) -> None:

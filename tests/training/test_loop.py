@@ -152,6 +152,13 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_too_many_stop_the_
         carry(run, broken, SDS(), 10, plan)
 
 
+def test_a_hopeless_run_stops_at_its_end_too(prior):
+    """However few steps lie after the last look."""
+    broken, plan = Broken(*prior._mixtures, prior.latent_shape), replace(PLAN, iterations=59)
+    with pytest.raises(Diverged, match="59 of 59 steps"):
+        carry(begin(broken, SDS(), plan), broken, SDS(), 59, plan)
+
+
 class Hiccup(AnalyticPrior):
     """Answers one network call with NaN."""
 
