@@ -3,12 +3,13 @@
 #
 #     tools/gpu_check.sh OUTDIR [WHEELDIR]
 #
-# A virtual environment sees the packages of PYTHON (python3.12, or python3), torch among them unless WHEELDIR has it;
-# from WHEELDIR pip takes what else pyproject.toml asks for or, where that does not come out, all that is there. Then
-# come the tests marked gpu, `gsdistill bench`, the renderers, and our loop against the peers'; bench and the peers once
-# more with model.compile. OUTDIR gets a log and a JSON or JUnit file of each, and summary.json. A part that fails, or a
-# command in it that takes longer than GPU_CHECK_LIMIT seconds (900), does not stop the others; the last line names the
-# part, and the exit status is 1. GPU_CHECK_SMALL=1 goes through the first parts in a small form, on a CPU in minutes.
+# A virtual environment sees the packages of PYTHON (python3.12, or python3; 3.11 at least), torch among them unless
+# WHEELDIR has it; from WHEELDIR pip takes what else pyproject.toml asks for or, where that does not come out, all that
+# is there. Then come the tests marked gpu, `gsdistill bench`, the renderers, and our loop against the peers'; bench and
+# the peers once more with model.compile. OUTDIR gets a log and a JSON or JUnit file of each, and summary.json. A part
+# that fails, or a command in it that takes longer than GPU_CHECK_LIMIT seconds (900), does not stop the others; the last
+# line names the part, and the exit status is 1. GPU_CHECK_SMALL=1 goes through the first parts in a small form, on a CPU
+# in minutes.
 set -u
 
 if [ $# -lt 1 ] || [ $# -gt 2 ]; then
