@@ -4,7 +4,7 @@ Agrees with ``reference`` in float32; other floating types are cast to it and ba
 every run and for every number of threads, which follows ``torch.get_num_threads()``; what is too little for several
 threads runs on one (``_shares``). Kernels: ``_project`` (parameters to screen ellipses), ``_bins`` (which tile holds
 what), ``_raster`` (pixels and back), ``_unproject`` (back to parameters). The first call in a fresh installation
-compiles them (half a minute) and keeps them on disk.
+compiles them (ten seconds) and keeps them on disk.
 """
 
 from __future__ import annotations
