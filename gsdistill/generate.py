@@ -249,11 +249,9 @@ def check_cameras(settings: CameraSettings, prior: Prior) -> None:
     Raises:
         ConfigError: a range leaves what the prior knows.
     """
-    known = prior.camera_range
-    if known is None:
+    if prior.camera_range is None:
         return
-    allowed = {"elevation": known.elevation, "distance": (known.distance,) * 2, "fov": (known.fov,) * 2}
-    for name, (low, high) in allowed.items():
+    for name, (low, high) in prior.camera_range.ranges().items():
         given = getattr(settings, name)
         if given[0] < low or given[1] > high:
             raise ConfigError(

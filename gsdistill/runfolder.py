@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-import resource
 import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 
 from gsdistill import __version__
+from gsdistill.device import peak_memory
 from gsdistill.errors import ConfigError, OutputError
 from gsdistill.export.pictures import contact_sheet, preview, turntable
 from gsdistill.export.ply import Ply
@@ -145,7 +145,7 @@ class RunFolder:
             "iterations_per_second": round(run.done / steps, 3),
             "skipped_steps": run.skipped,
             "network_evaluations": run.evaluations,
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "peak_memory_mb": round(peak_memory(torch.device("cpu")) / 2**20),
             "device": str(run.params["means"].device),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),

@@ -129,7 +129,7 @@ def prepare(options: argparse.Namespace, device: torch.device) -> tuple[Callable
         raise UserError(f"--views {options.views}: the prior {options.prior} sees {prior.view_group} views together")
     plan = Plan(
         10**6, options.views, options.resolution or prior.image_size, "mixed",
-        CameraSettings(group=prior.view_group, **known_cameras(prior)),
+        CameraSettings(group=prior.view_group, **(prior.camera_range.ranges() if prior.camera_range else {})),
         RenderOptions(), RegularizerSettings(), OptimSettings(),
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
@@ -164,14 +164,6 @@ def models(name: str, device: torch.device, compiled: bool) -> tuple[Pretrained,
         vae.load_state_dict(prior._codec._vae.state_dict())
         vae.to(memory_format=torch.contiguous_format)
     return prior, eager, network.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
-
-
-def known_cameras(prior: Pretrained) -> dict[str, Any]:
-    """Cameras that the prior was trained on, where it says which."""
-    known = prior.camera_range
-    if known is None:
-        return {}
-    return {"elevation": known.elevation, "distance": (known.distance,) * 2, "fov": (known.fov,) * 2}
 
 
 def timed(step: Callable[[], Any], count: int, device: torch.device) -> float:

@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +28,9 @@ from typing import Any
 
 import torch
 
+from gsdistill.bench.figures import environment
+from gsdistill.device import choose, peak_memory
+from gsdistill.files import write_json
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
 from gsdistill.structs import Gaussians
@@ -76,13 +77,6 @@ def scene(name: str, count: int, ply: Path) -> Gaussians:
     return cloud(count, 0.8 * count ** (-1 / 3), 0.0)
 
 
-def peak(device: str) -> float:
-    """The most memory that this process ever held, in MB; of a GPU, what its tensors held."""
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
-
-
 def step(gaussians: Gaussians, options: argparse.Namespace, backend: str) -> tuple[float, float]:
     """Milliseconds of one forward and one backward pass."""
     device = gaussians.means.device.type
@@ -108,7 +102,7 @@ def measure(name: str, backend: str, options: argparse.Namespace) -> dict[str, A
     whole = scene(name, options.n, options.ply)
     whole = Gaussians(**{key: value.to(device) for key, value in vars(whole).items()})
     first = sum(step(Gaussians(**{key: value[:1] for key, value in vars(whole).items()}), options, backend))
-    held = peak(device)
+    held = peak_memory(torch.device(device))
     rounds = 1 if backend == "reference" else 1 + options.repeats
     times = [step(whole, options, backend) for _ in range(rounds)]
     kept = times[1:] or times
@@ -119,7 +113,7 @@ def measure(name: str, backend: str, options: argparse.Namespace) -> dict[str, A
         "total_ms": statistics.median(map(sum, kept)),
         "least_ms": min(map(sum, kept)),
         "first_ms": first,
-        "peak_mb": peak(device) - held,
+        "peak_mb": (peak_memory(torch.device(device)) - held) / 2**20,
     }
     if options.floor and backend == "cpu":
         row |= floor(whole, options)
@@ -159,25 +153,6 @@ def run(name: str, backend: str, options: argparse.Namespace, threads: int, n: i
     return settings | json.loads(done.stdout.splitlines()[-1])
 
 
-def machine() -> dict[str, Any]:
-    """What the figures belong to."""
-    import numba
-
-    models = [line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
-    return {
-        "cpu": models[0].split(":", 1)[1].strip() if models else platform.processor() or platform.machine(),
-        "cores": torch.multiprocessing.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "numba": numba.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-
-
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -207,12 +182,14 @@ def times(options: argparse.Namespace) -> list[dict[str, Any]]:
             for threads in options.threads if backend == "cpu" else options.threads[-1:]:
                 row = run(name, backend, options, threads, options.n, options.size)
                 rows.append(row)
-                slow.setdefault(name, row["total_ms"] if backend == "reference" else math.nan)
-                row["ratio"] = slow[name] / row["total_ms"]
-                least = row.get("floor_ms", math.nan)
+                if backend == "reference":
+                    slow[name] = row["total_ms"]
+                if name in slow:
+                    row["ratio"] = slow[name] / row["total_ms"]
+                ratio, least = row.get("ratio", math.nan), row.get("floor_ms", math.nan)
                 print(
                     f"{name:8} {backend:9} {threads:7} {row['forward_ms']:8.2f} {row['backward_ms']:8.2f}"
-                    f" {row['total_ms']:8.2f} {row['ratio']:7.1f} {row['first_ms']:9.0f} {row['peak_mb']:7.1f}"
+                    f" {row['total_ms']:8.2f} {ratio:7.1f} {row['first_ms']:9.0f} {row['peak_mb']:7.1f}"
                     f" {least:7.2f} {row['total_ms'] / least:7.2f}",
                     flush=True,
                 )
@@ -242,9 +219,8 @@ def main() -> None:
     rows = memory(options) if options.memory else times(options)
     if options.json:
         settings = {key: getattr(options, key) for key in ("n", "size", "views", "threads")}
-        found = {"machine": machine(), "settings": settings, "rows": rows}
-        text = json.dumps(found, indent=2).replace("NaN", "null")
-        options.json.write_text(text + "\n", encoding="utf-8")
+        place = environment(choose("auto"), "float32")
+        write_json(options.json, {"environment": place, "settings": settings, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from gsdistill.bench.command import measured
 from gsdistill.bench.settings import BenchFlags
 from gsdistill.config import merge
 from gsdistill.device import choose
-from gsdistill.errors import ConfigError
+from gsdistill.errors import UserError
 from gsdistill.files import write_json
 from gsdistill.generate import resolve
 from gsdistill.laboratory.plots import new_figure, save_figure
@@ -95,17 +95,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads < 1 or options.steps < 1:
         parser.error("--threads and --steps are 1 at least")
-    if options.random_weights:
-        try:
-            architecture(options.random_weights)
-        except ConfigError as error:
-            parser.error(str(error))
     torch.set_num_threads(options.threads)
     found = []
-    for point in points(options):
-        found.append(point)
-        times = ", ".join(f"{name} {phase['median_ms']:.2f}" for name, phase in point["phases"].items())
-        print(f"{point['curve']} {point['run'][point['curve']]}: {times} ms", flush=True)
+    try:
+        for point in points(options):
+            found.append(point)
+            times = ", ".join(f"{name} {phase['median_ms']:.2f}" for name, phase in point["phases"].items())
+            print(f"{point['curve']} {point['run'][point['curve']]}: {times} ms", flush=True)
+    except UserError as error:
+        parser.error(str(error))
     kept = ("curve", "run", "phases", "step", "steps_per_second")
     rows = [{name: point[name] for name in kept} for point in found]
     write_json(options.json, {"environment": found[0]["environment"], "points": rows})

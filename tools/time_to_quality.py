@@ -12,7 +12,6 @@ does not know go to every ``gsdistill generate``.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ import torch
 from compare_methods import PROMPTS
 from gsdistill.config import load_yaml
 from gsdistill.evaluation.views import Pictures, iou, photograph, truth
+from gsdistill.files import write_json
 from gsdistill.scene.densify import DensifySettings, without_haze
 from gsdistill.shapes.captions import parse
 from gsdistill.structs import Gaussians
@@ -128,7 +128,7 @@ def main() -> None:
         for name, found in rows.items():
             print(f"{method} {name}: {summary(found)}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(options.json, report)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +16,7 @@ from gsdistill.bench.settings import BenchFlags
 from gsdistill.bench.timing import measure
 from gsdistill.config import from_dict, merge
 from gsdistill.device import choose
-from gsdistill.errors import BadFile, ConfigError
+from gsdistill.errors import ConfigError
 from gsdistill.files import write_json
 from gsdistill.flags import parse, peek
 from gsdistill.prior.base import Prior
@@ -72,18 +70,8 @@ def _compare(argv: Sequence[str], console: Console) -> None:
     flags = from_dict(BenchFlags, parse([(BenchFlags, {})], argv, prog="gsdistill bench --compare", description=""))
     if flags != BenchFlags(compare=flags.compare):
         raise ConfigError("--compare reads two files and measures nothing: it takes no other flag")
-    before, after = (_whole(path) for path in flags.compare or ())
+    before, after = (read_figures(path) for path in flags.compare or ())
     compare(console, before, after)
-
-
-def _whole(path: Path) -> dict[str, Any]:
-    """A measurement that can be compared, if only with itself."""
-    found = read_figures(path)
-    try:
-        compare(Console(file=StringIO()), found, found)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-        raise BadFile(f"{path} is not whole: {type(error).__name__} {error}") from error
-    return found
 
 
 def _check(config: generate.RunConfig, flags: BenchFlags, given: dict[str, Any]) -> None:

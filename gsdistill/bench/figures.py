@@ -8,13 +8,16 @@ import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from gsdistill import __version__
 from gsdistill.bench.flops import Ceiling
+from gsdistill.bench.report import compare
 from gsdistill.bench.timing import Timing
 from gsdistill.config import name_of, to_dict
 from gsdistill.device import describe, processor
@@ -24,7 +27,6 @@ from gsdistill.generate import RunConfig
 __all__ = ["FORMAT", "VERSION", "environment", "figures", "read_figures"]
 
 FORMAT, VERSION = "gsdistill bench", 1
-PARTS = {"settings", "environment", "run", "phases", "step", "flops", "matmul", "network_flops_per_second"}
 PACKAGES = ("torch", "numba", "diffusers", "gsplat")
 
 # Settings of the files of a run, of which a measurement makes none.
@@ -101,8 +103,12 @@ def read_figures(path: Path) -> dict[str, Any]:
         raise BadFile(f"{path} is not a measurement of `gsdistill bench --json`")
     if content.get("version") != VERSION:
         raise BadFile(f"{path} is of version {content.get('version')} of the format, which must be {VERSION}")
-    if lost := sorted(PARTS - content.keys()):
-        raise BadFile(f"{path} is not whole: it has no {lost[0]}")
+    try:
+        compare(Console(file=StringIO()), content, content)  # reads all that a comparison does
+    except KeyError as error:
+        raise BadFile(f"{path} is not whole: it has no {error.args[0]}") from error
+    except (TypeError, IndexError, ValueError, AttributeError) as error:
+        raise BadFile(f"{path} is not whole: {error}") from error
     return content
 
 

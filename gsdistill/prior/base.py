@@ -97,6 +97,10 @@ class CameraRange:
     distance: float
     fov: float
 
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The same as the least and the most of each setting of cameras."""
+        return {"elevation": self.elevation, "distance": (self.distance, self.distance), "fov": (self.fov, self.fov)}
+
 
 class Prior(ABC):
     """A text-to-image diffusion model, as distillation methods and the training loop see it.

@@ -10,10 +10,9 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -26,7 +25,7 @@ from gsdistill.prior.lora import LoraStudent
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.prior.shapes_text import ShapesText
 from gsdistill.prior.shapes_unet import ShapesUNet
-from gsdistill.prior.stable_diffusion import StableDiffusion
+from gsdistill.prior.stable_diffusion import StableDiffusion, known_prediction
 from gsdistill.shapes.captions import normalised, parse, unknown_words
 from gsdistill.structs import Embedding
 
@@ -75,17 +74,6 @@ class ShapesPrior(StableDiffusion):
             raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
         return normalised(text)
 
-    def network(
-        self,
-        latents: Float[Tensor, "B C h w"],
-        timesteps: Int[Tensor, "B"],
-        text: Embedding,
-        cameras: Float[Tensor, "B F"] | None,
-    ) -> Float[Tensor, "B C h w"]:
-        """The network's raw prediction."""
-        raw = self._called(latents, timesteps, text.tokens, cameras)
-        return raw.clone() if self.origin.settings.compile else raw
-
     def student(self, rank: int) -> Student:
         """Diffusers' network of the same weights, with LoRA on its attention; in float32 where the prior has bfloat16.
 
@@ -128,7 +116,6 @@ def scaled_linear_schedule(path: Path) -> tuple[NoiseSchedule, Prediction]:
         raise BadFile(
             f"{path}: beta_schedule '{law}' as it stands there is not what the shapes prior has: scaled_linear"
         )
-    if (kind := config.get("prediction_type", "epsilon")) not in (allowed := get_args(Prediction)):
-        raise BadFile(f"{path}: prediction_type '{kind}' is unknown; known: {', '.join(allowed)}")
+    kind = known_prediction(config.get("prediction_type", "epsilon"), path)
     betas = torch.linspace(*ends, steps, dtype=torch.float32) ** 2
     return NoiseSchedule.from_cumulative_alphas((1.0 - betas).cumprod(0)), kind

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -56,6 +56,12 @@ ATTENTION_EPS = 1e-6  # of the group norm before attention, which no config name
 SELF, CROSS, FEED = "transformer_blocks.0.attn1", "transformer_blocks.0.attn2", "transformer_blocks.0.ff.net"
 
 
+class Answer(NamedTuple):
+    """What the network answers, under diffusers' name for it."""
+
+    sample: Float[Tensor, "B C h w"]
+
+
 class ShapesUNet:
     """A frozen network; ``config`` is what its config.json says."""
 
@@ -84,14 +90,14 @@ class ShapesUNet:
 
     def __call__(
         self,
-        latents: Float[Tensor, "B C h w"],
-        timesteps: Int[Tensor, "B"],
-        text: Float[Tensor, "B L D"],
-        cameras: Float[Tensor, "B F"],
-    ) -> Float[Tensor, "B C h w"]:
-        """The prediction in float32."""
-        shifts, memories = self._shifts(timesteps, cameras), self._memories(text)
-        x = self._conv("conv_in", latents.contiguous(memory_format=torch.channels_last))
+        sample: Float[Tensor, "B C h w"],
+        timestep: Int[Tensor, "B"],
+        encoder_hidden_states: Float[Tensor, "B L D"],
+        class_labels: Float[Tensor, "B F"],
+    ) -> Answer:
+        """The prediction in float32, asked as diffusers' network is: latents, timesteps, text and camera."""
+        shifts, memories = self._shifts(timestep, class_labels), self._memories(encoder_hidden_states)
+        x = self._conv("conv_in", sample.contiguous(memory_format=torch.channels_last))
         skips, last = [x], len(self._heads) - 1
         for level, kind in enumerate(self.config.down_block_types):
             block = f"down_blocks.{level}"
@@ -115,7 +121,7 @@ class ShapesUNet:
             if level < last:
                 x = self._conv(f"{block}.upsamplers.0.conv", interpolate(x, scale_factor=2.0))
         x = silu(self._group_norm("conv_norm_out", x, self.config.norm_eps))
-        return self._conv("conv_out", x).float()
+        return Answer(self._conv("conv_out", x).float())
 
     def _try(self, device: torch.device) -> None:
         """One answer, in which every weight takes part."""

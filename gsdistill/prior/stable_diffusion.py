@@ -6,6 +6,7 @@ camera-conditioned U-Net gets its camera features as ``class_labels`` (class_emb
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 from jaxtyping import Float
@@ -21,7 +22,7 @@ from gsdistill.prior.pretrained import Origin
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.structs import Cameras
 
-__all__ = ["StableDiffusion", "ddpm_schedule"]
+__all__ = ["StableDiffusion", "ddpm_schedule", "known_prediction"]
 
 OTHER_KINDS = ("EDM", "FlowMatch")  # with these begin the names of schedulers of other kinds of diffusion
 
@@ -68,8 +69,16 @@ def ddpm_schedule(origin: Origin) -> tuple[NoiseSchedule, Prediction]:
             f"{origin.folder}/scheduler: {name} has no levels of a DDPM, which the prior {origin.card.name} needs"
         )
     scheduler: Any = DDPMScheduler.from_config(config)
-    kind = scheduler.config.prediction_type
-    if kind not in (allowed := get_args(Prediction)):
-        known = ", ".join(allowed)
-        raise BadFile(f"{origin.folder}/scheduler: prediction_type '{kind}' is unknown; known: {known}")
+    kind = known_prediction(scheduler.config.prediction_type, origin.folder / "scheduler")
     return NoiseSchedule.from_cumulative_alphas(scheduler.alphas_cumprod), kind
+
+
+def known_prediction(kind: Any, place: Path) -> Prediction:
+    """``kind``, what the config at ``place`` says that its network predicts.
+
+    Raises:
+        BadFile: that is unknown.
+    """
+    if kind not in (allowed := get_args(Prediction)):
+        raise BadFile(f"{place}: prediction_type '{kind}' is unknown; known: {', '.join(allowed)}")
+    return kind
