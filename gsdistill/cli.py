@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -21,23 +21,18 @@ from rich.text import Text
 from gsdistill import __version__
 from gsdistill.bench.settings import BenchFlags
 from gsdistill.config import bounded, from_dict, merge, to_yaml
+from gsdistill.convert import ExportCommand
 from gsdistill.errors import ConfigError, OutputError, UserError, did_you_mean
-from gsdistill.files import data_path, write_json
+from gsdistill.files import write_json
 from gsdistill.flags import parse, peek
-from gsdistill.registry import names, summary
+from gsdistill.frames import Frame
+from gsdistill.listing import ListCommand
 from gsdistill.runflags import RunFlags, read
 from gsdistill.sweep.settings import SweepSettings
 
 __all__ = ["execute", "main"]
 
 T = TypeVar("T")
-
-PACKAGES = {
-    "methods": "gsdistill.distillation",
-    "inits": "gsdistill.scene.init",
-    "demos": "gsdistill.laboratory.demos",
-    "worlds": "gsdistill.laboratory.worlds",
-}
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,8 @@ class RenderCommand:
     """Draw pictures of a splat: a contact sheet views.png and a turntable.mp4."""
 
     file: Path = field(metadata={"positional": True})  # a splat in the INRIA layout
+    # axes of a file that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: world
+    frame: Frame | None = None
     output: Path | None = None  # folder of the pictures; none: next to the file, its name and -render
     size: int = bounded(256, low=8, high=4096)  # pixels along each side of a view
     views: int = bounded(8, low=1, high=64)  # pictures on the contact sheet
@@ -79,15 +76,6 @@ class Play2dFlags:
     demo: str | None = None  # a name of `gsdistill list demos`, whose settings are then the flags; none: free play
     output: Path | None = None  # folder of the picture and the figures; none: outputs/play2d/<name>
     overwrite: bool = False  # replace an earlier run in the output folder
-
-
-@dataclass(frozen=True)
-class ListCommand:
-    """Show what can be chosen by name: methods, priors, inits, configs, demos or worlds."""
-
-    what: Literal["methods", "priors", "inits", "configs", "demos", "worlds", "all"] = field(
-        default="all", metadata={"positional": True}
-    )
 
 
 @dataclass(frozen=True)
@@ -188,7 +176,7 @@ def _render(argv: Sequence[str]) -> None:
 
     if command.size % 2:
         raise ConfigError(f"size = {command.size}: videos need an even number of pixels")
-    gaussians = read_ply(command.file)
+    gaussians = read_ply(command.file, command.frame)
     folder = command.output or command.file.with_name(f"{command.file.stem}-render")
     sheet, video = folder / "views.png", folder / "turntable.mp4"
     there = [path for path in (sheet, video) if path.exists()]
@@ -229,7 +217,7 @@ def _play2d(argv: Sequence[str]) -> None:
     from gsdistill.registry import load
 
     demo = peek(argv, "demo")
-    cls: type[Any] = load(PACKAGES["demos"], demo, "demonstration") if demo else Play
+    cls: type[Any] = load("gsdistill.laboratory.demos", demo, "demonstration") if demo else Play
     chosen = {name: value for name in ("method", "prior", "world") if (value := peek(argv, name))}
     base = {} if demo else fill(chosen)
     sources = [(Play2dFlags, {"demo": demo}), (cls, base)]
@@ -244,28 +232,16 @@ def _bench(argv: Sequence[str]) -> None:
     bench(argv, Console())
 
 
+def _export(argv: Sequence[str]) -> None:
+    from gsdistill.convert import export
+
+    export(_read(ExportCommand, argv, "export"), Console())
+
+
 def _list(argv: Sequence[str]) -> None:
-    what = _read(ListCommand, argv, "list").what
-    console = Console(highlight=False)
-    for kind in ("methods", "priors", "inits", "configs", "demos", "worlds") if what == "all" else (what,):
-        rows = _rows(kind)
-        width = max(map(len, rows), default=0) + 2
-        if what == "all":
-            console.print(kind, style="bold")
-        for name, text in rows.items():
-            console.print(f"  {name:<{width}}{text}", markup=False, soft_wrap=True)
+    from gsdistill.listing import listing
 
-
-def _rows(kind: str) -> dict[str, str]:
-    """Return the names of a kind, each with a line that says what it is."""
-    if kind == "priors":
-        from gsdistill.prior.cards import cards
-
-        return {name: f"{card.summary}; {card.licence}" for name, card in cards().items()}
-    if kind in PACKAGES:
-        return {name: summary(PACKAGES[kind], name) for name in names(PACKAGES[kind])}
-    files = sorted(data_path("configs").glob("*.yaml"))
-    return {file.stem: file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for file in files}
+    listing(_read(ListCommand, argv, "list"), Console(highlight=False))
 
 
 def _doctor(argv: Sequence[str]) -> None:
@@ -282,6 +258,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], type[Any]]] = {
     "play2d": (_play2d, Play2dFlags),
     "sweep": (_sweep, SweepSettings),
     "bench": (_bench, BenchFlags),
+    "export": (_export, ExportCommand),
     "list": (_list, ListCommand),
     "doctor": (_doctor, DoctorCommand),
 }

@@ -42,7 +42,7 @@ def configs(tmp_path, monkeypatch):
     (folder / "shapes-cds.yaml").write_text(RECIPE)
     for method in set(METHODS) - {"cds"}:
         (folder / f"shapes-{method}.yaml").write_text(f"# What {method.upper()} needs here.\nmethod: {method}\n")
-    for module in ("gsdistill.generate", "gsdistill.cli"):
+    for module in ("gsdistill.generate", "gsdistill.listing"):
         monkeypatch.setattr(f"{module}.data_path", lambda *parts: tmp_path.joinpath(*parts))
     monkeypatch.chdir(tmp_path)
     return folder

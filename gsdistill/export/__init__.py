@@ -1,4 +1,4 @@
 """Writers: one file per format, picked by its name, and the pictures and videos of a finished scene."""
 
 INTERFACE = "Writer"
-NOT_LISTED = ("pictures",)
+NOT_LISTED = ("command", "formats", "pictures", "settings")

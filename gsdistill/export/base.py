@@ -1,25 +1,84 @@
-"""The contract of a writer: Gaussians to one file of one format."""
+"""The contract of a writer: Gaussians to one file of one format, named by its module: ``compressed_ply`` is
+``.compressed.ply``.
+
+Every writer is handed the same: float32 on the CPU, in the axes of the file, quaternions of length one. So a writer
+only lays out numbers.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.errors import OutputError
+from gsdistill.files import atomic_path
+from gsdistill.frames import Frame
+from gsdistill.scene.turn import to_frame
 from gsdistill.structs import Gaussians
 
 __all__ = ["Writer"]
 
 
+@dataclass(frozen=True)
 class Writer(ABC):
     """Settings of one format; subclasses are final frozen dataclasses."""
 
-    extension: ClassVar[str]  # of the files, with the dot
+    expected: ClassVar[Frame] = "rdf"  # the axes that viewers of the format take it to be in
+    needs: ClassVar[str | None] = None  # the package that writes it, where it is of the extra `formats`
 
-    @abstractmethod
-    def write(self, gaussians: Gaussians, path: Path | str) -> None:
-        """Write the Gaussians to ``path``, in one piece or not at all.
+    frame: Frame | None = None  # axes to write; none: the expected ones
+    sh_pad: int | None = None  # SH degree to fill up to with zeros
+
+    def check(self) -> None:
+        """Refuse a format whose package is not installed.
 
         Raises:
-            OutputError: the file cannot be written.
+            OutputError: with the command that installs it.
         """
+        if self.needs and importlib.util.find_spec(self.needs) is None:
+            name = type(self).__module__.rpartition(".")[2].replace("_", "-")
+            raise OutputError(f"writing {name} needs the package {self.needs}: pip install 'gsdistill[formats]'")
+
+    def write(self, gaussians: Gaussians, path: Path | str) -> None:
+        """Write Gaussians of our world to ``path``, in one piece or not at all.
+
+        Raises:
+            OutputError: the file cannot be written, or the format's package is not installed.
+        """
+        self.check()
+        ready = _plain(to_frame(gaussians, self.axes), self.sh_pad)
+        with atomic_path(path) as draft:
+            self.encode(ready, draft)
+
+    @property
+    def axes(self) -> Frame:
+        """The axes that are written."""
+        return self.frame or self.expected
+
+    @abstractmethod
+    def encode(self, gaussians: Gaussians, draft: Path) -> None:
+        """Write float32 Gaussians on the CPU, in the file's axes and with quaternions of length one, to a new file."""
+
+
+def _plain(gaussians: Gaussians, sh_pad: int | None) -> Gaussians:
+    """Detached float32 on the CPU, quaternions of length one, SH of degree ``sh_pad`` at least."""
+    values = {name: value.detach().to("cpu").float().contiguous() for name, value in vars(gaussians).items()}
+    values["quats"] = _unit(values["quats"])
+    missing = ((sh_pad or 0) + 1) ** 2 - values["sh"].shape[1]
+    if missing > 0:
+        values["sh"] = torch.cat([values["sh"], values["sh"].new_zeros(len(gaussians), missing, 3)], dim=1)
+    return replace(gaussians, **values)
+
+
+def _unit(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
+    """Quaternions of length one; those that are as long as float32 can tell keep their bits."""
+    exact = quats.double()
+    length = exact.norm(dim=-1, keepdim=True)
+    return torch.where((length - 1.0).abs() < 2e-7, quats, (exact / length).float())

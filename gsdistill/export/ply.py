@@ -1,8 +1,9 @@
 """The INRIA PLY layout, which every splat viewer reads.
 
 x y z nx ny nz f_dc_0..2 f_rest_* opacity scale_0..2 rot_0..3; float32, binary little endian; normals zero. f_rest is
-channel-major: with K coefficients, f_rest_{c (K - 1) + k - 1} is coefficient k of channel c. Scales, opacities and
-rotations are the raw parameters (logarithm, logit, unnormalised w x y z).
+channel-major: with K coefficients, f_rest_{c (K - 1) + k - 1} is coefficient k of channel c. Scales and opacities are
+the raw parameters (logarithm, logit), rotations unit quaternions w x y z. A comment of the header names the axes, by
+which gsdistill reads the file back into its own.
 Source: B. Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023, reference code.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,40 +18,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.export.base import Writer
-from gsdistill.files import atomic_path
+from gsdistill.scene.ply import FRAME_COMMENT
 from gsdistill.structs import Gaussians
 
-__all__ = ["Ply", "write_ply"]
+__all__ = ["Ply", "inria_columns"]
 
 
 @dataclass(frozen=True)
 class Ply(Writer):
     """The INRIA PLY layout."""
 
-    extension: ClassVar[str] = ".ply"
+    def encode(self, gaussians: Gaussians, draft: Path) -> None:
+        """Write all parameters bit for bit."""
+        from plyfile import PlyData, PlyElement
 
-    def write(self, gaussians: Gaussians, path: Path | str) -> None:
-        """Write the Gaussians; see :func:`write_ply`."""
-        write_ply(gaussians, path)
-
-
-def write_ply(gaussians: Gaussians, path: Path | str) -> None:
-    """Write a splat; its float32 parameters are stored bit for bit.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    from plyfile import PlyData, PlyElement
-
-    names, table = _table(gaussians)
-    rows = table.detach().to("cpu", torch.float32).contiguous().numpy()
-    vertices = rows.view(np.dtype([(name, "f4") for name in names]))[:, 0]
-    with atomic_path(path) as draft:
-        PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(str(draft))
+        names, table = inria_columns(gaussians)
+        vertices = table.numpy().view(np.dtype([(name, "f4") for name in names]))[:, 0]
+        comments = [f"{FRAME_COMMENT} {self.axes}"]
+        PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<", comments=comments).write(str(draft))
 
 
-def _table(gaussians: Gaussians) -> tuple[list[str], Float[Tensor, "N P"]]:
-    """Return the property names in file order and their values side by side."""
+def inria_columns(gaussians: Gaussians) -> tuple[list[str], Float[Tensor, "N P"]]:
+    """Return the property names in file order and their values side by side, contiguous."""
     rest = gaussians.sh[:, 1:].transpose(1, 2).flatten(1)
     blocks = {
         ("x", "y", "z"): gaussians.means,

@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, COVARIANCE_MAX, TRANSMITTANCE_MIN, RenderOptions
+from gsdistill.scene.harmonics import sh_basis
 from gsdistill.structs import Cameras, Gaussians, Render
 
-__all__ = ["Splats", "project", "rasterize", "rotations", "sh_basis"]
+__all__ = ["Splats", "project", "rasterize", "rotations"]
 
 PAIRS_PER_CHUNK = 1 << 25  # Gaussian-pixel pairs held at a time; more are recomputed in backward
 
@@ -50,32 +51,6 @@ def rotations(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
-
-
-def sh_basis(directions: Float[Tensor, "N 3"], degree: int) -> Float[Tensor, "N K"]:
-    """Real spherical harmonics of unit ``directions``, ``degree`` 0..3, ordered as in 3D Gaussian Splatting."""
-    x, y, z = directions.unbind(-1)
-    bands = [
-        [torch.full_like(x, 0.28209479177387814)],
-        [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x],
-        [
-            1.0925484305920792 * x * y,
-            -1.0925484305920792 * y * z,
-            0.31539156525252005 * (3 * z * z - 1),
-            -1.0925484305920792 * x * z,
-            0.5462742152960396 * (x * x - y * y),
-        ],
-        [
-            -0.5900435899266435 * y * (3 * x * x - y * y),
-            2.890611442640554 * x * y * z,
-            -0.4570457994644658 * y * (5 * z * z - 1),
-            0.3731763325901154 * z * (5 * z * z - 3),
-            -0.4570457994644658 * x * (5 * z * z - 1),
-            1.445305721320277 * z * (x * x - y * y),
-            -0.5900435899266435 * x * (x * x - 3 * y * y),
-        ],
-    ]
-    return torch.stack([value for band in bands[: degree + 1] for value in band], -1)
 
 
 def project(

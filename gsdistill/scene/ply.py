@@ -4,12 +4,16 @@ A splat has the float properties x y z f_dc_0..2 f_rest_* opacity scale_0..2 rot
 logarithm, opacity as logit, rot as w x y z, f_rest channel-major (all coefficients of red first). Text and both binary
 byte orders are read. Nothing is repaired: a file that is not wholly sound is refused, and what its header claims is
 held against its size before memory is taken for it.
+
+A splat's axes are those that the comment "gsdistill frame NAME" of its header names, which gsdistill writes. Of other
+files nothing is known: they are taken to be in our world's axes, if the reader is not told otherwise.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
@@ -19,13 +23,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, did_you_mean
+from gsdistill.frames import FRAMES, Frame
+from gsdistill.scene.turn import from_frame
 from gsdistill.structs import Gaussians
 
-__all__ = ["Columns", "gaussians_from", "read_columns", "read_ply", "stacked"]
+__all__ = ["FRAME_COMMENT", "Columns", "Vertices", "gaussians_from", "read_ply", "read_vertices", "stacked"]
 
 Columns: TypeAlias = Mapping[str, np.ndarray]
 
+FRAME_COMMENT = "gsdistill frame"
 POSITION = ("x", "y", "z")
 REQUIRED = (*POSITION, "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2")
 ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
@@ -33,21 +40,43 @@ LONGEST_HEADER = 1 << 16
 SHORTEST_TEXT = 2  # bytes of a number in a text file: one digit and the space or line end after it
 
 
-def read_ply(path: Path | str) -> Gaussians:
-    """Read a splat in the INRIA layout; float32 properties come back bit for bit.
+@dataclass(frozen=True)
+class Vertices:
+    """What a PLY file says of its vertices."""
+
+    path: Path
+    columns: Columns  # the properties by name, one array of equal length each, as typed in the file
+    frame: Frame | None  # the axes that a comment of the header names
+
+    def axes(self, told: Frame | None) -> Frame:
+        """The axes of the file: of the header, or else as ``told``, or else those of our world.
+
+        Raises:
+            BadFile: what is told contradicts the header.
+        """
+        if told and self.frame and told != self.frame:
+            raise BadFile(f"{self.path}: its header names the frame '{self.frame}', not '{told}'")
+        return self.frame or told or "world"
+
+
+def read_ply(path: Path | str, frame: Frame | None = None) -> Gaussians:
+    """Read a splat in the INRIA layout, turned from its axes into our world's.
+
+    ``frame`` names the axes of a file whose header does not. What is in our axes comes back bit for bit.
 
     Raises:
         BadFile: not a PLY, truncated, a property is missing or not finite, a rotation is zero, or there is no Gaussian.
     """
-    return gaussians_from(read_columns(path), path)
+    return gaussians_from(read_vertices(path), frame)
 
 
-def gaussians_from(columns: Columns, path: Path | str) -> Gaussians:
-    """Return the Gaussians that the columns hold; ``path`` is for the messages.
+def gaussians_from(vertices: Vertices, frame: Frame | None = None) -> Gaussians:
+    """Return the Gaussians that the vertices are, in our world's axes.
 
     Raises:
         BadFile: as :func:`read_ply`.
     """
+    columns, path = vertices.columns, vertices.path
     rest = [name for name in columns if name.startswith("f_rest_")]
     degree = {0: 0, 9: 1, 24: 2, 45: 3}.get(len(rest))
     if degree is None:
@@ -60,7 +89,8 @@ def gaussians_from(columns: Columns, path: Path | str) -> Gaussians:
         raise BadFile(f"{path}: rot_0..3 is zero, which is no rotation, for {zero} of {len(quats)} Gaussians")
     higher = rest_of_sh.reshape(len(table), 3, -1).transpose(1, 2)
     sh = torch.cat([dc[:, None], higher], dim=1).contiguous()
-    return Gaussians(means.contiguous(), quats.contiguous(), scales.contiguous(), opacities[:, 0].contiguous(), sh)
+    found = Gaussians(means.contiguous(), quats.contiguous(), scales.contiguous(), opacities[:, 0].contiguous(), sh)
+    return from_frame(found, vertices.axes(frame))
 
 
 def stacked(columns: Columns, names: Sequence[str], path: Path | str) -> Float[Tensor, "N P"]:
@@ -81,24 +111,39 @@ def stacked(columns: Columns, names: Sequence[str], path: Path | str) -> Float[T
     return torch.from_numpy(table)
 
 
-def read_columns(path: Path | str) -> dict[str, np.ndarray]:
-    """Return the vertex properties of a PLY file by name, one array of equal length each, as typed in the file.
+def read_vertices(path: Path | str) -> Vertices:
+    """Return the vertices of a PLY file.
 
     Raises:
-        BadFile: the file cannot be opened, is not a sound PLY, has no vertices, or a vertex property is a list.
+        BadFile: the file cannot be opened, is not a sound PLY, has no vertices, a vertex property is a list, or its
+            header names axes that there are none of.
     """
     from plyfile import PlyData, PlyParseError
 
     try:
         _check_header(Path(path))
-        vertices = PlyData.read(str(path))["vertex"].data
+        data = PlyData.read(str(path))
+        vertices = data["vertex"].data
     except OSError as error:
         raise BadFile(f"{path}: cannot be read: {error.strerror or error}") from error
     except BadFile:
         raise
     except (PlyParseError, ValueError, OverflowError, MemoryError) as error:
         raise BadFile(f"{path}: not a sound PLY file: {error}") from error
-    return {name: np.array(vertices[name]) for name in vertices.dtype.names}
+    columns = {name: np.array(vertices[name]) for name in vertices.dtype.names}
+    return Vertices(Path(path), columns, _frame(data.comments, path))
+
+
+def _frame(comments: Sequence[str], path: Path | str) -> Frame | None:
+    """The axes that the comments of a header name."""
+    given = [line[len(FRAME_COMMENT) :].strip() for line in comments if line.startswith(FRAME_COMMENT)]
+    if not given:
+        return None
+    for frame in FRAMES:
+        if frame == given[0]:
+            return frame
+    hint = did_you_mean(given[0], FRAMES)
+    raise BadFile(f"{path}: its header names the frame '{given[0]}'.{hint} Allowed: {', '.join(FRAMES)}")
 
 
 def _check_header(path: Path) -> None:

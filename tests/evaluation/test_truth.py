@@ -14,7 +14,7 @@ from gsdistill.evaluation.naming import nearest
 from gsdistill.evaluation.surface import floaters, splat_to_truth, surface_points, truth_to_splat, visibility
 from gsdistill.evaluation.truth import evaluate, evaluate_run, truth_views
 from gsdistill.evaluation.views import Pictures, colour_error, held_out, iou, photograph, seen_colours, truth
-from gsdistill.export.ply import write_ply
+from gsdistill.export.ply import Ply
 from gsdistill.scene.cameras import orbit
 from gsdistill.shapes.captions import COLORS, SHAPES, Thing, object_name, parse
 from gsdistill.shapes.raycast import AMBIENT, LIGHT, paint, trace
@@ -246,7 +246,7 @@ def test_figures_are_plain_and_the_same_every_time(red_sphere, right):
 
 
 def test_a_run_folder_is_read(tmp_path, red_sphere, right):
-    write_ply(red_sphere, tmp_path / "gaussians.ply")
+    Ply().write(red_sphere, tmp_path / "gaussians.ply")
     (tmp_path / "config.yaml").write_text("prompt: a red sphere\nseed: 3\n")
     assert evaluate_run(tmp_path) == right
 

@@ -4,7 +4,7 @@ import torch
 from plyfile import PlyData, PlyElement, PlyListProperty
 
 from gsdistill.errors import BadFile
-from gsdistill.scene.ply import read_columns, read_ply
+from gsdistill.scene.ply import read_ply, read_vertices
 
 NAMES = [
     *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
@@ -159,5 +159,5 @@ def test_a_mesh_keeps_its_vertex_columns(tmp_path):
     elements = [PlyElement.describe(faces, "face"), PlyElement.describe(vertices, "vertex")]
     assert isinstance(elements[0].properties[0], PlyListProperty)
     PlyData(elements, byte_order="<").write(str(tmp_path / "a.ply"))
-    columns = read_columns(tmp_path / "a.ply")
+    columns = read_vertices(tmp_path / "a.ply").columns
     assert list(columns) == ["x", "y", "z"] and columns["x"].tolist() == [0, 1, 0]

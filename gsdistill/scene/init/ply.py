@@ -1,7 +1,6 @@
 """A PLY file to start from: a splat as it is, or a point cloud with a Gaussian on every point.
 
-A point cloud has the vertex properties x y z, and for colours red green blue or r g b; without them it is grey. It is
-taken to be in our axes: +z up, the front towards +x.
+A point cloud has the vertex properties x y z, and for colours red green blue or r g b; without them it is grey.
 """
 
 from __future__ import annotations
@@ -15,8 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.errors import BadFile
+from gsdistill.frames import Frame
 from gsdistill.scene.init.base import CloudSettings, Initialiser
-from gsdistill.scene.ply import POSITION, Columns, gaussians_from, read_columns, stacked
+from gsdistill.scene.ply import POSITION, Columns, gaussians_from, read_vertices, stacked
+from gsdistill.scene.turn import frame_matrix
 from gsdistill.structs import Gaussians, PointCloud
 
 __all__ = ["Ply"]
@@ -30,6 +31,8 @@ class Ply(CloudSettings, Initialiser):
     """Settings of the PLY initialiser; all but ``path`` are for point clouds only."""
 
     path: Path  # of a splat in the INRIA layout, or of a point cloud
+    # axes of a file that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: world
+    frame: Frame | None = None
 
     def create(self, prompt: str, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:
         """Return the Gaussians of the file, a splat's untouched; the prompt plays no part.
@@ -37,10 +40,13 @@ class Ply(CloudSettings, Initialiser):
         Raises:
             BadFile: the file is broken, or a point cloud has fewer than four points or no extent.
         """
-        columns = read_columns(self.path)
+        vertices = read_vertices(self.path)
+        columns = vertices.columns
         if OF_A_SPLAT & columns.keys():
-            return gaussians_from(columns, self.path)
-        cloud = PointCloud(stacked(columns, POSITION, self.path), _colors(columns, self.path))
+            return gaussians_from(vertices, self.frame)
+        matrix = frame_matrix(vertices.axes(self.frame))
+        points = (stacked(columns, POSITION, self.path).double() @ matrix).float()
+        cloud = PointCloud(points, _colors(columns, self.path))
         return self.dress(cloud, generator, str(self.path))
 
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
+import gsdistill.export.ply as export
 from gsdistill.errors import BadFile
-from gsdistill.export.ply import write_ply
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.ply import Ply
 from gsdistill.structs import SH_C0
@@ -28,7 +28,7 @@ def cloud(path, points, colors=None, kind="u1", names=("red", "green", "blue")):
 
 def test_a_splat_is_taken_as_it_is(tmp_path):
     scene = Ball(count=20, sh_degree=2).create("", torch.Generator().manual_seed(1))
-    write_ply(scene, tmp_path / "a.ply")
+    export.Ply(frame="world").write(scene, tmp_path / "a.ply")
     again = create(tmp_path / "a.ply", radius=0.1)
     assert all(torch.equal(getattr(scene, name), getattr(again, name)) for name in vars(scene))
 

@@ -1,0 +1,25 @@
+"""From a file's name to the writer of its format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gsdistill.export.base import Writer
+from gsdistill.export.settings import ExportSettings, extension_of, extensions
+from gsdistill.registry import load
+
+__all__ = ["writer_for"]
+
+
+def writer_for(path: Path | str, settings: ExportSettings) -> Writer:
+    """Return the writer that the extension of ``path`` names, its package checked.
+
+    Raises:
+        ConfigError: no format has this extension.
+        OutputError: the format's package is not installed.
+    """
+    cls: Any = load("gsdistill.export", extensions()[extension_of(Path(path).name)], kind="format")
+    writer = cls(frame=settings.frame, sh_pad=settings.sh_pad)
+    writer.check()
+    return writer

@@ -1,0 +1,40 @@
+"""How a splat is written. Nothing heavy is imported here: the command line reads it for its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gsdistill.config import bounded
+from gsdistill.errors import ConfigError, did_you_mean
+from gsdistill.frames import Frame
+from gsdistill.registry import names
+
+__all__ = ["ExportSettings", "extension_of", "extensions"]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What all formats share."""
+
+    # axes of what is written: rdf, y-up, z-up, unity or world; none: what the format's viewers expect
+    frame: Frame | None = None
+    sh_pad: int | None = bounded(None, low=1, high=3)  # fill up view-dependent colour with zeros to this SH degree
+
+
+def extensions() -> dict[str, str]:
+    """The name of each format by the extension of its files: ``.compressed.ply`` is ``compressed-ply``."""
+    return {f".{name.replace('-', '.')}": name for name in names("gsdistill.export")}
+
+
+def extension_of(file: str) -> str:
+    """Return the extension by which a file's name picks its format, the longest that fits; ``.splat`` alone is one too.
+
+    Raises:
+        ConfigError: no format has it.
+    """
+    known = extensions()
+    fits = [extension for extension in known if file.lower().endswith(extension)]
+    if not fits:
+        given = f".{file.rpartition('.')[2]}" if "." in file else file
+        raise ConfigError(f"'{file}' names no format.{did_you_mean(given, known)} Allowed: {', '.join(known)}")
+    return max(fits, key=len)

@@ -1,0 +1,53 @@
+"""What can be chosen by name, each with a line that says what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+from rich.console import Console
+
+from gsdistill.files import data_path
+from gsdistill.registry import names, summary
+
+__all__ = ["ListCommand", "listing"]
+
+Kind: TypeAlias = Literal["methods", "priors", "inits", "configs", "formats", "demos", "worlds"]
+
+PACKAGES = {
+    "methods": "gsdistill.distillation",
+    "inits": "gsdistill.scene.init",
+    "formats": "gsdistill.export",
+    "demos": "gsdistill.laboratory.demos",
+    "worlds": "gsdistill.laboratory.worlds",
+}
+
+
+@dataclass(frozen=True)
+class ListCommand:
+    """Show what can be chosen by name: methods, priors, inits, configs, formats, demos or worlds."""
+
+    what: Kind | Literal["all"] = field(default="all", metadata={"positional": True})
+
+
+def listing(command: ListCommand, console: Console) -> None:
+    """Print one kind, or all of them under headings."""
+    for kind in get_args(Kind) if command.what == "all" else (command.what,):
+        rows = _rows(kind)
+        width = max(map(len, rows), default=0) + 2
+        if command.what == "all":
+            console.print(kind, style="bold")
+        for name, text in rows.items():
+            console.print(f"  {name:<{width}}{text}", markup=False, soft_wrap=True)
+
+
+def _rows(kind: str) -> dict[str, str]:
+    """Return the names of a kind, each with a line that says what it is."""
+    if kind == "priors":
+        from gsdistill.prior.cards import cards
+
+        return {name: f"{card.summary}; {card.licence}" for name, card in cards().items()}
+    if kind in PACKAGES:
+        return {name: summary(PACKAGES[kind], name) for name in names(PACKAGES[kind])}
+    files = sorted(data_path("configs").glob("*.yaml"))
+    return {file.stem: file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for file in files}
