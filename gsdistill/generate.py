@@ -18,6 +18,8 @@ from gsdistill import device
 from gsdistill.config import bounded, defaults, from_dict, load_yaml, merge, name_of, named, to_dict
 from gsdistill.distillation.base import Distillation
 from gsdistill.errors import BadFile, ConfigError, did_you_mean
+from gsdistill.export.formats import run_writers
+from gsdistill.export.settings import RunExport
 from gsdistill.files import data_path, slug
 from gsdistill.prior import cards
 from gsdistill.prior.base import Prior
@@ -60,11 +62,13 @@ class RunConfig:
     recipe: bool = True  # start from the settings that fit the prior, a config of its card
     log_every: int = bounded(10, low=1)  # steps between records in metrics.jsonl
     preview_every: int = bounded(100, low=1)  # steps between preview pictures
+    snapshots: int = bounded(10, low=0)  # splats kept on the way, at equal steps, to look at with `gsdistill view`
     checkpoint_every: float = bounded(30.0, low=0)  # seconds between checkpoints
     output: Path | None = None  # folder of the run; none: outputs/<prompt>/<method>-seed<seed>
     resume: bool = False  # go on from the checkpoint in the output folder
     overwrite: bool = False  # replace an earlier run in the output folder
     prompts: PromptSettings = field(default_factory=PromptSettings)
+    export: RunExport = field(default_factory=RunExport)
     model: ModelSettings = field(default_factory=ModelSettings)
     cameras: CameraSettings = field(default_factory=CameraSettings)
     densify: DensifySettings = field(default_factory=DensifySettings)
@@ -169,7 +173,7 @@ def run(config: RunConfig, console: Console, prior: Prior | None = None, video: 
     folder.check(config.resume, config.overwrite)
     prior = prior or load_prior(config.prior, target, config.model)
     check_cameras(config.cameras, prior)
-    plan = loop_plan(config, prior)
+    plan, writers = loop_plan(config, prior), run_writers(config.export)
     text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
     generator = torch.Generator().manual_seed(config.seed)
     initial = config.init.create(config.init_prompt or config.prompt, generator, target)
@@ -179,16 +183,21 @@ def run(config: RunConfig, console: Console, prior: Prior | None = None, video: 
     else:
         folder.begin()
         folder.picture_start(initial, prior.camera_range)
+        if config.snapshots:
+            folder.snapshot(0, initial)
     console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)
     console.print(f"start {name_of(config.init)}: {describe(initial)}", markup=False)
     with Interrupt(console) as interrupt, StepBar(console, plan.iterations, optimisation.done) as bar:
         for record in steps(optimisation, config.method, prior, text, plan):
             bar.show(record)
             observe(record, config, folder, sum(optimisation.clock.seconds.values()))
+            if record.step * config.snapshots % config.iterations < config.snapshots:
+                folder.snapshot(record.step, without_haze(optimisation.gaussians(), config.densify))
             folder.save(optimisation, config.checkpoint_every)
             if interrupt.asked:
                 break
     gaussians = without_haze(optimisation.gaussians(), config.densify)
+    folder.splats(gaussians, writers)
     if optimisation.done < plan.iterations:
         folder.save(optimisation)
         folder.pictures(gaussians, prior.camera_range, video=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import Literal
 
 from rich.console import Console
 
@@ -11,8 +11,6 @@ from gsdistill.files import data_path
 from gsdistill.registry import names, summary
 
 __all__ = ["ListCommand", "listing"]
-
-Kind: TypeAlias = Literal["methods", "priors", "inits", "configs", "formats", "demos", "worlds"]
 
 PACKAGES = {
     "methods": "gsdistill.distillation",
@@ -22,17 +20,21 @@ PACKAGES = {
     "worlds": "gsdistill.laboratory.worlds",
 }
 
+KINDS = ("methods", "priors", "inits", "configs", "formats", "demos", "worlds")
+
 
 @dataclass(frozen=True)
 class ListCommand:
     """Show what can be chosen by name: methods, priors, inits, configs, formats, demos or worlds."""
 
-    what: Kind | Literal["all"] = field(default="all", metadata={"positional": True})
+    what: Literal["methods", "priors", "inits", "configs", "formats", "demos", "worlds", "all"] = field(
+        default="all", metadata={"positional": True}
+    )
 
 
 def listing(command: ListCommand, console: Console) -> None:
     """Print one kind, or all of them under headings."""
-    for kind in get_args(Kind) if command.what == "all" else (command.what,):
+    for kind in KINDS if command.what == "all" else (command.what,):
         rows = _rows(kind)
         width = max(map(len, rows), default=0) + 2
         if command.what == "all":

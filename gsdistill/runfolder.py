@@ -5,7 +5,8 @@ metrics.jsonl      one record per logged step
 start.png          what the run starts from
 preview.png        the training views of a late step
 checkpoint.safetensors   while the run is unfinished
-gaussians.ply, views.png, turntable.mp4, summary.json   at the end
+snapshots/step-000030.ply   the splat on its way, for viewers
+gaussians.ply and other formats, views.png, turntable.mp4, summary.json   at the end
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import re
 import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -24,8 +26,10 @@ import torch
 from gsdistill import __version__
 from gsdistill.device import peak_memory
 from gsdistill.errors import ConfigError, OutputError
+from gsdistill.export.base import Writer
 from gsdistill.export.pictures import contact_sheet, preview, turntable
 from gsdistill.export.ply import Ply
+from gsdistill.export.settings import extensions
 from gsdistill.files import write_json, write_text
 from gsdistill.prior.base import CameraRange
 from gsdistill.structs import Gaussians
@@ -33,12 +37,16 @@ from gsdistill.training import checkpoint
 from gsdistill.training.loop import Optimisation, StepRecord
 from gsdistill.yaml_dialect import dump
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "snapshots"]
 
+SNAPSHOTS = "snapshots"
 _PACKAGES = ("torch", "diffusers", "transformers", "gsplat", "numba", "numpy")
 
 # Settings that do not change what comes out, and may differ when a run is resumed.
-_FREE = ("output", "log_every", "preview_every", "checkpoint_every")
+_FREE = (
+    *("output", "log_every", "preview_every", "checkpoint_every", "snapshots"),
+    *("export.formats", "export.frame", "export.sh_pad"),
+)
 
 
 class RunFolder:
@@ -69,9 +77,12 @@ class RunFolder:
 
     def begin(self) -> None:
         """Take the folder for a new run, once everything that a user can get wrong has been checked."""
-        pictures = ("views.png", "turntable.mp4", "preview.png", "start.png")
-        for name in (*pictures, "metrics.jsonl", "summary.json", "gaussians.ply", self.checkpoint.name):
+        pictures = ("views.png", "turntable.mp4", "preview.png", "start.png", "report.html")
+        splats = [f"gaussians{extension}" for extension in extensions()]
+        for name in (*pictures, *splats, "metrics.jsonl", "summary.json", self.checkpoint.name):
             (self.path / name).unlink(missing_ok=True)
+        for snapshot in snapshots(self.path).values():
+            snapshot.unlink()
         write_text(self.path / "config.yaml", dump(self._settings))
 
     def restore(self, run: Optimisation) -> None:
@@ -123,9 +134,17 @@ class RunFolder:
         self._write_records()
         self._saved = time.perf_counter()
 
+    def snapshot(self, step: int, gaussians: Gaussians) -> None:
+        """Keep the splat as it is after ``step``."""
+        Ply().write(gaussians, self.path / SNAPSHOTS / f"step-{step:06d}.ply")
+
+    def splats(self, gaussians: Gaussians, writers: Mapping[str, Writer]) -> None:
+        """Write the splat to each file."""
+        for name, writer in writers.items():
+            writer.write(gaussians, self.path / name)
+
     def pictures(self, gaussians: Gaussians, cameras: CameraRange | None, video: bool = True) -> None:
-        """Write the splat, its contact sheet and its turntable."""
-        Ply().write(gaussians, self.path / "gaussians.ply")
+        """Write the contact sheet and the turntable of the splat."""
         distance, fov = _viewpoint(cameras)
         contact_sheet(gaussians, self.path / "views.png", size=192, distance=distance, fov=fov)
         if video:
@@ -158,6 +177,12 @@ class RunFolder:
 
     def _write_records(self) -> None:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self._records))
+
+
+def snapshots(folder: Path) -> dict[int, Path]:
+    """The splats that a run has kept on its way, by step, in order."""
+    found = (re.fullmatch(r"step-(\d+)\.ply", path.name) for path in (folder / SNAPSHOTS).glob("step-*.ply"))
+    return {int(match[1]): folder / SNAPSHOTS / match[0] for match in sorted(found, key=str) if match}
 
 
 def _viewpoint(cameras: CameraRange | None) -> tuple[float, float]:

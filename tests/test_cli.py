@@ -339,8 +339,8 @@ def test_version_and_overview(capsys):
         ("render none.ply", "none.ply: cannot be read: No such file or directory"),
         ("evaluate", "RUN is missing; see gsdistill evaluate --help"),
         ("list method",
-         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, configs, demos, "
-         "worlds, all"),
+         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, configs, formats, "
+         "demos, worlds, all"),
         ("doctor --fix", "unknown flag '--fix'. See gsdistill doctor --help"),
     ],
 )  # fmt: skip
@@ -385,7 +385,7 @@ def test_list_shows_names_and_first_lines(capsys):
 
 def test_render_draws_both_pictures_and_keeps_what_is_there(capsys, monkeypatch, tmp_path):
     drawn = {}
-    monkeypatch.setattr("gsdistill.scene.ply.read_ply", lambda path: f"splat of {path}")
+    monkeypatch.setattr("gsdistill.scene.ply.read_ply", lambda path, frame: f"splat of {path}")
     monkeypatch.setattr("gsdistill.export.pictures.contact_sheet", lambda *a, **k: drawn.update(sheet=(a, k)))
     monkeypatch.setattr("gsdistill.export.pictures.turntable", lambda *a, **k: drawn.update(video=(a, k)))
     assert execute(["render", "a/x.ply", "--size", "64", "--frames", "5", "--background", "0", "0", "0.5"]) == 0

@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import imageio.v3 as iio
+import numpy as np
 import pytest
 import torch
 from plyfile import PlyData
@@ -21,13 +22,14 @@ from gsdistill.cli import execute
 from gsdistill.config import load_yaml
 from gsdistill.errors import ConfigError, OutputError, PromptError
 from gsdistill.generate import resolve, run
+from gsdistill.runfolder import snapshots
 from gsdistill.scene.init.ball import Ball
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.ply import read_ply, read_vertices
 
 SMALL = {"prompt": "a red torus", "iterations": 6, "views": 2, "checkpoint_every": 0, "preview_every": 3}
 FILES = {
-    "config.yaml", "start.png", "gaussians.ply", "views.png", "turntable.mp4", "metrics.jsonl", "summary.json",
-    "preview.png",
+    "config.yaml", "snapshots", "start.png", "gaussians.ply", "views.png", "turntable.mp4", "metrics.jsonl",
+    "summary.json", "preview.png",
 }  # fmt: skip
 
 
@@ -54,6 +56,24 @@ def test_a_run_leaves_whole_files(method, tmp_path):
     assert [record["step"] for record in records] == [1, 6]
     assert len(iio.imread(folder / "turntable.mp4")) == 90
     assert resolve(load_yaml(folder / "config.yaml")) == resolve({**SMALL, "output": str(folder), "method": method})
+
+
+def test_splats_are_kept_on_the_way_at_equal_steps(tmp_path):
+    folder = generate(tmp_path / "run", iterations=7, snapshots=3)
+    kept = snapshots(folder)
+    assert list(kept) == [0, 3, 5, 7]  # 7 / 3 and 14 / 3 are no whole steps
+    assert kept[7].read_bytes() == (folder / "gaussians.ply").read_bytes()
+    assert len({path.read_bytes() for path in kept.values()}) == 4
+    assert snapshots(generate(folder, iterations=7, snapshots=0, overwrite=True)) == {}
+
+
+def test_a_run_writes_the_formats_and_the_axes_that_are_asked_for(tmp_path):
+    plain = generate(tmp_path / "plain")
+    other = generate(tmp_path / "other", export={"formats": ["splat"], "frame": "y-up", "sh_pad": 3})
+    assert {path.name for path in other.iterdir()} == FILES | {"gaussians.splat"}
+    a, b = read_ply(plain / "gaussians.ply"), read_ply(other / "gaussians.ply")
+    assert torch.equal(a.means, b.means) and b.sh_degree == 3 and not b.sh[:, 1:].any()
+    assert np.array_equal(read_vertices(other / "gaussians.ply").columns["y"], a.means[:, 2].numpy())
 
 
 def test_same_seed_same_splat_and_another_seed_another(tmp_path):

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from gsdistill.export.base import Writer
-from gsdistill.export.settings import ExportSettings, extension_of, extensions
+from gsdistill.export.settings import ExportSettings, RunExport, extension_of, extensions
 from gsdistill.registry import load
 
-__all__ = ["writer_for"]
+__all__ = ["run_writers", "writer_for"]
 
 
 def writer_for(path: Path | str, settings: ExportSettings) -> Writer:
@@ -23,3 +23,13 @@ def writer_for(path: Path | str, settings: ExportSettings) -> Writer:
     writer = cls(frame=settings.frame, sh_pad=settings.sh_pad)
     writer.check()
     return writer
+
+
+def run_writers(settings: RunExport) -> dict[str, Writer]:
+    """Return the writers of a run's splat by the names of their files, their packages checked.
+
+    Raises:
+        OutputError: a format's package is not installed.
+    """
+    wanted = [extension for extension, name in extensions().items() if name in ("ply", *settings.formats)]
+    return {f"gaussians{extension}": writer_for(f"gaussians{extension}", settings) for extension in wanted}

@@ -9,7 +9,7 @@ from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.frames import Frame
 from gsdistill.registry import names
 
-__all__ = ["ExportSettings", "extension_of", "extensions"]
+__all__ = ["ExportSettings", "RunExport", "extension_of", "extensions"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,21 @@ class ExportSettings:
     # axes of what is written: rdf, y-up, z-up, unity or world; none: what the format's viewers expect
     frame: Frame | None = None
     sh_pad: int | None = bounded(None, low=1, high=3)  # fill up view-dependent colour with zeros to this SH degree
+
+
+@dataclass(frozen=True)
+class RunExport(ExportSettings):
+    """What a run writes at its end; gaussians.ply comes in any case."""
+
+    formats: tuple[str, ...] = ()  # more files of the splat: names of `gsdistill list formats`
+
+    def __post_init__(self) -> None:
+        known = names("gsdistill.export")
+        for name in self.formats:
+            if name not in known:
+                raise ConfigError(
+                    f"export.formats: unknown format '{name}'.{did_you_mean(name, known)} Available: {', '.join(known)}"
+                )
 
 
 def extensions() -> dict[str, str]:
