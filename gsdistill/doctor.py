@@ -18,6 +18,7 @@ from rich.text import Text
 
 from gsdistill import __version__
 from gsdistill.errors import UserError
+from gsdistill.extras import EXTRAS, missing
 from gsdistill.files import cache_folder, data_path
 
 __all__ = ["Finding", "findings", "prior_findings", "report"]
@@ -55,6 +56,9 @@ def findings() -> Iterator[Finding]:
     for name in PACKAGES:
         yield Finding("software", name, _version(name), f"pip install {name}")
     yield Finding("software", "ffmpeg", _ffmpeg(), "pip install 'imageio[ffmpeg]'")
+    for extra in EXTRAS:
+        lacking = missing(extra)
+        yield Finding("extras", extra, None if lacking else "installed", f"pip install {' '.join(lacking)}")
     yield from _machine()
     yield from _models()
 

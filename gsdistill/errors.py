@@ -8,7 +8,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BadFile", "ConfigError", "ModelNotFound", "OutputError", "PromptError", "UserError", "did_you_mean"]
+__all__ = [
+    "BadFile",
+    "ConfigError",
+    "ModelNotFound",
+    "NotInstalled",
+    "OutputError",
+    "PromptError",
+    "UserError",
+    "did_you_mean",
+]
 
 
 class UserError(ValueError):
@@ -25,6 +34,10 @@ class PromptError(UserError):
 
 class ModelNotFound(UserError):
     """Weights or a part of a model are missing."""
+
+
+class NotInstalled(UserError):
+    """A package that only some commands need is missing."""
 
 
 class BadFile(UserError):

@@ -7,7 +7,6 @@ only lays out numbers.
 
 from __future__ import annotations
 
-import importlib.util
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import OutputError
+from gsdistill.extras import require
 from gsdistill.files import atomic_path
 from gsdistill.frames import Frame
 from gsdistill.scene.turn import to_frame
@@ -31,7 +30,7 @@ class Writer(ABC):
     """Settings of one format; subclasses are final frozen dataclasses."""
 
     expected: ClassVar[Frame] = "rdf"  # the axes that viewers of the format take it to be in
-    needs: ClassVar[str | None] = None  # the package that writes it, where it is of the extra `formats`
+    needs_extra: ClassVar[bool] = False  # whether a package of the extra `formats` writes it
 
     frame: Frame | None = None  # axes to write; none: the expected ones
     sh_pad: int | None = None  # SH degree to fill up to with zeros
@@ -40,17 +39,17 @@ class Writer(ABC):
         """Refuse a format whose package is not installed.
 
         Raises:
-            OutputError: with the command that installs it.
+            NotInstalled: with the command that installs it.
         """
-        if self.needs and importlib.util.find_spec(self.needs) is None:
-            name = type(self).__module__.rpartition(".")[2].replace("_", "-")
-            raise OutputError(f"writing {name} needs the package {self.needs}: pip install 'gsdistill[formats]'")
+        if self.needs_extra:
+            require("formats", f"writing {type(self).__module__.rpartition('.')[2].replace('_', '-')}")
 
     def write(self, gaussians: Gaussians, path: Path | str) -> None:
         """Write Gaussians of our world to ``path``, in one piece or not at all.
 
         Raises:
-            OutputError: the file cannot be written, or the format's package is not installed.
+            OutputError: the file cannot be written.
+            NotInstalled: the format's package is missing.
         """
         self.check()
         ready = _plain(to_frame(gaussians, self.axes), self.sh_pad)

@@ -17,7 +17,7 @@ def writer_for(path: Path | str, settings: ExportSettings) -> Writer:
 
     Raises:
         ConfigError: no format has this extension.
-        OutputError: the format's package is not installed.
+        NotInstalled: the format's package is missing.
     """
     cls: Any = load("gsdistill.export", extensions()[extension_of(Path(path).name)], kind="format")
     writer = cls(frame=settings.frame, sh_pad=settings.sh_pad)
