@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gsdistill.errors import OutputError
 from gsdistill.extras import require
 from gsdistill.files import atomic_path
 from gsdistill.frames import Frame
@@ -48,10 +49,12 @@ class Writer(ABC):
         """Write Gaussians of our world to ``path``, in one piece or not at all.
 
         Raises:
-            OutputError: the file cannot be written.
+            OutputError: the file cannot be written, or there is no Gaussian.
             NotInstalled: the format's package is missing.
         """
         self.check()
+        if not len(gaussians):
+            raise OutputError(f"{path}: there is no Gaussian to write")
         ready = _plain(to_frame(gaussians, self.axes), self.sh_pad)
         with atomic_path(path) as draft:
             self.encode(ready, draft)

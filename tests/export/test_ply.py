@@ -62,3 +62,9 @@ def test_an_unwritable_place_is_one_clear_error_and_leaves_nothing(tmp_path):
     with pytest.raises(OutputError, match=r"a\.ply"):
         Ply().write(random_scene(3, 0), tmp_path / "a" / "a.ply")
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_splat_of_nothing_is_refused(tmp_path):
+    with pytest.raises(OutputError, match="there is no Gaussian to write"):
+        Ply().write(random_scene(0, 1), tmp_path / "a.ply")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,111 @@
+"""Binary glTF 2.0 with KHR_gaussian_splatting; a viewer without this extension shows a cloud of coloured points.
+
+A GLB file is a header and two chunks, the JSON and the numbers it points at, each of whole multiples of four bytes. Of
+each Gaussian the extension holds, in float32:
+
+POSITION, the mean; ROTATION, the unit quaternion x y z w; SCALE, the standard deviations themselves, not their
+logarithm; OPACITY, 0..1, not its logit; SH_DEGREE_l_COEF_n, coefficient m = n - l of degree l, red green blue.
+
+Colours are composed as sRGB values ("srgb_rec709_display"). The points' COLOR_0 is the base colour and the opacity,
+linear as glTF wants it, in bytes, since some readers garble other whole numbers.
+Source: Khronos, KHR_gaussian_splatting, ratified 2026; glTF 2.0 specification, sections 3.6, 3.7.2.1 and 4.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gsdistill import __version__
+from gsdistill.export.base import Writer
+from gsdistill.frames import Frame
+from gsdistill.scene.surface import to_linear
+from gsdistill.structs import SH_C0, Gaussians
+
+__all__ = ["Glb"]
+
+EXTENSION = "KHR_gaussian_splatting"
+POINTS, ARRAY_BUFFER = 0, 34962
+COMPONENTS = {torch.float32: 5126, torch.uint8: 5121}
+SHAPES = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
+
+
+@dataclass(frozen=True)
+class Glb(Writer):
+    """Binary glTF with the extension KHR_gaussian_splatting."""
+
+    expected: ClassVar[Frame] = "y-up"
+
+    def encode(self, gaussians: Gaussians, draft: Path) -> None:
+        """Write means, rotations and colours bit for bit, scales and opacities as what they stand for."""
+        columns = _attributes(gaussians)
+        text = json.dumps(_document(columns), separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 4)
+        size = sum(column.nbytes for column in columns.values())
+        with draft.open("wb") as file:
+            file.write(struct.pack("<4sIII4s", b"glTF", 2, 28 + len(text) + size, len(text), b"JSON") + text)
+            file.write(struct.pack("<I4s", size, b"BIN\0"))
+            for column in columns.values():
+                column.numpy().tofile(file)
+
+
+def _attributes(gaussians: Gaussians) -> dict[str, Tensor]:
+    """The attributes of the points by name, one row per Gaussian, whole multiples of four bytes."""
+    w, xyz = gaussians.quats.split([1, 3], dim=1)
+    opacities = gaussians.opacities.sigmoid()[:, None]
+    base = (0.5 + SH_C0 * gaussians.sh[:, 0]).clamp(0.0, 1.0)
+    fallback = torch.cat([to_linear(base), opacities], dim=1)
+    bands = [f"SH_DEGREE_{degree}_COEF_{n}" for degree in range(gaussians.sh_degree + 1) for n in range(2 * degree + 1)]
+    return {
+        "POSITION": gaussians.means,
+        "COLOR_0": (fallback * 255).round().to(torch.uint8),
+        f"{EXTENSION}:ROTATION": torch.cat([xyz, w], dim=1),
+        f"{EXTENSION}:SCALE": gaussians.scales.exp(),
+        f"{EXTENSION}:OPACITY": opacities,
+        **{f"{EXTENSION}:{band}": gaussians.sh[:, k].contiguous() for k, band in enumerate(bands)},
+    }
+
+
+def _document(columns: dict[str, Tensor]) -> dict[str, Any]:
+    """The JSON of one point primitive whose attributes lie behind each other in the buffer."""
+    views, offset = [], 0
+    for column in columns.values():
+        views.append({"buffer": 0, "byteOffset": offset, "byteLength": column.nbytes, "target": ARRAY_BUFFER})
+        offset += column.nbytes
+    accessors = [_accessor(view, column) for view, column in enumerate(columns.values())]
+    means = columns["POSITION"]
+    accessors[0] |= {"min": means.amin(dim=0).tolist(), "max": means.amax(dim=0).tolist()}
+    primitive = {
+        "mode": POINTS,
+        "attributes": {name: place for place, name in enumerate(columns)},
+        "extensions": {EXTENSION: {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}},
+    }
+    return {
+        "asset": {"version": "2.0", "generator": f"gsdistill {__version__}"},
+        "extensionsUsed": [EXTENSION],
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [primitive]}],
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": offset}],
+    }
+
+
+def _accessor(view: int, column: Tensor) -> dict[str, Any]:
+    """How the rows of a buffer view are typed; whole numbers stand for 0..1."""
+    count, width = column.shape
+    return {
+        "bufferView": view,
+        "componentType": COMPONENTS[column.dtype],
+        "normalized": not column.is_floating_point(),
+        "count": count,
+        "type": SHAPES[width],
+    }
