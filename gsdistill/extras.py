@@ -11,7 +11,7 @@ __all__ = ["EXTRAS", "missing", "require"]
 
 # by extra of pyproject.toml: the modules, each with the package that has it
 EXTRAS: dict[str, dict[str, str]] = {
-    "formats": {"gaussforge": "gaussforge"},
+    "formats": {"gsply": "gsply"},
     "mesh": {"skimage": "scikit-image", "xatlas": "xatlas"},
     "viewer": {"viser": "viser"},
 }
