@@ -1,6 +1,6 @@
 """Readers of the packed formats, written from their published layouts and sharing nothing with what writes them.
 
-Each returns Gaussians in the axes of a PLY reader, so that ``scene.turn.from_frame(_, "rdf")`` brings them back.
+Each returns Gaussians in the axes that a PLY of the same scene has.
 
 compressed.ply: PlayCanvas, Compressed PLY. splat: K. Kwok, antimatter15/splat. spz: Niantic Spatial, nianticlabs/spz.
 sog: PlayCanvas, The SOG Format, version 2.
@@ -35,7 +35,7 @@ def gaussians(means, quats, scales, alphas, sh) -> Gaussians:
 
 
 def with_largest(rest: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Unit quaternions [N, 4] from three components each and the place of the largest, which is positive and left out."""
+    """Unit quaternions [N, 4] from three components, and the place of the largest, positive and left out."""
     largest = np.sqrt(np.clip(1 - np.square(rest).sum(1), 0, 1))
     quats = np.empty((len(rest), 4))
     for i in range(4):
@@ -80,7 +80,9 @@ def read_compressed_ply(path: Path) -> Gaussians:
 
 def read_splat(path: Path) -> Gaussians:
     """32 bytes: means and scales as floats, red green blue opacity and w x y z as bytes."""
-    rows = np.fromfile(path, np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)]))
+    rows = np.fromfile(
+        path, np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)])
+    )
     rgba, quats = rows["rgba"] / 255, (rows["quats"] - 128.0) / 128
     return gaussians(rows["means"], quats, np.log(rows["scales"]), rgba[:, 3], ((rgba[:, :3] - 0.5) / SH_C0)[:, None])
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import torch
+from export.decoders import READERS
+from scipy.spatial import KDTree
 
+from gsdistill.export.formats import writer_for
+from gsdistill.export.settings import ExportSettings
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.scene.turn import turned
+from gsdistill.scene.turn import from_frame, to_frame, turned
 from gsdistill.structs import SH_C0, Cameras, Gaussians
 
 MIRROR = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))  # left for right
@@ -78,3 +83,39 @@ def fidelity(truth: Gaussians, found: Gaussians, size: int = 96) -> tuple[float,
     """PSNR of the pictures of ``found`` to those of ``truth``, and to those of its mirror image."""
     seen = pictures(found, size)
     return psnr(seen, pictures(truth, size)), psnr(seen, pictures(mirrored(truth), size))
+
+
+def written(name: str, scene: Gaussians, folder: Path) -> Gaussians:
+    """What the reader of our own finds in the file of the format ``name``, in the file's axes: right, down, front."""
+    path = folder / f"a.{name.replace('-', '.')}"
+    writer_for(path, ExportSettings()).write(scene, path)
+    return READERS[name](path)
+
+
+def round_trip(name: str, scene: Gaussians, folder: Path) -> tuple[float, float]:
+    """:func:`fidelity` to the scene of what is written and read."""
+    return fidelity(scene, from_frame(written(name, scene, folder), "rdf"))
+
+
+def errors(name: str, scene: Gaussians, folder: Path) -> dict[str, float]:
+    """The largest difference of what is written and read to the scene, in the file's axes, kind by kind.
+
+    Gaussians are paired by their means. Rotations differ by an angle in radians, opacities are compared as such and not
+    as logits, and each band of the harmonics is on its own: ``sh0`` to ``sh3``.
+    """
+    truth, found = to_frame(scene, "rdf"), written(name, scene, folder)
+    _, places = KDTree(found.means.numpy()).query(truth.means.numpy())
+    assert len(set(places)) == len(found) == len(truth)
+    found = Gaussians(**{key: value[torch.from_numpy(places)] for key, value in vars(found).items()})
+    p, q = (torch.nn.functional.normalize(g.quats.double(), dim=1) for g in (truth, found))
+    chord = torch.minimum((p - q).norm(dim=1), (p + q).norm(dim=1))
+    apart = {
+        "means": truth.means - found.means,
+        "angles": 4 * torch.asin(chord / 2),
+        "scales": truth.scales - found.scales,
+        "opacities": truth.opacities.sigmoid() - found.opacities.sigmoid(),
+    }
+    for band in range(found.sh_degree + 1):
+        here = slice(band * band, (band + 1) ** 2)
+        apart[f"sh{band}"] = truth.sh[:, here] - found.sh[:, here]
+    return {key: float(value.abs().max()) for key, value in apart.items()}

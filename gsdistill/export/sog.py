@@ -1,0 +1,137 @@
+"""Pictures in a ZIP, the smallest for large scenes: SOG of version 2, for SuperSplat, PlayCanvas and Spark.
+
+A pixel of a picture belongs to one Gaussian, the same in all pictures, and neighbours in space lie close by:
+
+    means_l, means_u  low and high byte of sign(m) log(1 + |m|) between its bounds
+    quats             the three smaller components over -sqrt(1/2) .. sqrt(1/2), and 252 + the place of the largest
+    scales            logarithms, each by its place in a codebook of 256
+    sh0               harmonics of degree 0 by such a codebook, and opacity
+    shN_labels        which entry of a palette holds all higher harmonics, low and high byte
+    shN_centroids     the palette, 64 entries a row, by such a codebook
+
+Pictures are lossless WebP, which pillow writes. The layout is written here because the k-means by which gaussforge, the
+one package that writes it, finds its palette takes minutes for 100,000 Gaussians; a tree of medians takes seconds.
+Source: PlayCanvas, developer.playcanvas.com, The SOG Format.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped, UInt8
+
+from gsdistill import __version__
+from gsdistill.export._codebook import codebook, palette
+from gsdistill.export.base import Writer
+from gsdistill.structs import Gaussians
+
+__all__ = ["Sog"]
+
+Part: TypeAlias = tuple[dict[str, object], dict[str, np.ndarray]]  # what meta.json tells, and pictures by file name
+
+ROW = 64  # palette entries in a row of pixels
+OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the components that are kept
+
+
+@dataclass(frozen=True)
+class Sog(Writer):
+    """PlayCanvas' spatially ordered Gaussians, one file."""
+
+    def encode(self, gaussians: Gaussians, draft: Path) -> None:
+        """Write all Gaussians, neighbours together."""
+        order = _along_curve(gaussians.means.numpy())
+        arrays = {name: value.numpy()[order] for name, value in vars(gaussians).items()}
+        parts = {
+            "means": _means(arrays["means"]),
+            "scales": _scales(arrays["scales"]),
+            "quats": _quats(arrays["quats"]),
+            "sh0": _colours(arrays["sh"][:, 0], gaussians.opacities.sigmoid().numpy()[order]),
+        }
+        if gaussians.sh_degree:
+            parts["shN"] = _harmonics(arrays["sh"][:, 1:], gaussians.sh_degree)
+        meta: dict[str, object] = {"version": 2, "asset": {"generator": f"gsdistill {__version__}"}}
+        meta |= {"count": len(gaussians), "antialias": False}
+        meta |= {name: {**told, "files": list(pictures)} for name, (told, pictures) in parts.items()}
+        with zipfile.ZipFile(draft, "w") as bundle:
+            bundle.writestr(zipfile.ZipInfo("meta.json"), json.dumps(meta))
+            for _, pictures in parts.values():
+                for name, pixels in pictures.items():
+                    bundle.writestr(zipfile.ZipInfo(name), _webp(pixels))
+
+
+def _means(means: Float[np.ndarray, "N 3"]) -> Part:
+    logs = np.sign(means) * np.log1p(np.abs(means.astype(np.float64)))
+    low, high = logs.min(0), logs.max(0)
+    words = np.round(_share(logs, low, high) * 65535).astype(np.uint16)
+    pictures = {"means_l.webp": _tiled(words & 255), "means_u.webp": _tiled(words >> 8)}
+    return {"mins": low.tolist(), "maxs": high.tolist()}, pictures
+
+
+def _scales(scales: Float[np.ndarray, "N 3"]) -> Part:
+    book, places = codebook(scales)
+    return {"codebook": book.tolist()}, {"scales.webp": _tiled(places)}
+
+
+def _quats(quats: Float[np.ndarray, "N 4"]) -> Part:
+    largest = np.abs(quats).argmax(1)
+    sign = np.where(np.take_along_axis(quats, largest[:, None], 1) < 0, -1.0, 1.0)
+    rest = sign * np.take_along_axis(quats, OTHERS[largest], 1)
+    places = np.round((rest * np.sqrt(2) + 1) * 127.5).clip(0, 255)
+    return {}, {"quats.webp": _tiled(np.column_stack([places, 252 + largest]))}
+
+
+def _colours(sh: Float[np.ndarray, "N 3"], opacities: Float[np.ndarray, "N"]) -> Part:
+    book, places = codebook(sh)
+    return {"codebook": book.tolist()}, {"sh0.webp": _tiled(np.column_stack([places, np.round(opacities * 255)]))}
+
+
+def _harmonics(sh: Float[np.ndarray, "N K 3"], degree: int) -> Part:
+    count, K, _ = sh.shape
+    entries, labels = palette(sh.reshape(count, 3 * K))
+    book, places = codebook(entries)
+    rows = -(-len(entries) // ROW)
+    centroids = np.zeros((rows * ROW, 3 * K), np.uint8)
+    centroids[: len(entries)] = places
+    pictures = {
+        "shN_centroids.webp": centroids.reshape(rows, ROW * K, 3),
+        "shN_labels.webp": _tiled(np.column_stack([labels & 255, labels >> 8, np.zeros_like(labels)])),
+    }
+    return {"count": len(entries), "bands": degree, "codebook": book.tolist()}, pictures
+
+
+def _share(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Where values lie between the bounds of their columns, 0..1; 0 where those are one."""
+    return (values - low) / np.where(high > low, high - low, 1.0)
+
+
+def _along_curve(means: Float[np.ndarray, "N 3"]) -> Int[np.ndarray, "N"]:
+    """The order along Morton's curve through a grid of 1024^3 cells."""
+    cells = (_share(means, means.min(0), means.max(0)) * 1023).astype(np.int64)
+    code = np.zeros(len(means), np.int64)
+    for bit in range(10):
+        for axis in range(3):
+            code |= (cells[:, axis] >> bit & 1) << (3 * bit + axis)
+    return np.argsort(code, kind="stable")
+
+
+def _tiled(values: Shaped[np.ndarray, "N C"]) -> UInt8[np.ndarray, "H W C"]:
+    """Rows of 3 or 4 bytes as an almost square picture, the rest of it empty."""
+    side = int(np.ceil(np.sqrt(len(values))))
+    pixels = np.zeros((-(-len(values) // side) * side, values.shape[1]), np.uint8)
+    pixels[: len(values)] = values
+    return pixels.reshape(-1, side, values.shape[1])
+
+
+def _webp(pixels: UInt8[np.ndarray, "H W C"]) -> bytes:
+    """Lossless; ``exact`` keeps the colours of pixels of no opacity."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="WEBP", lossless=True, exact=True)
+    return buffer.getvalue()

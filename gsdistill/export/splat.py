@@ -1,0 +1,47 @@
+"""32 bytes a Gaussian, without view-dependent colours: the layout of antimatter15's viewer, which most others read.
+
+    means          3 float32
+    deviations     3 float32, standard deviations
+    colours        4 bytes, red green blue opacity
+    quats          4 bytes, 128 + 128 times w x y z
+
+Little endian, no header. Of the harmonics only degree 0 is kept, cut to 0..1. Written here, as the layout is four lines
+and gsplat's writer cuts off where it should round.
+Source: K. Kwok, github.com/antimatter15/splat, convert.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsdistill.export.base import Writer
+from gsdistill.structs import SH_C0, Gaussians
+
+__all__ = ["Splat"]
+
+ROW = np.dtype([("means", "<f4", 3), ("deviations", "<f4", 3), ("colours", "u1", 4), ("quats", "u1", 4)])
+NARROWEST, WIDEST = -20.0, 20.0  # logarithms of standard deviations whose exponential and its logarithm are finite
+
+
+@dataclass(frozen=True)
+class Splat(Writer):
+    """The layout of antimatter15's viewer."""
+
+    def encode(self, gaussians: Gaussians, draft: Path) -> None:
+        """Write all Gaussians in their order."""
+        rows = np.empty(len(gaussians), ROW)
+        rows["means"] = gaussians.means.numpy()
+        rows["deviations"] = gaussians.scales.clamp(NARROWEST, WIDEST).exp().numpy()
+        rgba = torch.cat([0.5 + SH_C0 * gaussians.sh[:, 0], gaussians.opacities.sigmoid()[:, None]], dim=1)
+        rows["colours"] = _bytes(255 * rgba)
+        rows["quats"] = _bytes(128 + 128 * gaussians.quats)
+        draft.write_bytes(rows.tobytes())
+
+
+def _bytes(values: Tensor) -> np.ndarray:
+    return values.round().clamp(0, 255).to(torch.uint8).numpy()

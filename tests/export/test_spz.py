@@ -1,0 +1,33 @@
+import gzip
+import struct
+
+import pytest
+from export.scenes import errors, pebble, written
+
+from gsdistill.export.spz import Spz
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_every_value_is_right_to_half_a_step(tmp_path, degree):
+    found = errors("spz", pebble(400, degree), tmp_path)
+    bounds = {"means": 2**-13, "scales": 1 / 32, "opacities": 0.5 / 255, "sh0": 0.5 / 255 / 0.15, "angles": 4e-3}
+    bounds |= {f"sh{band}": 1 / 256 for band in range(1, degree + 1)}
+    assert found.keys() == bounds.keys()
+    assert not {kind: error for kind, error in found.items() if error > 1.001 * bounds[kind]}
+
+
+def test_the_header_names_version_3_and_the_first_position_is_right_up_back(tmp_path):
+    scene = pebble(5, 2)
+    Spz().write(scene, tmp_path / "a.spz")
+    raw = gzip.decompress((tmp_path / "a.spz").read_bytes())
+    assert struct.unpack_from("<4sIIBBBB", raw) == (b"NGSP", 3, 5, 2, 12, 0, 0)
+    front, left, up = scene.means[0].tolist()  # of our world; rdf is right, down, front
+    position = [int.from_bytes(raw[16 + 3 * i : 19 + 3 * i], "little", signed=True) / 4096 for i in range(3)]
+    assert position == pytest.approx([-left, up, -front], abs=2**-13)
+
+
+def test_harmonics_beyond_one_are_cut_not_wrapped(tmp_path):
+    scene = pebble(4, 1)
+    scene.sh[0, 1:], scene.sh[1, 1:] = 3.0, -3.0
+    found = written("spz", scene, tmp_path).sh[:2, 1:].abs()
+    assert found.min() == 127 / 128 and found.max() == 1

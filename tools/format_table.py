@@ -1,0 +1,122 @@
+"""Measure every format: size, time to write, and the pictures of what is read back.
+
+    PYTHONPATH=tests python tools/format_table.py [--json FILE] [--node CLI] [--gaussians N N]
+
+Scenes are the tests' textured stone, with view-dependent colour and without, and a chair that was optimised (670
+Gaussians). Pictures are those of six held-out cameras, their PSNR is to pictures of the scene as it was. The reader is
+the tests' own, which shares nothing with the writers; CLI is ``bin/cli.mjs`` of the npm package
+@playcanvas/splat-transform, a second one for the formats that it reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from export.decoders import READERS, read_plain_ply
+from export.scenes import pebble, pictures, psnr
+from export.test_glb import read as read_glb
+
+from gsdistill.device import processor
+from gsdistill.export.formats import writer_for
+from gsdistill.export.settings import ExportSettings, extensions
+from gsdistill.files import write_json
+from gsdistill.scene.ply import read_ply
+from gsdistill.scene.turn import from_frame
+from gsdistill.structs import Gaussians
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = 256  # pixels
+SECOND_READER_LACKS = {".glb"}
+
+
+def scenes(counts: tuple[int, int]) -> Iterator[tuple[str, Gaussians]]:
+    """The scenes by name, degree by degree."""
+    yield "chair", read_ply(ROOT / "tests" / "data" / "chair.ply")
+    for degree in (0, 3):
+        for count in counts:
+            yield f"{count:,} SH {degree}", pebble(count, degree)
+
+
+def measured(extension: str, scene: Gaussians, truth: torch.Tensor, folder: Path, cli: Path | None) -> dict[str, Any]:
+    """Write three times, the first unmeasured, and read back; seconds are those of a processor."""
+    path = folder / f"scene{extension}"
+    writer = writer_for(path, ExportSettings())
+    seconds = []
+    for _ in range(3):
+        begin = time.process_time()
+        writer.write(scene, path)
+        seconds.append(time.process_time() - begin)
+    reader = {**READERS, "glb": read_glb}[extensions()[extension]]
+    row = {"bytes": path.stat().st_size, "seconds": min(seconds[1:])}
+    row["psnr"] = psnr(pictures(from_frame(reader(path), writer.axes), SIZE), truth)
+    if cli and extension not in SECOND_READER_LACKS:
+        plain = folder / "plain.ply"
+        command = ["node", str(cli), "--overwrite", "--quiet", str(path), str(plain)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        row["psnr_second_reader"] = psnr(pictures(from_frame(read_plain_ply(plain), writer.axes), SIZE), truth)
+    return row
+
+
+def measure(counts: tuple[int, int], cli: Path | None) -> list[dict[str, Any]]:
+    """One row for each scene and format."""
+    rows = []
+    with TemporaryDirectory() as folder:
+        for name, scene in scenes(counts):
+            truth = pictures(scene, SIZE)
+            for extension in extensions():
+                told = {"format": extension, "scene": name, "gaussians": len(scene), "sh_degree": scene.sh_degree}
+                rows.append(told | measured(extension, scene, truth, Path(folder), cli))
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line for each format, the sizes of all scenes, time, and PSNR by the tests' reader and another."""
+    names = list(dict.fromkeys(row["scene"] for row in rows))
+    stones = [name for name in names if name != "chair"]
+    head = ["format", *names, f"CPU seconds, {stones[-1]}", *(f"PSNR, {name}" for name in names), "by splat-transform"]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for extension in dict.fromkeys(row["format"] for row in rows):
+        by = {row["scene"]: row for row in rows if row["format"] == extension}
+        second = [by[name].get("psnr_second_reader") for name in names]
+        lines.append(
+            [
+                f"`{extension}`",
+                *(_size(by[name]["bytes"]) for name in names),
+                f"{by[stones[-1]]['seconds']:.2f}",
+                *(_decibels(by[name]["psnr"]) for name in names),
+                " / ".join(_decibels(value) for value in second if value is not None) or "cannot",
+            ]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def _decibels(value: float) -> str:
+    return "equal" if value >= 99 else f"{value:.1f}"
+
+
+def main() -> None:
+    """Measure, print the table and keep the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, default=ROOT / "tools" / "results" / "formats.json")
+    parser.add_argument("--node", type=Path, help="bin/cli.mjs of @playcanvas/splat-transform")
+    parser.add_argument("--gaussians", type=int, nargs=2, default=(10_000, 100_000), help="of the stone")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = measure(tuple(options.gaussians), options.node)
+    write_json(options.json, {"processor": processor(), "pixels": SIZE, "rows": rows})
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
