@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from export.decoders import READERS, read_plain_ply
 from export.scenes import pebble, pictures, psnr
-from export.test_glb import read as read_glb
 
 from gsdistill.device import processor
 from gsdistill.export.formats import writer_for
@@ -53,7 +52,7 @@ def measured(extension: str, scene: Gaussians, truth: torch.Tensor, folder: Path
         begin = time.process_time()
         writer.write(scene, path)
         seconds.append(time.process_time() - begin)
-    reader = {**READERS, "glb": read_glb}[extensions()[extension]]
+    reader = READERS[extensions()[extension]]
     row = {"bytes": path.stat().st_size, "seconds": min(seconds[1:])}
     row["psnr"] = psnr(pictures(from_frame(reader(path), writer.axes), SIZE), truth)
     if cli and extension not in SECOND_READER_LACKS:

@@ -1,9 +1,9 @@
 """Readers of the packed formats, written from their published layouts and sharing nothing with what writes them.
 
-Each returns Gaussians in the axes that a PLY of the same scene has.
+Each returns Gaussians in the axes of the file, of an SPZ in those that a PLY of the same scene has.
 
 compressed.ply: PlayCanvas, Compressed PLY. splat: K. Kwok, antimatter15/splat. spz: Niantic Spatial, nianticlabs/spz.
-sog: PlayCanvas, The SOG Format, version 2.
+sog: PlayCanvas, The SOG Format, version 2. glb: Khronos, KHR_gaussian_splatting.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from plyfile import PlyData
 from gsdistill.scene.ply import gaussians_from, read_vertices
 from gsdistill.scene.turn import turned
 from gsdistill.structs import SH_C0, Gaussians
+
+KHR = "KHR_gaussian_splatting"
 
 
 def gaussians(means, quats, scales, alphas, sh) -> Gaussians:
@@ -154,8 +156,52 @@ def read_plain_ply(path: Path) -> Gaussians:
     return gaussians_from(replace(vertices, columns=columns, frame=None), "world")
 
 
+def glb_chunks(path: Path) -> tuple[dict, bytes]:
+    """The JSON and the numbers of a GLB file, its frame checked on the way."""
+    data = path.read_bytes()
+    magic, version, length = struct.unpack_from("<4sII", data)
+    assert (magic, version, length) == (b"glTF", 2, len(data)) and length % 4 == 0
+    size, kind = struct.unpack_from("<I4s", data, 12)
+    assert kind == b"JSON" and size % 4 == 0
+    rest, second = struct.unpack_from("<I4s", data, 20 + size)
+    assert second == b"BIN\0" and rest % 4 == 0 and 28 + size + rest == len(data)
+    return json.loads(data[20 : 20 + size]), data[28 + size :]
+
+
+def glb_attributes(path: Path) -> dict[str, np.ndarray]:
+    """The attributes of the one primitive; whole numbers as shares of their type's greatest."""
+    document, numbers = glb_chunks(path)
+    found = {}
+    for name, place in document["meshes"][0]["primitives"][0]["attributes"].items():
+        accessor = document["accessors"][place]
+        view = document["bufferViews"][accessor["bufferView"]]
+        kind = np.dtype({5121: "u1", 5126: "<f4"}[accessor["componentType"]])
+        width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[accessor["type"]]
+        values = np.frombuffer(numbers, kind, accessor["count"] * width, view["byteOffset"]).reshape(-1, width)
+        assert values.nbytes == view["byteLength"] and accessor.get("normalized", False) == (kind.kind == "u")
+        found[name] = values if kind.kind == "f" else values / np.iinfo(kind).max
+    return found
+
+
+def read_glb(path: Path) -> Gaussians:
+    """The splat of a file, in the file's axes."""
+    found = {
+        name.removeprefix(f"{KHR}:"): torch.from_numpy(value.copy()) for name, value in glb_attributes(path).items()
+    }
+    degree = max(int(name[10]) for name in found if name.startswith("SH_DEGREE_"))
+    bands = [found[f"SH_DEGREE_{band}_COEF_{n}"] for band in range(degree + 1) for n in range(2 * band + 1)]
+    return Gaussians(
+        means=found["POSITION"],
+        quats=found["ROTATION"].roll(1, dims=1),
+        scales=found["SCALE"].log(),
+        opacities=found["OPACITY"][:, 0].logit(),
+        sh=torch.stack(bands, dim=1),
+    )
+
+
 READERS: dict[str, Callable[[Path], Gaussians]] = {
     "ply": read_plain_ply,
+    "glb": read_glb,
     "compressed-ply": read_compressed_ply,
     "splat": read_splat,
     "spz": read_spz,

@@ -1,9 +1,7 @@
 """Files are read here by the text of the extension alone: json, numpy and its formulas."""
 
-import json
 import os
 import shutil
-import struct
 import subprocess
 from pathlib import Path
 
@@ -11,65 +9,24 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from export.decoders import KHR, glb_attributes, glb_chunks, read_glb
 from export.scenes import extreme, fidelity, pebble
 
 from gsdistill.export.glb import Glb
 from gsdistill.export.ply import Ply
 from gsdistill.scene.turn import frame_matrix, from_frame, to_frame
-from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.structs import SH_C0
 
-KHR = "KHR_gaussian_splatting"
 MODULES = Path(os.environ.get("GSDISTILL_NODE_MODULES") or Path(__file__).parents[1] / "browser" / "node_modules")
 OTHERS_TOOL = MODULES / "@playcanvas" / "splat-transform" / "bin" / "cli.mjs"
 degrees = pytest.mark.parametrize("degree", [0, 1, 2, 3])
-
-
-def chunks(path: Path) -> tuple[dict, bytes]:
-    """The JSON and the numbers of a GLB file, its frame checked on the way."""
-    data = path.read_bytes()
-    magic, version, length = struct.unpack_from("<4sII", data)
-    assert (magic, version, length) == (b"glTF", 2, len(data)) and length % 4 == 0
-    size, kind = struct.unpack_from("<I4s", data, 12)
-    assert kind == b"JSON" and size % 4 == 0
-    rest, second = struct.unpack_from("<I4s", data, 20 + size)
-    assert second == b"BIN\0" and rest % 4 == 0 and 28 + size + rest == len(data)
-    return json.loads(data[20 : 20 + size]), data[28 + size :]
-
-
-def attributes(path: Path) -> dict[str, np.ndarray]:
-    """The attributes of the one primitive; whole numbers as shares of their type's greatest."""
-    document, numbers = chunks(path)
-    found = {}
-    for name, place in document["meshes"][0]["primitives"][0]["attributes"].items():
-        accessor = document["accessors"][place]
-        view = document["bufferViews"][accessor["bufferView"]]
-        kind = np.dtype({5121: "u1", 5126: "<f4"}[accessor["componentType"]])
-        width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[accessor["type"]]
-        values = np.frombuffer(numbers, kind, accessor["count"] * width, view["byteOffset"]).reshape(-1, width)
-        assert values.nbytes == view["byteLength"] and accessor.get("normalized", False) == (kind.kind == "u")
-        found[name] = values if kind.kind == "f" else values / np.iinfo(kind).max
-    return found
-
-
-def read(path: Path) -> Gaussians:
-    """The splat of a file, in the file's axes."""
-    found = {name.removeprefix(f"{KHR}:"): torch.from_numpy(value.copy()) for name, value in attributes(path).items()}
-    degree = max(int(name[10]) for name in found if name.startswith("SH_DEGREE_"))
-    bands = [found[f"SH_DEGREE_{band}_COEF_{n}"] for band in range(degree + 1) for n in range(2 * band + 1)]
-    return Gaussians(
-        means=found["POSITION"],
-        quats=found["ROTATION"].roll(1, dims=1),
-        scales=found["SCALE"].log(),
-        opacities=found["OPACITY"][:, 0].logit(),
-        sh=torch.stack(bands, dim=1),
-    )
 
 
 @degrees
 def test_pictures_survive_and_no_axis_is_flipped(tmp_path, degree):
     stone = pebble(400, degree)
     Glb().write(stone, tmp_path / "a.glb")
-    same, flipped = fidelity(stone, from_frame(read(tmp_path / "a.glb"), "y-up"))
+    same, flipped = fidelity(stone, from_frame(read_glb(tmp_path / "a.glb"), "y-up"))
     assert same >= 45 and flipped < 30
 
 
@@ -77,7 +34,7 @@ def test_pictures_survive_and_no_axis_is_flipped(tmp_path, degree):
 def test_the_document_says_what_the_extension_asks_for(tmp_path, degree):
     stone = pebble(7, degree)
     Glb().write(stone, tmp_path / "a.glb")
-    document, numbers = chunks(tmp_path / "a.glb")
+    document, numbers = glb_chunks(tmp_path / "a.glb")
     (primitive,) = document["meshes"][0]["primitives"]
     assert document["asset"]["version"] == "2.0" and document["asset"]["generator"].startswith("gsdistill ")
     assert document["extensionsUsed"] == [KHR] and "extensionsRequired" not in document
@@ -97,7 +54,7 @@ def test_the_document_says_what_the_extension_asks_for(tmp_path, degree):
 def test_the_numbers_mean_what_the_extension_says(tmp_path):
     stone = pebble(50, 1)
     Glb().write(stone, tmp_path / "a.glb")
-    found = attributes(tmp_path / "a.glb")
+    found = glb_attributes(tmp_path / "a.glb")
     x, y, z, w = found[f"{KHR}:ROTATION"].astype(float).T
     sx, sy, sz = found[f"{KHR}:SCALE"].astype(float).T
     # The matrix C of the text, whose C C^T is the covariance.
@@ -129,7 +86,7 @@ def rotation_matrices(quats: torch.Tensor) -> torch.Tensor:
 
 def test_extreme_values_stay_in_range(tmp_path):
     Glb(sh_pad=3).write(extreme(), tmp_path / "a.glb")
-    found = attributes(tmp_path / "a.glb")
+    found = glb_attributes(tmp_path / "a.glb")
     assert all(np.isfinite(value).all() for value in found.values())
     assert (found[f"{KHR}:SCALE"] >= 0).all()
     assert found[f"{KHR}:OPACITY"].min() >= 0 and found[f"{KHR}:OPACITY"].max() == 1
@@ -144,7 +101,7 @@ def test_a_reader_without_the_extension_sees_points_in_linear_colour(tmp_path):
     stone.opacities[:] = torch.tensor([0.0, 80.0, -80.0])
     Glb(frame="world").write(stone, tmp_path / "a.glb")
     linear = [0.214041, 0.0, 1.0, 0.001548, 0.050876, 0.522522, 0.010023, 0.033105, 0.787412]
-    found = attributes(tmp_path / "a.glb")["COLOR_0"]
+    found = glb_attributes(tmp_path / "a.glb")["COLOR_0"]
     assert np.abs(found[:, :3].ravel() - linear).max() < 0.501 / 255
     (cloud,) = trimesh.load(tmp_path / "a.glb").geometry.values()
     assert isinstance(cloud, trimesh.PointCloud) and np.allclose(cloud.vertices, stone.means)
@@ -159,7 +116,7 @@ def test_another_program_writes_the_same_numbers(tmp_path, degree):
     Glb().write(stone, tmp_path / "ours.glb")
     Ply().write(stone, tmp_path / "a.ply")
     subprocess.run(["node", OTHERS_TOOL, "-q", tmp_path / "a.ply", tmp_path / "theirs.glb"], check=True)
-    ours, theirs = attributes(tmp_path / "ours.glb"), attributes(tmp_path / "theirs.glb")
+    ours, theirs = glb_attributes(tmp_path / "ours.glb"), glb_attributes(tmp_path / "theirs.glb")
     assert list(ours) == list(theirs)
     for name in ours.keys() - {"COLOR_0"}:  # which it leaves as sRGB, against the text
         assert np.allclose(ours[name], theirs[name], rtol=1e-6, atol=1e-7), name
