@@ -20,13 +20,14 @@ from rich.text import Text
 
 from gsdistill import __version__
 from gsdistill.bench.settings import BenchFlags
-from gsdistill.config import bounded, from_dict, merge, to_yaml
+from gsdistill.config import bounded, defaults, from_dict, merge, to_yaml
 from gsdistill.convert import ExportCommand
 from gsdistill.errors import ConfigError, OutputError, UserError, did_you_mean
 from gsdistill.files import write_json
 from gsdistill.flags import parse, peek
 from gsdistill.frames import Frame
 from gsdistill.listing import ListCommand
+from gsdistill.pages.settings import GalleryCommand, ReportCommand
 from gsdistill.runflags import RunFlags, read
 from gsdistill.sweep.settings import SweepSettings
 
@@ -190,9 +191,9 @@ def _render(argv: Sequence[str]) -> None:
 
 def _evaluate(argv: Sequence[str]) -> None:
     command = _read(EvaluateCommand, argv, "evaluate")
-    from gsdistill.evaluation.truth import evaluate_run
+    from gsdistill.pages.run import measure
 
-    figures = evaluate_run(command.run)
+    figures = measure(command.run)
     table = Table("figure", "value")
     for name, value in figures.items():
         table.add_row(Text(name.replace("_", " ")), Text(f"{value:.4g}" if isinstance(value, float) else str(value)))
@@ -238,6 +239,21 @@ def _export(argv: Sequence[str]) -> None:
     export(_read(ExportCommand, argv, "export"), Console())
 
 
+def _report(argv: Sequence[str]) -> None:
+    command = _read(ReportCommand, argv, "report")
+    from gsdistill.generate import RunConfig
+    from gsdistill.pages.report import write_report
+
+    Console().print(Text(str(write_report(command.run, defaults(RunConfig), command.evaluate))), soft_wrap=True)
+
+
+def _gallery(argv: Sequence[str]) -> None:
+    command = _read(GalleryCommand, argv, "gallery")
+    from gsdistill.pages.gallery import gallery
+
+    gallery(command, Console())
+
+
 def _list(argv: Sequence[str]) -> None:
     from gsdistill.listing import listing
 
@@ -259,6 +275,8 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], type[Any]]] = {
     "sweep": (_sweep, SweepSettings),
     "bench": (_bench, BenchFlags),
     "export": (_export, ExportCommand),
+    "report": (_report, ReportCommand),
+    "gallery": (_gallery, GalleryCommand),
     "list": (_list, ListCommand),
     "doctor": (_doctor, DoctorCommand),
 }

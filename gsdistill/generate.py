@@ -6,10 +6,11 @@ config -> prior -> scene -> renderer -> distillation -> training -> export
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -21,6 +22,7 @@ from gsdistill.errors import BadFile, ConfigError, did_you_mean
 from gsdistill.export.formats import run_writers
 from gsdistill.export.settings import RunExport
 from gsdistill.files import data_path, slug
+from gsdistill.pages.report import write_report
 from gsdistill.prior import cards
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
@@ -36,6 +38,9 @@ from gsdistill.scene.densify import DensifySettings, without_haze
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.training.loop import Background, OptimSettings, Plan, StepRecord, start, steps
 from gsdistill.training.regularizers import RegularizerSettings
+
+if TYPE_CHECKING:
+    from gsdistill.viewer.live import LiveView
 
 __all__ = ["RunConfig", "fill", "read_config", "read_prompt", "resolve", "run"]
 
@@ -158,11 +163,17 @@ def read_prompt(path: Path | str) -> str:
     return text
 
 
-def run(config: RunConfig, console: Console, prior: Prior | None = None, video: bool = True) -> Path:
+def run(
+    config: RunConfig,
+    console: Console,
+    prior: Prior | None = None,
+    extras: bool = True,
+    live: LiveView | None = None,
+) -> Path:
     """Generate one splat, from the config to the files; returns the run's folder.
 
-    ``prior`` is the one that the config names, where the caller has it loaded already; without ``video`` there is no
-    turntable.
+    ``prior`` is the one that the config names, where the caller has it loaded already. Without ``extras`` there is no
+    turntable and no report. ``live`` is a page that shows the splat after every step.
 
     Raises:
         UserError: of any kind, before the work where it can be known.
@@ -187,12 +198,15 @@ def run(config: RunConfig, console: Console, prior: Prior | None = None, video: 
             folder.snapshot(0, initial)
     console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)
     console.print(f"start {name_of(config.init)}: {describe(initial)}", markup=False)
-    with Interrupt(console) as interrupt, StepBar(console, plan.iterations, optimisation.done) as bar:
+    bar = StepBar(console, plan.iterations, optimisation.done)
+    with live or nullcontext(), Interrupt(console) as interrupt, bar:
         for record in steps(optimisation, config.method, prior, text, plan):
             bar.show(record)
             observe(record, config, folder, sum(optimisation.clock.seconds.values()))
             if record.step * config.snapshots % config.iterations < config.snapshots:
                 folder.snapshot(record.step, without_haze(optimisation.gaussians(), config.densify))
+            if live:
+                live.show(optimisation.gaussians(), record)
             folder.save(optimisation, config.checkpoint_every)
             if interrupt.asked:
                 break
@@ -201,9 +215,10 @@ def run(config: RunConfig, console: Console, prior: Prior | None = None, video: 
     if optimisation.done < plan.iterations:
         folder.save(optimisation)
         folder.pictures(gaussians, prior.camera_range, video=False)
+        write_report(folder.path, defaults(RunConfig), evaluate=False)
         console.print(f"stopped at step {optimisation.done}; all is saved. Go on with the same command and --resume")
         raise KeyboardInterrupt
-    folder.pictures(gaussians, prior.camera_range, video)
+    folder.pictures(gaussians, prior.camera_range, video=extras)
     facts = {
         "prompt": config.prompt,
         "method": name_of(config.method),
@@ -211,7 +226,10 @@ def run(config: RunConfig, console: Console, prior: Prior | None = None, video: 
         "seed": config.seed,
         "gaussians": len(gaussians),
     }
-    print_summary(console, folder.path, folder.finish(optimisation, facts))
+    summary = folder.finish(optimisation, facts)
+    if extras:
+        write_report(folder.path, defaults(RunConfig))
+    print_summary(console, folder.path, summary)
     return folder.path
 
 

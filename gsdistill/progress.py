@@ -17,6 +17,7 @@ from gsdistill.training.loop import StepRecord
 
 __all__ = ["Interrupt", "StepBar", "print_summary"]
 
+FILES = ("gaussians.ply", "views.png", "turntable.mp4", "report.html")
 _LOSS_EVERY = 5  # steps between readings of the loss, which on an accelerator waits for it
 
 
@@ -85,6 +86,5 @@ def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) ->
         f"{summary['network_evaluations']} network evaluations, {summary['gaussians']} Gaussians, "
         f"peak memory {summary['peak_memory_mb']} MB"
     )
-    console.print(
-        Text(f"{folder / 'gaussians.ply'}\n{folder / 'views.png'}\n{folder / 'turntable.mp4'}"), soft_wrap=True
-    )
+    shown = [path for name in FILES if (path := folder / name).exists()]
+    console.print(Text("\n".join(map(str, shown))), soft_wrap=True)

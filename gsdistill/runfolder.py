@@ -7,6 +7,7 @@ preview.png        the training views of a late step
 checkpoint.safetensors   while the run is unfinished
 snapshots/step-000030.ply   the splat on its way, for viewers
 gaussians.ply and other formats, views.png, turntable.mp4, summary.json   at the end
+evaluation.json, report.html   written by gsdistill.pages
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class RunFolder:
         """Take the folder for a new run, once everything that a user can get wrong has been checked."""
         pictures = ("views.png", "turntable.mp4", "preview.png", "start.png", "report.html")
         splats = [f"gaussians{extension}" for extension in extensions()]
-        for name in (*pictures, *splats, "metrics.jsonl", "summary.json", self.checkpoint.name):
+        for name in (*pictures, *splats, "metrics.jsonl", "summary.json", "evaluation.json", self.checkpoint.name):
             (self.path / name).unlink(missing_ok=True)
         for snapshot in snapshots(self.path).values():
             snapshot.unlink()
@@ -139,7 +140,8 @@ class RunFolder:
         Ply().write(gaussians, self.path / SNAPSHOTS / f"step-{step:06d}.ply")
 
     def splats(self, gaussians: Gaussians, writers: Mapping[str, Writer]) -> None:
-        """Write the splat to each file."""
+        """Write the splat to each file; what was measured of an earlier one goes."""
+        (self.path / "evaluation.json").unlink(missing_ok=True)
         for name, writer in writers.items():
             writer.write(gaussians, self.path / name)
 

@@ -29,7 +29,7 @@ from gsdistill.scene.ply import read_ply, read_vertices
 SMALL = {"prompt": "a red torus", "iterations": 6, "views": 2, "checkpoint_every": 0, "preview_every": 3}
 FILES = {
     "config.yaml", "snapshots", "start.png", "gaussians.ply", "views.png", "turntable.mp4", "metrics.jsonl",
-    "summary.json", "preview.png",
+    "summary.json", "preview.png", "evaluation.json", "report.html",
 }  # fmt: skip
 
 

@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gsdistill.evaluation.traced import traced
 from gsdistill.evaluation.views import SIZE, Pictures, held_out
 from gsdistill.shapes.captions import COLORS, Thing
-from gsdistill.shapes.raycast import trace
 from gsdistill.shapes.world import every_layout
 
 __all__ = ["distances", "nearest"]
@@ -75,15 +75,15 @@ def distances(ours: Pictures) -> Float[Tensor, "L C C"]:
 
 @functools.lru_cache(maxsize=1)
 def _catalogue() -> Catalogue:
-    """Traced once per process, in a few seconds."""
+    """Looked up once per process."""
     cameras = held_out(SIZE // _SHRINK).pick(slice(None, None, _EVERY))
     layouts = every_layout()
     pixels = len(cameras) * cameras.width * cameras.height
     shade = torch.zeros(len(layouts), 2, pixels, dtype=torch.float64)
     clear = torch.zeros(len(layouts), pixels, dtype=torch.float64)
-    for row, parts in enumerate(layouts.values()):
-        seen = trace(parts, cameras, _SUPERSAMPLE)
-        shade[row, : len(parts)] = seen.shade.transpose(0, 1).reshape(len(parts), -1).double()
+    for row, seen in enumerate(traced(list(layouts.values()), cameras, _SUPERSAMPLE)):
+        parts = seen.shade.shape[1]
+        shade[row, :parts] = seen.shade.transpose(0, 1).reshape(parts, -1).double()
         clear[row] = 1.0 - seen.coverage.sum(1).reshape(-1).double()
     return Catalogue(
         layouts=tuple(layouts),

@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gsdistill.evaluation.traced import traced
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.shapes.captions import COLORS, Thing
-from gsdistill.shapes.raycast import Buffers, paint, trace
+from gsdistill.shapes.raycast import Buffers, paint
 from gsdistill.shapes.world import build
 from gsdistill.structs import Cameras, Gaussians
 
@@ -78,9 +79,9 @@ def photograph(gaussians: Gaussians) -> Pictures:
 
 @functools.lru_cache(maxsize=8)
 def buffers(shapes: tuple[str, ...]) -> Buffers:
-    """The uncoloured truth from the held-out cameras, traced once per process; ``shapes`` has the upper one first."""
+    """The uncoloured truth from the held-out cameras, once per process; ``shapes`` has the upper one first."""
     things = tuple(Thing("white", shape) for shape in shapes)
-    return trace(build(things).parts, held_out())
+    return traced([build(things).parts], held_out())[0]
 
 
 def truth(things: tuple[Thing, ...]) -> Pictures:

@@ -74,7 +74,7 @@ class _Worker:
             goes_on = one.begun and (one.folder / "checkpoint.safetensors").exists()
             config = replace(one.config, resume=goes_on, overwrite=not goes_on)
             try:
-                run(config, Console(quiet=True), self._prior(config), video=False)
+                run(config, Console(quiet=True), self._prior(config), extras=False)
             except Diverged as error:
                 write_json(one.folder / "failure.json", {"error": str(error)})
                 return

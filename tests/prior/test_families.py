@@ -48,7 +48,7 @@ def test_three_steps_with_a_negative_text_and_perp_neg(method, prior, tmp_path):
             "prompts": {"direction": direction}, "output": str(tmp_path / "run"),
         }
     )  # fmt: skip
-    folder = run(replace(config, prior=prior.name), Console(quiet=True), prior, video=False)
+    folder = run(replace(config, prior=prior.name), Console(quiet=True), prior, extras=False)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2, 3]
     assert all(record["finite"] and record["loss"] is not None for record in records)

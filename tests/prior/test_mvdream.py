@@ -432,7 +432,7 @@ def generate(folder: Path, output: Path, **settings) -> Path:
         "init": {"name": "ball", "count": 60}, "iterations": 3, "output": str(output),
         "model": {"guidance_rescale": 0.5}, **settings,
     }  # fmt: skip
-    return run(resolve(small), Console(quiet=True), video=False)
+    return run(resolve(small), Console(quiet=True), extras=False)
 
 
 @pytest.mark.parametrize("views", [4, 8])

@@ -1,0 +1,65 @@
+"""The settings of a run as YAML, and which of them are not the defaults.
+
+Where the run was written is left out: a page may be passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gsdistill import config
+from gsdistill.pages.markup import Html, element, joined
+from gsdistill.pages.run import named
+from gsdistill.registry import load
+from gsdistill.yaml_dialect import dump
+
+__all__ = ["differences", "leaves", "marked_yaml"]
+
+_NAMED = {"method": ("gsdistill.distillation", "method"), "init": ("gsdistill.scene.init", "initialiser")}
+_LEFT_OUT = ("output", "resume", "overwrite")
+_OPEN = ("prompt",)  # what has no default to differ from
+
+
+def differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the default of each setting that has another value, by dotted name.
+
+    ``defaults`` are those of a whole run; of a method and an initialiser those of its own class are taken instead.
+
+    Raises:
+        ConfigError: there is no method or initialiser of that name.
+    """
+    basis = {**defaults}
+    for key, (package, kind) in _NAMED.items():
+        if name := named(settings.get(key)):
+            basis[key] = {"name": named(defaults.get(key)), **config.defaults(load(package, name, kind))}
+    usual = dict(leaves(basis))
+    return {path: usual[path] for path, value in leaves(settings) if path in usual and value != usual[path]}
+
+
+def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting that a page shows and that has a default, by its dotted name."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{path}{key}.")
+        elif path or key not in (*_LEFT_OUT, *_OPEN):
+            yield f"{path}{key}", value
+
+
+def marked_yaml(settings: Mapping[str, Any], unusual: Mapping[str, Any], path: str = "", indent: str = "") -> Html:
+    """Return settings as lines of YAML; those in ``unusual`` are marked, with their default as a comment."""
+    lines = []
+    for key, value in settings.items():
+        if not path and key in _LEFT_OUT:
+            continue
+        name = f"{path}{key}"
+        if isinstance(value, Mapping) and value:
+            lines.append(joined([f"{indent}{key}:\n", marked_yaml(value, unusual, f"{name}.", f"{indent}  ")]))
+            continue
+        text = dump({key: value}).strip().replace("\n", f"\n{indent}")
+        if name in unusual:
+            usual = dump({key: unusual[name]}).partition(":")[2].strip()
+            lines.append(joined([indent, element("mark", {}, text), f"  # default {usual}\n"]))
+        else:
+            lines.append(f"{indent}{text}\n")
+    return joined(lines)

@@ -1,0 +1,192 @@
+"""The gallery: a page of all runs below a folder, with links relative to it, so that it works from any server and disk.
+
+A card's picture is the first row of the run's contact sheet, of which one side shows at a time: under the pointer, with
+the focus or after a touch the style moves it from side to side, and where there is a turntable the script lays that
+over it. Nothing but the page is written, and pictures are loaded when they come into sight.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from rich.text import Text
+
+from gsdistill.errors import BadFile, UserError
+from gsdistill.pages.charts import shown
+from gsdistill.pages.markup import Html, element, joined, part, write_page
+from gsdistill.pages.run import Run, is_run, number, read_run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gsdistill.pages.settings import GalleryCommand
+
+__all__ = ["Key", "gallery", "runs_below"]
+
+PAGE = "gallery.html"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A figure to sort by, and how a card shows it."""
+
+    label: str
+    falling: bool = False  # whether the best or the newest is the largest
+    unit: str = ""
+    on_card: bool = False
+
+
+KEYS = {
+    "prompt": Key("prompt"),
+    "method": Key("method"),
+    "prior": Key("prior"),
+    "seed": Key("seed"),
+    "date": Key("date", falling=True),
+    "iou": Key("silhouette IoU", falling=True, on_card=True),
+    "colour_error": Key("colour error", on_card=True),
+    "chamfer": Key("Chamfer", on_card=True),
+    "floaters": Key("floaters"),
+    "seconds": Key("time", unit=" s", on_card=True),
+    "evaluations": Key("evaluations", on_card=True),
+    "gaussians": Key("Gaussians", on_card=True),
+    "iterations": Key("steps"),
+    "memory": Key("peak memory", unit=" MB"),
+}
+
+
+def gallery(command: GalleryCommand, console: Console) -> None:
+    """Write the page of all runs below a folder; one that cannot be read is listed with the reason.
+
+    Raises:
+        BadFile: there is no such folder, or no run in it. OutputError: the page cannot be written.
+    """
+    if not command.folder.is_dir():
+        raise BadFile(f"{command.folder} is no folder; name one that holds runs, such as outputs")
+    page = command.output or command.folder / PAGE
+    cards, broken = [], []
+    for folder in runs_below(command.folder):
+        link = _link(folder, page.parent)
+        try:
+            cards.append(_card(read_run(folder), link))
+        except UserError as error:
+            broken.append(element("li", {}, element("code", {}, link[2:]), f" {error}"))
+    if not cards and not broken:
+        raise BadFile(f"{command.folder} holds no run at any depth; `gsdistill generate` makes one")
+    title = command.title or command.folder.resolve().name
+    body = joined([_header(title, cards), _list(cards), _broken(broken)], "\n")
+    write_page(page, title, body, part("page.css") + part("gallery.css"), part("gallery.js"), "data: 'self'")
+    console.print(Text(f"{page}: {_count(len(cards), 'run')}, {page.stat().st_size:,} bytes"), soft_wrap=True)
+    if broken:
+        console.print(Text(f"{_count(len(broken), 'folder')} could not be read; the page says why"))
+
+
+def runs_below(folder: Path) -> Iterator[Path]:
+    """The folders of runs in ``folder``, itself among them, sorted; hidden folders, links and runs are not entered."""
+    for here, folders, _ in os.walk(folder):
+        if is_run(Path(here)):
+            folders.clear()
+            yield Path(here)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+@dataclass(frozen=True)
+class Card:
+    """A run on the page: its markup, and its values by which it is sorted."""
+
+    markup: Html
+    values: dict[str, str | int | float]
+
+
+def _card(run: Run, link: str) -> Card:
+    values = _values(run)
+    data = {f"data-{name.replace('_', '-')}": value for name, value in values.items()}
+    video = f"{link}/turntable.mp4" if (run.folder / "turntable.mp4").is_file() else None
+    facts = f"{run.method}, {run.settings.get('prior')}, seed {run.settings.get('seed')}"
+    if run.failure or not run.finished:
+        state = element("p", {"class": "state bad"}, f"failed: {run.failure}" if run.failure else "unfinished")
+    else:
+        state = Html("")
+    name = element("h2", {"dir": "auto"}, run.prompt)
+    figures = element("dl", {}, *_figures(values))
+    parts = (_thumbnail(run, link, video), name, element("p", {"class": "quiet"}, facts), state, figures)
+    return Card(element("li", {"class": "card", **data}, *parts, _links(run, link)), values)
+
+
+def _values(run: Run) -> dict[str, str | int | float]:
+    """What a run can be sorted by, as far as it has it."""
+    texts = {"prompt": run.prompt, "method": run.method, "prior": str(run.settings.get("prior"))}
+    names = {"evaluations": "network_evaluations", "memory": "peak_memory_mb"}
+    sources: Mapping[str, object] = {**run.settings, **run.evaluation, **run.summary}
+    figures = {key: number(sources, names.get(key, key)) for key in KEYS if key not in texts}
+    figures["date"] = round(run.when.timestamp())
+    return {**texts, **{key: value for key, value in figures.items() if value is not None}}
+
+
+def _thumbnail(run: Run, link: str, video: str | None) -> Html:
+    """The picture that turns: a button, so that keys and touch reach it."""
+    if not (run.folder / "views.png").is_file():
+        return element("p", {"class": "turn empty quiet"}, "no pictures")
+    source = {"src": f"{link}/views.png", "alt": "", "loading": "lazy", "decoding": "async"}
+    how = {"type": "button", "class": "turn", "aria-label": f"turn {run.prompt}", "data-video": video}
+    return element("button", how, element("img", source))
+
+
+def _figures(values: Mapping[str, str | int | float]) -> Iterator[Html]:
+    for name, key in KEYS.items():
+        value = values.get(name)
+        if key.on_card and isinstance(value, (int, float)):
+            yield element("div", {}, element("dt", {}, key.label), element("dd", {}, f"{shown(value)}{key.unit}"))
+
+
+def _links(run: Run, link: str) -> Html:
+    names = {"report.html": "report", "gaussians.ply": "splat", "views.png": "pictures"}
+    there = [(name, label) for name, label in names.items() if (run.folder / name).is_file()]
+    links = [element("a", {"href": f"{link}/{name}"}, label) for name, label in there]
+    return element("p", {"class": "links"}, *links)
+
+
+def _header(title: str, cards: list[Card]) -> Html:
+    """The title and the controls, which offer what the cards have."""
+    known = [name for name in KEYS if any(name in card.values for card in cards)]
+    options = []
+    for name in known:
+        data = {"value": name.replace("_", "-"), "data-falling": KEYS[name].falling}
+        options.append(element("option", data, KEYS[name].label))
+    methods = sorted({str(card.values["method"]) for card in cards})
+    chosen = [element("option", {"value": ""}, "all"), *(element("option", {"value": m}, m) for m in methods)]
+    search = {"type": "search", "id": "search", "placeholder": "prompt, method, prior", "autocomplete": "off"}
+    controls = (
+        element("label", {}, "Find ", element("input", search)),
+        element("label", {}, "Method ", element("select", {"id": "method"}, *chosen)),
+        element("label", {}, "Sort by ", element("select", {"id": "sort"}, *options)),
+        element("button", {"type": "button", "id": "order", "aria-label": "reverse the order"}, "↑"),
+        element("output", {"id": "count", "class": "quiet"}, _count(len(cards), "run")),
+    )
+    heading = element("h1", {"dir": "auto"}, title)
+    return element("header", {}, heading, element("div", {"class": "controls"}, *controls))
+
+
+def _list(cards: list[Card]) -> Html:
+    ordered = sorted(cards, key=lambda card: (str(card.values["prompt"]), str(card.values["method"])))
+    none = element("p", {"class": "quiet", "id": "none", "hidden": True}, "No run fits.")
+    return element("main", {}, element("ul", {"id": "cards"}, joined((c.markup for c in ordered), "\n")), none)
+
+
+def _broken(broken: list[Html]) -> Html:
+    if not broken:
+        return Html("")
+    return element("section", {}, element("h2", {}, "Could not be read"), element("ul", {"class": "broken"}, *broken))
+
+
+def _link(folder: Path, home: Path) -> str:
+    """The folder's address, relative to the page; ``./`` in front keeps a colon in a name from being a scheme."""
+    return f"./{quote(os.fsencode(Path(os.path.relpath(folder, home)).as_posix()))}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

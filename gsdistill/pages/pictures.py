@@ -1,0 +1,129 @@
+"""Pictures and the video of a run as data URIs, and what only a report shows: the splat as it grew, and the truth.
+
+Pictures are kept as WebP, which is a fraction of a PNG, and stand over white as those of the run do.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gsdistill.errors import BadFile
+from gsdistill.pages.markup import Html, element
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gsdistill.structs import Cameras
+
+__all__ = ["beside_truth", "growth", "picture", "video"]
+
+WHITE = (1.0, 1.0, 1.0)
+STAGES, STAGE_SIZE = 12, 144  # of the growing splat: pictures at most, and pixels of each
+STAGE_VIEW = (35.0, 20.0, 3.2, 40.0)  # azimuth, elevation, distance and field of view
+TRUTH_VIEWS = (1, 7, 12, 18, 23, 29)  # of the held-out cameras: all around, from low to high
+
+
+def picture(path: Path, alt: str) -> Html:
+    """Return a picture file as an embedded image.
+
+    Raises:
+        BadFile: the file is no picture.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            pixels = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadFile(f"{path}: not a picture that can be read: {error}") from error
+    return _embedded(pixels, alt)
+
+
+def video(path: Path, label: str) -> Html:
+    """Return an MP4 as an embedded video that plays by itself, over and over, without sound.
+
+    Raises:
+        BadFile: the file is no MP4.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadFile(f"{path}: cannot be read: {error.strerror}") from error
+    if data[4:8] != b"ftyp":
+        raise BadFile(f"{path}: not an MP4 video")
+    how = {"controls": True, "loop": True, "muted": True, "autoplay": True, "playsinline": True}
+    return element("video", {"aria-label": label, **how, "src": _uri(data, "video/mp4")})
+
+
+def growth(snapshots: dict[int, Path]) -> list[tuple[int, Html]]:
+    """Draw up to twelve snapshots of a run, the first and the last among them; returns them by step.
+
+    Raises:
+        BadFile: a snapshot cannot be read.
+    """
+    from gsdistill.export.pictures import shots
+    from gsdistill.scene.ply import read_ply
+
+    steps, view = list(snapshots), _stage()
+    count = min(STAGES, len(steps))
+    chosen = [steps[round(place * (len(steps) - 1) / max(1, count - 1))] for place in range(count)]
+    drawn = []
+    for step in chosen:
+        (pixels,) = shots(read_ply(snapshots[step]), view, WHITE)
+        drawn.append((step, _embedded(_image(pixels), f"the splat after step {step}")))
+    return drawn
+
+
+def beside_truth(splat: Path, prompt: str) -> tuple[Html, Html]:
+    """Draw the splat and the true object of ``prompt`` from the same six held-out cameras; one strip each.
+
+    Raises:
+        BadFile: the splat cannot be read. PromptError: the prompt is not of the shapes world.
+    """
+    import torch
+
+    from gsdistill.evaluation.truth import truth_views
+    from gsdistill.evaluation.views import held_out
+    from gsdistill.export.pictures import shots
+    from gsdistill.scene.ply import read_ply
+
+    cameras = held_out().pick(torch.tensor(TRUTH_VIEWS))
+    true = (truth_views(prompt, cameras, WHITE) * 255.0).round().clamp(0.0, 255.0).byte().numpy()
+    ours = list(shots(read_ply(splat), cameras, WHITE))
+    return _strip(ours, f"the splat from {len(ours)} sides"), _strip(list(true), "the true object from the same sides")
+
+
+def _stage() -> Cameras:
+    import torch
+
+    from gsdistill.scene.cameras import look_at_origin
+
+    azimuth, elevation, distance, fov = (torch.tensor([value]) for value in STAGE_VIEW)
+    return look_at_origin(azimuth, elevation, distance, fov, STAGE_SIZE)
+
+
+def _strip(pictures: Sequence[np.ndarray], alt: str) -> Html:
+    import numpy as np
+
+    return _embedded(_image(np.concatenate(pictures, axis=1)), alt)
+
+
+def _image(pixels: np.ndarray) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(pixels)
+
+
+def _embedded(image: Any, alt: str) -> Html:
+    file = BytesIO()
+    image.save(file, format="WEBP", quality=90, method=4)
+    source = _uri(file.getvalue(), "image/webp")
+    return element("img", {"alt": alt, "width": image.width, "height": image.height, "src": source})
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,144 @@
+"""What the folder of a run tells, as far as it is there: read strictly, so that a broken file is one clear error.
+
+config.yaml        what was asked for; makes a folder a run
+metrics.jsonl      the course
+summary.json       the account of a run that has ended
+evaluation.json    figures against the truth, once they have been measured
+failure.json       why a run of a sweep diverged
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from gsdistill.config import load_yaml
+from gsdistill.errors import BadFile
+from gsdistill.files import write_json
+
+__all__ = ["Run", "is_run", "measure", "named", "number", "read_records", "read_run"]
+
+CONFIG, RECORDS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
+EVALUATION, FAILURE = "evaluation.json", "failure.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run; a mapping whose file is not there is empty."""
+
+    folder: Path
+    settings: dict[str, Any]
+    summary: dict[str, Any]
+    evaluation: dict[str, Any]
+    failure: str | None
+
+    @property
+    def prompt(self) -> str:
+        """What was to be made."""
+        return str(self.settings["prompt"])
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return named(self.settings.get("method")) or "?"
+
+    @property
+    def when(self) -> datetime:
+        """When its last step was made, as its files tell."""
+        there = [path for name in (CONFIG, RECORDS, SUMMARY) if (path := self.folder / name).is_file()]
+        return datetime.fromtimestamp(max(path.stat().st_mtime for path in there))
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps were made and their account is there."""
+        return bool(self.summary)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return any((folder / name).is_file() for name in (CONFIG, SUMMARY))
+
+
+def read_run(folder: Path) -> Run:
+    """Read the folder of a run.
+
+    Raises:
+        BadFile: it is none, or one of its files cannot be read.
+    """
+    if not is_run(folder):
+        what = f"it lacks {CONFIG}" if folder.is_dir() else "there is no such folder"
+        raise BadFile(f"{folder} is not the folder of a run: {what}")
+    settings = load_yaml(folder / CONFIG)
+    if not isinstance(settings.get("prompt"), str):
+        raise BadFile(f"{folder / CONFIG} names no prompt")
+    summary, evaluation, failure = (_mapping(folder / name) for name in (SUMMARY, EVALUATION, FAILURE))
+    return Run(folder, settings, summary, evaluation, str(failure["error"]) if "error" in failure else None)
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Measure the splat of a run against the truth, and keep the figures beside it; returns them.
+
+    Raises:
+        PromptError, BadFile: as :func:`gsdistill.evaluation.truth.evaluate_run`. OutputError: they cannot be written.
+    """
+    from gsdistill.evaluation.truth import evaluate_run
+
+    figures = evaluate_run(folder)
+    write_json(folder / EVALUATION, {**_mapping(folder / EVALUATION), **figures})  # a sweep keeps more in it
+    return figures
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """Read the course of a run, a mapping with a whole ``step`` for each record; there may be none.
+
+    Raises:
+        BadFile: a line is no such record; it is named.
+    """
+    path = folder / RECORDS
+    records = []
+    for place, line in enumerate(_text(path).splitlines() if path.exists() else [], start=1):
+        record = _parsed(line, f"{path}, line {place}")
+        if not isinstance(record.get("step"), int):
+            raise BadFile(f"{path}, line {place}: the record names no step")
+        records.append(record)
+    return records
+
+
+def number(values: Mapping[str, Any], name: str) -> int | float | None:
+    """Return a finite number, or None where there is none."""
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if abs(value) <= sys.float_info.max else None
+
+
+def named(setting: Any) -> str | None:
+    """Return the name in a named setting: ``cds``, or ``{name: cds, ...}``."""
+    name = setting.get("name") if isinstance(setting, Mapping) else setting
+    return name if isinstance(name, str) else None
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    return _parsed(_text(path), str(path)) if path.exists() else {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(f"{path}: cannot be read: {error}") from error
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise BadFile(f"{where}: expected a JSON object, found {str(found)[:60]!r}")
+    return found

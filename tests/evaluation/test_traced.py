@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from gsdistill.evaluation import traced as module
+from gsdistill.evaluation.traced import traced
+from gsdistill.files import cache_folder
+from gsdistill.scene.cameras import orbit
+from gsdistill.shapes.captions import Thing
+from gsdistill.shapes.raycast import Buffers, trace
+from gsdistill.shapes.world import build
+
+OBJECTS = [build(tuple(Thing("white", name) for name in names)).parts for names in (("mug",), ("cone", "cube"))]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def equal(a: Buffers, b: Buffers) -> bool:
+    return torch.equal(a.shade, b.shade) and torch.equal(a.coverage, b.coverage)
+
+
+def test_what_is_kept_is_what_was_traced_bit_for_bit(monkeypatch):
+    cameras = orbit(3, 24)
+    truth = [trace(parts, cameras, 2) for parts in OBJECTS]
+    assert all(map(equal, traced(OBJECTS, cameras, 2), truth))
+    monkeypatch.setattr(module, "trace", None)  # cannot be called
+    assert all(map(equal, traced(OBJECTS, cameras, 2), truth))
+
+
+def test_anything_that_changes_the_pictures_is_another_file():
+    count = lambda: len(list(cache_folder("truth").iterdir()))  # noqa: E731
+    traced(OBJECTS[:1], orbit(2, 16))
+    for number, call in enumerate(
+        [(OBJECTS[1:], orbit(2, 16)), (OBJECTS[:1], orbit(2, 16, 30.0)), (OBJECTS[:1], orbit(2, 17)),
+         (OBJECTS[:1], orbit(2, 16), 2)], start=2):  # fmt: skip
+        assert equal(traced(*call)[0], trace(call[0][0], *call[1:]))
+        assert count() == number
+
+
+def test_a_broken_file_is_made_anew():
+    truth = traced(OBJECTS, orbit(2, 16))
+    (file,) = cache_folder("truth").iterdir()
+    file.write_bytes(file.read_bytes()[:-9])
+    assert all(map(equal, traced(OBJECTS, orbit(2, 16)), truth))
+    assert file.stat().st_size > 0

@@ -1,0 +1,207 @@
+"""The report of a run: whole in itself, true to the run's files, and safe whatever a prompt holds."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from io import BytesIO
+from itertools import pairwise
+
+import pytest
+from pages.folder import DEFAULTS, PHASES, Page, losses, make_run
+from PIL import Image
+
+from gsdistill.errors import BadFile, ConfigError
+from gsdistill.evaluation.truth import evaluate_run
+from gsdistill.files import write_json
+from gsdistill.pages.report import write_report
+
+HOSTILE = (
+    "</script></title></style><script>alert(1)</script>\"' onerror='alert(2)' <img src=x> & \u202e\x00 ]]> <!-- 日本 🪑"
+)
+MEASURED = {"name": "a blue chair", "name_right": True, "iou": 0.8765, "colour_right": True, "floaters": 0.0}
+
+
+def report(folder, evaluate=False) -> Page:
+    return Page(write_report(folder, DEFAULTS, evaluate))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = make_run(tmp_path_factory.mktemp("runs") / "whole", video=True, seed=7, method="sds")
+    write_json(folder / "evaluation.json", MEASURED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(whole):
+    return report(whole)
+
+
+def test_nothing_is_fetched(page):
+    sources = [attributes["src"] for name, attributes, _ in page.elements if "src" in attributes]
+    assert len(sources) >= 1 + 1 + 3 + 2  # video, sheet, snapshots, splat and truth
+    assert all(source.startswith("data:") for source in sources)
+    own = re.sub(r"data:[\w/]+;base64,[\w+/=]+", "", page.source)
+    assert "http" not in own.replace("http-equiv", "") and "url(" not in own
+    assert [link["href"] for link, _ in page.all("link")] == ["data:,"]
+
+
+def test_links_lead_to_files_beside_it(whole, page):
+    links = [link["href"] for link, _ in page.all("a")]
+    assert {"gaussians.ply", "turntable.mp4", "config.yaml"} <= set(links)
+    assert all((whole / link).is_file() for link in links)
+
+
+def test_the_policy_allows_what_is_inside_and_nothing_else(page):
+    (policy,) = [a["content"] for a, _ in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert rules["img-src"] == rules["media-src"] == "data:"
+    assert rules["script-src"].startswith("'sha256-") and rules["style-src"].startswith("'sha256-")
+    assert not [
+        name for _, attributes, _ in page.elements for name in attributes if name == "style" or name[:2] == "on"
+    ]
+
+
+def test_pictures_and_video_are_those_of_the_run(whole, page):
+    (video,) = page.all("video")
+    assert base64.b64decode(video[0]["src"].partition(",")[2]) == (whole / "turntable.mp4").read_bytes()
+    assert {"controls", "loop", "muted", "autoplay", "playsinline"} <= set(video[0])
+    images = page.all("img")
+    assert all(image["alt"] for image, _ in images)
+    sheet = Image.open(BytesIO(base64.b64decode(images[0][0]["src"].partition(",")[2])))
+    assert sheet.size == Image.open(whole / "views.png").size
+
+
+def test_curves_hold_the_records(page):
+    charts = {
+        json.loads(a["data-points"])[0][1]: json.loads(a["data-points"]) for a, _ in page.all("figure", class_="chart")
+    }
+    loss = charts[losses()[0]["loss"]]
+    assert [point[:3] for point in loss] == [[r["step"], r["loss"], r["seconds"]] for r in losses()]
+    assert {601, 500.5} < charts.keys()
+
+
+def test_a_curve_falls_where_its_values_fall(page):
+    points = next(p for a, _ in page.all("figure", class_="chart") if (p := json.loads(a["data-points"]))[0][1] > 500.6)
+    places = [point[3:] for point in points if point[1] is not None]
+    assert all(x < further and y < lower for (x, y), (further, lower) in pairwise(places))
+    (path,) = [a["d"] for a, _ in page.all("path", class_="curve")[:1]]
+    assert path.count("M") == 2, "the loss that was not finite is a gap"
+
+
+def test_the_bar_has_the_phases_and_the_rest(page):
+    widths = [float(a["width"]) for a, _ in page.all("rect")]
+    seconds = [value for value in PHASES.values() if value] + [10.0 - sum(PHASES.values())]
+    assert widths == pytest.approx([100 * value / 10.0 for value in seconds], abs=1e-3)
+
+
+def test_figures_are_shown(page):
+    text = " ".join("".join(words) for _, _, words in page.elements)
+    for figure in ("554", "of 612; the faint ones went", "120", "10 s", "2,400", "481 MB", "0.876", "1 skipped"):
+        assert figure in text
+
+
+def test_settings_that_differ_are_marked(page):
+    marked = {text.strip() for _, text in page.all("mark")}
+    assert {"name: sds", "seed: 7", "iterations: 120", "prior: shapes"} == marked
+    assert "output:" not in page.source, "a page that is passed on does not tell where it was made"
+
+
+def test_headings_form_a_tree(page):
+    levels = [name for name, _, _ in page.elements if name in ("h1", "h2", "h3", "h4")]
+    assert levels[0] == "h1" and set(levels[1:]) == {"h2"} and page.elements[0][1]["lang"] == "en"
+
+
+def test_a_hostile_prompt_is_text(tmp_path):
+    folder = make_run(tmp_path / "run", prompt=HOSTILE, negative_prompt=HOSTILE)
+    write_json(folder / "failure.json", {"error": HOSTILE})
+    page, plain = report(folder), report(make_run(tmp_path / "plain"))
+    shown = HOSTILE.replace("\x00", "\ufffd")
+    assert page.all("h1")[0][1] == shown
+    assert page.all("title")[0][1].startswith(shown)
+    assert len(page.all("script")) == 1 and page.all("script") == plain.all("script")
+    assert sorted({name for name, _, _ in page.elements}) == sorted({name for name, _, _ in plain.elements})
+    assert len(page.all("img")) == len(plain.all("img"))
+
+
+def test_a_stopped_run_says_so(tmp_path):
+    page = report(make_run(tmp_path, finished=False, iterations=300))
+    text = " ".join("".join(words) for _, _, words in page.elements)
+    assert "unfinished" in text and "120 of 300" in text and "No turntable" in text
+    assert not page.all("video") and not page.all("rect")
+
+
+def test_a_run_that_has_only_begun(tmp_path):
+    folder = make_run(tmp_path, finished=False)
+    for path in [
+        *folder.glob("snapshots/*"),
+        *(folder / name for name in ("metrics.jsonl", "views.png", "gaussians.ply")),
+    ]:
+        path.unlink()
+    text = " ".join("".join(words) for _, _, words in report(folder, evaluate=True).elements)
+    assert "No pictures" in text and "No curves" in text and not (folder / "evaluation.json").exists()
+
+
+def test_figures_are_measured_once_and_kept(tmp_path):
+    folder = make_run(tmp_path)
+    page = report(folder, evaluate=True)
+    kept = json.loads((folder / "evaluation.json").read_text())
+    assert kept == evaluate_run(folder)
+    assert any(text == kept["name"] for _, text in page.all("dd"))
+    write_json(folder / "evaluation.json", {**kept, "iou": 0.123})
+    assert any(text == "0.123" for _, text in report(folder, evaluate=True).all("dd"))
+
+
+def test_a_long_course_is_thinned_and_keeps_its_ends(tmp_path):
+    folder = make_run(tmp_path, finished=False)
+    (folder / "metrics.jsonl").write_text("".join(f'{{"step": {k}, "loss": {k}}}\n' for k in range(1, 5001)))
+    (points,) = [json.loads(a["data-points"]) for a, _ in report(folder).all("figure", class_="chart")]
+    steps = [point[0] for point in points]
+    assert len(steps) == 1000 and (steps[0], steps[-1]) == (1, 5000) and max(b - a for a, b in pairwise(steps)) == 6
+
+
+def test_figures_outlive_the_splat(tmp_path):
+    folder = make_run(tmp_path)
+    write_json(folder / "evaluation.json", MEASURED)
+    (folder / "gaussians.ply").unlink()
+    page = report(folder, evaluate=True)
+    assert any(text == "0.876" for _, text in page.all("dd")) and "the splat is gone" in page.source
+
+
+def test_a_prompt_of_another_world_has_no_figures(tmp_path):
+    page = report(make_run(tmp_path, prompt="a corgi in a hat"), evaluate=True)
+    assert "Beside the truth" not in page.source and not (tmp_path / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("summary.json", "{", "not valid JSON"),
+        ("summary.json", "[]", "expected a JSON object"),
+        ("metrics.jsonl", '{"step": 1}\n{"step"', "line 2"),
+        ("metrics.jsonl", '{"loss": 1}', "names no step"),
+        ("views.png", "text", "not a picture"),
+        ("turntable.mp4", "text", "not an MP4"),
+        ("gaussians.ply", "text", "not a PLY"),
+        ("config.yaml", "seed: 1", "names no prompt"),
+    ],
+)
+def test_a_broken_file_is_one_clear_error(tmp_path, name, content, words):
+    folder = make_run(tmp_path)
+    (folder / name).write_text(content)
+    with pytest.raises(BadFile, match=words) as caught:
+        write_report(folder, DEFAULTS)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+    assert not (folder / "report.html").exists()
+
+
+def test_no_run_and_no_method(tmp_path):
+    with pytest.raises(BadFile, match="there is no such folder"):
+        write_report(tmp_path / "nowhere", DEFAULTS)
+    folder = make_run(tmp_path / "run")
+    (folder / "config.yaml").write_text("prompt: a red torus\nmethod: sdss\n")
+    with pytest.raises(ConfigError, match="Did you mean 'sds'"):
+        write_report(folder, DEFAULTS)
