@@ -6,6 +6,7 @@ arose. Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import sys
@@ -30,6 +31,7 @@ from gsdistill.listing import ListCommand
 from gsdistill.pages.settings import GalleryCommand, ReportCommand
 from gsdistill.runflags import RunFlags, read
 from gsdistill.sweep.settings import SweepSettings
+from gsdistill.viewer.settings import ViewCommand
 
 __all__ = ["execute", "main"]
 
@@ -43,6 +45,8 @@ class GenerateFlags(RunFlags):
     A RAMP is a number, or one that changes over the run: 101:51 (linear), 700:100:sqrt, 1:0:cosine@0.6 (ends at 60 %).
     """
 
+    viewer: bool = False  # show the splat in the browser while it is optimised
+    port: int = bounded(8080, low=0, high=65535)  # of the viewer; if it is taken, the next free one; 0: any
     dry_run: bool = False  # print the resolved settings as YAML, which --config reads back, and stop
 
 
@@ -128,14 +132,20 @@ def _dispatch(words: Sequence[str]) -> int:
         kind = "flag" if words[0].startswith("-") else "command"
         hint = did_you_mean(words[0], COMMANDS)
         raise ConfigError(f"unknown {kind} '{words[0]}'.{hint} Available: {', '.join(COMMANDS)}")
-    COMMANDS[words[0]][0](words[1:])
+    cls, perform = COMMANDS[words[0]]
+    if isinstance(perform, str):
+        module, _, name = perform.partition(":")
+        command = _read(cls, words[1:], words[0])
+        getattr(importlib.import_module(module), name)(command, Console())
+    else:
+        perform(words[1:])
     return 0
 
 
 def _overview() -> None:
     console = Console(highlight=False)
     console.print("usage: gsdistill COMMAND [FLAGS]\n", markup=False)
-    for name, (_, cls) in COMMANDS.items():
+    for name, (cls, _) in COMMANDS.items():
         console.print(f"  {name:<10}{(cls.__doc__ or '').splitlines()[0]}", markup=False, soft_wrap=True)
     console.print("\n`gsdistill COMMAND --help` shows its flags; `--version` the version;", markup=False)
     console.print("`--traceback` with any command shows where an error arose.", markup=False)
@@ -167,7 +177,12 @@ def _generate(argv: Sequence[str]) -> None:
     if flags.dry_run:
         print(to_yaml(config), end="")
         return
-    generate.run(config, Console())
+    console, live = Console(), None
+    if flags.viewer:
+        from gsdistill.viewer.live import LiveView
+
+        live = LiveView(config.iterations, flags.port, console)
+    generate.run(config, console, live=live)
 
 
 def _render(argv: Sequence[str]) -> None:
@@ -233,31 +248,12 @@ def _bench(argv: Sequence[str]) -> None:
     bench(argv, Console())
 
 
-def _export(argv: Sequence[str]) -> None:
-    from gsdistill.convert import export
-
-    export(_read(ExportCommand, argv, "export"), Console())
-
-
 def _report(argv: Sequence[str]) -> None:
     command = _read(ReportCommand, argv, "report")
     from gsdistill.generate import RunConfig
     from gsdistill.pages.report import write_report
 
     Console().print(Text(str(write_report(command.run, defaults(RunConfig), command.evaluate))), soft_wrap=True)
-
-
-def _gallery(argv: Sequence[str]) -> None:
-    command = _read(GalleryCommand, argv, "gallery")
-    from gsdistill.pages.gallery import gallery
-
-    gallery(command, Console())
-
-
-def _list(argv: Sequence[str]) -> None:
-    from gsdistill.listing import listing
-
-    listing(_read(ListCommand, argv, "list"), Console(highlight=False))
 
 
 def _doctor(argv: Sequence[str]) -> None:
@@ -267,16 +263,19 @@ def _doctor(argv: Sequence[str]) -> None:
     report(Console(highlight=False), findings() if command.prior is None else prior_findings(command.prior))
 
 
-COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], type[Any]]] = {
-    "generate": (_generate, GenerateFlags),
-    "render": (_render, RenderCommand),
-    "evaluate": (_evaluate, EvaluateCommand),
-    "play2d": (_play2d, Play2dFlags),
-    "sweep": (_sweep, SweepSettings),
-    "bench": (_bench, BenchFlags),
-    "export": (_export, ExportCommand),
-    "report": (_report, ReportCommand),
-    "gallery": (_gallery, GalleryCommand),
-    "list": (_list, ListCommand),
-    "doctor": (_doctor, DoctorCommand),
+# The settings of each command, and what carries it out: a function of its words, or the place of one of the settings
+# and a console, which is imported when it is called.
+COMMANDS: dict[str, tuple[type[Any], Callable[[Sequence[str]], None] | str]] = {
+    "generate": (GenerateFlags, _generate),
+    "view": (ViewCommand, "gsdistill.viewer.command:view"),
+    "gallery": (GalleryCommand, "gsdistill.pages.gallery:gallery"),
+    "export": (ExportCommand, "gsdistill.convert:export"),
+    "render": (RenderCommand, _render),
+    "evaluate": (EvaluateCommand, _evaluate),
+    "report": (ReportCommand, _report),
+    "sweep": (SweepSettings, _sweep),
+    "play2d": (Play2dFlags, _play2d),
+    "bench": (BenchFlags, _bench),
+    "list": (ListCommand, "gsdistill.listing:listing"),
+    "doctor": (DoctorCommand, _doctor),
 }

@@ -40,7 +40,7 @@ def listing(command: ListCommand, console: Console) -> None:
         if command.what == "all":
             console.print(kind, style="bold")
         for name, text in rows.items():
-            console.print(f"  {name:<{width}}{text}", markup=False, soft_wrap=True)
+            console.print(f"  {name:<{width}}{text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _rows(kind: str) -> dict[str, str]:

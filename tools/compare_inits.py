@@ -65,7 +65,8 @@ def measured(settings: Settings, init: str, prompt: str, share: float) -> float:
             write_json(figures, evaluate(initial, prompt))
         else:
             count = round(share * config.iterations)
-            run(replace(config, iterations=count, output=folder, overwrite=True), Console(quiet=True), extras=False)
+            config = replace(config, iterations=count, output=folder, overwrite=True, snapshots=0)
+            run(config, Console(quiet=True), extras=False)
             write_json(figures, evaluate(read_ply(folder / "gaussians.ply"), prompt))
     return json.loads(figures.read_text(encoding="utf-8"))["iou"]
 

@@ -131,7 +131,7 @@ def _base(settings: SweepSettings, method: str) -> RunConfig:
     named = own.get("method", method)
     if (named.get("name", method) if isinstance(named, dict) else named) != method:
         raise ConfigError(f"configs: {file} is not a config of the method {method}")
-    shared = {"prompt": settings.all_prompts[0], "prior": settings.prior, "device": settings.device}
+    shared = {"prompt": settings.all_prompts[0], "prior": settings.prior, "device": settings.device, "snapshots": 0}
     return resolve(merge(own, {**shared, "method": method}))
 
 

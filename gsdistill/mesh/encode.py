@@ -1,0 +1,94 @@
+"""A coloured mesh as the bytes of its files, through trimesh.
+
+glb: one mesh, its colours an sRGB texture or linear vertex colours, as glTF 2.0 says (section 3.9.2). Light is already
+in the colours of a splat, so the material is unlit (KHR_materials_unlit); who does not know that takes it to be rough
+and not metallic. obj: the texture is a picture beside it that its .mtl names (map_Kd), or colours stand behind the
+vertices, both sRGB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gsdistill.scene.surface import to_linear
+
+if TYPE_CHECKING:
+    import trimesh
+
+__all__ = ["Model", "encoded"]
+
+UNLIT = "KHR_materials_unlit"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is written: a mesh in the axes of its file, coloured at its vertices or, with ``uv``, by a picture."""
+
+    vertices: Float[Tensor, "V 3"]
+    normals: Float[Tensor, "V 3"]
+    faces: Int[Tensor, "F 3"]
+    colours: Float[Tensor, "V 3"]  # sRGB, 0..1
+    uv: Float[Tensor, "V 2"] | None = None  # u to the right, v up
+    picture: NDArray[np.uint8] | None = None  # [side, side, 3], sRGB
+
+
+def encoded(model: Model, path: Path) -> dict[Path, bytes]:
+    """Return the content of each file, the one named ``path`` last; its extension is .glb or .obj."""
+    return {path: _glb(model)} if path.suffix.lower() == ".glb" else _obj(model, path)
+
+
+def _glb(model: Model) -> bytes:
+    from trimesh.exchange.gltf import export_glb
+    from trimesh.visual.material import PBRMaterial
+
+    def mark(tree: dict[str, Any]) -> None:
+        """Make the material unlit; vertex colours have none yet."""
+        plain = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}
+        (material,) = tree.setdefault("materials", [plain])
+        material["extensions"] = {UNLIT: {}}
+        tree["meshes"][0]["primitives"][0]["material"] = 0
+        tree["extensionsUsed"] = [UNLIT]
+
+    material = PBRMaterial(baseColorTexture=_image(model), metallicFactor=0.0, roughnessFactor=1.0)
+    mesh = _trimesh(model, material, to_linear(model.colours))
+    return export_glb(mesh, include_normals=True, tree_postprocessor=mark)
+
+
+def _obj(model: Model, path: Path) -> dict[Path, bytes]:
+    from trimesh.exchange.obj import export_obj
+    from trimesh.visual.material import SimpleMaterial
+
+    material = SimpleMaterial(image=_image(model), name=path.stem, diffuse=[255, 255, 255])
+    mesh = _trimesh(model, material, model.colours)
+    text, beside = export_obj(
+        mesh, include_normals=True, return_texture=True, mtl_name=f"{path.stem}.mtl", header="gsdistill"
+    )
+    return {**{path.with_name(name): data for name, data in beside.items()}, path: text.encode()}
+
+
+def _trimesh(model: Model, material: Any, colours: Float[Tensor, "V 3"]) -> trimesh.Trimesh:
+    import trimesh
+    from trimesh.visual import ColorVisuals, TextureVisuals
+
+    mesh = trimesh.Trimesh(
+        model.vertices.numpy(), model.faces.numpy(), vertex_normals=model.normals.numpy(), process=False
+    )
+    if model.uv is not None:
+        mesh.visual = TextureVisuals(uv=model.uv.numpy(), material=material)
+    else:
+        mesh.visual = ColorVisuals(mesh, vertex_colors=colours.mul(255.0).round().to(torch.uint8).numpy())
+    return mesh
+
+
+def _image(model: Model) -> Any:
+    from PIL import Image
+
+    return None if model.picture is None else Image.fromarray(model.picture)

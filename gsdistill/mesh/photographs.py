@@ -1,0 +1,116 @@
+"""Photographs of a splat from all around: what the mesh's shape is carved from, and its colours are taken from.
+
+The scene is moved and scaled first, so that all of it that can be seen fills the unit ball, wherever it was: a point x
+of the world is (x - centre) / radius here. The cameras stand evenly on a sphere, by steps of the golden angle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.errors import OutputError
+from gsdistill.renderer.base import render
+from gsdistill.scene.cameras import look_at_origin
+from gsdistill.structs import Cameras, Gaussians
+
+__all__ = ["Ball", "Glimpse", "Photographs", "centred", "photograph", "reach"]
+
+VIEWS, AT_ONCE = 48, 8
+DISTANCE, FOV = 3.2, 40.0
+VISIBLE = 0.05  # opacity below which a Gaussian does not count for where the scene ends
+DEVIATIONS = 2.0  # how far from its mean it counts
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Where the unit ball of the photographs lies in the world."""
+
+    centre: Float[Tensor, "3"]
+    radius: float
+
+    def to_world(self, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:
+        """Points of the unit ball in the world, float64."""
+        return points.double() * self.radius + self.centre.double()
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """What one photograph shows where M points fall on it."""
+
+    depths: Float[Tensor, "M"]  # of the points themselves, along the camera's axis
+    seen: Float[Tensor, "M"]  # mean depth of what is seen there
+    alphas: Float[Tensor, "M"]  # 0..1
+    colours: Float[Tensor, "M 3"]  # of what is seen there, without background
+    rays: Float[Tensor, "M 3"]  # unit vectors from the points to the camera
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Pictures from B cameras; colour and depth are multiplied with alpha."""
+
+    cameras: Cameras
+    pictures: Float[Tensor, "B 5 H W"]  # red, green, blue, depth, alpha
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    def glimpses(self, points: Float[Tensor, "M 3"]) -> Iterator[Glimpse]:
+        """Yield what each photograph shows at ``points``, interpolated between pixels; beyond its edge, nothing."""
+        for view, k, picture in zip(self.cameras.viewmats, self.cameras.Ks, self.pictures, strict=True):
+            rotation, shift = view[:3, :3], view[:3, 3]
+            x, y, z = (points @ rotation.T + shift).unbind(-1)
+            u, v = (x * k[0, 0] / z + k[0, 2]) / self.cameras.width, (y * k[1, 1] / z + k[1, 2]) / self.cameras.height
+            places = torch.stack([2 * u - 1, 2 * v - 1], dim=-1)[None, None]
+            values = torch.nn.functional.grid_sample(picture[None], places, align_corners=False)[0, :, 0]
+            alphas = values[4]
+            plain = values[:4] / alphas.clamp_min(1e-6)
+            rays = torch.nn.functional.normalize(-rotation.T @ shift - points, dim=-1)
+            yield Glimpse(z, plain[3], alphas, plain[:3].T, rays)
+
+
+def reach(gaussians: Gaussians) -> Float[Tensor, "N"]:
+    """How far from its mean each Gaussian matters, world units; 0 where it cannot be seen."""
+    return torch.where(
+        torch.sigmoid(gaussians.opacities) > VISIBLE, DEVIATIONS * gaussians.scales.amax(dim=1).exp(), 0.0
+    )
+
+
+def centred(gaussians: Gaussians) -> tuple[Gaussians, Ball]:
+    """Return the visible Gaussians, moved and scaled into the unit ball, and where that lies.
+
+    Raises:
+        OutputError: none is visible.
+    """
+    keep = reach(gaussians) > 0
+    if not keep.any():
+        raise OutputError(
+            f"there is nothing to mesh: none of the {len(gaussians)} Gaussians has an opacity above {VISIBLE}"
+        )
+    some = Gaussians(**{name: value[keep] for name, value in vars(gaussians).items()})
+    far = reach(some)[:, None]
+    centre = 0.5 * ((some.means - far).amin(dim=0) + (some.means + far).amax(dim=0))
+    radius = float(((some.means - centre).norm(dim=1) + far[:, 0]).max())
+    moved = replace(some, means=(some.means - centre) / radius, scales=some.scales - math.log(radius))
+    return moved, Ball(centre, radius)
+
+
+def photograph(gaussians: Gaussians, size: int) -> Photographs:
+    """Photograph Gaussians that lie in the unit ball from 48 sides, ``size`` pixels wide and high."""
+    index = torch.arange(VIEWS, dtype=torch.float64)
+    azimuths = torch.remainder(137.50776405 * index, 360.0)
+    elevations = torch.rad2deg(torch.asin(1.0 - (2.0 * index + 1.0) / VIEWS))
+    ones = torch.ones(VIEWS)
+    cameras = look_at_origin(azimuths, elevations, DISTANCE * ones, FOV * ones, size)
+    pictures = []
+    for start in range(0, VIEWS, AT_ONCE):
+        some = cameras.pick(slice(start, start + AT_ONCE))
+        with torch.no_grad():
+            seen = render(gaussians, some, torch.zeros(len(some), 3))
+        pictures.append(torch.cat([seen.images, seen.depths, seen.alphas], dim=-1).permute(0, 3, 1, 2))
+    return Photographs(cameras, torch.cat(pictures))

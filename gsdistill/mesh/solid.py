@@ -1,0 +1,119 @@
+"""The solid that a splat stands for, as a function on a grid that is positive inside, and its surface.
+
+Three things decide, each of them 0 on the surface and within -1..1:
+
+    density     sum_i o_i exp(-d_i^T C_i^-1 d_i / 2) / level - 1: there is matter (o_i opacity, d_i = x - mean i)
+    hidden      the third least, over the views, of (depth of x - mean depth seen) / band: no three views look in
+    silhouette  the third least, over the views, of 2 alpha - 1: no three views look past
+
+    solid = min(silhouette, max(density, hidden))
+
+Matter alone leaves a splat hollow, for what is never seen is never trained; what is hidden alone fills nooks, for a
+splat is soft and its mean depth lies behind its surface. Together they keep the hollow of a cup and fill its wall.
+Enclosed holes are filled and crumbs dropped on the grid; outside of it nothing is solid. So marching cubes (T. Lewiner
+et al., 2003), whose triangles share their edges, closes the surface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gsdistill.errors import OutputError
+from gsdistill.mesh._kernels import add_gaussians
+from gsdistill.mesh.photographs import Photographs, reach
+from gsdistill.mesh.settings import MeshSettings
+from gsdistill.structs import Gaussians
+
+__all__ = ["Surface", "surface"]
+
+BAND = 0.1  # of the unit ball: how far behind what is seen a point counts as fully hidden
+WITNESSES = 3  # views that must agree that a point is empty: through a pinhole only one looks in
+SMOOTHING = 0.7  # cells, standard deviation
+NEAR_ZERO = 1e-3  # no value is nearer to the surface's, so that no triangle is degenerate
+POINTS = 1 << 15  # at once
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A closed surface, its triangles counter-clockwise seen from outside."""
+
+    vertices: Float[Tensor, "V 3"]
+    faces: Int[Tensor, "F 3"]
+
+
+def surface(gaussians: Gaussians, photographs: Photographs, settings: MeshSettings) -> Surface:
+    """Return the surface of the solid that Gaussians in the unit ball and their photographs stand for.
+
+    Raises:
+        OutputError: there is no solid at this level.
+    """
+    from scipy.ndimage import gaussian_filter
+    from skimage.measure import marching_cubes
+
+    far = reach(gaussians)[:, None]
+    low, high = (gaussians.means - far).amin(dim=0).double(), (gaussians.means + far).amax(dim=0).double()
+    cell = float((high - low).max()) / settings.resolution
+    low = low - 2.0 * cell
+    shape = tuple(((high - low) / cell).ceil().long().add(3).tolist())
+    field = np.pad(_field(gaussians, photographs, low, cell, shape, settings.level), 1, constant_values=-1.0)
+    field = _whole(np.asarray(gaussian_filter(field, SMOOTHING, mode="nearest")), settings.smallest)
+    if not (field > 0).any():
+        raise OutputError(f"there is nothing to mesh: no part is as dense as the level {settings.level}; lower it")
+    vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="ascent")
+    places = torch.from_numpy(np.array(vertices, dtype=np.float64)).sub(1.0).mul(cell).add(low)
+    return Surface(places.float(), torch.from_numpy(np.array(faces, dtype=np.int64)))
+
+
+def _field(
+    gaussians: Gaussians,
+    photographs: Photographs,
+    low: Float[Tensor, "3"],
+    cell: float,
+    shape: tuple[int, ...],
+    level: float,
+) -> NDArray[np.float32]:
+    """The function of the module's docstring at low + cell * (i, j, k), [X, Y, Z] as ``shape`` says."""
+    density = _density(gaussians, low, cell, shape).flatten() / level - 1.0
+    out = []
+    for start in range(0, density.numel(), POINTS):
+        rows = torch.arange(start, min(start + POINTS, density.numel()))
+        places = torch.stack(torch.unravel_index(rows, shape), dim=-1).double().mul(cell).add(low).float()
+        behind, covered = [], []
+        for glimpse in photographs.glimpses(places):
+            behind.append(torch.where(glimpse.alphas > 0.5, (glimpse.depths - glimpse.seen) / BAND, -1.0))
+            covered.append(2.0 * glimpse.alphas - 1.0)
+        hidden, silhouette = (torch.stack(values).kthvalue(WITNESSES, dim=0).values for values in (behind, covered))
+        out.append(torch.minimum(silhouette, torch.maximum(density[rows], hidden)))
+    return torch.cat(out).clamp(-1.0, 1.0).reshape(shape).numpy()
+
+
+def _density(
+    gaussians: Gaussians, low: Float[Tensor, "3"], cell: float, shape: tuple[int, ...]
+) -> Float[Tensor, "X Y Z"]:
+    """Summed opacity at the points of the grid; no Gaussian is narrower than half a cell."""
+    from scipy.spatial.transform import Rotation
+
+    axes = Rotation.from_quat(gaussians.quats.double().numpy()[:, [1, 2, 3, 0]]).as_matrix()
+    deviations = (gaussians.scales.double().exp().square() + (0.5 * cell) ** 2).sqrt() / cell
+    means, opacities = (gaussians.means.double() - low) / cell, torch.sigmoid(gaussians.opacities.double())
+    out = np.zeros(shape, dtype=np.float32)
+    add_gaussians(out, means.numpy(), axes, deviations.numpy(), opacities.numpy())
+    return torch.from_numpy(out)
+
+
+def _whole(field: NDArray[np.floating[Any]], smallest: float) -> NDArray[np.float32]:
+    """Fill what is enclosed, drop parts of less than ``smallest`` of the largest, and keep off zero."""
+    from scipy import ndimage
+
+    parts: Any = ndimage.label(np.asarray(ndimage.binary_fill_holes(field > 0)))
+    sizes = np.bincount(parts[0].ravel())
+    sizes[0] = 0
+    solid = ((sizes > 0) & (sizes >= smallest * sizes.max()))[parts[0]]
+    return np.where(solid, 1, -1).astype(np.float32) * np.maximum(np.abs(field), NEAR_ZERO)

@@ -1,0 +1,151 @@
+"""From a splat to the file of a mesh: .glb, or .obj with its .mtl and .png."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.errors import ConfigError, did_you_mean
+from gsdistill.extras import require
+from gsdistill.files import atomic_path
+from gsdistill.frames import Frame
+from gsdistill.mesh.atlas import filled, texels, unfolded
+from gsdistill.mesh.encode import Model, encoded
+from gsdistill.mesh.paint import colours
+from gsdistill.mesh.photographs import Ball, Photographs, centred, photograph
+from gsdistill.mesh.settings import MeshSettings
+from gsdistill.mesh.solid import Surface, surface
+from gsdistill.scene.turn import frame_matrix
+from gsdistill.structs import Gaussians
+
+__all__ = ["EXTENSIONS", "MeshFigures", "check", "companions", "write_mesh"]
+
+EXTENSIONS = (".glb", ".obj")
+AXES: Frame = "y-up"  # of glTF by its text, of OBJ by custom
+SHARPEST = 512  # pixels of a photograph's side, at most
+
+
+@dataclass(frozen=True)
+class MeshFigures:
+    """What was written, before it is cut for its texture; lengths are the scene's."""
+
+    vertices: int
+    faces: int
+    parts: int
+    watertight: bool
+    area: float
+    volume: float
+    texture: int | None  # pixels of its side
+    seconds: float
+
+
+def check(path: Path | str) -> None:
+    """Refuse a file that no mesh can be written to.
+
+    Raises:
+        ConfigError: its extension is not .glb or .obj.
+        NotInstalled: a package of the extra `mesh` is missing.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in EXTENSIONS:
+        hint = did_you_mean(suffix, EXTENSIONS)
+        raise ConfigError(f"'{path}' names no format of a mesh.{hint} Allowed: {', '.join(EXTENSIONS)}")
+    require("mesh", "writing a mesh")
+
+
+def companions(path: Path | str, settings: MeshSettings) -> tuple[Path, ...]:
+    """The files that are written beside ``path``: the material and the picture of a textured .obj."""
+    path = Path(path)
+    textured = path.suffix.lower() == ".obj" and settings.texture is not None
+    return (path.with_name(f"{path.stem}.mtl"), path.with_name(f"{path.stem}.png")) if textured else ()
+
+
+def write_mesh(
+    gaussians: Gaussians, path: Path | str, settings: MeshSettings, frame: Frame | None = None
+) -> MeshFigures:
+    """Write the mesh of Gaussians of our world to ``path``, all of its files in one piece or none; see :func:`check`.
+
+    ``frame`` names the axes of the file, y-up if none. Where they mirror, the triangles' corners change order, so that
+    the outside stays the outside.
+
+    Raises:
+        ConfigError, NotInstalled: as :func:`check`.
+        OutputError: there is nothing to mesh, or a file cannot be written.
+    """
+    check(path)
+    started = time.perf_counter()
+    plain = {name: value.detach().to("cpu").float().contiguous() for name, value in vars(gaussians).items()}
+    scene, ball = centred(replace(gaussians, **plain))
+    photographs = photograph(scene, min(3 * settings.resolution, SHARPEST))
+    shape = surface(scene, photographs, settings)
+    model = _model(shape, photographs, settings.texture)
+    _write(encoded(_placed(model, ball, frame or AXES), Path(path)), Path(path))
+    return _figures(shape, ball, settings.texture, time.perf_counter() - started)
+
+
+def _model(shape: Surface, photographs: Photographs, side: int | None) -> Model:
+    """Colour a surface, at its vertices or by a picture of ``side`` texels."""
+    normals = _normals(shape)
+    at_vertices = colours(photographs, shape.vertices, normals)
+    if side is None:
+        return Model(shape.vertices, normals, shape.faces, at_vertices)
+    atlas = unfolded(shape, side)
+    found = texels(atlas, side)
+    points, outward = (
+        found.places.of(values[atlas.origin][atlas.faces].double()).float() for values in (shape.vertices, normals)
+    )
+    picture = filled(found, colours(photographs, points, torch.nn.functional.normalize(outward, dim=-1)), side)
+    vertices, outward, plain = (values[atlas.origin] for values in (shape.vertices, normals, at_vertices))
+    return Model(vertices, outward, atlas.faces, plain, atlas.uv, picture)
+
+
+def _normals(shape: Surface) -> Float[Tensor, "V 3"]:
+    """Outward unit normals at the vertices, of the triangles' by area."""
+    a, b, c = shape.vertices[shape.faces].unbind(dim=1)
+    normals = torch.linalg.cross(b - a, c - a)
+    summed = torch.zeros_like(shape.vertices).index_add(0, shape.faces.flatten(), normals.repeat_interleave(3, dim=0))
+    return torch.nn.functional.normalize(summed, dim=-1)
+
+
+def _placed(model: Model, ball: Ball, frame: Frame) -> Model:
+    """The model where its scene is, in the axes of ``frame``."""
+    matrix = frame_matrix(frame)
+    mirrored = float(torch.linalg.det(matrix)) < 0
+    return replace(
+        model,
+        vertices=(ball.to_world(model.vertices) @ matrix.T).float(),
+        normals=(model.normals.double() @ matrix.T).float(),
+        faces=model.faces.flip(1) if mirrored else model.faces,
+    )
+
+
+def _write(files: Mapping[Path, bytes], path: Path) -> None:
+    """Write all of the files, then rename them all, ``path`` last."""
+    with ExitStack() as stack:
+        order = [path, *(name for name in files if name != path)]
+        drafts = {name: stack.enter_context(atomic_path(name)) for name in order}
+        for name, data in files.items():
+            drafts[name].write_bytes(data)
+
+
+def _figures(shape: Surface, ball: Ball, side: int | None, seconds: float) -> MeshFigures:
+    import trimesh
+
+    mesh = trimesh.Trimesh(ball.to_world(shape.vertices).numpy(), shape.faces.numpy(), process=False)
+    return MeshFigures(
+        vertices=len(mesh.vertices),
+        faces=len(mesh.faces),
+        parts=int(mesh.body_count),
+        watertight=bool(mesh.is_watertight),
+        area=float(mesh.area),
+        volume=float(mesh.volume),
+        texture=side,
+        seconds=seconds,
+    )

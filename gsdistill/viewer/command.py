@@ -1,0 +1,75 @@
+"""``gsdistill view``: splats and runs on one page, until Ctrl-C."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from gsdistill.extras import require
+from gsdistill.viewer.server import serve
+from gsdistill.viewer.settings import ViewCommand
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from viser import ViserServer
+
+    from gsdistill.viewer.sources import Source
+    from gsdistill.viewer.stage import Stage
+
+__all__ = ["view"]
+
+
+def view(command: ViewCommand, console: Console) -> None:
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        UserError: viser is missing, a source is no splat, or the address or the ports do not serve.
+    """
+    require("viewer", "looking at splats")
+    from gsdistill.viewer.sources import find, stride
+
+    sources = [find(path, command.frame) for path in command.sources]
+    _, last, _ = stride(sources)
+    for source in sources:
+        source.at(last)  # what cannot be read is refused before there is a page
+    server, url = serve(command.host, command.port, console)
+    stage = present(server, sources, console)
+    console.print(Text(f"{url}   (Ctrl-C ends it)"), soft_wrap=True)
+    if command.open:
+        import webbrowser
+
+        webbrowser.open(url)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        console.print("closed")
+    finally:
+        stage.close()
+        server.stop()
+
+
+def present(server: ViserServer, sources: Sequence[Source], console: Console) -> Stage:
+    """Put the sources on the page, side by side, under their names."""
+    from gsdistill.viewer.panel import Panel
+    from gsdistill.viewer.sources import labels, stride
+    from gsdistill.viewer.stage import Picture, Stage, places, set_camera
+
+    spots, names, steps = places(len(sources)), labels(sources), stride(sources)
+    stage = Stage(server, spots, lambda line: console.print(Text(line)))
+    panel = Panel(server, stage.change, steps, names if len(names) > 1 else ())
+    set_camera(server, len(sources))
+    if len(names) == 1:
+        server.gui.set_panel_label(names[0])
+    else:
+        for name, (x, y, z) in zip(names, spots, strict=True):
+            server.scene.add_label(f"/names/{name}", name, position=(x, y, z - 1.02), anchor="top-center")
+
+    def picture() -> Picture:
+        splats = [source.at(panel.step) if panel.shows(place) else None for place, source in enumerate(sources)]
+        return Picture(splats, panel.threshold, panel.size)
+
+    stage.show(picture)
+    return stage

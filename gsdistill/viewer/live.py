@@ -1,0 +1,82 @@
+"""A run on a page while it optimises, at the cost of a few hundredths of its time.
+
+The loop only hands over copies of the parameters, and only while someone looks; all else happens in the stage's
+thread. That one measures how long it takes to draw, and the next copy is due when so much time has passed that drawing
+stays below SHARE of it.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from gsdistill.extras import require
+from gsdistill.structs import Gaussians
+from gsdistill.training.loop import StepRecord
+from gsdistill.viewer.panel import Panel
+from gsdistill.viewer.server import LOOPBACK, serve
+from gsdistill.viewer.splat import Splat
+from gsdistill.viewer.stage import Picture, Stage, places, set_camera
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["LiveView"]
+
+SHARE = 0.02  # of the time, for drawing
+EVERY = 0.5  # seconds between two pictures, at least
+
+
+class LiveView:
+    """A page that follows a run from where the block begins to where it ends."""
+
+    def __init__(self, total: int, port: int, console: Console) -> None:
+        """Prepare a page for a run of ``total`` steps, which this machine alone can look at.
+
+        Raises:
+            NotInstalled: viser is missing.
+        """
+        require("viewer", "watching a run")
+        self._total, self._port, self._console = total, port, console
+        self._copy: tuple[Gaussians, StepRecord] | None = None
+        self._drawn: tuple[StepRecord, Splat] | None = None
+        self._due = 0.0
+
+    def __enter__(self) -> LiveView:
+        self._server, url = serve(LOOPBACK, self._port, self._console)
+        self._status = self._server.gui.add_markdown("waiting for the first step")
+        self._stage = Stage(self._server, places(1), lambda line: self._console.print(Text(line)))
+        self._panel = Panel(self._server, self._stage.change)
+        set_camera(self._server, 1)
+        self._stage.show(self._picture)
+        self._console.print(Text(f"the run can be watched at {url}"), soft_wrap=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stage.close()
+        self._server.stop()
+
+    def show(self, gaussians: Gaussians, record: StepRecord) -> None:
+        """Take note of the splat after a step: nothing, if nobody looks or the last picture is not old enough."""
+        now = time.monotonic()
+        if not self._stage.watched or (now < self._due and record.step < self._total):
+            return
+        self._due = now + max(EVERY, self._stage.cost / SHARE)
+        copies = {name: value.detach().clone() for name, value in vars(gaussians).items()}
+        self._copy = Gaussians(**copies), record
+        self._stage.change()
+
+    def _picture(self) -> Picture:
+        if self._copy is None:
+            return Picture([None])
+        gaussians, record = self._copy
+        if self._drawn is None or self._drawn[0] is not record:
+            self._drawn = record, Splat.of(gaussians)
+            loss = float(record.loss)
+            self._status.content = f"**step {record.step}** of {self._total}, {record.count} Gaussians, loss {loss:.4g}"
+        return Picture([self._drawn[1]], self._panel.threshold, self._panel.size)

@@ -1,0 +1,28 @@
+"""What to look at, and where the page is served. Nothing heavy is imported here: the command line reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gsdistill.config import bounded
+from gsdistill.errors import ConfigError
+from gsdistill.frames import Frame
+
+__all__ = ["ViewCommand"]
+
+
+@dataclass(frozen=True)
+class ViewCommand:
+    """Look at splats and runs in the browser, side by side, with the steps that a run has kept."""
+
+    sources: tuple[Path, ...] = field(metadata={"positional": True})  # splats, .ply, and folders of runs
+    # axes of files that do not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: world
+    frame: Frame | None = None
+    host: str = "127.0.0.1"  # address to serve at; 0.0.0.0 lets the whole network look
+    port: int = bounded(8080, low=0, high=65535)  # of the page; if it is taken, the next free one; 0: any
+    open: bool = False  # open the page in this machine's browser
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ConfigError("nothing to look at; name splats or folders of runs, as in gsdistill view outputs/*/*")

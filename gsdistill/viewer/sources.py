@@ -1,0 +1,93 @@
+"""What a person named on the command line: a splat, or a run with the splats that it kept on its way."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gsdistill.errors import BadFile
+from gsdistill.frames import Frame
+from gsdistill.runfolder import snapshots
+from gsdistill.scene.ply import read_ply
+from gsdistill.structs import Gaussians
+from gsdistill.viewer.splat import Ball, Splat, ball_of
+
+__all__ = ["Source", "find", "labels", "stride"]
+
+KEPT = 4  # splats of one run that stay in memory
+
+
+@dataclass(frozen=True)
+class Source:
+    """One object on the page: its splats by step, of which the last says where all of them lie."""
+
+    path: Path
+    steps: dict[int, Path]  # ascending; of a file, itself at step 0
+    frame: Frame | None
+    _read: dict[int, Splat] = field(default_factory=dict, repr=False)  # by step, the latest read last
+
+    def at(self, step: int) -> Splat:
+        """The last splat up to ``step``, or the first one, within the unit ball.
+
+        Raises:
+            BadFile: it cannot be read.
+        """
+        reached = max((kept for kept in self.steps if kept <= step), default=min(self.steps))
+        if reached not in self._read:
+            self._read[reached] = Splat.of(_read(self.steps[reached], self.frame), self.ball)
+        while len(self._read) > KEPT:
+            del self._read[next(iter(self._read))]
+        return self._read[reached]
+
+    @functools.cached_property
+    def ball(self) -> Ball:
+        """Where the last splat lies."""
+        return ball_of(_read(self.steps[max(self.steps)], self.frame))
+
+
+def find(path: Path, frame: Frame | None = None) -> Source:
+    """Return what lies at ``path``; nothing is read yet.
+
+    Raises:
+        BadFile: there is nothing, or a folder that holds no splat.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise BadFile(f"{path}: there is no such file or folder")
+        return Source(path, {0: path}, frame)
+    steps, last = snapshots(path), path / "gaussians.ply"
+    if last.exists():
+        steps[max(_iterations(path), *steps, 0)] = last
+    if not steps:
+        raise BadFile(f"{path}: holds neither gaussians.ply nor snapshots; name a splat or the folder of a run")
+    return Source(path, steps, frame)
+
+
+def labels(sources: Sequence[Source]) -> list[str]:
+    """The shortest ends of the paths that tell the sources apart, at least a name and the folder of a run's."""
+    paths = [source.path.absolute() for source in sources]
+    shown = ["/".join(path.parts[-2:]) if path.is_dir() else path.name for path in paths]
+    return [str(path) if shown.count(text) > 1 else text for path, text in zip(paths, shown, strict=True)]
+
+
+def stride(sources: Sequence[Source]) -> tuple[int, int, int]:
+    """First and last step of all sources, and the largest stride that meets every step between."""
+    steps = sorted({step for source in sources for step in source.steps})
+    return steps[0], steps[-1], math.gcd(*(step - steps[0] for step in steps)) or 1
+
+
+def _iterations(folder: Path) -> int:
+    """The steps of a finished run, 0 where its summary is missing or not one of ours."""
+    try:
+        return int(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["iterations"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+@functools.lru_cache(maxsize=1)
+def _read(path: Path, frame: Frame | None) -> Gaussians:
+    return read_ply(path, frame)

@@ -1,0 +1,175 @@
+"""Splats on the pages of all who look, drawn by one thread: what is asked for while it draws is drawn once, at last.
+
+Every page has splats of its own, for colours that depend on the view are those that its camera sees. They follow the
+camera when it rests.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from gsdistill.errors import UserError
+from gsdistill.viewer.splat import UNIT, Splat
+
+if TYPE_CHECKING:
+    from viser import CameraHandle, ClientHandle, GaussianSplatHandle, ViserServer
+
+__all__ = ["SPACING", "Picture", "Stage", "places", "set_camera"]
+
+Point: TypeAlias = tuple[float, float, float]
+
+SPACING = 2.2  # between the centres of unit balls side by side
+COLUMNS = 4  # at most
+DISTANCE, ELEVATION, FOV = 3.2, 20.0, 40.0  # of the first view: from azimuth 0, as all pictures of ours
+ASPECT = 1.5  # of a page, at least
+REST = 0.15  # seconds after which a camera rests
+PAUSE = 0.03  # seconds between two drawings, in which sliders move on
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What all pages are to show."""
+
+    splats: Sequence[Splat | None]  # by place; none: nothing there
+    threshold: float = 0.0  # opacity
+    size: float = 1.0  # factor of standard deviations
+
+    def alike(self, other: Picture, place: int) -> bool:
+        """Whether both show the same there."""
+        same = self.splats[place] is other.splats[place]
+        return same and (self.threshold, self.size) == (other.threshold, other.size)
+
+
+@dataclass
+class Page:
+    """One client: what it shows, and from where it looks."""
+
+    client: ClientHandle
+    handles: dict[int, GaussianSplatHandle] = field(default_factory=dict)
+    eye: Point = (0.0, 0.0, 0.0)
+    moved: float = 0.0  # time.monotonic of the last move; 0 once its colours are drawn
+    picture: Picture | None = None  # what it shows
+
+    @property
+    def rests(self) -> bool:
+        """Whether its camera has moved and stands still now."""
+        return 0.0 < self.moved <= time.monotonic() - REST
+
+    def draw(self, picture: Picture, spots: Sequence[Point]) -> None:
+        """Send what is not there yet, and all colours that depend on the view."""
+        self.moved, old, self.picture = 0.0, self.picture, picture
+        for place, splat in enumerate(picture.splats):
+            if splat is None or (not splat.depends_on_view and old is not None and old.alike(picture, place)):
+                continue
+            x, y, z = (self.eye[i] - spots[place][i] for i in range(3))
+            arrays = splat.arrays((x, y, z), picture.threshold, picture.size)
+            if place in self.handles:
+                self.handles[place].set_gaussians(*arrays)
+            else:
+                add = self.client.scene.add_gaussian_splats
+                self.handles[place] = add(f"/splats/{place}", *arrays, scale=UNIT, position=spots[place])
+        for place, handle in self.handles.items():
+            handle.visible = picture.splats[place] is not None
+
+
+class Stage:
+    """Keeps every page up to date; ``say`` is told what goes wrong."""
+
+    def __init__(self, server: ViserServer, spots: Sequence[Point], say: Callable[[str], None]) -> None:
+        self._spots, self._say = spots, say
+        self._picture: Callable[[], Picture] | None = None
+        self._pages: dict[int, Page] = {}
+        self._wake, self._closed, self._stale = threading.Event(), False, False
+        self.cost = 0.0  # seconds that the last drawing took
+        server.on_client_connect(self._enter)
+        server.on_client_disconnect(self._leave)
+        self._thread = threading.Thread(target=self._work, daemon=True, name="viewer")
+        self._thread.start()
+
+    def show(self, picture: Callable[[], Picture]) -> None:
+        """Draw what ``picture`` returns, now and after each change; the drawing thread alone calls it."""
+        self._picture = picture
+        self.change()
+
+    def change(self) -> None:
+        """Ask for the picture anew."""
+        self._stale = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """Draw no more."""
+        self._closed = True
+        self._wake.set()
+        self._thread.join(timeout=5.0)
+
+    @property
+    def watched(self) -> bool:
+        """Whether anyone looks."""
+        return bool(self._pages)
+
+    def _enter(self, client: ClientHandle) -> None:
+        page = self._pages[client.client_id] = Page(client, eye=_eye(client.camera))
+        client.camera.on_update(lambda camera: self._move(page, camera))
+        self.change()
+
+    def _leave(self, client: ClientHandle) -> None:
+        self._pages.pop(client.client_id, None)
+
+    def _move(self, page: Page, camera: CameraHandle) -> None:
+        page.eye, page.moved = _eye(camera), time.monotonic()
+        self._wake.set()
+
+    def _work(self) -> None:
+        picture: Picture | None = None
+        while not self._closed:
+            moving = any(page.moved for page in list(self._pages.values()))
+            self._wake.wait(REST if moving else None)
+            self._wake.clear()
+            began = time.perf_counter()
+            stale, self._stale = self._stale, False
+            if stale and self._picture is not None:
+                try:
+                    picture = self._picture()
+                except UserError as error:
+                    self._say(str(error))
+            for page in list(self._pages.values()):
+                if picture is not None and (page.picture is not picture or page.rests):
+                    page.draw(picture, self._spots)
+            if stale:
+                self.cost = time.perf_counter() - began
+            time.sleep(PAUSE)
+
+
+def places(count: int) -> list[Point]:
+    """Where the centres of ``count`` unit balls stand: from left to right for who sees the front, rows downwards."""
+    columns, rows = _grid(count)
+    middle, upper = (columns - 1) / 2, (rows - 1) / 2
+    return [(0.0, (i % columns - middle) * SPACING, (upper - i // columns) * SPACING) for i in range(count)]
+
+
+def set_camera(server: ViserServer, count: int) -> None:
+    """Let every page begin at the front with all places in sight; of one place, as in all pictures of ours."""
+    columns, rows = _grid(count)
+    distance = max(DISTANCE * rows, DISTANCE * columns / ASPECT)
+    elevation = np.deg2rad(ELEVATION)
+    camera = server.initial_camera
+    camera.position = (distance * np.cos(elevation), 0.0, distance * np.sin(elevation))
+    camera.look_at = (0.0, 0.0, 0.0)
+    camera.up = (0.0, 0.0, 1.0)
+    camera.fov = float(np.deg2rad(FOV))
+
+
+def _grid(count: int) -> tuple[int, int]:
+    rows = -(-count // COLUMNS)
+    return -(-count // rows), rows
+
+
+def _eye(camera: CameraHandle) -> Point:
+    x, y, z = (float(value) for value in camera.position)
+    return x, y, z

@@ -1,0 +1,191 @@
+import importlib.util
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from scipy.spatial import cKDTree
+
+import gsdistill.mesh.write as writing
+from gsdistill.errors import ConfigError, NotInstalled, OutputError
+from gsdistill.frames import FRAMES, MATRICES
+from gsdistill.mesh.settings import MeshSettings
+from gsdistill.mesh.write import companions, write_mesh
+from gsdistill.renderer.base import render
+from gsdistill.scene.cameras import orbit
+from gsdistill.scene.init.mesh import Mesh
+from gsdistill.scene.mesh import read_mesh
+from gsdistill.scene.surface import sample_surface as sample_triangles
+from gsdistill.shapes.captions import Thing
+from gsdistill.shapes.solids import distances
+from gsdistill.shapes.surface import sample_surface
+from gsdistill.shapes.world import build
+from gsdistill.structs import SH_C0, Gaussians
+
+SMALL = MeshSettings(resolution=40, texture=128)
+PLAIN = replace(SMALL, texture=None)
+SIZE = 0.05  # standard deviation of the Gaussians on the surface
+RED, BLUE = (0.8, 0.1, 0.2), (0.1, 0.3, 0.9)
+
+
+def parts_of(shape: str) -> np.ndarray:
+    return build((Thing("white", shape),)).parts
+
+
+def covered(shape: str, count: int = 2500) -> Gaussians:
+    """Opaque Gaussians on the true surface; the object's left half (y > 0) is red, the right one blue."""
+    means = torch.from_numpy(sample_surface(parts_of(shape), count, np.random.default_rng(0))).float()
+    colours = torch.where(means[:, 1:2] > 0, torch.tensor(RED), torch.tensor(BLUE))
+    return Gaussians(
+        means,
+        torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1),
+        torch.full((count, 3), math.log(SIZE)),
+        torch.full((count,), 3.0),
+        ((colours - 0.5) / SH_C0)[:, None],
+    )
+
+
+@pytest.fixture(scope="module")
+def torus() -> Gaussians:
+    return covered("torus")
+
+
+def loaded(path) -> trimesh.Trimesh:
+    """The triangles of a file, welded where a texture cut them."""
+    mesh = trimesh.load_mesh(path, process=False)
+    welded = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    welded.merge_vertices(digits_vertex=6)
+    return welded
+
+
+@pytest.mark.parametrize(("shape", "euler"), [("sphere", 2), ("torus", 0), ("chair", 2)])
+def test_a_known_surface_comes_back_closed_and_in_its_place(tmp_path, shape, euler):
+    figures = write_mesh(covered(shape), tmp_path / "a.glb", PLAIN, frame="world")
+    mesh = loaded(tmp_path / "a.glb")
+    assert figures.watertight and mesh.is_watertight and mesh.is_winding_consistent
+    assert mesh.euler_number == euler and figures.parts == mesh.body_count == 1
+    assert (figures.faces, figures.vertices) == (len(mesh.faces), len(mesh.vertices))
+    assert figures.volume == pytest.approx(mesh.volume, rel=1e-4) and figures.area == pytest.approx(mesh.area, rel=1e-4)
+    signed = distances(parts_of(shape), np.ascontiguousarray(mesh.vertices))
+    # where Gaussians overlap, what is seen of them ends two to three deviations outside of their means
+    assert SIZE < signed.mean() < 3 * SIZE and np.abs(signed).max() < 4 * SIZE
+    true = sample_surface(parts_of(shape), 500, np.random.default_rng(1))
+    assert cKDTree(mesh.vertices).query(true)[0].mean() < 3 * SIZE
+
+
+@pytest.mark.parametrize("shape", ["torus", "mug", "chair"])
+def test_the_mesh_has_the_silhouettes_of_the_splat(tmp_path, shape):
+    scene = covered(shape)
+    write_mesh(scene, tmp_path / "a.glb", PLAIN, frame="world")
+    cameras = orbit(3, 64, elevation=35.0)
+    splat = render(scene, cameras, torch.zeros(3, 3)).alphas[..., 0] > 0.5
+    points, _ = trimesh.sample.sample_surface(loaded(tmp_path / "a.glb"), 60_000, seed=0)
+    mesh = torch.zeros_like(splat)
+    for covering, view, k in zip(mesh, cameras.viewmats, cameras.Ks, strict=True):
+        seen = torch.from_numpy(points).float() @ view[:3, :3].T + view[:3, 3]
+        column, row = (seen[:, :2] / seen[:, 2:] * k[0, 0] + k[:2, 2]).long().unbind(dim=1)
+        covering[row, column] = True
+    assert (splat & mesh).sum() / (splat | mesh).sum() > 0.94
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("name", ["a.glb", "a.obj"])
+def test_every_frame_is_the_world_turned_and_its_outside_stays_outside(tmp_path, frame, name):
+    scene = covered("chair", 1000)
+    write_mesh(scene, tmp_path / "world" / name, PLAIN, frame="world")
+    write_mesh(scene, tmp_path / name, PLAIN, frame=frame)
+    world, turned = loaded(tmp_path / "world" / name), loaded(tmp_path / name)
+    expected = world.vertices @ np.array(MATRICES[frame], dtype=float).T
+    assert np.allclose(np.sort(expected, axis=0), np.sort(turned.vertices, axis=0), atol=1e-5)
+    assert turned.is_watertight and turned.volume == pytest.approx(world.volume, rel=1e-4)  # signed
+
+
+def test_a_scene_far_from_the_unit_ball_keeps_its_shape(tmp_path, torus):
+    moved = replace(torus, means=50.0 * torus.means + 1000.0, scales=torus.scales + math.log(50.0))
+    here = write_mesh(torus, tmp_path / "a.glb", PLAIN, "world")
+    there = write_mesh(moved, tmp_path / "b.glb", PLAIN, "world")
+    assert there.volume == pytest.approx(50.0**3 * here.volume, rel=0.01) and there.watertight
+    assert loaded(tmp_path / "b.glb").bounds.mean() == pytest.approx(1000.0, abs=1.0)
+
+
+def test_crumbs_are_dropped_and_what_is_enclosed_is_filled(tmp_path):
+    ball = covered("sphere")
+    crumb = Gaussians(**{name: value[:1].clone() for name, value in vars(ball).items()})
+    crumb.means[:] = torch.tensor([1.3, 0.0, 0.0])
+    crumb.scales[:] = math.log(0.08)
+    both = Gaussians(**{name: torch.cat([value, vars(crumb)[name]]) for name, value in vars(ball).items()})
+    assert write_mesh(both, tmp_path / "a.glb", PLAIN).parts == 1
+    assert write_mesh(both, tmp_path / "a.glb", replace(PLAIN, smallest=0.0)).parts == 2
+
+
+@pytest.mark.parametrize("settings", [SMALL, PLAIN], ids=["texture", "vertices"])
+@pytest.mark.parametrize("name", ["a.glb", "a.obj"])
+def test_colours_come_back_through_an_independent_reader(tmp_path, torus, name, settings):
+    write_mesh(torus, tmp_path / name, settings, "world")
+    (part,) = read_mesh(tmp_path / name)
+    points = sample_triangles(part.corners, 4000, torch.Generator().manual_seed(0))
+    places, colours = points.of(part.corners), part.paint(points)
+    for colour, side in ((RED, places[:, 1] > 0.1), (BLUE, places[:, 1] < -0.1)):
+        error = (colours[side] - torch.tensor(colour, dtype=torch.float64)).abs()
+        assert error.mean() < 0.02 and error.quantile(0.99) < 0.06
+
+
+def test_a_file_is_a_start_for_a_run(tmp_path, torus):
+    for name in ("a.glb", "a.obj"):
+        write_mesh(torus, tmp_path / name, SMALL)
+        cloud = Mesh(path=tmp_path / name, count=500).cloud("", torch.Generator().manual_seed(0), "cpu")
+        left = cloud.points[:, 1] > 0.1
+        assert (cloud.colors[left, 0] > 0.6).float().mean() > 0.95  # red: up and front are where they were
+        assert cloud.points[:, 2].abs().max() < 0.6 * cloud.points[:, :2].abs().max()
+
+
+def test_the_glb_is_unlit_and_its_picture_as_large_as_asked(tmp_path, torus):
+    write_mesh(torus, tmp_path / "a.glb", SMALL)
+    tree = trimesh.load(tmp_path / "a.glb").geometry.popitem()[1].visual.material
+    assert tree.baseColorTexture.size == (128, 128)
+    for settings in (SMALL, PLAIN):
+        write_mesh(torus, tmp_path / "a.glb", settings)
+        assert b'"KHR_materials_unlit":{}' in (tmp_path / "a.glb").read_bytes().replace(b" ", b"")
+
+
+def test_an_obj_has_its_companions_and_a_failing_one_leaves_nothing(tmp_path, torus, monkeypatch):
+    target = tmp_path / "a.obj"
+    write_mesh(torus, target, SMALL)
+    beside = companions(target, SMALL)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a.obj", *(p.name for p in beside)])
+    assert companions(target, PLAIN) == companions(tmp_path / "a.glb", SMALL) == ()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    complete = writing.encoded
+
+    def unwritable(model, path):
+        files = complete(model, path)
+        return {name: data if name.suffix != ".png" else None for name, data in files.items()}
+
+    monkeypatch.setattr(writing, "encoded", unwritable)
+    with pytest.raises(TypeError):
+        write_mesh(torus, target, SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_scene_gives_the_same_bytes(tmp_path, torus):
+    for name in ("a.glb", "b.glb"):
+        write_mesh(torus, tmp_path / name, PLAIN)
+    assert (tmp_path / "a.glb").read_bytes() == (tmp_path / "b.glb").read_bytes()
+
+
+def test_what_cannot_be_meshed_is_one_clear_error_before_any_work(tmp_path, torus, monkeypatch):
+    with pytest.raises(ConfigError, match=r"'a\.stl' names no format of a mesh.*\.glb, \.obj"):
+        write_mesh(torus, "a.stl", SMALL)
+    with pytest.raises(OutputError, match=r"none of the 2500 Gaussians has an opacity above 0\.05"):
+        write_mesh(replace(torus, opacities=torus.opacities - 20.0), tmp_path / "a.glb", SMALL)
+    faint = replace(torus, opacities=torch.full_like(torus.opacities, -2.5))
+    one = Gaussians(**{name: value[:1] for name, value in vars(faint).items()})
+    with pytest.raises(OutputError, match="lower it"):
+        write_mesh(one, tmp_path / "a.glb", SMALL)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(NotInstalled, match=r"writing a mesh needs scikit-image and xatlas"):
+        write_mesh(torus, tmp_path / "a.glb", SMALL)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,99 @@
+"""What can be named on the command line, and the steps that a run has kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gsdistill.errors import BadFile
+from gsdistill.export.ply import Ply
+from gsdistill.viewer.sources import find, labels, stride
+from gsdistill.viewer.splat import UNIT, Ball
+
+
+@pytest.fixture
+def run(tmp_path, splat):
+    """A finished run of 300 steps that kept steps 0, 100 and 200: 10, 11, 12 and at last 20 Gaussians."""
+    folder = tmp_path / "runs" / "sds-seed0"
+    for step, count in ((0, 10), (100, 11), (200, 12)):
+        Ply().write(splat(count), folder / "snapshots" / f"step-{step:06d}.ply")
+    Ply().write(splat(20), folder / "gaussians.ply")
+    (folder / "summary.json").write_text(json.dumps({"iterations": 300}))
+    return folder
+
+
+def test_a_run_has_its_snapshots_and_at_last_its_splat(run):
+    source = find(run)
+    assert list(source.steps) == [0, 100, 200, 300]
+    assert [len(source.at(step)) for step in (0, 99, 100, 250, 300, 999)] == [10, 10, 11, 12, 20, 20]
+
+
+def test_before_the_first_step_is_the_first(run):
+    (run / "snapshots" / "step-000000.ply").unlink()
+    assert len(find(run).at(0)) == 11
+
+
+def test_an_unfinished_run_has_its_snapshots(run):
+    (run / "gaussians.ply").unlink()
+    (run / "summary.json").unlink()
+    assert len(find(run).at(999)) == 12
+
+
+@pytest.mark.parametrize("summary", [None, "", "[]", '{"iterations": null}'])
+def test_without_a_summary_the_splat_stands_for_the_last_step(run, summary):
+    (run / "summary.json").unlink()
+    if summary is not None:
+        (run / "summary.json").write_text(summary)
+    source = find(run)
+    assert list(source.steps) == [0, 100, 200] and len(source.at(200)) == 20
+
+
+def test_a_splat_is_read_once_and_only_when_asked_for(run, splat):
+    source = find(run)
+    (run / "snapshots" / "step-000100.ply").write_text("no splat")
+    assert source.at(0) is source.at(50)
+    with pytest.raises(BadFile, match=r"step-000100\.ply"):
+        source.at(100)
+
+
+def test_few_splats_stay_in_memory(run):
+    source = find(run)
+    source.steps.update({1000 + i: run / "gaussians.ply" for i in range(10)})
+    seen = [source.at(1000 + i) for i in range(10)]
+    assert [source.at(1000 + i) is seen[i] for i in (9, 6)] == [True, True]
+    assert source.at(1000) is not seen[0]
+
+
+def test_all_steps_lie_in_the_ball_of_the_last(run, splat):
+    last = replace(splat(500), means=splat(500).means * 9)
+    Ply().write(last, run / "gaussians.ply")
+    source = find(run)
+    assert source.ball != Ball()
+    first = (splat(10).means.numpy() - source.ball.centre) / source.ball.radius
+    np.testing.assert_allclose(source.at(0).centers * UNIT, first, atol=1e-6)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(BadFile, match="there is no such file"):
+        find(tmp_path / "nothing.ply")
+    with pytest.raises(BadFile, match=r"holds neither gaussians\.ply nor snapshots"):
+        find(tmp_path)
+
+
+def test_the_stride_meets_every_step_of_all(tmp_path, run, splat):
+    Ply().write(splat(3), tmp_path / "other" / "snapshots" / "step-000150.ply")
+    assert stride([find(run)]) == (0, 300, 100)
+    assert stride([find(run), find(tmp_path / "other")]) == (0, 300, 50)
+    assert stride([find(tmp_path / "other")]) == (150, 150, 1)
+
+
+def test_labels_tell_apart(tmp_path, run):
+    file = run / "gaussians.ply"
+    same = run / "snapshots" / "step-000000.ply"
+    other = tmp_path / "step-000000.ply"
+    other.write_bytes(same.read_bytes())
+    assert labels([find(run), find(file)]) == ["runs/sds-seed0", "gaussians.ply"]
+    assert labels([find(same), find(other)]) == [str(same), str(other)]
