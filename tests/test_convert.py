@@ -1,0 +1,91 @@
+"""``gsdistill export`` as a user calls it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from export.decoders import READERS
+
+from gsdistill.cli import execute
+from gsdistill.export.settings import extensions
+from gsdistill.extras import EXTRAS
+from gsdistill.scene.ply import read_ply
+from gsdistill.scene.turn import from_frame
+
+CHAIR = Path(__file__).parent / "data" / "chair.ply"
+GRID = ("--meshing.resolution", "24", "--meshing.texture", "64")
+
+
+def export(*words: object) -> int:
+    return execute(["export", *map(str, words)])
+
+
+def error(capsys) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("extension", "name"), extensions().items())
+def test_every_format_by_its_extension_in_the_axes_of_its_viewers(tmp_path, capsys, extension, name):
+    target = tmp_path / f"chair{extension.upper()}"
+    assert export(CHAIR, target) == 0
+    frame = "y-up" if name == "glb" else "rdf"
+    assert f"670 Gaussians, frame {frame}, {target.stat().st_size:,} bytes" in " ".join(capsys.readouterr().out.split())
+    again = from_frame(READERS[name](target), frame)
+    apart = torch.cdist(again.means, read_ply(CHAIR).means)
+    assert len(again) == 670 and apart.amin(dim=0).max() < 5e-3 and apart.amin(dim=1).max() < 5e-3
+
+
+def test_a_run_is_named_by_its_folder_and_other_axes_by_flags(tmp_path):
+    shutil.copy(CHAIR, tmp_path / "gaussians.ply")
+    assert export(tmp_path, tmp_path / "b.ply", "--frame", "z-up", "--sh-pad", 3) == 0
+    assert read_ply(tmp_path / "b.ply").sh_degree == 3
+    assert torch.equal(read_ply(tmp_path / "b.ply").means, read_ply(CHAIR).means)
+    assert export(CHAIR, tmp_path / "c.ply", "--from-frame", "rdf", "--frame", "rdf") == 0
+    assert torch.equal(read_ply(tmp_path / "c.ply").means, read_ply(CHAIR, "rdf").means)
+
+
+@pytest.mark.parametrize("extension", [".glb", ".obj"])
+def test_a_mesh_says_whether_it_is_closed(tmp_path, capsys, extension):
+    assert export(CHAIR, tmp_path / f"a{extension}", "--mesh", *GRID) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "triangles, watertight, 1 part, area 3." in told
+    assert len(list(tmp_path.iterdir())) == {".glb": 1, ".obj": 3}[extension]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("a.plyy",), "'a.plyy' names no format. Did you mean '.ply'? Allowed: .compressed.ply, .glb, .ply, .sog"),
+        (("a",), "'a' names no format"),
+        (("a.obj",), "'a.obj' can only be a mesh: add --mesh"),
+        (("a.ply", "--mesh"), "'a.ply' names no format of a mesh. Allowed: .glb, .obj"),
+        (("a.ply", "--frame", "yup"), "frame = 'yup' is not a choice. Did you mean 'y-up'?"),
+        (("a.ply", "--sh-pad", 4), "sh_pad = 4 is out of range"),
+        (("old.spz",), "old.spz exists; choose another name, or replace it with --overwrite"),
+        (("old.obj", "--mesh", *GRID), "old.mtl exists"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("old.spz", "old.mtl"):
+        Path(name).write_text("mine")
+    assert export(CHAIR, *words) == 2
+    assert message in error(capsys)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"old.spz": "mine", "old.mtl": "mine"}
+
+
+def test_what_is_no_splat_is_named(tmp_path, capsys):
+    (tmp_path / "a.ply").write_text("hello")
+    assert export(tmp_path / "a.ply", tmp_path / "b.ply") == 2
+    assert "a.ply: not a PLY file" in error(capsys)
+    assert export(tmp_path, tmp_path / "b.ply") == 2
+    assert f"gaussians.ply: cannot be read: {os.strerror(2)}" in error(capsys)
+
+
+@pytest.mark.parametrize(("target", "extra"), [("a.spz", "formats"), ("a.glb", "mesh")])
+def test_a_missing_extra_is_told_before_anything_is_read(tmp_path, capsys, monkeypatch, target, extra):
+    monkeypatch.setitem(EXTRAS, extra, {"no_such_module": "no-such-package"})
+    assert export(tmp_path / "none.ply", tmp_path / target, *(["--mesh"] if extra == "mesh" else [])) == 2
+    assert "needs no-such-package" in (told := error(capsys)) and told.endswith("pip install no-such-package")
