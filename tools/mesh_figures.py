@@ -62,7 +62,7 @@ def splat_of(settings: Settings, number: int) -> Gaussians:
     folder = settings.runs[number] if settings.runs else settings.output / slug(prompt)
     if not (folder / "gaussians.ply").is_file():
         config = resolve({"prompt": prompt, "method": "sds", "prior": "shapes", "seed": 0})
-        run(dataclasses.replace(config, output=folder, overwrite=True), Console(quiet=True), video=False)
+        run(dataclasses.replace(config, output=folder, overwrite=True), Console(quiet=True), extras=False)
     return read_ply(folder / "gaussians.ply")
 
 

@@ -25,6 +25,7 @@ MOST = 0.98  # share of them that the ball holds
 OWN_BALL = (0.3, 1.3)  # radii around the origin that are taken for the unit ball of a run
 UNIT = 1 / 16  # what lengths are sent in, in the unit ball
 WIDEST = 7.0  # largest standard deviation in the unit ball that is sent; twice as wide fits half precision
+BLOCK = 512  # Gaussians whose colours torch computes without threads of its own: see live.py
 ROWS = 2048  # Gaussians are sent in multiples of this: where the number changes the page blinks
 
 
@@ -50,7 +51,7 @@ class Splat:
 
     @classmethod
     def of(cls, gaussians: Gaussians, ball: Ball = Ball()) -> Splat:
-        """Return the splat of ``gaussians``, of any device, with ``ball`` as the unit ball."""
+        """Return a copy of ``gaussians``, of any device, with ``ball`` as the unit ball."""
         means, quats, scales, opacities, sh = (
             value.detach().float().cpu()
             for value in (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh)
@@ -58,7 +59,8 @@ class Splat:
         deviations = (scales.exp() / ball.radius).clamp_max(WIDEST) / UNIT
         spread = rotations(quats) * deviations[:, None]
         centers = (means - torch.tensor(ball.centre)) / (ball.radius * UNIT)
-        return cls(centers.numpy(), (spread @ spread.transpose(1, 2)).numpy(), opacities.sigmoid().numpy(), sh)
+        covariances = spread @ spread.transpose(1, 2)
+        return cls(centers.numpy(), covariances.numpy(), opacities.sigmoid().numpy(), sh.clone())
 
     @property
     def depends_on_view(self) -> bool:
@@ -85,9 +87,13 @@ class Splat:
 
     def colours(self, eye: tuple[float, float, float]) -> UInt8[np.ndarray, "N 3"]:
         """Red, green and blue as seen from ``eye``, a place around the unit ball."""
-        towards = torch.from_numpy(self.centers) - torch.tensor(eye, dtype=torch.float32) / UNIT
-        basis = sh_basis(torch.nn.functional.normalize(towards, dim=-1), round(self.sh.shape[1] ** 0.5) - 1)
-        return _bytes((0.5 + torch.einsum("nk,nkc->nc", basis, self.sh)).numpy())
+        place, degree = torch.tensor(eye, dtype=torch.float32) / UNIT, round(self.sh.shape[1] ** 0.5) - 1
+        blocks = zip(torch.from_numpy(self.centers).split(BLOCK), self.sh.split(BLOCK), strict=True)
+        sums = []
+        for centers, sh in blocks:
+            basis = sh_basis(torch.nn.functional.normalize(centers - place, dim=-1), degree)
+            sums.append((basis[:, :, None] * sh).sum(dim=1))
+        return _bytes(0.5 + torch.cat(sums).numpy())
 
 
 def ball_of(gaussians: Gaussians) -> Ball:

@@ -35,7 +35,7 @@ def record(step, count=10):
 def test_without_a_looker_nothing_is_copied(watch, splat):
     view, _ = watch
     view.show(splat(10), record(1))
-    assert view._copy is None
+    assert view._shown is None
 
 
 def test_a_looker_gets_the_splat_as_it_was_then(watch, splat, look):
@@ -61,9 +61,9 @@ def test_pictures_come_as_often_as_their_cost_allows_and_the_last_one_always(wat
     view._stage.cost = 0.1  # at two in a hundred: one picture in five seconds
     taken = []
     for step in range(1, TOTAL + 1):
-        before = view._copy
+        before = view._shown
         view.show(splat(10), record(step))
-        taken += [step] if view._copy is not before else []
+        taken += [step] if view._shown is not before else []
         view._stage.cost, now = 0.1, now + 0.25
     assert taken[-1] == TOTAL
     assert [b - a for a, b in pairwise(taken[:-1])] == [20] * (len(taken) - 2)

@@ -91,3 +91,13 @@ def test_another_scene_has_the_ball_of_what_can_be_seen(splat):
 def test_a_single_point_has_a_ball_too(splat):
     alone = replace(splat(1), means=torch.tensor([[9.0, 0.0, 0.0]]))
     assert ball_of(alone) == Ball((9.0, 0.0, 0.0), 1.0)
+
+
+def test_what_is_shown_is_a_copy(splat):
+    scene = splat(10)
+    shown = Splat.of(scene)
+    before = [shown.centers.copy(), shown.covariances.copy(), shown.opacities.copy(), shown.sh.clone().numpy()]
+    for value in vars(scene).values():
+        value.add_(1.0)  # as an optimiser does while the page draws
+    after = [shown.centers, shown.covariances, shown.opacities, shown.sh.numpy()]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
