@@ -24,6 +24,8 @@ from PIL import Image
 from gsdistill.export.formats import writer_for
 from gsdistill.export.settings import ExportSettings, extensions
 from gsdistill.frames import Frame
+from gsdistill.mesh.settings import MeshSettings
+from gsdistill.mesh.write import write_mesh
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.ply import read_ply
@@ -194,3 +196,16 @@ def test_turned_about_x_as_in_spark_s_own_pages_it_stands_upright_with_its_back_
     file, _ = written(stone, folder, "ply", "rdf")
     seen = show("spark", file)((180.0, 0.0, 0.0), eyes(VIEWS + torch.tensor([180.0, 0.0])))
     assert worst(seen, ours(stone)) >= CLOSE["spark"]
+
+
+@pytest.mark.parametrize("extension", [".glb", ".obj"])
+def test_a_mesh_looks_like_its_splat(extension, show, folder):
+    """As far as a hard edge can look like a soft one; the colours within are the same."""
+    chair = scene("chair")
+    write_mesh(chair, folder / f"chair{extension}", MeshSettings(resolution=48, texture=256))
+    seen, truth = show("mesh", f"chair{extension}")((0.0, 0.0, 0.0), eyes()), ours(chair)
+    least = worst(seen, truth)
+    print(f"{extension}: {least:.1f} dB, mirrored {best(seen.flip(2), truth):.1f}")
+    assert least >= 30.0
+    assert best(seen.flip(2), truth) < least - 5.0
+    assert best(seen.flip(1), truth) < least - 5.0
