@@ -56,8 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
+@pytest.fixture
+def browser(chromium: Chrome) -> Iterator[Chrome]:
+    """The Chromium of all tests; a page that is left would go on drawing."""
+    yield chromium
+    chromium.get("about:blank")
+
+
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     """One Chromium for all tests, with nothing of the user's in it."""
     program, driver = next(filter(None, map(shutil.which, NAMES)), None), shutil.which("chromedriver")
     if importlib.util.find_spec("selenium") is None:
