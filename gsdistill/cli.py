@@ -177,12 +177,14 @@ def _generate(argv: Sequence[str]) -> None:
     if flags.dry_run:
         print(to_yaml(config), end="")
         return
-    console, live = Console(), None
-    if flags.viewer:
-        from gsdistill.viewer.live import LiveView
+    console = Console()
+    if not flags.viewer:
+        generate.run(config, console)
+        return
+    from gsdistill.viewer.live import LiveView
 
-        live = LiveView(config.iterations, flags.port, console)
-    generate.run(config, console, live=live)
+    with LiveView(config.iterations, flags.port, console) as live:
+        generate.run(config, console, live=live)
 
 
 def _render(argv: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from gsdistill.config import to_dict
 from gsdistill.errors import ConfigError, OutputError
 from gsdistill.export.settings import ExportSettings, extensions
 from gsdistill.frames import Frame
@@ -16,6 +17,7 @@ from gsdistill.mesh.settings import MeshSettings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gsdistill.export.base import Writer
     from gsdistill.structs import Gaussians
 
 __all__ = ["ExportCommand", "export"]
@@ -33,6 +35,13 @@ class ExportCommand(ExportSettings):
     meshing: MeshSettings = field(default_factory=MeshSettings)
     overwrite: bool = False  # replace files that are there
 
+    def __post_init__(self) -> None:
+        unused = [name for name, value in to_dict(self.meshing).items() if value != to_dict(MeshSettings())[name]]
+        if unused and not self.mesh:
+            raise ConfigError(f"meshing.{unused[0]} is for meshes: add --mesh")
+        if self.mesh and self.sh_pad:
+            raise ConfigError(f"sh_pad = {self.sh_pad}: a mesh has no view-dependent colour")
+
 
 def export(command: ExportCommand, console: Console) -> None:
     """Read the source and write the target.
@@ -40,39 +49,55 @@ def export(command: ExportCommand, console: Console) -> None:
     Raises:
         UserError: the source is no splat, the format is unknown or cannot be written, or a file exists.
     """
-    from gsdistill.scene.ply import read_ply
-
-    source = command.source / "gaussians.ply" if command.source.is_dir() else command.source
-    if command.mesh:
-        from gsdistill.mesh.write import check, companions
-
-        check(command.target)
-        targets = (command.target, *companions(command.target, command.meshing))
-    else:
-        _check_splat(command)
-        targets = (command.target,)
-    there = [path for path in targets if path.exists()]
-    if there and not command.overwrite:
-        raise OutputError(f"{there[0]} exists; choose another name, or replace it with --overwrite")
-    gaussians = read_ply(source, command.from_frame)
-    told = _write_mesh(gaussians, command) if command.mesh else _write_splat(gaussians, command)
+    writer = None if command.mesh else _splat_writer(command)
+    targets = _targets(command)
+    for path in targets:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; choose another name")
+        if path.exists() and not command.overwrite:
+            raise OutputError(f"{path} exists; choose another name, or replace it with --overwrite")
+    gaussians = _read(command, console)
+    told = _write_splat(gaussians, writer, command.target) if writer else _write_mesh(gaussians, command)
     size = sum(path.stat().st_size for path in targets)
     console.print(Text(f"{', '.join(map(str, targets))}: {told}, {size:,} bytes"), soft_wrap=True)
 
 
-def _check_splat(command: ExportCommand) -> None:
+def _splat_writer(command: ExportCommand) -> Writer:
     from gsdistill.export.formats import writer_for
 
     if command.target.suffix.lower() == ".obj":
         raise ConfigError(f"'{command.target}' can only be a mesh: add --mesh. Splats: {', '.join(extensions())}")
-    writer_for(command.target, command)
+    return writer_for(command.target, command)
 
 
-def _write_splat(gaussians: Gaussians, command: ExportCommand) -> str:
-    from gsdistill.export.formats import writer_for
+def _targets(command: ExportCommand) -> tuple[Path, ...]:
+    """All files that will be written."""
+    if not command.mesh:
+        return (command.target,)
+    from gsdistill.mesh.write import check, companions
 
-    writer = writer_for(command.target, command)
-    writer.write(gaussians, command.target)
+    check(command.target)
+    return (command.target, *companions(command.target, command.meshing))
+
+
+def _read(command: ExportCommand, console: Console) -> Gaussians:
+    """Read the source, and say so where its axes are taken for granted."""
+    from gsdistill.scene.ply import gaussians_from, read_vertices
+
+    vertices = read_vertices(command.source / "gaussians.ply" if command.source.is_dir() else command.source)
+    if vertices.frame is None and command.from_frame is None:
+        console.print(
+            Text(
+                f"{vertices.path} does not name its axes: taken to be in gsdistill's (z up); "
+                "--from-frame rdf is for files of most other programs"
+            ),
+            soft_wrap=True,
+        )
+    return gaussians_from(vertices, command.from_frame)
+
+
+def _write_splat(gaussians: Gaussians, writer: Writer, target: Path) -> str:
+    writer.write(gaussians, target)
     return f"{len(gaussians):,} Gaussians, frame {writer.axes}"
 
 

@@ -6,7 +6,6 @@ config -> prior -> scene -> renderer -> distillation -> training -> export
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -173,7 +172,7 @@ def run(
     """Generate one splat, from the config to the files; returns the run's folder.
 
     ``prior`` is the one that the config names, where the caller has it loaded already. Without ``extras`` there is no
-    turntable and no report. ``live`` is a page that shows the splat after every step.
+    turntable and no report. ``live`` is an open page that shows the splat after every step.
 
     Raises:
         UserError: of any kind, before the work where it can be known.
@@ -182,9 +181,10 @@ def run(
     target = device.choose(config.device)
     folder = RunFolder(config.folder, to_dict(replace(config, resume=False, overwrite=False)))
     folder.check(config.resume, config.overwrite)
+    writers = run_writers(config.export)
     prior = prior or load_prior(config.prior, target, config.model)
     check_cameras(config.cameras, prior)
-    plan, writers = loop_plan(config, prior), run_writers(config.export)
+    plan = loop_plan(config, prior)
     text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
     generator = torch.Generator().manual_seed(config.seed)
     initial = config.init.create(config.init_prompt or config.prompt, generator, target)
@@ -198,24 +198,25 @@ def run(
             folder.snapshot(0, initial)
     console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)
     console.print(f"start {name_of(config.init)}: {describe(initial)}", markup=False)
-    bar = StepBar(console, plan.iterations, optimisation.done)
-    with live or nullcontext(), Interrupt(console) as interrupt, bar:
+    with Interrupt(console) as interrupt, StepBar(console, plan.iterations, optimisation.done) as bar:
         for record in steps(optimisation, config.method, prior, text, plan):
+            stop = interrupt.asked
             bar.show(record)
-            observe(record, config, folder, sum(optimisation.clock.seconds.values()))
-            if record.step * config.snapshots % config.iterations < config.snapshots:
+            observe(record, config, folder, sum(optimisation.clock.seconds.values()), stop)
+            if config.snapshots and (stop or record.step * config.snapshots % config.iterations < config.snapshots):
                 folder.snapshot(record.step, without_haze(optimisation.gaussians(), config.densify))
             if live:
                 live.show(optimisation.gaussians(), record)
             folder.save(optimisation, config.checkpoint_every)
-            if interrupt.asked:
+            if stop:
                 break
+    folder.save(optimisation)
     gaussians = without_haze(optimisation.gaussians(), config.densify)
     folder.splats(gaussians, writers)
     if optimisation.done < plan.iterations:
-        folder.save(optimisation)
         folder.pictures(gaussians, prior.camera_range, video=False)
-        write_report(folder.path, defaults(RunConfig), evaluate=False)
+        if extras:
+            write_report(folder.path, defaults(RunConfig), evaluate=False)
         console.print(f"stopped at step {optimisation.done}; all is saved. Go on with the same command and --resume")
         raise KeyboardInterrupt
     folder.pictures(gaussians, prior.camera_range, video=extras)
@@ -262,9 +263,9 @@ def loop_plan(config: RunConfig, prior: Prior) -> Plan:
     )
 
 
-def observe(record: StepRecord, config: RunConfig, folder: RunFolder, seconds: float) -> None:
-    """Log the first and every so many steps, and refresh the preview now and then."""
-    if record.step == 1 or record.step % config.log_every == 0 or record.step == config.iterations:
+def observe(record: StepRecord, config: RunConfig, folder: RunFolder, seconds: float, last: bool) -> None:
+    """Log the first, the last and every so many steps, and refresh the preview now and then."""
+    if last or record.step == 1 or record.step % config.log_every == 0 or record.step == config.iterations:
         folder.log(record, seconds)
     if record.step % config.preview_every == 0:
         folder.preview(record)

@@ -1,7 +1,7 @@
 """Tensors kept on disk under a key: one safetensors file, with the whole key inside, compared when it is read.
 
-A file that is broken or holds another key is as good as none, and where nothing can be written nothing is kept: what
-can be made again is worth no error.
+A file that is broken or holds another key is as good as none, and where nothing can be written, or an account has no
+home folder, nothing is kept: what can be made again is worth no error.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from torch import Tensor
 
 from gsdistill.errors import OutputError
-from gsdistill.files import atomic_path
+from gsdistill.files import atomic_path, cache_folder
 
-__all__ = ["file_name", "keep", "recall"]
+__all__ = ["file_name", "keep", "place", "recall"]
 
 
 def file_name(key: str) -> str:
@@ -24,10 +24,20 @@ def file_name(key: str) -> str:
     return f"{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.safetensors"
 
 
-def recall(path: Path, key: str) -> dict[str, Tensor] | None:
+def place(*parts: str) -> Path | None:
+    """Where a file of the cache lies; None without a place for a cache."""
+    try:
+        return cache_folder(*parts)
+    except OutputError:
+        return None
+
+
+def recall(path: Path | None, key: str) -> dict[str, Tensor] | None:
     """The tensors that :func:`keep` wrote to ``path`` under the same key, by name and on the CPU; None without any."""
     from safetensors import SafetensorError, safe_open
 
+    if path is None:
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("key") != key:
@@ -37,10 +47,12 @@ def recall(path: Path, key: str) -> dict[str, Tensor] | None:
         return None
 
 
-def keep(path: Path, key: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors under a key, in one piece, if they can be written."""
+def keep(path: Path | None, key: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors under a key, in one piece, if there is a place and they can be written."""
     from safetensors import SafetensorError  # what a full disk is to save_file
     from safetensors.torch import save_file
 
+    if path is None:
+        return
     with contextlib.suppress(OutputError, SafetensorError), atomic_path(path) as draft:
         save_file({name: value.contiguous() for name, value in tensors.items()}, draft, {"key": key})

@@ -43,7 +43,7 @@ __all__ = ["RunFolder", "snapshots"]
 SNAPSHOTS = "snapshots"
 _PACKAGES = ("torch", "diffusers", "transformers", "gsplat", "numba", "numpy")
 
-# Settings that do not change what comes out, and may differ when a run is resumed.
+# Settings that do not change the optimisation, and may differ when a run is resumed.
 _FREE = (
     *("output", "log_every", "preview_every", "checkpoint_every", "snapshots"),
     *("export.formats", "export.frame", "export.sh_pad"),
@@ -80,7 +80,8 @@ class RunFolder:
         """Take the folder for a new run, once everything that a user can get wrong has been checked."""
         pictures = ("views.png", "turntable.mp4", "preview.png", "start.png", "report.html")
         splats = [f"gaussians{extension}" for extension in extensions()]
-        for name in (*pictures, *splats, "metrics.jsonl", "summary.json", "evaluation.json", self.checkpoint.name):
+        figures = ("metrics.jsonl", "summary.json", "evaluation.json", "failure.json")
+        for name in (*pictures, *splats, *figures, self.checkpoint.name):
             (self.path / name).unlink(missing_ok=True)
         for snapshot in snapshots(self.path).values():
             snapshot.unlink()
@@ -104,6 +105,7 @@ class RunFolder:
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         records = [json.loads(line) for line in lines if line.endswith("}")]
         self._records = [record for record in records if record["step"] <= run.done]
+        write_text(self.path / "config.yaml", dump(self._settings))
 
     def log(self, record: StepRecord, seconds: float) -> None:
         """Remember one record; it reaches the disk with the next checkpoint or preview."""
@@ -140,8 +142,10 @@ class RunFolder:
         Ply().write(gaussians, self.path / SNAPSHOTS / f"step-{step:06d}.ply")
 
     def splats(self, gaussians: Gaussians, writers: Mapping[str, Writer]) -> None:
-        """Write the splat to each file; what was measured of an earlier one goes."""
-        (self.path / "evaluation.json").unlink(missing_ok=True)
+        """Write the splat to each file; what there is of an earlier one goes."""
+        earlier = {f"gaussians{extension}" for extension in extensions()} - writers.keys()
+        for name in ("evaluation.json", *earlier):
+            (self.path / name).unlink(missing_ok=True)
         for name, writer in writers.items():
             writer.write(gaussians, self.path / name)
 

@@ -52,7 +52,7 @@ def configs(tmp_path, monkeypatch):
 def ran(monkeypatch):
     """The configs that reached the run."""
     calls = []
-    monkeypatch.setattr(generate, "run", lambda config, console, live: calls.append(config))
+    monkeypatch.setattr(generate, "run", lambda config, console: calls.append(config))
     return calls
 
 
@@ -356,7 +356,7 @@ def test_traceback_shows_where(capsys):
 
 
 def test_an_interrupt_is_130(capsys, monkeypatch):
-    def interrupt(config, console, live):
+    def interrupt(config, console):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(generate, "run", interrupt)

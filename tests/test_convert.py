@@ -63,6 +63,10 @@ def test_a_mesh_says_whether_it_is_closed(tmp_path, capsys, extension):
         (("a.ply", "--mesh"), "'a.ply' names no format of a mesh. Allowed: .glb, .obj"),
         (("a.ply", "--frame", "yup"), "frame = 'yup' is not a choice. Did you mean 'y-up'?"),
         (("a.ply", "--sh-pad", 4), "sh_pad = 4 is out of range"),
+        (("a.ply", "--meshing.level", 0.5), "meshing.level is for meshes: add --mesh"),
+        (("a.glb", "--mesh", "--sh-pad", 3), "sh_pad = 3: a mesh has no view-dependent colour"),
+        (("folder.ply", "--overwrite"), "folder.ply is a folder; choose another name"),
+        (("folder.obj", "--mesh", *GRID, "--overwrite"), "folder.png is a folder; choose another name"),
         (("old.spz",), "old.spz exists; choose another name, or replace it with --overwrite"),
         (("old.obj", "--mesh", *GRID), "old.mtl exists"),
     ],
@@ -71,15 +75,29 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     for name in ("old.spz", "old.mtl"):
         Path(name).write_text("mine")
+    for name in ("folder.ply", "folder.png"):
+        Path(name).mkdir()
     assert export(CHAIR, *words) == 2
     assert message in error(capsys)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"old.spz": "mine", "old.mtl": "mine"}
+    left = {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
+    assert left == {"old.spz": "mine", "old.mtl": "mine"} and len(list(tmp_path.iterdir())) == 4
+
+
+def test_axes_that_are_taken_for_granted_are_told(tmp_path, capsys):
+    assert export(CHAIR, tmp_path / "a.ply") == 0
+    assert "does not name its axes: taken to be in gsdistill's" in " ".join(capsys.readouterr().out.split())
+    for words in ((CHAIR, tmp_path / "b.ply", "--from-frame", "rdf"), (tmp_path / "a.ply", tmp_path / "c.ply")):
+        assert export(*words) == 0
+        assert "does not name" not in capsys.readouterr().out
 
 
 def test_what_is_no_splat_is_named(tmp_path, capsys):
     (tmp_path / "a.ply").write_text("hello")
     assert export(tmp_path / "a.ply", tmp_path / "b.ply") == 2
     assert "a.ply: not a PLY file" in error(capsys)
+    assert export(CHAIR, tmp_path / "c.compressed.ply") == 0
+    assert export(tmp_path / "c.compressed.ply", tmp_path / "b.ply") == 2
+    assert "is a compressed PLY, which is not read" in error(capsys)
     assert export(tmp_path, tmp_path / "b.ply") == 2
     assert f"gaussians.ply: cannot be read: {os.strerror(2)}" in error(capsys)
 

@@ -76,6 +76,13 @@ def test_a_run_writes_the_formats_and_the_axes_that_are_asked_for(tmp_path):
     assert np.array_equal(read_vertices(other / "gaussians.ply").columns["y"], a.means[:, 2].numpy())
 
 
+def test_what_there_is_of_an_earlier_splat_goes(tmp_path):
+    folder = generate(tmp_path / "run", export={"formats": ["splat", "sog"]})
+    (folder / "failure.json").write_text('{"error": "too many"}')
+    again = generate(folder, export={"formats": ["glb"]}, overwrite=True)
+    assert {path.name for path in again.iterdir()} == FILES | {"gaussians.glb"}
+
+
 def test_same_seed_same_splat_and_another_seed_another(tmp_path):
     first, again, other = (
         (generate(tmp_path / str(i), seed=seed) / "gaussians.ply").read_bytes() for i, seed in enumerate((5, 5, 6))
@@ -143,7 +150,9 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path, capsys):
     )  # kernels that were just compiled differ in the last bits from stored ones
     settings = ["--prompt", "a red torus", "--iterations", "120", "--views", "1", "--checkpoint-every", "0"]
     command = [sys.executable, "-m", "gsdistill", "generate", *settings, "--output", str(tmp_path / "cut")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--export.formats", "sog"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
     deadline = time.monotonic() + 240
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -156,8 +165,14 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path, capsys):
     changed = ["generate", *settings, "--seed", "9", "--output", str(tmp_path / "cut"), "--resume"]
     assert execute(changed) == 2
     assert "which had seed = 0; --config" in " ".join(capsys.readouterr().err.split())
+    kept = list(snapshots(tmp_path / "cut"))
+    stopped = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()][-1]["step"]
+    assert kept[0] == 0 and kept[-1] == stopped and f"stopped at step {stopped}" in " ".join(output.split())
+    assert (tmp_path / "cut" / "report.html").exists() and (tmp_path / "cut" / "gaussians.sog").exists()
     for more in ([*command, "--resume"], [*command[:-1], str(tmp_path / "whole")]):
         subprocess.run(more, check=True, capture_output=True, timeout=240)
+    assert not (tmp_path / "cut" / "gaussians.sog").exists()  # it is of the step of the stop, and not asked for now
+    assert load_yaml(tmp_path / "cut" / "config.yaml")["export"]["formats"] == []
     ends = [(tmp_path / name / "gaussians.ply").read_bytes() for name in ("cut", "whole")]
     assert digest(ends[0]) == digest(ends[1])
     assert not checkpoint.exists()

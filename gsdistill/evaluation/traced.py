@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gsdistill.files import cache_folder
-from gsdistill.kept import file_name, keep, recall
+from gsdistill.kept import file_name, keep, place, recall
 from gsdistill.shapes import raycast, solids
 from gsdistill.shapes.raycast import Buffers, trace
 from gsdistill.structs import Cameras
@@ -27,7 +26,7 @@ __all__ = ["traced"]
 def traced(objects: Sequence[NDArray[np.float64]], cameras: Cameras, supersample: int = 3) -> list[Buffers]:
     """Return what :func:`gsdistill.shapes.raycast.trace` does for each object, bit for bit."""
     key = _key(objects, cameras, supersample)
-    path = cache_folder("truth", file_name(key))
+    path = place("truth", file_name(key))
     found = recall(path, key)
     if found is not None:
         return [_unpacked(found, index) for index in range(len(objects))]

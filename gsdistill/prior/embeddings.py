@@ -12,9 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gsdistill.errors import OutputError
-from gsdistill.files import cache_folder
-from gsdistill.kept import file_name, keep, recall
+from gsdistill.kept import file_name, keep, place, recall
 from gsdistill.structs import Embedding
 
 __all__ = ["cached", "fingerprint"]
@@ -34,19 +32,16 @@ def cached(model: str, texts: Sequence[str], encode: Callable[[list[str]], list[
 
     A cache that cannot be written, or has no place for lack of a home folder, is done without.
     """
-    try:
-        folder = cache_folder("embeddings", model)
-    except OutputError:
-        return encode(list(texts))
-    found = {text: _recalled(folder / file_name(text), text) for text in dict.fromkeys(texts)}
+    places = {text: place("embeddings", model, file_name(text)) for text in texts}
+    found = {text: _recalled(path, text) for text, path in places.items()}
     missing = [text for text, embedding in found.items() if embedding is None]
     for text, embedding in zip(missing, encode(missing) if missing else [], strict=True):
         found[text] = embedding
-        keep(folder / file_name(text), text, _tensors(embedding))
+        keep(places[text], text, _tensors(embedding))
     return [embedding for text in texts if (embedding := found[text])]
 
 
-def _recalled(path: Path, text: str) -> Embedding | None:
+def _recalled(path: Path | None, text: str) -> Embedding | None:
     held = recall(path, text) or {}
     return Embedding(held["tokens"], held.get("pooled"), held.get("mask")) if "tokens" in held else None
 

@@ -16,9 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill import __version__
-from gsdistill.errors import OutputError
-from gsdistill.files import cache_folder, slug
-from gsdistill.kept import file_name, keep, recall
+from gsdistill.files import slug
+from gsdistill.kept import file_name, keep, place, recall
 from gsdistill.structs import SH_C0, Gaussians, PointCloud
 
 __all__ = ["cached", "describe", "turned"]
@@ -38,17 +37,13 @@ def cached(key: Mapping[str, object], make: Callable[[], PointCloud]) -> PointCl
         Exception: whatever ``make`` raises.
     """
     text = json.dumps({"gsdistill": __version__, **key}, sort_keys=True, allow_nan=False)
-    try:
-        path = cache_folder("clouds") / f"{slug(str(key['prompt']), LONGEST_SLUG)}-{file_name(text)}"
-    except OutputError:
-        path = None
-    found = recall(path, text) if path else None
+    path = place("clouds", f"{slug(str(key['prompt']), LONGEST_SLUG)}-{file_name(text)}")
+    found = recall(path, text)
     if found is not None and _sound(found):
         return PointCloud(found["points"], found["colors"])
     made = make()
     cloud = PointCloud(*(tensor.detach().float().cpu().contiguous() for tensor in (made.points, made.colors)))
-    if path:
-        keep(path, text, {"points": cloud.points, "colors": cloud.colors})
+    keep(path, text, {"points": cloud.points, "colors": cloud.colors})
     return cloud
 
 

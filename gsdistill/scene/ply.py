@@ -100,6 +100,8 @@ def stacked(columns: Columns, names: Sequence[str], path: Path | str) -> Float[T
         BadFile: one is missing, or holds NaN or infinity.
     """
     missing = [name for name in names if name not in columns]
+    if "packed_position" in columns:
+        raise BadFile(f"{path}: is a compressed PLY, which is not read; only the INRIA layout is")
     if missing:
         raise BadFile(f"{path}: lacks the vertex properties {', '.join(missing)}")
     with np.errstate(over="ignore"):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -45,3 +47,9 @@ def test_a_broken_file_is_made_anew():
     file.write_bytes(file.read_bytes()[:-9])
     assert all(map(equal, traced(OBJECTS, orbit(2, 16)), truth))
     assert file.stat().st_size > 0
+
+
+def test_an_account_without_a_home_has_no_cache(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert equal(traced(OBJECTS[:1], orbit(2, 16))[0], trace(OBJECTS[0], orbit(2, 16)))

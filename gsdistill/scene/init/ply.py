@@ -28,14 +28,14 @@ OF_A_SPLAT = {"f_dc_0", "opacity", "scale_0", "rot_0"}
 
 @dataclass(frozen=True, kw_only=True)
 class Ply(CloudSettings, Initialiser):
-    """Settings of the PLY initialiser; all but ``path`` are for point clouds only."""
+    """Settings of the PLY initialiser; all but ``path`` and ``frame`` are for point clouds only."""
 
     path: Path  # of a splat in the INRIA layout, or of a point cloud
     # axes of a file that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: world
     frame: Frame | None = None
 
     def create(self, prompt: str, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:
-        """Return the Gaussians of the file, a splat's untouched; the prompt plays no part.
+        """Return the Gaussians of the file, a splat's as they are, in our axes; the prompt plays no part.
 
         Raises:
             BadFile: the file is broken, or a point cloud has fewer than four points or no extent.
