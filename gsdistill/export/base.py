@@ -1,8 +1,8 @@
 """The contract of a writer: Gaussians to one file of one format, named by its module: ``compressed_ply`` is
 ``.compressed.ply``.
 
-Every writer is handed the same: float32 on the CPU, in the axes of the file, quaternions of length one. So a writer
-only lays out numbers.
+Every writer is handed the same: finite float32 on the CPU, in the axes of the file, quaternions of length one. So a
+writer only lays out numbers.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import OutputError
+from gsdistill.errors import ConfigError, OutputError
 from gsdistill.extras import require
 from gsdistill.files import atomic_path
 from gsdistill.frames import Frame
 from gsdistill.scene.turn import to_frame
 from gsdistill.structs import Gaussians
 
-__all__ = ["Writer"]
+__all__ = ["NARROWEST", "WIDEST", "Writer"]
+
+NARROWEST, WIDEST = -20.0, 20.0  # logarithms of standard deviations whose exponential and its logarithm are finite
 
 
 @dataclass(frozen=True)
@@ -32,29 +34,34 @@ class Writer(ABC):
 
     expected: ClassVar[Frame] = "rdf"  # the axes that viewers of the format take it to be in
     needs_extra: ClassVar[bool] = False  # whether a package of the extra `formats` writes it
+    highest_degree: ClassVar[int] = 3  # of the spherical harmonics that it holds
 
     frame: Frame | None = None  # axes to write; none: the expected ones
     sh_pad: int | None = None  # SH degree to fill up to with zeros
 
     def check(self) -> None:
-        """Refuse a format whose package is not installed.
+        """Refuse what can be known before there is anything to write.
 
         Raises:
-            NotInstalled: with the command that installs it.
+            ConfigError: harmonics are asked for that the format does not hold.
+            NotInstalled: the format's package is missing, with the command that installs it.
         """
+        extension = f".{type(self).__module__.rpartition('.')[2].replace('_', '.')}"
+        if (self.sh_pad or 0) > self.highest_degree:
+            above = f" above degree {self.highest_degree}" if self.highest_degree else ""
+            raise ConfigError(f"sh_pad = {self.sh_pad}: {extension} holds no view-dependent colour{above}")
         if self.needs_extra:
-            require("formats", f"writing {type(self).__module__.rpartition('.')[2].replace('_', '-')}")
+            require("formats", f"writing {extension}")
 
     def write(self, gaussians: Gaussians, path: Path | str) -> None:
         """Write Gaussians of our world to ``path``, in one piece or not at all.
 
         Raises:
-            OutputError: the file cannot be written, or there is no Gaussian.
-            NotInstalled: the format's package is missing.
+            OutputError: the file cannot be written, there is no Gaussian, or one of them is not sound.
+            ConfigError, NotInstalled: as :meth:`check`.
         """
         self.check()
-        if not len(gaussians):
-            raise OutputError(f"{path}: there is no Gaussian to write")
+        _check_sound(gaussians, path)
         ready = _plain(to_frame(gaussians, self.axes), self.sh_pad)
         with atomic_path(path) as draft:
             self.encode(ready, draft)
@@ -67,6 +74,19 @@ class Writer(ABC):
     @abstractmethod
     def encode(self, gaussians: Gaussians, draft: Path) -> None:
         """Write float32 Gaussians on the CPU, in the file's axes and with quaternions of length one, to a new file."""
+
+
+def _check_sound(gaussians: Gaussians, path: Path | str) -> None:
+    """Refuse what no reader takes: nothing, numbers that float32 does not hold, rotations that are none."""
+    if not len(gaussians):
+        raise OutputError(f"{path}: there is no Gaussian to write")
+    infinite = {name: int((~value.float().isfinite()).sum()) for name, value in vars(gaussians).items()}
+    found = ", ".join(f"{name} ({count})" for name, count in infinite.items() if count)
+    if found:
+        raise OutputError(f"{path}: values that are NaN or infinite among {len(gaussians)} Gaussians: {found}")
+    zero = int((gaussians.quats.double().norm(dim=-1) < 1e-12).sum())
+    if zero:
+        raise OutputError(f"{path}: the rotation is zero, which is none, for {zero} of {len(gaussians)} Gaussians")
 
 
 def _plain(gaussians: Gaussians, sh_pad: int | None) -> Gaussians:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gsdistill import __version__
-from gsdistill.export.base import Writer
+from gsdistill.export.base import NARROWEST, WIDEST, Writer
 from gsdistill.frames import Frame
 from gsdistill.scene.surface import to_linear
 from gsdistill.structs import SH_C0, Gaussians
@@ -66,7 +66,7 @@ def _attributes(gaussians: Gaussians) -> dict[str, Tensor]:
         "POSITION": gaussians.means,
         "COLOR_0": (fallback * 255).round().to(torch.uint8),
         f"{EXTENSION}:ROTATION": torch.cat([xyz, w], dim=1),
-        f"{EXTENSION}:SCALE": gaussians.scales.exp(),
+        f"{EXTENSION}:SCALE": gaussians.scales.clamp(NARROWEST, WIDEST).exp(),
         f"{EXTENSION}:OPACITY": opacities,
         **{f"{EXTENSION}:{band}": gaussians.sh[:, k].contiguous() for k, band in enumerate(bands)},
     }

@@ -14,23 +14,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gsdistill.export.base import Writer
+from gsdistill.export.base import NARROWEST, WIDEST, Writer
 from gsdistill.structs import SH_C0, Gaussians
 
 __all__ = ["Splat"]
 
 ROW = np.dtype([("means", "<f4", 3), ("deviations", "<f4", 3), ("colours", "u1", 4), ("quats", "u1", 4)])
-NARROWEST, WIDEST = -20.0, 20.0  # logarithms of standard deviations whose exponential and its logarithm are finite
 
 
 @dataclass(frozen=True)
 class Splat(Writer):
     """The layout of antimatter15's viewer."""
+
+    highest_degree: ClassVar[int] = 0
 
     def encode(self, gaussians: Gaussians, draft: Path) -> None:
         """Write all Gaussians in their order."""

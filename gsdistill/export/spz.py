@@ -1,6 +1,6 @@
 """Bytes in gzipped columns, a fifth of a PLY: SPZ of version 3, for Spark, three.js, Babylon.js and SuperSplat.
 
-Positions have 24 bits in steps of 1/4096; scales are bytes in steps of a sixteenth of a logarithm from e^-10 on,
+Positions have 24 bits in steps of 1/4096, so that they end at 2048, and a scene beyond is refused; scales are bytes in steps of a sixteenth of a logarithm from e^-10 on,
 rotations have 32 bits, harmonics above degree 0 are bytes from -1 to 1 and cut there.
 
 SPZ is right, up, back. What PLY calls right, down, front is turned to that here, as readers turn it back, so that an
@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import torch
 
+from gsdistill.errors import OutputError
 from gsdistill.export.base import Writer
 from gsdistill.export.compressed_ply import gsply_data
 from gsdistill.scene.turn import turned
@@ -27,6 +28,7 @@ from gsdistill.structs import Gaussians
 __all__ = ["Spz"]
 
 VERSION = 3
+FARTHEST = 2048.0 - 1.0 / 4096.0  # position
 DOWN_FRONT_TO_UP_BACK = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
 
 
@@ -37,7 +39,17 @@ class Spz(Writer):
     needs_extra: ClassVar[bool] = True
 
     def encode(self, gaussians: Gaussians, draft: Path) -> None:
-        """Write all Gaussians in their order."""
+        """Write all Gaussians in their order, and no time, so that the same scene is the same bytes.
+
+        Raises:
+            OutputError: a position is out of the format's range.
+        """
         from gsply import write_spz
 
+        largest = float(gaussians.means.abs().max())
+        if largest > FARTHEST:
+            raise OutputError(f".spz holds positions up to 2048, not {largest:g}; .ply and .sog hold any")
         write_spz(draft, gsply_data(turned(gaussians, torch.tensor(DOWN_FRONT_TO_UP_BACK))), version=VERSION)
+        with draft.open("r+b") as file:  # gzip's header has the time in its bytes 4 to 7
+            file.seek(4)
+            file.write(bytes(4))

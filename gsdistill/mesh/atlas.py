@@ -6,6 +6,7 @@ u = (c + 1/2) / S, v = 1 - (r + 1/2) / S.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gsdistill.errors import OutputError
 from gsdistill.mesh._kernels import cover
 from gsdistill.mesh.solid import Surface
 from gsdistill.scene.surface import SurfacePoints
@@ -21,6 +23,8 @@ from gsdistill.scene.surface import SurfacePoints
 __all__ = ["Atlas", "Texels", "filled", "texels", "unfolded"]
 
 GAP = 4  # texels between charts
+FULL = 0.8  # of the texture, at first: charts are seldom packed closer
+SHRINK = 0.98  # a little more than it takes, for gaps do not shrink
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,58 @@ class Texels:
 
 
 def unfolded(surface: Surface, side: int) -> Atlas:
-    """Cut and lay flat, for a texture of ``side`` texels."""
+    """Cut, lay flat, and pack the charts as large as a picture of ``side`` texels holds them, ``GAP`` texels apart.
+
+    Raises:
+        OutputError: they have fewer texels there than the surface has vertices, whose own colours would show more.
+    """
+    origin, faces, flat = _cut(surface)
+    a, b, c = flat[faces].unbind(dim=1)
+    area = float(torch.linalg.det(torch.stack([b - a, c - a], dim=1)).abs().sum()) / 2.0
+    scale = side * math.sqrt(FULL / area)  # texels per unit
+    while scale**2 * area >= len(surface.vertices):
+        packed, width = _packed(flat * scale, faces)
+        if width <= side:
+            return Atlas(origin, faces, packed / side)
+        scale *= SHRINK * side / width
+    enough = max(2 * side, 1 << math.ceil(math.log2(2.0 * math.sqrt(len(surface.vertices)))))
+    raise OutputError(
+        f"a texture of {side} x {side} pixels is too small for a mesh of {len(surface.vertices):,} vertices: take "
+        f"meshing.texture {enough}, or none for colours at the vertices, or a lower meshing.resolution"
+    )
+
+
+def _cut(surface: Surface) -> tuple[Int[Tensor, "V"], Int[Tensor, "F 3"], Float[Tensor, "V 2"]]:
+    """The vertex of the surface that each vertex of the charts is, their triangles, and their places in a plane.
+
+    Lengths are nearly those of the surface.
+    """
     import xatlas
 
+    charts = xatlas.ChartOptions()
+    charts.max_cost, charts.max_chart_area = 8.0, 0.3  # few charts, none that bends so far that it is cut up again
     atlas = xatlas.Atlas()
     atlas.add_mesh(surface.vertices.numpy(), surface.faces.numpy().astype(np.uint32))
-    charts, pack = xatlas.ChartOptions(), xatlas.PackOptions()
-    charts.max_cost, charts.max_chart_area = 8.0, 0.3  # few charts, none that bends so far that it is cut up again
-    pack.resolution, pack.padding = side, GAP
-    atlas.generate(charts, pack)
+    atlas.generate(charts)
     origin, faces, uv = (torch.from_numpy(values.copy()) for values in atlas[0])
-    return Atlas(origin.long(), faces.long(), uv)
+    return origin.long(), faces.long(), uv.double() * torch.tensor([atlas.width, atlas.height]) / atlas.texels_per_unit
+
+
+def _packed(flat: Float[Tensor, "V 2"], faces: Int[Tensor, "F 3"]) -> tuple[Float[Tensor, "V 2"], int]:
+    """Move and turn charts until they lie side by side: their places, in texels, and the side of the square they fill.
+
+    To xatlas a texture's size is a wish, and a scale is kept. Charts that are laid flat are quick to pack.
+    """
+    import xatlas
+
+    pack = xatlas.PackOptions()
+    pack.texels_per_unit, pack.padding = 1.0, GAP
+    atlas = xatlas.Atlas()
+    atlas.add_uv_mesh(flat.float().numpy(), faces.numpy().astype(np.uint32))
+    atlas.generate(pack_options=pack)
+    origin, _, uv = (torch.from_numpy(values.copy()) for values in atlas[0])
+    size = torch.tensor([atlas.width, atlas.height])
+    return torch.empty_like(flat).index_copy(0, origin.long(), uv.double() * size), int(size.max())
 
 
 def texels(atlas: Atlas, side: int) -> Texels:

@@ -2,12 +2,13 @@
 
 glb: one mesh, its colours an sRGB texture or linear vertex colours, as glTF 2.0 says (section 3.9.2). Light is already
 in the colours of a splat, so the material is unlit (KHR_materials_unlit); who does not know that takes it to be rough
-and not metallic. obj: the texture is a picture beside it that its .mtl names (map_Kd), or colours stand behind the
-vertices, both sRGB.
+and not metallic. obj: the texture is a picture beside it that its .mtl names (map_Kd), lit by nothing (illum 0) and
+without gloss where a reader lights it all the same; or colours stand behind the vertices. Both are sRGB.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from gsdistill.scene.surface import to_linear
 if TYPE_CHECKING:
     import trimesh
 
-__all__ = ["Model", "encoded"]
+__all__ = ["Model", "encoded", "material_name"]
 
 UNLIT = "KHR_materials_unlit"
 
@@ -43,6 +44,14 @@ class Model:
 def encoded(model: Model, path: Path) -> dict[Path, bytes]:
     """Return the content of each file, the one named ``path`` last; its extension is .glb or .obj."""
     return {path: _glb(model)} if path.suffix.lower() == ".glb" else _obj(model, path)
+
+
+def material_name(path: Path) -> str:
+    """Return the name of an .obj's material, .mtl and .png: its own, a dash for what cuts a name short in some reader.
+
+    Those are spaces, "#" and the like, and a dash at the start, which begins an option of map_Kd.
+    """
+    return re.sub(r"[^\w.-]+", "-", path.stem).strip("-") or "mesh"
 
 
 def _glb(model: Model) -> bytes:
@@ -66,11 +75,13 @@ def _obj(model: Model, path: Path) -> dict[Path, bytes]:
     from trimesh.exchange.obj import export_obj
     from trimesh.visual.material import SimpleMaterial
 
-    material = SimpleMaterial(image=_image(model), name=path.stem, diffuse=[255, 255, 255])
+    name, white, black = material_name(path), [255, 255, 255], [0, 0, 0]
+    material = SimpleMaterial(image=_image(model), name=name, diffuse=white, ambient=white, specular=black)
     mesh = _trimesh(model, material, model.colours)
-    text, beside = export_obj(
-        mesh, include_normals=True, return_texture=True, mtl_name=f"{path.stem}.mtl", header="gsdistill"
-    )
+    mtl = f"{name}.mtl"
+    text, beside = export_obj(mesh, include_normals=True, return_texture=True, mtl_name=mtl, header="gsdistill")
+    if mtl in beside:
+        beside[mtl] += b"\nillum 0\n"
     return {**{path.with_name(name): data for name, data in beside.items()}, path: text.encode()}
 
 

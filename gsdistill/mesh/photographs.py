@@ -1,7 +1,8 @@
 """Photographs of a splat from all around: what the mesh's shape is carved from, and its colours are taken from.
 
-The scene is moved and scaled first, so that all of it that can be seen fills the unit ball, wherever it was: a point x
-of the world is (x - centre) / radius here. The cameras stand evenly on a sphere, by steps of the golden angle.
+The scene is moved and scaled first, so that all of it that matters fills the unit ball, wherever it was: a point x
+of the world is (x - centre) / radius here. Left out are Gaussians that cannot be seen, and floaters: from the median of
+the others, half a percent of all opacity may end more than twice as far away as the rest. The cameras stand evenly on a sphere, by steps of the golden angle.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ VIEWS, AT_ONCE = 48, 8
 DISTANCE, FOV = 3.2, 40.0
 VISIBLE = 0.05  # opacity below which a Gaussian does not count for where the scene ends
 DEVIATIONS = 2.0  # how far from its mean it counts
+REST, FLOATING = 0.995, 2.0  # what lies beyond twice the distance that holds this share of the opacity is a floater
+SMALLEST, LARGEST = 1e-15, 1e15  # radius of a scene whose squares float32 holds
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,10 @@ def reach(gaussians: Gaussians) -> Float[Tensor, "N"]:
 
 
 def centred(gaussians: Gaussians) -> tuple[Gaussians, Ball]:
-    """Return the visible Gaussians, moved and scaled into the unit ball, and where that lies.
+    """Return the visible Gaussians but for floaters, moved and scaled into the unit ball, and where that lies.
 
     Raises:
-        OutputError: none is visible.
+        OutputError: none is visible, or what is has no extent that a file could hold.
     """
     keep = reach(gaussians) > 0
     if not keep.any():
@@ -93,11 +96,32 @@ def centred(gaussians: Gaussians) -> tuple[Gaussians, Ball]:
             f"there is nothing to mesh: none of the {len(gaussians)} Gaussians has an opacity above {VISIBLE}"
         )
     some = Gaussians(**{name: value[keep] for name, value in vars(gaussians).items()})
-    far = reach(some)[:, None]
-    centre = 0.5 * ((some.means - far).amin(dim=0) + (some.means + far).amax(dim=0))
-    radius = float(((some.means - centre).norm(dim=1) + far[:, 0]).max())
-    moved = replace(some, means=(some.means - centre) / radius, scales=some.scales - math.log(radius))
+    some = _without_floaters(some)
+    means, far = some.means.double(), reach(some).double()[:, None]
+    centre = 0.5 * ((means - far).amin(dim=0) + (means + far).amax(dim=0))
+    radius = float(((means - centre).norm(dim=1) + far[:, 0]).max())
+    if not SMALLEST < radius < LARGEST:
+        raise OutputError(
+            f"there is nothing to mesh: the visible Gaussians have no finite extent, but a radius of {radius:.3g}"
+        )
+    moved = replace(some, means=((means - centre) / radius).float(), scales=some.scales - math.log(radius))
     return moved, Ball(centre, radius)
+
+
+def _without_floaters(gaussians: Gaussians) -> Gaussians:
+    """The Gaussians that end not much farther than nearly all opacity does from where half of it lies."""
+    means, weights = gaussians.means.double(), torch.sigmoid(gaussians.opacities.double())
+    median = torch.stack([_quantile(axis, weights, 0.5) for axis in means.unbind(dim=1)])
+    distances = (means - median).norm(dim=1) + reach(gaussians).double()
+    keep = distances <= FLOATING * _quantile(distances, weights, REST)
+    return Gaussians(**{name: value[keep] for name, value in vars(gaussians).items()})
+
+
+def _quantile(values: Float[Tensor, "N"], weights: Float[Tensor, "N"], share: float) -> Float[Tensor, ""]:
+    """The least of the values at or below which lies ``share`` of the weights."""
+    ordered, order = values.sort()
+    summed = weights[order].cumsum(dim=0)
+    return ordered[int(torch.searchsorted(summed, share * summed[-1]))]
 
 
 def photograph(gaussians: Gaussians, size: int) -> Photographs:

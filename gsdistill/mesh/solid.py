@@ -27,7 +27,7 @@ from torch import Tensor
 
 from gsdistill.errors import OutputError
 from gsdistill.mesh._kernels import add_gaussians
-from gsdistill.mesh.photographs import Photographs, reach
+from gsdistill.mesh.photographs import Ball, Photographs, reach
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.structs import Gaussians
 
@@ -48,8 +48,10 @@ class Surface:
     faces: Int[Tensor, "F 3"]
 
 
-def surface(gaussians: Gaussians, photographs: Photographs, settings: MeshSettings) -> Surface:
+def surface(gaussians: Gaussians, photographs: Photographs, settings: MeshSettings, ball: Ball) -> Surface:
     """Return the surface of the solid that Gaussians in the unit ball and their photographs stand for.
+
+    ``ball`` says where that lies in the scene, for what an error tells.
 
     Raises:
         OutputError: there is no solid at this level.
@@ -60,14 +62,18 @@ def surface(gaussians: Gaussians, photographs: Photographs, settings: MeshSettin
     far = reach(gaussians)[:, None]
     low, high = (gaussians.means - far).amin(dim=0).double(), (gaussians.means + far).amax(dim=0).double()
     cell = float((high - low).max()) / settings.resolution
-    low = low - 2.0 * cell
-    shape = tuple(((high - low) / cell).ceil().long().add(3).tolist())
-    field = np.pad(_field(gaussians, photographs, low, cell, shape, settings.level), 1, constant_values=-1.0)
+    corner = low - 2.0 * cell
+    shape = tuple(((high - corner) / cell).ceil().long().add(3).tolist())
+    field = np.pad(_field(gaussians, photographs, corner, cell, shape, settings.level), 1, constant_values=-1.0)
     field = _whole(np.asarray(gaussian_filter(field, SMOOTHING, mode="nearest")), settings.smallest)
     if not (field > 0).any():
-        raise OutputError(f"there is nothing to mesh: no part is as dense as the level {settings.level}; lower it")
+        sides = " x ".join(f"{side:.3g}" for side in ((high - low) * ball.radius).tolist())
+        raise OutputError(
+            f"there is nothing to mesh: in a box of {sides} no part of {ball.radius * cell:.3g}, the size of a cell, is "
+            f"as dense as {settings.level}; lower meshing.level, or raise meshing.resolution for what is small"
+        )
     vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="ascent")
-    places = torch.from_numpy(np.array(vertices, dtype=np.float64)).sub(1.0).mul(cell).add(low)
+    places = torch.from_numpy(np.array(vertices, dtype=np.float64)).sub(1.0).mul(cell).add(corner)
     return Surface(places.float(), torch.from_numpy(np.array(faces, dtype=np.int64)))
 
 

@@ -17,7 +17,7 @@ from gsdistill.extras import require
 from gsdistill.files import atomic_path
 from gsdistill.frames import Frame
 from gsdistill.mesh.atlas import filled, texels, unfolded
-from gsdistill.mesh.encode import Model, encoded
+from gsdistill.mesh.encode import Model, encoded, material_name
 from gsdistill.mesh.paint import colours
 from gsdistill.mesh.photographs import Ball, Photographs, centred, photograph
 from gsdistill.mesh.settings import MeshSettings
@@ -64,27 +64,27 @@ def companions(path: Path | str, settings: MeshSettings) -> tuple[Path, ...]:
     """The files that are written beside ``path``: the material and the picture of a textured .obj."""
     path = Path(path)
     textured = path.suffix.lower() == ".obj" and settings.texture is not None
-    return (path.with_name(f"{path.stem}.mtl"), path.with_name(f"{path.stem}.png")) if textured else ()
+    return tuple(path.with_name(f"{material_name(path)}{suffix}") for suffix in (".mtl", ".png")) if textured else ()
 
 
 def write_mesh(
     gaussians: Gaussians, path: Path | str, settings: MeshSettings, frame: Frame | None = None
 ) -> MeshFigures:
-    """Write the mesh of Gaussians of our world to ``path``, all of its files in one piece or none; see :func:`check`.
+    """Write the mesh of Gaussians of our world to ``path``, each of its files whole and ``path`` last.
 
     ``frame`` names the axes of the file, y-up if none. Where they mirror, the triangles' corners change order, so that
     the outside stays the outside.
 
     Raises:
         ConfigError, NotInstalled: as :func:`check`.
-        OutputError: there is nothing to mesh, or a file cannot be written.
+        OutputError: there is nothing to mesh, its texture is too small, or a file cannot be written.
     """
     check(path)
     started = time.perf_counter()
     plain = {name: value.detach().to("cpu").float().contiguous() for name, value in vars(gaussians).items()}
     scene, ball = centred(replace(gaussians, **plain))
     photographs = photograph(scene, min(3 * settings.resolution, SHARPEST))
-    shape = surface(scene, photographs, settings)
+    shape = surface(scene, photographs, settings, ball)
     model = _model(shape, photographs, settings.texture)
     _write(encoded(_placed(model, ball, frame or AXES), Path(path)), Path(path))
     return _figures(shape, ball, settings.texture, time.perf_counter() - started)
@@ -127,7 +127,7 @@ def _placed(model: Model, ball: Ball, frame: Frame) -> Model:
 
 
 def _write(files: Mapping[Path, bytes], path: Path) -> None:
-    """Write all of the files, then rename them all, ``path`` last."""
+    """Write all of the files, then rename one by one, ``path`` last."""
     with ExitStack() as stack:
         order = [path, *(name for name in files if name != path)]
         drafts = {name: stack.enter_context(atomic_path(name)) for name in order}

@@ -49,7 +49,9 @@ class Scale:
 
 
 def shown(value: float) -> str:
-    """A number for people: three digits of a fraction, thousands apart."""
+    """A number for people: three digits of a fraction, thousands apart, powers of ten for what has no name."""
+    if abs(value) >= 1e15:
+        return f"{value:.3g}"
     if isinstance(value, int) or abs(value) >= 100 or value == 0:
         return f"{value:,.0f}"
     return f"{value:.3f}" if 0.001 <= abs(value) < 1 else f"{value:.3g}"

@@ -69,12 +69,12 @@ def gallery(command: GalleryCommand, console: Console) -> None:
         raise BadFile(f"{command.folder} is no folder; name one that holds runs, such as outputs")
     page = command.output or command.folder / PAGE
     cards, broken = [], []
-    for folder in runs_below(command.folder):
+    for folder, run in runs_below(command.folder):
         link = _link(folder, page.parent)
-        try:
-            cards.append(_card(read_run(folder), link))
-        except UserError as error:
-            broken.append(element("li", {}, element("code", {}, link[2:]), f" {error}"))
+        if isinstance(run, Run):
+            cards.append(_card(run, link))
+        else:
+            broken.append(element("li", {}, element("code", {}, link[2:]), f" {run}"))
     if not cards and not broken:
         raise BadFile(f"{command.folder} holds no run at any depth; `gsdistill generate` makes one")
     title = command.title or command.folder.resolve().name
@@ -85,13 +85,22 @@ def gallery(command: GalleryCommand, console: Console) -> None:
         console.print(Text(f"{_count(len(broken), 'folder')} could not be read; the page says why"))
 
 
-def runs_below(folder: Path) -> Iterator[Path]:
-    """The folders of runs in ``folder``, itself among them, sorted; hidden folders, links and runs are not entered."""
+def runs_below(folder: Path) -> Iterator[tuple[Path, Run | UserError]]:
+    """The folders of runs in ``folder``, itself among them, sorted, each with its run or why it cannot be read.
+
+    Hidden folders, links and runs are not entered; what cannot be read may be no run, and hides none below it.
+    """
     for here, folders, _ in os.walk(folder):
-        if is_run(Path(here)):
-            folders.clear()
-            yield Path(here)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not is_run(Path(here)):
+            continue
+        found: Run | UserError
+        try:
+            found = read_run(Path(here))
+            folders.clear()
+        except UserError as error:
+            found = error
+        yield Path(here), found
 
 
 @dataclass(frozen=True)
@@ -106,12 +115,12 @@ def _card(run: Run, link: str) -> Card:
     values = _values(run)
     data = {f"data-{name.replace('_', '-')}": value for name, value in values.items()}
     video = f"{link}/turntable.mp4" if (run.folder / "turntable.mp4").is_file() else None
-    facts = f"{run.method}, {run.settings.get('prior')}, seed {run.settings.get('seed')}"
+    facts = f"{run.method}, {run.prior}, seed {run.seed}"
     if run.failure or not run.finished:
         state = element("p", {"class": "state bad"}, f"failed: {run.failure}" if run.failure else "unfinished")
     else:
         state = Html("")
-    name = element("h2", {"dir": "auto"}, run.prompt)
+    name = element("h2", {"dir": "auto", "title": run.prompt}, run.prompt)
     figures = element("dl", {}, *_figures(values))
     parts = (_thumbnail(run, link, video), name, element("p", {"class": "quiet"}, facts), state, figures)
     return Card(element("li", {"class": "card", **data}, *parts, _links(run, link)), values)
@@ -119,7 +128,7 @@ def _card(run: Run, link: str) -> Card:
 
 def _values(run: Run) -> dict[str, str | int | float]:
     """What a run can be sorted by, as far as it has it."""
-    texts = {"prompt": run.prompt, "method": run.method, "prior": str(run.settings.get("prior"))}
+    texts = {"prompt": run.prompt, "method": run.method, "prior": run.prior}
     names = {"evaluations": "network_evaluations", "memory": "peak_memory_mb"}
     sources: Mapping[str, object] = {**run.settings, **run.evaluation, **run.summary}
     figures = {key: number(sources, names.get(key, key)) for key in KEYS if key not in texts}

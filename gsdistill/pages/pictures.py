@@ -31,16 +31,15 @@ def picture(path: Path, alt: str) -> Html:
     """Return a picture file as an embedded image.
 
     Raises:
-        BadFile: the file is no picture.
+        BadFile: the file is no picture, or larger than WebP's 16,383 pixels.
     """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            pixels = image.convert("RGB")
+            return _embedded(image.convert("RGB"), alt)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadFile(f"{path}: not a picture that can be read: {error}") from error
-    return _embedded(pixels, alt)
+        raise BadFile(f"{path}: not a picture that can be embedded: {error}") from error
 
 
 def video(path: Path, label: str) -> Html:

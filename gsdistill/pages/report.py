@@ -15,7 +15,7 @@ from gsdistill.pages import sections
 from gsdistill.pages.charts import shown
 from gsdistill.pages.markup import Html, element, joined, part, write_page
 from gsdistill.pages.pictures import video
-from gsdistill.pages.run import Run, measure, named, number, read_records, read_run
+from gsdistill.pages.run import Run, keep_figures, measure, named, number, read_records, read_run, told
 
 __all__ = ["REPORT", "write_report"]
 
@@ -62,9 +62,11 @@ def write_report(folder: Path, defaults: Mapping[str, Any], evaluate: bool = Tru
 
 def _evaluated(run: Run) -> Run:
     try:
-        return replace(run, evaluation=measure(run.folder))
+        figures = measure(run.folder)
     except PromptError:
         return run
+    keep_figures(run.folder, figures)
+    return replace(run, evaluation=figures)
 
 
 def _header(run: Run) -> Html:
@@ -74,7 +76,7 @@ def _header(run: Run) -> Html:
         state = Html("finished")
     else:
         state = element("span", {"class": "bad"}, "unfinished")
-    facts = f"{run.method}, prior {run.settings.get('prior')}, seed {run.settings.get('seed')}, "
+    facts = f"{run.method}, prior {run.prior}, seed {run.seed}, "
     negative = run.settings.get("negative_prompt")
     return element(
         "header",
@@ -115,7 +117,7 @@ def _steps(run: Run, last: Mapping[str, Any]) -> tuple[str, str, str]:
     skipped = number(run.summary, "skipped_steps")
     if run.finished:
         return shown(number(run.summary, "iterations") or 0), "", f"{skipped} skipped, not finite" if skipped else ""
-    return f"{last.get('step', 0)} of {run.settings.get('iterations')}", "", "as far as logged"
+    return f"{last.get('step', 0)} of {told(run.settings.get('iterations'))}", "", "as far as logged"
 
 
 def _footer(run: Run, size: int) -> Html:

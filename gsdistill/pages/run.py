@@ -10,7 +10,6 @@ failure.json       why a run of a sweep diverged
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,10 +20,11 @@ from gsdistill.config import load_yaml
 from gsdistill.errors import BadFile
 from gsdistill.files import write_json
 
-__all__ = ["Run", "is_run", "measure", "named", "number", "read_records", "read_run"]
+__all__ = ["Run", "is_run", "keep_figures", "measure", "named", "number", "read_records", "read_run", "told"]
 
 CONFIG, RECORDS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
 EVALUATION, FAILURE = "evaluation.json", "failure.json"
+LARGEST = 1e300  # magnitude of a figure; the difference of two is a number too
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,16 @@ class Run:
     def method(self) -> str:
         """The method's name."""
         return named(self.settings.get("method")) or "?"
+
+    @property
+    def prior(self) -> str:
+        """The prior's name."""
+        return told(self.settings.get("prior"))
+
+    @property
+    def seed(self) -> str:
+        """The number that all random ones came from."""
+        return told(self.settings.get("seed"))
 
     @property
     def when(self) -> datetime:
@@ -77,20 +87,30 @@ def read_run(folder: Path) -> Run:
     if not isinstance(settings.get("prompt"), str):
         raise BadFile(f"{folder / CONFIG} names no prompt")
     summary, evaluation, failure = (_mapping(folder / name) for name in (SUMMARY, EVALUATION, FAILURE))
-    return Run(folder, settings, summary, evaluation, str(failure["error"]) if "error" in failure else None)
+    reason = str(failure["error"] or "for no reason that is told") if "error" in failure else None
+    return Run(folder, settings, summary, evaluation, reason)
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Measure the splat of a run against the truth, and keep the figures beside it; returns them.
+    """Measure the splat of a run against the truth; :func:`keep_figures` takes what is returned.
 
     Raises:
-        PromptError, BadFile: as :func:`gsdistill.evaluation.truth.evaluate_run`. OutputError: they cannot be written.
+        PromptError, BadFile: as :func:`gsdistill.evaluation.truth.evaluate_run`, and before the work BadFile where
+            earlier figures cannot be read.
     """
     from gsdistill.evaluation.truth import evaluate_run
 
-    figures = evaluate_run(folder)
-    write_json(folder / EVALUATION, {**_mapping(folder / EVALUATION), **figures})  # a sweep keeps more in it
-    return figures
+    _mapping(folder / EVALUATION)
+    return evaluate_run(folder)
+
+
+def keep_figures(folder: Path, figures: Mapping[str, Any]) -> None:
+    """Write figures beside the splat of a run, over earlier ones of the same name: a sweep keeps more in the file.
+
+    Raises:
+        BadFile: earlier figures cannot be read. OutputError: the file cannot be written.
+    """
+    write_json(folder / EVALUATION, {**_mapping(folder / EVALUATION), **figures})
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -103,18 +123,23 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     records = []
     for place, line in enumerate(_text(path).splitlines() if path.exists() else [], start=1):
         record = _parsed(line, f"{path}, line {place}")
-        if not isinstance(record.get("step"), int):
+        if not isinstance(number(record, "step"), int):
             raise BadFile(f"{path}, line {place}: the record names no step")
         records.append(record)
     return records
 
 
 def number(values: Mapping[str, Any], name: str) -> int | float | None:
-    """Return a finite number, or None where there is none."""
+    """Return a finite number that can be computed with, or None where there is none."""
     value = values.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if abs(value) <= sys.float_info.max else None
+    return value if abs(value) <= LARGEST else None
+
+
+def told(setting: Any) -> str:
+    """Return a setting as text, a question mark where there is none."""
+    return "?" if setting is None else str(setting)
 
 
 def named(setting: Any) -> str | None:

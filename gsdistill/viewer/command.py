@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from gsdistill.extras import require
-from gsdistill.viewer.server import serve
+from gsdistill.viewer.server import serve, stop
 from gsdistill.viewer.settings import ViewCommand
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def view(command: ViewCommand, console: Console) -> None:
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        console.print("closed")
+        console.print("closing")
     finally:
         stage.close()
-        server.stop()
+        stop(server)
 
 
 def present(server: ViserServer, sources: Sequence[Source], console: Console) -> Stage:
@@ -64,8 +64,8 @@ def present(server: ViserServer, sources: Sequence[Source], console: Console) ->
     if len(names) == 1:
         server.gui.set_panel_label(names[0])
     else:
-        for name, (x, y, z) in zip(names, spots, strict=True):
-            server.scene.add_label(f"/names/{name}", name, position=(x, y, z - 1.02), anchor="top-center")
+        for place, (name, (x, y, z)) in enumerate(zip(names, spots, strict=True)):
+            server.scene.add_label(f"/names/{place}", name, position=(x, y, z - 1.02), anchor="top-center")
 
     def picture() -> Picture:
         splats = [source.at(panel.step) if panel.shows(place) else None for place, source in enumerate(sources)]

@@ -20,7 +20,7 @@ from gsdistill.extras import require
 from gsdistill.structs import Gaussians
 from gsdistill.training.loop import StepRecord
 from gsdistill.viewer.panel import Panel
-from gsdistill.viewer.server import LOOPBACK, serve
+from gsdistill.viewer.server import LOOPBACK, serve, stop
 from gsdistill.viewer.splat import Splat
 from gsdistill.viewer.stage import Picture, Stage, places, set_camera
 
@@ -61,7 +61,7 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stage.close()
-        self._server.stop()
+        stop(self._server)
 
     def show(self, gaussians: Gaussians, record: StepRecord) -> None:
         """Take note of the splat after a step: nothing, if nobody looks or the last picture is not old enough."""

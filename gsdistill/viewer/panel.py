@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -87,13 +88,18 @@ def _to_the_front(event: GuiEvent, server: ViserServer) -> None:
 
 
 def _download(event: GuiEvent) -> None:
-    """Send who asks a PNG of what the page shows."""
+    """Send who asks a PNG of what the page shows; nothing to a page that leaves meanwhile, or hangs."""
     if event.client is not None:
-        event.client.send_file_download("gsdistill.png", _png(event.client), save_immediately=True)
+        with contextlib.suppress(RuntimeError, TimeoutError):
+            event.client.send_file_download("gsdistill.png", _png(event.client), save_immediately=True)
 
 
 def _png(client: ClientHandle) -> bytes:
-    """The page's picture in its own size, without the panel."""
+    """The page's picture in its own size, without the panel.
+
+    Raises:
+        RuntimeError: the page has left. TimeoutError: it does not answer.
+    """
     from PIL import Image
 
     camera, data = client.camera, io.BytesIO()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import threading
+import warnings
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from viser import ViserServer
 
-__all__ = ["LOOPBACK", "serve"]
+__all__ = ["LOOPBACK", "serve", "stop"]
 
 LOOPBACK = "127.0.0.1"
 
 TRIES = 100  # ports after the first one
+GOODBYE = 1.0  # seconds in which pages can answer that they have heard of the end
 
 
 def serve(host: str, port: int, console: Console) -> tuple[ViserServer, str]:
@@ -38,6 +41,7 @@ def serve(host: str, port: int, console: Console) -> tuple[ViserServer, str]:
     import rich
     import viser
 
+    warnings.filterwarnings("ignore", r"Queued a \w+ on a closed connection")  # a page that left while it was drawn to
     rich.get_console().quiet = True  # viser talks on rich's own console, which we do not use
     server = viser.ViserServer(host=host, port=free, label="gsdistill", verbose=False)
     server.request_share_url = lambda verbose=True: None
@@ -46,6 +50,13 @@ def serve(host: str, port: int, console: Console) -> tuple[ViserServer, str]:
     if not _loopback(host):
         console.print(Text(f"everyone who reaches {host} over the network can look and play with the sliders"))
     return server, f"http://{_address(host)}:{server.get_port()}"
+
+
+def stop(server: ViserServer) -> None:
+    """End the server: its port is free, and pages that draw too busily to answer are not waited for."""
+    ending = threading.Thread(target=server.stop, daemon=True, name="goodbye")
+    ending.start()
+    ending.join(timeout=GOODBYE)
 
 
 def _free_port(host: str, first: int) -> int:

@@ -24,5 +24,5 @@ class ViewCommand:
     open: bool = False  # open the page in this machine's browser
 
     def __post_init__(self) -> None:
-        if not self.sources:
-            raise ConfigError("nothing to look at; name splats or folders of runs, as in gsdistill view outputs/*/*")
+        if not self.host.strip():
+            raise ConfigError("host is empty; 127.0.0.1 serves this machine alone, 0.0.0.0 the whole network")

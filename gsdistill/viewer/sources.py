@@ -52,6 +52,8 @@ class Source:
 def find(path: Path, frame: Frame | None = None) -> Source:
     """Return what lies at ``path``; nothing is read yet.
 
+    The splat of a run stands for its last step, which only a finished run tells; a stopped one has a snapshot of it.
+
     Raises:
         BadFile: there is nothing, or a folder that holds no splat.
     """
@@ -60,18 +62,19 @@ def find(path: Path, frame: Frame | None = None) -> Source:
             raise BadFile(f"{path}: there is no such file or folder")
         return Source(path, {0: path}, frame)
     steps, last = snapshots(path), path / "gaussians.ply"
-    if last.exists():
-        steps[max(_iterations(path), *steps, 0)] = last
+    if last.exists() and (done := _iterations(path)):
+        steps[done] = last
+    elif last.exists() and not steps:
+        steps[0] = last
     if not steps:
         raise BadFile(f"{path}: holds neither gaussians.ply nor snapshots; name a splat or the folder of a run")
     return Source(path, steps, frame)
 
 
 def labels(sources: Sequence[Source]) -> list[str]:
-    """The shortest ends of the paths that tell the sources apart, at least a name and the folder of a run's."""
+    """The shortest ends of the paths that tell them apart: at least a name, and of a folder also that around it."""
     paths = [source.path.absolute() for source in sources]
-    shown = ["/".join(path.parts[-2:]) if path.is_dir() else path.name for path in paths]
-    return [str(path) if shown.count(text) > 1 else text for path, text in zip(paths, shown, strict=True)]
+    return [_end(path, [other for other in paths if other != path]) for path in paths]
 
 
 def stride(sources: Sequence[Source]) -> tuple[int, int, int]:
@@ -80,11 +83,18 @@ def stride(sources: Sequence[Source]) -> tuple[int, int, int]:
     return steps[0], steps[-1], math.gcd(*(step - steps[0] for step in steps)) or 1
 
 
+def _end(path: Path, others: Sequence[Path]) -> str:
+    for count in range(2 if path.is_dir() else 1, len(path.parts)):
+        if all(path.parts[-count:] != other.parts[-count:] for other in others):
+            return "/".join(path.parts[-count:])
+    return str(path)
+
+
 def _iterations(folder: Path) -> int:
     """The steps of a finished run, 0 where its summary is missing or not one of ours."""
     try:
         return int(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["iterations"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return 0
 
 

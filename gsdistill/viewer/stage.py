@@ -27,7 +27,7 @@ Point: TypeAlias = tuple[float, float, float]
 SPACING = 2.2  # between the centres of unit balls side by side
 COLUMNS = 4  # at most
 DISTANCE, ELEVATION, FOV = 3.2, 20.0, 40.0  # of the first view: from azimuth 0, as all pictures of ours
-ASPECT = 1.5  # of a page, at least
+ASPECT = 1.2  # of a page beside its panel, at least
 REST = 0.15  # seconds after which a camera rests
 PAUSE = 0.03  # seconds between two drawings, in which sliders move on
 
@@ -79,7 +79,11 @@ class Page:
 
 
 class Stage:
-    """Keeps every page up to date; ``say`` is told what goes wrong."""
+    """Keeps every page up to date; ``say`` is told what goes wrong.
+
+    viser awaits coroutines one after the other in its own thread, and runs other callbacks in a pool, in any order and
+    no more once the server stops; so what it calls here are coroutines, which wait for nothing.
+    """
 
     def __init__(self, server: ViserServer, spots: Sequence[Point], say: Callable[[str], None]) -> None:
         self._spots, self._say = spots, say
@@ -113,17 +117,18 @@ class Stage:
         """Whether anyone looks."""
         return bool(self._pages)
 
-    def _enter(self, client: ClientHandle) -> None:
+    async def _enter(self, client: ClientHandle) -> None:
         page = self._pages[client.client_id] = Page(client, eye=_eye(client.camera))
-        client.camera.on_update(lambda camera: self._move(page, camera))
+
+        async def move(camera: CameraHandle) -> None:
+            page.eye, page.moved = _eye(camera), time.monotonic()
+            self._wake.set()
+
+        client.camera.on_update(move)
         self.change()
 
-    def _leave(self, client: ClientHandle) -> None:
+    async def _leave(self, client: ClientHandle) -> None:
         self._pages.pop(client.client_id, None)
-
-    def _move(self, page: Page, camera: CameraHandle) -> None:
-        page.eye, page.moved = _eye(camera), time.monotonic()
-        self._wake.set()
 
     def _work(self) -> None:
         picture: Picture | None = None
@@ -132,7 +137,8 @@ class Stage:
             self._wake.wait(REST if moving else None)
             self._wake.clear()
             began = time.perf_counter()
-            stale, self._stale = self._stale, False
+            if stale := self._stale:
+                self._stale = False  # before it is drawn: a change from now on is drawn next time
             if stale and self._picture is not None:
                 try:
                     picture = self._picture()

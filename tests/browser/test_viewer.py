@@ -64,7 +64,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         finally:
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (0, "closed\n", "")
+    assert (process.returncode, out, err) == (0, "closing\n", "")
 
 
 def known() -> Gaussians:

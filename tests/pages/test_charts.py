@@ -27,13 +27,24 @@ def test_ticks_are_round(low, high, logarithmic, expected):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.0, "0"), (554, "554"), (2400, "2,400"), (0.96365, "0.964"), (11.06, "11.1"), (999.7, "1,000")],
+    [
+        (0, "0"),
+        (0.0, "0"),
+        (554, "554"),
+        (2400, "2,400"),
+        (0.96365, "0.964"),
+        (11.06, "11.1"),
+        (999.7, "1,000"),
+        (-2e300, "-2e+300"),
+    ],
 )
 def test_numbers_for_people(value, text):
     assert shown(value) == text
 
 
-@pytest.mark.parametrize("values", [[5.0, 5.0, 5.0], [0.0, 0.0, 0.0], [-3.0, 2.0, -1.0], [1.0, 1e6, 1e-6]])
+@pytest.mark.parametrize(
+    "values", [[5.0, 5.0, 5.0], [0.0, 0.0, 0.0], [-3.0, 2.0, -1.0], [1.0, 1e6, 1e-6], [-1e300, 1e300, 0.0]]
+)
 def test_every_point_lies_between_the_axes(values):
     markup = curve_figure(Curve("x", "", [1, 2, 3], values, [None] * 3))
     points = json.loads(markup.partition('data-points="')[2].partition('"')[0])

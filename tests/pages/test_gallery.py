@@ -38,7 +38,7 @@ def page(outputs):
 
 
 def test_every_run_is_there_once(outputs, page):
-    assert len(list(runs_below(outputs))) == 5
+    assert [isinstance(run, BadFile) for _, run in runs_below(outputs)].count(True) == 1
     assert len(page.all("li", class_="card")) == 4
     texts = [text for _, text in page.all("li")]
     assert any("broken<i>/summary.json: not valid JSON" in text for text in texts)
@@ -78,6 +78,25 @@ def test_sort_keys(page):
 def test_the_prompt_is_text(page):
     assert "<b>&\"'" in [text for _, text in page.all("h2")]
     assert not page.all("b") and not page.all("i")
+
+
+@pytest.mark.parametrize("foreign", ["- 1\n", "learning_rate: 1\n", "{", "\x00"])
+def test_a_foreign_config_hides_no_run_below_it(tmp_path, foreign):
+    run = make_run(tmp_path / "project" / "outputs" / "run")
+    (tmp_path / "project" / "config.yaml").write_text(foreign)
+    found = dict(runs_below(tmp_path))
+    assert list(found) == [tmp_path / "project", run]
+    assert isinstance(found[tmp_path / "project"], BadFile) and not isinstance(found[run], BadFile)
+
+
+def test_what_a_run_does_not_tell_is_no_word_of_python(tmp_path):
+    run = make_run(tmp_path / "run", finished=False)
+    (run / "config.yaml").write_text("prompt: a red torus\nseed: null\n")
+    (run / "failure.json").write_text('{"error": null}')
+    page = make(tmp_path)
+    assert page.all("p", class_="quiet")[0][1] == "?, ?, seed ?"
+    assert page.all("p", class_="state bad")[0][1] == "failed: for no reason that is told"
+    assert "None" not in page.source
 
 
 def test_nowhere_and_nothing(tmp_path):

@@ -16,6 +16,7 @@ from gsdistill.errors import BadFile, ConfigError
 from gsdistill.evaluation.truth import evaluate_run
 from gsdistill.files import write_json
 from gsdistill.pages.report import write_report
+from gsdistill.pages.run import keep_figures, measure
 
 HOSTILE = (
     "</script></title></style><script>alert(1)</script>\"' onerror='alert(2)' <img src=x> & \u202e\x00 ]]> <!-- 日本 🪑"
@@ -155,6 +156,35 @@ def test_figures_are_measured_once_and_kept(tmp_path):
     assert any(text == "0.123" for _, text in report(folder, evaluate=True).all("dd"))
 
 
+def test_figures_that_cannot_be_kept_are_known_before_the_work(tmp_path, monkeypatch):
+    folder = make_run(tmp_path)
+    (folder / "evaluation.json").write_text("{")
+    monkeypatch.setattr("gsdistill.evaluation.truth.evaluate_run", lambda folder: pytest.fail("measured"))
+    with pytest.raises(BadFile, match="not valid JSON"):
+        measure(folder)
+
+
+def test_figures_are_kept_beside_what_is_there(tmp_path):
+    write_json(tmp_path / "evaluation.json", {"seconds": 1, "iou": 0.1})
+    keep_figures(tmp_path, {"iou": 0.9})
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == {"seconds": 1, "iou": 0.9}
+
+
+def test_numbers_that_cannot_be_computed_with_are_gaps(tmp_path):
+    folder = make_run(tmp_path, finished=False)
+    lines = [(1, "1e308"), (2, "0.5"), (3, "-1e308"), (4, "0.25"), (5, "NaN"), (6, str(10**400))]
+    (folder / "metrics.jsonl").write_text("".join(f'{{"step": {k}, "loss": {value}}}\n' for k, value in lines))
+    (points,) = [json.loads(a["data-points"]) for a, _ in report(folder).all("figure", class_="chart")]
+    assert [point[1] for point in points] == [None, 0.5, None, 0.25, None, None]
+
+
+def test_a_picture_that_no_page_holds_is_named(tmp_path):
+    folder = make_run(tmp_path)
+    Image.new("RGB", (17_000, 1)).save(folder / "views.png")
+    with pytest.raises(BadFile, match=r"views\.png: not a picture that can be embedded"):
+        report(folder)
+
+
 def test_a_long_course_is_thinned_and_keeps_its_ends(tmp_path):
     folder = make_run(tmp_path, finished=False)
     (folder / "metrics.jsonl").write_text("".join(f'{{"step": {k}, "loss": {k}}}\n' for k in range(1, 5001)))
@@ -183,6 +213,7 @@ def test_a_prompt_of_another_world_has_no_figures(tmp_path):
         ("summary.json", "[]", "expected a JSON object"),
         ("metrics.jsonl", '{"step": 1}\n{"step"', "line 2"),
         ("metrics.jsonl", '{"loss": 1}', "names no step"),
+        ("metrics.jsonl", f'{{"step": {10**400}}}', "names no step"),
         ("views.png", "text", "not a picture"),
         ("turntable.mp4", "text", "not an MP4"),
         ("gaussians.ply", "text", "not a PLY"),

@@ -50,6 +50,7 @@ class Looker:
         self.nodes: dict[str, dict[str, Any]] = {}  # other properties of them
         self.controls: dict[str, tuple[str, Any]] = {}  # uuid and value by label
         self.texts: list[str] = []
+        self.kinds: set[str] = set()  # of all messages
         self.look_from(eye)
 
     def look_from(self, eye: tuple[float, float, float]) -> None:
@@ -96,6 +97,7 @@ class Looker:
 
     def take(self, message: dict[str, Any], arrays: list[bytes]) -> None:
         kind, name = message["type"], message.get("name", "")
+        self.kinds.add(kind)
         found = message.get("props") if kind == "GaussianSplatsMessage" else message.get("updates")
         if name.startswith("/splats/") and isinstance(found, dict) and "buffer" in found:
             data = arrays[found["buffer"]["__binary_index"]]

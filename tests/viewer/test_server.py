@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import time
 import urllib.request
+import warnings
 from pathlib import Path
 
 import pytest
 
 from gsdistill.errors import ConfigError, NotInstalled
-from gsdistill.viewer.server import serve
+from gsdistill.viewer.server import GOODBYE, serve, stop
+from gsdistill.viewer.settings import ViewCommand
 
 pytest.importorskip("viser")
 
@@ -69,6 +72,33 @@ def test_no_free_port_is_an_error(served):
 def test_an_address_of_another_machine_is_refused(served, host):
     with pytest.raises(ConfigError, match=f"host = '{host}' cannot be listened at"):
         served(host)
+
+
+def test_no_address_is_not_every_address():
+    with pytest.raises(ConfigError, match="host is empty"):
+        ViewCommand((Path("splat.ply"),), host="")
+
+
+def test_a_page_that_does_not_answer_keeps_nobody_waiting(served, console, look):
+    server, url = served()
+    looker = look(url)
+    looker.receive(1.0)
+    hear, looker.socket.protocol.receive_data = looker.socket.protocol.receive_data, lambda data: None
+    began = time.monotonic()
+    stop(server)
+    assert time.monotonic() - began < GOODBYE + 1.0
+    looker.socket.protocol.receive_data = hear
+    with socket.create_server(("127.0.0.1", server.get_port())):
+        pass
+
+
+def test_what_is_drawn_for_nobody_is_no_warning(served):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        server, _ = served()
+        stop(server)
+        server.scene.add_frame("/late")
+    assert said == []
 
 
 def test_the_page_holds_all_that_it_needs(served):

@@ -42,13 +42,20 @@ def test_an_unfinished_run_has_its_snapshots(run):
     assert len(find(run).at(999)) == 12
 
 
-@pytest.mark.parametrize("summary", [None, "", "[]", '{"iterations": null}'])
-def test_without_a_summary_the_splat_stands_for_the_last_step(run, summary):
+@pytest.mark.parametrize("summary", [None, "", "[]", '{"iterations": null}', '{"iterations": Infinity}'])
+def test_without_a_summary_the_snapshots_stand_for_themselves(run, summary):
     (run / "summary.json").unlink()
     if summary is not None:
         (run / "summary.json").write_text(summary)
     source = find(run)
-    assert list(source.steps) == [0, 100, 200] and len(source.at(200)) == 20
+    assert [len(source.at(step)) for step in source.steps] == [10, 11, 12]
+
+
+def test_without_summary_and_snapshots_there_is_the_splat(run):
+    (run / "summary.json").unlink()
+    for path in (run / "snapshots").iterdir():
+        path.unlink()
+    assert find(run).steps == {0: run / "gaussians.ply"}
 
 
 def test_a_splat_is_read_once_and_only_when_asked_for(run, splat):
@@ -96,4 +103,9 @@ def test_labels_tell_apart(tmp_path, run):
     other = tmp_path / "step-000000.ply"
     other.write_bytes(same.read_bytes())
     assert labels([find(run), find(file)]) == ["runs/sds-seed0", "gaussians.ply"]
-    assert labels([find(same), find(other)]) == [str(same), str(other)]
+    assert labels([find(same), find(other)]) == ["snapshots/step-000000.ply", f"{tmp_path.name}/step-000000.ply"]
+    assert labels([find(file), find(file)]) == ["gaussians.ply"] * 2
+    twin = tmp_path / "others" / "runs" / "sds-seed0"
+    (twin / "snapshots").mkdir(parents=True)
+    (twin / "snapshots" / same.name).write_bytes(same.read_bytes())
+    assert labels([find(run), find(twin)]) == [f"{tmp_path.name}/runs/sds-seed0", "others/runs/sds-seed0"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,7 +16,7 @@ from gsdistill.viewer.server import serve
 from gsdistill.viewer.settings import ViewCommand
 from gsdistill.viewer.sources import find
 from gsdistill.viewer.splat import UNIT, Splat
-from gsdistill.viewer.stage import SPACING, places
+from gsdistill.viewer.stage import SPACING, places, set_camera
 
 pytest.importorskip("viser")
 
@@ -29,6 +33,7 @@ def show(console, look):
         looker.until(lambda: len(looker.buffers) == len(paths))
         return looker
 
+    start.running = running
     yield start
     for server, stage in running:
         stage.close()
@@ -94,6 +99,50 @@ def test_places_never_touch():
     assert apart.min() == pytest.approx(SPACING)
     assert abs(spots.mean(axis=0)).max() < SPACING
     assert places(1) == [(0.0, 0.0, 0.0)]
+
+
+def test_all_places_are_in_sight_beside_the_panel_of_a_small_window():
+    for count in range(1, 13):
+        server: Any = SimpleNamespace(initial_camera=SimpleNamespace())
+        set_camera(server, count)
+        camera, directions = server.initial_camera, np.random.default_rng(0).normal(size=(2000, 3))
+        balls = np.array(places(count))[:, None] + directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        back = np.array(camera.position) / np.linalg.norm(camera.position)
+        right = np.cross(camera.up, back) / np.linalg.norm(np.cross(camera.up, back))
+        seen = balls - camera.position
+        depth = -(seen @ back) * np.tan(camera.fov / 2)
+        assert np.abs(seen @ right / depth).max() < 764 / 625
+        assert np.abs(seen @ np.cross(back, right) / depth).max() < 1
+
+
+def test_a_splat_beside_itself_has_a_name_at_either_place(show, file):
+    path = file(10)
+    looker = show(path, path)
+    looker.until(lambda: len(looker.texts) == 2)
+    assert looker.texts == [path.name] * 2
+
+
+def test_lookers_come_and_go_without_the_pool_of_a_server_that_ends(show, file, look, capfd):
+    looker = show(file())
+    server, stage = show.running[0]
+    server._thread_executor.shutdown()
+    other = look(f"http://127.0.0.1:{server.get_port()}")
+    other.until(lambda: bool(other.buffers))
+    for each in (looker, other):
+        each.socket.close()
+    end = time.monotonic() + 5.0
+    while stage.watched:
+        assert time.monotonic() < end
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_page_that_leaves_during_its_screenshot_says_nothing(show, file, capfd):
+    looker = show(file())
+    looker.turn("screenshot", True)
+    looker.until(lambda: "GetRenderRequestMessage" in looker.kinds)
+    looker.socket.close()
+    time.sleep(0.5)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_step_is_loaded_when_it_is_asked_for(show, tmp_path, splat):
