@@ -68,7 +68,7 @@ class RenderCommand:
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    """Measure a run against the truth of the shapes world."""
+    """Measure a run against the truth of the shapes world, and keep the figures beside it in evaluation.json."""
 
     run: Path = field(metadata={"positional": True})  # the folder of a run
     json: Path | None = None  # also write the figures to this file
@@ -208,7 +208,7 @@ def _render(argv: Sequence[str]) -> None:
 
 def _evaluate(argv: Sequence[str]) -> None:
     command = _read(EvaluateCommand, argv, "evaluate")
-    from gsdistill.pages.run import measure
+    from gsdistill.pages.run import keep_figures, measure
 
     figures = measure(command.run)
     table = Table("figure", "value")
@@ -217,6 +217,7 @@ def _evaluate(argv: Sequence[str]) -> None:
     Console().print(table)
     if command.json:
         write_json(command.json, figures)
+    keep_figures(command.run, figures)
 
 
 def _sweep(argv: Sequence[str]) -> None:

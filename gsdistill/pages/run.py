@@ -87,7 +87,7 @@ def read_run(folder: Path) -> Run:
     if not isinstance(settings.get("prompt"), str):
         raise BadFile(f"{folder / CONFIG} names no prompt")
     summary, evaluation, failure = (_mapping(folder / name) for name in (SUMMARY, EVALUATION, FAILURE))
-    reason = str(failure["error"] or "for no reason that is told") if "error" in failure else None
+    reason = str(failure["error"] or "no reason is told") if "error" in failure else None
     return Run(folder, settings, summary, evaluation, reason)
 
 

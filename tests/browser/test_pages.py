@@ -128,6 +128,17 @@ def test_a_narrow_screen_holds_the_page(browser, outputs, page, width):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
+def test_a_long_prompt_is_cut_on_its_card_and_whole_in_its_title(browser, tmp_path):
+    prompt = "a very long blue chair " * 80
+    make_run(tmp_path / "long", prompt=prompt)
+    gallery(GalleryCommand(tmp_path), Console(quiet=True))
+    browser.get(f"{tmp_path.as_uri()}/gallery.html")
+    name = find(browser, ".card h2")
+    assert name.get_attribute("title") == prompt
+    line = float(browser.execute_script("return parseFloat(getComputedStyle(arguments[0]).lineHeight)", name))
+    assert 3 * line < name.size["height"] < 6 * line
+
+
 def test_the_video_plays(browser, outputs):
     browser.get(f"{outputs.as_uri()}/{REPORT}")
     state = "const v = document.querySelector('video'); return [v.videoWidth, v.currentTime]"

@@ -95,7 +95,7 @@ def test_what_a_run_does_not_tell_is_no_word_of_python(tmp_path):
     (run / "failure.json").write_text('{"error": null}')
     page = make(tmp_path)
     assert page.all("p", class_="quiet")[0][1] == "?, ?, seed ?"
-    assert page.all("p", class_="state bad")[0][1] == "failed: for no reason that is told"
+    assert page.all("p", class_="state bad")[0][1] == "failed: no reason is told"
     assert "None" not in page.source
 
 
