@@ -1,11 +1,12 @@
-"""Measure every format: size, time to write, and the pictures of what is read back.
+"""Measure every format: size, time to write, and the pictures of what is read back; and every frame of a PLY.
 
     PYTHONPATH=tests python tools/format_table.py [--json FILE] [--node CLI] [--gaussians N N]
 
 Scenes are the tests' textured stone, with view-dependent colour and without, and a chair that was optimised (670
 Gaussians). Pictures are those of six held-out cameras, their PSNR is to pictures of the scene as it was. The reader is
 the tests' own, which shares nothing with the writers; CLI is ``bin/cli.mjs`` of the npm package
-@playcanvas/splat-transform, a second one for the formats that it reads.
+@playcanvas/splat-transform, a second one for the formats that it reads. In each frame the stone goes through a PLY and
+the program's own reader.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gsdistill.device import processor
 from gsdistill.export.formats import writer_for
 from gsdistill.export.settings import ExportSettings, extensions
 from gsdistill.files import write_json
+from gsdistill.frames import FRAMES
 from gsdistill.scene.ply import read_ply
 from gsdistill.scene.turn import from_frame
 from gsdistill.structs import Gaussians
@@ -33,6 +35,7 @@ from gsdistill.structs import Gaussians
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 256  # pixels
 SECOND_READER_LACKS = {".glb"}
+EQUAL = 120.0  # decibels: what float32 and the order of sums alone make
 
 
 def scenes(counts: tuple[int, int]) -> Iterator[tuple[str, Gaussians]]:
@@ -75,6 +78,17 @@ def measure(counts: tuple[int, int], cli: Path | None) -> list[dict[str, Any]]:
     return rows
 
 
+def measure_frames(scene: Gaussians) -> dict[str, float]:
+    """PSNR of pictures of what a PLY in each frame is read as."""
+    truth, found = pictures(scene, SIZE), {}
+    with TemporaryDirectory() as folder:
+        for frame in FRAMES:
+            path = Path(folder) / "scene.ply"
+            writer_for(path, ExportSettings(frame=frame)).write(scene, path)
+            found[frame] = psnr(pictures(read_ply(path), SIZE), truth)
+    return found
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line for each format, the sizes of all scenes, time, and PSNR by the tests' reader and another."""
     names = list(dict.fromkeys(row["scene"] for row in rows))
@@ -101,7 +115,7 @@ def _size(count: int) -> str:
 
 
 def _decibels(value: float) -> str:
-    return "equal" if value >= 99 else f"{value:.1f}"
+    return "equal" if value >= EQUAL else f"{value:.1f}"
 
 
 def main() -> None:
@@ -113,8 +127,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = measure(tuple(options.gaussians), options.node)
-    write_json(options.json, {"processor": processor(), "pixels": SIZE, "rows": rows})
+    frames = measure_frames(pebble(options.gaussians[0], 3))
+    write_json(options.json, {"processor": processor(), "pixels": SIZE, "rows": rows, "frames": frames})
     print(table(rows))
+    print("\n| frame | PSNR of .ply and back |\n|---|---:|")
+    print("\n".join(f"| `{frame}` | {decibels:.0f} |" for frame, decibels in frames.items()))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python tools/mesh_figures.py --output outputs/meshes
 
-Each prompt is a run of `gsdistill generate` with --method sds and the settings of its recipe; a finished run is kept.
+Each prompt is a run of `gsdistill generate` with --method sds and the settings of its recipe; a finished run is kept,
+and folders that --runs names are only read.
 Its splat becomes a textured .glb, which is read back. Distances are in world units: mesh to truth is the mean of |d|
 over points spread evenly on the mesh, d the object's signed distance; truth to mesh the mean distance of points spread
 evenly on the object to the nearest of 200,000 points of the mesh; chamfer the mean of the two. The splat's own figures
@@ -22,6 +23,7 @@ from PIL import Image
 from rich.console import Console
 from scipy.spatial import KDTree
 
+from gsdistill.device import processor
 from gsdistill.evaluation.surface import splat_to_truth, surface_points, truth_to_splat
 from gsdistill.export.pictures import shots
 from gsdistill.files import slug, write_json
@@ -38,6 +40,7 @@ from gsdistill.shapes.solids import distances
 from gsdistill.shapes.world import build
 from gsdistill.structs import Cameras, Gaussians
 
+ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = ("a green chair", "a purple torus", "an orange mug", "a pink table", "a yellow star", "a green sphere")
 SIDE, ANGLES = 192, ((35.0, 25.0), (215.0, 40.0))
 
@@ -46,8 +49,10 @@ SIDE, ANGLES = 192, ((35.0, 25.0), (215.0, 40.0))
 class Settings:
     """What is measured."""
 
-    # folder of the runs, the meshes, figures.json and sheet.png
+    # folder of the runs, the meshes and sheet.png
     output: Path
+    # file of the figures
+    json: Path = ROOT / "tools" / "results" / "mesh.json"
     # objects of the shapes world
     prompts: tuple[str, ...] = PROMPTS
     # folders of finished runs, one for each prompt; none: they are made
@@ -57,9 +62,11 @@ class Settings:
 
 
 def splat_of(settings: Settings, number: int) -> Gaussians:
-    """The splat of a prompt, whose run is done first unless it is there."""
+    """The splat of a prompt, whose run is done first unless it is there or named."""
+    if settings.runs:
+        return read_ply(settings.runs[number] / "gaussians.ply")
     prompt = settings.prompts[number]
-    folder = settings.runs[number] if settings.runs else settings.output / slug(prompt)
+    folder = settings.output / slug(prompt)
     if not (folder / "gaussians.ply").is_file():
         config = resolve({"prompt": prompt, "method": "sds", "prior": "shapes", "seed": 0})
         run(dataclasses.replace(config, output=folder, overwrite=True), Console(quiet=True), extras=False)
@@ -128,7 +135,8 @@ def main(settings: Settings) -> None:
         print(f"| {' | '.join(cells)} | {figures['seconds']:.1f} |", flush=True)
         rows[prompt] = figures
         sheet.append(row_of(gaussians, path, things))
-    write_json(settings.output / "figures.json", {"settings": dataclasses.asdict(settings.mesh), "meshes": rows})
+    told = {"processor": processor(), "settings": dataclasses.asdict(settings.mesh), "meshes": rows}
+    write_json(settings.json, told)
     Image.fromarray(np.concatenate(sheet)).save(settings.output / "sheet.png")
 
 

@@ -29,7 +29,7 @@ def run_writers(settings: RunExport) -> dict[str, Writer]:
     """Return the writers of a run's splat by the names of their files, their packages checked.
 
     Raises:
-        NotInstalled: a format's package is missing.
+        NotInstalled: a format's package is missing. ConfigError: it cannot hold what is asked for.
     """
     wanted = [".ply", *(extension for extension, name in extensions().items() if name in settings.formats)]
     return {f"gaussians{extension}": writer_for(f"gaussians{extension}", settings) for extension in wanted}

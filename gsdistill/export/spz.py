@@ -1,7 +1,8 @@
 """Bytes in gzipped columns, a fifth of a PLY: SPZ of version 3, for Spark, three.js, Babylon.js and SuperSplat.
 
-Positions have 24 bits in steps of 1/4096, so that they end at 2048, and a scene beyond is refused; scales are bytes in steps of a sixteenth of a logarithm from e^-10 on,
-rotations have 32 bits, harmonics above degree 0 are bytes from -1 to 1 and cut there.
+Positions have 24 bits in steps of 1/4096, up to 2048; a scene beyond is refused. Scales are bytes in steps of a
+sixteenth of a logarithm from e^-10 on, rotations have 32 bits, harmonics above degree 0 are bytes from -1 to 1 and cut
+there.
 
 SPZ is right, up, back. What PLY calls right, down, front is turned to that here, as readers turn it back, so that an
 object stands upright where nothing is turned.

@@ -22,8 +22,8 @@ from gsdistill.scene.surface import SurfacePoints
 
 __all__ = ["Atlas", "Texels", "filled", "texels", "unfolded"]
 
-GAP = 4  # texels between charts
-FULL = 0.8  # of the texture, at first: charts are seldom packed closer
+GAP = 4  # texels between charts at least, beside those that a chart's edge touches
+FULL = 0.5  # of the texture that triangles take, at first: charts are seldom packed closer
 SHRINK = 0.98  # a little more than it takes, for gaps do not shrink
 
 
@@ -49,13 +49,13 @@ def unfolded(surface: Surface, side: int) -> Atlas:
     """Cut, lay flat, and pack the charts as large as a picture of ``side`` texels holds them, ``GAP`` texels apart.
 
     Raises:
-        OutputError: they have fewer texels there than the surface has vertices, whose own colours would show more.
+        OutputError: they have less than a texel there for four vertices, whose own colours would show much more.
     """
     origin, faces, flat = _cut(surface)
     a, b, c = flat[faces].unbind(dim=1)
     area = float(torch.linalg.det(torch.stack([b - a, c - a], dim=1)).abs().sum()) / 2.0
     scale = side * math.sqrt(FULL / area)  # texels per unit
-    while scale**2 * area >= len(surface.vertices):
+    while 4.0 * scale**2 * area > len(surface.vertices):
         packed, width = _packed(flat * scale, faces)
         if width <= side:
             return Atlas(origin, faces, packed / side)
@@ -91,7 +91,7 @@ def _packed(flat: Float[Tensor, "V 2"], faces: Int[Tensor, "F 3"]) -> tuple[Floa
     import xatlas
 
     pack = xatlas.PackOptions()
-    pack.texels_per_unit, pack.padding = 1.0, GAP
+    pack.texels_per_unit, pack.padding = 1.0, GAP // 2
     atlas = xatlas.Atlas()
     atlas.add_uv_mesh(flat.float().numpy(), faces.numpy().astype(np.uint32))
     atlas.generate(pack_options=pack)

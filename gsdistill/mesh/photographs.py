@@ -1,8 +1,9 @@
 """Photographs of a splat from all around: what the mesh's shape is carved from, and its colours are taken from.
 
 The scene is moved and scaled first, so that all of it that matters fills the unit ball, wherever it was: a point x
-of the world is (x - centre) / radius here. Left out are Gaussians that cannot be seen, and floaters: from the median of
-the others, half a percent of all opacity may end more than twice as far away as the rest. The cameras stand evenly on a sphere, by steps of the golden angle.
+of the world is (x - centre) / radius here. Left out are Gaussians that cannot be seen, and floaters, which
+end more than twice as far from the median of the others as 99.5 % of the opacity does. The cameras stand evenly on a
+sphere, by steps of the golden angle.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gsdistill.errors import OutputError
@@ -26,7 +27,7 @@ VIEWS, AT_ONCE = 48, 8
 DISTANCE, FOV = 3.2, 40.0
 VISIBLE = 0.05  # opacity below which a Gaussian does not count for where the scene ends
 DEVIATIONS = 2.0  # how far from its mean it counts
-REST, FLOATING = 0.995, 2.0  # what lies beyond twice the distance that holds this share of the opacity is a floater
+REST, FLOATING = 0.995, 2.0  # share of the opacity, and how many times as far a floater ends
 SMALLEST, LARGEST = 1e-15, 1e15  # radius of a scene whose squares float32 holds
 
 
@@ -78,10 +79,9 @@ class Photographs:
 
 
 def reach(gaussians: Gaussians) -> Float[Tensor, "N"]:
-    """How far from its mean each Gaussian matters, world units; 0 where it cannot be seen."""
-    return torch.where(
-        torch.sigmoid(gaussians.opacities) > VISIBLE, DEVIATIONS * gaussians.scales.amax(dim=1).exp(), 0.0
-    )
+    """How far from its mean each Gaussian matters, world units, float64; 0 where it cannot be seen."""
+    far = DEVIATIONS * gaussians.scales.double().amax(dim=1).exp()
+    return torch.where(torch.sigmoid(gaussians.opacities) > VISIBLE, far, 0.0)
 
 
 def centred(gaussians: Gaussians) -> tuple[Gaussians, Ball]:
@@ -95,9 +95,8 @@ def centred(gaussians: Gaussians) -> tuple[Gaussians, Ball]:
         raise OutputError(
             f"there is nothing to mesh: none of the {len(gaussians)} Gaussians has an opacity above {VISIBLE}"
         )
-    some = Gaussians(**{name: value[keep] for name, value in vars(gaussians).items()})
-    some = _without_floaters(some)
-    means, far = some.means.double(), reach(some).double()[:, None]
+    some = _without_floaters(_picked(gaussians, keep))
+    means, far = some.means.double(), reach(some)[:, None]
     centre = 0.5 * ((means - far).amin(dim=0) + (means + far).amax(dim=0))
     radius = float(((means - centre).norm(dim=1) + far[:, 0]).max())
     if not SMALLEST < radius < LARGEST:
@@ -109,11 +108,14 @@ def centred(gaussians: Gaussians) -> tuple[Gaussians, Ball]:
 
 
 def _without_floaters(gaussians: Gaussians) -> Gaussians:
-    """The Gaussians that end not much farther than nearly all opacity does from where half of it lies."""
+    """The Gaussians that end not much farther from the median than nearly all opacity does."""
     means, weights = gaussians.means.double(), torch.sigmoid(gaussians.opacities.double())
     median = torch.stack([_quantile(axis, weights, 0.5) for axis in means.unbind(dim=1)])
-    distances = (means - median).norm(dim=1) + reach(gaussians).double()
-    keep = distances <= FLOATING * _quantile(distances, weights, REST)
+    distances = (means - median).norm(dim=1) + reach(gaussians)
+    return _picked(gaussians, ~(distances > FLOATING * _quantile(distances, weights, REST)))
+
+
+def _picked(gaussians: Gaussians, keep: Bool[Tensor, "N"]) -> Gaussians:
     return Gaussians(**{name: value[keep] for name, value in vars(gaussians).items()})
 
 

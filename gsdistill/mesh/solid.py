@@ -60,7 +60,7 @@ def surface(gaussians: Gaussians, photographs: Photographs, settings: MeshSettin
     from skimage.measure import marching_cubes
 
     far = reach(gaussians)[:, None]
-    low, high = (gaussians.means - far).amin(dim=0).double(), (gaussians.means + far).amax(dim=0).double()
+    low, high = (gaussians.means - far).amin(dim=0), (gaussians.means + far).amax(dim=0)
     cell = float((high - low).max()) / settings.resolution
     corner = low - 2.0 * cell
     shape = tuple(((high - corner) / cell).ceil().long().add(3).tolist())
@@ -69,8 +69,8 @@ def surface(gaussians: Gaussians, photographs: Photographs, settings: MeshSettin
     if not (field > 0).any():
         sides = " x ".join(f"{side:.3g}" for side in ((high - low) * ball.radius).tolist())
         raise OutputError(
-            f"there is nothing to mesh: in a box of {sides} no part of {ball.radius * cell:.3g}, the size of a cell, is "
-            f"as dense as {settings.level}; lower meshing.level, or raise meshing.resolution for what is small"
+            f"there is nothing to mesh: in {sides} with cells of {ball.radius * cell:.3g} no part is as dense as the "
+            f"level {settings.level}; lower meshing.level, or raise meshing.resolution for what is small"
         )
     vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="ascent")
     places = torch.from_numpy(np.array(vertices, dtype=np.float64)).sub(1.0).mul(cell).add(corner)

@@ -88,7 +88,7 @@ def test_extreme_values_stay_in_range(tmp_path):
     Glb(sh_pad=3).write(extreme(), tmp_path / "a.glb")
     found = glb_attributes(tmp_path / "a.glb")
     assert all(np.isfinite(value).all() for value in found.values())
-    assert (found[f"{KHR}:SCALE"] >= 0).all()
+    assert (found[f"{KHR}:SCALE"] > 0).all() and found[f"{KHR}:SCALE"].max() > 1e8
     assert found[f"{KHR}:OPACITY"].min() >= 0 and found[f"{KHR}:OPACITY"].max() == 1
     assert np.allclose(np.linalg.norm(found[f"{KHR}:ROTATION"].astype(float), axis=1), 1, atol=2e-7)
     assert found["COLOR_0"][8, :3].tolist() == [1, 1, 1] and found["COLOR_0"][9, :3].tolist() == [0, 0, 0]

@@ -68,3 +68,17 @@ def test_a_splat_of_nothing_is_refused(tmp_path):
     with pytest.raises(OutputError, match="there is no Gaussian to write"):
         Ply().write(random_scene(0, 1), tmp_path / "a.ply")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "sh"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 1e200])
+def test_what_no_reader_takes_is_refused_with_its_count(tmp_path, name, value):
+    scene = random_scene(5, 1)
+    broken = getattr(scene, name).double()
+    broken[3] = value
+    with pytest.raises(OutputError, match=rf"NaN or infinite among 5 Gaussians: {name} \({broken[3].numel()}\)$"):
+        Ply().write(Gaussians(**{**vars(scene), name: broken}), tmp_path / "a.ply")
+    scene.quats[1:3] = 0.0
+    with pytest.raises(OutputError, match=r"the rotation is zero, which is none, for 2 of 5 Gaussians"):
+        Ply().write(scene, tmp_path / "a.ply")
+    assert not list(tmp_path.iterdir())

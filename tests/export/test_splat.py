@@ -1,6 +1,10 @@
+import pytest
 import torch
 from export.scenes import errors, pebble
 
+from gsdistill.errors import ConfigError
+from gsdistill.export.formats import writer_for
+from gsdistill.export.settings import ExportSettings
 from gsdistill.export.splat import Splat
 from gsdistill.structs import SH_C0, Gaussians
 
@@ -23,3 +27,9 @@ def test_every_value_is_right_to_half_a_step(tmp_path):
     bounds = {"means": 0.0, "scales": 1e-6, "opacities": 0.5 / 255, "sh0": 0.5 / 255 / SH_C0, "angles": 1 / 64}
     assert found.keys() == bounds.keys()
     assert not {kind: error for kind, error in found.items() if error > 1.001 * bounds[kind]}
+
+
+def test_view_dependent_colour_is_refused():
+    with pytest.raises(ConfigError, match=r"^sh_pad = 3: \.splat holds no view-dependent colour$"):
+        writer_for("a.splat", ExportSettings(sh_pad=3))
+    writer_for("a.ply", ExportSettings(sh_pad=3))

@@ -4,6 +4,7 @@ import struct
 import pytest
 from export.scenes import errors, pebble, written
 
+from gsdistill.errors import OutputError
 from gsdistill.export.spz import Spz
 
 
@@ -24,6 +25,16 @@ def test_the_header_names_version_3_and_the_first_position_is_right_up_back(tmp_
     front, left, up = scene.means[0].tolist()  # of our world; rdf is right, down, front
     position = [int.from_bytes(raw[16 + 3 * i : 19 + 3 * i], "little", signed=True) / 4096 for i in range(3)]
     assert position == pytest.approx([-left, up, -front], abs=2**-13)
+
+
+def test_a_scene_beyond_its_range_is_refused_and_leaves_nothing(tmp_path):
+    scene = pebble(4, 0)
+    scene.means[1, 2] = -2047.5
+    assert errors("spz", scene, tmp_path)["means"] <= 2**-13
+    scene.means[1, 2] = -2048.5
+    with pytest.raises(OutputError, match=r"up to 2048, not 2048\.5; \.ply and \.sog hold any"):
+        Spz().write(scene, tmp_path / "b.spz")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.spz"]
 
 
 def test_harmonics_beyond_one_are_cut_not_wrapped(tmp_path):

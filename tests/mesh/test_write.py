@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy.ndimage import distance_transform_edt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 import gsdistill.mesh.write as writing
 from gsdistill.errors import ConfigError, NotInstalled, OutputError
 from gsdistill.frames import FRAMES, MATRICES
+from gsdistill.mesh.atlas import GAP, texels, unfolded
+from gsdistill.mesh.photographs import centred, photograph
 from gsdistill.mesh.settings import MeshSettings
+from gsdistill.mesh.solid import surface
 from gsdistill.mesh.write import companions, write_mesh
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
@@ -170,10 +176,75 @@ def test_an_obj_has_its_companions_and_a_failing_one_leaves_nothing(tmp_path, to
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_scene_gives_the_same_bytes(tmp_path, torus):
-    for name in ("a.glb", "b.glb"):
-        write_mesh(torus, tmp_path / name, PLAIN)
+@pytest.mark.parametrize("settings", [SMALL, PLAIN], ids=["texture", "vertices"])
+@pytest.mark.parametrize("name", ["a.glb", "a.obj"])
+def test_the_same_scene_gives_the_same_bytes(tmp_path, torus, name, settings):
+    found = []
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        write_mesh(torus, folder / name, settings)
+        found.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert found[0] == found[1] and len(found[0]) == 1 + len(companions(name, settings))
+
+
+def test_an_obj_shows_its_texture_as_it_is_whatever_its_name(tmp_path, torus):
+    for name, plain in (("a chair #2.obj", "a-chair-2"), ("-#.obj", "mesh"), ("Stuhl_2.b.obj", "Stuhl_2.b")):
+        write_mesh(torus, tmp_path / name, SMALL)
+        assert companions(tmp_path / name, SMALL) == (tmp_path / f"{plain}.mtl", tmp_path / f"{plain}.png")
+        assert f"\nmtllib {plain}.mtl\n" in (tmp_path / name).read_text()
+        told = dict(line.split(" ", 1) for line in (tmp_path / f"{plain}.mtl").read_text().splitlines() if " " in line)
+        assert (told["newmtl"], told["map_Kd"], told["illum"]) == (plain, f"{plain}.png", "0")
+        colours = {key: [float(value) for value in told[key].split()] for key in ("Ka", "Kd", "Ks")}
+        assert colours == {"Ka": [1, 1, 1], "Kd": [1, 1, 1], "Ks": [0, 0, 0]}
+        assert trimesh.load_mesh(tmp_path / name).visual.material.image.size == (128, 128)
+
+
+@pytest.mark.parametrize("side", [512, 128])
+def test_the_charts_fill_the_texture_and_keep_their_distance(torus, side):
+    scene, ball = centred(torus)
+    shape = surface(scene, photograph(scene, 120), SMALL, ball)
+    atlas = unfolded(shape, side)
+    assert torch.equal(shape.faces, atlas.origin[atlas.faces])
+    assert atlas.uv.min() >= 0 and atlas.uv.max() <= 1 and atlas.uv.max() > 0.85
+    # no chart is stretched, as it is where a larger atlas is squeezed into the picture
+    flat, whole = atlas.uv[atlas.faces] * side, shape.vertices[shape.faces].double()
+    (a, b, c), (p, q, r) = flat.unbind(dim=1), whole.unbind(dim=1)
+    scales = torch.linalg.det(torch.stack([b - a, c - a], 1)).abs() / torch.linalg.cross(q - p, r - p).norm(dim=1)
+    low, high = scales.sqrt().quantile(torch.tensor([0.1, 0.9], dtype=torch.float64))
+    assert high < 1.3 * low
+    found = texels(atlas, side)
+    starts, ends = atlas.faces.flatten(), atlas.faces.roll(1, dims=1).flatten()
+    count, charts = connected_components(coo_array((np.ones(len(ends)), (starts, ends)), [len(atlas.uv)] * 2))
+    picture = np.full((side, side), -1)
+    picture[found.rows, found.columns] = charts[atlas.faces[found.places.faces, 0]]
+    assert count > 5
+    for chart in range(count):
+        others = (picture >= 0) & (picture != chart)
+        assert distance_transform_edt(picture != chart)[others].min() >= GAP + 2
+
+
+@pytest.mark.parametrize(
+    "floater",
+    [
+        {"means": torch.tensor([30.0, 0.0, 0.0])},
+        {"means": torch.tensor([3e38, -3e38, 0.0]), "opacities": torch.tensor(4.0)},
+        {"scales": torch.tensor(100.0)},
+    ],
+    ids=["far", "endless", "wide"],
+)
+def test_a_floater_is_left_outside(tmp_path, torus, floater):
+    one = {name: value[:1].clone() for name, value in vars(torus).items()} | {"opacities": torch.full((1,), -2.5)}
+    for name, value in floater.items():
+        one[name][:] = value
+    both = Gaussians(**{name: torch.cat([value, one[name]]) for name, value in vars(torus).items()})
+    for name, scene in (("a.glb", torus), ("b.glb", both)):
+        write_mesh(scene, tmp_path / name, PLAIN)
     assert (tmp_path / "a.glb").read_bytes() == (tmp_path / "b.glb").read_bytes()
+
+
+def test_two_things_far_apart_are_both_meshed(tmp_path, torus):
+    there = replace(torus, means=torus.means + torch.tensor([10.0, 0.0, 0.0]))
+    both = Gaussians(**{name: torch.cat([value, vars(there)[name]]) for name, value in vars(torus).items()})
+    assert write_mesh(both, tmp_path / "a.glb", replace(PLAIN, resolution=200)).parts == 2
 
 
 def test_what_cannot_be_meshed_is_one_clear_error_before_any_work(tmp_path, torus, monkeypatch):
@@ -183,8 +254,14 @@ def test_what_cannot_be_meshed_is_one_clear_error_before_any_work(tmp_path, toru
         write_mesh(replace(torus, opacities=torus.opacities - 20.0), tmp_path / "a.glb", SMALL)
     faint = replace(torus, opacities=torch.full_like(torus.opacities, -2.5))
     one = Gaussians(**{name: value[:1] for name, value in vars(faint).items()})
-    with pytest.raises(OutputError, match="lower it"):
+    with pytest.raises(OutputError, match=r"in 0\.2 x 0\.2 x 0\.2 with .* lower meshing\.level, or raise meshing\.res"):
         write_mesh(one, tmp_path / "a.glb", SMALL)
+    for name, value in (("scales", 100.0), ("scales", -100.0), ("means", float("inf"))):
+        endless = Gaussians(**{**vars(one), name: torch.full((1, 3), value)})
+        with pytest.raises(OutputError, match="the visible Gaussians have no finite extent"):
+            write_mesh(endless, tmp_path / "a.glb", SMALL)
+    with pytest.raises(OutputError, match=r"a texture of 64 x 64 pixels is too small .* meshing\.texture 256, or none"):
+        write_mesh(torus, tmp_path / "a.glb", replace(SMALL, texture=64))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(NotInstalled, match=r"writing a mesh needs scikit-image and xatlas"):
         write_mesh(torus, tmp_path / "a.glb", SMALL)

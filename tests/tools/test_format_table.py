@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from gsdistill.export.settings import extensions
+from gsdistill.frames import FRAMES
 
 TOOL = Path(__file__).parents[2] / "tools" / "format_table.py"
 
@@ -19,11 +20,14 @@ def test_each_format_is_measured_and_has_a_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tool, "SIZE", 64)
     monkeypatch.setattr(sys, "argv", ["format_table", "--gaussians", "200", "400", "--json", str(tmp_path / "a.json")])
     tool.main()
-    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    kept = json.loads((tmp_path / "a.json").read_text())
+    rows = kept["rows"]
+    assert list(kept["frames"]) == list(FRAMES) and all(100 < found <= 160 for found in kept["frames"].values())
     assert len(rows) == 5 * len(extensions())
     lost = {row["format"] for row in rows if row["psnr"] < 40}
     assert lost == {".splat"}
     assert all(row["sh_degree"] == 3 for row in rows if row["psnr"] < 40)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("`")[1] for line in lines[2:]] == list(extensions())
-    assert len({line.count("|") for line in lines}) == 1
+    formats, frames = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
+    for lines, names in ((formats, extensions()), (frames, FRAMES)):
+        assert [line.split("`")[1] for line in lines[2:]] == list(names)
+        assert len({line.count("|") for line in lines}) == 1
