@@ -69,8 +69,8 @@ def test_splats_are_kept_on_the_way_at_equal_steps(tmp_path):
 
 def test_a_run_writes_the_formats_and_the_axes_that_are_asked_for(tmp_path):
     plain = generate(tmp_path / "plain")
-    other = generate(tmp_path / "other", export={"formats": ["splat"], "frame": "y-up", "sh_pad": 3})
-    assert {path.name for path in other.iterdir()} == FILES | {"gaussians.splat"}
+    other = generate(tmp_path / "other", export={"formats": ["glb"], "frame": "y-up", "sh_pad": 3})
+    assert {path.name for path in other.iterdir()} == FILES | {"gaussians.glb"}
     a, b = read_ply(plain / "gaussians.ply"), read_ply(other / "gaussians.ply")
     assert torch.equal(a.means, b.means) and b.sh_degree == 3 and not b.sh[:, 1:].any()
     assert np.array_equal(read_vertices(other / "gaussians.ply").columns["y"], a.means[:, 2].numpy())
