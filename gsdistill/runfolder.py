@@ -38,7 +38,7 @@ from gsdistill.training import checkpoint
 from gsdistill.training.loop import Optimisation, StepRecord
 from gsdistill.yaml_dialect import dump
 
-__all__ = ["RunFolder", "snapshots"]
+__all__ = ["RunFolder", "leaves", "snapshots"]
 
 SNAPSHOTS = "snapshots"
 _PACKAGES = ("torch", "diffusers", "transformers", "gsplat", "numba", "numpy")
@@ -94,7 +94,7 @@ class RunFolder:
             BadFile: the checkpoint is not whole. ConfigError: it is of a run with other settings.
         """
         saved = checkpoint.load(run, self.checkpoint)
-        now, before = dict(_leaves(self._settings)), dict(_leaves(saved))
+        now, before = dict(leaves(self._settings)), dict(leaves(saved))
         other = [f"{name} = {value}" for name, value in before.items() if now.get(name) != value and name not in _FREE]
         if other:
             raise ConfigError(
@@ -196,10 +196,10 @@ def _viewpoint(cameras: CameraRange | None) -> tuple[float, float]:
     return (cameras.distance, cameras.fov) if cameras else (3.2, 40.0)
 
 
-def _leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """Every setting by its dotted name."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{key}.")
+            yield from leaves(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value

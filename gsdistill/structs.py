@@ -24,6 +24,7 @@ __all__ = [
     "PointCloud",
     "Render",
     "Views",
+    "on_processor",
     "to_device",
 ]
 
@@ -157,6 +158,11 @@ class Guidance:
     gradient: Float[Tensor, "B C h w"]  # the optimiser descends along it: x0 <- x0 - lr * gradient
     evaluations: int  # samples that went through the network
     figures: Mapping[str, Tensor] = field(default_factory=dict)  # scalar tensors for the log
+
+
+def on_processor(gaussians: Gaussians) -> Gaussians:
+    """The splat detached, in contiguous float32 on the CPU; a tensor that is all that already is shared."""
+    return Gaussians(**{name: value.detach().to("cpu").float().contiguous() for name, value in vars(gaussians).items()})
 
 
 def to_device(value: T, device: torch.device | str) -> T:

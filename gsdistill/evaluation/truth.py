@@ -5,7 +5,6 @@ Nothing is aligned first: the object must stand where the world's convention put
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,7 +21,7 @@ from gsdistill.scene.ply import read_ply
 from gsdistill.shapes.captions import Thing, object_name, parse
 from gsdistill.shapes.raycast import paint, trace
 from gsdistill.shapes.world import build
-from gsdistill.structs import Cameras, Gaussians, to_device
+from gsdistill.structs import Cameras, Gaussians, on_processor, to_device
 
 __all__ = ["Figures", "evaluate", "evaluate_run", "truth_views"]
 
@@ -64,7 +63,7 @@ def evaluate(gaussians: Gaussians, prompt: str) -> Figures:
     """
     things = _known(prompt)
     shapes = tuple(thing.shape for thing in things)
-    gaussians = _on_processor(gaussians)
+    gaussians = on_processor(gaussians)
     ours, true = photograph(gaussians), truth(things)
     named = nearest(ours)
     forth, back = splat_to_truth(gaussians, shapes), truth_to_splat(gaussians, shapes)
@@ -104,9 +103,3 @@ def _known(prompt: str) -> tuple[Thing, ...]:
             f"evaluation on truth needs a shapes prompt, '[a] colour solid [on [a] colour solid]'; "
             f"the object of '{prompt}' is not known"
         ) from error
-
-
-def _on_processor(gaussians: Gaussians) -> Gaussians:
-    g = to_device(gaussians, "cpu")
-    names = ("means", "quats", "scales", "opacities", "sh")
-    return replace(g, **{name: getattr(g, name).detach().float() for name in names})

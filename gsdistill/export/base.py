@@ -21,7 +21,7 @@ from gsdistill.extras import require
 from gsdistill.files import atomic_path
 from gsdistill.frames import Frame
 from gsdistill.scene.turn import to_frame
-from gsdistill.structs import Gaussians
+from gsdistill.structs import Gaussians, on_processor
 
 __all__ = ["NARROWEST", "WIDEST", "Writer"]
 
@@ -91,12 +91,10 @@ def _check_sound(gaussians: Gaussians, path: Path | str) -> None:
 
 def _plain(gaussians: Gaussians, sh_pad: int | None) -> Gaussians:
     """Detached float32 on the CPU, quaternions of length one, SH of degree ``sh_pad`` at least."""
-    values = {name: value.detach().to("cpu").float().contiguous() for name, value in vars(gaussians).items()}
-    values["quats"] = _unit(values["quats"])
-    missing = ((sh_pad or 0) + 1) ** 2 - values["sh"].shape[1]
-    if missing > 0:
-        values["sh"] = torch.cat([values["sh"], values["sh"].new_zeros(len(gaussians), missing, 3)], dim=1)
-    return replace(gaussians, **values)
+    plain = on_processor(gaussians)
+    missing = max(0, ((sh_pad or 0) + 1) ** 2 - plain.sh.shape[1])
+    sh = torch.nn.functional.pad(plain.sh, (0, 0, 0, missing))
+    return replace(plain, quats=_unit(plain.quats), sh=sh)
 
 
 def _unit(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:

@@ -21,7 +21,7 @@ from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
 from gsdistill.structs import Cameras, Gaussians, to_device
 
-__all__ = ["contact_sheet", "preview", "shots", "turntable"]
+__all__ = ["contact_sheet", "preview", "shots", "to_bytes", "turntable"]
 
 Color: TypeAlias = tuple[float, float, float]
 
@@ -105,7 +105,7 @@ def preview(images: Float[Tensor, "B H W 3"], path: Path | str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    _save_png(np.concatenate(list(_to_bytes(images)), axis=1), path)
+    _save_png(np.concatenate(list(to_bytes(images)), axis=1), path)
 
 
 def shots(gaussians: Gaussians, cameras: Cameras, background: Color) -> Iterator[np.ndarray]:
@@ -115,7 +115,7 @@ def shots(gaussians: Gaussians, cameras: Cameras, background: Color) -> Iterator
         backgrounds = torch.tensor(background, device=device).expand(len(chunk), 3)
         with torch.no_grad():
             images = render(gaussians, to_device(chunk, device), backgrounds).images
-        yield from _to_bytes(images)
+        yield from to_bytes(images)
 
 
 def _chunks(cameras: Cameras) -> Iterator[Cameras]:
@@ -134,7 +134,8 @@ def _check_ffmpeg(path: Path | str) -> None:
         raise OutputError(f"cannot write {path}: no ffmpeg; install it, or name it in IMAGEIO_FFMPEG_EXE") from error
 
 
-def _to_bytes(images: Float[Tensor, "B H W 3"]) -> np.ndarray:
+def to_bytes(images: Float[Tensor, "B H W 3"]) -> np.ndarray:
+    """Colours 0..1, what is beyond them cut, as bytes 0..255, rounded."""
     return images.detach().clamp(0.0, 1.0).mul(255.0).round().to("cpu", torch.uint8).numpy()
 
 

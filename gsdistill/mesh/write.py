@@ -23,7 +23,7 @@ from gsdistill.mesh.photographs import Ball, Photographs, centred, photograph
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.mesh.solid import Surface, surface
 from gsdistill.scene.turn import frame_matrix
-from gsdistill.structs import Gaussians
+from gsdistill.structs import Gaussians, on_processor
 
 __all__ = ["EXTENSIONS", "MeshFigures", "check", "companions", "write_mesh"]
 
@@ -81,8 +81,7 @@ def write_mesh(
     """
     check(path)
     started = time.perf_counter()
-    plain = {name: value.detach().to("cpu").float().contiguous() for name, value in vars(gaussians).items()}
-    scene, ball = centred(replace(gaussians, **plain))
+    scene, ball = centred(on_processor(gaussians))
     photographs = photograph(scene, min(3 * settings.resolution, SHARPEST))
     shape = surface(scene, photographs, settings, ball)
     model = _model(shape, photographs, settings.texture)

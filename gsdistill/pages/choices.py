@@ -5,16 +5,17 @@ Where the run was written is left out: a page may be passed on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gsdistill import config
 from gsdistill.pages.markup import Html, element, joined
 from gsdistill.pages.run import named
 from gsdistill.registry import load
+from gsdistill.runfolder import leaves
 from gsdistill.yaml_dialect import dump
 
-__all__ = ["differences", "leaves", "marked_yaml"]
+__all__ = ["differences", "marked_yaml", "shown_leaves"]
 
 _NAMED = {"method": ("gsdistill.distillation", "method"), "init": ("gsdistill.scene.init", "initialiser")}
 _LEFT_OUT = ("output", "resume", "overwrite")
@@ -33,17 +34,14 @@ def differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
     for key, (package, kind) in _NAMED.items():
         if name := named(settings.get(key)):
             basis[key] = {"name": named(defaults.get(key)), **config.defaults(load(package, name, kind))}
-    usual = dict(leaves(basis))
-    return {path: usual[path] for path, value in leaves(settings) if path in usual and value != usual[path]}
+    usual = shown_leaves(basis)
+    given = shown_leaves(settings).items()
+    return {path: usual[path] for path, value in given if path in usual and value != usual[path]}
 
 
-def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def shown_leaves(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting that a page shows and that has a default, by its dotted name."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{path}{key}.")
-        elif path or key not in (*_LEFT_OUT, *_OPEN):
-            yield f"{path}{key}", value
+    return {path: value for path, value in leaves(settings) if path not in (*_LEFT_OUT, *_OPEN)}
 
 
 def marked_yaml(settings: Mapping[str, Any], unusual: Mapping[str, Any], path: str = "", indent: str = "") -> Html:

@@ -87,11 +87,11 @@ def beside_truth(splat: Path, prompt: str) -> tuple[Html, Html]:
 
     from gsdistill.evaluation.truth import truth_views
     from gsdistill.evaluation.views import held_out
-    from gsdistill.export.pictures import shots
+    from gsdistill.export.pictures import shots, to_bytes
     from gsdistill.scene.ply import read_ply
 
     cameras = held_out().pick(torch.tensor(TRUTH_VIEWS))
-    true = (truth_views(prompt, cameras, WHITE) * 255.0).round().clamp(0.0, 255.0).byte().numpy()
+    true = to_bytes(truth_views(prompt, cameras, WHITE))
     ours = list(shots(read_ply(splat), cameras, WHITE))
     return _strip(ours, f"the splat from {len(ours)} sides"), _strip(list(true), "the true object from the same sides")
 

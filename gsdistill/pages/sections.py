@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 from gsdistill.errors import PromptError
 from gsdistill.pages.charts import COLOURS, Curve, bar, curve_figure, shown
-from gsdistill.pages.choices import differences, leaves, marked_yaml
+from gsdistill.pages.choices import differences, marked_yaml, shown_leaves
 from gsdistill.pages.markup import Html, element, joined
 from gsdistill.pages.pictures import beside_truth, growth, picture
 from gsdistill.pages.run import Run, number
+from gsdistill.runfolder import snapshots
 from gsdistill.yaml_dialect import dump
 
 __all__ = ["absent", "choices", "course", "figure_list", "files", "growing", "time", "truth", "views"]
@@ -95,8 +96,6 @@ def _strips(run: Run) -> Html:
 
 def growing(run: Run) -> Html:
     """How the splat came about: its snapshots, or else its start; and the training views of a late step."""
-    from gsdistill.runfolder import snapshots
-
     parts, start, late = [], run.folder / "start.png", run.folder / "preview.png"
     if found := snapshots(run.folder):
         stages = []
@@ -154,7 +153,7 @@ def time(run: Run) -> Html:
 def choices(run: Run, defaults: Mapping[str, Any]) -> Html:
     """The settings, and those that differ from the defaults."""
     unusual = differences(run.settings, defaults)
-    values = dict(leaves(run.settings))
+    values = shown_leaves(run.settings)
     rows = [
         element("tr", {}, *(element("td", {}, element("code", {}, text)) for text in (name, *map(_plain, pair))))
         for name, pair in ((name, (values[name], usual)) for name, usual in unusual.items())

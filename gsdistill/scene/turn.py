@@ -50,7 +50,7 @@ def turned(gaussians: Gaussians, matrix: Float[Tensor, "3 3"]) -> Gaussians:
 
 
 def _quaternion(matrix: Float[Tensor, "3 3"]) -> Float[Tensor, "4"]:
-    """W x y z of det(M) M."""
+    """The quaternion w x y z of det(M) M."""
     from scipy.spatial.transform import Rotation
 
     proper = (torch.linalg.det(matrix.double()).sign() * matrix.double()).cpu().numpy()

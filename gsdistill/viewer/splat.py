@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gsdistill.renderer.reference import rotations
 from gsdistill.scene.harmonics import sh_basis
-from gsdistill.structs import Gaussians
+from gsdistill.structs import Gaussians, on_processor
 
 __all__ = ["ROWS", "UNIT", "Ball", "Splat", "ball_of"]
 
@@ -52,15 +52,12 @@ class Splat:
     @classmethod
     def of(cls, gaussians: Gaussians, ball: Ball = Ball()) -> Splat:
         """Return a copy of ``gaussians``, of any device, with ``ball`` as the unit ball."""
-        means, quats, scales, opacities, sh = (
-            value.detach().float().cpu()
-            for value in (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh)
-        )
-        deviations = (scales.exp() / ball.radius).clamp_max(WIDEST) / UNIT
-        spread = rotations(quats) * deviations[:, None]
-        centers = (means - torch.tensor(ball.centre)) / (ball.radius * UNIT)
+        plain = on_processor(gaussians)
+        deviations = (plain.scales.exp() / ball.radius).clamp_max(WIDEST) / UNIT
+        spread = rotations(plain.quats) * deviations[:, None]
+        centers = (plain.means - torch.tensor(ball.centre)) / (ball.radius * UNIT)
         covariances = spread @ spread.transpose(1, 2)
-        return cls(centers.numpy(), covariances.numpy(), opacities.sigmoid().numpy(), sh.clone())
+        return cls(centers.numpy(), covariances.numpy(), plain.opacities.sigmoid().numpy(), plain.sh.clone())
 
     @property
     def depends_on_view(self) -> bool:
