@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from gsdistill import __version__
 from gsdistill.bench.settings import BenchFlags
 from gsdistill.config import bounded, defaults, from_dict, merge, to_yaml
 from gsdistill.convert import ExportCommand
-from gsdistill.errors import ConfigError, OutputError, UserError, did_you_mean
+from gsdistill.errors import ConfigError, OutputError, Stopped, UserError, did_you_mean
 from gsdistill.files import write_json
 from gsdistill.flags import parse, peek
 from gsdistill.frames import Frame
@@ -96,7 +97,11 @@ def main() -> NoReturn:
 
 
 def execute(argv: Sequence[str]) -> int:
-    """Run one command line; return 0, 2 for a user's mistake, 130 for an interrupt, 141 for a lost reader."""
+    """Run one command line.
+
+    Returns 0, 2 for a user's mistake, 130 for an interrupt, 128 and its number for another signal that a run was
+    stopped by in order, 141 for a lost reader.
+    """
     traceback = "--traceback" in argv
     words = [word for word in argv if word != "--traceback"]
     try:
@@ -106,9 +111,10 @@ def execute(argv: Sequence[str]) -> int:
             Console(stderr=True).print_exception()
         _notice("error: ", str(error))
         return 2
-    except KeyboardInterrupt:
-        _notice("interrupted", "")
-        return 130
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Stopped) else int(signal.SIGINT)
+        _notice("interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}", "")
+        return 128 + number
     except BrokenPipeError:  # the reader of our output has left; nothing may be flushed to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -167,11 +173,11 @@ def _read(cls: type[T], argv: Sequence[str], name: str) -> T:
 
 
 def _generate(argv: Sequence[str]) -> None:
-    from gsdistill import generate
+    from gsdistill import generate, runconfig
 
     flags, base, given = read(GenerateFlags, argv, "generate")
     notices: list[str] = []
-    config = generate.resolve(merge(base, given), notices.append)
+    config = runconfig.resolve(merge(base, given), notices.append)
     for line in notices:
         _notice("", line)
     if flags.dry_run:
@@ -253,8 +259,8 @@ def _bench(argv: Sequence[str]) -> None:
 
 def _report(argv: Sequence[str]) -> None:
     command = _read(ReportCommand, argv, "report")
-    from gsdistill.generate import RunConfig
     from gsdistill.pages.report import write_report
+    from gsdistill.runconfig import RunConfig
 
     Console().print(Text(str(write_report(command.run, defaults(RunConfig), command.evaluate))), soft_wrap=True)
 

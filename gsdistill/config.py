@@ -18,29 +18,21 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.ramp import Ramp, shortest
+from gsdistill.reading import brief
 from gsdistill.yaml_dialect import dump, load_yaml
 
 __all__ = [
-    "Ramp",
-    "bounded",
-    "defaults",
-    "from_dict",
-    "load_yaml",
-    "merge",
-    "name_of",
-    "named",
-    "setting_fields",
-    "to_dict",
-    "to_yaml",
-    "unknown_setting",
-    "validate",
-]
+    "Ramp", "bounded", "defaults", "from_dict", "load_yaml", "merge", "name_of", "named", "setting_fields", "to_dict",
+    "to_yaml", "unknown_setting", "validate",
+]  # fmt: skip
 
 T = TypeVar("T")
 Pick = Callable[[str], type]
 
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
-SURROGATE = re.compile("[\ud800-\udfff]")  # what undecodable bytes of the command line become
+# What text cannot hold: halves of pairs, which undecodable bytes of the command line become; nor, a name, a zero.
+UNFIT = {str: ("[\ud800-\udfff]", "is not valid Unicode text"), Path: ("[\0\ud800-\udfff]", "is no name of a file")}
+LARGEST_INTEGER = 2**63 - 1  # which arrays and random generators count to
 LIMITS = {"low": "at least", "above": "greater than", "high": "at most", "below": "less than"}
 
 
@@ -175,7 +167,8 @@ def merge(defaults: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str,
 def unknown_setting(name: str, value: Any, allowed: Iterable[str]) -> str:
     """Return the message for a setting that does not exist."""
     allowed = list(allowed)
-    return f"unknown setting '{name}' (value {value!r}).{did_you_mean(name, allowed)} Allowed: {', '.join(allowed)}"
+    hint = did_you_mean(name, allowed)
+    return f"unknown setting '{name}' (value {brief(value)}).{hint} Allowed: {', '.join(allowed)}"
 
 
 def _under(path: str) -> str:
@@ -231,7 +224,7 @@ def _convert_literal(value: Any, allowed: Sequence[Any], path: str) -> Any:
         return value
     names = [str(item) for item in allowed]
     raise ConfigError(
-        f"{path} = {value!r} is not a choice.{did_you_mean(str(value), names)} Allowed: {', '.join(names)}"
+        f"{path} = {brief(value)} is not a choice.{did_you_mean(str(value), names)} Allowed: {', '.join(names)}"
     )
 
 
@@ -272,8 +265,10 @@ def _convert_scalar(value: Any, hint: Any, limits: Mapping[str, Any], path: str)
     accepted = {int: (int,), float: (int, float), Path: (str, Path)}.get(hint, (hint,))
     if not isinstance(value, accepted) or isinstance(value, bool) is not (hint is bool):
         raise _wrong_type(path, value, EXPECTED[hint])
-    if hint is str and SURROGATE.search(value):
-        raise ConfigError(f"{path} = {value!r} is not valid Unicode text")
+    if hint in UNFIT and re.search(UNFIT[hint][0], str(value)):
+        raise ConfigError(f"{path} = {brief(str(value))} {UNFIT[hint][1]}")
+    if hint is int and abs(value) > LARGEST_INTEGER:
+        raise ConfigError(f"{path} = {brief(value)} is too large a whole number")
     if hint in (int, float):
         _check_range(value, limits, path)
     return hint(value)
@@ -294,5 +289,5 @@ def _check_range(value: float, limits: Mapping[str, Any], path: str) -> None:
 
 
 def _wrong_type(path: str, value: Any, expected: str) -> ConfigError:
-    shown = "nothing" if value is None else repr(value)
+    shown = "nothing" if value is None else brief(value)
     return ConfigError(f"{path} = {shown} has the wrong type; expected {expected}")

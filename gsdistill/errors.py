@@ -13,8 +13,10 @@ __all__ = [
     "ConfigError",
     "ModelNotFound",
     "NotInstalled",
+    "OutOfMemory",
     "OutputError",
     "PromptError",
+    "Stopped",
     "UserError",
     "did_you_mean",
 ]
@@ -46,6 +48,18 @@ class BadFile(UserError):
 
 class OutputError(UserError):
     """A folder or file cannot be written, or already holds something."""
+
+
+class OutOfMemory(UserError):
+    """The machine or its GPU has not the memory that the settings need."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the process to end; ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:

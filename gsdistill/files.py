@@ -5,6 +5,8 @@ A reader sees the old file or the whole new one, and neither a crash nor a full 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -18,9 +20,22 @@ from typing import Any
 
 from gsdistill.errors import OutputError
 
-__all__ = ["atomic_path", "cache_folder", "data_path", "slug", "sync", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "atomic_path",
+    "cache_folder",
+    "claimed",
+    "data_path",
+    "remove_drafts",
+    "slug",
+    "sync",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 PACKAGE = Path(__file__).resolve().parent
+DRAFT = ".tmp-"  # how the names of unfinished files begin
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # what file systems without locks say
 
 
 @contextmanager
@@ -33,7 +48,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         OutputError: the file system refuses, in the block or here; the path and the reason are named.
     """
     path = Path(path)
-    draft = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name[-60:]}")
+    draft = path.with_name(f"{DRAFT}{uuid.uuid4().hex[:8]}-{path.name[-60:]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
@@ -103,6 +118,56 @@ def cache_folder(*parts: str) -> Path:
     except RuntimeError as error:
         raise OutputError("there is no home folder to keep a cache in; set XDG_CACHE_HOME to a folder") from error
     return base.joinpath("gsdistill", *parts)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Yield whether the lock file ``path`` is this process's now; nobody else's is waited for.
+
+    The claim ends with the block, or with the process, however that ends. Missing folders are made. On a file system
+    without locks it is everybody's.
+
+    Raises:
+        OutputError: the file system refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _lock(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    if handle is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        _discard(path)  # while it is still locked
+        os.close(handle)
+
+
+def _lock(path: Path) -> int | None:
+    """An open lock file, which is still the one of that name; None if another process holds it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle).st_nlink:  # else its holder before has just removed it
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                return handle
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what processes that were killed have left unfinished in a folder of which nobody else writes."""
+    for draft in folder.glob(f"{DRAFT}*"):
+        _discard(draft)
 
 
 def sync(path: Path) -> None:

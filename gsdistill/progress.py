@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar, a table at the end; and Ctrl-C that waits for the step to finish."""
+"""What a person sees of a run: a progress bar, a table at the end; and signals that wait for the step to finish."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from gsdistill.errors import Stopped
 from gsdistill.training.loop import StepRecord
 
 __all__ = ["Interrupt", "StepBar", "print_summary"]
 
 FILES = ("gaussians.ply", "views.png", "turntable.mp4", "report.html")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOSS_EVERY = 5  # steps between readings of the loss, which on an accelerator waits for it
 
 
@@ -51,25 +53,39 @@ class StepBar:
 
 
 class Interrupt:
-    """Within the block the first Ctrl-C only sets ``asked``, and says so; the second one interrupts at once."""
+    """Within the block a Ctrl-C, SIGTERM or SIGHUP is an orderly end, by :class:`Stopped`.
+
+    While ``patient``, as a run's steps are, the first one only sets ``asked``, and says so; the second one ends the
+    block at once. A hang-up that is ignored already (nohup) stays so.
+    """
 
     def __init__(self, console: Console) -> None:
-        self._console, self.asked = console, False
+        self._console = console
+        self.patient, self.asked = True, False
+        self._number = signal.SIGINT
+
+    @property
+    def stopped(self) -> Stopped:
+        """What to raise once all is saved."""
+        return Stopped(self._number)
 
     def __enter__(self) -> Interrupt:
-        self._previous = signal.signal(signal.SIGINT, self._ask)
+        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._ask) for number in heard}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
+        self._number = signal.Signals(number)
+        if self.asked or not self.patient:
+            raise self.stopped
         self.asked = True
-        self._console.print("stopping after this step; Ctrl-C again stops at once and saves nothing")
+        self._console.print("stopping after this step; Ctrl-C again stops at once, at the last checkpoint")
 
 
 def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:

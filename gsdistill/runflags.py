@@ -38,13 +38,13 @@ def read(
     Raises:
         ConfigError: an unknown flag, config or name, or two prompts.
     """
-    from gsdistill import generate
+    from gsdistill import runconfig
     from gsdistill.prior.hub import go_offline
 
     file = peek(argv, "config")
     chosen = {choice: value for choice in ("method", "init", "prior", "device") if (value := peek(argv, choice))}
-    base = merge(merge(merge(basis, generate.read_config(file) if file else {}), over), chosen)
-    sources = [(command, {}), (generate.RunConfig, generate.fill(base))]
+    base = merge(merge(merge(basis, runconfig.read_config(file) if file else {}), over), chosen)
+    sources = [(command, {}), (runconfig.RunConfig, runconfig.fill(base))]
     given = parse(sources, argv, prog=f"gsdistill {name}", description=inspect.getdoc(command) or "")
     flags = from_dict(command, {flag: given.pop(flag) for flag in setting_fields(command) if flag in given})
     if flags.offline:
@@ -52,5 +52,5 @@ def read(
     if flags.prompt_file:
         if "prompt" in given:
             raise ConfigError("--prompt and --prompt-file exclude each other")
-        given["prompt"] = generate.read_prompt(flags.prompt_file)
+        given["prompt"] = runconfig.read_prompt(flags.prompt_file)
     return flags, base, given

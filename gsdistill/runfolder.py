@@ -4,7 +4,7 @@ config.yaml        resolved settings, reloadable by --config
 metrics.jsonl      one record per logged step
 start.png          what the run starts from
 preview.png        the training views of a late step
-checkpoint.safetensors   while the run is unfinished
+checkpoints/step-000120.safetensors   the last two, while the run is unfinished
 snapshots/step-000030.ply   the splat on its way, for viewers
 gaussians.ply and other formats, views.png, turntable.mp4, summary.json   at the end
 evaluation.json, report.html   written by gsdistill.pages
@@ -17,7 +17,8 @@ import math
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,29 +26,27 @@ from typing import Any
 import torch
 
 from gsdistill import __version__
+from gsdistill.changes import command, differences
 from gsdistill.device import peak_memory
-from gsdistill.errors import ConfigError, OutputError
+from gsdistill.errors import BadFile, ConfigError, OutputError
 from gsdistill.export.base import Writer
 from gsdistill.export.pictures import contact_sheet, preview, turntable
 from gsdistill.export.ply import Ply
 from gsdistill.export.settings import extensions
-from gsdistill.files import write_json, write_text
+from gsdistill.files import claimed, remove_drafts, write_json, write_text
 from gsdistill.prior.base import CameraRange
 from gsdistill.structs import Gaussians
 from gsdistill.training import checkpoint
 from gsdistill.training.loop import Optimisation, StepRecord
-from gsdistill.yaml_dialect import dump
+from gsdistill.yaml_dialect import dump, load_yaml
 
-__all__ = ["RunFolder", "leaves", "snapshots"]
+__all__ = ["RunFolder", "snapshots"]
 
 SNAPSHOTS = "snapshots"
+LOCK = ".lock"
 _PACKAGES = ("torch", "diffusers", "transformers", "gsplat", "numba", "numpy")
 
-# Settings that do not change the optimisation, and may differ when a run is resumed.
-_FREE = (
-    *("output", "log_every", "preview_every", "checkpoint_every", "snapshots"),
-    *("export.formats", "export.frame", "export.sh_pad"),
-)
+_THRIFT = 50  # times as long as a checkpoint takes, before the next one: they cost 2 % of a run at most
 
 
 class RunFolder:
@@ -55,9 +54,22 @@ class RunFolder:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path, self._settings = path, settings
-        self.checkpoint = path / "checkpoint.safetensors"
+        self.checkpoints = path / "checkpoints"
         self._records: list[dict[str, Any]] = []
         self._saved = self._began = time.perf_counter()
+        self._saving = self._cost = 0.0  # seconds that checkpoints took: all, and the last one
+        self._kept: int | None = None  # the step of the last checkpoint
+
+    def is_finished(self) -> bool:
+        """Whether it holds this very run with all its files.
+
+        Raises:
+            ConfigError: it holds a finished run with other settings, which is nothing to go on from.
+        """
+        if not (self.path / "summary.json").exists() or checkpoint.kept(self.checkpoints):
+            return False
+        differences(self._settings, load_yaml(self.path / "config.yaml"), self.path, accepted=False)
+        return True
 
     def check(self, resume: bool, overwrite: bool) -> None:
         """Refuse a folder that cannot serve, before any work and without changing it.
@@ -67,45 +79,84 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} is a file; choose another --output")
+        there = checkpoint.kept(self.checkpoints)
         if resume:
-            if not self.checkpoint.exists():
-                raise OutputError(f"{self.path} holds no checkpoint to resume; a finished run has none")
-            return
-        taken = self.path.is_dir() and any(self.path.iterdir())
-        if taken and not overwrite:
-            hint = "--resume goes on with it, " if self.checkpoint.exists() else ""
+            if not there:
+                hint = (
+                    "; --overwrite starts it anew" if self._taken() else ", nor anything else; start without --resume"
+                )
+                raise OutputError(f"{self.path} holds no checkpoint to resume{hint}")
+        elif self._taken() and not overwrite:
+            hint = "--resume goes on with it, " if there else ""
             raise OutputError(f"{self.path} is not empty; {hint}--overwrite replaces it, --output picks another folder")
 
-    def begin(self) -> None:
+    def _taken(self) -> bool:
+        return self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir())
+
+    @contextmanager
+    def claimed(self, resume: bool, overwrite: bool) -> Iterator[None]:
+        """Hold the folder for this process alone; drafts of one that was killed go.
+
+        Raises:
+            OutputError: another process holds it, or, as :meth:`check`, has used it in the meantime.
+        """
+        with claimed(self.path / LOCK) as ours:
+            if not ours:
+                raise OutputError(f"another run is at work in {self.path}; wait for it, or choose another --output")
+            self.check(resume, overwrite)
+            for folder in (self.path, self.checkpoints, self.path / SNAPSHOTS):
+                remove_drafts(folder)
+            yield
+
+    def begin(self, run: Optimisation) -> None:
         """Take the folder for a new run, once everything that a user can get wrong has been checked."""
         pictures = ("views.png", "turntable.mp4", "preview.png", "start.png", "report.html")
         splats = [f"gaussians{extension}" for extension in extensions()]
         figures = ("metrics.jsonl", "summary.json", "evaluation.json", "failure.json")
-        for name in (*pictures, *splats, *figures, self.checkpoint.name):
+        checkpoint.drop(self.checkpoints)
+        for name in (*pictures, *splats, *figures):
             (self.path / name).unlink(missing_ok=True)
         for snapshot in snapshots(self.path).values():
             snapshot.unlink()
         write_text(self.path / "config.yaml", dump(self._settings))
+        self.save(run)
 
-    def restore(self, run: Optimisation) -> None:
-        """Bring ``run`` to the checkpoint and drop the records of later steps.
+    def restore(self, run: Optimisation, accept_changes: bool = False) -> list[str]:
+        """Bring ``run`` to the last whole checkpoint and drop the records of later steps; returns what to tell.
 
         Raises:
-            BadFile: the checkpoint is not whole. ConfigError: it is of a run with other settings.
+            BadFile: no checkpoint is whole. ConfigError: it is of a run with other settings, and changes are not
+                accepted, or one of them cannot be made on the way.
         """
-        saved = checkpoint.load(run, self.checkpoint)
-        now, before = dict(leaves(self._settings)), dict(leaves(saved))
-        other = [f"{name} = {value}" for name, value in before.items() if now.get(name) != value and name not in _FREE]
-        if other:
-            raise ConfigError(
-                f"--resume needs the settings of the run in {self.path}, which had {', '.join(other)}; "
-                f"--config {self.path} takes them, where no flag says otherwise"
-            )
-        log = self.path / "metrics.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-        records = [json.loads(line) for line in lines if line.endswith("}")]
-        self._records = [record for record in records if record["step"] <= run.done]
+        saved, damaged = checkpoint.read_last(self.checkpoints)
+        changes = differences(self._settings, saved.settings, self.path, accept_changes)
+        done, wanted = saved.counters.done, self._settings["iterations"]
+        if done > wanted:
+            raise ConfigError(f"iterations = {wanted}: the run in {self.path} has made {done} steps already")
+        checkpoint.restore(run, saved)
+        self._kept = done
+        self._records = [record for record in self._read_records() if record["step"] <= done]
         write_text(self.path / "config.yaml", dump(self._settings))
+        if changes:
+            run.pardoned = run.skipped
+            self.save(run)
+        other = [f"{name} {value}" for name, value in saved.versions.items() if versions().get(name) != value]
+        told = [f"{line}; the checkpoint before it is taken" for line in damaged]
+        told += [f"from step {done} on: {change}" for change in changes]
+        if other:
+            told.append(f"the checkpoint is of {', '.join(other)}: the run may end otherwise than with one version")
+        return told
+
+    def _read_records(self) -> list[dict[str, Any]]:
+        log = self.path / "metrics.jsonl"
+        try:
+            lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+            records = [json.loads(line) for line in lines]
+            return [{**record, "step": int(record["step"])} for record in records]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise BadFile(
+                f"{log} is damaged ({error}); without it --resume goes on, and the earlier records are lost"
+            ) from error
 
     def log(self, record: StepRecord, seconds: float) -> None:
         """Remember one record; it reaches the disk with the next checkpoint or preview."""
@@ -130,12 +181,34 @@ class RunFolder:
         self._write_records()
 
     def save(self, run: Optimisation, after: float = 0.0) -> None:
-        """Write a checkpoint, if the last one is at least ``after`` seconds old."""
-        if time.perf_counter() - self._saved < after:
+        """Write a checkpoint, if the last one is ``after`` seconds old, and fifty times as old as it took to write.
+
+        With ``after`` = 0 that is always. A folder that has vanished is made anew.
+        """
+        began = time.perf_counter()
+        if after and began - self._saved < max(after, _THRIFT * self._cost):
             return
-        checkpoint.save(run, self.checkpoint, self._settings)
+        if not (self.path / "config.yaml").exists():
+            write_text(self.path / "config.yaml", dump(self._settings))
+        checkpoint.save(run, self.checkpoints, self._settings, versions())
         self._write_records()
-        self._saved = time.perf_counter()
+        self._kept, self._saved = run.done, time.perf_counter()
+        self._cost = self._saved - began
+        self._saving += self._cost
+
+    @contextmanager
+    def rescuing(self, run: Optimisation, tell: Callable[[str], None]) -> Iterator[None]:
+        """Where an error ends the block, save the run if it is whole, and ``tell`` how to go on."""
+        try:
+            yield
+        except BaseException as error:
+            if run.whole and self._kept != run.done and not isinstance(error, KeyboardInterrupt):
+                with suppress(Exception):  # of what broke the block: a full disk, a lost device
+                    self.save(run)
+            if checkpoint.kept(self.checkpoints):
+                stopped = "stopped; " if isinstance(error, KeyboardInterrupt) else ""
+                tell(f"{stopped}all is kept up to step {self._kept}; go on with: {command(self.path)}")
+            raise
 
     def snapshot(self, step: int, gaussians: Gaussians) -> None:
         """Keep the splat as it is after ``step``."""
@@ -157,7 +230,7 @@ class RunFolder:
             turntable(gaussians, self.path / "turntable.mp4", distance=distance, fov=fov)
 
     def finish(self, run: Optimisation, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the records and summary.json, and remove the checkpoint; returns the summary."""
+        """Write the records and summary.json, and return the summary; the checkpoints stay until :meth:`close`."""
         run.clock.settle(wait=True)
         phases = run.clock.seconds
         steps = sum(phases.values())
@@ -169,20 +242,29 @@ class RunFolder:
             "iterations": run.done,
             "iterations_per_second": round(run.done / steps, 3),
             "skipped_steps": run.skipped,
+            "checkpoint_seconds": round(self._saving, 3),
             "network_evaluations": run.evaluations,
             "peak_memory_mb": round(peak_memory(torch.device("cpu")) / 2**20),
             "device": str(run.params["means"].device),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
-            "versions": {"gsdistill": __version__, **{name: version(name) for name in _PACKAGES}},
+            "versions": versions(),
         }
         self._write_records()
         write_json(self.path / "summary.json", summary)
-        self.checkpoint.unlink(missing_ok=True)
         return summary
+
+    def close(self) -> None:
+        """The last act of a run whose files are all there: remove the checkpoints."""
+        checkpoint.drop(self.checkpoints)
 
     def _write_records(self) -> None:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self._records))
+
+
+def versions() -> dict[str, str]:
+    """The versions of this package, and of those that decide what a run's numbers are."""
+    return {"gsdistill": __version__, **{name: version(name) for name in _PACKAGES}}
 
 
 def snapshots(folder: Path) -> dict[int, Path]:
@@ -194,12 +276,3 @@ def snapshots(folder: Path) -> dict[int, Path]:
 def _viewpoint(cameras: CameraRange | None) -> tuple[float, float]:
     """Distance and field of view of the pictures: as the prior was trained, or as cameras stand by default."""
     return (cameras.distance, cameras.fov) if cameras else (3.2, 40.0)
-
-
-def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting by its dotted name."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value

@@ -1,6 +1,7 @@
-"""The dialect of YAML that settings are written in: plain YAML 1.2 scalars, no tags, no key given twice.
+"""The dialect of YAML that settings are written in: plain YAML 1.2 scalars, no tags, no aliases, no key given twice.
 
 YAML 1.1 would read the schedule ``101:51`` as 6111 (base 60), ``1e-3`` as text and ``no`` as false, without a word.
+A few aliases of aliases stand for more values than any memory holds.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from typing import Any, ClassVar
 import yaml
 
 from gsdistill.errors import BadFile
+from gsdistill.reading import brief, read_text
 
 __all__ = ["dump", "load_yaml"]
+
+LARGEST = 1 << 18  # bytes of a file; a whole run has 6,000
 
 
 def dump(mapping: Mapping[str, Any]) -> str:
@@ -27,19 +31,20 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML file that holds one mapping; an empty file is an empty mapping.
 
     Raises:
-        BadFile: the file is missing or unreadable, is no YAML (the line is named), or holds no mapping.
+        BadFile: the file cannot be read, is no YAML (the line is named), or holds no mapping.
     """
+    text = read_text(path, LARGEST)
     try:
-        loaded = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader that knows fewer tags
-    except OSError as error:
-        raise BadFile(f"cannot read {path}: {error.strerror}") from error
+        loaded = yaml.load(text, Loader=_Loader)  # a SafeLoader that knows fewer tags
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise BadFile(f"{path}, line {mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except RecursionError as error:
+        raise BadFile(f"{path}: not valid YAML: it is nested too deeply") from error
+    except (ValueError, yaml.YAMLError) as error:
         raise BadFile(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, (dict, NoneType)):
-        raise BadFile(f"{path}: expected lines of 'name: value', found {str(loaded)[:60]!r}")
+        raise BadFile(f"{path}: expected lines of 'name: value', found {brief(loaded)}")
     return loaded or {}
 
 
@@ -53,6 +58,17 @@ class _Loader(yaml.SafeLoader):
         if tag is None or tag.rpartition(":")[2] in ("null", "float", "seq", "map", "str")
     }
 
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases are not read: write the value again", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        text = super().construct_scalar(node)
+        text.encode("utf-8")  # a ValueError: an escape of half a pair is no text
+        return text
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
@@ -63,9 +79,12 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever a reader of YAML 1.1 or of 1.2 would take for something else than text."""
+    """Quotes whatever a reader of YAML 1.1 or of 1.2 would take for something else than text; writes no aliases."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = dict(yaml.SafeDumper.yaml_implicit_resolvers)
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         """Unicode's own line ends are escaped: in single quotes a reader folds them into spaces."""

@@ -22,8 +22,8 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.doctor import findings
 from gsdistill.errors import ConfigError
 from gsdistill.flags import field_help
-from gsdistill.generate import RunConfig, fill, read_config, resolve
 from gsdistill.registry import names
+from gsdistill.runconfig import RunConfig, fill, read_config, resolve
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.ply import Ply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import numpy as np
@@ -18,13 +20,17 @@ import torch
 from plyfile import PlyData
 from rich.console import Console
 
+from gsdistill import generate as generating
 from gsdistill.cli import execute
 from gsdistill.config import load_yaml
-from gsdistill.errors import ConfigError, OutputError, PromptError
-from gsdistill.generate import resolve, run
-from gsdistill.runfolder import snapshots
+from gsdistill.errors import BadFile, ConfigError, OutputError, PromptError
+from gsdistill.files import claimed
+from gsdistill.generate import run
+from gsdistill.runconfig import resolve
+from gsdistill.runfolder import RunFolder, snapshots
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.ply import read_ply, read_vertices
+from gsdistill.training.checkpoint import kept
 
 SMALL = {"prompt": "a red torus", "iterations": 6, "views": 2, "checkpoint_every": 0, "preview_every": 3}
 FILES = {
@@ -153,21 +159,27 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path, capsys):
     process = subprocess.Popen(
         [*command, "--export.formats", "sog"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
+    checkpoints = tmp_path / "cut" / "checkpoints"
     deadline = time.monotonic() + 240
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not (checkpoints / "step-000001.safetensors").exists()
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 130, output + errors
-    assert "--resume" in output and checkpoint.exists()
+    assert f"go on with: gsdistill generate --config {tmp_path / 'cut'} --resume" in output
+    assert len(list(checkpoints.iterdir())) == 2
     assert (tmp_path / "cut" / "gaussians.ply").exists()
     changed = ["generate", *settings, "--seed", "9", "--output", str(tmp_path / "cut"), "--resume"]
     assert execute(changed) == 2
-    assert "which had seed = 0; --config" in " ".join(capsys.readouterr().err.split())
-    kept = list(snapshots(tmp_path / "cut"))
+    assert "cannot change seed = 9 (was 0) on its way" in " ".join(capsys.readouterr().err.split())
+    there = list(snapshots(tmp_path / "cut"))
     stopped = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()][-1]["step"]
-    assert kept[0] == 0 and kept[-1] == stopped and f"stopped at step {stopped}" in " ".join(output.split())
+    assert there[0] == 0 and there[-1] == stopped
+    assert f"stopped; all is kept up to step {stopped};" in " ".join(output.split())
     assert (tmp_path / "cut" / "report.html").exists() and (tmp_path / "cut" / "gaussians.sog").exists()
     for more in ([*command, "--resume"], [*command[:-1], str(tmp_path / "whole")]):
         subprocess.run(more, check=True, capture_output=True, timeout=240)
@@ -175,7 +187,11 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path, capsys):
     assert load_yaml(tmp_path / "cut" / "config.yaml")["export"]["formats"] == []
     ends = [(tmp_path / name / "gaussians.ply").read_bytes() for name in ("cut", "whole")]
     assert digest(ends[0]) == digest(ends[1])
-    assert not checkpoint.exists()
+    assert not checkpoints.exists()
+    assert execute([*command[3:], "--resume"]) == 0
+    assert "is finished; nothing is left to do" in capsys.readouterr().out
+    assert execute([*command[3:], "--resume", "--method.guidance-scale", "9"]) == 2
+    assert "method.guidance_scale = 9" in capsys.readouterr().err
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("cut", "whole")]
     assert summaries[0]["network_evaluations"] == summaries[1]["network_evaluations"] == 120 * 4
 
@@ -228,3 +244,104 @@ def test_deterministic_for_any_state_of_the_global_generator(tmp_path):
         torch.manual_seed(index)
         ends.append((generate(tmp_path / str(index)) / "gaussians.ply").read_bytes())
     assert digest(ends[0]) == digest(ends[1])
+
+
+def cut(folder: Path, step: int, monkeypatch, **settings) -> None:
+    """A run that dies of a bug after ``step`` steps."""
+
+    def dying(*arguments):
+        for record in real(*arguments):
+            yield record
+            if record.step == step:
+                raise ZeroDivisionError
+
+    real = generating.steps
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(generating, "steps", dying)
+        generate(folder, **settings)
+
+
+@pytest.mark.parametrize("method", ["cds", "vsd"])
+def test_a_run_that_died_goes_on_bit_for_bit(method, tmp_path, monkeypatch):
+    """Three steps, then three more in a run of its own, are six; a densification lies on either side."""
+    grow = {"enabled": True, "start": 0.0, "stop": 1.0, "every": 1 / 3, "grow_grad2d": 1e-4, "budget": 1200}
+    settings = {"method": method, "views": 1, "densify": grow, "snapshots": 0, "checkpoint_every": 1000}
+    whole = generate(tmp_path / "whole", **settings)
+    cut(tmp_path / "cut", 3, monkeypatch, **settings)
+    assert [path.stem for path in kept(tmp_path / "cut" / "checkpoints")] == ["step-000003", "step-000000"]
+    again = generate(tmp_path / "cut", **settings, resume=True)
+    assert digest((whole / "gaussians.ply").read_bytes()) == digest((again / "gaussians.ply").read_bytes())
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, again)]
+    assert summaries[0]["gaussians"] == summaries[1]["gaussians"] > 1000
+
+
+def test_changed_settings_are_told_refused_and_taken_where_that_is_said(tmp_path, monkeypatch):
+    cut(tmp_path / "run", 3, monkeypatch)
+    changed = {"iterations": 8, "method": {"name": "cds", "guidance_scale": 5.0}}
+    with pytest.raises(
+        ConfigError, match=r"method.guidance_scale = 5.0 \(was .*iterations = 8 \(was 6\).*--accept-changes goes"
+    ):
+        generate(tmp_path / "run", **changed, resume=True)
+    with pytest.raises(ConfigError, match=r"cannot change method\.name = sds"):
+        generate(tmp_path / "run", method="sds", resume=True, accept_changes=True)
+    with pytest.raises(ConfigError, match=r"iterations = 2: the run in .* has made 3 steps already"):
+        generate(tmp_path / "run", iterations=2, resume=True, accept_changes=True)
+    told = StringIO()
+    config = resolve({**SMALL, "output": str(tmp_path / "run"), **changed, "resume": True, "accept_changes": True})
+    run(config, Console(file=told, width=300))
+    assert "from step 3 on: method.guidance_scale = 5.0 (was" in told.getvalue()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["iterations"] == 8
+    assert load_yaml(tmp_path / "run" / "config.yaml")["iterations"] == 8
+
+
+def test_an_error_in_a_step_is_told_with_the_way_on(tmp_path, monkeypatch):
+    told = StringIO()
+    monkeypatch.setattr(generating, "steps", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(resolve({**SMALL, "output": str(tmp_path / "a run")}), Console(file=told, width=300))
+    assert (
+        f"all is kept up to step 0; go on with: gsdistill generate --config '{tmp_path / 'a run'}' --resume"
+        in told.getvalue()
+    )
+
+
+def test_of_two_damaged_checkpoints_nothing_is_overwritten(tmp_path, monkeypatch):
+    cut(tmp_path / "run", 3, monkeypatch)
+    for path in kept(tmp_path / "run" / "checkpoints"):
+        path.write_bytes(b"broken")
+    with pytest.raises(BadFile, match=r"step-000003\.safetensors is not a whole checkpoint.*step-000002"):
+        generate(tmp_path / "run", resume=True)
+    assert {path.read_bytes() for path in kept(tmp_path / "run" / "checkpoints")} == {b"broken"}
+
+
+def test_the_folder_of_a_run_at_work_is_refused(tmp_path, monkeypatch):
+    cut(tmp_path / "run", 3, monkeypatch)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    with claimed(tmp_path / "run" / ".lock") as ours:
+        assert ours
+        for how in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(OutputError, match="another run is at work in"):
+                generate(tmp_path / "run", **how)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_checkpoints_take_a_fiftieth_of_the_time_at_most(tmp_path, monkeypatch):
+    """On a clock that tells: a step takes a second, a checkpoint half a minute."""
+    now, saved = [0.0], []
+
+    def slow(run, *others):
+        now[0] += 30
+        saved.append(run.done)
+
+    monkeypatch.setattr("gsdistill.runfolder.time.perf_counter", lambda: now[0])
+    folder = RunFolder(tmp_path, {})
+    monkeypatch.setattr("gsdistill.runfolder.checkpoint.save", slow)
+    state = SimpleNamespace(done=0)
+    for state.done in range(10_000):
+        now[0] += 1
+        folder.save(state, after=5)
+    gaps = [b - a for a, b in itertools.pairwise(saved)]
+    assert saved[0] == 4 and set(gaps) == {1500}
+    folder.save(state)
+    assert saved[-1] == 9_999

@@ -23,7 +23,8 @@ from compare_methods import PROMPTS
 from gsdistill.evaluation.statistics import bootstrap
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.files import slug, write_json
-from gsdistill.generate import RunConfig, resolve, run
+from gsdistill.generate import run
+from gsdistill.runconfig import RunConfig, resolve
 from gsdistill.scene.ply import read_ply
 
 

@@ -22,10 +22,10 @@ from gsdistill.config import merge
 from gsdistill.device import choose
 from gsdistill.errors import UserError
 from gsdistill.files import write_json
-from gsdistill.generate import resolve
 from gsdistill.laboratory.plots import new_figure, save_figure
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.random_weights import architecture, random_prior
+from gsdistill.runconfig import resolve
 
 # What changes: its name in a measurement's "run", what it is called, and its values.
 CURVES = {

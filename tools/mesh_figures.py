@@ -27,9 +27,10 @@ from gsdistill.device import processor
 from gsdistill.evaluation.surface import splat_to_truth, surface_points, truth_to_splat
 from gsdistill.export.pictures import shots
 from gsdistill.files import slug, write_json
-from gsdistill.generate import resolve, run
+from gsdistill.generate import run
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.mesh.write import write_mesh
+from gsdistill.runconfig import resolve
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.mesh import read_mesh
 from gsdistill.scene.ply import read_ply

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from gsdistill import generate
+from gsdistill import runconfig
 from gsdistill.bench.figures import FILES, environment, figures, read_figures
 from gsdistill.bench.flops import matmul_ceiling
 from gsdistill.bench.report import compare, show
@@ -43,7 +43,7 @@ def bench(argv: Sequence[str], console: Console) -> None:
     name = peek(argv, "random_weights") if name is None else name
     over = {} if name is None else {"prior": architecture(name)}
     flags, base, given = read(BenchFlags, argv, "bench", {"prompt": PROMPT}, over)
-    config = generate.resolve(merge(base, given), lambda line: console.print(line, markup=False))
+    config = runconfig.resolve(merge(base, given), lambda line: console.print(line, markup=False))
     _check(config, flags, given)
     if flags.threads:
         torch.set_num_threads(flags.threads)
@@ -57,7 +57,7 @@ def bench(argv: Sequence[str], console: Console) -> None:
         write_json(flags.json, found)
 
 
-def measured(config: generate.RunConfig, prior: Prior, device: torch.device, flags: BenchFlags) -> dict[str, Any]:
+def measured(config: runconfig.RunConfig, prior: Prior, device: torch.device, flags: BenchFlags) -> dict[str, Any]:
     """The figures of one run's steps with a prior that is loaded, and of where they were measured."""
     timing = measure(config, prior, device, flags.steps, flags.warmup)
     dtype = prior.products if isinstance(prior, Pretrained) else torch.float32
@@ -74,7 +74,7 @@ def _compare(argv: Sequence[str], console: Console) -> None:
     compare(console, before, after)
 
 
-def _check(config: generate.RunConfig, flags: BenchFlags, given: dict[str, Any]) -> None:
+def _check(config: runconfig.RunConfig, flags: BenchFlags, given: dict[str, Any]) -> None:
     """Refuse what means nothing for a measurement."""
     if idle := [name for name in FILES if name in given]:
         flag = idle[0].replace("_", "-")

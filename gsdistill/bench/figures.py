@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -22,7 +21,8 @@ from gsdistill.bench.timing import Timing
 from gsdistill.config import name_of, to_dict
 from gsdistill.device import describe, processor
 from gsdistill.errors import BadFile
-from gsdistill.generate import RunConfig
+from gsdistill.reading import read_json
+from gsdistill.runconfig import RunConfig
 
 __all__ = ["FORMAT", "VERSION", "environment", "figures", "read_figures"]
 
@@ -93,13 +93,8 @@ def read_figures(path: Path) -> dict[str, Any]:
     Raises:
         BadFile: it cannot be read, or is not such a file of this version.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise BadFile(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = read_json(path)
+    if content.get("format") != FORMAT:
         raise BadFile(f"{path} is not a measurement of `gsdistill bench --json`")
     if content.get("version") != VERSION:
         raise BadFile(f"{path} is of version {content.get('version')} of the format, which must be {VERSION}")

@@ -14,8 +14,9 @@ import torch
 
 from gsdistill.bench.flops import Flops, count_step
 from gsdistill.device import forget_peak, peak_memory
-from gsdistill.generate import RunConfig, check_cameras, loop_plan
+from gsdistill.generate import check_cameras, loop_plan
 from gsdistill.prior.base import Prior
+from gsdistill.runconfig import RunConfig
 from gsdistill.training.clock import Clock
 from gsdistill.training.loop import Optimisation, Plan, StepRecord, start, steps
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from gsdistill import config
+from gsdistill.changes import leaves
 from gsdistill.pages.markup import Html, element, joined
 from gsdistill.pages.run import named
 from gsdistill.registry import load
-from gsdistill.runfolder import leaves
 from gsdistill.yaml_dialect import dump
 
 __all__ = ["differences", "marked_yaml", "shown_leaves"]

@@ -21,7 +21,8 @@ __all__ = ["Attributes", "Html", "element", "joined", "part", "write_page"]
 Attributes: TypeAlias = Mapping[str, "str | int | float | bool | None"]
 
 _EMPTY = ("circle", "img", "input", "line", "link", "meta", "path", "rect")  # elements without children
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # what no page may hold
+# What no page may hold, and what shows the letters around it in another order than they have (Unicode's UAX 9).
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 class Html(str):

@@ -9,7 +9,6 @@ failure.json       why a run of a sweep diverged
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +18,7 @@ from typing import Any
 from gsdistill.config import load_yaml
 from gsdistill.errors import BadFile
 from gsdistill.files import write_json
+from gsdistill.reading import parse_json, read_json, read_text
 
 __all__ = ["Run", "is_run", "keep_figures", "measure", "named", "number", "read_records", "read_run", "told"]
 
@@ -121,8 +121,8 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / RECORDS
     records = []
-    for place, line in enumerate(_text(path).splitlines() if path.exists() else [], start=1):
-        record = _parsed(line, f"{path}, line {place}")
+    for place, line in enumerate(read_text(path).splitlines() if path.exists() else [], start=1):
+        record = parse_json(line, f"{path}, line {place}")
         if not isinstance(number(record, "step"), int):
             raise BadFile(f"{path}, line {place}: the record names no step")
         records.append(record)
@@ -149,21 +149,4 @@ def named(setting: Any) -> str | None:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    return _parsed(_text(path), str(path)) if path.exists() else {}
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(f"{path}: cannot be read: {error}") from error
-
-
-def _parsed(text: str, where: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadFile(f"{where}: not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise BadFile(f"{where}: expected a JSON object, found {str(found)[:60]!r}")
-    return found
+    return read_json(path) if path.exists() else {}

@@ -31,7 +31,6 @@ FILES = {
     "metrics.jsonl": "the course of the run",
     "summary.json": "times, evaluations, memory and versions",
     "evaluation.json": "figures against the truth",
-    "checkpoint.safetensors": "where --resume goes on",
 }
 
 Row = tuple[str, "str | int | float | None", str, str]  # name, value, unit, what it means

@@ -7,19 +7,24 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gsdistill.config import from_dict, load_yaml, merge, name_of
-from gsdistill.errors import ConfigError, UserError
+from gsdistill.errors import BadFile, ConfigError, UserError
 from gsdistill.files import slug
-from gsdistill.generate import RunConfig, read_config, resolve
+from gsdistill.pages.run import number
+from gsdistill.reading import brief, read_json
+from gsdistill.runconfig import RunConfig, read_config, resolve
 from gsdistill.shapes.captions import parse
 from gsdistill.sweep.settings import SweepSettings
 
 __all__ = ["SweepRun", "equal_evaluations", "equal_steps", "folder"]
+
+MEASURED = ("iou", "colour_error", "chamfer", "floaters", "name_right", "colour_right")
+COUNTED = ("iterations", "network_evaluations")
 
 
 @dataclass(frozen=True)
@@ -59,19 +64,23 @@ class SweepRun:
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """summary.json."""
-        return _read(self.folder / "summary.json")
+        """summary.json, where the run has ended. Raises BadFile where it is broken."""
+        path = self.folder / "summary.json"
+        found = _read(path, COUNTED)
+        if found and not all(isinstance(found[name], int) and found[name] > 0 for name in COUNTED):
+            raise BadFile(f"{path}: it tells of no step")
+        return found
 
     @property
     def figures(self) -> dict[str, Any] | None:
-        """evaluation.json."""
-        return _read(self.folder / "evaluation.json")
+        """evaluation.json, once the run is measured. Raises BadFile where it is broken."""
+        return _read(self.folder / "evaluation.json", MEASURED)
 
     @property
     def failure(self) -> str | None:
-        """Why the run failed."""
+        """Why the run failed, if it did. Raises BadFile where that cannot be read."""
         found = _read(self.folder / "failure.json")
-        return found["error"] if found else None
+        return str(found.get("error")) if found else None
 
 
 def folder(settings: SweepSettings, method: str, prompt: str, seed: int, iterations: int) -> Path:
@@ -135,5 +144,12 @@ def _base(settings: SweepSettings, method: str) -> RunConfig:
     return resolve(merge(own, {**shared, "method": method}))
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def _read(path: Path, numbers: Sequence[str] = ()) -> dict[str, Any] | None:
+    """The content of a file, with these numbers in it or whether something is so; None where there is no file."""
+    if not path.exists():
+        return None
+    found = read_json(path)
+    for name in numbers:
+        if number(found, name) is None and not isinstance(found.get(name), bool):
+            raise BadFile(f"{path}: {name} = {brief(found.get(name))} is no number")
+    return found

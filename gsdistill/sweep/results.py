@@ -20,6 +20,7 @@ from gsdistill.evaluation.statistics import Interval, bootstrap, wilson
 from gsdistill.evaluation.surface import FARTHEST
 from gsdistill.evaluation.views import photograph, truth
 from gsdistill.files import write_json
+from gsdistill.pages.run import number
 from gsdistill.scene.ply import read_ply
 from gsdistill.shapes.captions import parse
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
@@ -106,7 +107,7 @@ class Comparison:
         return [row for entry in self.entries for row in entry.rows]
 
 
-_FACTS = ("device", "threads", "versions")
+_FACTS = {"device": str, "threads": int, "versions": dict}
 
 
 def compare(settings: SweepSettings) -> Comparison:
@@ -148,7 +149,6 @@ def _entry(runs: Sequence[SweepRun], steps: bool, evaluations: bool) -> Entry:
 def _row(one: SweepRun) -> Row:
     """What one settled run has to say; None where a failed one has nothing."""
     config, summary, figures = one.config, one.summary or {}, one.figures or FAILED
-    phases = summary.get("seconds_by_phase")
     return {
         "method": one.method,
         "prompt": config.prompt,
@@ -156,11 +156,18 @@ def _row(one: SweepRun) -> Row:
         "iterations": config.iterations,
         "failure": one.failure,
         "name": figures.get("name"),
-        **{name: figures.get(name) for name in (*MEANS, *SHARES)},
+        **{name: number(figures, name) for name in MEANS},
+        **{name: bool(figures[name]) for name in SHARES},
         "network_evaluations": summary.get("network_evaluations"),
-        "seconds": round(sum(phases.values()), 3) if phases else None,
-        **{name: summary.get(name) for name in _FACTS},
+        "seconds": _seconds(summary.get("seconds_by_phase")),
+        **{name: value if isinstance(value := summary.get(name), kind) else None for name, kind in _FACTS.items()},
     }
+
+
+def _seconds(phases: Any) -> float | None:
+    """The time of all steps; None where the phases do not tell it."""
+    spent = [number(phases, name) for name in phases] if isinstance(phases, dict) else []
+    return round(sum(filter(None, spent)), 3) if spent and None not in spent else None
 
 
 def _between(settled: Sequence[SweepRun]) -> dict[str, Interval | None]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.console import Console
@@ -14,15 +12,17 @@ from gsdistill import device
 from gsdistill.evaluation.diversity import saturation
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.views import photograph
-from gsdistill.files import write_json
-from gsdistill.generate import RunConfig, run
+from gsdistill.files import claimed, write_json
+from gsdistill.generate import run
 from gsdistill.prior.base import Prior
 from gsdistill.prior.cards import find
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.pretrained import ModelSettings
+from gsdistill.runconfig import RunConfig
 from gsdistill.scene.ply import read_ply
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings
+from gsdistill.training.checkpoint import kept
 from gsdistill.training.loop import Diverged
 
 __all__ = ["carry_out"]
@@ -60,7 +60,7 @@ class _Worker:
         for place, one in enumerate(runs, start=1):
             if one.settled:
                 continue
-            with _claimed(one) as ours:
+            with claimed(one.folder.with_name(f"{one.folder.name}.lock")) as ours:
                 if ours and not one.settled:
                     began = time.perf_counter()
                     self._settle(one)
@@ -71,7 +71,7 @@ class _Worker:
         if not one.finished:
             for name in ("evaluation.json", "failure.json"):
                 (one.folder / name).unlink(missing_ok=True)
-            goes_on = one.begun and (one.folder / "checkpoint.safetensors").exists()
+            goes_on = one.begun and bool(kept(one.folder / "checkpoints"))
             config = replace(one.config, resume=goes_on, overwrite=not goes_on)
             try:
                 run(config, Console(quiet=True), self._prior(config), extras=False)
@@ -99,19 +99,3 @@ class _Worker:
         self._console.print(
             f"[{place}] {name}: {found}; {seconds:.1f} s", markup=False, highlight=False, soft_wrap=True
         )
-
-
-@contextmanager
-def _claimed(one: SweepRun) -> Iterator[bool]:
-    """Yield whether the run is this process's to do; the claim ends with the process, however that ends."""
-    path = one.folder.with_name(f"{one.folder.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-        if one.settled:  # a later claim of an unsettled run must find the same file
-            path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Literal
 from gsdistill.config import bounded
 from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.files import slug
+from gsdistill.reading import read_text
 from gsdistill.registry import names
 
 __all__ = ["SweepSettings"]
@@ -52,14 +53,11 @@ class SweepSettings:
         """``prompts``, then those of the file.
 
         Raises:
-            ConfigError: the file cannot be read.
+            BadFile: the file cannot be read.
         """
         if self.prompts_file is None:
             return self.prompts
-        try:
-            lines = self.prompts_file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the prompts of {self.prompts_file}: {error}") from error
+        lines = read_text(self.prompts_file).splitlines()
         return (*self.prompts, *(line.strip() for line in lines if line.strip()))
 
     @property

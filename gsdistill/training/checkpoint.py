@@ -1,13 +1,20 @@
 """Checkpoints of a run: every tensor in one safetensors file with a JSON header in its metadata, replaced in one piece.
 
 Held: parameters, Adam moments and step counts, densification statistics, the method's state, the random generator,
-counters and seconds by phase, and the resolved settings. Resuming gives the same run as if it had not stopped.
+counters and seconds by phase, the resolved settings and the versions. Schedules are functions of the step. Resuming
+gives the same run as if it had not stopped.
+
+A file is called after its step, and the last two are kept. What is read is held against a CRC-32 of all that was
+written, and against the run that it shall continue, before anything of that run changes.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import zlib
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +22,67 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from gsdistill.config import bounded, from_dict
 from gsdistill.errors import BadFile
 from gsdistill.files import write_bytes
-from gsdistill.training.loop import Optimisation
+from gsdistill.training.loop import KEYS, Optimisation
 
-__all__ = ["load", "save"]
+__all__ = ["Checkpoint", "drop", "kept", "read", "read_last", "restore", "save"]
 
+KEPT = 2
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-_VERSION = 2  # of the format; 1 had no number, and other phases
+_STATISTICS = {"grad2d": torch.float32, "count": torch.float32, "seen": torch.int64}  # of densification, by Gaussian
+_VERSION = 3  # of the format
+_NAME = "gsdistill"  # of the header in the file's metadata
 
 
-def save(run: Optimisation, path: Path, settings: Mapping[str, Any]) -> None:
-    """Write ``run`` and its resolved settings, plain values. Raises OutputError as atomic_path does."""
+@dataclass(frozen=True)
+class Counters:
+    """The numbers of a run that are no tensors, as in Optimisation."""
+
+    done: int = bounded(low=0)
+    skipped: int = bounded(low=0)
+    pardoned: int = bounded(low=0)
+    evaluations: int = bounded(low=0)
+    grown: int = bounded(low=0)
+    pruned: int = bounded(low=0)
+    extent: float = bounded(low=0)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds."""
+
+    path: Path
+    counters: Counters
+    seconds: Mapping[str, float]  # by phase of a step
+    settings: Mapping[str, Any]  # resolved
+    versions: Mapping[str, str]  # of packages, by name
+    tensors: Mapping[str, Tensor]  # by name
+
+
+def kept(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the latest step first."""
+    found = [path for path in folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d{6,}", path.stem)]
+    return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
+
+
+def drop(folder: Path) -> None:
+    """Remove every checkpoint, the oldest first, and the folder if nothing else is in it."""
+    for path in reversed(kept(folder)):
+        path.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def save(run: Optimisation, folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str] = {}) -> Path:
+    """Write ``run``, its resolved settings, plain values, and versions of packages by name; returns the new file.
+
+    All but the last two are removed then.
+
+    Raises:
+        OutputError: as atomic_path does; what was there stays.
+    """
     from safetensors.torch import save as to_bytes
 
     tensors = {f"param.{key}": value for key, value in run.params.items()}
@@ -37,52 +93,130 @@ def save(run: Optimisation, path: Path, settings: Mapping[str, Any]) -> None:
     tensors |= {f"method.{key}": value for key, value in run.method_state.items()}
     tensors["generator"] = run.generator.get_state()
     run.clock.settle(wait=True)
-    header = {
-        "version": _VERSION, "done": run.done, "skipped": run.skipped, "extent": run.extent,
-        "seconds": run.clock.seconds, "evaluations": run.evaluations, "settings": settings,
-    }  # fmt: skip
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    write_bytes(path, to_bytes(plain, metadata={"gsdistill": json.dumps(header)}))
+    counters = {name: getattr(run, name) for name in Counters.__dataclass_fields__}
+    facts = {"seconds": run.clock.seconds, "settings": settings, "versions": versions}
+    text = json.dumps({"version": _VERSION, **counters, **facts})
+    path = folder / f"step-{run.done:06d}.safetensors"
+    write_bytes(path, to_bytes(plain, metadata={_NAME: text, "crc32": _checksum(plain, text)}))
+    for old in kept(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
 
 
-def load(run: Optimisation, path: Path) -> dict[str, Any]:
-    """Bring ``run``, freshly started with the same settings, to the state in ``path``; returns the saved settings.
+def read_last(folder: Path) -> tuple[Checkpoint, list[str]]:
+    """Read the latest whole checkpoint of a folder; returns also what is wrong with later ones.
 
     Raises:
-        BadFile: the file is missing, cut off, not a checkpoint of ours, or one of another version.
+        BadFile: there is none, or none is whole.
+    """
+    damaged: list[str] = []
+    for path in kept(folder):
+        try:
+            return read(path), damaged
+        except BadFile as error:
+            damaged.append(str(error))
+    raise BadFile("; ".join(damaged) or f"{folder} holds no checkpoint")
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        BadFile: the file is missing, cut off, changed since it was written, not a checkpoint of ours, or one of another
+            version.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["gsdistill"])
-            if header.get("version", 1) != _VERSION:
+            metadata = file.metadata() or {}
+            header = json.loads(metadata[_NAME])
+            if header["version"] != _VERSION:
                 raise BadFile(f"{path} is of another version of gsdistill; start again with --overwrite")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        _fill(run, tensors)
-        run.done, run.extent, run.evaluations = header["done"], header["extent"], header["evaluations"]
-        run.bad.fill_(header["skipped"])
-        run.clock.seconds.update(header["seconds"])
-        return header["settings"]
+        if metadata["crc32"] != _checksum(tensors, metadata[_NAME]):
+            raise BadFile(f"{path} is damaged: its content is not what was written")
+        counters = from_dict(Counters, {name: header[name] for name in Counters.__dataclass_fields__})
+        seconds = {str(name): float(value) for name, value in header["seconds"].items()}
+        return Checkpoint(path, counters, seconds, dict(header["settings"]), dict(header["versions"]), tensors)
     except FileNotFoundError as error:
         raise BadFile(f"there is no checkpoint {path} to resume from") from error
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except BadFile:
+        raise
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BadFile(f"{path} is not a whole checkpoint of gsdistill: {error}") from error
 
 
-def _fill(run: Optimisation, tensors: dict[str, Tensor]) -> None:
+def restore(run: Optimisation, found: Checkpoint) -> None:
+    """Bring ``run``, freshly started with the same settings, to the state of a checkpoint.
+
+    Raises:
+        BadFile: it is not of such a run, which is as it was then.
+    """
+    _check(run, found)
+    run.generator.set_state(found.tensors["generator"])
     device = run.params["means"].device
     for key, optimizer in run.optimizers.items():
-        run.params[key] = Parameter(tensors[f"param.{key}"].to(device))
+        run.params[key] = Parameter(found.tensors[f"param.{key}"].to(device))
         optimizer.param_groups[0]["params"] = [run.params[key]]
         optimizer.state.clear()
-        moments = {m: tensors[f"adam.{key}.{m}"].to(device) for m in _MOMENTS if f"adam.{key}.{m}" in tensors}
-        if moments:
+        if moments := _group(found.tensors, f"adam.{key}.", device):
             optimizer.state[run.params[key]] = moments
-    run.densifier.load_state_dict(_group(tensors, "densify.", device))
-    run.method_state = _group(tensors, "method.", device)
-    run.generator.set_state(tensors["generator"])
+    run.densifier.load_state_dict(_group(found.tensors, "densify.", device))
+    run.method_state = _group(found.tensors, "method.", device)
+    for name, value in asdict(found.counters).items():
+        if name != "skipped":
+            setattr(run, name, value)
+    run.bad.fill_(found.counters.skipped)
+    run.clock.seconds.update(found.seconds)
 
 
-def _group(tensors: dict[str, Tensor], prefix: str, device: torch.device) -> dict[str, Tensor]:
+def _checksum(tensors: Mapping[str, Tensor], header: str) -> str:
+    """CRC-32 of the header and of every tensor's name, type, shape and bytes."""
+    crc = zlib.crc32(header.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        crc = zlib.crc32(f"{name} {value.dtype} {list(value.shape)}".encode(), crc)
+        crc = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def _check(run: Optimisation, found: Checkpoint) -> None:
+    """Refuse tensors that are not those of a run like ``run``, with any number of Gaussians."""
+    tensors = found.tensors
+    means = tensors.get("param.means", torch.empty(0))
+    wanted = _like(run, tensors, len(means) if means.ndim else 0)
+    unknown = sorted(tensors.keys() ^ wanted.keys())
+    other = [name for name in wanted if name in tensors and _form(wanted[name]) != _form(tensors[name])]
+    odd = [*unknown, *sorted(other)] or ([] if len(means) else ["no Gaussians"])
+    try:
+        torch.Generator().set_state(tensors.get("generator", torch.empty(0)))
+    except (RuntimeError, TypeError):
+        odd.append("generator")
+    if odd:
+        raise BadFile(f"{found.path} does not fit a run with these settings: {odd[0]}")
+
+
+def _like(run: Optimisation, tensors: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Tensors of the forms that those of a checkpoint of ``run`` with ``count`` Gaussians have, without content."""
+    wanted = {f"method.{key}": value for key, value in run.method_state.items()}
+    wanted["generator"] = run.generator.get_state()
+    for key in KEYS:
+        parameter = torch.empty((count, *run.params[key].shape[1:]), device="meta")
+        wanted[f"param.{key}"] = parameter
+        if f"adam.{key}.step" in tensors:  # from the first step on
+            of_adam = (torch.empty((), device="meta"), parameter, parameter)
+            wanted |= {f"adam.{key}.{name}": value for name, value in zip(_MOMENTS, of_adam, strict=True)}
+    for name, dtype in _STATISTICS.items():
+        if f"densify.{name}" in tensors:  # where it is enabled
+            wanted[f"densify.{name}"] = torch.empty(count, dtype=dtype, device="meta")
+    return wanted
+
+
+def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype
+
+
+def _group(tensors: Mapping[str, Tensor], prefix: str, device: torch.device) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value.to(device) for key, value in tensors.items() if key.startswith(prefix)}

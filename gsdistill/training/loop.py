@@ -10,6 +10,7 @@ pinned memory. Whether a gradient was finite is a tensor there, by which Adam an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -27,16 +28,16 @@ from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.renderer.base import RenderOptions, render
 from gsdistill.scene.cameras import CameraSettings, sample
 from gsdistill.scene.densify import Densifier, DensifySettings
-from gsdistill.structs import Cameras, Gaussians, Render, Views, to_device
+from gsdistill.structs import Cameras, Gaussians, Guidance, Render, Views, to_device
 from gsdistill.training.adam import Adam
 from gsdistill.training.clock import Clock
 from gsdistill.training.regularizers import RegularizerSettings, penalty
 
-__all__ = ["Background", "Diverged", "OptimSettings", "Optimisation", "Plan", "StepRecord", "start", "steps"]
+__all__ = ["KEYS", "Background", "Diverged", "OptimSettings", "Optimisation", "Plan", "StepRecord", "start", "steps"]
 
 Background = Literal["mixed", "random", "grey", "white", "black"]
 KEYS = ("means", "quats", "scales", "opacities", "sh")
-MAX_SKIPPED = 50  # steps with a non-finite gradient, after which a run is beyond help
+MAX_SKIPPED = 50  # steps with a non-finite gradient, after which a run does not go on as it is
 ASK_EVERY = 10  # steps between looks at their number, for each of which the program waits for the device
 
 
@@ -84,6 +85,10 @@ class Optimisation:
     bad: Int[Tensor, ""]  # steps without an update since the gradient was not finite, on the device
     done: int = 0  # finished steps, the bad ones among them
     evaluations: int = 0  # samples that went through the network
+    grown: int = 0  # Gaussians that were duplicated or split, each one more
+    pruned: int = 0  # Gaussians that were removed
+    pardoned: int = 0  # bad steps that were made with other settings than now
+    whole: bool = True  # False while a step changes parameters, and for good where that fails
 
     @property
     def skipped(self) -> int:
@@ -132,43 +137,68 @@ def start(
 def steps(
     run: Optimisation, method: Distillation, prior: Prior, text: EncodedPrompt, plan: Plan
 ) -> Iterator[StepRecord]:
-    """Carry ``run`` to the end of the plan, one record a step; ``run`` is whole whenever a record is yielded.
+    """Carry ``run`` to the end of the plan, one record a step.
+
+    ``run`` is whole, fit for a checkpoint, whenever a record is yielded. A step that fails before it changes a
+    parameter leaves it as it was before the step; one that fails later leaves ``run.whole`` False.
 
     Raises:
         Diverged: more than 50 steps had a non-finite gradient, which every tenth step and the last look at.
     """
-    clock, device = run.clock, run.params["means"].device
-    prior.schedule = to_device(prior.schedule, device)  # where its timesteps are drawn to
+    prior.schedule = to_device(prior.schedule, run.params["means"].device)  # where its timesteps are drawn to
     while run.done < plan.iterations:
         progress = run.done / plan.iterations
-        cameras = sample(plan.cameras, plan.views, plan.resolution, run.generator)
-        backgrounds = draw_backgrounds(plan.background, plan.views, run.generator)
-        with clock("render"):
-            cameras, backgrounds = _placed(cameras, backgrounds, run.params["means"])
-            out = render(run.gaussians(), cameras, backgrounds, plan.renderer)
-        with clock("encode"):
-            latents = prior.encode(out.images)
-        with clock("network"):
-            alphas = adaptive_avg_pool2d(
-                out.alphas.detach().permute(0, 3, 1, 2), (latents.shape[-2], latents.shape[-1])
-            )
-            views = Views(latents.detach(), alphas, cameras)
-            moment = Moment(prior, views, prior.condition(text, cameras), progress, run.generator)
-            guidance, run.method_state = method.gradient(moment, run.method_state)
-        run.evaluations += guidance.evaluations
-        with clock("encode backward"):
-            clock.split(out.images, "render backward")
-            loss = surrogate_loss(latents, guidance.gradient)
-            loss = loss + penalty(plan.regularizers, progress, run.gaussians(), out)
-            loss.backward()
-        with clock("optimise"):
+        with _undone_by_errors(run):
+            out, loss, guidance = _differentiate(run, method, prior, text, plan, progress)
+        run.whole = False
+        with run.clock("optimise"):
             finite = _update(run, plan.optim, progress)
-        with clock("densify"):
-            _densify(run, out, finite, plan.iterations)
+        with run.clock("densify"):
+            _densify(run, out, finite)
+        run.whole = True
+        _check_skipped(run, plan.iterations)
         yield StepRecord(
             run.done, loss.detach(), guidance.figures, guidance.evaluations, len(run.params["means"]), finite,
             out.images.detach(),
         )  # fmt: skip
+
+
+@contextmanager
+def _undone_by_errors(run: Optimisation) -> Iterator[None]:
+    """Put back what a part of a step that fails has changed: random numbers, the method's state, the count."""
+    generator, state, evaluations = run.generator.get_state(), run.method_state, run.evaluations
+    try:
+        yield
+    except BaseException:
+        run.generator.set_state(generator)
+        run.method_state, run.evaluations = state, evaluations
+        raise
+
+
+def _differentiate(
+    run: Optimisation, method: Distillation, prior: Prior, text: EncodedPrompt, plan: Plan, progress: float
+) -> tuple[Render, Float[Tensor, ""], Guidance]:
+    """Render views, ask the method, and give every parameter its gradient."""
+    clock = run.clock
+    cameras = sample(plan.cameras, plan.views, plan.resolution, run.generator)
+    backgrounds = draw_backgrounds(plan.background, plan.views, run.generator)
+    with clock("render"):
+        cameras, backgrounds = _placed(cameras, backgrounds, run.params["means"])
+        out = render(run.gaussians(), cameras, backgrounds, plan.renderer)
+    with clock("encode"):
+        latents = prior.encode(out.images)
+    with clock("network"):
+        alphas = adaptive_avg_pool2d(out.alphas.detach().permute(0, 3, 1, 2), (latents.shape[-2], latents.shape[-1]))
+        views = Views(latents.detach(), alphas, cameras)
+        moment = Moment(prior, views, prior.condition(text, cameras), progress, run.generator)
+        guidance, run.method_state = method.gradient(moment, run.method_state)
+    run.evaluations += guidance.evaluations
+    with clock("encode backward"):
+        clock.split(out.images, "render backward")
+        loss = surrogate_loss(latents, guidance.gradient)
+        loss = loss + penalty(plan.regularizers, progress, run.gaussians(), out)
+        loss.backward()
+    return out, loss, guidance
 
 
 def draw_backgrounds(kind: Background, count: int, generator: torch.Generator) -> Float[Tensor, "B 3"]:
@@ -193,8 +223,11 @@ def _placed(cameras: Cameras, backgrounds: Float[Tensor, "B 3"], like: Tensor) -
 
 
 def _update(run: Optimisation, settings: OptimSettings, progress: float) -> Bool[Tensor, ""]:
-    """Step Adam and forget the gradients; where one of them is not finite nothing changes, and the answer is False."""
-    sums = [value.grad.sum() for value in run.params.values() if value.grad is not None]
+    """Step Adam and forget the gradients; where one of them is not finite nothing changes, and the answer is False.
+
+    Nor is one whose square is not: it would stand in Adam's second moment for good, and no step would be left.
+    """
+    sums = [value.grad.square().sum() for value in run.params.values() if value.grad is not None]
     finite = torch.stack(sums).isfinite().all()
     found_inf = (~finite).float()
     for key, optimizer in run.optimizers.items():
@@ -203,14 +236,20 @@ def _update(run: Optimisation, settings: OptimSettings, progress: float) -> Bool
     return finite
 
 
-def _densify(run: Optimisation, out: Render, finite: Bool[Tensor, ""], iterations: int) -> None:
+def _densify(run: Optimisation, out: Render, finite: Bool[Tensor, ""]) -> None:
     """Count the step, observe it where it was a good one, and grow and prune."""
     run.done += 1
     run.bad += ~finite
     run.densifier.observe(out, finite)
-    run.densifier.refine(run.params, run.optimizers, run.done, run.generator)
-    if (run.done % ASK_EVERY == 0 or run.done == iterations) and run.skipped > MAX_SKIPPED:
+    if report := run.densifier.refine(run.params, run.optimizers, run.done, run.generator):
+        run.grown += report.n_grown
+        run.pruned += report.n_pruned + report.n_budget
+
+
+def _check_skipped(run: Optimisation, iterations: int) -> None:
+    """Raise Diverged where too many steps changed nothing."""
+    if (run.done % ASK_EVERY == 0 or run.done == iterations) and run.skipped - run.pardoned > MAX_SKIPPED:
         raise Diverged(
-            f"{run.skipped} of {run.done} steps had a gradient that is not finite; start again (--overwrite) with a "
-            "lower method.guidance_scale or lower optim rates"
+            f"{run.skipped} of {run.done} steps had a gradient that is not finite; lower method.guidance_scale or the "
+            "optim rates"
         )

@@ -13,7 +13,7 @@ from gsdistill.cli import execute
 from gsdistill.distillation.sds import SDS
 from gsdistill.errors import BadFile
 from gsdistill.files import write_json
-from gsdistill.generate import RunConfig
+from gsdistill.runconfig import RunConfig
 from gsdistill.training.loop import Plan
 
 CONFIG = RunConfig("a", method=SDS(), prior="sd15")

@@ -12,8 +12,8 @@ from tiny.steps import load
 from gsdistill.bench.timing import measure
 from gsdistill.distillation.sds import SDS
 from gsdistill.errors import ConfigError
-from gsdistill.generate import RunConfig
 from gsdistill.prior.stable_diffusion import StableDiffusion
+from gsdistill.runconfig import RunConfig
 from gsdistill.scene.init.ball import Ball
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from gsdistill.config import defaults, from_dict, to_dict
 from gsdistill.export.pictures import contact_sheet, turntable
 from gsdistill.export.ply import Ply
 from gsdistill.files import write_json, write_text
-from gsdistill.generate import RunConfig
+from gsdistill.runconfig import RunConfig
 from gsdistill.scene.ply import read_ply
 from gsdistill.yaml_dialect import dump
 

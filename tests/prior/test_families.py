@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gsdistill.generate import resolve, run
+from gsdistill.generate import run
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import FAMILIES, load_prior
 from gsdistill.registry import names
+from gsdistill.runconfig import resolve
 
 # The tiny model of each pipeline: a module of tests/tiny.
 TINY = {

@@ -21,11 +21,12 @@ from torch.nn import functional
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.errors import BadFile, ConfigError
-from gsdistill.generate import read_config, resolve, run
+from gsdistill.generate import run
 from gsdistill.prior.base import Prior, Query
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.mvdream import UNET_CONFIG, JointAttention, MVDream, camera_matrices, convert_unet
 from gsdistill.prior.pretrained import ModelSettings
+from gsdistill.runconfig import read_config, resolve
 from gsdistill.scene.cameras import CameraSettings, look_at_origin, orbit, sample
 from gsdistill.structs import Cameras, Condition
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from gsdistill import generate
 from gsdistill.cli import execute
+from gsdistill.errors import Stopped
 from gsdistill.sweep import run as sweep_run
 from gsdistill.sweep.plan import equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings
@@ -179,7 +181,7 @@ def test_only_evaluations_runs_only_what_it_needs(tmp_path):
 class Asked:
     """Stands in for generate's Interrupt: Ctrl-C was pressed during the first step."""
 
-    asked = True
+    asked, patient, stopped = True, True, Stopped(signal.SIGINT)
 
     def __init__(self, console: Console) -> None: ...
 
@@ -195,7 +197,7 @@ def test_a_stopped_sweep_goes_on_from_the_checkpoint_to_the_same_end(done, tmp_p
         assert sweep(tmp_path) == 130
     assert "The same command goes on from here" in capsys.readouterr().out
     (stopped,) = (tmp_path / "runs" / "a-green-sphere").glob("*steps")
-    assert (stopped / "checkpoint.safetensors").exists()
+    assert (stopped / "checkpoints").exists()
     assert not (stopped / "summary.json").exists()
     resumed = []
 
@@ -208,7 +210,7 @@ def test_a_stopped_sweep_goes_on_from_the_checkpoint_to_the_same_end(done, tmp_p
     assert resumed == [True] + [False] * 11
     ends = [output / "runs" / "a-green-sphere" / stopped.name / "gaussians.ply" for output in (done, tmp_path)]
     assert ends[0].read_bytes() == ends[1].read_bytes()
-    assert not (stopped / "checkpoint.safetensors").exists()
+    assert not (stopped / "checkpoints").exists()
 
 
 def diverging(method: str):

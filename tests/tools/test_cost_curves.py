@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gsdistill.generate import resolve
+from gsdistill.runconfig import resolve
 
 TOOL = Path(__file__).parents[2] / "tools" / "cost_curves.py"
 

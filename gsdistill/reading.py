@@ -1,0 +1,107 @@
+"""Files that may be anything, read with care: whole files of a disk, of a bounded size, in UTF-8, and JSON.
+
+A pipe or a device in place of a file could keep a reader for ever, and a text without an end would fill the memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import reprlib
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gsdistill.errors import BadFile
+
+__all__ = ["brief", "open_file", "parse_json", "read_bytes", "read_json", "read_text"]
+
+LARGEST = 64 << 20  # bytes of a text
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80  # characters
+_BRIEF.maxlist = _BRIEF.maxdict = 12
+
+
+def open_file(path: Path | str) -> BinaryIO:
+    """Open a file for reading bytes.
+
+    Raises:
+        BadFile: there is none, it is a folder, a pipe or a device, or it may not be read.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # which no pipe can hold up
+    except (OSError, ValueError) as error:  # ValueError: a zero in the name
+        raise BadFile(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    kind = os.fstat(number).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(number)
+        raise BadFile(f"{path}: cannot be read: it is {'a folder' if stat.S_ISDIR(kind) else 'no file but a device'}")
+    return os.fdopen(number, "rb")
+
+
+def read_bytes(path: Path | str, largest: int = LARGEST) -> bytes:
+    """Return what a file holds.
+
+    Raises:
+        BadFile: as :func:`open_file`, or it holds more than ``largest`` bytes.
+    """
+    with open_file(path) as file:
+        try:
+            data = file.read(largest + 1)
+        except OSError as error:
+            raise BadFile(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(data) > largest:
+        raise BadFile(f"{path}: cannot be read: it is larger than {largest:,} bytes")
+    return data
+
+
+def read_text(path: Path | str, largest: int = LARGEST) -> str:
+    """Return the text of a file in UTF-8, with or without a byte order mark; every line end becomes a line feed.
+
+    Raises:
+        BadFile: as :func:`read_bytes`, or it is not UTF-8.
+    """
+    try:
+        text = read_bytes(path, largest).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadFile(f"{path}: cannot be read: it is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path | str) -> dict[str, Any]:
+    """Return the JSON object that a file holds, as :func:`parse_json` does.
+
+    Raises:
+        BadFile: as :func:`read_text` and :func:`parse_json`.
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """Return the JSON object that a text is; a number that is not finite, or none, is None.
+
+    Raises:
+        BadFile: it is no JSON object, is nested too deeply, or holds text that is not Unicode; ``where`` is named.
+    """
+    try:
+        found = json.loads(text, parse_constant=lambda name: None, parse_float=_finite)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode("utf-8")  # which half of a pair cannot be
+    except RecursionError as error:
+        raise BadFile(f"{where}: not valid JSON: it is nested too deeply") from error
+    except ValueError as error:
+        raise BadFile(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise BadFile(f"{where}: expected a JSON object, found {brief(found)}")
+    return found
+
+
+def brief(value: object) -> str:
+    """Return how a value that was read is shown in a message: as Python writes it, cut where it is long or deep."""
+    return _BRIEF.repr(value)
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None

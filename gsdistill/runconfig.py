@@ -1,0 +1,150 @@
+"""The settings of a whole run, composed of those of its stages, and what fills in where a user says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gsdistill import device
+from gsdistill.config import bounded, defaults, from_dict, load_yaml, merge, name_of, named
+from gsdistill.distillation.base import Distillation
+from gsdistill.errors import BadFile, ConfigError, did_you_mean
+from gsdistill.export.settings import RunExport
+from gsdistill.files import data_path, slug
+from gsdistill.prior import cards
+from gsdistill.prior.pretrained import ModelSettings
+from gsdistill.prior.prompts import PromptSettings
+from gsdistill.registry import load
+from gsdistill.renderer.base import RenderOptions
+from gsdistill.scene.cameras import CameraSettings
+from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.init.base import Initialiser
+from gsdistill.training.loop import Background, OptimSettings
+from gsdistill.training.regularizers import RegularizerSettings
+
+__all__ = ["RunConfig", "fill", "read_config", "read_prompt", "resolve"]
+
+METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
+INIT: Any = named(partial(load, "gsdistill.scene.init", kind="initialiser"), "ball")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run: the same config on the same machine gives the same splat."""
+
+    prompt: str  # what to make, as in "a red torus"
+    negative_prompt: str = ""  # what to keep away from
+    method: Distillation = METHOD  # how to distil: a name of `gsdistill list methods`
+    prior: str = "auto"  # a diffusion model: a name of `gsdistill list priors`, or a diffusers folder
+    init: Initialiser = INIT  # where to start: a name of `gsdistill list inits`
+    init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt
+    seed: int = bounded(0, low=0, high=2**32 - 1)  # of every random number in the run
+    iterations: int = bounded(300, low=1)  # steps of the optimiser
+    views: int = bounded(4, low=1)  # cameras per step
+    resolution: int | None = bounded(None, low=8, high=4096)  # pixels of a training view; none: the prior's own
+    background: Background = "mixed"  # behind the training views; mixed: half mid grey, half any colour
+    device: str = "auto"  # auto, cpu, or an NVIDIA GPU by its name in torch; auto: a GPU where there is one
+    recipe: bool = True  # start from the settings that fit the prior, a config of its card
+    log_every: int = bounded(10, low=1)  # steps between records in metrics.jsonl
+    preview_every: int = bounded(100, low=1)  # steps between preview pictures
+    snapshots: int = bounded(10, low=0)  # splats kept on the way, at equal steps, to look at with `gsdistill view`
+    # seconds between checkpoints, more where they would take over 2 % of the time; 0: one after every step
+    checkpoint_every: float = bounded(30.0, low=0)
+    output: Path | None = None  # folder of the run; none: outputs/<prompt>/<method>-seed<seed>
+    resume: bool = False  # go on from the checkpoint in the output folder
+    accept_changes: bool = False  # go on with other settings than those of the checkpoint
+    overwrite: bool = False  # replace an earlier run in the output folder
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+    export: RunExport = field(default_factory=RunExport)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    cameras: CameraSettings = field(default_factory=CameraSettings)
+    densify: DensifySettings = field(default_factory=DensifySettings)
+    renderer: RenderOptions = field(default_factory=RenderOptions)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    regularizers: RegularizerSettings = field(default_factory=RegularizerSettings)
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise ConfigError("no prompt; say what to make, as in --prompt 'a red torus'")
+        if self.resume and self.overwrite:
+            raise ConfigError("resume and overwrite exclude each other: go on with the earlier run, or replace it")
+        if self.accept_changes and not self.resume:
+            raise ConfigError("accept_changes is of resume: without it all settings are new")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run: ``output``, or the one that the prompt, the method and the seed name."""
+        return self.output or Path("outputs") / slug(self.prompt) / f"{name_of(self.method)}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What decides which defaults serve."""
+
+    prior: str = "auto"
+    device: str = "auto"
+
+
+def resolve(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> RunConfig:
+    """Return the run that ``given`` describes; :func:`fill` completes what it leaves open.
+
+    Raises:
+        ConfigError: an unknown setting, a wrong type, a value out of range, or no prompt.
+    """
+    return from_dict(RunConfig, {"prompt": "", **fill(given, say)})
+
+
+def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Return ``given`` over the recipe for its method and prior, if there is one, over the defaults.
+
+    The prior ``auto`` becomes the name of the one that serves on this machine, and ``say`` is told why.
+    """
+    basis = merge(defaults(RunConfig), given)
+    chosen = from_dict(Chosen, {"prior": basis["prior"], "device": basis["device"]})
+    prior, reason = cards.choose(chosen.prior, device.choose(chosen.device))
+    if reason:
+        say(reason)
+    method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None
+    recipe = cards.recipe(prior, method) if isinstance(method, str) and basis["recipe"] else None
+    if recipe:
+        basis = merge(merge(defaults(RunConfig), read_config(recipe)), given)
+    return {**basis, "prior": prior}
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """Read the settings of a config: a YAML file, the folder of an earlier run, or the name of a shipped config.
+
+    Raises:
+        ConfigError: there is no such file and no such name.
+        BadFile: the file is no YAML mapping.
+    """
+    path, shipped = Path(name), data_path("configs")
+    if path.is_dir():
+        return load_yaml(path / "config.yaml")
+    if path.is_file() or path.suffix in (".yaml", ".yml"):
+        return load_yaml(path)
+    known = sorted(file.stem for file in shipped.glob("*.yaml"))
+    if name not in known:
+        available = ", ".join([*known, "or the path of a YAML file"])
+        raise ConfigError(f"unknown config '{name}'.{did_you_mean(name, known)} Available: {available}")
+    return load_yaml(shipped / f"{name}.yaml")
+
+
+def read_prompt(path: Path | str) -> str:
+    """The text of a file as one line.
+
+    Raises:
+        BadFile: it cannot be read, is not UTF-8, or holds no text.
+    """
+    try:
+        text = " ".join(Path(path).read_text(encoding="utf-8-sig").split())
+    except OSError as error:
+        raise BadFile(f"the prompt file {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise BadFile(f"the prompt file {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    if not text:
+        raise BadFile(f"the prompt file {path} holds no text")
+    return text
