@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import sys
@@ -11,9 +12,23 @@ import torch
 
 from gsdistill.errors import ConfigError, did_you_mean
 
-__all__ = ["choose", "describe", "forget_peak", "multiplies_bfloat16", "peak_memory", "processor"]
+__all__ = [
+    "choose",
+    "describe",
+    "forget_peak",
+    "make_deterministic",
+    "multiplies_bfloat16",
+    "out_of_memory",
+    "peak_memory",
+    "processor",
+]
 
 CHOICES = ("auto", "cpu", "cuda", "mps")
+# What torch, its libraries and the C++ runtime say in a plain RuntimeError where memory is short.
+SHORT = (
+    "can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "ALLOC_FAILED",
+    "could not create a memory",
+)  # fmt: skip
 
 
 def choose(name: str) -> torch.device:
@@ -37,6 +52,28 @@ def choose(name: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device = 'mps': this machine has no Apple GPU; use --device auto or cpu")
     return torch.device(name)
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Let this process compute the same bits as any other on this machine, as far as torch can; call it first.
+
+    On a CPU torch gets one thread: the order of its sums follows their number. On a CUDA device it takes algorithms that
+    sum in one order, and warns where it has none; gsplat's backward adds up in the order in which threads arrive, which
+    nothing here changes.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a help to find mistakes, which costs time
+    torch.backends.cudnn.benchmark = False
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the machine or its accelerator has no memory left."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in SHORT)
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -6,6 +6,7 @@ config -> prior -> scene -> renderer -> distillation -> training -> export
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from gsdistill import device
 from gsdistill.config import defaults, name_of, to_dict
-from gsdistill.errors import ConfigError
+from gsdistill.errors import ConfigError, OutOfMemory
 from gsdistill.export.base import Writer
 from gsdistill.export.formats import run_writers
 from gsdistill.pages.report import write_report
@@ -54,6 +55,8 @@ def run(
         Stopped: after Ctrl-C or another signal that asks for the end, once all is saved.
     """
     target = device.choose(config.device)
+    if config.deterministic:
+        device.make_deterministic(target)
     settings = to_dict(replace(config, resume=False, accept_changes=False, overwrite=False))
     folder = RunFolder(config.folder, settings)
     if config.resume and folder.is_finished():
@@ -61,15 +64,16 @@ def run(
         return folder.path
     folder.check(config.resume, config.overwrite)
     writers = run_writers(config.export)
-    prior = prior or load_prior(config.prior, target, config.model)
-    check_cameras(config.cameras, prior)
-    plan = loop_plan(config, prior)
-    text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
-    generator = torch.Generator().manual_seed(config.seed)
-    initial = config.init.create(config.init_prompt or config.prompt, generator, target)
-    optimisation = start(initial, config.method, prior, plan, config.densify, generator, target)
+    with _shortage_named(config):
+        prior = prior or load_prior(config.prior, target, config.model)
+        check_cameras(config.cameras, prior)
+        plan = loop_plan(config, prior)
+        text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
+        generator = torch.Generator().manual_seed(config.seed)
+        initial = config.init.create(config.init_prompt or config.prompt, generator, target)
+        optimisation = start(initial, config.method, prior, plan, config.densify, generator, target)
     job = _Job(config, folder, prior, plan, console)
-    with Interrupt(console) as interrupt, folder.claimed(config.resume, config.overwrite):
+    with _shortage_named(config), Interrupt(console) as interrupt, folder.claimed(config.resume, config.overwrite):
         if config.resume:
             for line in folder.restore(optimisation, config.accept_changes):
                 console.print(Text(line), soft_wrap=True)
@@ -86,6 +90,22 @@ def run(
             if optimisation.done < plan.iterations:
                 raise interrupt.stopped
     return folder.path
+
+
+@contextmanager
+def _shortage_named(config: RunConfig) -> Iterator[None]:
+    """Where memory is short, name the settings that need it. Raises OutOfMemory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not device.out_of_memory(error):
+            raise
+        resolution = "the prior's" if config.resolution is None else config.resolution
+        raise OutOfMemory(
+            f"out of memory on {device.choose(config.device)}; lower views (now {config.views}), resolution (now "
+            f"{resolution}) or densify.budget (now {config.densify.budget}); a downloaded model takes less with "
+            "model.precision float16, and with a tiny autoencoder as model.vae"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from gsdistill.files import data_path, slug
 from gsdistill.prior import cards
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
+from gsdistill.reading import read_text
 from gsdistill.registry import load
 from gsdistill.renderer.base import RenderOptions
 from gsdistill.scene.cameras import CameraSettings
@@ -47,6 +48,7 @@ class RunConfig:
     resolution: int | None = bounded(None, low=8, high=4096)  # pixels of a training view; none: the prior's own
     background: Background = "mixed"  # behind the training views; mixed: half mid grey, half any colour
     device: str = "auto"  # auto, cpu, or an NVIDIA GPU by its name in torch; auto: a GPU where there is one
+    deterministic: bool = False  # the same bits in every process of this machine, at the price of speed
     recipe: bool = True  # start from the settings that fit the prior, a config of its card
     log_every: int = bounded(10, low=1)  # steps between records in metrics.jsonl
     preview_every: int = bounded(100, low=1)  # steps between preview pictures
@@ -139,12 +141,7 @@ def read_prompt(path: Path | str) -> str:
     Raises:
         BadFile: it cannot be read, is not UTF-8, or holds no text.
     """
-    try:
-        text = " ".join(Path(path).read_text(encoding="utf-8-sig").split())
-    except OSError as error:
-        raise BadFile(f"the prompt file {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise BadFile(f"the prompt file {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    text = " ".join(read_text(path).split())
     if not text:
         raise BadFile(f"the prompt file {path} holds no text")
     return text

@@ -42,7 +42,7 @@ def configs(tmp_path, monkeypatch):
     (folder / "shapes-cds.yaml").write_text(RECIPE)
     for method in set(METHODS) - {"cds"}:
         (folder / f"shapes-{method}.yaml").write_text(f"# What {method.upper()} needs here.\nmethod: {method}\n")
-    for module in ("gsdistill.generate", "gsdistill.listing"):
+    for module in ("gsdistill.runconfig", "gsdistill.listing"):
         monkeypatch.setattr(f"{module}.data_path", lambda *parts: tmp_path.joinpath(*parts))
     monkeypatch.chdir(tmp_path)
     return folder
@@ -228,7 +228,8 @@ def test_the_folder_of_a_run():
          "device = 'gpu' is not a device. Did you mean 'cpu'? Allowed: auto, cpu, cuda, cuda:1, mps"),
         ("--prompt x --resume --overwrite",
          "resume and overwrite exclude each other: go on with the earlier run, or replace it"),
-        ("--prompt x --config none.yaml", "cannot read none.yaml: No such file or directory"),
+        ("--prompt x --accept-changes", "accept_changes is of resume: without it all settings are new"),
+        ("--prompt x --config none.yaml", "none.yaml: cannot be read: No such file or directory"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, ran, monkeypatch, words, message):
@@ -462,9 +463,9 @@ def test_a_prompt_comes_from_a_file(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("content", "words", "message"),
     [
-        (None, "", "the prompt file prompt.txt cannot be read: No such file or directory"),
+        (None, "", "prompt.txt: cannot be read: No such file or directory"),
         (b" \n", "", "the prompt file prompt.txt holds no text"),
-        (b"\xff\xfe", "", "the prompt file prompt.txt is not UTF-8 text: invalid start byte at byte 0"),
+        (b"\xff\xfe", "", "prompt.txt: cannot be read: it is not UTF-8 text: invalid start byte at byte 0"),
         (b"a cube", "--prompt x", "--prompt and --prompt-file exclude each other"),
     ],
 )

@@ -18,7 +18,7 @@ from gsdistill.yaml_dialect import dump
 __all__ = ["differences", "marked_yaml", "shown_leaves"]
 
 _NAMED = {"method": ("gsdistill.distillation", "method"), "init": ("gsdistill.scene.init", "initialiser")}
-_LEFT_OUT = ("output", "resume", "overwrite")
+_LEFT_OUT = ("output", "resume", "accept_changes", "overwrite")
 _OPEN = ("prompt",)  # what has no default to differ from
 
 
