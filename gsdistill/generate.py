@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from gsdistill.export.formats import run_writers
 from gsdistill.pages.report import write_report
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
-from gsdistill.progress import Interrupt, StepBar, print_summary
+from gsdistill.progress import Interrupt, StepBar, Watch, print_summary
 from gsdistill.runconfig import RunConfig
 from gsdistill.runfolder import RunFolder
 from gsdistill.scene.cameras import CameraSettings
@@ -72,7 +72,7 @@ def run(
         generator = torch.Generator().manual_seed(config.seed)
         initial = config.init.create(config.init_prompt or config.prompt, generator, target)
         optimisation = start(initial, config.method, prior, plan, config.densify, generator, target)
-    job = _Job(config, folder, prior, plan, console)
+    job = _Job(config, folder, prior, plan, console, Watch(initial, console))
     with _shortage_named(config), Interrupt(console) as interrupt, folder.claimed(config.resume, config.overwrite):
         if config.resume:
             for line in folder.restore(optimisation, config.accept_changes):
@@ -117,6 +117,7 @@ class _Job:
     prior: Prior
     plan: Plan
     console: Console
+    watch: Watch
 
 
 def _open(job: _Job, initial: Gaussians) -> None:
@@ -135,7 +136,10 @@ def _distil(
         for record in records:
             stop = interrupt.asked
             bar.show(record)
-            observe(record, config, folder, sum(optimisation.clock.seconds.values()), stop)
+            if stop or record.step in (1, config.iterations) or record.step % config.log_every == 0:
+                folder.log(record, sum(optimisation.clock.seconds.values()), job.watch.look(optimisation)[0])
+            if record.step % config.preview_every == 0:
+                folder.preview(record)
             if config.snapshots and (stop or record.step * config.snapshots % config.iterations < config.snapshots):
                 folder.snapshot(record.step, without_haze(optimisation.gaussians(), config.densify))
             if live:
@@ -157,12 +161,15 @@ def _write(job: _Job, optimisation: Optimisation, writers: Mapping[str, Writer],
         if extras:
             write_report(folder.path, defaults(RunConfig), evaluate=False)
         return
+    health, alarms = job.watch.look(optimisation)
     facts = {
         "prompt": config.prompt,
         "method": name_of(config.method),
         "prior": config.prior,
         "seed": config.seed,
         "gaussians": len(gaussians),
+        "health": asdict(health),
+        "alarms": alarms,
     }
     summary = folder.finish(optimisation, facts)
     if extras:
@@ -198,14 +205,6 @@ def loop_plan(config: RunConfig, prior: Prior) -> Plan:
         regularizers=config.regularizers,
         optim=config.optim,
     )
-
-
-def observe(record: StepRecord, config: RunConfig, folder: RunFolder, seconds: float, last: bool) -> None:
-    """Log the first, the last and every so many steps, and refresh the preview now and then."""
-    if last or record.step == 1 or record.step % config.log_every == 0 or record.step == config.iterations:
-        folder.log(record, seconds)
-    if record.step % config.preview_every == 0:
-        folder.preview(record)
 
 
 def check_cameras(settings: CameraSettings, prior: Prior) -> None:

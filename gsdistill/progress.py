@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar, a table at the end; and signals that wait for the step to finish."""
+"""What a person sees of a run: a progress bar, alarms, a table at the end; and signals that wait for a step's end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from gsdistill.errors import Stopped
-from gsdistill.training.loop import StepRecord
+from gsdistill.structs import Gaussians
+from gsdistill.training.health import Counts, Health, alarms, measure
+from gsdistill.training.loop import Optimisation, StepRecord
 
-__all__ = ["Interrupt", "StepBar", "print_summary"]
+__all__ = ["Interrupt", "StepBar", "Watch", "print_summary"]
 
 FILES = ("gaussians.ply", "views.png", "turntable.mp4", "report.html")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -50,6 +52,24 @@ class StepBar:
         if record.step % _LOSS_EVERY == 0:
             shown["state"] = f"{record.count} Gaussians, loss {float(record.loss):.4g}"
         self._progress.update(self._task, completed=record.step, **shown)
+
+
+class Watch:
+    """Looks at the health of a run's scene, and tells every kind of alarm once."""
+
+    def __init__(self, initial: Gaussians, console: Console) -> None:
+        self._first, self._console = measure(initial), console
+        self._told: set[str] = set()
+
+    def look(self, run: Optimisation) -> tuple[Health, list[str]]:
+        """The scene's health now, and what is alarming; waits for an accelerator."""
+        counts = Counts(run.done, run.skipped, run.grown, run.pruned)
+        health = measure(run.gaussians(), self._first, counts)
+        found = alarms(health, self._first)
+        for kind in found.keys() - self._told:
+            self._console.print(Text(f"step {run.done}: {found[kind]}", style="yellow"), soft_wrap=True)
+        self._told |= found.keys()
+        return health, list(found.values())
 
 
 class Interrupt:

@@ -37,6 +37,7 @@ from gsdistill.files import claimed, remove_drafts, write_json, write_text
 from gsdistill.prior.base import CameraRange
 from gsdistill.structs import Gaussians
 from gsdistill.training import checkpoint
+from gsdistill.training.health import Health
 from gsdistill.training.loop import Optimisation, StepRecord
 from gsdistill.yaml_dialect import dump, load_yaml
 
@@ -158,17 +159,13 @@ class RunFolder:
                 f"{log} is damaged ({error}); without it --resume goes on, and the earlier records are lost"
             ) from error
 
-    def log(self, record: StepRecord, seconds: float) -> None:
+    def log(self, record: StepRecord, seconds: float, health: Health) -> None:
         """Remember one record; it reaches the disk with the next checkpoint or preview."""
-        figures = {name: round(float(value), 6) for name, value in record.figures.items()}
-        loss = float(record.loss)
-        facts = {
-            "step": record.step,
-            "loss": loss if math.isfinite(loss) else None,
-            "gaussians": record.count,
-            "finite": bool(record.finite),
-        }
-        self._records.append({**facts, "seconds": round(seconds, 3), **figures})
+        own = {name: getattr(health, name) for name in ("extent", "coverage", "saturation")}
+        found = {name: float(value) for name, value in {"loss": record.loss, **record.figures, **own}.items()}
+        sound = {name: round(value, 6) if math.isfinite(value) else None for name, value in found.items()}
+        facts = {"step": record.step, "gaussians": record.count, "finite": bool(record.finite)}
+        self._records.append({**facts, "seconds": round(seconds, 3), **sound})
 
     def picture_start(self, gaussians: Gaussians, cameras: CameraRange | None) -> None:
         """Draw what the run starts from."""

@@ -47,6 +47,7 @@ def write_report(folder: Path, defaults: Mapping[str, Any], evaluate: bool = Tru
                 sections.truth(run),
                 sections.growing(run),
                 sections.course(records),
+                sections.health(run),
                 sections.time(run),
                 sections.choices(run, defaults),
                 sections.files(run),

@@ -17,7 +17,7 @@ from gsdistill.pages.run import Run, number
 from gsdistill.runfolder import snapshots
 from gsdistill.yaml_dialect import dump
 
-__all__ = ["absent", "choices", "course", "figure_list", "files", "growing", "time", "truth", "views"]
+__all__ = ["absent", "choices", "course", "figure_list", "files", "growing", "health", "time", "truth", "views"]
 
 POINTS = 1000  # of a curve at most
 TITLES = {"loss": "loss", "gaussians": "Gaussians", "timestep": "mean timestep"}
@@ -125,6 +125,26 @@ def course(records: Sequence[Mapping[str, Any]]) -> Html:
             seconds = [number(record, "seconds") for record in kept]
             charts.append(curve_figure(Curve(title, "", [record["step"] for record in kept], values, seconds)))
     return _section("The course", element("div", {"class": "charts"}, *charts))
+
+
+def health(run: Run) -> Html:
+    """What the run has found of itself, its alarms first; empty where it has not looked."""
+    found, told = run.summary.get("health"), run.summary.get("alarms")
+    if not isinstance(found, dict):
+        return Html("")
+    share = {name: f"{100 * (number(found, name) or 0.0):.0f} %" for name in ("skipped", "pruned_share", "garish")}
+    drift = f"; {shown(number(found, 'drift') or 0.0)} times that of the start"
+    rows = [
+        ("steps skipped", share["skipped"], "", "for a gradient that was not finite"),
+        ("Gaussians grown", number(found, "grown"), "", "duplicated or split"),
+        ("Gaussians pruned", number(found, "pruned"), "", f"{share['pruned_share']} of all that there have been"),
+        ("extent", number(found, "extent"), "", f"radius that holds 95 % of what is shown{drift}"),
+        ("coverage", number(found, "coverage"), "", "area shown, of the disk of that radius"),
+        ("saturation", number(found, "saturation"), "", f"HSV, mean; {share['garish']} far outside of the colours"),
+    ]
+    lines = [str(line) for line in told] if isinstance(told, list) else []
+    alarms = [element("p", {"class": "bad"}, line) for line in lines]
+    return _section("Health", *(alarms or [absent("No alarm.")]), figure_list(rows))
 
 
 def time(run: Run) -> Html:

@@ -1,0 +1,135 @@
+"""What a run can tell about its own health, from figures that it has, and what to do where they look bad.
+
+Every Gaussian counts by what it shows: opacity times (s1 s2 s3)^(2/3), the area of a ball of the same volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.structs import SH_C0, Gaussians
+
+__all__ = ["Counts", "Health", "alarms", "measure"]
+
+HELD = 0.95  # share of what is shown that the extent holds
+ROOM = 0.25  # how far a colour may leave 0..1: what a pure colour overshoots by
+TINY = 1e-12
+
+# When an alarm is raised. Of 45 runs on the shapes prior (nine methods with their recipes and published settings, whole
+# and short, grown, without penalties, guidance up to 1000, other starts) none raised one: extent up to 0.84, drift 0.92
+# to 1.41, coverage from 0.41, garish up to 0.02. With thirty times the rates garish is 1 at step 5 and the extent up to
+# 41, with a hundred times the opacity penalty coverage falls to 0.15 to 0.38, with guidance 0 it falls to 0.07 (CDS).
+SKIPPED, PRUNED = 0.05, 0.9
+INFLATED, COLLAPSED = 1.5, 0.7
+GARISH, EMPTY = 0.25, 0.3
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What has happened so far."""
+
+    steps: int = 0
+    skipped: int = 0  # of them, for a gradient that was not finite
+    grown: int = 0  # Gaussians that were duplicated or split, each is one more
+    pruned: int = 0  # Gaussians that were removed as transparent, too large or over the budget
+
+
+@dataclass(frozen=True)
+class Health:
+    """A scene at one moment, beside its start; every number is finite."""
+
+    skipped: float  # share of the steps that changed nothing, for a gradient that was not finite
+    grown: int  # Gaussians
+    pruned: int  # Gaussians
+    pruned_share: float  # of all Gaussians that there have been
+    broken: int  # Gaussians with a number that is not finite; they count nowhere else
+    extent: float  # radius around the origin that holds 95 % of what is shown, with its size, world units
+    drift: float  # extent over that of the start
+    coverage: float  # area shown, of the disk of the extent
+    garish: float  # share of what is shown whose colour leaves -0.25..1.25
+    saturation: float  # mean saturation (HSV) of what is shown, 0..1
+
+
+@torch.no_grad()
+def measure(gaussians: Gaussians, first: Health | None = None, counts: Counts = Counts()) -> Health:
+    """Look at a scene; ``first`` is what this function said of the scene that the run started from.
+
+    About half a millisecond for 5,000 Gaussians on a CPU; waits for an accelerator, once.
+    """
+    g, opacities = gaussians, gaussians.opacities.sigmoid()
+    shown = opacities * torch.exp(2 / 3 * g.scales.sum(1))
+    reach = (g.means.square().sum(1) + torch.exp(2 * g.scales.amax(1))).sqrt()
+    colours = 0.5 + SH_C0 * g.sh[:, 0]
+    most, least = colours.amax(1), colours.amin(1)
+    whole = (shown + reach + g.opacities + g.quats.sum(1) + g.sh.sum((1, 2))).isfinite()
+    shown, reach = torch.where(whole, shown, 0.0), torch.where(whole, reach, 0.0)
+    vivid = (most.clamp(0, 1) - least.clamp(0, 1)) / most.clamp(TINY, 1)
+    beyond = ((most > 1 + ROOM) | (least < -ROOM)).float()
+    found = [(~whole).sum(), _quantile(reach, shown, HELD), shown.sum(), _mean(beyond, shown), _mean(vivid, shown)]
+    broken, extent, area, garish, saturation = torch.stack(found).tolist()
+    ever = counts.pruned + len(gaussians)
+    return Health(
+        skipped=counts.skipped / max(1, counts.steps),
+        grown=counts.grown,
+        pruned=counts.pruned,
+        pruned_share=counts.pruned / max(1, ever),
+        broken=int(broken),
+        extent=extent,
+        drift=extent / first.extent if first and first.extent else 1.0,
+        coverage=area / max(extent**2, TINY),
+        garish=garish,
+        saturation=saturation,
+    )
+
+
+def alarms(health: Health, first: Health) -> dict[str, str]:
+    """What looks bad beside the start, by a name for each kind: one line that says what it is and what to change."""
+    h, found = health, {}
+    if h.skipped > SKIPPED:
+        found["skipped"] = (
+            f"{h.skipped:.0%} of the steps changed nothing, for a gradient that is not finite; lower "
+            "method.guidance_scale or the optim rates, or take model.precision float32"
+        )
+    if h.broken:
+        found["broken"] = f"{h.broken} Gaussians have a number that is not finite; lower the optim rates"
+    if h.pruned_share > PRUNED:
+        found["pruned"] = (
+            f"{h.pruned_share:.0%} of all Gaussians that there have been were removed; lower densify.prune_opacity, or "
+            "raise densify.prune_scale3d or densify.budget"
+        )
+    if h.extent > INFLATED * max(1.0, first.extent):
+        found["inflated"] = (
+            f"the scene has blown up to radius {h.extent:.3g}, from {first.extent:.3g}, and the object should fill 1; "
+            "lower optim.means and optim.scales, or raise regularizers.opacity or regularizers.scale"
+        )
+    if h.drift < COLLAPSED:
+        found["collapsed"] = (
+            f"the scene has shrunk to radius {h.extent:.3g}, from {first.extent:.3g}; lower regularizers.opacity and "
+            "regularizers.scale, or raise method.guidance_scale"
+        )
+    if h.garish > GARISH:
+        found["garish"] = (
+            f"{h.garish:.0%} of what is shown has a colour far outside of 0..1; lower optim.sh or method.guidance_scale"
+        )
+    if h.coverage < EMPTY * min(1.0, first.coverage):
+        found["empty"] = (
+            f"hardly anything is left to see, {h.coverage:.2g} times the area that the object should cover; lower "
+            "regularizers.opacity, or raise method.guidance_scale"
+        )
+    return found
+
+
+def _mean(values: Float[Tensor, "N"], weights: Float[Tensor, "N"]) -> Float[Tensor, ""]:
+    """The weighted mean, 0 where nothing weighs."""
+    return torch.where(weights > 0, values * weights, 0.0).sum() / weights.sum().clamp_min(TINY)
+
+
+def _quantile(values: Float[Tensor, "N"], weights: Float[Tensor, "N"], share: float) -> Float[Tensor, ""]:
+    """The least value that, with those below it, holds ``share`` of the weights."""
+    ordered, order = values.sort()
+    reached = weights[order].cumsum(0)
+    return ordered[torch.searchsorted(reached, share * reached[-1]).clamp_max(len(values) - 1)]
