@@ -57,13 +57,12 @@ def choose(name: str) -> torch.device:
 def make_deterministic(device: torch.device) -> None:
     """Let this process compute the same bits as any other on this machine, as far as torch can; call it first.
 
-    On a CPU torch gets one thread: the order of its sums follows their number. On a CUDA device it takes algorithms that
-    sum in one order, and warns where it has none; gsplat's backward adds up in the order in which threads arrive, which
-    nothing here changes.
+    On a CPU torch gets one thread: the order of its sums follows their number. On a CUDA device it takes algorithms
+    that sum in one order, and warns where it has none; gsplat's backward adds up in the order in which threads arrive,
+    which nothing here changes.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a help to find mistakes, which costs time
     torch.backends.cudnn.benchmark = False
     if device.type == "cpu":
         torch.set_num_threads(1)

@@ -78,7 +78,7 @@ class VSD(Distillation):
 
     def _update(self, state: State, lora: dict[str, Tensor], gradients: dict[str, Tensor]) -> State:
         """AdamW (arXiv 1711.05101), functional so that the state of the step before stays whole."""
-        good = torch.stack([gradient.isfinite().all() for gradient in gradients.values()]).all()
+        good = torch.stack([gradient.square().sum().isfinite() for gradient in gradients.values()]).all()
         steps = state["steps"] + 1
         after = {"steps": steps}
         for name, value in lora.items():

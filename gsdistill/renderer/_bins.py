@@ -20,7 +20,7 @@ WIDE, TALL = 8, 16  # pixels of a tile
 Array: TypeAlias = np.ndarray
 
 
-@compiled(inline=True)
+@compiled(fast=False, inline=True)
 def bands(splats: Array, i: int, height: int) -> tuple[int, int]:
     """First and last band that splat i touches; first > last where none."""
     first = math.ceil(min(max(splats[i, 1] - splats[i, 11] - 0.52, -1.0), height + 1.0))
@@ -58,7 +58,7 @@ def spans(splats: Array, i: int, first: int, last: int, width: int, height: int,
     return count
 
 
-@compiled()
+@compiled(fast=False)
 def sort_by_depth(bits: Array, order: Array, spare: Array) -> None:
     """Sort the indices in ``order`` stably by the bit patterns of their depths, positive floats: three radix passes."""
     n = len(order)
@@ -75,7 +75,7 @@ def sort_by_depth(bits: Array, order: Array, spare: Array) -> None:
         order[:] = spare[:n]
 
 
-@compiled()
+@compiled(fast=False)
 def tile_starts(splats: Array, band_starts: Array, found: Array, start: int, height: int, columns: int) -> Array:
     """Where the pairs of every tile of one view begin, counting from ``start``; band_starts[i] numbers ``found``."""
     rows = (height + TALL - 1) // TALL
@@ -97,7 +97,7 @@ def tile_starts(splats: Array, band_starts: Array, found: Array, start: int, hei
     return begins
 
 
-@compiled()
+@compiled(fast=False)
 def in_depth_order(splats: Array, starts: Array) -> Array:
     """Indices of the splats of one view that touch any tile, nearest first; starts[i] numbers their pairs."""
     bits, orders = splats[:, 9].copy().view(np.uint32), np.empty((2, len(splats)), np.int32)
@@ -110,7 +110,7 @@ def in_depth_order(splats: Array, starts: Array) -> Array:
     return orders[0, :count]
 
 
-@compiled()
+@compiled(fast=False)
 def place(
     splats: Array, order: Array, offset: int, band_starts: Array, found: Array, height: int, columns: int,
     group: int, groups: int, cursor: Array, starts: Array, ids: Array, slots: Array,

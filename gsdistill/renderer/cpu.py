@@ -28,6 +28,7 @@ from gsdistill.structs import Cameras, Gaussians, Render
 __all__ = ["rasterize"]
 
 GAUSSIANS, PAIRS = 2000, 5000  # in one share, at least: fewer are not worth another thread
+MOST_PAIRS = 2**31 - 1  # which 32 bits number
 _locks = [threading.Lock()]  # of what is kept between calls
 _kept = [np.empty((0, 10), np.float32)]
 if hasattr(os, "register_at_fork"):  # another thread of the parent's may hold it, of which a child has none
@@ -103,13 +104,19 @@ class _Rasterize(torch.autograd.Function):
 def bins_of(
     threads: int, splats: np.ndarray, counts: np.ndarray, views: int, width: int, height: int
 ) -> dict[str, np.ndarray]:
-    """What every tile holds: ``starts``, ``bounds``, ``ids`` and ``slots`` of ``_bins``."""
+    """What every tile holds: ``starts``, ``bounds``, ``ids`` and ``slots`` of ``_bins``.
+
+    Raises:
+        MemoryError: more pairs of tile and splat than can be numbered.
+    """
     size = width, height
     band_starts, starts = np.zeros((2, len(splats) + 1), np.int64)
     np.cumsum(counts, out=band_starts[1:])
     found = np.empty(2 * int(band_starts[-1]), np.int32)
     in_shares(threads, len(splats), GAUSSIANS, _bins.find_spans, splats, *size, band_starts, found, counts)
     np.cumsum(counts, out=starts[1:])
+    if starts[-1] > MOST_PAIRS:
+        raise MemoryError(f"{starts[-1]:,} pairs of tile and Gaussian cannot be held; {MOST_PAIRS:,} can")
     ids, slots = np.empty((2, int(starts[-1])), np.int32)
     bounds = np.empty(views * -(-width // _bins.WIDE) * -(-height // _bins.TALL) + 1, np.int64)
     bounds[-1] = starts[-1]

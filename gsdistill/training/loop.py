@@ -147,12 +147,13 @@ def steps(
     """
     prior.schedule = to_device(prior.schedule, run.params["means"].device)  # where its timesteps are drawn to
     while run.done < plan.iterations:
-        progress = run.done / plan.iterations
+        progress, state = run.done / plan.iterations, run.method_state
         with _undone_by_errors(run):
             out, loss, guidance = _differentiate(run, method, prior, text, plan, progress)
         run.whole = False
         with run.clock("optimise"):
             finite = _update(run, plan.optim, progress)
+            run.method_state = {key: torch.where(finite, new, state[key]) for key, new in run.method_state.items()}
         with run.clock("densify"):
             _densify(run, out, finite)
         run.whole = True

@@ -128,6 +128,30 @@ def test_a_hostile_prompt_is_text(tmp_path):
     assert len(page.all("img")) == len(plain.all("img"))
 
 
+@pytest.mark.parametrize("alarms", [[], ["the scene has blown up; lower optim.means", "</p><script>alert(1)</script>"]])
+def test_what_a_run_has_found_of_its_health(tmp_path, alarms):
+    folder = make_run(tmp_path)
+    found = {"skipped": 0.05, "grown": 812, "pruned": 95, "pruned_share": 0.07, "broken": 0, "extent": 0.764}
+    found |= {"drift": 1.29, "coverage": 1.77, "garish": 0.02, "saturation": 0.91}
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert not any(text == "Health" for _, text in report(folder).all("h2"))
+    write_json(folder / "summary.json", {**summary, "health": found, "alarms": alarms})
+    page = report(folder)
+    shown = [text for _, text in page.all("p", class_="bad")]
+    assert shown == alarms
+    text = " ".join("".join(words) for _, _, words in page.elements)
+    assert ("No alarm." in text) is not bool(alarms)
+    for figure in ("5 %", "812", "95", "7 % of all", "0.764", "1.29 times", "1.77", "0.910", "2 % far outside"):
+        assert figure in text
+
+
+@pytest.mark.parametrize("found", [None, [], {}, {"extent": "endless", "drift": None, "skipped": True}])
+def test_health_that_is_none_of_ours_is_left_out(tmp_path, found):
+    folder = make_run(tmp_path)
+    write_json(folder / "summary.json", {"health": found, "alarms": {"a": 1}})
+    assert "endless" not in report(folder).source
+
+
 def test_a_stopped_run_says_so(tmp_path):
     page = report(make_run(tmp_path, finished=False, iterations=300))
     text = " ".join("".join(words) for _, _, words in page.elements)
