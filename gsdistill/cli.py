@@ -32,6 +32,7 @@ from gsdistill.listing import ListCommand
 from gsdistill.pages.settings import GalleryCommand, ReportCommand
 from gsdistill.runflags import RunFlags, read
 from gsdistill.sweep.settings import SweepSettings
+from gsdistill.terminal import terminal
 from gsdistill.viewer.settings import ViewCommand
 
 __all__ = ["execute", "main"]
@@ -142,14 +143,14 @@ def _dispatch(words: Sequence[str]) -> int:
     if isinstance(perform, str):
         module, _, name = perform.partition(":")
         command = _read(cls, words[1:], words[0])
-        getattr(importlib.import_module(module), name)(command, Console())
+        getattr(importlib.import_module(module), name)(command, terminal())
     else:
         perform(words[1:])
     return 0
 
 
 def _overview() -> None:
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     console.print("usage: gsdistill COMMAND [FLAGS]\n", markup=False)
     for name, (cls, _) in COMMANDS.items():
         console.print(f"  {name:<10}{(cls.__doc__ or '').splitlines()[0]}", markup=False, soft_wrap=True)
@@ -158,10 +159,9 @@ def _overview() -> None:
 
 
 def _notice(label: str, message: str) -> None:
-    """Print one line on stderr; what a user typed is neither markup nor control sequences."""
+    """Print one line on stderr; what a user typed is no markup."""
     line = " ".join(message.split())
-    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
-    Console(stderr=True, highlight=False).print(
+    terminal(stderr=True, highlight=False).print(
         Text(label, style="bold red").append(line, style="default"), soft_wrap=True
     )
 
@@ -183,7 +183,7 @@ def _generate(argv: Sequence[str]) -> None:
     if flags.dry_run:
         print(to_yaml(config), end="")
         return
-    console = Console()
+    console = terminal()
     if not flags.viewer:
         generate.run(config, console)
         return
@@ -209,7 +209,7 @@ def _render(argv: Sequence[str]) -> None:
     size, elevation, background = command.size, command.elevation, command.background
     contact_sheet(gaussians, sheet, size, command.views, elevation=elevation, background=background)
     turntable(gaussians, video, size, command.frames, elevation=elevation, background=background)
-    Console().print(Text(f"{sheet}\n{video}"), soft_wrap=True)
+    terminal().print(Text(f"{sheet}\n{video}"), soft_wrap=True)
 
 
 def _evaluate(argv: Sequence[str]) -> None:
@@ -220,7 +220,7 @@ def _evaluate(argv: Sequence[str]) -> None:
     table = Table("figure", "value")
     for name, value in figures.items():
         table.add_row(Text(name.replace("_", " ")), Text(f"{value:.4g}" if isinstance(value, float) else str(value)))
-    Console().print(table)
+    terminal().print(table)
     if command.json:
         write_json(command.json, figures)
     keep_figures(command.run, figures)
@@ -232,8 +232,8 @@ def _sweep(argv: Sequence[str]) -> None:
     from gsdistill.sweep.run import carry_out
 
     if settings.run:
-        carry_out(settings, Console())
-    report(settings, Console())
+        carry_out(settings, terminal())
+    report(settings, terminal())
 
 
 def _play2d(argv: Sequence[str]) -> None:
@@ -248,13 +248,13 @@ def _play2d(argv: Sequence[str]) -> None:
     sources = [(Play2dFlags, {"demo": demo}), (cls, base)]
     given = parse(sources, argv, prog="gsdistill play2d", description=inspect.getdoc(Play2dFlags) or "")
     flags = from_dict(Play2dFlags, {f: given.pop(f) for f in ("demo", "output", "overwrite") if f in given})
-    perform(from_dict(cls, merge(base, given)), flags.output, flags.overwrite, Console())
+    perform(from_dict(cls, merge(base, given)), flags.output, flags.overwrite, terminal())
 
 
 def _bench(argv: Sequence[str]) -> None:
     from gsdistill.bench.command import bench
 
-    bench(argv, Console())
+    bench(argv, terminal())
 
 
 def _report(argv: Sequence[str]) -> None:
@@ -262,14 +262,14 @@ def _report(argv: Sequence[str]) -> None:
     from gsdistill.pages.report import write_report
     from gsdistill.runconfig import RunConfig
 
-    Console().print(Text(str(write_report(command.run, defaults(RunConfig), command.evaluate))), soft_wrap=True)
+    terminal().print(Text(str(write_report(command.run, defaults(RunConfig), command.evaluate))), soft_wrap=True)
 
 
 def _doctor(argv: Sequence[str]) -> None:
     command = _read(DoctorCommand, argv, "doctor")
     from gsdistill.doctor import findings, prior_findings, report
 
-    report(Console(highlight=False), findings() if command.prior is None else prior_findings(command.prior))
+    report(terminal(highlight=False), findings() if command.prior is None else prior_findings(command.prior))
 
 
 # The settings of each command, and what carries it out: a function of its words, or the place of one of the settings

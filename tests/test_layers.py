@@ -18,7 +18,7 @@ ROOMS = (
     "errors", "extras", "files", "reading", "kept", "ramp", "yaml_dialect", "config", "registry", "flags", "device",
     "compiled", "structs", "frames", "shapes", "prior", "point_e", "scene", "renderer", "distillation", "training",
     "export", "mesh", "evaluation", "laboratory", "changes", "runfolder", "pages", "viewer", "progress", "runconfig",
-    "generate", "runflags", "sweep", "bench", "convert", "doctor", "listing", "cli", "__main__",
+    "generate", "runflags", "sweep", "bench", "convert", "doctor", "listing", "terminal", "cli", "__main__",
 )  # fmt: skip
 
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ from gsdistill.config import bounded, from_dict
 from gsdistill.errors import BadFile, ConfigError
 from gsdistill.point_e.sampler import Sampling, Schedule
 from gsdistill.point_e.transformer import Size
+from gsdistill.reading import read_json
 
 __all__ = ["OPENAI", "BaseCard", "Card", "UpsamplerCard", "read_card"]
 
@@ -20,10 +20,10 @@ class BaseCard:
     """The model that makes the coarse cloud from a text. The defaults are those of OpenAI's base40M-textvec."""
 
     size: Size = field(default_factory=Size)
-    text_width: int = bounded(768, low=1)
-    points: int = bounded(1024, low=1)
+    text_width: int = bounded(768, low=1, high=8192)
+    points: int = bounded(1024, low=1, high=65536)
     schedule: Schedule = "cosine"
-    timesteps: int = bounded(1024, low=1)
+    timesteps: int = bounded(1024, low=1, high=100_000)
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -32,11 +32,11 @@ class UpsamplerCard:
     """The model that adds points to a coarse cloud. The defaults are those of OpenAI's upsample."""
 
     size: Size = field(default_factory=Size)
-    grid_tokens: int = bounded(256, low=0)
-    grid_width: int = bounded(1024, low=1)
-    points: int = bounded(3072, low=1)
+    grid_tokens: int = bounded(256, low=0, high=8192)
+    grid_width: int = bounded(1024, low=1, high=8192)
+    points: int = bounded(3072, low=1, high=65536)
     schedule: Schedule = "linear"
-    timesteps: int = bounded(1024, low=1)
+    timesteps: int = bounded(1024, low=1, high=100_000)
     sampling: Sampling = field(default_factory=lambda: Sampling(sigma_max=160.0, s_churn=0.0, guidance_scale=0.0))
 
     def __post_init__(self) -> None:
@@ -67,12 +67,6 @@ def read_card(path: Path) -> Card:
         BadFile: it cannot be read, is no JSON object, or a value is not what it must be.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadFile(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(plain, dict):
-        raise BadFile(f"{path} must hold a JSON object")
-    try:
-        return from_dict(Card, plain)
+        return from_dict(Card, read_json(path))
     except ConfigError as error:
         raise BadFile(f"{path}: {error}") from error

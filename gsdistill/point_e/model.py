@@ -176,9 +176,10 @@ def locate(source: str) -> Located:
 
 
 def _networks(card: Card, base_file: Path, upsampler_file: Path) -> tuple[nn.Module, nn.Module]:
-    base = TextPointDiffusionTransformer(card.base.size, card.base.text_width)
     grid = card.upsampler.grid_tokens, card.upsampler.grid_width
-    upsampler = UpsamplePointDiffusionTransformer(card.upsampler.size, *grid)
+    with torch.device("meta"):  # the files decide how much memory is taken
+        base = TextPointDiffusionTransformer(card.base.size, card.base.text_width)
+        upsampler = UpsamplePointDiffusionTransformer(card.upsampler.size, *grid)
     for model, file in ((base, base_file), (upsampler, upsampler_file)):
         fill(model, read_weights(file), file)
     return base, upsampler

@@ -32,7 +32,7 @@ _RHO = 7.0
 class Sampling:
     """How one of the models is sampled."""
 
-    steps: int = bounded(64, low=1)  # noise levels; all but the last take two network evaluations
+    steps: int = bounded(64, low=1, high=1000)  # noise levels; all but the last take two network evaluations
     sigma_min: float = bounded(1e-3, above=0)
     sigma_max: float = bounded(120.0, above=0)
     s_churn: float = bounded(3.0, low=0)  # noise put back over the whole run: 0 is an ordinary differential equation

@@ -30,7 +30,7 @@ class TextEncoder:
         self._tokenizer = self._load(CLIPTokenizer.from_pretrained, "tokenizer" if folder else "")
         model, info = self._load(
             lambda *args, **options: CLIPTextModelWithProjection.from_pretrained(
-                *args, **options, output_loading_info=True, dtype=torch.float32
+                *args, **options, use_safetensors=True, output_loading_info=True, dtype=torch.float32
             ),
             "text_encoder" if folder else "",
         )
@@ -50,8 +50,17 @@ class TextEncoder:
         """Return the embedding of ``prompt``, of length 1.
 
         Raises:
-            PromptError: it has more tokens than the text encoder has positions.
+            PromptError: it has more tokens than the text encoder has positions. BadFile: tokenizer and encoder differ.
         """
+        try:
+            return self._encoded(prompt)
+        except PromptError:
+            raise
+        except Exception as error:  # the library raises anything where tokenizer, config and weights differ
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BadFile(f"{self._where}: its tokenizer and text encoder do not fit each other: {reason}") from error
+
+    def _encoded(self, prompt: str) -> Float[Tensor, "1 D"]:
         limit = self._model.config.max_position_embeddings
         count = len(self._tokenizer(prompt, truncation=False).input_ids)
         if count > limit:
@@ -61,13 +70,12 @@ class TextEncoder:
             return normalize(self._model(ids.to(self._device)).text_embeds.float(), dim=-1)
 
     def _load(self, loader: Callable[..., Any], part: str) -> Any:
-        from safetensors import SafetensorError
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
         try:
             return loader(self._where, subfolder=part, local_files_only=self._offline)
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        except Exception as error:  # the library raises anything on a broken file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = (
                 ""

@@ -15,6 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from gsdistill.config import bounded
+from gsdistill.errors import ConfigError
+
 __all__ = [
     "CHANNELS", "POINT_BIASES", "POINT_SCALES", "PointDiffusionTransformer", "Size", "TextPointDiffusionTransformer",
     "UpsamplePointDiffusionTransformer", "timestep_embedding",
@@ -29,10 +32,14 @@ POINT_BIASES = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0)
 class Size:
     """How large a transformer is."""
 
-    width: int = 512
-    layers: int = 12
-    heads: int = 8
-    outputs: int = 2 * CHANNELS  # the noise, and what the published models say of its variance
+    width: int = bounded(512, low=1, high=8192)
+    layers: int = bounded(12, low=1, high=256)
+    heads: int = bounded(8, low=1)  # of which each has an equal share of the width
+    outputs: int = bounded(2 * CHANNELS, low=CHANNELS, high=64)  # the noise, and what is said of its variance
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ConfigError(f"width = {self.width} is no multiple of heads = {self.heads}")
 
 
 def timestep_embedding(t: Float[Tensor, "B"], width: int) -> Float[Tensor, "B W"]:

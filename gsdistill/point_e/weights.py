@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import pickle
-import re
 import urllib.request
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from torch import Tensor, nn
 from gsdistill.errors import BadFile, ModelNotFound
 from gsdistill.files import atomic_path, cache_folder
 from gsdistill.prior.hub import is_offline
+from gsdistill.prior.pickles import read_pickle
 
 __all__ = ["ADDRESS", "fetch", "fill", "read_weights"]
 
@@ -72,7 +70,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the named tensors of a ``.safetensors`` file or a PyTorch ``.pt``, which may hold nothing but tensors.
 
     Raises:
-        ModelNotFound: there is no such file. BadFile: it is cut, not of its kind, or a pickle of more than tensors.
+        ModelNotFound: there is no such file. BadFile: it is cut, not of its kind, or as :func:`read_pickle`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -80,35 +78,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelNotFound(f"the Point-E weights {path} are missing")
     try:
-        plain = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    except pickle.UnpicklingError as error:
-        raise BadFile(_refusal(path, error)) from error
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+        plain = load_file(path) if path.suffix == ".safetensors" else read_pickle(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise BadFile(f"{path} is cut or damaged ({_reason(error)}): delete it and fetch it again") from error
     if not isinstance(plain, Mapping) or not all(isinstance(value, Tensor) for value in plain.values()):
         raise BadFile(f"{path} is not a state dict: it must map names to tensors")
     return dict(plain)
 
 
-def _unpickle(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a pickle's protocol; what it holds is what decides
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _refusal(path: Path, error: Exception) -> str:
-    """Say why torch did not unpickle; its own message also tells how to do so unsafely."""
-    wanted = re.search(r"GLOBAL (\S+)", str(error))
-    if wanted is None:
-        return f"{path} is no PyTorch file: delete it and fetch it again"
-    return f"{path} is refused: it asks to run {wanted[1]}, where tensors alone are read; save its state dict again"
-
-
 def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Give ``model`` its parameters in float32: all of them, and nothing else.
 
     Raises:
-        BadFile: a name is missing or unknown, or a shape differs; the first is named.
+        BadFile: a name is missing or unknown, a shape differs, or a value is no finite number; the first is named.
     """
     own = model.state_dict()
     kind = type(model).__name__
@@ -124,4 +106,6 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
             raise BadFile(
                 f"{path} is not for this {kind}: '{name}' is {list(value.shape)}, not {list(own[name].shape)}"
             )
-    model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=True)
+        if value.layout is not torch.strided or not value.is_floating_point() or not value.float().isfinite().all():
+            raise BadFile(f"{path}: '{name}' holds what is no finite number")
+    model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=True, assign=True)

@@ -7,7 +7,6 @@ prompts come from the closed world of gsdistill.shapes.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +21,7 @@ from gsdistill.errors import BadFile, ConfigError, ModelNotFound, did_you_mean
 from gsdistill.files import data_path
 from gsdistill.prior.base import Prediction
 from gsdistill.prior.hub import Need, cached, cached_file
+from gsdistill.reading import read_json
 
 __all__ = [
     "SINGLE",
@@ -72,9 +72,9 @@ class CameraCard:
     """What a camera-conditioned model is fed, and the cameras it knows: degrees and world units."""
 
     features: Literal["fourier"]
-    distance: float
-    fov: float
-    elevation: tuple[float, float]
+    distance: float = bounded(above=0)
+    fov: float = bounded(above=0, below=180)
+    elevation: tuple[float, float] = bounded(low=-90, high=90)
     azimuth_frequencies: tuple[int, ...] = ()
     elevation_frequencies: tuple[int, ...] = ()
 
@@ -85,7 +85,7 @@ class ModelCard:
 
     name: str
     encoder: Literal["vae", "unshuffle"] = "vae"
-    factor: int = 1
+    factor: int = bounded(1, low=1, high=64)
     licence: str = "unknown"
     world: Literal["shapes"] | None = None
     camera: CameraCard | None = None
@@ -174,10 +174,9 @@ def read_model_card(source: str, name: str) -> ModelCard:
     if not path.is_file():
         return ModelCard(name=name)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadFile(f"{path} is not JSON: {error}") from error
-    return from_dict(ModelCard, content, path.name)
+        return from_dict(ModelCard, read_json(path))
+    except ConfigError as error:
+        raise BadFile(f"{path}: {error}") from error
 
 
 def _shipped(name: str) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
 from gsdistill.errors import BadFile
 from gsdistill.prior.cards import read_model_card
 from gsdistill.prior.pretrained import Pretrained
+from gsdistill.reading import read_json
 
 __all__ = ["FAMILIES", "family_of", "leaf_of", "needed_parts"]
 
@@ -73,10 +73,7 @@ def _index(folder: Path) -> dict[str, Any]:
     path = folder / "model_index.json"
     if not path.is_file():
         return {}
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadFile(f"{path} is not the index of a diffusers model: {error}") from error
-    if not isinstance(index, dict) or "_class_name" not in index:
+    index = read_json(path)
+    if "_class_name" not in index:
         raise BadFile(f"{path} is not the index of a diffusers model: it has no _class_name")
     return index

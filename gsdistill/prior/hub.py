@@ -1,7 +1,8 @@
 """Models on the hub: the snapshot in the cache that holds what a family needs, downloaded once, and never asked twice.
 
 A folder is taken as it is; a complete snapshot too, without a word to the network. Of what is downloaded the listing
-decides (layout.py): a model's repository often holds ten times what a prior needs.
+decides (layout.py): a model's repository often holds ten times what a prior needs. The hub learns what it is asked
+for, and the versions of Python and of its own library; what else the libraries would tell it is switched off.
 """
 
 from __future__ import annotations
@@ -51,10 +52,18 @@ class _RefusedError(Exception):
 
 def go_offline() -> None:
     """Keep this process, and those that it starts, from asking the hub for anything."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    _switch_on("HF_HUB_OFFLINE")
+
+
+def _switch_on(name: str) -> None:
+    """Set a variable of huggingface_hub, whether it is imported already or will be."""
+    os.environ[name] = "1"
     constants: Any = sys.modules.get("huggingface_hub.constants")
     if constants:
-        constants.HF_HUB_OFFLINE = True
+        setattr(constants, name, True)
+
+
+_switch_on("HF_HUB_DISABLE_TELEMETRY")  # before diffusers and transformers read it
 
 
 def is_offline() -> bool:

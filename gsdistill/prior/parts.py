@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +12,15 @@ import torch
 
 from gsdistill.errors import BadFile, ModelNotFound
 from gsdistill.prior.layout import weight_files
+from gsdistill.reading import brief, read_json
 
 __all__ = ["load_model", "load_part", "pick_class", "quiet"]
 
 T = TypeVar("T")
+
+# What a config may say of sizes: so many layers, and widths of so many times the largest dimension of its weights.
+MOST_LAYERS, WIDEST, BEYOND = 128, 2048, 8
+OF_NO_SIZE = ("_id", "position", "window")  # in names of numbers for which no memory is taken
 
 
 def load_part(loader: Callable[..., T], folder: Path, part: str, **options: Any) -> T:
@@ -28,7 +32,7 @@ def load_part(loader: Callable[..., T], folder: Path, part: str, **options: Any)
     try:
         with quiet():
             return loader(str(folder), subfolder=part, local_files_only=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+    except Exception as error:  # the libraries raise anything on a broken file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelNotFound(f"cannot load {folder / part}: {reason}") from error
 
@@ -44,6 +48,7 @@ def load_model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: t
     if ours and (named := _class_name(folder / part)) not in (None, kind.__name__):
         raise BadFile(f"{folder / part / 'config.json'} is of class {named}, where {kind.__name__} belongs")
     files = weight_files([path.name for path in (folder / part).glob("*")], dtype.itemsize == 2)
+    _check_sizes(folder / part, [name for name in files.names if name.endswith(".safetensors")] if files else [])
     options = {"variant": files.variant if files else None, "use_safetensors": True, "output_loading_info": True}
     name = "torch_dtype" if ours else "dtype"  # the libraries disagree
     model, report = load_part(kind.from_pretrained, folder, part, **{name: dtype}, **options, **ours)
@@ -64,10 +69,7 @@ def pick_class(folder: Path, part: str, allowed: Sequence[str]) -> str:
     found = sorted((folder / part).glob("*config.json"))
     if not found:
         raise ModelNotFound(f"{folder} lacks {Path(part) / 'config.json'}")
-    try:
-        name = str(json.loads(found[0].read_text(encoding="utf-8"))["_class_name"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadFile(f"{found[0]} is not the config of a diffusers part: {error}") from error
+    name = str(read_json(found[0]).get("_class_name"))
     if name not in allowed:
         raise BadFile(f"{found[0]} is of class {name}, where {' or '.join(allowed)} belongs")
     return name
@@ -90,9 +92,39 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _check_sizes(folder: Path, weights: Sequence[str]) -> None:
+    """Refuse a config with numbers far beyond those of the weights: the libraries take memory for it first.
+
+    Raises:
+        BadFile: the first such number.
+    """
+    from safetensors import safe_open
+
+    largest = 0
+    for name in weights:
+        with safe_open(folder / name, framework="pt") as file:
+            largest = max([largest, *(size for key in file.keys() for size in file.get_slice(key).get_shape())])  # noqa: SIM118
+    for name, value in _numbers(read_json(folder / "config.json")):
+        most = MOST_LAYERS if "layers" in name else max(WIDEST, BEYOND * largest)
+        if value > most and not any(word in name for word in OF_NO_SIZE):
+            raise BadFile(f"{folder / 'config.json'}: {name} = {brief(value)}, where its weights have {most} at most")
+
+
+def _numbers(config: Any, name: str = "") -> Iterator[tuple[str, int]]:
+    """Every whole number of a config, with the name that it stands under."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            yield from _numbers(value, key)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _numbers(value, name)
+    elif isinstance(config, int):
+        yield name, config
+
+
 def _class_name(folder: Path) -> str | None:
     """What the config of a part of diffusers says, or None where the loader will say what is wrong with it."""
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name")
-    except (OSError, ValueError, AttributeError):
+        return read_json(folder / "config.json").get("_class_name")
+    except BadFile:
         return None

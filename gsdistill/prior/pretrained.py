@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.errors import ConfigError, PromptError
+from gsdistill.errors import BadFile, ConfigError, PromptError, UserError
 from gsdistill.prior.base import CameraRange, Prior, Student
 from gsdistill.prior.cards import ModelCard
 from gsdistill.prior.codec import Codec, LatentCodec
@@ -221,8 +221,14 @@ class Pretrained(Prior):
             raise PromptError(f"the prompt '{text}' has {count} tokens, the prior {self.name} reads {limit} at most")
 
     def _encoded(self, texts: list[str]) -> list[Embedding]:
-        with torch.no_grad():
-            return [to_device(embedding, "cpu") for embedding in self.encode_texts(texts)]
+        try:
+            with torch.no_grad():
+                return [to_device(embedding, "cpu") for embedding in self.encode_texts(texts)]
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the libraries raise anything where tokenizer, config and weights differ
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BadFile(f"{self.folder}: its tokenizer and text encoder do not fit each other: {reason}") from error
 
     def _text_key(self) -> str:
         settings = self.origin.settings

@@ -8,7 +8,6 @@ as diffusers' pipeline has it for a negative prompt that is left out; else it is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from gsdistill.prior.clip_unet import read_by_clip
 from gsdistill.prior.pretrained import Origin, Pretrained
 from gsdistill.prior.stable_diffusion import ddpm_schedule
+from gsdistill.reading import read_json
 from gsdistill.structs import Embedding
 
 __all__ = ["StableDiffusionXL"]
@@ -36,7 +36,7 @@ class StableDiffusionXL(Pretrained):
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
         self.schedule, self.prediction_type = ddpm_schedule(origin)
-        index = json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))
+        index = read_json(self.folder / "model_index.json")
         self._zeros = index.get("force_zeros_for_empty_prompt", True)  # diffusers' default too
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:

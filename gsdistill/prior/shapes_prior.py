@@ -6,7 +6,6 @@ Its folder is one of diffusers, which serves it as well; what is loaded here ins
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,8 @@ from gsdistill.prior.lora import LoraStudent
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.prior.shapes_text import ShapesText
 from gsdistill.prior.shapes_unet import ShapesUNet
-from gsdistill.prior.stable_diffusion import StableDiffusion, known_prediction
+from gsdistill.prior.stable_diffusion import StableDiffusion, check_steps, known_prediction, schedule_of
+from gsdistill.reading import read_json
 from gsdistill.shapes.captions import normalised, parse, unknown_words
 from gsdistill.structs import Embedding
 
@@ -107,10 +107,11 @@ def scaled_linear_schedule(path: Path) -> tuple[NoiseSchedule, Prediction]:
         BadFile: the config cannot be read, or names another schedule or an unknown prediction type.
     """
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
         ends = float(config["beta_start"]) ** 0.5, float(config["beta_end"]) ** 0.5
         steps, law = int(config["num_train_timesteps"]), config["beta_schedule"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        check_steps(steps)
+    except (ValueError, OverflowError, KeyError, TypeError) as error:
         raise BadFile(f"{path} is not the config of a scheduler: {error}") from error
     if law != "scaled_linear" or config.get("trained_betas") or config.get("rescale_betas_zero_snr"):
         raise BadFile(
@@ -118,4 +119,4 @@ def scaled_linear_schedule(path: Path) -> tuple[NoiseSchedule, Prediction]:
         )
     kind = known_prediction(config.get("prediction_type", "epsilon"), path)
     betas = torch.linspace(*ends, steps, dtype=torch.float32) ** 2
-    return NoiseSchedule.from_cumulative_alphas((1.0 - betas).cumprod(0)), kind
+    return schedule_of((1.0 - betas).cumprod(0), path), kind

@@ -5,7 +5,6 @@ The import would take two seconds of every first run with a prompt, the encoding
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +16,11 @@ from torch import Tensor
 from torch.nn.functional import embedding, layer_norm, linear, scaled_dot_product_attention
 
 from gsdistill.errors import BadFile
+from gsdistill.reading import read_json
 
 __all__ = ["ShapesText"]
+
+MOST_TOKENS = 4096  # that a text may have
 
 
 class ShapesText:
@@ -35,10 +37,10 @@ class ShapesText:
         path, words = folder / "text_encoder" / "config.json", folder / "tokenizer" / "tokenizer.json"
         settings = words.with_name("tokenizer_config.json")
         try:
-            self._config = SimpleNamespace(**json.loads(path.read_text(encoding="utf-8")))
+            self._config = SimpleNamespace(**read_json(path))
             kind = self._config.model_type, self._config.hidden_act
             self.limit = int(self._config.max_position_embeddings)  # tokens of a text, its start and end included
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (ValueError, OverflowError, TypeError, AttributeError) as error:
             raise BadFile(f"{path} is not the config of a text encoder: {error}") from error
         if kind != ("clip_text_model", "quick_gelu"):
             raise BadFile(f"{path}: the shapes prior's encoder is a clip_text_model with quick_gelu, not {kind}")
@@ -49,12 +51,14 @@ class ShapesText:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         try:
-            pad = json.loads(settings.read_text(encoding="utf-8"))["pad_token"]
+            pad = read_json(settings)["pad_token"]
             self._pad = self._tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadFile(f"{settings} does not say with which pad_token a text is filled up: {error}") from error
         if self._pad is None:
             raise BadFile(f"{settings}: the pad_token '{pad}' is not in {words.name}")
+        if not 2 <= self.limit <= MOST_TOKENS:
+            raise BadFile(f"{path}: max_position_embeddings = {self.limit} is no number of tokens")
         self._weights = {
             name.removeprefix("text_model."): value.to(device, torch.float32) for name, value in weights.items()
         }
@@ -74,11 +78,16 @@ class ShapesText:
         ids = [self.tokens(text) for text in texts]
         try:
             rows = [row + [self._pad] * (self.limit - len(row)) for row in ids]
-            return self._encode(torch.tensor(rows, device=self._device))
+            states = self._encode(torch.tensor(rows, device=self._device))
         except KeyError as error:
             raise BadFile(f"the shapes prior's text encoder has no weight {error.args[0]}") from error
-        except (RuntimeError, AttributeError, TypeError, IndexError) as error:  # a shape, or a field that is not there
-            raise BadFile(f"the shapes prior's text encoder and its config differ: {error}") from error
+        except (RuntimeError, ValueError, ArithmeticError, AttributeError, TypeError, IndexError) as error:
+            # a shape, or a field that is not there or not of its kind
+            reason = str(error).splitlines()[0]
+            raise BadFile(f"the shapes prior's text encoder and its config differ: {reason}") from error
+        if not states.isfinite().all():
+            raise BadFile("the shapes prior's text encoder answers what is not finite")
+        return states
 
     def _encode(self, ids: Tensor) -> Tensor:
         x = embedding(ids, self._weights["embeddings.token_embedding.weight"])

@@ -9,7 +9,6 @@ diffusers is imported, which would take longer than the first fifty steps of a r
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,10 +30,12 @@ from torch.nn.functional import (
 )
 
 from gsdistill.errors import BadFile
+from gsdistill.reading import read_json
 
 __all__ = ["ShapesUNet"]
 
 # What the config must say, where it says anything: these are also what diffusers takes for a field that is left out.
+LARGEST = 1 << 24  # numbers of an input
 FIXED: dict[str, Any] = {
     "act_fn": "silu", "addition_embed_type": None, "attention_type": "default", "center_input_sample": False,
     "class_embeddings_concat": False, "conv_in_kernel": 3, "conv_out_kernel": 3, "cross_attention_norm": None,
@@ -85,8 +86,10 @@ class ShapesUNet:
             raise BadFile(
                 f"{folder} has no weight {error.args[0]}: it is of another model, or not all there"
             ) from error
-        except (RuntimeError, AttributeError, TypeError, IndexError) as error:  # a shape, or a field that is not there
-            raise BadFile(f"{folder}: config.json does not tell of a network with these weights: {error}") from error
+        except (RuntimeError, ValueError, ArithmeticError, AttributeError, TypeError, IndexError) as error:
+            # a shape, a field that is not there or not of its kind, a number that is not finite
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BadFile(f"{folder}: config.json does not tell of a network with these weights: {reason}") from error
 
     def __call__(
         self,
@@ -126,13 +129,20 @@ class ShapesUNet:
     def _try(self, device: torch.device) -> None:
         """One answer, in which every weight takes part."""
         size, c = self.config.sample_size, self.config
+        if (
+            c.in_channels * size * size > LARGEST
+            or max(c.cross_attention_dim, c.projection_class_embeddings_input_dim) > LARGEST
+        ):
+            raise ValueError("its sizes are beyond any picture")
         zeros = (
             (1, c.in_channels, size, size),
             (1, 1, c.cross_attention_dim),
             (1, c.projection_class_embeddings_input_dim),
         )
         latents, text, cameras = (torch.zeros(shape, device=device) for shape in zeros)
-        self(latents, torch.zeros(1, dtype=torch.long, device=device), text, cameras)
+        answer = self(latents, torch.zeros(1, dtype=torch.long, device=device), text, cameras)
+        if not answer.sample.isfinite().all():
+            raise ValueError("its answer is not finite")
 
     def _shifts(self, timesteps: Tensor, cameras: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """What every resnet gets of the time and the camera: 1 + scale and shift of its second norm."""
@@ -231,7 +241,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
         strange = [(key, config[key]) for key, value in FIXED.items() if config.get(key, value) != value]
         strange += [(key, config.get(key)) for key, value in NAMED.items() if config.get(key) != value]
         sides = ("down_block_types", "up_block_types")

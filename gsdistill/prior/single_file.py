@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
-import re
 import shutil
 import uuid
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +23,7 @@ from gsdistill.prior.embeddings import fingerprint
 from gsdistill.prior.families import family_of, leaf_of, needed_parts
 from gsdistill.prior.layout import lack, listing
 from gsdistill.prior.parts import quiet
+from gsdistill.prior.pickles import read_pickle
 
 __all__ = ["Kind", "assembled", "converted", "kind_of"]
 
@@ -67,7 +65,10 @@ def kind_of(file: Path) -> Kind:
         told = next((what for start, what in OTHER_FILES.items() for name in heads if name.startswith(start)), None)
         told = told or f"no Stable Diffusion checkpoint in the original layout: no name in it begins with {UNET}"
         raise BadFile(f"{file} is {told}")
-    kind = infer_diffusers_model_type(heads)
+    try:
+        kind = infer_diffusers_model_type(heads)
+    except (LookupError, TypeError) as error:
+        raise BadFile(f"{file} has a tensor of a shape that no Stable Diffusion checkpoint has") from error
     for known in ("v1", "v2", "xl_base"):
         if kind == known:
             return known
@@ -195,23 +196,13 @@ def _heads(file: Path) -> dict[str, Tensor]:
 
 
 def _unpickled(file: Path, device: str) -> dict[str, Tensor]:
-    """The tensors of a pickled checkpoint; nothing else of it is ever built."""
-    try:
-        state = torch.load(file, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(file))
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f" ({found[1]})" if found else ""
-        raise BadFile(
-            f"{file} is a pickle of more than tensors{what}, which could run any code, and is not read; convert it to "
-            ".safetensors where you trust it"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise BadFile(f"{file} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
-    while isinstance(state, dict) and "state_dict" in state:
+    """The tensors of a pickled checkpoint."""
+    state = read_pickle(file, device)
+    if isinstance(state, dict) and "state_dict" in state:
         state = state["state_dict"]
     if not isinstance(state, dict):
         raise BadFile(f"{file} holds a {type(state).__name__}, not the named tensors of a checkpoint")
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def _made_once(place: Path, parts: Sequence[str], build: Callable[[Path], None]) -> Path:

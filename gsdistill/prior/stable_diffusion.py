@@ -20,11 +20,13 @@ from gsdistill.prior.features import fourier_features
 from gsdistill.prior.parts import load_part
 from gsdistill.prior.pretrained import Origin
 from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.reading import brief
 from gsdistill.structs import Cameras
 
-__all__ = ["StableDiffusion", "ddpm_schedule", "known_prediction"]
+__all__ = ["StableDiffusion", "check_steps", "ddpm_schedule", "known_prediction", "schedule_of"]
 
 OTHER_KINDS = ("EDM", "FlowMatch")  # with these begin the names of schedulers of other kinds of diffusion
+MOST_STEPS = 100_000  # of a schedule
 
 
 class StableDiffusion(ClipUNet):
@@ -63,14 +65,36 @@ def ddpm_schedule(origin: Origin) -> tuple[NoiseSchedule, Prediction]:
     from diffusers import DDPMScheduler
 
     config: Any = load_part(DDPMScheduler.load_config, origin.folder, "scheduler")
-    name = config.get("_class_name", "")
+    name = str(config.get("_class_name", ""))
     if name.startswith(OTHER_KINDS):
         raise BadFile(
             f"{origin.folder}/scheduler: {name} has no levels of a DDPM, which the prior {origin.card.name} needs"
         )
-    scheduler: Any = DDPMScheduler.from_config(config)
-    kind = known_prediction(scheduler.config.prediction_type, origin.folder / "scheduler")
-    return NoiseSchedule.from_cumulative_alphas(scheduler.alphas_cumprod), kind
+    place = origin.folder / "scheduler"
+    try:
+        check_steps(config.get("num_train_timesteps", 1000))
+        scheduler: Any = DDPMScheduler.from_config(config)
+    except Exception as error:  # the library raises anything on values of another kind
+        raise BadFile(f"{place}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from error
+    kind = known_prediction(scheduler.config.prediction_type, place)
+    return schedule_of(scheduler.alphas_cumprod, place), kind
+
+
+def check_steps(steps: Any) -> None:
+    """Refuse a schedule of more steps than any has, before memory is taken for them; raises ValueError."""
+    if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"num_train_timesteps = {brief(steps)} is no whole number from 1 to {MOST_STEPS:,}")
+
+
+def schedule_of(alphas_cumprod: Float[Tensor, "T"], place: Path) -> NoiseSchedule:
+    """The noise levels of a config at ``place``.
+
+    Raises:
+        BadFile: they do not lie between 0 and 1.
+    """
+    if not ((alphas_cumprod >= 0) & (alphas_cumprod <= 1)).all():
+        raise BadFile(f"{place}: its betas give noise levels that do not lie between 0 and 1")
+    return NoiseSchedule.from_cumulative_alphas(alphas_cumprod)
 
 
 def known_prediction(kind: Any, place: Path) -> Prediction:

@@ -1,13 +1,13 @@
 """The server of the page: where it listens, and that nothing leaves this machine.
 
 viser serves one page with all that it needs, and talks to it over a websocket on the same port. It sends nothing
-anywhere, unless a page asks it for a public address through a third party; that is switched off.
+anywhere, unless a page asks it for a public address through a third party; that is switched off. Other sites' pages,
+open in a browser that reaches the port, are refused (guard.py).
 """
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 import threading
 import warnings
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from gsdistill.errors import ConfigError
 from gsdistill.extras import require
+from gsdistill.viewer.guard import guarded, is_loopback
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +35,8 @@ def serve(host: str, port: int, console: Console) -> tuple[ViserServer, str]:
     """Start a server with an empty page; returns it and the page's address.
 
     Raises:
-        NotInstalled: viser is missing. ConfigError: the address is none of this machine, or no port is free.
+        NotInstalled: viser is missing, or is one that cannot be guarded.
+        ConfigError: the address is none of this machine, or no port is free.
     """
     require("viewer", "looking at splats")
     free = _free_port(host, port)
@@ -43,11 +45,11 @@ def serve(host: str, port: int, console: Console) -> tuple[ViserServer, str]:
 
     warnings.filterwarnings("ignore", r"Queued a \w+ on a closed connection")  # a page that left while it was drawn to
     rich.get_console().quiet = True  # viser talks on rich's own console, which we do not use
-    server = viser.ViserServer(host=host, port=free, label="gsdistill", verbose=False)
+    server = guarded(host, lambda: viser.ViserServer(host=host, port=free, label="gsdistill", verbose=False))
     server.request_share_url = lambda verbose=True: None
     server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="small")
     server.gui.main_panel.dock_right()
-    if not _loopback(host):
+    if not is_loopback(host):
         console.print(Text(f"everyone who reaches {host} over the network can look and play with the sliders"))
     return server, f"http://{_address(host)}:{server.get_port()}"
 
@@ -73,13 +75,6 @@ def _free_port(host: str, first: int) -> int:
                     f"host = '{host}' cannot be listened at: {reason}; 127.0.0.1 is this machine"
                 ) from error
     raise ConfigError(f"port = {first}: neither it nor one of the next {TRIES - 1} is free; 0 takes any that is")
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _address(host: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from gsdistill.errors import BadFile
 from gsdistill.frames import Frame
+from gsdistill.reading import read_json
 from gsdistill.runfolder import snapshots
 from gsdistill.scene.ply import read_ply
 from gsdistill.structs import Gaussians
@@ -93,8 +93,8 @@ def _end(path: Path, others: Sequence[Path]) -> str:
 def _iterations(folder: Path) -> int:
     """The steps of a finished run, 0 where its summary is missing or not one of ours."""
     try:
-        return int(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["iterations"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return int(read_json(folder / "summary.json")["iterations"])
+    except (BadFile, ValueError, KeyError, TypeError):
         return 0
 
 

@@ -15,7 +15,7 @@ from gsdistill.pages.gallery import gallery
 from gsdistill.pages.report import write_report
 from gsdistill.pages.settings import GalleryCommand
 
-HOSTILE = "</script><script>document.title = 'taken'</script>\"' onclick='x' <img src=x>"
+HOSTILE = "</script><script>document.title = 'taken'</script>\"' onclick='x' <img src=x onerror=document.title='taken'>"
 REPORT = "a-chair/report.html"
 
 # Requests of the page beyond itself.

@@ -41,6 +41,11 @@ let row = [...document.querySelectorAll("*")].find(isLabel);
 while (row && !row.querySelector("input[type=text]")) row = row.parentElement;
 return row && row.querySelector("input[type=text]");
 """
+SOCKET = """
+const [url, protocol, tell] = arguments, socket = new WebSocket(url, protocol);
+socket.onopen = () => { socket.close(); tell("open"); };
+socket.onerror = () => tell("refused");
+"""
 PRESS = "[...document.querySelectorAll('button')].find(e => e.textContent.trim() === arguments[0]).click()"
 
 
@@ -160,6 +165,18 @@ def test_a_screenshot_is_the_page_without_its_panel(browser, page, tmp_path):
     taken = np.asarray(Image.open(file).convert("RGB")) / 255.0
     edge = (taken.shape[1] - taken.shape[0]) // 2
     assert psnr(taken[:, edge : edge + len(taken)], expected(page.gaussians, len(taken))) >= ENOUGH
+
+
+def test_a_page_of_another_site_is_shut_out(browser, page, serve, console_errors, tmp_path):
+    import viser
+
+    words = page.url.replace("http", "ws"), f"viser-v{viser.__version__}"
+    (tmp_path / "index.html").write_text("<!doctype html><title>another site</title>")
+    browser.get(serve(tmp_path))
+    assert browser.execute_async_script(SOCKET, *words) == "refused"
+    assert console_errors(browser)
+    opened(browser, page.url)
+    assert browser.execute_async_script(SOCKET, *words) == "open"
 
 
 def turn(browser, label: str, value: str) -> None:

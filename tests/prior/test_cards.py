@@ -117,7 +117,7 @@ def test_recipes_follow_the_card_and_the_folder_of_a_known_model():
 def test_what_a_folder_says_of_itself(tmp_path):
     assert read_model_card(str(tmp_path), "x").name == "x"
     (tmp_path / "gsdistill.json").write_text("[")
-    with pytest.raises(BadFile, match=r"gsdistill.json is not JSON"):
+    with pytest.raises(BadFile, match=r"gsdistill.json: not valid JSON"):
         read_model_card(str(tmp_path), "x")
 
 

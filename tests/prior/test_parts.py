@@ -172,10 +172,13 @@ def test_text_encoders_that_the_index_names_must_be_there(folder):
     load_prior(str(folder))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"unet": 1}'])
-def test_an_index_that_is_none(content, folder):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", ": not valid JSON"), ("[]", ": expected a JSON"), ('{"unet": 1}', " is not the index of a diffusers model")],
+)
+def test_an_index_that_is_none(content, words, folder):
     (folder / "model_index.json").write_text(content)
-    with pytest.raises(BadFile, match=r"model_index.json is not the index of a diffusers model"):
+    with pytest.raises(BadFile, match=f"model_index.json{words}"):
         load_prior(str(folder))
 
 
@@ -191,5 +194,5 @@ def test_the_class_of_a_part(folder):
     with pytest.raises(ModelNotFound, match=r"lacks nothing/config.json"):
         pick_class(folder, "nothing", ("AutoencoderKL",))
     (folder / "vae/config.json").write_text("{}")
-    with pytest.raises(BadFile, match="is not the config of a diffusers part"):
+    with pytest.raises(BadFile, match="is of class None, where AutoencoderKL belongs"):
         pick_class(folder, "vae", ("AutoencoderKL",))

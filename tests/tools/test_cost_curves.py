@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,6 @@ def test_it_leaves_both_files(curves, tmp_path, monkeypatch):
     assert [(point["curve"], point["run"][point["curve"]]) for point in found["points"]] == [
         ("views", 1), ("views", 2), ("resolution", 32), ("gaussians", 1000),
     ]  # fmt: skip
-    assert found["environment"]["versions"]["torch"] == torch.__version__
+    assert found["environment"]["versions"]["torch"] == version("torch")
     with Image.open(picture) as image:
         assert image.format == "PNG" and min(image.size) > 300

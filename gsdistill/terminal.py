@@ -1,0 +1,51 @@
+"""What commands print on: text of a file or of a model is shown on the terminal, and never commands it.
+
+Terminals obey what stands between the letters: a name with an escape sequence can clear the screen, rename the window
+or write into what is pasted next, and one with an override of Unicode shows its letters in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
+
+__all__ = ["printable", "terminal"]
+
+
+def terminal(stderr: bool = False, highlight: bool = True) -> Console:
+    """A console of rich whose own control sequences, of colours and of bars, are the only ones that leave it."""
+    console = Console(stderr=stderr, highlight=highlight)
+    console.push_render_hook(_Hook())
+    return console
+
+
+def printable(text: str) -> str:
+    """The text with line ends as they are, and all else that does not print as it would stand in a Python string."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+
+
+class _Hook(RenderHook):
+    """Wraps what is printed."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Plain(one) for one in renderables]
+
+
+class _Plain:
+    """Something to print, whose text is printable once it is laid out."""
+
+    def __init__(self, inner: ConsoleRenderable) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self._segments(console, options)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._inner)
+
+    def _segments(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for text, style, control in console.render(self._inner, options):
+            yield Segment(text if control else printable(text), style, control)
