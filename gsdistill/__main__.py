@@ -1,6 +1,19 @@
-"""``python -m gsdistill`` is the ``gsdistill`` command."""
+"""The ``gsdistill`` command, which is ``python -m gsdistill`` too: Ctrl-C ends it quietly from its first import on."""
 
-from gsdistill.cli import main
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit with its code."""
+    try:
+        from gsdistill.cli import execute
+
+        code = execute(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
 
 if __name__ == "__main__":
     main()

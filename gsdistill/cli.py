@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +35,7 @@ from gsdistill.sweep.settings import SweepSettings
 from gsdistill.terminal import terminal
 from gsdistill.viewer.settings import ViewCommand
 
-__all__ = ["execute", "main"]
+__all__ = ["execute"]
 
 T = TypeVar("T")
 
@@ -90,11 +90,6 @@ class DoctorCommand:
     """Show what is installed, which device serves, which models are at hand, and how to get what is missing."""
 
     prior: str | None = None  # look at this one alone: a name of `gsdistill list priors`, a folder, a file or a hub id
-
-
-def main() -> NoReturn:
-    """Run the command line of this process and exit with its code."""
-    sys.exit(execute(sys.argv[1:]))
 
 
 def execute(argv: Sequence[str]) -> int:

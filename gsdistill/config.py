@@ -16,7 +16,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gsdistill.errors import ConfigError, did_you_mean
+from gsdistill.errors import ConfigError, UserError, did_you_mean
 from gsdistill.ramp import Ramp, shortest
 from gsdistill.reading import brief
 from gsdistill.yaml_dialect import dump, load_yaml
@@ -126,7 +126,7 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
             raise ConfigError(f"the setting '{where}' is missing")
     try:
         built = cls(**values)
-    except ConfigError:
+    except UserError:
         raise
     except ValueError as error:
         raise ConfigError(f"{path or cls.__name__}: {error}") from error

@@ -80,7 +80,7 @@ def run(
         else:
             folder.begin(optimisation)
         with folder.rescuing(optimisation, lambda line: console.print(Text(line), soft_wrap=True)):
-            if not config.resume:
+            if not optimisation.done:
                 _open(job, initial)
             console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)
             console.print(f"start {name_of(config.init)}: {describe(initial)}", markup=False)

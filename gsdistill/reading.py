@@ -21,6 +21,7 @@ LARGEST = 64 << 20  # bytes of a text
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80  # characters
 _BRIEF.maxlist = _BRIEF.maxdict = 12
+LONGEST = 240  # characters of a value in a message
 
 
 def open_file(path: Path | str) -> BinaryIO:
@@ -36,7 +37,7 @@ def open_file(path: Path | str) -> BinaryIO:
     kind = os.fstat(number).st_mode
     if not stat.S_ISREG(kind):
         os.close(number)
-        raise BadFile(f"{path}: cannot be read: it is {'a folder' if stat.S_ISDIR(kind) else 'no file but a device'}")
+        raise BadFile(f"{path}: cannot be read: it is a {'folder' if stat.S_ISDIR(kind) else 'pipe or a device'}")
     return os.fdopen(number, "rb")
 
 
@@ -99,7 +100,8 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
 
 def brief(value: object) -> str:
     """Return how a value that was read is shown in a message: as Python writes it, cut where it is long or deep."""
-    return _BRIEF.repr(value)
+    text = _BRIEF.repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _finite(text: str) -> float | None:

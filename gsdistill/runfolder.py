@@ -113,7 +113,8 @@ class RunFolder:
         """Take the folder for a new run, once everything that a user can get wrong has been checked."""
         pictures = ("views.png", "turntable.mp4", "preview.png", "start.png", "report.html")
         splats = [f"gaussians{extension}" for extension in extensions()]
-        figures = ("metrics.jsonl", "summary.json", "evaluation.json", "failure.json")
+        figures = ("metrics.jsonl", "evaluation.json", "failure.json")
+        (self.path / "summary.json").unlink(missing_ok=True)  # first: it says that the earlier run is all there
         checkpoint.drop(self.checkpoints)
         for name in (*pictures, *splats, *figures):
             (self.path / name).unlink(missing_ok=True)
@@ -187,8 +188,8 @@ class RunFolder:
             return
         if not (self.path / "config.yaml").exists():
             write_text(self.path / "config.yaml", dump(self._settings))
+        self._write_records()  # first: what is too new in them goes on the way back, what is missing would stay so
         checkpoint.save(run, self.checkpoints, self._settings, versions())
-        self._write_records()
         self._kept, self._saved = run.done, time.perf_counter()
         self._cost = self._saved - began
         self._saving += self._cost

@@ -25,6 +25,7 @@ __all__ = ["Run", "is_run", "keep_figures", "measure", "named", "number", "read_
 CONFIG, RECORDS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
 EVALUATION, FAILURE = "evaluation.json", "failure.json"
 LARGEST = 1e300  # magnitude of a figure; the difference of two is a number too
+LATEST = datetime(9999, 1, 1).timestamp()  # that a page can tell
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,10 @@ class Run:
 
     @property
     def when(self) -> datetime:
-        """When its last step was made, as its files tell."""
+        """When its last step was made, as its files tell; times beyond every calendar are its ends."""
         there = [path for name in (CONFIG, RECORDS, SUMMARY) if (path := self.folder / name).is_file()]
-        return datetime.fromtimestamp(max(path.stat().st_mtime for path in there))
+        latest = max(path.stat().st_mtime for path in there)
+        return datetime.fromtimestamp(min(max(latest, 0.0), LATEST))
 
     @property
     def finished(self) -> bool:

@@ -62,12 +62,20 @@ def read_mesh(path: Path) -> list[Part]:
         raise BadFile(f"{path}: holds no triangles{hint}")
     parts = []
     for mesh, vertices in shown:
+        if vertices.shape[1:] != (3,):
+            raise BadFile(f"{path}: its vertices have {vertices.shape[-1]} coordinates, not 3")
         broken = int((~np.isfinite(vertices)).any(axis=1).sum())
         if broken:
             raise BadFile(f"{path}: {broken} of {len(vertices)} vertices are NaN or infinite")
         if mesh.faces.min() < 0 or mesh.faces.max() >= len(vertices):
             raise BadFile(f"{path}: a triangle names a vertex beyond its {len(vertices)}")
-        parts.append(Part(_at_corners(mesh, vertices), _paint(mesh, path, suffix in GLTF)))
+        try:
+            paint = _paint(mesh, path, suffix in GLTF)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            if isinstance(error, BadFile):
+                raise
+            raise BadFile(f"{path}: its colours are not sound: {' '.join(str(error).split())[:200]}") from error
+        parts.append(Part(_at_corners(mesh, vertices), paint))
     return parts
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gsdistill.errors import BadFile, did_you_mean
 from gsdistill.frames import FRAMES, Frame
+from gsdistill.reading import open_file
 from gsdistill.scene.turn import from_frame
 from gsdistill.structs import Gaussians
 
@@ -155,7 +156,7 @@ def _check_header(path: Path) -> None:
     """
     from plyfile import PlyData, PlyListProperty
 
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(LONGEST_HEADER)
     if not start.startswith(b"ply"):
         raise BadFile(f"{path}: not a PLY file; it does not begin with 'ply'")

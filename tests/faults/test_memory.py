@@ -90,7 +90,7 @@ from gsdistill import cli, generate
 now = 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1])
 resource.setrlimit(resource.RLIMIT_AS, (now + 500 * 2**20,) * 2)
 sys.argv = ["gsdistill", *sys.argv[1:]]
-sys.exit(cli.main())
+sys.exit(cli.execute(sys.argv[1:]))
 """
 
 

@@ -53,9 +53,11 @@ class CloudSettings:
         """Return a Gaussian on every point that is kept; ``source`` says in errors where the points are from.
 
         Raises:
-            BadFile: fewer than four points, all points in one place, or one that is not finite.
+            BadFile: fewer than four points, all points in one place, or one whose place or colour is not finite.
         """
         points, colors = cloud.points, cloud.colors
+        if not colors.isfinite().all():
+            raise BadFile(f"{source}: colours of its {len(points)} points are NaN or infinite")
         if len(points) > self.limit:
             kept = torch.randperm(len(points), generator=generator)[: self.limit]
             points, colors = points[kept], colors[kept]
