@@ -246,7 +246,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         strange += [(key, config.get(key)) for key, value in NAMED.items() if config.get(key) != value]
         sides = ("down_block_types", "up_block_types")
         strange += [(side, kind) for side in sides for kind in config[side] if kind not in BLOCKS]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise BadFile(f"{path} is not the config of a U-Net: {error}") from error
     if strange:
         raise BadFile(f"{path}: the shapes prior has no {strange[0][0]} = {strange[0][1]}")

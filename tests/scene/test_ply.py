@@ -60,7 +60,7 @@ def test_the_order_of_the_properties_does_not_matter_and_others_are_passed_over(
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     assert "No such file" in message(tmp_path / "none.ply")
-    assert "directory" in message(tmp_path)
+    assert "it is a folder" in message(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", b"pl", b"solid cube"])

@@ -299,7 +299,7 @@ def test_prompts_come_from_a_file_too(tmp_path):
         ("--prompts", "no prompts; name at least one"),
         ("--prompts zebra", "unknown word 'zebra'"),
         ("--prompts Red-cube red-cube", "prompts: 'red-cube' is given 2 times"),
-        ("--prompts-file nowhere.txt", "cannot read the prompts of nowhere.txt"),
+        ("--prompts-file nowhere.txt", "nowhere.txt: cannot be read"),
         ("--seeds -1", "seeds[0] = -1 is out of range"),
         ("--seeds 1 1", "seeds: '1' is given 2 times"),
         ("--iterations 0", "iterations = 0 is out of range"),

@@ -1,0 +1,45 @@
+"""A target with its folder: case after case, each from a seed and a number alone, whatever came before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from fuzz.judge import Verdict, judged
+from fuzz.mutate import spoil
+from fuzz.targets import TARGETS, Target
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One target, whose folder is as it was built but for the one file that is spoilt."""
+
+    name: str
+    target: Target
+    sound: dict[Path, bytes]
+
+    @staticmethod
+    def built(name: str, folder: Path) -> Rig:
+        """Fill an empty folder."""
+        target = TARGETS[name]
+        target.build(folder)
+        return Rig(name, target, {path: path.read_bytes() for path in target.files(folder)})
+
+    def case(self, seed: int, number: int) -> tuple[Path, bytes]:
+        """Which file is spoilt, and what it then holds."""
+        rng = Random(f"{seed} {self.name} {number}")
+        path = rng.choice(list(self.sound))
+        data = self.sound[path]
+        if rng.random() < 0.05:  # two files become one
+            other = self.sound[rng.choice(list(self.sound))]
+            data = data[: rng.randint(0, len(data))] + other[rng.randint(0, len(other)) :]
+        return path, spoil(data, self.target.ways(path), rng)
+
+    def judge(self, path: Path, data: bytes) -> Verdict:
+        """Let the target have a spoilt file, and mend it."""
+        path.write_bytes(data)
+        try:
+            return judged(self.target.read, path)
+        finally:
+            path.write_bytes(self.sound[path])
