@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 
 from gsdistill.errors import BadFile
 
-__all__ = ["brief", "open_file", "parse_json", "read_bytes", "read_json", "read_text"]
+__all__ = ["brief", "open_file", "parse_json", "read_bytes", "read_json", "read_records", "read_text"]
 
 LARGEST = 64 << 20  # bytes of a text
+MOST_STEPS = 2**53  # which every program can count to
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80  # characters
 _BRIEF.maxlist = _BRIEF.maxdict = 12
@@ -77,6 +78,22 @@ def read_json(path: Path | str) -> dict[str, Any]:
         BadFile: as :func:`read_text` and :func:`parse_json`.
     """
     return parse_json(read_text(path), str(path))
+
+
+def read_records(path: Path | str) -> list[dict[str, Any]]:
+    """Return the JSON objects that the lines of a file are, each with a whole ``step``; without a file there are none.
+
+    Raises:
+        BadFile: as :func:`read_text`, or a line is no such record; it is named.
+    """
+    records = []
+    for place, line in enumerate(read_text(path).splitlines() if Path(path).exists() else [], start=1):
+        record = parse_json(line, f"{path}, line {place}")
+        step = record.get("step")
+        if not isinstance(step, int) or isinstance(step, bool) or abs(step) > MOST_STEPS:
+            raise BadFile(f"{path}, line {place}: the record names no step")
+        records.append(record)
+    return records
 
 
 def parse_json(text: str, where: str) -> dict[str, Any]:

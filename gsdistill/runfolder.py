@@ -28,13 +28,14 @@ import torch
 from gsdistill import __version__
 from gsdistill.changes import command, differences
 from gsdistill.device import peak_memory
-from gsdistill.errors import BadFile, ConfigError, OutputError
+from gsdistill.errors import ConfigError, OutputError
 from gsdistill.export.base import Writer
 from gsdistill.export.pictures import contact_sheet, preview, turntable
 from gsdistill.export.ply import Ply
 from gsdistill.export.settings import extensions
 from gsdistill.files import claimed, remove_drafts, write_json, write_text
 from gsdistill.prior.base import CameraRange
+from gsdistill.reading import read_records
 from gsdistill.structs import Gaussians
 from gsdistill.training import checkpoint
 from gsdistill.training.health import Health
@@ -45,6 +46,7 @@ __all__ = ["RunFolder", "snapshots"]
 
 SNAPSHOTS = "snapshots"
 LOCK = ".lock"
+RECORDS = "metrics.jsonl"
 _PACKAGES = ("torch", "diffusers", "transformers", "gsplat", "numba", "numpy")
 
 _THRIFT = 50  # times as long as a checkpoint takes, before the next one: they cost 2 % of a run at most
@@ -137,7 +139,7 @@ class RunFolder:
             raise ConfigError(f"iterations = {wanted}: the run in {self.path} has made {done} steps already")
         checkpoint.restore(run, saved)
         self._kept = done
-        self._records = [record for record in self._read_records() if record["step"] <= done]
+        self._records = [record for record in read_records(self.path / RECORDS) if record["step"] <= done]
         write_text(self.path / "config.yaml", dump(self._settings))
         if changes:
             run.pardoned = run.skipped
@@ -148,17 +150,6 @@ class RunFolder:
         if other:
             told.append(f"the checkpoint is of {', '.join(other)}: the run may end otherwise than with one version")
         return told
-
-    def _read_records(self) -> list[dict[str, Any]]:
-        log = self.path / "metrics.jsonl"
-        try:
-            lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-            records = [json.loads(line) for line in lines]
-            return [{**record, "step": int(record["step"])} for record in records]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise BadFile(
-                f"{log} is damaged ({error}); without it --resume goes on, and the earlier records are lost"
-            ) from error
 
     def log(self, record: StepRecord, seconds: float, health: Health) -> None:
         """Remember one record; it reaches the disk with the next checkpoint or preview."""
@@ -257,7 +248,7 @@ class RunFolder:
         checkpoint.drop(self.checkpoints)
 
     def _write_records(self) -> None:
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in self._records))
+        write_text(self.path / RECORDS, "".join(json.dumps(record) + "\n" for record in self._records))
 
 
 def versions() -> dict[str, str]:

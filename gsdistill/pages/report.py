@@ -15,7 +15,8 @@ from gsdistill.pages import sections
 from gsdistill.pages.charts import shown
 from gsdistill.pages.markup import Html, element, joined, part, write_page
 from gsdistill.pages.pictures import video
-from gsdistill.pages.run import Run, keep_figures, measure, named, number, read_records, read_run, told
+from gsdistill.pages.run import RECORDS, Run, keep_figures, measure, named, number, read_run, told
+from gsdistill.reading import read_records
 
 __all__ = ["REPORT", "write_report"]
 
@@ -33,7 +34,7 @@ def write_report(folder: Path, defaults: Mapping[str, Any], evaluate: bool = Tru
         BadFile: the folder is not that of a run, or a file in it is broken. ConfigError: its settings name a method
             that there is not. OutputError: the page cannot be written.
     """
-    run, records = read_run(folder), read_records(folder)
+    run, records = read_run(folder), read_records(folder / RECORDS)
     if evaluate and not run.evaluation and (folder / "gaussians.ply").is_file():
         run = _evaluated(run)
     body = joined(

@@ -18,9 +18,9 @@ from typing import Any
 from gsdistill.config import load_yaml
 from gsdistill.errors import BadFile
 from gsdistill.files import write_json
-from gsdistill.reading import parse_json, read_json, read_text
+from gsdistill.reading import read_json
 
-__all__ = ["Run", "is_run", "keep_figures", "measure", "named", "number", "read_records", "read_run", "told"]
+__all__ = ["Run", "is_run", "keep_figures", "measure", "named", "number", "read_run", "told"]
 
 CONFIG, RECORDS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
 EVALUATION, FAILURE = "evaluation.json", "failure.json"
@@ -113,22 +113,6 @@ def keep_figures(folder: Path, figures: Mapping[str, Any]) -> None:
         BadFile: earlier figures cannot be read. OutputError: the file cannot be written.
     """
     write_json(folder / EVALUATION, {**_mapping(folder / EVALUATION), **figures})
-
-
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """Read the course of a run, a mapping with a whole ``step`` for each record; there may be none.
-
-    Raises:
-        BadFile: a line is no such record; it is named.
-    """
-    path = folder / RECORDS
-    records = []
-    for place, line in enumerate(read_text(path).splitlines() if path.exists() else [], start=1):
-        record = parse_json(line, f"{path}, line {place}")
-        if not isinstance(number(record, "step"), int):
-            raise BadFile(f"{path}, line {place}: the record names no step")
-        records.append(record)
-    return records
 
 
 def number(values: Mapping[str, Any], name: str) -> int | float | None:
