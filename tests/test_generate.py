@@ -5,10 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import signal
-import subprocess
-import sys
-import time
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +22,7 @@ from gsdistill.config import load_yaml
 from gsdistill.errors import BadFile, ConfigError, OutputError, PromptError
 from gsdistill.files import claimed
 from gsdistill.generate import run
+from gsdistill.progress import Interrupt
 from gsdistill.runconfig import resolve
 from gsdistill.runfolder import RunFolder, snapshots
 from gsdistill.scene.init.ball import Ball
@@ -149,48 +146,47 @@ def test_learns_a_sphere_in_a_few_seconds(tmp_path):
     assert float(color[:2].min()) > float(color[2]) + 0.2  # red and green above blue
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path, capsys):
-    """Ctrl-C in another process: all is saved, and --resume ends where an uninterrupted run ends."""
-    settings = ["--prompt", "a red torus", "--iterations", "120", "--views", "1", "--checkpoint-every", "0"]
-    command = [sys.executable, "-m", "gsdistill", "generate", *settings, "--output", str(tmp_path / "cut")]
-    process = subprocess.Popen(
-        [*command, "--export.formats", "sog"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    checkpoints = tmp_path / "cut" / "checkpoints"
-    deadline = time.monotonic() + 240
-    while (
-        not (checkpoints / "step-000001.safetensors").exists()
-        and process.poll() is None
-        and time.monotonic() < deadline
-    ):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == 130, output + errors
-    assert f"go on with: gsdistill generate --config {tmp_path / 'cut'} --resume" in output
-    assert len(list(checkpoints.iterdir())) == 2
-    assert (tmp_path / "cut" / "gaussians.ply").exists()
-    changed = ["generate", *settings, "--seed", "9", "--output", str(tmp_path / "cut"), "--resume"]
-    assert execute(changed) == 2
+class Asked(Interrupt):
+    """Ctrl-C in the third step."""
+
+    polls = 0
+
+    @property
+    def asked(self) -> bool:
+        self.polls += 1
+        return self.polls >= 3
+
+    @asked.setter
+    def asked(self, value: bool) -> None: ...
+
+
+def test_a_stopped_run_shows_its_last_step_and_goes_on_to_the_same_end(tmp_path, monkeypatch, capsys):
+    settings = ["--prompt", "a red torus", "--iterations", "6", "--views", "2"]
+    command, output = ["generate", *settings, "--output", str(tmp_path / "cut")], tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr(generating, "Interrupt", Asked)
+        assert execute([*command, "--export.formats", "sog"]) == 130
+    told = capsys.readouterr().out
+    assert f"stopped; all is kept up to step 3; go on with: gsdistill generate --config {output} --resume" in told
+    assert [path.stem for path in kept(output / "checkpoints")] == ["step-000003", "step-000000"]
+    assert list(snapshots(output)) == [0, 1, 2, 3] and (output / "report.html").exists()
+    assert json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
+    assert (output / "gaussians.sog").exists() and not (output / "summary.json").exists()
+    assert execute([*command, "--resume", "--seed", "9"]) == 2
     assert "cannot change seed = 9 (was 0) on its way" in " ".join(capsys.readouterr().err.split())
-    there = list(snapshots(tmp_path / "cut"))
-    stopped = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()][-1]["step"]
-    assert there[0] == 0 and there[-1] == stopped
-    assert f"stopped; all is kept up to step {stopped};" in " ".join(output.split())
-    assert (tmp_path / "cut" / "report.html").exists() and (tmp_path / "cut" / "gaussians.sog").exists()
-    for more in ([*command, "--resume"], [*command[:-1], str(tmp_path / "whole")]):
-        subprocess.run(more, check=True, capture_output=True, timeout=240)
-    assert not (tmp_path / "cut" / "gaussians.sog").exists()  # it is of the step of the stop, and not asked for now
-    assert load_yaml(tmp_path / "cut" / "config.yaml")["export"]["formats"] == []
-    ends = [(tmp_path / name / "gaussians.ply").read_bytes() for name in ("cut", "whole")]
-    assert digest(ends[0]) == digest(ends[1])
-    assert not checkpoints.exists()
-    assert execute([*command[3:], "--resume"]) == 0
+    assert execute([*command, "--resume"]) == 0
+    assert not (output / "gaussians.sog").exists()  # it is of the step of the stop, and not asked for now
+    assert load_yaml(output / "config.yaml")["export"]["formats"] == []
+    assert not (output / "checkpoints").exists()
+    whole = generate(tmp_path / "whole")
+    assert digest((whole / "gaussians.ply").read_bytes()) == digest((output / "gaussians.ply").read_bytes())
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, output)]
+    assert summaries[0]["network_evaluations"] == summaries[1]["network_evaluations"] == 6 * 2 * 4
+    capsys.readouterr()
+    assert execute([*command, "--resume"]) == 0
     assert "is finished; nothing is left to do" in capsys.readouterr().out
-    assert execute([*command[3:], "--resume", "--method.guidance-scale", "9"]) == 2
+    assert execute([*command, "--resume", "--method.guidance-scale", "9"]) == 2
     assert "method.guidance_scale = 9" in capsys.readouterr().err
-    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("cut", "whole")]
-    assert summaries[0]["network_evaluations"] == summaries[1]["network_evaluations"] == 120 * 4
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_hostile_prompt_is_text(tmp_path):
     folder = make_run(tmp_path / "run", prompt=HOSTILE, negative_prompt=HOSTILE)
     write_json(folder / "failure.json", {"error": HOSTILE})
     page, plain = report(folder), report(make_run(tmp_path / "plain"))
-    shown = HOSTILE.replace("\x00", "\ufffd")
+    shown = HOSTILE.replace("\x00", "\ufffd").replace("\u202e", "\ufffd")
     assert page.all("h1")[0][1] == shown
     assert page.all("title")[0][1].startswith(shown)
     assert len(page.all("script")) == 1 and page.all("script") == plain.all("script")
