@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+
+# Workers of `pytest -n` share the processors, and so do the processes that they start; read when torch is imported.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 import pytest
 import torch
