@@ -192,7 +192,7 @@ def test_a_folder_part_by_part(model, tmp_path):
     shutil.copytree(model / "vae", broken / "vae")
     assert "are corrupted" in told(str(broken))["all in all"].cure
     (broken / "model_index.json").write_text("{")
-    assert "is not the index of a diffusers model" in told(str(broken))["all in all"].cure
+    assert "model_index.json: not valid JSON" in told(str(broken))["all in all"].cure
 
 
 def test_the_shipped_prior():

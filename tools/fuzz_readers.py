@@ -94,7 +94,8 @@ def fuzz(name: str, seed: int, count: int, findings: Path, console: Console) -> 
     tally, seen = Tally(), set()
     with TemporaryDirectory() as folder:
         rig = Rig.built(name, Path(folder))
-        rig.judge(*next(iter(rig.sound.items())))  # a sound file: what this imports, no worker has to
+        for sound in rig.sound.items():
+            rig.judge(*sound)  # what this imports and compiles, no worker has to
         for number, verdict in verdicts(rig, seed, count):
             tally.add(verdict)
             place = re.sub(r"\d+|'[^']*'", "", verdict.told[-200:])

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, ModelNotFound
 from gsdistill.prior.layout import weight_files
 from gsdistill.reading import brief, read_json
@@ -33,6 +34,8 @@ def load_part(loader: Callable[..., T], folder: Path, part: str, **options: Any)
         with quiet():
             return loader(str(folder), subfolder=part, local_files_only=True, **options)
     except Exception as error:  # the libraries raise anything on a broken file
+        if out_of_memory(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelNotFound(f"cannot load {folder / part}: {reason}") from error
 

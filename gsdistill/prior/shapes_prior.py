@@ -6,6 +6,7 @@ Its folder is one of diffusers, which serves it as well; what is loaded here ins
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -108,7 +109,7 @@ def scaled_linear_schedule(path: Path) -> tuple[NoiseSchedule, Prediction]:
     """
     try:
         config = read_json(path)
-        ends = float(config["beta_start"]) ** 0.5, float(config["beta_end"]) ** 0.5
+        ends = math.sqrt(float(config["beta_start"])), math.sqrt(float(config["beta_end"]))
         steps, law = int(config["num_train_timesteps"]), config["beta_schedule"]
         check_steps(steps)
     except (ValueError, OverflowError, KeyError, TypeError) as error:

@@ -65,6 +65,8 @@ def ddpm_schedule(origin: Origin) -> tuple[NoiseSchedule, Prediction]:
     from diffusers import DDPMScheduler
 
     config: Any = load_part(DDPMScheduler.load_config, origin.folder, "scheduler")
+    if not isinstance(config, dict):
+        raise BadFile(f"{origin.folder}/scheduler: its config is no JSON object, but {brief(config)}")
     name = str(config.get("_class_name", ""))
     if name.startswith(OTHER_KINDS):
         raise BadFile(

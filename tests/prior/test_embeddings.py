@@ -167,12 +167,16 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return request.param.build(tmp_path_factory.mktemp("model"))
 
 
+class Loaded(BaseException):
+    """A text encoder or a tokenizer is loaded; no error of a library, which would be one about the file."""
+
+
 @pytest.fixture
 def no_encoder(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on no text encoder and no tokenizer can be loaded."""
 
     def refuse(*_args: Any, **_options: Any) -> None:
-        raise AssertionError("a text encoder is loaded")
+        raise Loaded
 
     def forbid() -> None:
         for kind in (CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer):
@@ -191,7 +195,7 @@ def test_known_texts_need_no_encoder_in_any_run(model, no_encoder):
     assert before.views.keys() == after.views.keys()
     assert all(torch.equal(before.views[name].tokens, after.views[name].tokens) for name in before.views)
     prior.encode_text("a cat", "blur", PLAIN)
-    with pytest.raises(AssertionError, match="loaded"):
+    with pytest.raises(Loaded):
         prior.encode_text("a dog", "blur", PLAIN)
 
 
@@ -201,7 +205,7 @@ def test_a_changed_model_is_asked_again(part, model, no_encoder, tmp_path):
     load_prior(str(folder)).encode_text("a cat", "", PLAIN)
     (folder / part).write_text((folder / part).read_text() + "\n")
     no_encoder()
-    with pytest.raises(AssertionError, match="loaded"):
+    with pytest.raises(Loaded):
         load_prior(str(folder)).encode_text("a cat", "", PLAIN)
 
 
@@ -217,7 +221,7 @@ def test_the_network_and_the_autoencoder_play_no_part(model, no_encoder, tmp_pat
 def test_another_precision_is_another_model(model, no_encoder):
     load_prior(str(model)).encode_text("a cat", "", PLAIN)
     no_encoder()
-    with pytest.raises(AssertionError, match="loaded"):
+    with pytest.raises(Loaded):
         load_prior(str(model), settings=ModelSettings(precision="bfloat16")).encode_text("a cat", "", PLAIN)
 
 
