@@ -21,7 +21,7 @@ from gsdistill.bench.timing import Timing
 from gsdistill.config import name_of, to_dict
 from gsdistill.device import describe, processor
 from gsdistill.errors import BadFile
-from gsdistill.reading import read_json
+from gsdistill.reading import brief, read_json
 from gsdistill.runconfig import RunConfig
 
 __all__ = ["FORMAT", "VERSION", "environment", "figures", "read_figures"]
@@ -97,12 +97,12 @@ def read_figures(path: Path) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise BadFile(f"{path} is not a measurement of `gsdistill bench --json`")
     if content.get("version") != VERSION:
-        raise BadFile(f"{path} is of version {content.get('version')} of the format, which must be {VERSION}")
+        raise BadFile(f"{path} is of version {brief(content.get('version'))} of the format, which must be {VERSION}")
     try:
         compare(Console(file=StringIO()), content, content)  # reads all that a comparison does
     except KeyError as error:
         raise BadFile(f"{path} is not whole: it has no {error.args[0]}") from error
-    except (TypeError, IndexError, ValueError, AttributeError) as error:
+    except (TypeError, IndexError, ValueError, OverflowError, AttributeError) as error:
         raise BadFile(f"{path} is not whole: {error}") from error
     return content
 
