@@ -9,7 +9,7 @@ from typing import Any
 
 from gsdistill.errors import ConfigError
 
-__all__ = ["command", "differences", "leaves"]
+__all__ = ["command", "differences", "differing", "leaves"]
 
 # Settings that do not change the optimisation, and may differ.
 _FREE = (
@@ -25,16 +25,20 @@ def command(folder: Path) -> str:
     return f"gsdistill generate --config {shlex.quote(str(folder))} --resume"
 
 
-def differences(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path, accepted: bool) -> list[str]:
-    """The settings that differ from those ``before`` and change the optimisation, each with both values.
-
-    Raises:
-        ConfigError: there are any and they are not ``accepted``, or one of them cannot change on the way.
-    """
+def differing(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that differ from those ``before`` and change the optimisation: by name, a line with both values."""
     new, old = dict(leaves(now)), dict(leaves(before))
     other = [name for name, value in old.items() if new.get(name) != value and name not in _FREE]
-    told = {name: f"{name} = {new.get(name)} (was {old[name]})" for name in other}
-    same = f"{command(folder)} takes those of the run"
+    return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in other}
+
+
+def differences(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path, accepted: bool) -> list[str]:
+    """What :func:`differing` finds, where the run in ``folder`` can go on so.
+
+    Raises:
+        ConfigError: settings differ and that is not ``accepted``, or one of them cannot change on the way.
+    """
+    told, same = differing(now, before), f"{command(folder)} takes those of the run"
     fixed = [line for name, line in told.items() if name in _FIXED or name.partition(".")[0] in _FIXED]
     if fixed:
         raise ConfigError(f"the run in {folder} cannot change {', '.join(fixed)} on its way; {same}")

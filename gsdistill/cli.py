@@ -119,6 +119,13 @@ def execute(argv: Sequence[str]) -> int:
             Console(stderr=True).print_exception()
         _notice("error: ", f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         return 2
+    except (MemoryError, RuntimeError) as error:
+        from gsdistill.device import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        _notice("error: ", "out of memory; ask for less at once: smaller pictures, fewer of them, or fewer Gaussians")
+        return 2
     except SystemExit as stop:  # tyro's, after it printed the help
         return int(stop.code or 0)
 
@@ -172,6 +179,8 @@ def _generate(argv: Sequence[str]) -> None:
 
     flags, base, given = read(GenerateFlags, argv, "generate")
     notices: list[str] = []
+    if given.get("resume") and flags.config and Path(flags.config).is_dir():
+        given.setdefault("output", flags.config)  # wherever the folder has been moved to
     config = runconfig.resolve(merge(base, given), notices.append)
     for line in notices:
         _notice("", line)

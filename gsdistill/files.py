@@ -16,14 +16,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from gsdistill.errors import OutputError
 
 __all__ = [
+    "Claim",
     "atomic_path",
     "cache_folder",
-    "claimed",
     "data_path",
     "remove_drafts",
     "slug",
@@ -120,29 +121,53 @@ def cache_folder(*parts: str) -> Path:
     return base.joinpath("gsdistill", *parts)
 
 
-@contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Yield whether the lock file ``path`` is this process's now; nobody else's is waited for.
+class Claim:
+    """A lock file, this process's own from :meth:`take` to the end of the block or of the process, however that ends.
 
-    The claim ends with the block, or with the process, however that ends. Missing folders are made. On a file system
-    without locks it is everybody's.
-
-    Raises:
-        OutputError: the file system refuses.
+    On a file system without locks it is everybody's.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = _lock(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    if handle is None:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        _discard(path)  # while it is still locked
-        os.close(handle)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def take(self) -> bool:
+        """Whether the file is this process's now, made anew where it or its folder is missing; nobody is waited for.
+
+        Raises:
+            OutputError: the file system refuses.
+        """
+        if self._is_there():
+            return True
+        self._release()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = _lock(self._path)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
+        return self._handle is not None
+
+    def _is_there(self) -> bool:
+        """Whether the file of that name is the one that was taken."""
+        try:
+            return self._handle is not None and os.path.samestat(os.fstat(self._handle), self._path.stat())
+        except OSError:
+            return False
+
+    def _release(self) -> None:
+        if self._handle is not None:
+            if self._is_there():
+                _discard(self._path)  # while it is still locked
+            os.close(self._handle)
+            self._handle = None
 
 
 def _lock(path: Path) -> int | None:
@@ -166,7 +191,7 @@ def _lock(path: Path) -> int | None:
 
 def remove_drafts(folder: Path) -> None:
     """Remove what processes that were killed have left unfinished in a folder of which nobody else writes."""
-    for draft in folder.glob(f"{DRAFT}*"):
+    for draft in folder.glob(f"{DRAFT}{'[0-9a-f]' * 8}-*"):
         _discard(draft)
 
 

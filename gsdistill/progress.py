@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -31,7 +32,7 @@ class StepBar:
     def __init__(self, console: Console, total: int, done: int) -> None:
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[state]}"),
+            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[state]}"),
         )  # fmt: skip
         self._progress = Progress(*columns, console=console)
         self._task = self._progress.add_task("distilling", total=total, completed=done, speed="", state="")
@@ -105,7 +106,14 @@ class Interrupt:
         if self.asked or not self.patient:
             raise self.stopped
         self.asked = True
-        self._console.print("stopping after this step; Ctrl-C again stops at once, at the last checkpoint")
+        try:
+            self._console.print("stopping after this step; Ctrl-C again stops at once, at the last checkpoint")
+        except OSError:  # the terminal has gone, and all that is still to be said goes nowhere
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(nowhere, stream)
+        except RuntimeError:  # it came while the same stream was written to
+            return
 
 
 def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:
@@ -121,6 +129,11 @@ def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) ->
         f"{summary['iterations']} steps in {summary['seconds']:.1f} s with files, "
         f"{summary['network_evaluations']} network evaluations, {summary['gaussians']} Gaussians, "
         f"peak memory {summary['peak_memory_mb']} MB"
+    )
+    health = summary["health"]
+    console.print(
+        f"steps skipped {summary['skipped_steps']}, Gaussians pruned {100 * health['pruned_share']:.0f} %, extent "
+        f"{health['extent']:.2f} ({health['drift']:.2f} of the start's), saturation {health['saturation']:.2f}"
     )
     shown = [path for name in FILES if (path := folder / name).exists()]
     console.print(Text("\n".join(map(str, shown))), soft_wrap=True)

@@ -18,6 +18,7 @@ from gsdistill.errors import BadFile
 __all__ = ["brief", "open_file", "parse_json", "read_bytes", "read_json", "read_records", "read_text"]
 
 LARGEST = 64 << 20  # bytes of a text
+LARGEST_RECORDS = 256 << 20  # a million steps' are smaller
 MOST_STEPS = 2**53  # which every program can count to
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80  # characters
@@ -87,7 +88,7 @@ def read_records(path: Path | str) -> list[dict[str, Any]]:
         BadFile: as :func:`read_text`, or a line is no such record; it is named.
     """
     records = []
-    for place, line in enumerate(read_text(path).splitlines() if Path(path).exists() else [], start=1):
+    for place, line in enumerate(read_text(path, LARGEST_RECORDS).splitlines() if Path(path).exists() else [], start=1):
         record = parse_json(line, f"{path}, line {place}")
         step = record.get("step")
         if not isinstance(step, int) or isinstance(step, bool) or abs(step) > MOST_STEPS:

@@ -74,7 +74,7 @@ class RunConfig:
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite exclude each other: go on with the earlier run, or replace it")
         if self.accept_changes and not self.resume:
-            raise ConfigError("accept_changes is of resume: without it all settings are new")
+            raise ConfigError("--accept-changes needs --resume: without it all settings are new")
 
     @property
     def folder(self) -> Path:

@@ -20,20 +20,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gsdistill import __version__
-from gsdistill.changes import command, differences
+from gsdistill.changes import command, differences, differing
 from gsdistill.device import peak_memory
 from gsdistill.errors import ConfigError, OutputError
 from gsdistill.export.base import Writer
 from gsdistill.export.pictures import contact_sheet, preview, turntable
 from gsdistill.export.ply import Ply
 from gsdistill.export.settings import extensions
-from gsdistill.files import claimed, remove_drafts, write_json, write_text
+from gsdistill.files import Claim, remove_drafts, write_json, write_text
 from gsdistill.prior.base import CameraRange
 from gsdistill.reading import read_records
 from gsdistill.structs import Gaussians
@@ -62,16 +63,22 @@ class RunFolder:
         self._saved = self._began = time.perf_counter()
         self._saving = self._cost = 0.0  # seconds that checkpoints took: all, and the last one
         self._kept: int | None = None  # the step of the last checkpoint
+        self._claim = Claim(path / LOCK)
 
     def is_finished(self) -> bool:
         """Whether it holds this very run with all its files.
 
         Raises:
-            ConfigError: it holds a finished run with other settings, which is nothing to go on from.
+            ConfigError: it holds a finished run with other settings, which has nothing to go on from.
         """
         if not (self.path / "summary.json").exists() or checkpoint.kept(self.checkpoints):
             return False
-        differences(self._settings, load_yaml(self.path / "config.yaml"), self.path, accepted=False)
+        before = load_yaml(self.path / "config.yaml")
+        if changed := differing(self._settings, before):
+            raise ConfigError(
+                f"the run in {self.path} is finished, with other settings: {', '.join(changed.values())}; --overwrite "
+                "makes it anew, --output picks another folder"
+            )
         return True
 
     def check(self, resume: bool, overwrite: bool) -> None:
@@ -80,8 +87,9 @@ class RunFolder:
         Raises:
             OutputError: it holds a run already, it is no folder, or there is nothing to resume.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"{self.path} is a file; choose another --output")
+        first = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not first.is_dir():
+            raise OutputError(f"{first} is a file; choose another --output")
         there = checkpoint.kept(self.checkpoints)
         if resume:
             if not there:
@@ -103,8 +111,8 @@ class RunFolder:
         Raises:
             OutputError: another process holds it, or, as :meth:`check`, has used it in the meantime.
         """
-        with claimed(self.path / LOCK) as ours:
-            if not ours:
+        with self._claim as claim:
+            if not claim.take():
                 raise OutputError(f"another run is at work in {self.path}; wait for it, or choose another --output")
             self.check(resume, overwrite)
             for folder in (self.path, self.checkpoints, self.path / SNAPSHOTS):
@@ -140,15 +148,19 @@ class RunFolder:
         checkpoint.restore(run, saved)
         self._kept = done
         self._records = [record for record in read_records(self.path / RECORDS) if record["step"] <= done]
-        write_text(self.path / "config.yaml", dump(self._settings))
         if changes:
             run.pardoned = run.skipped
             self.save(run)
-        other = [f"{name} {value}" for name, value in saved.versions.items() if versions().get(name) != value]
+        write_text(self.path / "config.yaml", dump(self._settings))
+        later = takewhile(lambda path: path != saved.path, checkpoint.kept(self.checkpoints))
+        for path in (*later, *(path for step, path in snapshots(self.path).items() if step > done)):
+            path.unlink(missing_ok=True)
+        now = _made_with(run)
+        other = [f"{name} {value}" for name, value in saved.versions.items() if now.get(name) != value]
         told = [f"{line}; the checkpoint before it is taken" for line in damaged]
         told += [f"from step {done} on: {change}" for change in changes]
         if other:
-            told.append(f"the checkpoint is of {', '.join(other)}: the run may end otherwise than with one version")
+            told.append(f"the checkpoint is of {', '.join(other)}: here the run may end otherwise")
         return told
 
     def log(self, record: StepRecord, seconds: float, health: Health) -> None:
@@ -173,14 +185,19 @@ class RunFolder:
         """Write a checkpoint, if the last one is ``after`` seconds old, and fifty times as old as it took to write.
 
         With ``after`` = 0 that is always. A folder that has vanished is made anew.
+
+        Raises:
+            OutputError: the disk refuses, or another run has taken the folder after it had vanished.
         """
         began = time.perf_counter()
         if after and began - self._saved < max(after, _THRIFT * self._cost):
             return
+        if not self._claim.take():
+            raise OutputError(f"{self.path} had vanished, and another run has taken its name; this one cannot go on")
         if not (self.path / "config.yaml").exists():
             write_text(self.path / "config.yaml", dump(self._settings))
         self._write_records()  # first: what is too new in them goes on the way back, what is missing would stay so
-        checkpoint.save(run, self.checkpoints, self._settings, versions())
+        checkpoint.save(run, self.checkpoints, self._settings, _made_with(run))
         self._kept, self._saved = run.done, time.perf_counter()
         self._cost = self._saved - began
         self._saving += self._cost
@@ -194,9 +211,10 @@ class RunFolder:
             if run.whole and self._kept != run.done and not isinstance(error, KeyboardInterrupt):
                 with suppress(Exception):  # of what broke the block: a full disk, a lost device
                     self.save(run)
-            if checkpoint.kept(self.checkpoints):
-                stopped = "stopped; " if isinstance(error, KeyboardInterrupt) else ""
-                tell(f"{stopped}all is kept up to step {self._kept}; go on with: {command(self.path)}")
+            with suppress(OSError, OutputError):  # of a terminal or a folder that has gone
+                if self._claim.take() and checkpoint.kept(self.checkpoints):
+                    stopped = "stopped; " if isinstance(error, KeyboardInterrupt) else ""
+                    tell(f"{stopped}all is kept up to step {self._kept}; go on with: {command(self.path)}")
             raise
 
     def snapshot(self, step: int, gaussians: Gaussians) -> None:
@@ -249,6 +267,11 @@ class RunFolder:
 
     def _write_records(self) -> None:
         write_text(self.path / RECORDS, "".join(json.dumps(record) + "\n" for record in self._records))
+
+
+def _made_with(run: Optimisation) -> dict[str, str]:
+    """All besides the settings on which a run's numbers depend."""
+    return {**versions(), "device": str(run.params["means"].device)}
 
 
 def versions() -> dict[str, str]:

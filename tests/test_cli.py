@@ -228,7 +228,7 @@ def test_the_folder_of_a_run():
          "device = 'gpu' is not a device. Did you mean 'cpu'? Allowed: auto, cpu, cuda, cuda:1, mps"),
         ("--prompt x --resume --overwrite",
          "resume and overwrite exclude each other: go on with the earlier run, or replace it"),
-        ("--prompt x --accept-changes", "accept_changes is of resume: without it all settings are new"),
+        ("--prompt x --accept-changes", "--accept-changes needs --resume: without it all settings are new"),
         ("--prompt x --config none.yaml", "none.yaml: cannot be read: No such file or directory"),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +20,8 @@ from rich.console import Console
 from gsdistill import generate as generating
 from gsdistill.cli import execute
 from gsdistill.config import load_yaml
-from gsdistill.errors import BadFile, ConfigError, OutputError, PromptError
-from gsdistill.files import claimed
+from gsdistill.errors import BadFile, ConfigError, OutputError, PromptError, Stopped
+from gsdistill.files import Claim
 from gsdistill.generate import run
 from gsdistill.progress import Interrupt
 from gsdistill.runconfig import resolve
@@ -28,6 +29,7 @@ from gsdistill.runfolder import RunFolder, snapshots
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.ply import read_ply, read_vertices
 from gsdistill.training.checkpoint import kept
+from gsdistill.training.loop import Diverged
 
 SMALL = {"prompt": "a red torus", "iterations": 6, "views": 2, "checkpoint_every": 0, "preview_every": 3}
 FILES = {
@@ -299,6 +301,70 @@ def test_an_error_in_a_step_is_told_with_the_way_on(tmp_path, monkeypatch):
     )
 
 
+def test_a_finished_run_with_other_settings_has_nothing_to_go_on_from(tmp_path):
+    generate(tmp_path / "run", iterations=2)
+    for more in ({"iterations": 3}, {"seed": 4}):
+        with pytest.raises(ConfigError, match=r"is finished, with other settings: .* \(was .\); --overwrite makes"):
+            generate(tmp_path / "run", **{"iterations": 2, **more}, resume=True, accept_changes=True)
+
+
+def test_a_folder_that_was_moved_goes_on_where_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(generating, "Interrupt", Asked)
+        assert execute(["generate", "--prompt", "a red torus", "--iterations", "4", "--views", "1"]) == 130
+    Path("outputs/a-red-torus/cds-seed0").rename("moved")
+    assert execute(["generate", "--config", "moved", "--resume"]) == 0
+    assert Path("moved/summary.json").exists() and not Path("outputs/a-red-torus/cds-seed0").exists()
+    assert load_yaml("moved/config.yaml")["output"] == "moved"
+    capsys.readouterr()
+
+
+def test_a_damaged_checkpoint_goes_and_later_snapshots_with_it(tmp_path, monkeypatch):
+    cut(tmp_path / "run", 4, monkeypatch)
+    newest, older = kept(tmp_path / "run" / "checkpoints")
+    newest.write_bytes(b"broken")
+    assert list(snapshots(tmp_path / "run")) == [0, 1, 2, 3, 4]
+    told = StringIO()
+    config = resolve({**SMALL, "output": str(tmp_path / "run"), "resume": True, "accept_changes": True, "snapshots": 2})
+    monkeypatch.setattr(generating, "steps", lambda *arguments: iter(()))
+    with pytest.raises(Stopped):
+        run(config, Console(file=told, width=300))
+    assert "step-000004.safetensors is not a whole checkpoint" in told.getvalue()
+    assert kept(tmp_path / "run" / "checkpoints") == [older]
+    assert list(snapshots(tmp_path / "run")) == [0, 1, 2, 3]
+
+
+def test_a_run_whose_folder_was_taken_over_writes_no_more(tmp_path, monkeypatch):
+    real = generating.steps
+
+    def stolen(*arguments):
+        for record in real(*arguments):
+            if record.step == 2:
+                shutil.rmtree(tmp_path / "run")
+                assert theirs.take()
+                (tmp_path / "run" / "mine").write_text("mine")
+            yield record
+
+    monkeypatch.setattr(generating, "steps", stolen)
+    with Claim(tmp_path / "run" / ".lock") as theirs:
+        with pytest.raises(OutputError, match="had vanished, and another run has taken its name"):
+            generate(tmp_path / "run", snapshots=0, preview_every=100)
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "mine"}
+
+
+def test_a_diverged_run_does_not_become_a_success_by_going_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("gsdistill.training.loop.MAX_SKIPPED", 2)
+    monkeypatch.setattr("gsdistill.training.loop._update", lambda *arguments: torch.tensor(False))
+    for more in ({}, {"resume": True}):
+        with pytest.raises(Diverged, match="6 of 6 steps had a gradient that is not finite; --resume --accept-changes"):
+            generate(tmp_path / "run", **more)
+    monkeypatch.undo()
+    changed = {"iterations": 8, "optim": {"sh": 0.01}, "resume": True, "accept_changes": True}
+    summary = json.loads((generate(tmp_path / "run", **changed) / "summary.json").read_text())
+    assert (summary["iterations"], summary["skipped_steps"]) == (8, 6)
+
+
 def test_of_two_damaged_checkpoints_nothing_is_overwritten(tmp_path, monkeypatch):
     cut(tmp_path / "run", 3, monkeypatch)
     for path in kept(tmp_path / "run" / "checkpoints"):
@@ -311,8 +377,8 @@ def test_of_two_damaged_checkpoints_nothing_is_overwritten(tmp_path, monkeypatch
 def test_the_folder_of_a_run_at_work_is_refused(tmp_path, monkeypatch):
     cut(tmp_path / "run", 3, monkeypatch)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
-    with claimed(tmp_path / "run" / ".lock") as ours:
-        assert ours
+    with Claim(tmp_path / "run" / ".lock") as claim:
+        assert claim.take()
         for how in ({"resume": True}, {"overwrite": True}):
             with pytest.raises(OutputError, match="another run is at work in"):
                 generate(tmp_path / "run", **how)
@@ -330,7 +396,7 @@ def test_checkpoints_take_a_fiftieth_of_the_time_at_most(tmp_path, monkeypatch):
     monkeypatch.setattr("gsdistill.runfolder.time.perf_counter", lambda: now[0])
     folder = RunFolder(tmp_path, {})
     monkeypatch.setattr("gsdistill.runfolder.checkpoint.save", slow)
-    state = SimpleNamespace(done=0)
+    state = SimpleNamespace(done=0, params={"means": torch.zeros(1)})
     for state.done in range(10_000):
         now[0] += 1
         folder.save(state, after=5)

@@ -83,6 +83,8 @@ def _check(config: runconfig.RunConfig, flags: BenchFlags, given: dict[str, Any]
         raise ConfigError(
             f"--{flag} is of the files of a run, and bench writes none of them; --json FILE keeps figures"
         )
+    if config.deterministic and flags.threads not in (None, 1) and choose(config.device).type == "cpu":
+        raise ConfigError(f"--deterministic takes one thread on a CPU, not --threads {flags.threads}")
     if flags.random_weights and config.prior != architecture(flags.random_weights):
         raise ConfigError(
             f"--random-weights {flags.random_weights} and --prior {config.prior} exclude each other: the first one is "

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gsdistill.errors import BadFile, ModelNotFound, PromptError
+from gsdistill.device import out_of_memory
+from gsdistill.errors import BadFile, ModelNotFound, PromptError, UserError
 from gsdistill.prior.hub import is_offline
 
 __all__ = ["HUB_CLIP", "TextEncoder"]
@@ -54,9 +55,9 @@ class TextEncoder:
         """
         try:
             return self._encoded(prompt)
-        except PromptError:
-            raise
         except Exception as error:  # the library raises anything where tokenizer, config and weights differ
+            if isinstance(error, UserError) or out_of_memory(error):
+                raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BadFile(f"{self._where}: its tokenizer and text encoder do not fit each other: {reason}") from error
 
@@ -76,6 +77,8 @@ class TextEncoder:
         try:
             return loader(self._where, subfolder=part, local_files_only=self._offline)
         except Exception as error:  # the library raises anything on a broken file
+            if out_of_memory(error):
+                raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = (
                 ""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, ModelNotFound
 from gsdistill.files import atomic_path, cache_folder
 from gsdistill.prior.hub import is_offline
@@ -80,6 +81,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         plain = load_file(path) if path.suffix == ".safetensors" else read_pickle(path)
     except (OSError, RuntimeError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
         raise BadFile(f"{path} is cut or damaged ({_reason(error)}): delete it and fetch it again") from error
     if not isinstance(plain, Mapping) or not all(isinstance(value, Tensor) for value in plain.values()):
         raise BadFile(f"{path} is not a state dict: it must map names to tensors")

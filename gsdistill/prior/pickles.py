@@ -1,5 +1,8 @@
 """PyTorch's own files: archives of a pickle and the numbers of its tensors. Nothing but tensors is ever built of them.
 
+Torch's own ``weights_only`` builds more: ``bytearray(N)`` takes any memory for a file of a few bytes, and so does
+``OrderedDict(x)`` of a tensor whose strides are zero. Every pickle is therefore walked first, without being run.
+
 Bare pickles, as PyTorch wrote them before 1.6 (2020), say themselves how much memory to take; archives with compressed
 members, which PyTorch does not write, could hold a thousand times what they weigh. Both are refused.
 """
@@ -7,6 +10,7 @@ members, which PyTorch does not write, could hold a thousand times what they wei
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
@@ -15,9 +19,31 @@ from typing import Any
 
 import torch
 
-from gsdistill.errors import BadFile
+from gsdistill.device import out_of_memory
+from gsdistill.errors import BadFile, UserError
+from gsdistill.reading import brief
 
 __all__ = ["read_pickle"]
+
+LARGEST = 8 << 20  # bytes of a pickle; a tensor takes about two hundred
+# What state dicts and checkpoints of Lightning (epochs, callbacks, optimizers) call, and with which arguments, as
+# :func:`_check` writes them. A Counter is in the state of MultiStepLR.
+CALLS = {
+    "torch._utils _rebuild_tensor_v2": r".*",
+    "torch._utils _rebuild_tensor_v3": r".*",
+    "torch._utils _rebuild_parameter": r".*",
+    "torch device": r".*",
+    "torch Size": r"\(tuple\)",
+    "collections OrderedDict": r"\(\)",
+    "collections Counter": r"\((dict)?\)",
+}
+DICTS = ("collections OrderedDict", "collections Counter")
+# The operations of protocol 2 that PyTorch writes. Other ways to name and to build things are not among them.
+OPERATIONS = frozenset(
+    "PROTO STOP MARK GLOBAL REDUCE BUILD BINPERSID BINGET LONG_BINGET BINPUT LONG_BINPUT NONE NEWTRUE NEWFALSE BININT "
+    "BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINSTRING EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST "
+    "APPEND APPENDS EMPTY_DICT SETITEM SETITEMS".split()
+)
 
 
 def read_pickle(path: Path, device: str = "cpu") -> Any:
@@ -25,31 +51,95 @@ def read_pickle(path: Path, device: str = "cpu") -> Any:
 
     Raises:
         BadFile: it is no such archive, is cut or damaged, or a pickle of more than tensors, which is not run.
+        MemoryError, RuntimeError: there is no memory for it (:func:`gsdistill.device.out_of_memory`).
     """
     try:
         with zipfile.ZipFile(path) as archive:
             odd = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
         if odd:
             raise BadFile(f"{path} is compressed ({odd[0]!r}), as PyTorch's files are not, and is not read")
+        reader = torch._C.PyTorchFileReader(str(path))  # torch's: another may find another pickle in the same file
+        if (size := reader.get_record_size("data.pkl")) > LARGEST:
+            raise BadFile(f"{path}: its pickle has {size} bytes, where one of tensors has {LARGEST} at most")
+        _check(path, reader.get_record("data.pkl"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a pickle's protocol; what it holds is what decides
             return torch.load(path, map_location=device, weights_only=True, mmap=True)
-    except BadFile:
-        raise
-    except Exception as error:  # the library raises anything on a broken file
-        raise BadFile(f"{path} {_complaint(error)}") from error
+    except Exception as error:  # the libraries raise anything on a broken file
+        if isinstance(error, UserError) or out_of_memory(error):
+            raise
+        # of an unpickling, torch's own words tell how to do it unsafely
+        reason = "its pickle is broken" if isinstance(error, pickle.UnpicklingError) else _first_line(error)
+        raise BadFile(f"{path} cannot be read as a checkpoint of PyTorch: {reason}") from error
 
 
-def _complaint(error: Exception) -> str:
-    """Say why torch did not unpickle; its own message also tells how to do so unsafely."""
-    wanted = re.search(r"GLOBAL (\S+)", str(error))
-    if isinstance(error, pickle.UnpicklingError) and wanted:
-        return (
-            f"is a pickle of more than tensors ({wanted[1]}), which could run any code, and is not read; convert it to "
-            ".safetensors where you trust it"
-        )
-    reason = "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else _first_line(error)
-    return f"cannot be read as a checkpoint of PyTorch: {reason}"
+def _check(path: Path, data: bytes) -> None:
+    """Follow a pickle with the kinds of things in place of the things.
+
+    A kind is a global's module and name, ``()`` of an empty tuple, ``(kind)`` of a tuple of one, else pickletools'.
+
+    Raises:
+        BadFile: it names, calls or does what no file of tensors needs. Others: it is broken.
+    """
+    stack: list[str] = []
+    memo: dict[Any, str] = {}
+    for operation, given, _ in pickletools.genops(data):
+        name = operation.name
+        if name not in OPERATIONS:
+            raise _more(path, f"the operation {name}")
+        if name == "GLOBAL":
+            if not _is_plain(str(given)):
+                raise _more(path, _dotted(given))
+            stack.append(str(given))
+        elif name.endswith("BINPUT"):
+            memo[given] = stack[-1]
+        elif name.endswith("BINGET"):
+            stack.append(memo[given])
+        elif name in ("REDUCE", "BUILD"):
+            second, first = stack.pop(), stack.pop()
+            if name == "BUILD" and (first, second) != ("dict", "dict"):  # a state dict and its metadata
+                raise _more(path, "a state for what is no dictionary")
+            if name == "REDUCE" and not (first in CALLS and re.fullmatch(CALLS[first], second)):
+                raise _more(path, f"a call of {_dotted(first)}")
+            stack.append("dict" if name == "BUILD" or first in DICTS else "any")
+        else:
+            _move(stack, operation)
+
+
+def _move(stack: list[str], operation: pickletools.OpcodeInfo) -> None:
+    """Do with the kinds what an operation does with the things."""
+    before = [kind.name for kind in operation.stack_before]
+    count = len(before)
+    if "mark" in before:
+        last_mark = len(stack) - 1 - stack[::-1].index("mark")
+        count = len(stack) - last_mark + before.index("mark")
+    taken = [stack.pop() for _ in range(count)]
+    if operation.name == "EMPTY_TUPLE":
+        stack.append("()")
+    elif operation.name == "TUPLE1":
+        stack.append("(tuple)" if taken[0].startswith("(") else f"({taken[0]})")
+    else:
+        stack.extend(kind.name for kind in operation.stack_after)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a global is one of the calls, a class of storages, or a dtype: the last two are only named."""
+    module, _, thing = name.partition(" ")
+    if name in CALLS or name == "torch.storage UntypedStorage":
+        return True
+    storage = module in ("torch", "torch.cuda") and re.fullmatch(r"[A-Z]\w*Storage", thing) is not None
+    return storage or (module == "torch" and isinstance(getattr(torch, thing, None), torch.dtype))
+
+
+def _dotted(name: Any) -> str:
+    return brief(str(name).replace(" ", "."))
+
+
+def _more(path: Path, what: str) -> BadFile:
+    return BadFile(
+        f"{path} is a pickle of more than tensors ({what}), which could run any code or take any memory, and is not "
+        "read; convert it to .safetensors where you trust it"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.config import bounded
+from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, ConfigError, PromptError, UserError
 from gsdistill.prior.base import CameraRange, Prior, Student
 from gsdistill.prior.cards import ModelCard
@@ -224,9 +225,9 @@ class Pretrained(Prior):
         try:
             with torch.no_grad():
                 return [to_device(embedding, "cpu") for embedding in self.encode_texts(texts)]
-        except (UserError, torch.OutOfMemoryError):
-            raise
         except Exception as error:  # the libraries raise anything where tokenizer, config and weights differ
+            if isinstance(error, UserError) or out_of_memory(error):
+                raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BadFile(f"{self.folder}: its tokenizer and text encoder do not fit each other: {reason}") from error
 

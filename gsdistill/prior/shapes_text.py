@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding, layer_norm, linear, scaled_dot_product_attention
 
+from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile
 from gsdistill.reading import read_json
 
@@ -47,6 +48,8 @@ class ShapesText:
         try:
             self._tokenizer: Any = Tokenizer.from_file(str(words))
         except Exception as error:  # the library raises nothing narrower
+            if out_of_memory(error):
+                raise
             raise BadFile(f"{words} is not a tokenizer: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -83,6 +86,8 @@ class ShapesText:
             raise BadFile(f"the shapes prior's text encoder has no weight {error.args[0]}") from error
         except (RuntimeError, ValueError, ArithmeticError, AttributeError, TypeError, IndexError) as error:
             # a shape, or a field that is not there or not of its kind
+            if out_of_memory(error):
+                raise
             reason = str(error).splitlines()[0]
             raise BadFile(f"the shapes prior's text encoder and its config differ: {reason}") from error
         if not states.isfinite().all():

@@ -29,6 +29,7 @@ from torch.nn.functional import (
     silu,
 )
 
+from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile
 from gsdistill.reading import read_json
 
@@ -88,6 +89,8 @@ class ShapesUNet:
             ) from error
         except (RuntimeError, ValueError, ArithmeticError, AttributeError, TypeError, IndexError) as error:
             # a shape, a field that is not there or not of its kind, a number that is not finite
+            if out_of_memory(error):
+                raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BadFile(f"{folder}: config.json does not tell of a network with these weights: {reason}") from error
 

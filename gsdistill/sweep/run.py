@@ -12,7 +12,7 @@ from gsdistill import device
 from gsdistill.evaluation.diversity import saturation
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.views import photograph
-from gsdistill.files import claimed, write_json
+from gsdistill.files import Claim, write_json
 from gsdistill.generate import run
 from gsdistill.prior.base import Prior
 from gsdistill.prior.cards import find
@@ -60,8 +60,8 @@ class _Worker:
         for place, one in enumerate(runs, start=1):
             if one.settled:
                 continue
-            with claimed(one.folder.with_name(f"{one.folder.name}.lock")) as ours:
-                if ours and not one.settled:
+            with Claim(one.folder.with_name(f"{one.folder.name}.lock")) as claim:
+                if claim.take() and not one.settled:
                     began = time.perf_counter()
                     self._settle(one)
                     self._tell(one, f"{place}/{len(runs)}", time.perf_counter() - began)

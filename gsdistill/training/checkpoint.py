@@ -116,7 +116,7 @@ def read_last(folder: Path) -> tuple[Checkpoint, list[str]]:
             return read(path), damaged
         except BadFile as error:
             damaged.append(str(error))
-    raise BadFile("; ".join(damaged) or f"{folder} holds no checkpoint")
+    raise BadFile(f"{'; '.join(damaged)}; --overwrite starts anew" if damaged else f"{folder} holds no checkpoint")
 
 
 def read(path: Path) -> Checkpoint:
@@ -133,7 +133,7 @@ def read(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             header = json.loads(metadata[_NAME])
             if header["version"] != _VERSION:
-                raise BadFile(f"{path} is of another version of gsdistill; start again with --overwrite")
+                raise BadFile(f"{path} is of another version of gsdistill")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if metadata["crc32"] != _checksum(tensors, metadata[_NAME]):
             raise BadFile(f"{path} is damaged: its content is not what was written")

@@ -17,7 +17,7 @@ __all__ = ["Counts", "Health", "alarms", "measure"]
 
 HELD = 0.95  # share of what is shown that the extent holds
 ROOM = 0.25  # how far a colour may leave 0..1: what a pure colour overshoots by
-TINY = 1e-12
+TINY, MOST = 1e-12, 1e30  # so that sums stay finite
 
 # When an alarm is raised. Of 58 runs on the shapes prior (nine methods with their recipes, seven as published, long and
 # short, grown, without penalties, with guidance up to 1000, from other starts) none raised one: extent up to
@@ -67,7 +67,7 @@ def measure(gaussians: Gaussians, first: Health | None = None, counts: Counts = 
     colours = 0.5 + SH_C0 * g.sh[:, 0]
     most, least = colours.amax(1), colours.amin(1)
     whole = (shown + reach + g.opacities + g.quats.sum(1) + g.sh.sum((1, 2))).isfinite()
-    shown, reach = torch.where(whole, shown, 0.0), torch.where(whole, reach, 0.0)
+    shown, reach = torch.where(whole, shown, 0.0).clamp_max(MOST), torch.where(whole, reach, 0.0)
     vivid = (most.clamp(0, 1) - least.clamp(0, 1)) / most.clamp(TINY, 1)
     beyond = ((most > 1 + ROOM) | (least < -ROOM)).float()
     found = [(~whole).sum(), _quantile(reach, shown, HELD), shown.sum(), _mean(beyond, shown), _mean(vivid, shown)]
@@ -97,6 +97,8 @@ def alarms(health: Health, first: Health) -> dict[str, str]:
         )
     if h.broken:
         found["broken"] = f"{h.broken} Gaussians have a number that is not finite; lower the optim rates"
+        if not h.extent:  # nothing else is left, of which more could be said
+            return found
     if h.pruned_share > PRUNED:
         found["pruned"] = (
             f"{h.pruned_share:.0%} of all Gaussians that there have been were removed; lower densify.prune_opacity, or "

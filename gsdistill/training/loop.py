@@ -146,6 +146,8 @@ def steps(
         Diverged: more than 50 steps had a non-finite gradient, which every tenth step and the last look at.
     """
     prior.schedule = to_device(prior.schedule, run.params["means"].device)  # where its timesteps are drawn to
+    if run.done:
+        _check_skipped(run, plan.iterations)
     while run.done < plan.iterations:
         progress, state = run.done / plan.iterations, run.method_state
         with _undone_by_errors(run):
@@ -251,6 +253,6 @@ def _check_skipped(run: Optimisation, iterations: int) -> None:
     """Raise Diverged where too many steps changed nothing."""
     if (run.done % ASK_EVERY == 0 or run.done == iterations) and run.skipped - run.pardoned > MAX_SKIPPED:
         raise Diverged(
-            f"{run.skipped} of {run.done} steps had a gradient that is not finite; lower method.guidance_scale or the "
-            "optim rates"
+            f"{run.skipped} of {run.done} steps had a gradient that is not finite; --resume --accept-changes goes on "
+            "with a lower method.guidance_scale or lower optim rates"
         )
