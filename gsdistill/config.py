@@ -114,6 +114,8 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
         ConfigError: an unknown or missing key, a wrong type, a value out of range.
     """
     known = setting_fields(cls)
+    if not isinstance(mapping, Mapping):
+        raise _wrong_type(path or cls.__name__, mapping, f"a mapping of {', '.join(known)}")
     for key, value in mapping.items():
         if key not in known:
             raise ConfigError(unknown_setting(f"{_under(path)}{key}", value, [_under(path) + name for name in known]))
@@ -254,8 +256,6 @@ def _convert_ramp(value: Any, limits: Mapping[str, Any], path: str) -> Ramp:
 def _convert_nested(value: Any, hint: Any, path: str) -> Any:
     if isinstance(value, hint):
         return validate(value, path)
-    if not isinstance(value, Mapping):
-        raise _wrong_type(path, value, f"a mapping of {', '.join(setting_fields(hint))}")
     return from_dict(hint, value, path)
 
 

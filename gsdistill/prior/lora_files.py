@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, ConfigError
 
 __all__ = ["check", "fuse"]
@@ -42,6 +43,8 @@ def fuse(pipeline: str, files: Sequence[Path], scale: float, part: str, module: 
             with _quiet():
                 _add(loader, file, scale, part, module)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, OSError) as error:
+            if out_of_memory(error):
+                raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BadFile(f"the LoRA file {file} does not fit the model's {part}: {reason}") from error
     module.eval().requires_grad_(False)

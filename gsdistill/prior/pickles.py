@@ -39,11 +39,12 @@ CALLS = {
 }
 DICTS = ("collections OrderedDict", "collections Counter")
 # The operations of protocol 2 that PyTorch writes. Other ways to name and to build things are not among them.
-OPERATIONS = frozenset(
-    "PROTO STOP MARK GLOBAL REDUCE BUILD BINPERSID BINGET LONG_BINGET BINPUT LONG_BINPUT NONE NEWTRUE NEWFALSE BININT "
-    "BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINSTRING EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST "
-    "APPEND APPENDS EMPTY_DICT SETITEM SETITEMS".split()
-)
+OPERATIONS = (
+    "PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT",
+    "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING",
+    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM",
+    "SETITEMS",
+)  # fmt: skip
 
 
 def read_pickle(path: Path, device: str = "cpu") -> Any:
@@ -61,15 +62,16 @@ def read_pickle(path: Path, device: str = "cpu") -> Any:
         reader = torch._C.PyTorchFileReader(str(path))  # torch's: another may find another pickle in the same file
         if (size := reader.get_record_size("data.pkl")) > LARGEST:
             raise BadFile(f"{path}: its pickle has {size} bytes, where one of tensors has {LARGEST} at most")
-        _check(path, reader.get_record("data.pkl"))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a pickle's protocol; what it holds is what decides
+            warnings.simplefilter("ignore")  # about a pickle's protocol and strings; what it holds is what decides
+            _check(path, reader.get_record("data.pkl"))
             return torch.load(path, map_location=device, weights_only=True, mmap=True)
     except Exception as error:  # the libraries raise anything on a broken file
         if isinstance(error, UserError) or out_of_memory(error):
             raise
-        # of an unpickling, torch's own words tell how to do it unsafely
-        reason = "its pickle is broken" if isinstance(error, pickle.UnpicklingError) else _first_line(error)
+        # of an unpickling, torch's own words tell how to do it unsafely; a stack or memo says only what it lacks
+        broken = isinstance(error, (pickle.UnpicklingError, LookupError))
+        reason = "its pickle is broken" if broken else _first_line(error)
         raise BadFile(f"{path} cannot be read as a checkpoint of PyTorch: {reason}") from error
 
 
@@ -109,11 +111,11 @@ def _check(path: Path, data: bytes) -> None:
 def _move(stack: list[str], operation: pickletools.OpcodeInfo) -> None:
     """Do with the kinds what an operation does with the things."""
     before = [kind.name for kind in operation.stack_before]
-    count = len(before)
     if "mark" in before:
-        last_mark = len(stack) - 1 - stack[::-1].index("mark")
-        count = len(stack) - last_mark + before.index("mark")
-    taken = [stack.pop() for _ in range(count)]
+        while stack.pop() != "mark":
+            pass
+        before = before[: before.index("mark")]
+    taken = [stack.pop() for _ in before]
     if operation.name == "EMPTY_TUPLE":
         stack.append("()")
     elif operation.name == "TUPLE1":
@@ -127,8 +129,8 @@ def _is_plain(name: str) -> bool:
     module, _, thing = name.partition(" ")
     if name in CALLS or name == "torch.storage UntypedStorage":
         return True
-    storage = module in ("torch", "torch.cuda") and re.fullmatch(r"[A-Z]\w*Storage", thing) is not None
-    return storage or (module == "torch" and isinstance(getattr(torch, thing, None), torch.dtype))
+    storage = re.fullmatch(r"[A-Z]\w*Storage", thing) is not None
+    return module == "torch" and (storage or isinstance(getattr(torch, thing, None), torch.dtype))
 
 
 def _dotted(name: Any) -> str:

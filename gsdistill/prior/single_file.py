@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, ModelNotFound, OutputError
 from gsdistill.files import cache_folder, sync
 from gsdistill.prior.embeddings import fingerprint
@@ -151,6 +152,8 @@ def _part(file: Path, state: dict[str, Tensor], config: Path, part: str) -> Any:
             return create_diffusers_clip_model_from_ldm(texts[part], state, **options)
         return kinds[part].from_single_file(dict(state), **options)
     except (OSError, ValueError, LookupError, RuntimeError, TypeError, SingleFileComponentError) as error:
+        if out_of_memory(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadFile(f"{file} gives no {part} that fits {config / part / 'config.json'}: {reason}") from error
 

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, did_you_mean
 from gsdistill.scene.surface import SurfacePoints, to_linear, to_srgb
 
@@ -132,6 +133,8 @@ def _load(path: Path) -> list[tuple[Any, np.ndarray]]:
     except BadFile:
         raise
     except Exception as error:  # trimesh raises anything on a broken file
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadFile(f"{path}: not a sound .{kind} file: {reason}") from error
     for name, what in beside.failed.items():

@@ -18,10 +18,13 @@ from safetensors.torch import save_file
 
 from gsdistill.errors import BadFile
 from gsdistill.point_e.weights import read_weights
+from gsdistill.prior.pickles import read_pickle
 from gsdistill.prior.single_file import kind_of
 from gsdistill.scene.init.base import CloudSettings
 from gsdistill.scene.ply import read_ply
 from gsdistill.structs import PointCloud
+
+SHORTAGES = [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")]
 
 # --- pickles
 
@@ -77,6 +80,119 @@ def test_an_archive_that_claims_terabytes_takes_none(tmp_path):
             held = archive.read(name)
             huge.writestr(name, held.replace(seven, terabytes) if name.endswith(".pkl") else held)
     assert "cannot be read as a checkpoint" in refused(read_weights, path)
+
+
+def archive(path: Path, pickled: bytes) -> Path:
+    """An archive as PyTorch writes it, of one number, with another pickle."""
+    whole = io.BytesIO()
+    torch.save({"x": torch.zeros(1)}, whole)
+    with zipfile.ZipFile(whole) as held, zipfile.ZipFile(path, "w") as other:
+        for name in held.namelist():
+            other.writestr(name, pickled if name.endswith("data.pkl") else held.read(name))
+    return path
+
+
+GIANT = b"\x8a\x06" + (1 << 43).to_bytes(6, "little")  # LONG1 of eight terabytes
+NUMBER = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQ"  # of the archive's one file
+ENDLESS = b"ctorch._utils\n_rebuild_tensor_v2\n(" + NUMBER + b"K\0" + GIANT + b"K\x02\x86K\0K\0\x86\x89NtR"
+
+
+@pytest.mark.parametrize(
+    ("built", "named"),
+    [
+        (b"c__builtin__\nbytearray\n" + GIANT + b"\x85R", "'__builtin__.bytearray'"),
+        (b"cbuiltins\nbytearray\n" + GIANT + b"\x85R", "'builtins.bytearray'"),
+        (b"X\x08\0\0\0builtinsX\x09\0\0\0bytearray\x93" + GIANT + b"\x85R", "the operation STACK_GLOBAL"),
+        (b"(" + GIANT + b"ibuiltins\nbytearray\n", "the operation INST"),
+        (b"ctorch\nFloatTensor\n" + GIANT + b"\x85R", "'torch.FloatTensor'"),
+        (b"ctorch.storage\nUntypedStorage\n" + GIANT + b"\x85R", "a call of 'torch.storage.UntypedStorage'"),
+        (b"ctorch.storage\nUntypedStorage\n" + GIANT + b"\x85\x81", "the operation NEWOBJ"),
+        (b"c_codecs\nencode\nX\x01\0\0\0aX\x03\0\0\0hex\x86R", "'_codecs.encode'"),
+        # a tensor of endless pairs, one number in the file, poured into a dictionary
+        (b"ccollections\nOrderedDict\n" + ENDLESS + b"\x85R", "a call of 'collections.OrderedDict'"),
+        (b"ccollections\nCounter\n" + ENDLESS + b"\x85R", "a call of 'collections.Counter'"),
+        (b"ccollections\nOrderedDict\n)R" + ENDLESS + b"b", "a state for what is no dictionary"),
+        (b"ccollections\nOrderedDict\nq\1" + ENDLESS + b"q\2\x85q\3h\1h\3R", "a call of 'collections.OrderedDict'"),
+    ],
+)
+def test_a_pickle_that_takes_any_memory_is_refused_unread(built, named, tmp_path, monkeypatch):
+    path = archive(tmp_path / "a.pt", b"\x80\x02}X\x01\0\0\0x" + built + b"s.")
+    assert path.stat().st_size < 2048
+    monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("it was run"))
+    assert f"{path} is a pickle of more than tensors ({named}), which" in refused(read_weights, path)
+
+
+def test_the_endless_pairs_themselves_take_none(tmp_path):
+    path = archive(tmp_path / "a.pt", b"\x80\x02}X\x01\0\0\0x" + ENDLESS + b"s.")
+    assert read_weights(path)["x"].shape == (1 << 43, 2)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"", b".", b"\x80\x02h\x05.", b"\x80\x02}R.", b"\x80\x02t.", b"\x80\x02c\xff\n\xff\n.", b"\xfe",
+        b"\x80\x02X\xff\xff\xff\xff.", b"\x80\x02\x8a\xff.", b"\x80\x02X\1\0\0\0\xff.", b"\x80\x02}K\1K\1K\1a.",
+    ],
+)  # fmt: skip
+def test_a_broken_pickle_is_one_line(pickled, tmp_path):
+    refused(read_weights, archive(tmp_path / "a.pt", pickled))
+
+
+def test_a_pickle_beyond_any_checkpoint_is_not_walked(tmp_path):
+    path = archive(tmp_path / "a.pt", b"\x80\x02" + b"]" * (8 << 20) + b".")
+    assert "its pickle has 8388611 bytes, where" in refused(read_weights, path)
+
+
+def test_the_pickle_that_is_walked_is_the_one_that_torch_finds(tmp_path):
+    """Two lists of contents: Python's zipfile reads the one that is last, torch the one at the place that is told."""
+    wild = b"\x80\x02cbuiltins\nbytearray\nK\1\x85R."
+    evil = archive(tmp_path / "evil.pt", wild).read_bytes()
+    mild = archive(tmp_path / "mild.pt", b"\x80\x02}.".ljust(len(wild))).read_bytes()
+    both = evil[:-22] + mild[:-22] + evil[-22:]  # the end tells the size and the place of the first list
+    (tmp_path / "both.pt").write_bytes(both)
+    with zipfile.ZipFile(tmp_path / "both.pt") as seen:
+        assert not any(b"bytearray" in seen.read(name) for name in seen.namelist())
+    assert "bytearray" in refused(read_weights, tmp_path / "both.pt")
+
+
+def test_a_checkpoint_of_training_is_read_whole(tmp_path):
+    """What Lightning keeps beside the weights: numbers, callbacks, the states of optimizer and schedule."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.eye(2)).sum().backward()
+    optimizer.step()
+    given = {
+        "epoch": 3, "global_step": 1 << 40, "pytorch-lightning_version": "2.4.0", "state_dict": model.state_dict(),
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.tensor(0.5), "dirpath": None}},
+        "optimizer_states": [optimizer.state_dict()], "parameters": dict(model.named_parameters()),
+        "lr_schedulers": [torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 4]).state_dict()],
+        "hyper_parameters": {"dtype": torch.bfloat16, "size": torch.Size((1, 2)), "device": torch.device("cpu")},
+        "half": torch.ones(1).half(), "eighth": torch.ones(2).to(torch.float8_e4m3fn),
+        "flags": torch.tensor([True]), "wide": torch.ones(1).double(),
+    }  # fmt: skip
+    torch.save(given, tmp_path / "a.ckpt")
+    read = read_pickle(tmp_path / "a.ckpt")
+    assert read.keys() == given.keys() and vars(read["state_dict"]) == vars(model.state_dict())
+    assert all(torch.equal(read["state_dict"][name], value) for name, value in model.state_dict().items())
+    assert all(torch.equal(read["parameters"][name], value) for name, value in model.named_parameters())
+    for name in ("hyper_parameters", "lr_schedulers", "callbacks", "global_step"):
+        assert read[name] == given[name]
+    assert torch.equal(read["eighth"].float(), torch.ones(2)) and read["wide"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: type(error).__name__)
+def test_no_memory_for_a_sound_file_does_not_make_it_a_broken_one(error, tmp_path, monkeypatch):
+    def short(*args: object, **options: object) -> None:
+        raise error
+
+    torch.save({"x": torch.zeros(1)}, tmp_path / "a.pt")
+    save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors")
+    monkeypatch.setattr(torch, "load", short)
+    monkeypatch.setattr("safetensors.torch.load_file", short)
+    for name in ("a.pt", "a.safetensors"):
+        with pytest.raises(type(error)) as caught:
+            read_weights(tmp_path / name)
+        assert caught.value is error
 
 
 def test_a_state_dict_that_holds_itself_ends(tmp_path):

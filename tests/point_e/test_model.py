@@ -202,6 +202,26 @@ def test_a_text_encoder_that_does_not_fit_is_named(own):
     assert "cannot load the text encoder" in message(ModelNotFound, own)
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")], ids=["python", "torch"]
+)
+def test_no_memory_for_the_text_encoder_is_told_as_such(error, own, monkeypatch):
+    from transformers import CLIPTextModelWithProjection
+
+    def short(*args: object, **options: object) -> None:
+        raise error
+
+    model = load_point_e(str(own))
+    monkeypatch.setattr(CLIPTextModelWithProjection, "forward", short)
+    with pytest.raises(type(error)) as caught:
+        model.sample("a red cube", seeded())
+    assert caught.value is error
+    monkeypatch.setattr(CLIPTextModelWithProjection, "from_pretrained", short)
+    with pytest.raises(type(error)) as caught:
+        load_point_e(str(own))
+    assert caught.value is error
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -15,10 +17,13 @@ from tiny import stable_diffusion
 from transformers import BertConfig, BertModel, CLIPTextModel, CLIPTokenizer
 
 from gsdistill.errors import BadFile, ModelNotFound
+from gsdistill.files import data_path
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.parts import load_model, load_part, pick_class
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
+from gsdistill.prior.shapes_text import ShapesText
+from gsdistill.prior.shapes_unet import ShapesUNet
 
 CPU = torch.device("cpu")
 
@@ -196,3 +201,51 @@ def test_the_class_of_a_part(folder):
     (folder / "vae/config.json").write_text("{}")
     with pytest.raises(BadFile, match="is of class None, where AutoencoderKL belongs"):
         pick_class(folder, "vae", ("AutoencoderKL",))
+
+
+# memory that runs out is no fault of the model: generate's own handler names the settings that help
+
+
+def short(error: Exception) -> Callable[..., NoReturn]:
+    """What raises ``error`` in the place of anything."""
+
+    def raises(*args: object, **options: object) -> NoReturn:
+        raise error
+
+    return raises
+
+
+shortages = pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), torch.OutOfMemoryError("CUDA")],
+    ids=lambda error: type(error).__name__,
+)
+
+
+@shortages
+def test_no_memory_for_a_part_or_its_texts_is_told_as_such(error, whole, monkeypatch):
+    with pytest.raises(type(error)) as caught:
+        load_part(short(error), whole, "unet")
+    assert caught.value is error
+    prior = load_prior(str(whole))
+    monkeypatch.setattr(CLIPTextModel, "forward", short(error))
+    with pytest.raises(type(error)) as caught:
+        prior.encode_text("a lack of memory", "", PromptSettings("none"))
+    assert caught.value is error
+
+
+@shortages
+def test_no_memory_for_the_shapes_prior_is_told_as_such(error, monkeypatch):
+    folder = data_path("assets", "shapes-prior")
+    monkeypatch.setattr(ShapesUNet, "_join", short(error))
+    with pytest.raises(type(error)) as caught:
+        ShapesUNet(folder / "unet", {}, CPU, torch.float32)
+    assert caught.value is error
+    monkeypatch.setattr(ShapesText, "_encode", short(error))
+    with pytest.raises(type(error)) as caught:
+        ShapesText(folder, {}, CPU)(["a red cube"])
+    assert caught.value is error
+    monkeypatch.setattr("tokenizers.Tokenizer", type("Tokenizer", (), {"from_file": staticmethod(short(error))}))
+    with pytest.raises(type(error)) as caught:
+        ShapesText(folder, {}, CPU)
+    assert caught.value is error
