@@ -34,7 +34,7 @@ from gsdistill.device import processor
 from gsdistill.files import write_json
 from gsdistill.registry import names
 from run_judge import PHASES, damaged, differences, drafts, phase
-from run_processes import launch, signal_before
+from run_processes import launch, preload, signal_before
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = (
@@ -42,6 +42,7 @@ SHORT = (
     *("--preview-every", "4", "--densify.enabled", "--densify.grow-grad2d", "0.3"),
     *("--init.count", "200"),
 )
+STUDENTS = ("peft", "diffusers.models.unets.unet_2d_condition")  # which VSD alone needs, and takes seconds for
 REST = (None, None, None)  # a refusal to go on, a new beginning, and the end
 AIMED, WHOLE = 3, 10  # every so manieth kill waits for a draft; the processes of every so manieth run are whole
 MOST = 8  # kills of one run at random, which may then go on to its end
@@ -252,6 +253,7 @@ def told(title: str, outcomes: Iterable[Outcome]) -> dict[str, Any]:
 
 def main(settings: Settings) -> None:
     """Drill, print each run and the tables, and write the figures."""
+    preload(*STUDENTS)
     settings.output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     found = {"random": told("random moments", at_random(settings))}

@@ -14,19 +14,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Process", "launch", "signal_before"]
+__all__ = ["Process", "launch", "preload", "signal_before"]
 
 PRELOADED = (
     "__main__", "gsdistill.cli", "gsdistill.generate", "gsdistill.pages.report", "gsdistill.renderer.cpu",
     "gsdistill.registry", "gsdistill.prior.shapes_prior", "gsdistill.prior.embeddings", "gsdistill.scene.init.ball",
-    "gsdistill.export.ply", "gsdistill.training.checkpoint", "gsdistill.evaluation.truth", "gsplat.strategy", "peft",
-    "diffusers.models.unets.unet_2d_condition", "PIL.Image", "imageio_ffmpeg", "safetensors.torch", "numba.typed",
+    "gsdistill.export.ply", "gsdistill.training.checkpoint", "gsdistill.evaluation.truth", "gsplat.strategy",
+    "PIL.Image", "imageio_ffmpeg", "safetensors.torch", "numba.typed",
 )  # fmt: skip
+FORKS = multiprocessing.get_context("forkserver")  # its server starts with the first of them
 CHANGES = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir")  # what Python tells before it asks for them
 
 
@@ -95,10 +95,12 @@ def launch(
     if new:
         with log.open("wb") as output:
             command = [sys.executable, "-m", "gsdistill", *words]
-            work = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            work = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=hear_signals
+            )
     else:
         log.write_bytes(b"")
-        work = server().Process(target=perform, args=(tuple(words), log, tuple(first)))
+        work = FORKS.Process(target=perform, args=(tuple(words), log, tuple(first)))
         work.start()
     process = Process(work, log)
     try:
@@ -108,11 +110,16 @@ def launch(
         process.wait()
 
 
-def server() -> ForkServerContext:
-    """Where forks come from; the process is started with the first of them."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
-    return context
+def preload(*more: str) -> None:
+    """Name the modules that forks have from their beginning, PRELOADED and more; before the first fork."""
+    FORKS.set_forkserver_preload([*PRELOADED, *more])
+
+
+def hear_signals() -> None:
+    """Be stopped by what stops a command in a terminal, even if the parent, as a script's ``command &``, ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def perform(words: Sequence[str], log: Path, first: Sequence[Callable[[], object]]) -> None:
@@ -122,6 +129,7 @@ def perform(words: Sequence[str], log: Path, first: Sequence[Callable[[], object
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    hear_signals()
     for act in first:
         act()
     sys.exit(execute(words))
@@ -145,3 +153,6 @@ def signal_before(change: int, path: str, number: int = signal.SIGKILL) -> None:
                 os.kill(os.getpid(), number)
 
     sys.addaudithook(watch)
+
+
+preload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -9,6 +10,8 @@ from random import Random
 from fuzz.judge import Verdict, judged
 from fuzz.mutate import spoil
 from fuzz.targets import TARGETS, Target
+
+from gsdistill.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,14 @@ class Rig:
 
     @staticmethod
     def built(name: str, folder: Path) -> Rig:
-        """Fill an empty folder."""
+        """Fill an empty folder, and read a file of each kind: no case pays for what that imports and compiles."""
         target = TARGETS[name]
         target.build(folder)
-        return Rig(name, target, {path: path.read_bytes() for path in target.files(folder)})
+        rig = Rig(name, target, {path: path.read_bytes() for path in target.files(folder)})
+        for path in {path.suffix: path for path in rig.sound}.values():
+            with contextlib.suppress(UserError):
+                target.read(path)
+        return rig
 
     def case(self, seed: int, number: int) -> tuple[Path, bytes]:
         """Which file is spoilt, and what it then holds."""

@@ -15,6 +15,7 @@ from plyfile import PlyData, PlyElement
 from point_e.conftest import CARD, networks, write_text
 from safetensors.torch import save_file
 
+import gsdistill.prior.cards
 from gsdistill.config import to_dict, to_yaml
 from gsdistill.export.ply import Ply
 from gsdistill.files import data_path, write_json
@@ -103,6 +104,11 @@ def configs(folder: Path) -> None:
     for name in ("shapes-cds", "vsd-prolificdreamer"):
         text = (data_path("configs") / f"{name}.yaml").read_text()
         (folder / f"{name}.yaml").write_text(f"{text}\nprompt: a red torus\n")
+
+
+def cards(folder: Path) -> None:
+    """Those of the package."""
+    shutil.copy(Path(gsdistill.prior.cards.__file__).with_name("cards.yaml"), folder / "cards.yaml")
 
 
 def prompts(folder: Path) -> None:

@@ -88,6 +88,16 @@ def config(path: Path) -> None:
     assert from_dict(RunConfig, load_yaml(again)) == found
 
 
+def cards(path: Path) -> None:
+    """As gsdistill.prior.cards reads its own, each entry under its name."""
+    from gsdistill.config import from_dict
+    from gsdistill.prior.cards import Card
+    from gsdistill.yaml_dialect import load_yaml
+
+    for name, entry in load_yaml(path).items():
+        from_dict(Card, entry, f"cards.yaml: {name}")
+
+
 def prompt(path: Path) -> None:
     from gsdistill.files import slug
     from gsdistill.runconfig import read_prompt, resolve
@@ -231,7 +241,7 @@ def command(path: Path) -> None:
 
 
 TARGETS = {
-    "splat": Target(seeds.splats, {".ply": PLY}, splat, 18),
+    "splat": Target(seeds.splats, {".ply": PLY}, splat, 17),
     "cloud": Target(seeds.clouds, {".ply": PLY}, cloud, 10),
     "mesh": Target(
         seeds.meshes,
@@ -249,6 +259,7 @@ TARGETS = {
         10,
     ),
     "config": Target(seeds.configs, {".yaml": YAML}, config, 12),
+    "cards": Target(seeds.cards, {".yaml": YAML}, cards, 1),
     "prompt": Target(seeds.prompts, {".txt": TEXT}, prompt, 6),
     "point-e": Target(seeds.point_e, {".safetensors": TENSORS, ".json": JSON}, point_e, 4),
     "point-e .pt": Target(seeds.point_e_published, {".pt": PICKLES}, point_e_published, 8),

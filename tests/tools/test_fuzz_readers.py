@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -18,19 +19,18 @@ TOOL = Path(__file__).parents[2] / "tools" / "fuzz_readers.py"
 
 
 def read(path: Path) -> None:
-    """Dies of files that begin with a, fails on b, refuses the others that are not whole."""
+    """Dies of files that are shorter, fails on longer ones, refuses the others that are not whole."""
     data = path.read_bytes()
-    if data.startswith(b"a"):
+    if len(data) < 9:
         os._exit(3)
-    if data.startswith(b"b"):
-        raise KeyError("b")
+    if len(data) > 9:
+        raise KeyError("long")
     if data != b"x" * 9:
         raise BadFile("not whole")
 
 
 def seeds(folder: Path) -> None:
-    for name, letter in (("0", b"x"), ("1", b"a"), ("2", b"b")):
-        (folder / f"{name}.bin").write_bytes(letter * 9)
+    (folder / "toy.bin").write_bytes(b"x" * 9)
 
 
 @pytest.fixture
@@ -41,10 +41,11 @@ def fuzz(tmp_path, monkeypatch):
     spec.loader.exec_module(tool)
     monkeypatch.setattr(tool, "BATCH", 7)
 
-    def run(*words: str) -> dict:
+    def run(*words: str, fails: bool = False) -> dict:
         words = (*words, "--json", str(tmp_path / "a.json"), "--findings", str(tmp_path / "found"))
         monkeypatch.setattr(sys, "argv", ["fuzz_readers", *words])
-        tool.main()
+        with pytest.raises(SystemExit, match="1") if fails else contextlib.nullcontext():
+            tool.main()
         return json.loads((tmp_path / "a.json").read_text())
 
     return run
@@ -52,15 +53,15 @@ def fuzz(tmp_path, monkeypatch):
 
 def test_every_case_is_counted_and_findings_are_kept(fuzz, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(TARGETS, "toy", Target(seeds, {".bin": BYTES}, read, 0))
-    row = fuzz("--target", "toy", "--mutations", "40")["targets"]["toy"]
+    row = fuzz("--target", "toy", "--mutations", "40", fails=True)["targets"]["toy"]
     assert row["mutations"] == 40 == row["read"] + row["refused"] + row["findings"]
     assert row["refused"] > 3 and row["findings"] > 10
     kept = {path.parent.name: path for path in (tmp_path / "found").glob("*/*.bin")}
     told = {path.parent.name: path.read_text() for path in (tmp_path / "found").glob("*/told.txt")}
     assert len(kept) == 2 and kept.keys() == told.keys()  # one for each place, not for each case
     for name, path in kept.items():
-        letter = "a" if "the process ended with 3" in told[name] else "b"
-        assert path.read_bytes().startswith(letter.encode()) and (letter == "a" or "KeyError: 'b'" in told[name])
+        size = path.stat().st_size
+        assert ("the process ended with 3" if size < 9 else "KeyError: 'long'") in told[name] and size != 9
     assert "toy" in capsys.readouterr().out
 
 
@@ -69,5 +70,5 @@ def test_the_share_of_each_target_makes_the_whole(fuzz, monkeypatch):
     for name in [name for name in TARGETS if name not in ("splat", "prompt")]:
         monkeypatch.delitem(TARGETS, name)
     rows = fuzz("--mutations", "100")["targets"]
-    assert {name: row["mutations"] for name, row in rows.items()} == {"splat": 18, "prompt": 6}
+    assert {name: row["mutations"] for name, row in rows.items()} == {"splat": 17, "prompt": 6}
     assert rows["splat"]["refused"] > 0 and not any(row["findings"] for row in rows.values())
