@@ -145,7 +145,7 @@ def strike(one: Victim, more: Iterable[str], blow: Blow | None) -> tuple[int, fl
 
 def nothing_kept(one: Victim, said: str) -> bool:
     """Whether a refusal to resume is right: there is no checkpoint, or all of the earlier run."""
-    if one.earlier and "of the run" in said:
+    if one.earlier and "is finished, with other settings" in said:
         return not differences(one.folder, one.earlier)
     return "no checkpoint" in said
 
