@@ -60,7 +60,7 @@ def read_pickle(path: Path, device: str = "cpu") -> Any:
         if odd:
             raise BadFile(f"{path} is compressed ({odd[0]!r}), as PyTorch's files are not, and is not read")
         reader = torch._C.PyTorchFileReader(str(path))  # torch's: another may find another pickle in the same file
-        if (size := reader.get_record_size("data.pkl")) > LARGEST:
+        if (size := _size(reader, "data.pkl")) > LARGEST:
             raise BadFile(f"{path}: its pickle has {size} bytes, where one of tensors has {LARGEST} at most")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a pickle's protocol and strings; what it holds is what decides
@@ -73,6 +73,11 @@ def read_pickle(path: Path, device: str = "cpu") -> Any:
         broken = isinstance(error, (pickle.UnpicklingError, LookupError))
         reason = "its pickle is broken" if broken else _first_line(error)
         raise BadFile(f"{path} cannot be read as a checkpoint of PyTorch: {reason}") from error
+
+
+def _size(reader: Any, record: str) -> int:
+    """The bytes of a record; PyTorch 2.11 tells only by reading it, and then the file bounds them."""
+    return reader.get_record_size(record) if hasattr(reader, "get_record_size") else len(reader.get_record(record))
 
 
 def _check(path: Path, data: bytes) -> None:
