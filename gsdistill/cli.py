@@ -102,11 +102,6 @@ def execute(argv: Sequence[str]) -> int:
     words = [word for word in argv if word != "--traceback"]
     try:
         return _dispatch(words)
-    except UserError as error:
-        if traceback:
-            Console(stderr=True).print_exception()
-        _notice("error: ", str(error))
-        return 2
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Stopped) else int(signal.SIGINT)
         _notice("interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}", "")
@@ -114,20 +109,28 @@ def execute(argv: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output has left; nothing may be flushed to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:  # the file system refuses: a folder without access, a name too long
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+        line = _told(error)
+        if line is None:
+            raise
         if traceback:
             Console(stderr=True).print_exception()
-        _notice("error: ", f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        from gsdistill.device import out_of_memory
-
-        if not out_of_memory(error):
-            raise
-        _notice("error: ", "out of memory; ask for less at once: smaller pictures, fewer of them, or fewer Gaussians")
+        _notice("error: ", line)
         return 2
     except SystemExit as stop:  # tyro's, after it printed the help
         return int(stop.code or 0)
+
+
+def _told(error: Exception) -> str | None:
+    """What a user is told of an error; None where it is ours to mend."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):  # the file system refuses: a folder without access, a name too long
+        return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+    from gsdistill.device import out_of_memory
+
+    short = "out of memory; ask for less at once: smaller pictures, fewer of them, or fewer Gaussians"
+    return short if out_of_memory(error) else None
 
 
 def _dispatch(words: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ __all__ = [
     "Stopped",
     "UserError",
     "did_you_mean",
+    "first_line",
 ]
 
 
@@ -66,3 +67,8 @@ def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest of ``allowed``, or an empty string when nothing is near."""
     near = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error of a library says, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

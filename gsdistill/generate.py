@@ -23,6 +23,7 @@ from gsdistill.export.formats import run_writers
 from gsdistill.pages.report import write_report
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.progress import Interrupt, StepBar, Watch, print_summary
 from gsdistill.runconfig import RunConfig
 from gsdistill.runfolder import RunFolder
@@ -35,7 +36,7 @@ from gsdistill.training.loop import Optimisation, Plan, StepRecord, start, steps
 if TYPE_CHECKING:
     from gsdistill.viewer.live import LiveView
 
-__all__ = ["run"]
+__all__ = ["prepared", "run"]
 
 
 def run(
@@ -66,12 +67,7 @@ def run(
     writers = run_writers(config.export)
     with _shortage_named(config):
         prior = prior or load_prior(config.prior, target, config.model)
-        check_cameras(config.cameras, prior)
-        plan = loop_plan(config, prior)
-        text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
-        generator = torch.Generator().manual_seed(config.seed)
-        initial = config.init.create(config.init_prompt or config.prompt, generator, target)
-        optimisation = start(initial, config.method, prior, plan, config.densify, generator, target)
+        plan, text, initial, optimisation = prepared(config, prior, target)
     job = _Job(config, folder, prior, plan, console, Watch(initial, console))
     with _shortage_named(config), Interrupt(console) as interrupt, folder.claimed(config.resume, config.overwrite):
         if config.resume:
@@ -176,6 +172,22 @@ def _write(job: _Job, optimisation: Optimisation, writers: Mapping[str, Writer],
         write_report(folder.path, defaults(RunConfig))
     print_summary(job.console, folder.path, summary)
     folder.close()
+
+
+def prepared(
+    config: RunConfig, prior: Prior, target: torch.device
+) -> tuple[Plan, EncodedPrompt, Gaussians, Optimisation]:
+    """All that the steps of a run take: the plan, the encoded prompt, what it starts from, and its state before them.
+
+    Raises:
+        ConfigError: the prior cannot serve the settings. Other UserErrors: of the prior and the initialiser.
+    """
+    check_cameras(config.cameras, prior)
+    plan = loop_plan(config, prior)
+    text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
+    generator = torch.Generator().manual_seed(config.seed)
+    initial = config.init.create(config.init_prompt or config.prompt, generator, target)
+    return plan, text, initial, start(initial, config.method, prior, plan, config.densify, generator, target)
 
 
 def loop_plan(config: RunConfig, prior: Prior) -> Plan:

@@ -19,6 +19,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
@@ -274,6 +275,7 @@ def _made_with(run: Optimisation) -> dict[str, str]:
     return {**versions(), "device": str(run.params["means"].device)}
 
 
+@cache  # every checkpoint asks
 def versions() -> dict[str, str]:
     """The versions of this package, and of those that decide what a run's numbers are."""
     return {"gsdistill": __version__, **{name: version(name) for name in _PACKAGES}}

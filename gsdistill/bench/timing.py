@@ -14,11 +14,11 @@ import torch
 
 from gsdistill.bench.flops import Flops, count_step
 from gsdistill.device import forget_peak, peak_memory
-from gsdistill.generate import check_cameras, loop_plan
+from gsdistill.generate import prepared
 from gsdistill.prior.base import Prior
 from gsdistill.runconfig import RunConfig
 from gsdistill.training.clock import Clock
-from gsdistill.training.loop import Optimisation, Plan, StepRecord, start, steps
+from gsdistill.training.loop import Optimisation, Plan, StepRecord, steps
 
 __all__ = ["Timing", "measure"]
 
@@ -44,12 +44,7 @@ def measure(config: RunConfig, prior: Prior, device: torch.device, count: int, w
     Raises:
         UserError: of any kind that the run itself would raise.
     """
-    check_cameras(config.cameras, prior)
-    plan = loop_plan(config, prior)
-    text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
-    generator = torch.Generator().manual_seed(config.seed)
-    initial = config.init.create(config.init_prompt or config.prompt, generator, device)
-    run = start(initial, config.method, prior, plan, config.densify, generator, device)
+    plan, text, _, run = prepared(config, prior, device)
     loop = steps(run, config.method, prior, text, plan)
     forget_peak(device)
     for done in _places(plan, warmup):

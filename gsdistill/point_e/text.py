@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile, ModelNotFound, PromptError, UserError
+from gsdistill.errors import BadFile, ModelNotFound, PromptError, UserError, first_line
 from gsdistill.prior.hub import is_offline
 
 __all__ = ["HUB_CLIP", "TextEncoder"]
@@ -58,8 +58,9 @@ class TextEncoder:
         except Exception as error:  # the library raises anything where tokenizer, config and weights differ
             if isinstance(error, UserError) or out_of_memory(error):
                 raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise BadFile(f"{self._where}: its tokenizer and text encoder do not fit each other: {reason}") from error
+            raise BadFile(
+                f"{self._where}: its tokenizer and text encoder do not fit each other: {first_line(error)}"
+            ) from error
 
     def _encoded(self, prompt: str) -> Float[Tensor, "1 D"]:
         limit = self._model.config.max_position_embeddings
@@ -79,7 +80,6 @@ class TextEncoder:
         except Exception as error:  # the library raises anything on a broken file
             if out_of_memory(error):
                 raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = (
                 ""
                 if Path(self._where).is_dir()
@@ -88,4 +88,4 @@ class TextEncoder:
                     " a folder with text_encoder and tokenizer needs no network."
                 )
             )
-            raise ModelNotFound(f"cannot load the text encoder {self._where}: {reason}{hint}") from error
+            raise ModelNotFound(f"cannot load the text encoder {self._where}: {first_line(error)}{hint}") from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gsdistill.errors import ModelNotFound
+from gsdistill.errors import ModelNotFound, first_line
 from gsdistill.prior.layout import CARDS, chosen, lack, listing
 
 __all__ = [
@@ -233,17 +233,15 @@ def _in_few_words(source: str, revision: str | None) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise _RefusedError(f"it has no revision '{revision or 'main'}'") from error
     except errors.HfHubHTTPError as error:
-        raise _RefusedError(f"the hub refuses: {_line(error)}") from error
+        raise _RefusedError(f"the hub refuses: {first_line(error)}") from error
     except errors.HFValidationError as error:
-        raise _RefusedError(f"the hub knows no such names: {_line(error)}") from error
+        raise _RefusedError(f"the hub knows no such names: {first_line(error)}") from error
     except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError, TimeoutError) as error:
         cause = error.__cause__ or error
-        raise _RefusedError(f"the hub cannot be reached ({_line(cause)})", final=True) from error
+        raise _RefusedError(f"the hub cannot be reached ({first_line(cause)})", final=True) from error
     except OSError as error:
-        raise _RefusedError(f"it cannot be kept in {constants.HF_HUB_CACHE}: {_line(error)}", final=True) from error
+        raise _RefusedError(
+            f"it cannot be kept in {constants.HF_HUB_CACHE}: {first_line(error)}", final=True
+        ) from error
     except (RuntimeError, errors.XetDownloadError) as error:
-        raise _RefusedError(f"the download broke off ({_line(error)})") from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise _RefusedError(f"the download broke off ({first_line(error)})") from error

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile, ModelNotFound
+from gsdistill.errors import BadFile, ModelNotFound, first_line
 from gsdistill.prior.layout import weight_files
 from gsdistill.reading import brief, read_json
 
@@ -36,8 +36,7 @@ def load_part(loader: Callable[..., T], folder: Path, part: str, **options: Any)
     except Exception as error:  # the libraries raise anything on a broken file
         if out_of_memory(error):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelNotFound(f"cannot load {folder / part}: {reason}") from error
+        raise ModelNotFound(f"cannot load {folder / part}: {first_line(error)}") from error
 
 
 def load_model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile, UserError
+from gsdistill.errors import BadFile, UserError, first_line
 from gsdistill.reading import brief
 
 __all__ = ["read_pickle"]
@@ -71,7 +71,7 @@ def read_pickle(path: Path, device: str = "cpu") -> Any:
             raise
         # of an unpickling, torch's own words tell how to do it unsafely; a stack or memo says only what it lacks
         broken = isinstance(error, (pickle.UnpicklingError, LookupError))
-        reason = "its pickle is broken" if broken else _first_line(error)
+        reason = "its pickle is broken" if broken else first_line(error)
         raise BadFile(f"{path} cannot be read as a checkpoint of PyTorch: {reason}") from error
 
 
@@ -147,7 +147,3 @@ def _more(path: Path, what: str) -> BadFile:
         f"{path} is a pickle of more than tensors ({what}), which could run any code or take any memory, and is not "
         "read; convert it to .safetensors where you trust it"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gsdistill.config import bounded
 from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile, ConfigError, PromptError, UserError
+from gsdistill.errors import BadFile, ConfigError, PromptError, UserError, first_line
 from gsdistill.prior.base import CameraRange, Prior, Student
 from gsdistill.prior.cards import ModelCard
 from gsdistill.prior.codec import Codec, LatentCodec
@@ -228,8 +228,9 @@ class Pretrained(Prior):
         except Exception as error:  # the libraries raise anything where tokenizer, config and weights differ
             if isinstance(error, UserError) or out_of_memory(error):
                 raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise BadFile(f"{self.folder}: its tokenizer and text encoder do not fit each other: {reason}") from error
+            raise BadFile(
+                f"{self.folder}: its tokenizer and text encoder do not fit each other: {first_line(error)}"
+            ) from error
 
     def _text_key(self) -> str:
         settings = self.origin.settings

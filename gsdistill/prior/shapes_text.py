@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, layer_norm, linear, scaled_dot_product_attention
 
 from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, first_line
 from gsdistill.reading import read_json
 
 __all__ = ["ShapesText"]
@@ -88,7 +88,7 @@ class ShapesText:
             # a shape, or a field that is not there or not of its kind
             if out_of_memory(error):
                 raise
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise BadFile(f"the shapes prior's text encoder and its config differ: {reason}") from error
         if not states.isfinite().all():
             raise BadFile("the shapes prior's text encoder answers what is not finite")

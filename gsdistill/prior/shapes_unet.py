@@ -30,7 +30,7 @@ from torch.nn.functional import (
 )
 
 from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, first_line
 from gsdistill.reading import read_json
 
 __all__ = ["ShapesUNet"]
@@ -91,8 +91,9 @@ class ShapesUNet:
             # a shape, a field that is not there or not of its kind, a number that is not finite
             if out_of_memory(error):
                 raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise BadFile(f"{folder}: config.json does not tell of a network with these weights: {reason}") from error
+            raise BadFile(
+                f"{folder}: config.json does not tell of a network with these weights: {first_line(error)}"
+            ) from error
 
     def __call__(
         self,

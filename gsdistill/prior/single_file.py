@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile, ModelNotFound, OutputError
+from gsdistill.errors import BadFile, ModelNotFound, OutputError, first_line
 from gsdistill.files import cache_folder, sync
 from gsdistill.prior.embeddings import fingerprint
 from gsdistill.prior.families import family_of, leaf_of, needed_parts
@@ -154,8 +154,9 @@ def _part(file: Path, state: dict[str, Tensor], config: Path, part: str) -> Any:
     except (OSError, ValueError, LookupError, RuntimeError, TypeError, SingleFileComponentError) as error:
         if out_of_memory(error):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadFile(f"{file} gives no {part} that fits {config / part / 'config.json'}: {reason}") from error
+        raise BadFile(
+            f"{file} gives no {part} that fits {config / part / 'config.json'}: {first_line(error)}"
+        ) from error
 
 
 def _convert_unet(file: Path, draft: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, first_line
 from gsdistill.prior.base import Prediction
 from gsdistill.prior.clip_unet import ClipUNet
 from gsdistill.prior.codec import Codec, PixelCodec
@@ -77,7 +77,7 @@ def ddpm_schedule(origin: Origin) -> tuple[NoiseSchedule, Prediction]:
         check_steps(config.get("num_train_timesteps", 1000))
         scheduler: Any = DDPMScheduler.from_config(config)
     except Exception as error:  # the library raises anything on values of another kind
-        raise BadFile(f"{place}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from error
+        raise BadFile(f"{place}: {first_line(error)}") from error
     kind = known_prediction(scheduler.config.prediction_type, place)
     return schedule_of(scheduler.alphas_cumprod, place), kind
 
