@@ -24,6 +24,7 @@ from gsdistill.files import cache_folder, data_path
 __all__ = ["Finding", "findings", "prior_findings", "report"]
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "gsplat", "numba", "matplotlib")
+RAN = "# tests run on Python: "  # a line of the pins, before the Pythons on which the tests ran with them
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def findings() -> Iterator[Finding]:
     yield Finding("software", "python", f"{platform.python_version()} on {platform.platform()}")
     for name in PACKAGES:
         yield Finding("software", name, _version(name), f"pip install {name}")
+    yield Finding("software", "versions", _compared(data_path("tools", "pins.txt")))
     yield Finding("software", "ffmpeg", _ffmpeg(), "pip install 'imageio[ffmpeg]'")
     for extra in EXTRAS:
         lacking = missing(extra)
@@ -183,6 +185,27 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _compared(pins: Path) -> str:
+    """How what is installed differs from what the tests ran with: the pins, which may not have run on this Python."""
+    from packaging.requirements import Requirement  # there through transformers
+
+    lines = pins.read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    others = [
+        f"{pin.name} {version} (tested: {str(pin.specifier).removeprefix('==')})"
+        for pin in pinned
+        if pin.marker is None or pin.marker.evaluate()
+        if (version := _version(pin.name)) and not pin.specifier.contains(version.partition("+")[0], prereleases=True)
+    ]
+    python = ".".join(platform.python_version_tuple()[:2])
+    ran = next((line.removeprefix(RAN).split() for line in lines if line.startswith(RAN)), [])
+    told = [] if python in ran else [f"Python {python} (tested: {', '.join(ran)})"]
+    if not told and not others:
+        return "as tested"
+    cure = f"; pip install -c {pins} gets the tested packages" if others else ""
+    return f"not as tested: {', '.join(told + others)}{cure}"
 
 
 def _ffmpeg() -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import shlex
 import shutil
 from fnmatch import fnmatch
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -229,3 +231,26 @@ def test_the_plain_doctor_has_all_cards(hub, model):
     load_prior(source)
     lines = {finding.name: finding for finding in doctor.findings() if finding.group == "models"}
     assert lines["sd15"].found == source and lines["sdxl"].cure == "gsdistill doctor --prior sdxl"
+
+
+PINS = """# tests run on Python: {python}
+torch=={torch}
+peft==0.0.1 ; python_version < '3'
+no-such-package==1.0
+diffusers==9.9.9
+"""
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_versions_that_differ_from_the_tested_ones_are_named(ran, tmp_path, monkeypatch):
+    """Those for another Python, and those of packages that are not installed, are no difference."""
+    here = ".".join(platform.python_version_tuple()[:2])
+    pins = tmp_path / "pins.txt"
+    pins.write_text(PINS.format(python=here if ran else "2.7", torch=torch.__version__.partition("+")[0]))
+    monkeypatch.setattr(doctor, "data_path", lambda *parts: pins)
+    line = next(finding.found for finding in doctor.findings() if finding.name == "versions") or ""
+    held = f"diffusers {metadata.version('diffusers')} (tested: 9.9.9)"
+    other = "" if ran else f"Python {here} (tested: 2.7), "
+    assert line == f"not as tested: {other}{held}; pip install -c {pins} gets the tested packages"
+    pins.write_text(pins.read_text().replace("9.9.9", metadata.version("diffusers")).replace("2.7", here))
+    assert next(finding.found for finding in doctor.findings() if finding.name == "versions") == "as tested"

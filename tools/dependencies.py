@@ -1,13 +1,17 @@
-"""What gsdistill depends on, under which licences and how old; and whether both ends of the bounds pass the tests.
+"""What gsdistill depends on, under which licences and how old; its pins; and whether the bounds' ends pass the tests.
 
     python tools/dependencies.py
+    python tools/dependencies.py --pin
     python tools/dependencies.py --try lowest
     python tools/dependencies.py --try latest --python 3.12 --tests tests/scene
 
 The first form asks the index that uv is set up with for the newest release of every direct dependency, reads licences
-from what is installed here, and writes tools/results/dependencies.json and .md. The others make a fresh environment of
-the lowest direct, or the newest, versions that the bounds of pyproject.toml allow, run the fast tests in it, and add
-what they found to the same files. They need uv (`pip install uv`), and some gigabytes for a while.
+from what is installed here, and writes tools/results/dependencies.json and .md. ``--pin`` writes tools/pins.txt: for
+every supported Python the newest versions that the bounds of pyproject.toml allow, of all packages, as constraints for
+`pip install -c`. Its head says on which Python the tests ran with them, which is the one that the tool is run by: run
+the README's test command with the new pins before you commit them. ``--try`` makes a fresh environment of the lowest
+direct, the newest, or the pinned versions, runs the fast tests in it, and adds what it found to the same files as the
+first form. All need uv (`pip install uv`), and the trials some gigabytes for a while.
 """
 
 from __future__ import annotations
@@ -32,7 +36,13 @@ import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "tools" / "results" / "dependencies.json"
-RESOLUTIONS = {"lowest": "lowest-direct", "latest": "highest"}
+PINS = ROOT / "tools" / "pins.txt"
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+RESOLUTIONS = {
+    "lowest": ("--resolution", "lowest-direct"),
+    "latest": ("--resolution", "highest"),
+    "pinned": ("--constraint", str(PINS)),
+}
 FAST = "not slow and not browser and not gpu"
 
 PURPOSES = {
@@ -158,7 +168,7 @@ def attempt(kind: str, python: str, tests: Sequence[str]) -> dict[str, Any]:
         work = Path(folder)
         run(["uv", "venv", "--quiet", "--python", python, str(work / "venv")])
         own = work / "venv" / "bin" / "python"
-        place = ["--python", str(own), "--resolution", RESOLUTIONS[kind]]
+        place = ["--python", str(own), *RESOLUTIONS[kind]]
         run(["uv", "pip", "install", "--quiet", *place, "--editable", f"{ROOT}[dev]"])
         listed = json.loads(run(["uv", "pip", "list", "--python", str(own), "--format", "json"]).stdout)
         began = time.monotonic()
@@ -184,6 +194,20 @@ def attempt(kind: str, python: str, tests: Sequence[str]) -> dict[str, Any]:
             "seconds": round(seconds),
             "versions": {name: versions[name] for name in requirements()},
         }
+
+
+def pin() -> str:
+    """The text of tools/pins.txt: one resolution for all Pythons, and no address of an index."""
+    words = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", PYTHONS[0], "--all-extras"]
+    resolved = run([*words, "--no-header", "--no-annotate", str(ROOT / "pyproject.toml")]).stdout
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    others = " ".join(python for python in PYTHONS if python != here)
+    head = (
+        "# Versions that gsdistill was tested with, for `pip install -c`; by `python tools/dependencies.py --pin`.",
+        f"# tests run on Python: {here}",
+        f"# only resolved for: {others}",
+    )
+    return "\n".join((*head, resolved))
 
 
 def counts(report: Path) -> dict[str, int]:
@@ -218,13 +242,17 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Survey, or try one end, and write what is known."""
+    """Survey, pin, or try one set of versions, and write what is known."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--pin", action="store_true", help="write tools/pins.txt and do nothing else")
     parser.add_argument("--try", dest="kind", choices=RESOLUTIONS, help="run the tests with these versions")
     parser.add_argument("--python", default=sys.executable, help="of the fresh environment")
     parser.add_argument("--tests", nargs="*", default=[], help="files and folders of tests; none: all")
     parser.add_argument("--output", type=Path, default=RESULTS, help="a .json; the .md goes beside it")
     options = parser.parse_args()
+    if options.pin:
+        PINS.write_text(pin(), encoding="utf-8")
+        return
     if options.kind:
         news = {"trials": {options.kind: attempt(options.kind, options.python, options.tests)}}
     else:

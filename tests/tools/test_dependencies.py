@@ -10,6 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from gsdistill import doctor
 
 pytest.importorskip("tomllib")  # of Python 3.11
 SPEC = importlib.util.spec_from_file_location("dependencies", Path(__file__).parents[2] / "tools" / "dependencies.py")
@@ -86,3 +91,28 @@ def test_a_program_that_is_missing_or_fails_is_told():
         dependencies.run(["no-such-program"])
     with pytest.raises(SystemExit, match="told why"):
         dependencies.run([sys.executable, "-c", "import sys; sys.exit('told why')"])
+
+
+def test_the_pins_serve_every_python_and_name_every_dependency_within_its_bounds():
+    lines = dependencies.PINS.read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert "://" not in "".join(lines)
+    for python in dependencies.PYTHONS:
+        place = {
+            "python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux",
+            "platform_machine": "x86_64",
+        }  # fmt: skip
+        here = {
+            canonicalize_name(pin.name): str(pin.specifier).removeprefix("==")
+            for pin in pins
+            if pin.marker is None or pin.marker.evaluate(place)
+        }
+        for name, (_, bounds) in dependencies.requirements().items():
+            assert SpecifierSet(bounds).contains(here[name]), (python, name)
+
+
+def test_the_heads_of_the_pins_are_those_that_doctor_reads():
+    lines = dependencies.PINS.read_text(encoding="utf-8").splitlines()
+    ran = next(line.removeprefix(doctor.RAN).split() for line in lines if line.startswith(doctor.RAN))
+    others = next(line.partition(": ")[2].split() for line in lines if line.startswith("# only resolved for"))
+    assert ran and sorted(ran + others) == sorted(dependencies.PYTHONS)
