@@ -42,10 +42,17 @@ class Ceiling:
 
 
 def count(work: Callable[[], Any]) -> int:
-    """The operations of what ``work`` calls; what is compiled runs as it was written, else the counter misses it."""
-    counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
-    with torch.compiler.set_stance("force_eager"), counter:
-        work()
+    """The operations of what ``work`` calls.
+
+    The counter sees neither what is compiled, which runs as it was written here, nor other threads: there is one.
+    """
+    counter, threads = FlopCounterMode(display=False, custom_mapping=_ATTENTION), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.compiler.set_stance("force_eager"), counter:
+            work()
+    finally:
+        torch.set_num_threads(threads)
     return counter.get_total_flops()
 
 

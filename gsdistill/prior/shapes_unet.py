@@ -31,6 +31,7 @@ from torch.nn.functional import (
 
 from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, first_line
+from gsdistill.prior.rows import by_rows
 from gsdistill.reading import read_json
 
 __all__ = ["ShapesUNet"]
@@ -103,7 +104,10 @@ class ShapesUNet:
         class_labels: Float[Tensor, "B F"],
     ) -> Answer:
         """The prediction in float32, asked as diffusers' network is: latents, timesteps, text and camera."""
-        shifts, memories = self._shifts(timestep, class_labels), self._memories(encoder_hidden_states)
+        return Answer(by_rows(self._answer, sample, timestep, encoder_hidden_states, class_labels))
+
+    def _answer(self, sample: Tensor, timestep: Tensor, text: Tensor, camera: Tensor) -> Tensor:
+        shifts, memories = self._shifts(timestep, camera), self._memories(text)
         x = self._conv("conv_in", sample.contiguous(memory_format=torch.channels_last))
         skips, last = [x], len(self._heads) - 1
         for level, kind in enumerate(self.config.down_block_types):
@@ -128,7 +132,7 @@ class ShapesUNet:
             if level < last:
                 x = self._conv(f"{block}.upsamplers.0.conv", interpolate(x, scale_factor=2.0))
         x = silu(self._group_norm("conv_norm_out", x, self.config.norm_eps))
-        return Answer(self._conv("conv_out", x).float())
+        return self._conv("conv_out", x).float()
 
     def _try(self, device: torch.device) -> None:
         """One answer, in which every weight takes part."""
