@@ -22,17 +22,17 @@ from rich.text import Text
 
 from gsdistill import __version__
 from gsdistill.bench.settings import BenchFlags
-from gsdistill.config import bounded, defaults, from_dict, merge, to_yaml
-from gsdistill.convert import ExportCommand
-from gsdistill.errors import ConfigError, OutputError, Stopped, UserError, did_you_mean
+from gsdistill.config import bounded, defaults, from_dict, merge, setting_fields, to_yaml
+from gsdistill.convert import ExportCommand, RenderCommand
+from gsdistill.errors import ConfigError, Stopped, UserError, did_you_mean
 from gsdistill.files import write_json
 from gsdistill.flags import parse, peek
-from gsdistill.frames import Frame
 from gsdistill.listing import ListCommand
 from gsdistill.pages.settings import GalleryCommand, ReportCommand
-from gsdistill.runflags import RunFlags, read
+from gsdistill.runflags import RunFlags, check_threads, read
 from gsdistill.sweep.settings import SweepSettings
 from gsdistill.terminal import terminal
+from gsdistill.threads import Threads
 from gsdistill.viewer.settings import ViewCommand
 
 __all__ = ["execute"]
@@ -53,23 +53,7 @@ class GenerateFlags(RunFlags):
 
 
 @dataclass(frozen=True)
-class RenderCommand:
-    """Draw pictures of a splat: a contact sheet views.png and a turntable.mp4."""
-
-    file: Path = field(metadata={"positional": True})  # a splat in the INRIA layout
-    # axes of a file that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: world
-    frame: Frame | None = None
-    output: Path | None = None  # folder of the pictures; none: next to the file, its name and -render
-    size: int = bounded(256, low=8, high=4096)  # pixels along each side of a view
-    views: int = bounded(8, low=1, high=64)  # pictures on the contact sheet
-    elevation: float = bounded(20.0, low=-90, high=90)  # of the camera, degrees above the horizon
-    frames: int = bounded(90, low=1, high=10_000)  # of the turntable
-    background: tuple[float, float, float] = bounded((1.0, 1.0, 1.0), low=0, high=1)  # red, green and blue
-    overwrite: bool = False  # replace pictures that are there
-
-
-@dataclass(frozen=True)
-class EvaluateCommand:
+class EvaluateCommand(Threads):
     """Measure a run against the truth of the shapes world, and keep the figures beside it in evaluation.json."""
 
     run: Path = field(metadata={"positional": True})  # the folder of a run
@@ -77,7 +61,7 @@ class EvaluateCommand:
 
 
 @dataclass(frozen=True)
-class Play2dFlags:
+class Play2dFlags(Threads):
     """Distil points or pictures without a scene, with any method and prior, or repeat what a paper claims."""
 
     demo: str | None = None  # a name of `gsdistill list demos`, whose settings are then the flags; none: free play
@@ -174,7 +158,10 @@ def _notice(label: str, message: str) -> None:
 def _read(cls: type[T], argv: Sequence[str], name: str) -> T:
     """Return the settings of a command that stands on its own."""
     given = parse([(cls, {})], argv, prog=f"gsdistill {name}", description=(cls.__doc__ or "").splitlines()[0])
-    return from_dict(cls, given)
+    command = from_dict(cls, given)
+    if isinstance(command, Threads):
+        command.take()
+    return command
 
 
 def _generate(argv: Sequence[str]) -> None:
@@ -185,6 +172,7 @@ def _generate(argv: Sequence[str]) -> None:
     if given.get("resume") and flags.config and Path(flags.config).is_dir():
         given.setdefault("output", flags.config)  # wherever the folder has been moved to
     config = runconfig.resolve(merge(base, given), notices.append)
+    check_threads(flags, config)
     for line in notices:
         _notice("", line)
     if flags.dry_run:
@@ -198,25 +186,6 @@ def _generate(argv: Sequence[str]) -> None:
 
     with LiveView(config.iterations, flags.port, console) as live:
         generate.run(config, console, live=live)
-
-
-def _render(argv: Sequence[str]) -> None:
-    command = _read(RenderCommand, argv, "render")
-    from gsdistill.export.pictures import contact_sheet, turntable
-    from gsdistill.scene.ply import read_ply
-
-    if command.size % 2:
-        raise ConfigError(f"size = {command.size}: videos need an even number of pixels")
-    gaussians = read_ply(command.file, command.frame)
-    folder = command.output or command.file.with_name(f"{command.file.stem}-render")
-    sheet, video = folder / "views.png", folder / "turntable.mp4"
-    there = [path for path in (sheet, video) if path.exists()]
-    if there and not command.overwrite:
-        raise OutputError(f"{there[0]} exists; choose another --output, or replace it with --overwrite")
-    size, elevation, background = command.size, command.elevation, command.background
-    contact_sheet(gaussians, sheet, size, command.views, elevation=elevation, background=background)
-    turntable(gaussians, video, size, command.frames, elevation=elevation, background=background)
-    terminal().print(Text(f"{sheet}\n{video}"), soft_wrap=True)
 
 
 def _evaluate(argv: Sequence[str]) -> None:
@@ -254,7 +223,8 @@ def _play2d(argv: Sequence[str]) -> None:
     base = {} if demo else fill(chosen)
     sources = [(Play2dFlags, {"demo": demo}), (cls, base)]
     given = parse(sources, argv, prog="gsdistill play2d", description=inspect.getdoc(Play2dFlags) or "")
-    flags = from_dict(Play2dFlags, {f: given.pop(f) for f in ("demo", "output", "overwrite") if f in given})
+    flags = from_dict(Play2dFlags, {f: given.pop(f) for f in setting_fields(Play2dFlags) if f in given})
+    flags.take()
     perform(from_dict(cls, merge(base, given)), flags.output, flags.overwrite, terminal())
 
 
@@ -286,7 +256,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Sequence[str]], None] | str]] = {
     "view": (ViewCommand, "gsdistill.viewer.command:view"),
     "gallery": (GalleryCommand, "gsdistill.pages.gallery:gallery"),
     "export": (ExportCommand, "gsdistill.convert:export"),
-    "render": (RenderCommand, _render),
+    "render": (RenderCommand, "gsdistill.convert:render"),
     "evaluate": (EvaluateCommand, _evaluate),
     "report": (ReportCommand, _report),
     "sweep": (SweepSettings, _sweep),

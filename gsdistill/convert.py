@@ -1,4 +1,4 @@
-"""``gsdistill export``: a splat to a file of another format or in other axes, or to a mesh."""
+"""``gsdistill export`` and ``render``: a splat to a file of another format or in other axes, a mesh, or pictures."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from gsdistill.config import to_dict
+from gsdistill.config import bounded, to_dict
 from gsdistill.errors import ConfigError, OutputError
 from gsdistill.export.settings import ExportSettings, extensions
 from gsdistill.frames import Frame
 from gsdistill.mesh.settings import MeshSettings
+from gsdistill.threads import Threads
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from gsdistill.export.base import Writer
     from gsdistill.structs import Gaussians
 
-__all__ = ["ExportCommand", "export"]
+__all__ = ["ExportCommand", "RenderCommand", "export", "render"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportCommand(ExportSettings):
+class ExportCommand(ExportSettings, Threads):
     """Write a splat in another format or other axes, or as a mesh; the extension of the target says which format."""
 
     source: Path = field(metadata={"positional": True})  # a splat, .ply, or the folder of a run
@@ -41,6 +42,22 @@ class ExportCommand(ExportSettings):
             raise ConfigError(f"meshing.{unused[0]} is for meshes: add --mesh")
         if self.mesh and self.sh_pad:
             raise ConfigError(f"sh_pad = {self.sh_pad}: a mesh has no view-dependent colour")
+
+
+@dataclass(frozen=True)
+class RenderCommand(Threads):
+    """Draw pictures of a splat: a contact sheet views.png and a turntable.mp4."""
+
+    file: Path = field(metadata={"positional": True})  # a splat in the INRIA layout
+    # axes of a file that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: world
+    frame: Frame | None = None
+    output: Path | None = None  # folder of the pictures; none: next to the file, its name and -render
+    size: int = bounded(256, low=8, high=4096)  # pixels along each side of a view
+    views: int = bounded(8, low=1, high=64)  # pictures on the contact sheet
+    elevation: float = bounded(20.0, low=-90, high=90)  # of the camera, degrees above the horizon
+    frames: int = bounded(90, low=1, high=10_000)  # of the turntable
+    background: tuple[float, float, float] = bounded((1.0, 1.0, 1.0), low=0, high=1)  # red, green and blue
+    overwrite: bool = False  # replace pictures that are there
 
 
 def export(command: ExportCommand, console: Console) -> None:
@@ -108,3 +125,26 @@ def _write_mesh(gaussians: Gaussians, command: ExportCommand) -> str:
     closed = "watertight" if found.watertight else "NOT watertight"
     parts = f"{found.parts} part{'s' * (found.parts != 1)}"
     return f"{found.faces:,} triangles, {closed}, {parts}, area {found.area:.3g}, volume {found.volume:.3g}"
+
+
+def render(command: RenderCommand, console: Console) -> None:
+    """Draw the contact sheet and the turntable.
+
+    Raises:
+        UserError: the file is no splat, a video cannot have such a size, or pictures are there.
+    """
+    from gsdistill.export.pictures import contact_sheet, turntable
+    from gsdistill.scene.ply import read_ply
+
+    if command.size % 2:
+        raise ConfigError(f"size = {command.size}: videos need an even number of pixels")
+    gaussians = read_ply(command.file, command.frame)
+    folder = command.output or command.file.with_name(f"{command.file.stem}-render")
+    sheet, video = folder / "views.png", folder / "turntable.mp4"
+    there = [path for path in (sheet, video) if path.exists()]
+    if there and not command.overwrite:
+        raise OutputError(f"{there[0]} exists; choose another --output, or replace it with --overwrite")
+    size, elevation, background = command.size, command.elevation, command.background
+    contact_sheet(gaussians, sheet, size, command.views, elevation=elevation, background=background)
+    turntable(gaussians, video, size, command.frames, elevation=elevation, background=background)
+    console.print(Text(f"{sheet}\n{video}"), soft_wrap=True)

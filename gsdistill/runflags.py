@@ -6,17 +6,21 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gsdistill.config import from_dict, merge, setting_fields
 from gsdistill.errors import ConfigError
 from gsdistill.flags import parse, peek
+from gsdistill.threads import Threads
 
-__all__ = ["RunFlags", "read"]
+if TYPE_CHECKING:
+    from gsdistill.runconfig import RunConfig
+
+__all__ = ["RunFlags", "check_threads", "read"]
 
 
 @dataclass(frozen=True)
-class RunFlags:
+class RunFlags(Threads):
     """What is said beside the settings of a run."""
 
     config: str | None = None  # defaults from a YAML file, the folder of a run, or a name of `gsdistill list configs`
@@ -47,6 +51,7 @@ def read(
     sources = [(command, {}), (runconfig.RunConfig, runconfig.fill(base))]
     given = parse(sources, argv, prog=f"gsdistill {name}", description=inspect.getdoc(command) or "")
     flags = from_dict(command, {flag: given.pop(flag) for flag in setting_fields(command) if flag in given})
+    flags.take()
     if flags.offline:
         go_offline()
     if flags.prompt_file:
@@ -54,3 +59,15 @@ def read(
             raise ConfigError("--prompt and --prompt-file exclude each other")
         given["prompt"] = runconfig.read_prompt(flags.prompt_file)
     return flags, base, given
+
+
+def check_threads(flags: RunFlags, config: RunConfig) -> None:
+    """Refuse a number of threads beside the one that a deterministic run takes on a CPU.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    from gsdistill.device import choose
+
+    if config.deterministic and flags.threads not in (None, 1) and choose(config.device).type == "cpu":
+        raise ConfigError(f"--deterministic takes one thread on a CPU, not --threads {flags.threads}")

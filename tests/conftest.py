@@ -10,6 +10,10 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // int(workers))))
 
+from gsdistill.threads import sleep_while_waiting
+
+sleep_while_waiting()  # as the command line does
+
 import pytest
 import torch
 

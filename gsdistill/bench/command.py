@@ -23,7 +23,7 @@ from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.pretrained import Pretrained
 from gsdistill.prior.random_weights import architecture, random_prior
-from gsdistill.runflags import read
+from gsdistill.runflags import check_threads, read
 
 __all__ = ["bench", "measured"]
 
@@ -45,8 +45,6 @@ def bench(argv: Sequence[str], console: Console) -> None:
     flags, base, given = read(BenchFlags, argv, "bench", {"prompt": PROMPT}, over)
     config = runconfig.resolve(merge(base, given), lambda line: console.print(line, markup=False))
     _check(config, flags, given)
-    if flags.threads:
-        torch.set_num_threads(flags.threads)
     target = choose(config.device)
     if config.deterministic:
         make_deterministic(target)
@@ -83,8 +81,7 @@ def _check(config: runconfig.RunConfig, flags: BenchFlags, given: dict[str, Any]
         raise ConfigError(
             f"--{flag} is of the files of a run, and bench writes none of them; --json FILE keeps figures"
         )
-    if config.deterministic and flags.threads not in (None, 1) and choose(config.device).type == "cpu":
-        raise ConfigError(f"--deterministic takes one thread on a CPU, not --threads {flags.threads}")
+    check_threads(flags, config)
     if flags.random_weights and config.prior != architecture(flags.random_weights):
         raise ConfigError(
             f"--random-weights {flags.random_weights} and --prior {config.prior} exclude each other: the first one is "

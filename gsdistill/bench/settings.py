@@ -23,6 +23,5 @@ class BenchFlags(RunFlags):
     random_weights: str | None = None  # the real network, untrained, without a download: sd21-base, sdxl, if, mvdream
     steps: int = bounded(30, low=1, high=MOST_STEPS)  # that are timed
     warmup: int = bounded(5, low=1, high=MOST_STEPS)  # steps before them, in which kernels are compiled and chosen
-    threads: int | None = bounded(None, low=1)  # of the CPU; none: as many as torch takes
     json: Path | None = None  # also write the measurement to this file
     compare: tuple[Path, Path] | None = None  # show the ratios of two such files, B over A, and measure nothing

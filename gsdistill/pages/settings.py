@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gsdistill.threads import Threads
+
 __all__ = ["GalleryCommand", "ReportCommand"]
 
 
 @dataclass(frozen=True)
-class GalleryCommand:
+class GalleryCommand(Threads):
     """Make a page of all runs below a folder: they turn under the pointer, and are sorted by any figure."""
 
     folder: Path = field(metadata={"positional": True})  # such as outputs; a run in it is found at any depth
@@ -18,7 +20,7 @@ class GalleryCommand:
 
 
 @dataclass(frozen=True)
-class ReportCommand:
+class ReportCommand(Threads):
     """Write the report of a run, finished or stopped, once more: report.html, one file that needs nothing else."""
 
     run: Path = field(metadata={"positional": True})  # the folder of a run

@@ -13,12 +13,13 @@ from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.files import slug
 from gsdistill.reading import read_text
 from gsdistill.registry import names
+from gsdistill.threads import Threads
 
 __all__ = ["SweepSettings"]
 
 
 @dataclass(frozen=True)
-class SweepSettings:
+class SweepSettings(Threads):
     """Run methods x prompts x seeds on the shapes world and compare them in one table, a figure and a sheet.
 
     Finished runs are kept: the same command goes on where an earlier one stopped. Two of it at once share the work.

@@ -8,12 +8,13 @@ from pathlib import Path
 from gsdistill.config import bounded
 from gsdistill.errors import ConfigError
 from gsdistill.frames import Frame
+from gsdistill.threads import Threads
 
 __all__ = ["ViewCommand"]
 
 
 @dataclass(frozen=True)
-class ViewCommand:
+class ViewCommand(Threads):
     """Look at splats and runs in the browser, side by side, with the steps that a run has kept."""
 
     sources: tuple[Path, ...] = field(metadata={"positional": True})  # splats, .ply, and folders of runs

@@ -1,0 +1,37 @@
+"""How many threads compute, and how they wait for each other. Torch is not imported before OpenMP has been told."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from gsdistill.config import bounded
+
+__all__ = ["Threads", "sleep_while_waiting"]
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+def sleep_while_waiting() -> None:
+    """Let OpenMP's threads sleep while they wait for each other, unless the environment says how they are to wait.
+
+    By default they keep their processors busy for milliseconds at the end of every operation. Where another program
+    wants a processor, the thread that all wait for is then the one that gets none. OpenMP reads this when torch is
+    imported.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threads:
+    """What every command takes that computes."""
+
+    threads: int | None = bounded(None, low=1, high=1024)  # of the CPU; none: as many as torch takes
+
+    def take(self) -> None:
+        """Let torch, and the renderer with it, take so many."""
+        if self.threads:
+            import torch
+
+            torch.set_num_threads(self.threads)
