@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from gsdistill.device import choose, processor
+from gsdistill.device import choose, multiplies_bfloat16, processor
 from gsdistill.errors import ConfigError
 
 
@@ -83,3 +83,19 @@ forget_peak(cpu)
 assert before + 50_000_000 <= peak_memory(cpu) < before + 2 * size, (before, peak_memory(cpu))
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "vectors", "device", "faster"),
+    [
+        (True, False, "cpu", True),
+        (True, True, "cpu", True),
+        (False, True, "cpu", True),  # AMD since Zen 4, and Intel's Cooper Lake
+        (False, False, "cpu", False),
+        (True, True, "meta", False),
+    ],
+)
+def test_bfloat16_where_the_processor_multiplies_it(tiles, vectors, device, faster, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors)
+    assert multiplies_bfloat16(torch.device(device)) is faster

@@ -38,7 +38,7 @@ AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 class ModelSettings:
     """How a downloaded model is used."""
 
-    # of the network; auto: half on accelerators, float32 on a CPU, but bfloat16 for the shapes prior where there is AMX
+    # of the network; auto: half on accelerators, float32 on a CPU, bfloat16 for the shapes prior where that is faster
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     vae: Path | None = None  # another autoencoder: a folder, such as that of a tiny one (AutoencoderTiny)
     lora: tuple[Path, ...] = ()  # LoRA files (.safetensors) to add to the network

@@ -34,7 +34,7 @@ __all__ = ["ShapesPrior", "scaled_linear_schedule"]
 
 
 class ShapesPrior(StableDiffusion):
-    """A prior whose card names the shapes world; on a processor with bfloat16 tiles it uses them by default."""
+    """A prior whose card names the shapes world; on a processor that multiplies bfloat16 it does so by default."""
 
     def load_network(self) -> ShapesUNet:
         """The network, with the settings' LoRA files merged into its weights.
