@@ -7,9 +7,9 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line of this process and exit with its code."""
     try:
-        from gsdistill.threads import sleep_while_waiting
+        from gsdistill.threads import sleep_soon
 
-        sleep_while_waiting()
+        sleep_soon()
         from gsdistill.cli import execute
 
         code = execute(sys.argv[1:])

@@ -7,20 +7,24 @@ from dataclasses import dataclass
 
 from gsdistill.config import bounded
 
-__all__ = ["Threads", "sleep_while_waiting"]
+__all__ = ["Threads", "sleep_soon"]
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+SOON = {
+    "GOMP_SPINCOUNT": "1000",
+    "KMP_BLOCKTIME": "0",
+}  # GCC's OpenMP tries for about 10 microseconds, LLVM's not at all
 
 
-def sleep_while_waiting() -> None:
-    """Let OpenMP's threads sleep while they wait for each other, unless the environment says how they are to wait.
+def sleep_soon() -> None:
+    """Let OpenMP's threads sleep soon where they wait for each other, unless the environment says how they are to wait.
 
     By default they keep their processors busy for milliseconds at the end of every operation. Where another program
     wants a processor, the thread that all wait for is then the one that gets none. OpenMP reads this when torch is
     imported.
     """
     if not any(name in os.environ for name in WAITING):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.update(SOON)
 
 
 @dataclass(frozen=True, kw_only=True)

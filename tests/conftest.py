@@ -10,9 +10,9 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // int(workers))))
 
-from gsdistill.threads import sleep_while_waiting
+from gsdistill.threads import sleep_soon
 
-sleep_while_waiting()  # as the command line does
+sleep_soon()  # as the command line does
 
 import pytest
 import torch

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gsdistill.cli import COMMANDS, execute
-from gsdistill.threads import WAITING, Threads, sleep_while_waiting
+from gsdistill.threads import SOON, WAITING, Threads, sleep_soon
 
 
 @pytest.fixture(autouse=True)
@@ -26,14 +26,14 @@ def said() -> dict[str, str]:
 
 
 def test_threads_sleep_where_the_environment_does_not_say():
-    sleep_while_waiting()
-    assert said() == {"OMP_WAIT_POLICY": "PASSIVE"}
+    sleep_soon()
+    assert said() == SOON
 
 
 @pytest.mark.parametrize("name", WAITING)
 def test_what_a_user_has_set_stays(name, monkeypatch):
     monkeypatch.setenv(name, "3")
-    sleep_while_waiting()
+    sleep_soon()
     assert said() == {name: "3"}
 
 
@@ -44,7 +44,7 @@ def test_the_command_tells_openmp_before_torch_is_imported():
         "real = builtins.__import__\n"
         "def watched(name, *rest, **more):\n"
         "    if name == 'torch':\n"
-        "        os.write(1, os.environ.get('OMP_WAIT_POLICY', 'nothing said').encode())\n"
+        "        os.write(1, os.environ.get('GOMP_SPINCOUNT', 'nothing said').encode())\n"
         "        os._exit(0)\n"
         "    return real(name, *rest, **more)\n"
         "builtins.__import__ = watched\n"
@@ -52,7 +52,7 @@ def test_the_command_tells_openmp_before_torch_is_imported():
         "command.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.endswith("PASSIVE")
+    assert done.stdout.endswith(SOON["GOMP_SPINCOUNT"])
 
 
 def test_every_command_that_computes_takes_their_number():
