@@ -10,10 +10,8 @@ from gsdistill.config import bounded
 __all__ = ["Threads", "sleep_soon"]
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-SOON = {
-    "GOMP_SPINCOUNT": "1000",
-    "KMP_BLOCKTIME": "0",
-}  # GCC's OpenMP tries for about 10 microseconds, LLVM's not at all
+# GCC's OpenMP tries a thousand times, which takes about ten microseconds; LLVM's goes to sleep at once.
+SOON = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 
 
 def sleep_soon() -> None:
