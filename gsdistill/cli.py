@@ -11,7 +11,9 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +26,7 @@ from gsdistill import __version__
 from gsdistill.bench.settings import BenchFlags
 from gsdistill.config import bounded, defaults, from_dict, merge, setting_fields, to_yaml
 from gsdistill.convert import ExportCommand, RenderCommand
-from gsdistill.errors import ConfigError, Stopped, UserError, did_you_mean
+from gsdistill.errors import ConfigError, Notice, Stopped, UserError, did_you_mean
 from gsdistill.files import write_json
 from gsdistill.flags import parse, peek
 from gsdistill.listing import ListCommand
@@ -85,7 +87,8 @@ def execute(argv: Sequence[str]) -> int:
     traceback = "--traceback" in argv
     words = [word for word in argv if word != "--traceback"]
     try:
-        return _dispatch(words)
+        with _notices_told():
+            return _dispatch(words)
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Stopped) else int(signal.SIGINT)
         _notice("interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}", "")
@@ -103,6 +106,23 @@ def execute(argv: Sequence[str]) -> int:
         return 2
     except SystemExit as stop:  # tyro's, after it printed the help
         return int(stop.code or 0)
+
+
+@contextmanager
+def _notices_told() -> Iterator[None]:
+    """Print each of our notices as one line, whatever the filters of warnings are; warnings of others stay theirs."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, Notice):
+                _notice("warning: ", str(message))
+            else:
+                others(message, category, *place)
+
+        warnings.showwarning = show
+        warnings.simplefilter("default", Notice)
+        yield
 
 
 def _told(error: Exception) -> str | None:

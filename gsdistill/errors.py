@@ -13,6 +13,7 @@ __all__ = [
     "ConfigError",
     "ModelNotFound",
     "NotInstalled",
+    "Notice",
     "OutOfMemory",
     "OutputError",
     "PromptError",
@@ -53,6 +54,10 @@ class OutputError(UserError):
 
 class OutOfMemory(UserError):
     """The machine or its GPU has not the memory that the settings need."""
+
+
+class Notice(UserWarning):
+    """What a user should know of something that is taken nonetheless; the command line prints it as one line, once."""
 
 
 class Stopped(KeyboardInterrupt):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import types
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from gsdistill.config import Ramp, from_dict, load_yaml, to_yaml
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
 from gsdistill.doctor import findings
-from gsdistill.errors import ConfigError
+from gsdistill.errors import ConfigError, Notice
 from gsdistill.flags import field_help
 from gsdistill.registry import names
 from gsdistill.runconfig import RunConfig, fill, read_config, resolve
@@ -82,6 +83,12 @@ def test_flags_reach_the_run(ran):
     assert run.cameras.elevation == (-20.0, 70.0)
     assert (run.init.count, run.densify.budget, run.densify.enabled) == (99, 3000, True)
     assert (run.seed, run.output, run.renderer.eps2d) == (7, Path("here"), 1.0)
+
+
+@pytest.mark.parametrize("words", [["--model.lora-scale=-1.5"], ["--model.lora-scale", "-1.5"]])
+def test_a_lora_may_be_taken_the_other_way(ran, words):
+    assert execute(["generate", "--prompt", "x", *words]) == 0
+    assert ran[0].model.lora_scale == -1.5
 
 
 def test_underscores_and_dashes_are_one(ran):
@@ -354,6 +361,27 @@ def test_traceback_shows_where(capsys):
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert err.splitlines()[-1].startswith("error: what = 'method'")
+
+
+@pytest.mark.parametrize("filters", ["default", "ignore", "error"])
+def test_a_notice_is_one_line_once_whatever_the_filters_are(filters, capsys, monkeypatch):
+    def run(config, console):
+        for _ in range(2):
+            warnings.warn("the file [x]\nalso holds y", Notice, stacklevel=1)
+
+    monkeypatch.setattr(generate, "run", run)
+    with warnings.catch_warnings():
+        warnings.simplefilter(filters)
+        shown = warnings.showwarning
+        assert execute(["generate", "--prompt", "x", "--prior", "shapes"]) == 0
+        assert warnings.showwarning is shown
+    assert capsys.readouterr().err == "warning: the file [x] also holds y\n"
+
+
+def test_warnings_of_others_stay_theirs(monkeypatch):
+    monkeypatch.setattr(generate, "run", lambda config, console: warnings.warn("old", DeprecationWarning, stacklevel=1))
+    with pytest.warns(DeprecationWarning, match="old"):
+        assert execute(["generate", "--prompt", "x", "--prior", "shapes"]) == 0
 
 
 def test_an_interrupt_is_130(capsys, monkeypatch):
