@@ -20,7 +20,7 @@ class ClipUNet(Pretrained):
     """A U-Net told a text by the last hidden states of CLIP, and a camera, if any, by its class embedding."""
 
     PARTS: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-    PIPELINE: ClassVar[str | None] = "StableDiffusionPipeline"
+    LORA: ClassVar[tuple[str, ...]] = ("unet", "text_encoder")
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
         """The last hidden states of CLIP."""

@@ -30,7 +30,7 @@ class DeepFloyd(Pretrained):
     """Noise prediction in pixel space."""
 
     PARTS: ClassVar[tuple[str, ...]] = ("unet", "text_encoder", "tokenizer", "scheduler")
-    PIPELINE: ClassVar[str | None] = "IFPipeline"
+    LORA: ClassVar[tuple[str, ...]] = ("unet",)
 
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)

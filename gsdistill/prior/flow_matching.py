@@ -37,7 +37,7 @@ class StableDiffusion3(Pretrained):
     )  # fmt: skip
     NETWORK: ClassVar[str] = "transformer"
     NETWORK_CLASS: ClassVar[str] = "SD3Transformer2DModel"
-    PIPELINE: ClassVar[str | None] = "StableDiffusion3Pipeline"
+    LORA: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder", "text_encoder_2")
     HALF: ClassVar[torch.dtype] = torch.bfloat16
 
     def __init__(self, origin: Origin) -> None:

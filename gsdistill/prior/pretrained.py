@@ -24,7 +24,7 @@ from gsdistill.prior.cards import ModelCard
 from gsdistill.prior.codec import Codec, LatentCodec
 from gsdistill.prior.embeddings import cached, fingerprint
 from gsdistill.prior.lora import LoraStudent
-from gsdistill.prior.lora_files import fuse
+from gsdistill.prior.lora_files import fuse, read_files
 from gsdistill.prior.parts import load_model, pick_class
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings
 from gsdistill.structs import Cameras, Embedding, to_device
@@ -41,8 +41,8 @@ class ModelSettings:
     # of the network; auto: half on accelerators, float32 on a CPU, bfloat16 for the shapes prior where that is faster
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     vae: Path | None = None  # another autoencoder: a folder, such as that of a tiny one (AutoencoderTiny)
-    lora: tuple[Path, ...] = ()  # LoRA files (.safetensors) to add to the network
-    lora_scale: float = bounded(1.0, low=0)  # of all of them
+    lora: tuple[Path, ...] = ()  # LoRA files (.safetensors), or folders of one, to add to network and text encoders
+    lora_scale: float = 1.0  # of all of them; below 0 they change the other way, as sliders are used
     revision: str | None = None  # branch, tag or commit on the hub; none: the card's
     config: str | None = None  # whose configs and tokenizer serve a checkpoint in one file: a folder, name or hub id
     guidance_rescale: float = bounded(0.0, low=0, high=1)  # phi of CFG rescale; MVDream's is 0.5
@@ -68,7 +68,7 @@ class Pretrained(Prior):
     NETWORK: ClassVar[str] = "unet"  # the one of them that predicts noise
     NETWORK_CLASS: ClassVar[str] = "UNet2DConditionModel"  # of diffusers
     HALF: ClassVar[torch.dtype] = torch.float16  # precision on an accelerator, where the settings name none
-    PIPELINE: ClassVar[str | None] = None  # the pipeline of diffusers that reads LoRA files for it, if one does
+    LORA: ClassVar[tuple[str, ...]] = ()  # the parts that take LoRA files, the network first; none: it takes none
     UPCAST: ClassVar[bool] = False  # keep an autoencoder in float32 whose config says force_upcast, not in float16
     KNOWS_CAMERAS: ClassVar[bool] = False  # whether the network is told the camera, whatever the card says
 
@@ -180,9 +180,9 @@ class Pretrained(Prior):
         """
         settings = self.origin.settings
         if settings.lora:
-            if self.PIPELINE is None:
+            if not self.LORA:
                 raise ConfigError(f"model.lora: the prior {self.name} takes no LoRA files")
-            fuse(self.PIPELINE, settings.lora, settings.lora_scale, part, module)
+            fuse(settings.lora, settings.lora_scale, part, module, self.LORA)
         return module
 
     def codec(self, latent_size: int) -> Codec:
@@ -237,7 +237,8 @@ class Pretrained(Prior):
         folders = [*self.folder.glob("text_encoder*"), *self.folder.glob("tokenizer*")]
         files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
         files += self.folder.glob("model_index.json")  # SDXL's says what an empty text is
-        return fingerprint([*files, *settings.lora], str(self.dtype), self.device.type, settings.lora_scale)
+        files += [file for path in settings.lora for file in read_files(path)]
+        return fingerprint(files, str(self.dtype), self.device.type, settings.lora_scale)
 
 
 def laid_out(network: Any, device: torch.device) -> Any:

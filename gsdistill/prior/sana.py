@@ -30,7 +30,7 @@ class Sana(Pretrained):
     PARTS: ClassVar[tuple[str, ...]] = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
     NETWORK: ClassVar[str] = "transformer"
     NETWORK_CLASS: ClassVar[str] = "SanaTransformer2DModel"
-    PIPELINE: ClassVar[str | None] = "SanaPipeline"
+    LORA: ClassVar[tuple[str, ...]] = ("transformer",)
     HALF: ClassVar[torch.dtype] = torch.bfloat16  # the autoencoder, like Gemma, overflows in float16
 
     def __init__(self, origin: Origin) -> None:

@@ -30,7 +30,7 @@ class StableDiffusionXL(Pretrained):
     PARTS: ClassVar[tuple[str, ...]] = (
         "unet", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler",
     )  # fmt: skip
-    PIPELINE: ClassVar[str | None] = "StableDiffusionXLPipeline"
+    LORA: ClassVar[tuple[str, ...]] = ("unet", "text_encoder", "text_encoder_2")
     UPCAST: ClassVar[bool] = True
 
     def __init__(self, origin: Origin) -> None:

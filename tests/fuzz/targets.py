@@ -157,7 +157,7 @@ def single_file(path: Path) -> None:
 def lora(path: Path) -> None:
     from gsdistill.prior.lora_files import fuse
 
-    fuse("StableDiffusionPipeline", [path], 1.0, "unet", seeds.unet())
+    fuse([path], 1.0, "unet", seeds.unet(), ("unet", "text_encoder"))
 
 
 def run_folder(path: Path) -> None:

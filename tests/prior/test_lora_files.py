@@ -5,35 +5,48 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from distillation.common import flat, step
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from tiny import sdxl, stable_diffusion
+from tiny.lora import (
+    ATTENTION,
+    BLOCKS,
+    CLIP,
+    CONVOLUTIONS,
+    Lora,
+    assert_gained,
+    kohya,
+    lora_of,
+    peft,
+    processors,
+    text_of,
+    unet_of,
+)
 from tiny.recorder import guided_noise
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.integrations.peft import PeftAdapterMixin
 
+from gsdistill.config import from_dict
 from gsdistill.distillation.vsd import VSD
-from gsdistill.errors import BadFile, ConfigError
+from gsdistill.errors import BadFile, ConfigError, Notice
 from gsdistill.prior.clip_unet import ClipUNet
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.lora_files import check, fuse
 from gsdistill.prior.pretrained import ModelSettings, Pretrained
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.scene.cameras import orbit
 
 PLAIN = PromptSettings("none")
 CAMERAS = orbit(2, 16)
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-BLOCKS = (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
-CONVOLUTIONS = ("conv1", "conv2", "time_emb_proj", "downsamplers.0.conv", "conv_in", "conv_out")
-CLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
 @pytest.fixture(scope="module")
@@ -46,92 +59,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sdxl.build(tmp_path_factory.mktemp("sdxl"))
 
 
-@dataclass
-class Lora:
-    """What a file holds and what each weight of a part gains by it."""
-
-    tensors: dict[str, torch.Tensor]
-    gains: dict[str, torch.Tensor]  # by "part.layer.weight"
-
-    def saved(self, path: Path) -> Path:
-        save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, path)
-        return path
-
-    def of(self, part: str) -> dict[str, torch.Tensor]:
-        return {name.removeprefix(f"{part}."): gain for name, gain in self.gains.items() if name.startswith(f"{part}.")}
-
-
-Naming = Callable[[str, str], tuple[str, str, str | None]]  # of part and layer: the names of A, B and alpha
-
-
-def peft(part: str, layer: str) -> tuple[str, str, str | None]:
-    """Diffusers' own today."""
-    return f"{part}.{layer}.lora_A.weight", f"{part}.{layer}.lora_B.weight", None
-
-
-def processors(part: str, layer: str) -> tuple[str, str, str | None]:
-    """Diffusers' of old: the layers of an attention belong to its processor."""
-    attention, _, last = layer.replace("to_out.0", "to_out").rpartition(".")
-    stem = f"{part}.{attention}.processor.{last}_lora"
-    return f"{stem}.down.weight", f"{stem}.up.weight", None
-
-
-def kohya(part: str, layer: str) -> tuple[str, str, str | None]:
-    """Of sd-scripts, with underscores for dots and an alpha for each layer."""
-    short = {"unet": "lora_unet", "text_encoder": "lora_te", "text_encoder_2": "lora_te2"}[part]
-    stem = f"{short}_{layer}".replace(".", "_")
-    return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha"
-
-
-def lora_of(
-    parts: dict[str, tuple[Any, tuple[str, ...]]], naming: Naming, ranks: tuple[int, ...] = (3, 2), seed: int = 0
-) -> Lora:
-    """Random matrices for the layers of each part whose names end so; ranks and alphas take turns."""
-    generator, lora = torch.Generator().manual_seed(seed), Lora({}, {})
-    turns: Iterator[tuple[int, float]] = itertools.cycle(zip(itertools.cycle(ranks), (1.0, 4.0, 0.5, 2.0, 8.0)))
-    for part, (module, ends) in parts.items():
-        for layer, inner in module.named_modules():
-            if not f".{layer}".endswith(tuple(f".{end}" for end in ends)):
-                continue
-            rank, alpha = next(turns)
-            out, *rest = inner.weight.shape
-            down = 0.1 * torch.randn(rank, *rest, generator=generator)
-            up = 0.1 * torch.randn(out, rank, *([1] * (len(rest) - 1)), generator=generator)
-            known = f"text_model.{layer}" if isinstance(module, CLIPTextModel) else layer  # in files, as of old
-            name_a, name_b, name_alpha = naming(part, known)
-            lora.tensors |= {name_a: down, name_b: up}
-            if name_alpha:
-                lora.tensors[name_alpha] = torch.tensor(alpha)
-            share = alpha / rank if name_alpha else 1.0
-            lora.gains[f"{part}.{layer}.weight"] = share * (up.flatten(1) @ down.flatten(1)).reshape(inner.weight.shape)
-    assert lora.gains
-    return lora
-
-
-def unet_of(model: Path) -> UNet2DConditionModel:
-    return UNet2DConditionModel.from_pretrained(model, subfolder="unet", low_cpu_mem_usage=False)
-
-
-def text_of(model: Path) -> CLIPTextModel:
-    return CLIPTextModel.from_pretrained(model, subfolder="text_encoder")
-
-
 def loaded(model: Path, *files: Path, scale: float = 1.0) -> Pretrained:
     prior = load_prior(str(model), settings=ModelSettings(lora=files, lora_scale=scale))
     assert isinstance(prior, Pretrained)
     return prior
-
-
-def assert_gained(module: Any, plain: Any, gains: dict[str, torch.Tensor], scale: float) -> None:
-    """The same names, every weight with what it gains and no other changed."""
-    found, before = module.state_dict(), plain.state_dict()
-    assert found.keys() == before.keys() and gains.keys() <= found.keys()
-    for name, weight in before.items():
-        if name in gains:
-            torch.testing.assert_close(found[name], weight + scale * gains[name], rtol=0, atol=1e-7)
-            assert float(gains[name].abs().max()) > 1e-3
-        else:
-            assert torch.equal(found[name], weight)
 
 
 @pytest.mark.parametrize(
@@ -407,8 +338,279 @@ def sdxl_config(large: Path) -> Any:
 
 
 def test_a_family_without_a_reader_of_such_files_says_so(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(ClipUNet, "PIPELINE", None)
+    monkeypatch.setattr(ClipUNet, "LORA", ())
     save_file({"unet.lora_A.weight": torch.zeros(1, 1)}, tmp_path / "x.safetensors")
     with pytest.raises(ConfigError, match=r"model\.lora: the prior .* takes no LoRA files"):
         loaded(model, tmp_path / "x.safetensors")
     assert json.loads((model / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
+
+
+BOTH = ("unet", "text_encoder")
+
+
+def renamed(lora: Lora, *changes: tuple[str, str]) -> Lora:
+    """The same file with other names."""
+    tensors = lora.tensors
+    for old, new in changes:
+        tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+    return Lora(tensors, lora.gains)
+
+
+LAYOUTS = {
+    "an adapter's name": ((".lora_A.", ".lora_A.default."), (".lora_B.", ".lora_B.default.")),
+    "an adapter's name in some": (("to_q.lora_A.", "to_q.lora_A.my_style."), ("to_q.lora_B.", "to_q.lora_B.my_style.")),
+    "no prefix": (("unet.", ""),),
+    "ComfyUI": (("unet.", "diffusion_model."), (".lora_A.", ".lora_down."), (".lora_B.", ".lora_up.")),
+    "a whole checkpoint": (("unet.", "model.diffusion_model."),),
+    "peft, with the part": (("unet.", "base_model.model.unet."),),
+}
+
+
+@pytest.mark.filterwarnings("ignore:beside the LoRA file")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_sum(layout, model, tmp_path):
+    unet, plain = unet_of(model), unet_of(model)
+    lora = renamed(lora_of({"unet": (unet, BLOCKS + CONVOLUTIONS)}, peft), *LAYOUTS[layout])
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"use_rslora": True}))  # which is of peft's alone
+    if layout.startswith("peft"):
+        (tmp_path / "adapter_config.json").unlink()
+    fuse([lora.saved(tmp_path / "X.SAFETENSORS")], 0.7, "unet", unet, BOTH)
+    assert_gained(unet, plain, lora.of("unet"), 0.7)
+
+
+def test_a_file_of_the_network_alone_leaves_a_text_encoder_as_it_is_and_the_other_way_round(model, tmp_path):
+    unet, encoder = unet_of(model), text_of(model)
+    for part, ends, module in (("unet", BLOCKS, encoder), ("text_encoder", CLIP, unet)):
+        other = "text_encoder" if part == "unet" else "unet"
+        before = {name: weight.clone() for name, weight in module.state_dict().items()}
+        lora = lora_of({part: (unet if part == "unet" else encoder, ends)}, kohya)
+        fuse([lora.saved(tmp_path / "x.safetensors")], 1.0, other, module, BOTH)
+        assert all(torch.equal(weight, before[name]) for name, weight in module.state_dict().items())
+
+
+@pytest.mark.parametrize("level", ["", "text_model."])
+@pytest.mark.parametrize("kind", [CLIPTextModel, CLIPTextModelWithProjection])
+def test_a_text_encoder_needs_no_adapters_of_any_library(kind, level, large, tmp_path, monkeypatch):
+    """Transformers asks for a release of peft that its own requirements do not name."""
+
+    def refused(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("The version of PEFT you are using is not compatible")
+
+    for name in ("load_adapter", "add_adapter", "delete_adapter"):
+        monkeypatch.setattr(PeftAdapterMixin, name, refused)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    part = "text_encoder" if kind is CLIPTextModel else "text_encoder_2"
+    encoder, plain = (kind.from_pretrained(large, subfolder=part) for _ in range(2))
+    lora = lora_of({part: (encoder, CLIP)}, peft)
+    lora = renamed(lora, ("text_model.", ""), (f"{part}.", f"{part}.{level}"))
+    fuse([lora.saved(tmp_path / "x.safetensors")], 0.8, part, encoder, ("unet", "text_encoder", "text_encoder_2"))
+    assert_gained(encoder, plain, lora.of(part), 0.8)
+
+
+def test_what_is_no_layer_is_told_and_the_layers_are_added(model, tmp_path):
+    unet, plain = unet_of(model), unet_of(model)
+    lora = lora_of({"unet": (unet, BLOCKS)}, kohya)
+    lora.tensors |= {"bundle_emb.my lora cat.clip_l": torch.ones(2, 16), "emb_params": torch.ones(2, 16)}
+    file = lora.saved(tmp_path / "x.safetensors")
+    with pytest.warns(Notice) as told:
+        fuse([file], 1.0, "unet", unet, BOTH)
+        fuse([file], 1.0, "text_encoder", text_of(model), BOTH)  # which has nothing new to say
+    (line,) = [str(warning.message) for warning in told]
+    assert re.fullmatch(
+        r"the LoRA file .*x\.safetensors also holds .* left out: bundle_emb\.my lora .*, emb_params", line
+    )
+    assert_gained(unet, plain, lora.of("unet"), 1.0)
+
+
+ODD = {
+    "lora_unet_conv_in.lora_mid.weight": "lora_mid",
+    "lora_unet_conv_norm_out.diff": "diff",
+    "unet.conv_in.lora_B.bias": "bias",
+    "base_model.model.conv_in.bias": "bias",
+    "conv_in.oft_blocks": "oft_blocks",
+    "lora_unet_conv_in.lokr_w1": "lokr_w1",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_tensors_of_another_kind_of_adapter_are_refused_by_name(name, model, tmp_path):
+    unet = unet_of(model)
+    lora = lora_of({"unet": (unet, ATTENTION)}, kohya)
+    file = Lora(lora.tensors | {name: torch.ones(2)}, {}).saved(tmp_path / "x.safetensors")
+    with pytest.raises(BadFile, match=rf"does not fit the model's unet: it holds .*another kind of adapter: {name}$"):
+        fuse([file], 1.0, "unet", unet, BOTH)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("end", ["lora_down.weight", "lora_up.weight", "alpha"])
+def test_a_number_that_is_none_is_refused_with_its_tensors_name(end, value, model, tmp_path):
+    unet = unet_of(model)
+    lora = lora_of({"unet": (unet, ATTENTION)}, kohya)
+    name = [name for name in lora.tensors if name.endswith(end)][-1]
+    lora.tensors[name].view(-1)[-1] = value
+    with pytest.raises(BadFile, match=rf"x\.safetensors is broken: its tensor {name} holds NaN or infinite values"):
+        fuse([lora.saved(tmp_path / "x.safetensors")], 1.0, "unet", unet, BOTH)
+
+
+def test_a_sum_that_half_precision_cannot_hold_is_refused(model, tmp_path):
+    lora = lora_of({"unet": (unet_of(model), ATTENTION)}, peft)
+    settings = ModelSettings(precision="float16", lora=(lora.saved(tmp_path / "x.safetensors"),), lora_scale=1e7)
+    with pytest.raises(BadFile, match=r"the model's unet: .*to_\w.*: the sum is larger than float16 can hold; lower"):
+        load_prior(str(model), settings=settings)
+    assert bool(next(loaded(model, *settings.lora, scale=1e7)._network.parameters()).isfinite().all())
+
+
+def test_a_file_without_effect_is_refused_where_it_is_untrained_and_told_where_its_alphas_say_so(model, tmp_path):
+    unet, plain, file = unet_of(model), unet_of(model), tmp_path / "x.safetensors"
+    lora = lora_of({"unet": (unet, ATTENTION)}, kohya)
+    untrained = {name: tensor * ("lora_up" not in name) for name, tensor in lora.tensors.items()}
+    with pytest.raises(BadFile, match=r"x\.safetensors changes nothing: its matrices B are all 0"):
+        fuse([Lora(untrained, {}).saved(file)], 1.0, "unet", unet, BOTH)
+    weak = {name: tensor * (not name.endswith("alpha")) for name, tensor in lora.tensors.items()}
+    with pytest.warns(Notice, match=r"x\.safetensors changes nothing: its alphas are all 0"):
+        fuse([Lora(weak, {}).saved(file)], 1.0, "unet", unet, BOTH)
+    assert_gained(unet, plain, {}, 1.0)
+
+
+def test_a_scale_below_zero_goes_the_other_way(model, tmp_path):
+    unet = unet_of(model)
+    lora = lora_of({"unet": (unet, BLOCKS)}, peft)
+    settings = from_dict(ModelSettings, {"lora": [str(lora.saved(tmp_path / "x.safetensors"))], "lora_scale": -1.5})
+    assert_gained(load_prior(str(model), settings=settings)._network, unet, lora.of("unet"), -1.5)
+    with pytest.raises(ConfigError, match=r"lora_scale = nan is not a finite number"):
+        from_dict(ModelSettings, {"lora_scale": float("nan")})
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("named", ["folder", "file"])
+def test_a_folder_of_peft_has_the_strength_that_its_settings_say(named, rslora, model, tmp_path):
+    """Against peft's own sum; patterns give some layers a rank and an alpha of their own."""
+    unet = unet_of(model)
+    config = LoraConfig(
+        r=4, lora_alpha=12, alpha_pattern={"to_q": 2}, rank_pattern={"attn2.to_v": 2}, use_rslora=rslora,
+        target_modules=["to_q", "to_k", "to_v", "conv1"],
+    )  # fmt: skip
+    adapted = get_peft_model(unet_of(model), config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            if ".lora_" in name:
+                value.copy_(0.1 * torch.randn(value.shape, generator=generator))
+    adapted.save_pretrained(tmp_path)
+    theirs = adapted.merge_and_unload().state_dict()
+    fuse([tmp_path / "adapter_model.safetensors" if named == "file" else tmp_path], 1.0, "unet", unet, BOTH)
+    changed = 0
+    for name, weight in unet.state_dict().items():
+        torch.testing.assert_close(weight, theirs[name], rtol=0, atol=1e-6)
+        changed += not torch.equal(weight, unet_of(model).state_dict()[name]) if name.endswith("to_k.weight") else 0
+    assert changed == 8
+
+
+def peft_file(folder: Path, unet: Any, **settings: Any) -> Path:
+    """A file as of peft, of rank 3, with settings beside it that are sound but for these."""
+    lora = renamed(lora_of({"unet": (unet, ("to_q",))}, peft, (3,)), ("unet.", "base_model.model."))
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 3} | settings))
+    return lora.saved(folder / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"r": 4}, r"to_q: its matrices are of rank 3, its settings say 4"),
+        ({"lora_alpha": "much"}, r"to_q: lora_alpha = 'much' in its settings is no number"),
+        ({"lora_alpha": float("nan")}, r"to_q: lora_alpha = None in its settings is no number"),
+        ({"init_lora_weights": "pissa_niter_4"}, r"trained on weights that pissa_niter_4 had changed"),
+        ({"rank_pattern": {"(": 1}}, r"does not fit the model's unet: .*missing \)"),
+        ({"alpha_pattern": [1]}, r"does not fit the model's unet: "),
+    ],
+)
+def test_settings_that_cannot_be_those_of_the_file_are_refused(settings, message, model, tmp_path):
+    unet = unet_of(model)
+    with pytest.raises(BadFile, match=message):
+        fuse([peft_file(tmp_path, unet, **settings)], 1.0, "unet", unet, BOTH)
+
+
+def test_broken_settings_and_none_at_all(model, tmp_path):
+    unet, plain = unet_of(model), unet_of(model)
+    file = peft_file(tmp_path, unet)
+    (tmp_path / "adapter_config.json").write_text("[1]")
+    with pytest.raises(BadFile, match=r"adapter_config\.json: expected a JSON object"):
+        fuse([file], 1.0, "unet", unet, BOTH)
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.warns(Notice, match=r"lies no adapter_config\.json of peft: alpha / rank is taken to be 1"):
+        fuse([file], 1.0, "unet", unet, BOTH)
+    assert_gained(unet, plain, lora_of({"unet": (plain, ("to_q",))}, peft, (3,)).of("unet"), 1.0)
+
+
+def test_settings_beside_a_file_are_part_of_the_key_of_its_texts(model, tmp_path):
+    prior = loaded(model, peft_file(tmp_path, unet_of(model)))
+    before = prior._text_key()
+    assert prior._text_key() == before
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 12}))
+    assert prior._text_key() != before
+
+
+def test_a_folder_with_two_files_or_none_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no file adapter_model\.safetensors or pytorch_lora_weights"):
+        check(tmp_path)
+    for name in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"):
+        save_file({"unet.x.lora_A.weight": torch.ones(1, 1)}, tmp_path / name)
+    with pytest.raises(ConfigError, match=r"holds adapter_model\.safetensors and pytorch_lora_weights.*; name one of"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("another encoder", r"unet: 12 of its layers are of text_encoder_2; this model takes them for unet, text_enc"),
+        ("twice", r"unet: .*proj_in and .*proj_in are the same layer of this model"),
+        ("two adapters", r"unet: it has A of one layer twice: .*lora_A\.one\.weight and .*lora_A\.two\.weight"),
+        ("an alpha alone", r"unet: it has 48 matrices A and 48 matrices B, and not both for conv_in"),
+        ("two alphas", r"unet: .*\.alpha is of shape \[2\], where one number belongs"),
+        ("a kernel", r"unet: conv_in: size mismatch, A \[2, 4, 1, 1\] and B \[8, 2, 1, 1\] for \[8, 4, 3, 3\]"),
+        ("no rank", r"unet: conv_in: size mismatch, A \[0, 4, 3, 3\] and B \[8, 0, 1, 1\] for"),
+    ],
+)
+def test_a_layer_without_a_home_of_its_own_is_refused_and_nothing_is_added(damage, message, model, tmp_path):
+    unet, plain = unet_of(model), unet_of(model)
+    tensors = lora_of({"unet": (unet, BLOCKS)}, kohya).tensors
+    if damage == "another encoder":
+        parts = {"text_encoder": (text_of(model), CLIP)}
+        tensors |= renamed(lora_of(parts, kohya), ("lora_te_", "lora_te2_")).tensors
+    elif damage == "twice":
+        tensors |= {f"diffusion_model.{name}": torch.ones(size) for name, size in MIDDLE.items()}
+    elif damage == "two adapters":
+        name = "unet.conv_in.lora_A.{}.weight"
+        tensors |= {name.format("one"): torch.ones(2, 4, 3, 3), name.format("two"): torch.ones(2, 4, 3, 3)}
+    elif damage == "an alpha alone":
+        tensors["lora_unet_conv_in.alpha"] = torch.tensor(1.0)
+    elif damage == "two alphas":
+        tensors[next(name for name in tensors if name.endswith("alpha"))] = torch.ones(2)
+    else:
+        rank, kernel = (2, 1) if damage == "a kernel" else (0, 3)
+        tensors["lora_unet_conv_in.lora_down.weight"] = torch.ones(rank, 4, kernel, kernel)
+        tensors["lora_unet_conv_in.lora_up.weight"] = torch.ones(8, rank, 1, 1)
+    with pytest.raises(BadFile, match=message):
+        fuse([Lora(tensors, {}).saved(tmp_path / "x.safetensors")], 1.0, "unet", unet, BOTH)
+    assert_gained(unet, plain, {}, 1.0)
+
+
+# Of a layer that a file also has under diffusers' name.
+MIDDLE = {"middle_block.1.proj_in.lora_A.weight": (2, 16, 1, 1), "middle_block.1.proj_in.lora_B.weight": (16, 2, 1, 1)}
+
+
+def test_layers_of_a_part_that_takes_none_are_refused(tmp_path):
+    """Sana's text encoder is a language model; nothing reads LoRA files for it."""
+    folder = importlib.import_module("tiny.sana").build(tmp_path / "sana")
+    tensors = lora_of({"transformer": (loaded(folder)._network, ("to_q",))}, peft).tensors
+    tensors |= {f"text_encoder.layers.0.mlp.up_proj.lora_{matrix}.weight": torch.ones(2, 2) for matrix in "AB"}
+    with pytest.raises(BadFile, match=r"1 of its layers are of text_encoder; this model takes them for transformer$"):
+        loaded(folder, Lora(tensors, {}).saved(tmp_path / "x.safetensors"))
+
+
+def test_a_convolution_in_groups_is_refused(tmp_path):
+    """B A is no weight of it: each output sees the inputs of its group alone."""
+    module = torch.nn.ModuleDict({"depth": torch.nn.Conv2d(4, 4, 3, groups=4)})
+    tensors = {"unet.depth.lora_A.weight": torch.ones(2, 1, 3, 3), "unet.depth.lora_B.weight": torch.ones(4, 2, 1, 1)}
+    with pytest.raises(BadFile, match=r"depth is a convolution in groups, to whose weight no LoRA can be added"):
+        fuse([Lora(tensors, {}).saved(tmp_path / "x.safetensors")], 1.0, "unet", module, BOTH)
