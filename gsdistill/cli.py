@@ -11,9 +11,7 @@ import inspect
 import os
 import signal
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,14 +24,14 @@ from gsdistill import __version__
 from gsdistill.bench.settings import BenchFlags
 from gsdistill.config import bounded, defaults, from_dict, merge, setting_fields, to_yaml
 from gsdistill.convert import ExportCommand, RenderCommand
-from gsdistill.errors import ConfigError, Notice, Stopped, UserError, did_you_mean
+from gsdistill.errors import ConfigError, Stopped, UserError, did_you_mean
 from gsdistill.files import write_json
 from gsdistill.flags import parse, peek
 from gsdistill.listing import ListCommand
 from gsdistill.pages.settings import GalleryCommand, ReportCommand
 from gsdistill.runflags import RunFlags, check_threads, read
 from gsdistill.sweep.settings import SweepSettings
-from gsdistill.terminal import terminal
+from gsdistill.terminal import notice, notices_told, terminal
 from gsdistill.threads import Threads
 from gsdistill.viewer.settings import ViewCommand
 
@@ -87,11 +85,11 @@ def execute(argv: Sequence[str]) -> int:
     traceback = "--traceback" in argv
     words = [word for word in argv if word != "--traceback"]
     try:
-        with _notices_told():
+        with notices_told():
             return _dispatch(words)
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Stopped) else int(signal.SIGINT)
-        _notice("interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}", "")
+        notice("interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}", "")
         return 128 + number
     except BrokenPipeError:  # the reader of our output has left; nothing may be flushed to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,27 +100,10 @@ def execute(argv: Sequence[str]) -> int:
             raise
         if traceback:
             Console(stderr=True).print_exception()
-        _notice("error: ", line)
+        notice("error: ", line)
         return 2
     except SystemExit as stop:  # tyro's, after it printed the help
         return int(stop.code or 0)
-
-
-@contextmanager
-def _notices_told() -> Iterator[None]:
-    """Print each of our notices as one line, whatever the filters of warnings are; warnings of others stay theirs."""
-    with warnings.catch_warnings():
-        others = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
-            if issubclass(category, Notice):
-                _notice("warning: ", str(message))
-            else:
-                others(message, category, *place)
-
-        warnings.showwarning = show
-        warnings.simplefilter("default", Notice)
-        yield
 
 
 def _told(error: Exception) -> str | None:
@@ -167,14 +148,6 @@ def _overview() -> None:
     console.print("`--traceback` with any command shows where an error arose.", markup=False)
 
 
-def _notice(label: str, message: str) -> None:
-    """Print one line on stderr; what a user typed is no markup."""
-    line = " ".join(message.split())
-    terminal(stderr=True, highlight=False).print(
-        Text(label, style="bold red").append(line, style="default"), soft_wrap=True
-    )
-
-
 def _read(cls: type[T], argv: Sequence[str], name: str) -> T:
     """Return the settings of a command that stands on its own."""
     given = parse([(cls, {})], argv, prog=f"gsdistill {name}", description=(cls.__doc__ or "").splitlines()[0])
@@ -194,7 +167,7 @@ def _generate(argv: Sequence[str]) -> None:
     config = runconfig.resolve(merge(base, given), notices.append)
     check_threads(flags, config)
     for line in notices:
-        _notice("", line)
+        notice("", line)
     if flags.dry_run:
         print(to_yaml(config), end="")
         return

@@ -6,13 +6,19 @@ or write into what is pasted next, and one with an override of Unicode shows its
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.measure import Measurement
 from rich.segment import Segment
+from rich.text import Text
 
-__all__ = ["printable", "terminal"]
+from gsdistill.errors import Notice
+
+__all__ = ["notice", "notices_told", "printable", "terminal"]
 
 
 def terminal(stderr: bool = False, highlight: bool = True) -> Console:
@@ -20,6 +26,31 @@ def terminal(stderr: bool = False, highlight: bool = True) -> Console:
     console = Console(stderr=stderr, highlight=highlight)
     console.push_render_hook(_Hook())
     return console
+
+
+def notice(label: str, message: str) -> None:
+    """Print one line on stderr; what a user typed is no markup."""
+    line = " ".join(message.split())
+    terminal(stderr=True, highlight=False).print(
+        Text(label, style="bold red").append(line, style="default"), soft_wrap=True
+    )
+
+
+@contextmanager
+def notices_told() -> Iterator[None]:
+    """Print each :class:`Notice` once, as one line, whatever the filters are; warnings of others stay theirs."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, Notice):
+                notice("warning: ", str(message))
+            else:
+                others(message, category, *place)
+
+        warnings.showwarning = show
+        warnings.simplefilter("default", Notice)
+        yield
 
 
 def printable(text: str) -> str:
