@@ -1,8 +1,9 @@
 """Images to latents and back: by a model's autoencoder (full KL, tiny or deep-compression), or pixels as they are.
 
 An autoencoder's latents are (z - shift) times scale with the numbers of its own config, where z is the mean of what the
-KL one answers, and the answer itself of the others. Each runs in the precision it was loaded in, whatever that of the
-images; gradients come back in theirs.
+KL one answers, and the answer itself of the others. A config with latents_mean and latents_std has a shift, the mean,
+and a scale, scaling_factor / std, for each channel. Each autoencoder runs in the precision it was loaded in, whatever
+that of the images; gradients come back in theirs.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from gsdistill.errors import ConfigError
+from gsdistill.errors import BadFile, ConfigError
 from gsdistill.prior.features import fold_image, unfold_image
+from gsdistill.reading import brief
 
 __all__ = ["Codec", "LatentCodec", "PixelCodec"]
 
@@ -62,11 +64,19 @@ class LatentCodec(Codec):
     """A frozen autoencoder of diffusers."""
 
     def __init__(self, vae: Any, latent_size: int) -> None:
-        """Images are resized so that ``latent_size`` latents come out along each side."""
+        """Images are resized so that ``latent_size`` latents come out along each side.
+
+        Raises:
+            BadFile: its config has means and deviations that are not those of its channels.
+        """
         blocks = getattr(vae.config, "block_out_channels", None) or vae.config.encoder_block_out_channels
         self._vae, self.size = vae, latent_size * 2 ** (len(blocks) - 1)
-        self._scale = getattr(vae.config, "scaling_factor", None) or 1.0
-        self._shift = getattr(vae.config, "shift_factor", None) or 0.0
+        self._scale: float | Tensor = getattr(vae.config, "scaling_factor", None) or 1.0
+        self._shift: float | Tensor = getattr(vae.config, "shift_factor", None) or 0.0
+        mean, std = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
+        if mean is not None and std is not None:
+            self._shift = _by_channel("latents_mean", mean, vae)
+            self._scale = self._scale / _by_channel("latents_std", std, vae)
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Latents of images in 0..1; bilinearly resized to the prior's size, differentiable."""
@@ -75,7 +85,7 @@ class LatentCodec(Codec):
             planes = interpolate(planes, size=(self.size, self.size), mode="bilinear", antialias=True)
         code = self._vae.encode(planes.to(self._vae.dtype))
         latents = code.latent_dist.mean if hasattr(code, "latent_dist") else code[0]
-        return (latents.to(images) - self._shift) * self._scale
+        return ((latents.to(images) - self._shift) * self._scale).to(images)
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
         """Images in 0..1, one at a time, without a gradient."""
@@ -83,3 +93,15 @@ class LatentCodec(Codec):
         with torch.no_grad():
             planes = torch.cat([self._vae.decode(one[None]).sample for one in inner]).to(latents)
         return (0.5 * planes.permute(0, 2, 3, 1) + 0.5).clamp(0.0, 1.0)
+
+
+def _by_channel(name: str, values: Any, vae: Any) -> Float[Tensor, "C 1 1"]:
+    """One number for each channel of the latents; those of latents_std are divided by. Raises BadFile."""
+    count, wanted = vae.config.latent_channels, "positive numbers" if name == "latents_std" else "numbers"
+    try:
+        numbers = torch.tensor(values, dtype=torch.float32, device=vae.device)
+    except (TypeError, ValueError, RuntimeError):
+        numbers = torch.tensor(torch.nan)
+    if numbers.shape != (count,) or not numbers.isfinite().all() or (name == "latents_std" and numbers.min() <= 0):
+        raise BadFile(f"the autoencoder's config has {name} = {brief(values)}, where {count} {wanted} belong")
+    return numbers[:, None, None]

@@ -86,6 +86,34 @@ def test_latents_and_pictures_are_the_pipelines(make, options):
     assert codec.decode(latents).requires_grad is False
 
 
+MEAN, STD = [-1.6574, 1.886, -1.383, 2.5155], [8.4927, 5.9022, 6.5498, 5.2299]
+
+
+def test_latents_are_centred_by_channel_where_the_config_says_so(tmp_path):
+    """As diffusers' XL pipelines have it: (z - mean) scaling / std, and back; scaling and shift alone do not count."""
+    torch.manual_seed(0)
+    vae, pictures = frozen(full(scaling_factor=0.13, latents_mean=MEAN, latents_std=STD)), images()
+    codec, mean, std = LatentCodec(vae, 4), torch.tensor(MEAN).view(1, 4, 1, 1), torch.tensor(STD).view(1, 4, 1, 1)
+    latents = codec.encode(pictures)
+    expected = (their_latents(vae, pictures) - mean) * 0.13 / std
+    torch.testing.assert_close(latents, expected, rtol=1e-6, atol=1e-6)
+    assert latents.dtype == codec.encode(pictures.half()).float().dtype == torch.float32
+    decoded = vae.decode(expected * std / 0.13 + mean).sample
+    theirs = TO_PICTURES.postprocess(decoded, output_type="pt").permute(0, 2, 3, 1)
+    torch.testing.assert_close(codec.decode(latents), theirs, rtol=0, atol=1e-5)
+    half = frozen(full(scaling_factor=0.13, latents_mean=MEAN))  # a mean without deviations is none
+    half.load_state_dict(vae.state_dict())
+    torch.testing.assert_close(LatentCodec(half, 4).encode(pictures), their_latents(vae, pictures) * 0.13)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(MEAN, [1.0, 1.0]), (MEAN, [1.0, 0.0, 1.0, 1.0]), (["a"] * 4, STD), (3, STD)]
+)
+def test_means_and_deviations_that_are_none(mean, std):
+    with pytest.raises(BadFile, match=r"config has latents_(mean|std) = .*, where 4 (positive )?numbers belong"):
+        LatentCodec(full(latents_mean=mean, latents_std=std), 4)
+
+
 @pytest.mark.parametrize(("make", "options"), [case for case in CASES if case[0] is not deep])  # it counts in float32
 def test_the_images_gradient_is_the_difference_of_latents(make, options):
     torch.manual_seed(0)
