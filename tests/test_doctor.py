@@ -161,6 +161,17 @@ def test_any_hub_id(hub, model):
     assert "of unknown size; gated/model: it is gated: accept" in (told("gated/model")["download"].found or "")
 
 
+def test_weights_of_one_other_variant_are_named_and_complete(hub, model, tmp_path):
+    folder = Path(shutil.copytree(model, tmp_path / "varied"))
+    for name in WEIGHTS:
+        (folder / f"{name}.fp16.safetensors").unlink()
+        (folder / f"{name}.safetensors").rename(folder / f"{name}.bf16.safetensors")
+    hub.folders["any/model"] = folder
+    assert all(f"{name}.bf16.safetensors" in told("any/model")["cached"].cure for name in WEIGHTS)
+    found = told(str(folder))
+    assert found["unet"].found and found["all in all"].found == f"complete: --prior {folder} loads it"
+
+
 def test_too_little_room_is_told(hub, monkeypatch):
     hub.down = True
     monkeypatch.setattr(inventory, "free_space", lambda folder: 10**9)

@@ -1,8 +1,8 @@
 """The diffusers folder layout: which files of it a family needs, and whether they are all there.
 
 A part is a folder, ``unet``, ``vae``, ``text_encoder``, ... with a config and, but for tokenizers and schedulers,
-weights: one safetensors file, or an index and its shards, in full or as the smaller ``fp16`` variant. Names decide, so
-that the same rules serve a folder on this disk and a listing of the hub.
+weights: one safetensors file, or an index and its shards, in full, as the smaller ``fp16`` variant, or as another that
+alone is there. Names decide, so that the same rules serve a folder on this disk and a listing of the hub.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ CARDS = ("model_index.json", "gsdistill.json")  # what a model says of itself
 VARIANT = "fp16"
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' name of weights, and transformers'
 SHARD = re.compile(r"(?P<stem>\w+?)(\.(?P<a>\w+))?-(?P<number>\d{5})-of-(?P<count>\d{5})(\.(?P<b>\w+))?\.safetensors")
+VARIED = re.compile(rf"({'|'.join(STEMS)})(\.safetensors\.index)?\.(?P<variant>\w+)\.(safetensors|json)")
 CONFIGS = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}  # by the part's first word
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",), ("tokenizer.model",))  # one of them
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 AGAIN = "install or copy the model again"
+ALONE = "keep the one variant that you want in a folder of your own"
+CONVERT = "convert the model where you trust it, by pipe.save_pretrained(folder, safe_serialization=True) of diffusers"
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,15 @@ class WeightFiles:
 def weight_files(names: Collection[str], half: bool) -> WeightFiles | None:
     """The weights among the file names of one part: the fp16 variant where ``half`` is wanted, else the full ones.
 
-    The other ones serve where these lack; None where there are neither.
+    The other ones serve where these lack, and where both do another variant, such as bf16. None where there are no
+    weights, or only those of several other variants.
     """
-    variants = (VARIANT, None) if half else (None, VARIANT)
+    others = sorted({match["variant"] for name in names if (match := VARIED.fullmatch(name))} - {VARIANT})
+    variants = [VARIANT, None, *others] if half else [None, VARIANT, *others]
     found = [files for variant in variants for stem in STEMS if (files := _variant(names, stem, variant))]
-    return min(found, key=lambda files: bool(files.missing), default=None)
+    best = min(found, key=lambda files: (bool(files.missing), files.variant in others), default=None)
+    equal = {files.variant for files in found if best and bool(files.missing) == bool(best.missing)}
+    return None if best and best.variant in others and len(equal) > 1 else best
 
 
 def chosen(files: Mapping[str, int], parts: Sequence[str], half: bool, weights: bool = True) -> dict[str, int]:
@@ -75,7 +82,7 @@ def lack(place: str | Path, files: Collection[str], parts: Sequence[str], weight
         if weights and _has_weights(part):
             held = weight_files(inside, half=False)
             if held is None:
-                return f"the weights {place}/{part}/*.safetensors are missing; {_instead(part, inside)}"
+                return _no_weights(f"{place}/{part}", inside)
             if held.missing:
                 return f"the weights {place}/{part}/{held.missing[0]} are missing; {AGAIN}"
     return None
@@ -135,14 +142,16 @@ def _has_weights(part: str) -> bool:
     return part.split("_")[0] not in CONFIGS
 
 
-def _instead(part: str, inside: Collection[str]) -> str:
-    pickled = next((name for name in sorted(inside) if name.endswith(PICKLED)), None)
-    if pickled is None:
-        return AGAIN
-    return (
-        f"{part}/{pickled} is a pickle, which could run any code, and is not read: convert the model where you trust "
-        "it, by pipe.save_pretrained(folder, safe_serialization=True) of diffusers"
-    )
+def _no_weights(place: str, inside: Collection[str]) -> str:
+    """One sentence on the files of a part, among which are no weights that can be taken."""
+    missing = f"the weights {place}/*.safetensors are missing"
+    if held := sorted(name for name in inside if name.endswith(".safetensors")):
+        shown = ", ".join([*held[:4], *([f"{len(held) - 4} more"] if len(held) > 4 else [])])
+        return f"{missing}: there are {shown}, neither full nor fp16 nor of one variant; {ALONE}"
+    if pickled := next((name for name in sorted(inside) if name.endswith(PICKLED)), None):
+        name = f"{place.rpartition('/')[2]}/{pickled}"
+        return f"{missing}; {name} is a pickle, which could run any code, and is not read: {CONVERT}"
+    return f"{missing}; {AGAIN}"
 
 
 def _sums(folder: Path) -> Iterator[tuple[str, str]]:

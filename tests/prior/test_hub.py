@@ -285,6 +285,24 @@ def test_precision_decides_which_files_are_fetched_and_loaded(hub, model, monkey
     torch.testing.assert_close(next(both._network.parameters()), weight.bfloat16())
 
 
+@pytest.mark.parametrize("kind", ["bf16", "non_ema"])
+def test_weights_that_are_there_in_one_other_variant_alone_serve(kind, hub, model, tmp_path):
+    folder = Path(shutil.copytree(model, tmp_path / "varied"))
+    for name in WEIGHTS:
+        (folder / f"{name}.fp16.safetensors").unlink()
+        (folder / f"{name}.safetensors").rename(folder / f"{name}.{kind}.safetensors")
+    hub.folders["a/model"] = folder
+    expected = load_prior(str(model))._network.state_dict()
+    for place in (str(folder), "a/model"):
+        held = load_prior(place)._network.state_dict()
+        assert all(torch.equal(held[name], value) for name, value in expected.items())
+    assert {f"{name}.{kind}.safetensors" for name in WEIGHTS} <= hub.kept("a/model")
+    shutil.copy(folder / f"{WEIGHTS[0]}.{kind}.safetensors", folder / f"{WEIGHTS[0]}.ema.safetensors")
+    with pytest.raises(ModelNotFound, match=r"unet/\*.safetensors are missing: there are .* keep the one") as error:
+        load_prior(str(folder))
+    assert kind in one_line(error) and "model.ema.safetensors" in one_line(error)
+
+
 def test_names_of_mirrors_are_told_to_who_names_one(hub):
     card = cards.cards()["sd21-base"]
     with pytest.raises(ModelNotFound) as error:

@@ -81,11 +81,22 @@ def test_each_part_has_the_variant_that_it_has():
     assert not lack("here", files, parts)
 
 
+FULL = WeightFiles(("model.safetensors",))
+
+
 @pytest.mark.parametrize(
     ("names", "half", "expected"),
     [
         ([], True, None),
-        (["pytorch_model.bin", "diffusion_pytorch_model.non_ema.safetensors"], False, None),
+        (["pytorch_model.bin", "flax_model.safetensors"], False, None),
+        (
+            ["pytorch_model.bin", "diffusion_pytorch_model.non_ema.safetensors"],
+            False,
+            WeightFiles(("diffusion_pytorch_model.non_ema.safetensors",), variant="non_ema"),
+        ),
+        (["model.fp8_e4m3.safetensors"], True, WeightFiles(("model.fp8_e4m3.safetensors",), variant="fp8_e4m3")),
+        (["model.bf16.safetensors", "model.non_ema.safetensors"], True, None),
+        (["model.bf16.safetensors", "model.non_ema.safetensors", "model.safetensors"], True, FULL),
         (["model.fp16.safetensors"], False, WeightFiles(("model.fp16.safetensors",), variant="fp16")),
         (["model.safetensors"], True, WeightFiles(("model.safetensors",))),
         (
@@ -111,6 +122,9 @@ def test_a_whole_variant_goes_before_one_that_lacks_a_shard():
     assert weight_files(names, half=True) == WeightFiles(("model.safetensors",))
     held = weight_files(names - {"model.safetensors"}, half=True)
     assert held is not None and held.missing == ("model.fp16-00002-of-00002.safetensors",)
+    assert weight_files(names - {"model.safetensors"} | {"model.bf16.safetensors"}, half=True) == WeightFiles(
+        ("model.bf16.safetensors",), variant="bf16"
+    )
     bare = weight_files({"model.safetensors.index.json"}, half=True)
     assert bare is not None and bare.missing == ("model-*.safetensors",)
 
@@ -143,6 +157,26 @@ def test_the_first_thing_that_is_missing_is_one_sentence(without, extra, told):
     files = {*chosen(SD15, SD_PARTS, half=False), *extra} - {without}
     sentence = lack("here", files, SD_PARTS)
     assert sentence is not None and told in sentence and "\n" not in sentence
+
+
+def test_one_other_variant_serves_in_shards_too():
+    shards = [f"diffusion_pytorch_model.bf16-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = "diffusion_pytorch_model.safetensors.index.bf16.json"
+    files = dict.fromkeys(["unet/config.json", *(f"unet/{name}" for name in (index, *shards))], 1)
+    assert weight_files([index, *shards], half=False) == WeightFiles((index, *shards), variant="bf16")
+    assert not lack("here", files, ("unet",)) and chosen(files, ("unet",), half=False) == files
+    assert "00001-of-00002.safetensors are missing" in (
+        lack("here", files.keys() - {f"unet/{shards[0]}"}, ("unet",)) or ""
+    )
+
+
+def test_of_several_other_variants_none_is_taken_and_all_are_named():
+    names = [f"unet/diffusion_pytorch_model.{kind}.safetensors" for kind in ("bf16", "non_ema")]
+    assert lack("here", {"unet/config.json", *names}, ("unet",)) == (
+        "the weights here/unet/*.safetensors are missing: there are diffusion_pytorch_model.bf16.safetensors, "
+        "diffusion_pytorch_model.non_ema.safetensors, neither full nor fp16 nor of one variant; keep the one variant "
+        "that you want in a folder of your own"
+    )
 
 
 def test_other_tokenizers_have_other_files():
