@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, ModelNotFound, PromptError, UserError, first_line
 from gsdistill.prior.hub import is_offline
+from gsdistill.prior.parts import check_finite
 
 __all__ = ["HUB_CLIP", "TextEncoder"]
 
@@ -41,6 +42,7 @@ class TextEncoder:
                 f"the text encoder in {self._where} lacks '{lacking}' in the shape that its config.json gives"
             )
         self._model = model.to(device).eval().requires_grad_(False)
+        check_finite(self._model.state_dict(), f"the text encoder in {self._where}")
         if model.config.projection_dim != width:
             raise BadFile(
                 f"the text encoder in {self._where} makes {model.config.projection_dim} numbers, "

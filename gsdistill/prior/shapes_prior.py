@@ -22,6 +22,7 @@ from gsdistill.errors import BadFile, PromptError
 from gsdistill.prior.base import Prediction, Student
 from gsdistill.prior.layout import weight_files
 from gsdistill.prior.lora import LoraStudent
+from gsdistill.prior.parts import check_finite
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.prior.shapes_text import ShapesText
 from gsdistill.prior.shapes_unet import ShapesUNet
@@ -91,14 +92,16 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a part.
 
     Raises:
-        BadFile: they cannot be read.
+        BadFile: they cannot be read, or are not finite.
     """
     files = weight_files([path.name for path in folder.glob("*")], False)
     names = files.names if files else ()
     try:
-        return {key: value for name in names for key, value in load_file(folder / name).items()}
+        weights = {key: value for name in names for key, value in load_file(folder / name).items()}
     except (OSError, SafetensorError) as error:
         raise BadFile(f"{folder}: the weights cannot be read: {error}") from error
+    check_finite(weights, folder)
+    return weights
 
 
 def scaled_linear_schedule(path: Path) -> tuple[NoiseSchedule, Prediction]:

@@ -193,6 +193,8 @@ def test_a_text_encoder_that_does_not_fit_is_named(own):
     whole = load_file(file)
     save_file({k: v for k, v in whole.items() if "text_projection" not in k}, file, {"format": "pt"})
     assert "lacks 'text_projection.weight'" in message(BadFile, own)
+    save_file({**whole, "text_projection.weight": whole["text_projection.weight"] / 0}, file, {"format": "pt"})
+    assert "hold NaN or infinity, such as text_projection.weight" in message(BadFile, own)
     save_file({**whole, "text_projection.weight": torch.zeros(5, 8)}, file, {"format": "pt"})
     config.write_text(json.dumps({**plain, "projection_dim": 5}))
     assert "makes 5 numbers, where the base model reads 6" in message(BadFile, own)

@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel, CLIPTextModel, CLIPTokenizer
 from gsdistill.errors import BadFile, ModelNotFound
 from gsdistill.files import data_path
 from gsdistill.prior.loading import load_prior
-from gsdistill.prior.parts import load_model, load_part, pick_class
+from gsdistill.prior.parts import check_finite, load_model, load_part, pick_class
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.prior.shapes_text import ShapesText
@@ -97,6 +97,45 @@ def test_weights_that_lack_a_tensor_are_refused(folder):
         save_file({other: value for other, value in held.items() if other != key}, path, {"format": "pt"})
         with pytest.raises(BadFile, match=rf"no weights for 1 tensors of {kind.__name__}, such as .*{name}: they are"):
             load_model(kind, folder, path.parent.name, torch.float32, CPU)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_are_not_finite_are_refused_by_name(value, part, folder):
+    (file,) = (folder / part).glob("*.safetensors")
+    held = load_file(file)
+    name = sorted(held)[-1]
+    held[name].view(-1)[-1] = value
+    save_file(held, file, {"format": "pt"})
+    with pytest.raises(
+        BadFile, match=rf"model/{part}: 1 tensors of its weights hold NaN or infinity, such as .*{name}$"
+    ):
+        load_prior(str(folder)).encode_text("red", "", PromptSettings("none"))
+
+
+def test_weights_beyond_half_precision_are_told_as_such(folder):
+    (file,) = (folder / "unet").glob("*.safetensors")
+    held = load_file(file)
+    held["conv_out.bias"][:] = 1e5
+    save_file(held, file, {"format": "pt"})
+    load_prior(str(folder))
+    with pytest.raises(BadFile, match=r"such as conv_out.bias; if they are sound, float16 is too small for them"):
+        load_prior(str(folder), settings=ModelSettings("float16"))
+    large = {"sum is infinite": torch.tensor([3e38, 3e38]), "none": torch.zeros(0), "whole": torch.tensor([1])}
+    check_finite({**large, "largest": torch.full((3,), 65504.0).half()}, folder)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_weights_of_the_shapes_prior_that_are_not_finite_are_refused(part, tmp_path):
+    folder = Path(shutil.copytree(data_path("assets", "shapes-prior"), tmp_path / "shapes"))
+    (folder / "SHA256SUMS").unlink()
+    (file,) = (folder / part).glob("*.safetensors")
+    held = load_file(file)
+    name = next(name for name in held if name.endswith("bias"))
+    held[name][0] = torch.nan
+    save_file(held, file, {"format": "pt"})
+    with pytest.raises(BadFile, match=rf"shapes/{part}: 1 tensors of its weights hold NaN or infinity, such as {name}"):
+        load_prior(str(folder)).encode_text("a red cube", "")
 
 
 def test_a_text_encoder_of_another_kind_is_refused(folder):
