@@ -81,7 +81,7 @@ def turntable(
     cameras = orbit(frames, size, elevation, distance, fov)
     with atomic_path(path) as draft:
         video = imageio_ffmpeg.write_frames(
-            str(draft),
+            str(draft.absolute()),  # a word that begins with / is neither an option nor a protocol to ffmpeg
             (size, size),
             fps=fps,
             codec="libx264",

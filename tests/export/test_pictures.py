@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -74,6 +76,14 @@ def test_the_turntable_is_a_video_that_browsers_play(tmp_path):
     content = path.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")  # the index comes first, so that it plays while it loads
     assert [file.name for file in tmp_path.iterdir()] == ["turn.mp4"]
+
+
+@pytest.mark.parametrize("folder", ["run-12:30", "-y", "pipe:1", "concat:a|b", "%d", "a b/'c'"])
+def test_a_path_is_no_word_of_the_encoder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    turntable(ball((0.0, 0.6, 0.0), (0.0, 0.0, 1.0)), Path(folder) / "turn.mp4", size=16, frames=3)
+    assert iio.imread(tmp_path / folder / "turn.mp4", plugin="FFMPEG").shape == (3, 16, 16, 3)
+    assert [path.name for path in (tmp_path / folder).iterdir()] == ["turn.mp4"]
 
 
 def test_an_odd_video_is_refused(tmp_path):
