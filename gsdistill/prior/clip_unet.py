@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gsdistill.prior.declared import UNET, Feed
 from gsdistill.prior.parts import load_model, load_part
 from gsdistill.prior.pretrained import Pretrained
 from gsdistill.structs import Embedding
@@ -21,6 +22,7 @@ class ClipUNet(Pretrained):
 
     PARTS: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
     LORA: ClassVar[tuple[str, ...]] = ("unet", "text_encoder")
+    FEED: ClassVar[Feed] = UNET
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
         """The last hidden states of CLIP."""
@@ -38,7 +40,7 @@ class ClipUNet(Pretrained):
         """Latents, timesteps, tokens, and the camera as a class."""
         return {
             "sample": latents.to(self.dtype),
-            "timestep": timesteps,
+            "timestep": self._told[timesteps],
             "encoder_hidden_states": text.tokens.to(self.dtype),
             "class_labels": None if cameras is None else cameras.to(self.dtype),
         }

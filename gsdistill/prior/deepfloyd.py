@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from gsdistill.errors import ModelNotFound
 from gsdistill.prior.codec import Codec, PixelCodec
+from gsdistill.prior.declared import UNET, Feed
 from gsdistill.prior.parts import load_model, load_part
 from gsdistill.prior.pretrained import Origin, Pretrained
-from gsdistill.prior.stable_diffusion import ddpm_schedule
 from gsdistill.structs import Embedding
 
 __all__ = ["DeepFloyd", "load_reader"]
@@ -31,10 +32,7 @@ class DeepFloyd(Pretrained):
 
     PARTS: ClassVar[tuple[str, ...]] = ("unet", "text_encoder", "tokenizer", "scheduler")
     LORA: ClassVar[tuple[str, ...]] = ("unet",)
-
-    def __init__(self, origin: Origin) -> None:
-        super().__init__(origin)
-        self.schedule, self.prediction_type = ddpm_schedule(origin)
+    FEED: ClassVar[Feed] = replace(UNET, widths={"cross_attention_dim": (("text_encoder", "d_model", 1),)})
 
     def codec(self, latent_size: int) -> Codec:
         """None but pixels."""
@@ -64,7 +62,7 @@ class DeepFloyd(Pretrained):
         """Pixels, timesteps and tokens."""
         return {
             "sample": latents.to(self.dtype),
-            "timestep": timesteps,
+            "timestep": self._told[timesteps],
             "encoder_hidden_states": text.tokens.to(self.dtype),
         }
 

@@ -1,8 +1,4 @@
-"""Rectified-flow transformers: Stable Diffusion 3 and 3.5, and the noise levels that they share with Sana.
-
-Timestep t = 0 .. T-1 rises with the noise. With the scheduler's shift k (arXiv 2403.03206, eq. 23) and u = (t + 1) / T
-    s_t = k u / (1 + (k - 1) u),   x_t = (1 - s_t) x0 + s_t eps,   the network predicts eps - x0 and is told T s_t.
-"""
+"""Rectified-flow transformers: Stable Diffusion 3 and 3.5 (arXiv 2403.03206)."""
 
 from __future__ import annotations
 
@@ -14,19 +10,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gsdistill.errors import BadFile
+from gsdistill.prior.declared import Feed
 from gsdistill.prior.deepfloyd import load_reader
-from gsdistill.prior.parts import load_model, load_part, pick_class
-from gsdistill.prior.pretrained import Origin, Pretrained
-from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.prior.parts import load_model, load_part
+from gsdistill.prior.pretrained import Pretrained
 from gsdistill.structs import Embedding
 
-__all__ = ["StableDiffusion3", "flow_schedule"]
+__all__ = ["StableDiffusion3"]
 
 T5_TOKENS = 256
-
-# Schedulers of flows, and what each calls the shift.
-SHIFTS = {"FlowMatchEulerDiscreteScheduler": "shift", "DPMSolverMultistepScheduler": "flow_shift"}
 
 
 class StableDiffusion3(Pretrained):
@@ -39,11 +31,16 @@ class StableDiffusion3(Pretrained):
     NETWORK_CLASS: ClassVar[str] = "SD3Transformer2DModel"
     LORA: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder", "text_encoder_2")
     HALF: ClassVar[torch.dtype] = torch.bfloat16
-
-    def __init__(self, origin: Origin) -> None:
-        super().__init__(origin)
-        self.schedule, self._told = flow_schedule(origin)
-        self.prediction_type = "flow_prediction"
+    FLOW: ClassVar[bool] = True
+    FEED: ClassVar[Feed] = Feed(
+        128,
+        16,
+        sized=True,
+        widths={
+            "joint_attention_dim": (("text_encoder_3", "d_model", 1),),
+            "pooled_projection_dim": (("text_encoder", "projection_dim", 1), ("text_encoder_2", "projection_dim", 1)),
+        },
+    )
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
         """The last states but one of both CLIPs side by side, then the last of T5, or zeros; both pooled CLIPs.
@@ -99,30 +96,3 @@ class StableDiffusion3(Pretrained):
             "encoder_hidden_states": text.tokens.to(self.dtype),
             "pooled_projections": None if text.pooled is None else text.pooled.to(self.dtype),
         }
-
-
-def flow_schedule(origin: Origin) -> tuple[NoiseSchedule, Float[Tensor, "T"]]:
-    """Noise levels of the folder's scheduler, and what the network is told at each timestep, on the model's device.
-
-    DPM-Solver tells it whole numbers below T, T s_t rounded down, as the training of Sana did.
-
-    Raises:
-        BadFile: the scheduler is none of a flow, or its levels depend on the size of the image.
-    """
-    import diffusers
-
-    name = pick_class(origin.folder, "scheduler", tuple(SHIFTS))
-    scheduler: Any = load_part(getattr(diffusers, name).from_pretrained, origin.folder, "scheduler")
-    config, steps = scheduler.config, scheduler.config.num_train_timesteps
-    rounded = name == "DPMSolverMultistepScheduler"
-    wanted = {"use_dynamic_shifting": False}
-    wanted |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"} if rounded else {"invert_sigmas": False}
-    for key, value in wanted.items():
-        if config[key] != value:
-            raise BadFile(f"{origin.folder}/scheduler: {key} is {config[key]}, a flow prior needs {value}")
-    if (shift := config[SHIFTS[name]]) <= 0:
-        raise BadFile(f"{origin.folder}/scheduler: {SHIFTS[name]} is {shift}, a flow prior needs one above 0")
-    u = torch.arange(1, steps + 1, dtype=torch.float64) / steps
-    sigmas = shift * u / (1 + (shift - 1) * u)
-    told = (steps * sigmas).clamp_max(steps - 1).floor() if rounded else steps * sigmas
-    return NoiseSchedule.from_flow(sigmas), told.float().to(origin.device)

@@ -45,16 +45,18 @@ def load_prior(
 
 
 def check_folder(folder: Path, half: bool = False, vae: Path | None = None) -> None:
-    """Refuse a folder that lacks what its family needs, before anything heavy is loaded; ``vae`` serves for its own.
+    """Refuse a folder that its family cannot serve, before anything heavy is loaded; ``vae`` serves for its own.
 
     Raises:
-        ModelNotFound: a part, a config or weights are missing. BadFile: a file is corrupted or of another kind.
+        ModelNotFound: a part, a config or weights are missing. BadFile: a file is corrupted or of another kind, or a
+            config tells of a model that the family cannot feed.
     """
     parts, files = needed_parts(folder, own_vae=vae is None), listing(folder)
     if told := lack(folder, files, parts):
         raise ModelNotFound(told)
     if vae or "vae" in parts:
         pick_class(vae or folder, "" if vae else "vae", AUTOENCODERS)
+    family_of(folder).check_configs(folder, vae)
     check_weights(folder, chosen(files, parts, half))
     if vae:
         held = weight_files(list(listing(vae)), half)

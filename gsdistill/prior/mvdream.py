@@ -12,6 +12,7 @@ group are 90 degrees apart. Cameras elsewhere are not refused.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -19,10 +20,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.errors import ConfigError
+from gsdistill.prior.cards import ModelCard
 from gsdistill.prior.clip_unet import ClipUNet
+from gsdistill.prior.declared import UNET, Feed
 from gsdistill.prior.mvdream_weights import UNET_CONFIG, convert_unet
 from gsdistill.prior.pretrained import Origin
-from gsdistill.prior.stable_diffusion import ddpm_schedule
 from gsdistill.structs import Cameras
 
 __all__ = ["UNET_CONFIG", "JointAttention", "MVDream", "camera_matrices", "convert_unet"]
@@ -32,16 +34,21 @@ class MVDream(ClipUNet):
     """Groups of four views; noise prediction, CLIP text without words for the view."""
 
     KNOWS_CAMERAS: ClassVar[bool] = True
+    FEED: ClassVar[Feed] = replace(UNET, side=32)
     view_group = 4
 
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
-        self.schedule, self.prediction_type = ddpm_schedule(origin)
         joint = JointAttention(self.view_group)
         processors = self._network.attn_processors
         self._network.set_attn_processor(
             {name: joint if name.endswith(".attn1.processor") else stock for name, stock in processors.items()}
         )
+
+    @classmethod
+    def camera_numbers(cls, card: ModelCard) -> int:
+        """Those of a matrix."""
+        return 16
 
     def camera_features(self, cameras: Cameras) -> Float[Tensor, "B 16"]:
         """The cameras' matrices.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,10 @@ from gsdistill.errors import BadFile, ModelNotFound, first_line
 from gsdistill.prior.layout import weight_files
 from gsdistill.reading import brief, read_json
 
-__all__ = ["check_finite", "load_model", "load_part", "pick_class", "quiet"]
+__all__ = ["check_class", "check_finite", "load_model", "load_part", "pick_class", "quiet"]
 
 T = TypeVar("T")
+_LIBRARIES = threading.RLock()
 
 # What a config may say of sizes: so many layers, and widths of so many times the largest dimension of its weights.
 MOST_LAYERS, WIDEST, BEYOND = 128, 2048, 8
@@ -48,8 +50,8 @@ def load_model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: t
             the libraries would fill with random numbers, or has some that are not finite.
     """
     ours = {"low_cpu_mem_usage": False} if kind.__module__.startswith("diffusers") else {}
-    if ours and (named := _class_name(folder / part)) not in (None, kind.__name__):
-        raise BadFile(f"{folder / part / 'config.json'} is of class {named}, where {kind.__name__} belongs")
+    if ours:
+        check_class(folder / part, kind.__name__)
     files = weight_files([path.name for path in (folder / part).glob("*")], dtype.itemsize == 2)
     _check_sizes(folder / part, [name for name in files.names if name.endswith(".safetensors")] if files else [])
     options = {"variant": files.variant if files else None, "use_safetensors": True, "output_loading_info": True}
@@ -94,21 +96,36 @@ def pick_class(folder: Path, part: str, allowed: Sequence[str]) -> str:
     return name
 
 
+def check_class(folder: Path, name: str) -> None:
+    """Refuse a part of diffusers in ``folder`` that says that it is of another class than ``name``.
+
+    Raises:
+        BadFile: it does, or its config cannot be read.
+    """
+    path = folder / "config.json"
+    if path.is_file() and (named := read_json(path).get("_class_name")) not in (None, name):
+        raise BadFile(f"{path} is of class {named}, where {name} belongs")
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep diffusers and transformers from their own bars and reports: what matters of them is an error of ours."""
+    """Keep diffusers and transformers from their own bars and reports: what matters of them is an error of ours.
+
+    What they keep of this is the whole process's, so that one thread at a time is within such a block.
+    """
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # parts load in moments; the run has a bar of its own
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with _LIBRARIES:
+        levels = [logger.level for logger in loggers]
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def _check_sizes(folder: Path, weights: Sequence[str]) -> None:
@@ -139,11 +156,3 @@ def _numbers(config: Any, name: str = "") -> Iterator[tuple[str, int]]:
             yield from _numbers(value, name)
     elif isinstance(config, int):
         yield name, config
-
-
-def _class_name(folder: Path) -> str | None:
-    """What the config of a part of diffusers says, or None where the loader will say what is wrong with it."""
-    try:
-        return read_json(folder / "config.json").get("_class_name")
-    except BadFile:
-        return None

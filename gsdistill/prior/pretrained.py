@@ -1,7 +1,7 @@
 """What all families of downloaded models share: precision, autoencoder, cached text, and the network's LoRA student.
 
-A family is one file with one leaf class. It says which folders it needs (``PARTS``), makes its schedule, encodes texts,
-and forms the arguments of its network; conversions, guidance and caching are here and in base.py.
+A family is one file with one leaf class. It says which folders it needs (``PARTS``), encodes texts, and forms the
+arguments of its network; noise levels, conversions, guidance and caching are here and in base.py.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from gsdistill.config import bounded
 from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, ConfigError, PromptError, UserError, first_line
 from gsdistill.prior.base import CameraRange, Prior, Student
-from gsdistill.prior.cards import ModelCard
+from gsdistill.prior.cards import ModelCard, read_model_card
 from gsdistill.prior.codec import Codec, LatentCodec
+from gsdistill.prior.declared import Feed, check_network, latent_channels, latent_side
 from gsdistill.prior.embeddings import cached, fingerprint
 from gsdistill.prior.lora import LoraStudent
 from gsdistill.prior.lora_files import fuse, read_files
-from gsdistill.prior.parts import load_model, pick_class
+from gsdistill.prior.parts import check_class, load_model, pick_class
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings
+from gsdistill.prior.schedulers import Levels, read_levels
 from gsdistill.structs import Cameras, Embedding, to_device
 
 __all__ = ["ModelSettings", "Origin", "Pretrained"]
@@ -70,10 +72,12 @@ class Pretrained(Prior):
     HALF: ClassVar[torch.dtype] = torch.float16  # precision on an accelerator, where the settings name none
     LORA: ClassVar[tuple[str, ...]] = ()  # the parts that take LoRA files, the network first; none: it takes none
     UPCAST: ClassVar[bool] = False  # keep an autoencoder in float32 whose config says force_upcast, not in float16
+    FEED: ClassVar[Feed]  # what it feeds the network
+    FLOW: ClassVar[bool] = False  # whether the noise levels must be those of a rectified flow
     KNOWS_CAMERAS: ClassVar[bool] = False  # whether the network is told the camera, whatever the card says
 
     def __init__(self, origin: Origin) -> None:
-        """Leaves load the rest: ``schedule`` and ``prediction_type``."""
+        """Load network, autoencoder and noise levels."""
         self.name, self.evaluations = origin.card.name, 0
         self.guidance_rescale = origin.settings.guidance_rescale
         self.origin, self.folder, self.device = origin, origin.folder, origin.device
@@ -88,10 +92,44 @@ class Pretrained(Prior):
         self._called: Any = (
             torch.compile(self._network, mode="reduce-overhead") if origin.settings.compile else self._network
         )
-        size = self._network.config.sample_size
+        size = latent_side(self._network.config.sample_size, self.FEED, self.folder / self.NETWORK / "config.json")
         self.latent_shape = (self._network.config.in_channels, size, size)
         self._codec = self.codec(size)
         self.image_size = self._codec.size
+        if self._network.config.sample_size is None:
+            told = f"{size} x {size} latents, {self.image_size} px, are taken"
+            self.remarks = (f"{self.folder / self.NETWORK / 'config.json'} names no sample_size: {told}",)
+        levels = self.read_levels(origin.folder)
+        self.schedule, self.prediction_type = levels.schedule, levels.prediction
+        self._told: Tensor = levels.told.to(origin.device)  # what the network is told at each timestep
+
+    @classmethod
+    def read_levels(cls, folder: Path) -> Levels:
+        """Noise levels and prediction type of a folder's scheduler.
+
+        Raises:
+            BadFile: they are unknown, or none that the family has.
+        """
+        return read_levels(folder / "scheduler" / "scheduler_config.json", cls.FLOW)
+
+    @classmethod
+    def check_configs(cls, folder: Path, vae: Path | None = None) -> None:
+        """Refuse a folder whose configs tell of a model that the family cannot serve; ``vae`` serves for its own.
+
+        Raises:
+            BadFile: the scheduler is of other levels, or the network wants to be fed otherwise.
+        """
+        card = read_model_card(str(folder), folder.name)
+        check_class(folder / cls.NETWORK, cls.NETWORK_CLASS)
+        cls.read_levels(folder)
+        coded = "vae" in cls.PARTS and card.encoder == "vae"
+        channels = latent_channels(vae or folder / "vae") if coded else 3 * card.factor**2
+        check_network(cls.FEED, folder, cls.NETWORK, channels, cls.camera_numbers(card))
+
+    @classmethod
+    def camera_numbers(cls, card: ModelCard) -> int:
+        """How many numbers the network is told of a camera: none, where the family knows no cameras."""
+        return 0
 
     def load_network(self) -> Any:
         """The frozen network, with the settings' LoRA files merged into it."""

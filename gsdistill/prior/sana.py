@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gsdistill.prior.declared import Feed
 from gsdistill.prior.deepfloyd import load_reader
-from gsdistill.prior.flow_matching import flow_schedule
 from gsdistill.prior.pretrained import Origin, Pretrained
 from gsdistill.structs import Embedding
 
@@ -32,12 +32,12 @@ class Sana(Pretrained):
     NETWORK_CLASS: ClassVar[str] = "SanaTransformer2DModel"
     LORA: ClassVar[tuple[str, ...]] = ("transformer",)
     HALF: ClassVar[torch.dtype] = torch.bfloat16  # the autoencoder, like Gemma, overflows in float16
+    FLOW: ClassVar[bool] = True
+    FEED: ClassVar[Feed] = Feed(32, 32, sized=True, widths={"caption_channels": (("text_encoder", "hidden_size", 1),)})
 
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
-        schedule, told = flow_schedule(origin)
-        self.schedule, self._told = schedule, told * self._network.config.timestep_scale
-        self.prediction_type = "flow_prediction"
+        self._told = self._told * self._network.config.timestep_scale
 
     def prepared(self, text: str, negative: bool) -> str:
         """The text in small letters; a prompt behind the instruction."""

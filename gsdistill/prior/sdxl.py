@@ -9,6 +9,7 @@ as diffusers' pipeline has it for a negative prompt that is left out; else it is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,8 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.prior.clip_unet import read_by_clip
+from gsdistill.prior.declared import UNET, Feed
 from gsdistill.prior.pretrained import Origin, Pretrained
-from gsdistill.prior.stable_diffusion import ddpm_schedule
 from gsdistill.reading import read_json
 from gsdistill.structs import Embedding
 
@@ -32,10 +33,20 @@ class StableDiffusionXL(Pretrained):
     )  # fmt: skip
     LORA: ClassVar[tuple[str, ...]] = ("unet", "text_encoder", "text_encoder_2")
     UPCAST: ClassVar[bool] = True
+    FEED: ClassVar[Feed] = replace(
+        UNET,
+        side=128,
+        conditions={**UNET.conditions, "addition_embed_type": ("text_time",)},
+        widths={
+            "cross_attention_dim": (("text_encoder", "hidden_size", 1), ("text_encoder_2", "hidden_size", 1)),
+            "projection_class_embeddings_input_dim": (
+                ("text_encoder_2", "projection_dim", 1), ("unet", "addition_time_embed_dim", 6),
+            ),
+        },
+    )  # fmt: skip
 
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
-        self.schedule, self.prediction_type = ddpm_schedule(origin)
         index = read_json(self.folder / "model_index.json")
         self._zeros = index.get("force_zeros_for_empty_prompt", True)  # diffusers' default too
 
@@ -63,7 +74,7 @@ class StableDiffusionXL(Pretrained):
         pooled = None if text.pooled is None else text.pooled.to(self.dtype)
         return {
             "sample": latents.to(self.dtype),
-            "timestep": timesteps,
+            "timestep": self._told[timesteps],
             "encoder_hidden_states": text.tokens.to(self.dtype),
             "added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), 6)},
         }

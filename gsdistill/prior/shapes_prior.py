@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -20,13 +21,16 @@ from torch import Tensor
 from gsdistill.device import multiplies_bfloat16
 from gsdistill.errors import BadFile, PromptError
 from gsdistill.prior.base import Prediction, Student
+from gsdistill.prior.cards import read_model_card
+from gsdistill.prior.declared import UNET, Feed
 from gsdistill.prior.layout import weight_files
 from gsdistill.prior.lora import LoraStudent
 from gsdistill.prior.parts import check_finite
 from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.prior.schedulers import Levels, check_steps, known_prediction, read_levels, schedule_of
 from gsdistill.prior.shapes_text import ShapesText
-from gsdistill.prior.shapes_unet import ShapesUNet
-from gsdistill.prior.stable_diffusion import StableDiffusion, check_steps, known_prediction, schedule_of
+from gsdistill.prior.shapes_unet import ShapesUNet, read_config
+from gsdistill.prior.stable_diffusion import StableDiffusion
 from gsdistill.reading import read_json
 from gsdistill.shapes.captions import normalised, parse, unknown_words
 from gsdistill.structs import Embedding
@@ -37,16 +41,14 @@ __all__ = ["ShapesPrior", "scaled_linear_schedule"]
 class ShapesPrior(StableDiffusion):
     """A prior whose card names the shapes world; on a processor that multiplies bfloat16 it does so by default."""
 
+    FEED: ClassVar[Feed] = replace(UNET, sized=True)
+
     def load_network(self) -> ShapesUNet:
         """The network, with the settings' LoRA files merged into its weights.
 
         Raises:
-            BadFile: the card tells of no camera, or as :class:`ShapesUNet`.
+            BadFile: as :class:`ShapesUNet`.
         """
-        if self.origin.card.camera is None:
-            raise BadFile(
-                f"{self.folder / 'gsdistill.json'}: a prior of the shapes world is told the camera; it has none"
-            )
         if self.origin.settings.lora:
             weights = super().load_network().state_dict()
         else:
@@ -55,9 +57,22 @@ class ShapesPrior(StableDiffusion):
         self.products = torch.bfloat16 if fast else self.dtype
         return ShapesUNet(self.folder / self.NETWORK, weights, self.device, self.products)
 
-    def load_schedule(self) -> tuple[NoiseSchedule, Prediction]:
+    @classmethod
+    def check_configs(cls, folder: Path, vae: Path | None = None) -> None:
+        """As other families do.
+
+        Raises:
+            BadFile: the card tells of no camera, or the network is of another kind than the one written out.
+        """
+        if read_model_card(str(folder), folder.name).camera is None:
+            raise BadFile(f"{folder / 'gsdistill.json'}: a prior of the shapes world is told the camera; it has none")
+        super().check_configs(folder, vae)
+        read_config(folder / cls.NETWORK)
+
+    @classmethod
+    def read_levels(cls, folder: Path) -> Levels:
         """Noise levels and prediction type of the folder's scheduler."""
-        return scaled_linear_schedule(self.folder / "scheduler" / "scheduler_config.json")
+        return read_levels(folder / "scheduler" / "scheduler_config.json", ddpm=scaled_linear_schedule)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
         """The last hidden states of CLIP."""

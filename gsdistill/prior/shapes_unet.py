@@ -34,7 +34,7 @@ from gsdistill.errors import BadFile, first_line
 from gsdistill.prior.rows import by_rows
 from gsdistill.reading import read_json
 
-__all__ = ["ShapesUNet"]
+__all__ = ["ShapesUNet", "read_config"]
 
 # What the config must say, where it says anything: these are also what diffusers takes for a field that is left out.
 LARGEST = 1 << 24  # numbers of an input

@@ -19,9 +19,7 @@ from tiny import sd3
 from tiny.steps import check_student, guided, load, normal, steps_of
 
 from gsdistill.errors import BadFile, PromptError
-from gsdistill.prior.cards import ModelCard
-from gsdistill.prior.flow_matching import StableDiffusion3, flow_schedule
-from gsdistill.prior.pretrained import ModelSettings, Origin
+from gsdistill.prior.flow_matching import StableDiffusion3
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.registry import load as load_method
 from gsdistill.registry import names
@@ -46,16 +44,17 @@ def prior(folder: Path) -> StableDiffusion3:
     return load(StableDiffusion3, folder)
 
 
-def saved(scheduler: Any, folder: Path) -> Origin:
-    """A prior's origin of which only the scheduler is there."""
+def saved(scheduler: Any, folder: Path) -> Path:
+    """A model's folder of which only the scheduler is there."""
     scheduler.save_pretrained(folder / "scheduler")
-    return Origin(folder, ModelCard("tiny"), ModelSettings(), torch.device("cpu"))
+    return folder
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_the_levels_are_those_of_flow_matching_euler(shift, tmp_path):
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
-    schedule, told = flow_schedule(saved(scheduler, tmp_path))
+    levels = StableDiffusion3.read_levels(saved(scheduler, tmp_path))
+    schedule, told = levels.schedule, levels.told
     sigmas, timesteps = scheduler.sigmas.flip(0), scheduler.timesteps.flip(0)
     torch.testing.assert_close(schedule.sigmas[:-1].float(), sigmas[:-1], rtol=0, atol=2e-7)
     assert float(sigmas[-1]) == 1 and float(schedule.sigmas[-1]) == 1 - 1e-4
@@ -77,7 +76,7 @@ def test_the_levels_are_those_of_flow_matching_euler(shift, tmp_path):
 )
 def test_other_schedulers_are_refused(scheduler, message, tmp_path):
     with pytest.raises(BadFile, match=message):
-        flow_schedule(saved(scheduler, tmp_path))
+        StableDiffusion3.read_levels(saved(scheduler, tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["t5", "no t5"])

@@ -183,7 +183,7 @@ def test_the_text_encoder_is_gone_when_texts_are_encoded(folder, monkeypatch):
     assert len(alive) == 1 and alive[0]() is None
 
 
-@pytest.mark.parametrize("name", ["EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"])
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "CMStochasticIterativeScheduler"])
 def test_a_scheduler_of_another_kind_is_refused(name, folder, tmp_path):
     """It would be read as a DDPM with default levels, and everything after that be wrong."""
     model = shutil.copytree(folder, tmp_path / "other")
