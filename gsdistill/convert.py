@@ -74,9 +74,12 @@ def export(command: ExportCommand, console: Console) -> None:
         if path.exists() and not command.overwrite:
             raise OutputError(f"{path} exists; choose another name, or replace it with --overwrite")
     gaussians = _read(command, console)
-    told = _write_splat(gaussians, writer, command.target) if writer else _write_mesh(gaussians, command)
+    notes = writer.write(gaussians, command.target) if writer else []
+    told = f"{len(gaussians):,} Gaussians, frame {writer.axes}" if writer else _write_mesh(gaussians, command)
     size = sum(path.stat().st_size for path in targets)
     console.print(Text(f"{', '.join(map(str, targets))}: {told}, {size:,} bytes"), soft_wrap=True)
+    for note in notes:
+        console.print(Text(f"{command.target}: {note}"), soft_wrap=True)
 
 
 def _splat_writer(command: ExportCommand) -> Writer:
@@ -111,11 +114,6 @@ def _read(command: ExportCommand, console: Console) -> Gaussians:
             soft_wrap=True,
         )
     return gaussians_from(vertices, command.from_frame)
-
-
-def _write_splat(gaussians: Gaussians, writer: Writer, target: Path) -> str:
-    writer.write(gaussians, target)
-    return f"{len(gaussians):,} Gaussians, frame {writer.axes}"
 
 
 def _write_mesh(gaussians: Gaussians, command: ExportCommand) -> str:

@@ -151,7 +151,8 @@ def _write(job: _Job, optimisation: Optimisation, writers: Mapping[str, Writer],
     config, folder = job.config, job.folder
     finished = optimisation.done >= job.plan.iterations
     gaussians = without_haze(optimisation.gaussians(), config.densify)
-    folder.splats(gaussians, writers)
+    for line in folder.splats(gaussians, writers):
+        job.console.print(Text(line), soft_wrap=True)
     folder.pictures(gaussians, job.prior.camera_range, video=extras and finished)
     if not finished:
         if extras:

@@ -222,13 +222,13 @@ class RunFolder:
         """Keep the splat as it is after ``step``."""
         Ply().write(gaussians, self.path / SNAPSHOTS / f"step-{step:06d}.ply")
 
-    def splats(self, gaussians: Gaussians, writers: Mapping[str, Writer]) -> None:
-        """Write the splat to each file; what there is of an earlier one goes."""
+    def splats(self, gaussians: Gaussians, writers: Mapping[str, Writer]) -> list[str]:
+        """Write the splat to each file; what there is of an earlier one goes. Returns what a user should know of it."""
         earlier = {f"gaussians{extension}" for extension in extensions()} - writers.keys()
         for name in ("evaluation.json", *earlier):
             (self.path / name).unlink(missing_ok=True)
-        for name, writer in writers.items():
-            writer.write(gaussians, self.path / name)
+        told = {name: writer.write(gaussians, self.path / name) for name, writer in writers.items()}
+        return [f"{name}: {note}" for name, notes in told.items() for note in notes]
 
     def pictures(self, gaussians: Gaussians, cameras: CameraRange | None, video: bool = True) -> None:
         """Write the contact sheet and the turntable of the splat."""

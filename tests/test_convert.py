@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from export.decoders import READERS
+from export.scenes import pebble
 
 from gsdistill.cli import execute
+from gsdistill.export.ply import Ply
 from gsdistill.export.settings import extensions
 from gsdistill.extras import EXTRAS
 from gsdistill.scene.ply import read_ply
@@ -89,6 +91,14 @@ def test_axes_that_are_taken_for_granted_are_told(tmp_path, capsys):
     for words in ((CHAIR, tmp_path / "b.ply", "--from-frame", "rdf"), (tmp_path / "a.ply", tmp_path / "c.ply")):
         assert export(*words) == 0
         assert "does not name" not in capsys.readouterr().out
+
+
+def test_what_the_format_does_not_hold_is_told_on_a_line_of_its_own(tmp_path, capsys):
+    Ply().write(pebble(50, 1), tmp_path / "a.ply")
+    assert export(tmp_path / "a.ply", tmp_path / "b.splat") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{tmp_path / 'b.splat'}: 50 Gaussians, frame rdf, ")
+    assert lines[1] == f"{tmp_path / 'b.splat'}: view-dependent colour is left out, which .splat does not hold"
 
 
 def test_what_is_no_splat_is_named(tmp_path, capsys):

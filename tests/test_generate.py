@@ -14,6 +14,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from export.scenes import pebble
 from plyfile import PlyData
 from rich.console import Console
 
@@ -21,6 +22,7 @@ from gsdistill import generate as generating
 from gsdistill.cli import execute
 from gsdistill.config import load_yaml
 from gsdistill.errors import BadFile, ConfigError, OutputError, PromptError, Stopped
+from gsdistill.export.ply import Ply
 from gsdistill.files import Claim
 from gsdistill.generate import run
 from gsdistill.progress import Interrupt
@@ -79,6 +81,15 @@ def test_a_run_writes_the_formats_and_the_axes_that_are_asked_for(tmp_path):
     a, b = read_ply(plain / "gaussians.ply"), read_ply(other / "gaussians.ply")
     assert torch.equal(a.means, b.means) and b.sh_degree == 3 and not b.sh[:, 1:].any()
     assert np.array_equal(read_vertices(other / "gaussians.ply").columns["y"], a.means[:, 2].numpy())
+
+
+def test_what_a_format_does_not_hold_is_told_in_the_run(tmp_path):
+    Ply(frame="world").write(pebble(300, 1), tmp_path / "stone.ply")
+    console = Console(file=StringIO(), width=500)
+    init, chosen = {"name": "ply", "path": str(tmp_path / "stone.ply")}, {"formats": ["splat"]}
+    given = {**SMALL, "iterations": 1, "output": str(tmp_path / "run"), "init": init, "export": chosen}
+    run(resolve(given), console, extras=False)
+    assert "gaussians.splat: view-dependent colour is left out" in console.file.getvalue()
 
 
 def test_what_there_is_of_an_earlier_splat_goes(tmp_path):

@@ -53,8 +53,10 @@ class Writer(ABC):
         if self.needs_extra:
             require("formats", f"writing {extension}")
 
-    def write(self, gaussians: Gaussians, path: Path | str) -> None:
-        """Write Gaussians of our world to ``path``, in one piece or not at all.
+    def write(self, gaussians: Gaussians, path: Path | str) -> list[str]:
+        """Write Gaussians of our world to ``path``, in one piece or not at all; return what its user should know.
+
+        Those are sentences about what the format does not hold as the scene has it, or what it adds; mostly none.
 
         Raises:
             OutputError: the file cannot be written, there is no Gaussian, or one of them is not sound.
@@ -64,7 +66,7 @@ class Writer(ABC):
         _check_sound(gaussians, path)
         ready = _plain(to_frame(gaussians, self.axes), self.sh_pad)
         with atomic_path(path) as draft:
-            self.encode(ready, draft)
+            return self.encode(ready, draft)
 
     @property
     def axes(self) -> Frame:
@@ -72,8 +74,11 @@ class Writer(ABC):
         return self.frame or self.expected
 
     @abstractmethod
-    def encode(self, gaussians: Gaussians, draft: Path) -> None:
-        """Write float32 Gaussians on the CPU, in the file's axes and with quaternions of length one, to a new file."""
+    def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
+        """Write float32 Gaussians on the CPU, in the file's axes and with quaternions of length one, to a new file.
+
+        Returns what :meth:`write` does.
+        """
 
 
 def _check_sound(gaussians: Gaussians, path: Path | str) -> None:

@@ -1,18 +1,29 @@
 """Bits in chunks, a quarter of a PLY: PlayCanvas' compressed layout, for SuperSplat, PlayCanvas and Spark.
 
-Chunks of 256 Gaussians share their bounds; within them positions and scales have 11, 10 and 11 bits, colours and
-opacities 8, rotations 32 in all, harmonics above degree 0 8 from -4 to 4. gsply writes it: gsplat's writer announces an
-empty table of harmonics at degree 0, by which readers refuse the file, and drops what is nearly transparent.
+Chunks of 256 Gaussians, one after the other in the file, share their bounds; within them positions and scales have 11,
+10 and 11 bits, colours and opacities 8, rotations 32 in all, harmonics above degree 0 8 from -4 to 4. So Gaussians are
+written in an order in which neighbours share a chunk, and what lies far from all others shares none with them: where a
+chunk is not full, invisible Gaussians follow, of opacity 0 at the place of its first, which a comment counts.
+
+gsply writes it: gsplat's writer announces an empty table of harmonics at degree 0, by which readers refuse the file,
+and drops what is nearly transparent.
 Source: PlayCanvas, developer.playcanvas.com, Compressed PLY.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from gsdistill.export.base import Writer
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.export._chunks import CHUNK, chunks, filled
+from gsdistill.export._losses import cut_off, displaced
+from gsdistill.export.base import NARROWEST, WIDEST, Writer
 from gsdistill.structs import Gaussians
 
 if TYPE_CHECKING:
@@ -20,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CompressedPly", "gsply_data"]
 
+STEPS = (2047, 1023, 2047)  # of a position between the bounds of its chunk
+FORMAT = b"format binary_little_endian 1.0\n"
 OPAQUE = 20.0  # a logit beyond any byte of opacity, and far from what its exponential can hold
 
 
@@ -29,11 +42,32 @@ class CompressedPly(Writer):
 
     needs_extra: ClassVar[bool] = True
 
-    def encode(self, gaussians: Gaussians, draft: Path) -> None:
-        """Write all Gaussians in their order."""
+    def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
+        """Write all Gaussians, neighbours together."""
         from gsply import compress_to_bytes
 
-        draft.write_bytes(compress_to_bytes(gsply_data(gaussians)))
+        order, filling = (torch.from_numpy(array) for array in filled(chunks(gaussians)))
+        rows = Gaussians(**{name: value[order] for name, value in vars(gaussians).items()})
+        added, content = int(filling.sum()), ~filling
+        held = _held(rows.means)[content]
+        told = displaced(Gaussians(**{name: value[content] for name, value in vars(rows).items()}), held)
+        told += cut_off("scales", gaussians.scales, NARROWEST, WIDEST)
+        told += cut_off("harmonics above degree 0", gaussians.sh[:, 1:], -4.0, 4.0)
+        data = compress_to_bytes(gsply_data(replace(rows, opacities=rows.opacities.masked_fill(filling, -OPAQUE))))
+        if added:
+            data = data.replace(FORMAT, FORMAT + b"comment invisible Gaussians that fill up chunks: %d\n" % added, 1)
+            told.append(f"{added:,} invisible Gaussians are added, so that those far apart do not share bounds")
+        draft.write_bytes(data)
+        return told
+
+
+def _held(means: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:
+    """Where positions lie once they are rounded between the bounds of their chunks."""
+    places, starts = means.double().numpy(), np.arange(0, len(means), CHUNK)
+    chunk, steps = np.arange(len(means)) // CHUNK, np.array(STEPS)
+    low, high = (end.reduceat(places, starts)[chunk] for end in (np.minimum, np.maximum))
+    width = np.where(high > low, high - low, 1.0)
+    return torch.from_numpy(low + np.round((places - low) / width * steps) / steps * width)
 
 
 def gsply_data(gaussians: Gaussians) -> GSData:

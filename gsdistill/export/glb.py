@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from gsdistill import __version__
+from gsdistill.export._losses import cut_off
 from gsdistill.export.base import NARROWEST, WIDEST, Writer
 from gsdistill.frames import Frame
 from gsdistill.scene.surface import to_linear
@@ -42,7 +43,7 @@ class Glb(Writer):
 
     expected: ClassVar[Frame] = "y-up"
 
-    def encode(self, gaussians: Gaussians, draft: Path) -> None:
+    def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write means, rotations and colours bit for bit, scales and opacities as what they stand for."""
         columns = _attributes(gaussians)
         text = json.dumps(_document(columns), separators=(",", ":")).encode()
@@ -53,6 +54,7 @@ class Glb(Writer):
             file.write(struct.pack("<I4s", size, b"BIN\0"))
             for column in columns.values():
                 column.numpy().tofile(file)
+        return cut_off("scales", gaussians.scales, NARROWEST, WIDEST)
 
 
 def _attributes(gaussians: Gaussians) -> dict[str, Tensor]:

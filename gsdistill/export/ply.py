@@ -28,7 +28,7 @@ __all__ = ["Ply", "inria_columns"]
 class Ply(Writer):
     """The INRIA PLY layout."""
 
-    def encode(self, gaussians: Gaussians, draft: Path) -> None:
+    def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write all parameters bit for bit."""
         from plyfile import PlyData, PlyElement
 
@@ -36,6 +36,7 @@ class Ply(Writer):
         vertices = table.numpy().view(np.dtype([(name, "f4") for name in names]))[:, 0]
         comments = [f"{FRAME_COMMENT} {self.axes}"]
         PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<", comments=comments).write(str(draft))
+        return []
 
 
 def inria_columns(gaussians: Gaussians) -> tuple[list[str], Float[Tensor, "N P"]]:

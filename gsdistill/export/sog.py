@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 
 from gsdistill import __version__
 from gsdistill.export._codebook import codebook, palette
+from gsdistill.export._losses import displaced
 from gsdistill.export.base import Writer
 from gsdistill.structs import Gaussians
 
@@ -35,6 +37,7 @@ __all__ = ["Sog"]
 
 Part: TypeAlias = tuple[dict[str, object], dict[str, np.ndarray]]  # what meta.json tells, and pictures by file name
 
+STEPS = 65535  # of a position between its bounds
 ROW = 64  # palette entries in a row of pixels
 OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the components that are kept
 
@@ -43,9 +46,9 @@ OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the component
 class Sog(Writer):
     """PlayCanvas' spatially ordered Gaussians, one file."""
 
-    def encode(self, gaussians: Gaussians, draft: Path) -> None:
+    def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write all Gaussians, neighbours together."""
-        order = _along_curve(gaussians.means.numpy())
+        order = _along_curve(_logarithms(gaussians.means.numpy()))
         arrays = {name: value.numpy()[order] for name, value in vars(gaussians).items()}
         parts = {
             "means": _means(arrays["means"]),
@@ -63,14 +66,28 @@ class Sog(Writer):
             for _, pictures in parts.values():
                 for name, pixels in pictures.items():
                     bundle.writestr(zipfile.ZipInfo(name), _webp(pixels))
+        return displaced(gaussians, torch.from_numpy(_held(gaussians.means.numpy())))
 
 
 def _means(means: Float[np.ndarray, "N 3"]) -> Part:
-    logs = np.sign(means) * np.log1p(np.abs(means.astype(np.float64)))
+    logs = _logarithms(means)
     low, high = logs.min(0), logs.max(0)
-    words = np.round(_share(logs, low, high) * 65535).astype(np.uint16)
+    words = np.round(_share(logs, low, high) * STEPS).astype(np.uint16)
     pictures = {"means_l.webp": _tiled(words & 255), "means_u.webp": _tiled(words >> 8)}
     return {"mins": low.tolist(), "maxs": high.tolist()}, pictures
+
+
+def _logarithms(means: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+    """Positions on the scale that is parted evenly: fine about the origin, coarse far out."""
+    return np.sign(means) * np.log1p(np.abs(means.astype(np.float64)))
+
+
+def _held(means: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+    """Where positions lie once they are rounded."""
+    logs = _logarithms(means)
+    low, high = logs.min(0), logs.max(0)
+    rounded = low + np.round(_share(logs, low, high) * STEPS) / STEPS * (high - low)
+    return np.sign(rounded) * np.expm1(np.abs(rounded))
 
 
 def _scales(scales: Float[np.ndarray, "N 3"]) -> Part:
@@ -110,10 +127,10 @@ def _share(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return (values - low) / np.where(high > low, high - low, 1.0)
 
 
-def _along_curve(means: Float[np.ndarray, "N 3"]) -> Int[np.ndarray, "N"]:
+def _along_curve(places: Float[np.ndarray, "N 3"]) -> Int[np.ndarray, "N"]:
     """The order along Morton's curve through a grid of 1024^3 cells."""
-    cells = (_share(means, means.min(0), means.max(0)) * 1023).astype(np.int64)
-    code = np.zeros(len(means), np.int64)
+    cells = (_share(places, places.min(0), places.max(0)) * 1023).astype(np.int64)
+    code = np.zeros(len(places), np.int64)
     for bit in range(10):
         for axis in range(3):
             code |= (cells[:, axis] >> bit & 1) << (3 * bit + axis)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsdistill.export._losses import cut_off
 from gsdistill.export.base import NARROWEST, WIDEST, Writer
 from gsdistill.structs import SH_C0, Gaussians
 
@@ -34,15 +35,19 @@ class Splat(Writer):
 
     highest_degree: ClassVar[int] = 0
 
-    def encode(self, gaussians: Gaussians, draft: Path) -> None:
+    def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write all Gaussians in their order."""
         rows = np.empty(len(gaussians), ROW)
         rows["means"] = gaussians.means.numpy()
         rows["deviations"] = gaussians.scales.clamp(NARROWEST, WIDEST).exp().numpy()
-        rgba = torch.cat([0.5 + SH_C0 * gaussians.sh[:, 0], gaussians.opacities.sigmoid()[:, None]], dim=1)
+        base = 0.5 + SH_C0 * gaussians.sh[:, 0]
+        rgba = torch.cat([base, gaussians.opacities.sigmoid()[:, None]], dim=1)
         rows["colours"] = _bytes(255 * rgba)
         rows["quats"] = _bytes(128 + 128 * gaussians.quats)
         draft.write_bytes(rows.tobytes())
+        told = ["view-dependent colour is left out, which .splat does not hold"] if gaussians.sh[:, 1:].any() else []
+        told += cut_off("scales", gaussians.scales, NARROWEST, WIDEST)
+        return told + cut_off("colours", base, 0.0, 1.0)
 
 
 def _bytes(values: Tensor) -> np.ndarray:

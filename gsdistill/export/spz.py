@@ -21,15 +21,19 @@ from typing import ClassVar
 import torch
 
 from gsdistill.errors import OutputError
+from gsdistill.export._losses import cut_off, displaced
 from gsdistill.export.base import Writer
 from gsdistill.export.compressed_ply import gsply_data
 from gsdistill.scene.turn import turned
-from gsdistill.structs import Gaussians
+from gsdistill.structs import SH_C0, Gaussians
 
 __all__ = ["Spz"]
 
 VERSION = 3
-FARTHEST = 2048.0 - 1.0 / 4096.0  # position
+STEPS = 4096.0  # of a position in a unit
+FARTHEST = 2048.0 - 1.0 / STEPS  # position
+SCALES = (-10.0, 255 / 16 - 10.0)  # logarithms
+COLOURS = (0.5 - SH_C0 / 0.3, 0.5 + SH_C0 / 0.3)  # of degree 0, bytes in steps of 0.15 / 255 about 0.5
 DOWN_FRONT_TO_UP_BACK = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
 
 
@@ -39,7 +43,7 @@ class Spz(Writer):
 
     needs_extra: ClassVar[bool] = True
 
-    def encode(self, gaussians: Gaussians, draft: Path) -> None:
+    def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write all Gaussians in their order, and no time, so that the same scene is the same bytes.
 
         Raises:
@@ -54,3 +58,7 @@ class Spz(Writer):
         with draft.open("r+b") as file:  # gzip's header has the time in its bytes 4 to 7
             file.seek(4)
             file.write(bytes(4))
+        told = displaced(gaussians, (gaussians.means.double() * STEPS).round() / STEPS)
+        told += cut_off("scales", gaussians.scales, *SCALES)
+        told += cut_off("colours", 0.5 + SH_C0 * gaussians.sh[:, 0], *COLOURS)
+        return told + cut_off("harmonics above degree 0", gaussians.sh[:, 1:], -1.0, 1.0)

@@ -120,3 +120,9 @@ def test_another_program_writes_the_same_numbers(tmp_path, degree):
     assert list(ours) == list(theirs)
     for name in ours.keys() - {"COLOR_0"}:  # which it leaves as sRGB, against the text
         assert np.allclose(ours[name], theirs[name], rtol=1e-6, atol=1e-7), name
+
+
+def test_nothing_is_lost_but_sizes_whose_exponential_is_none(tmp_path):
+    assert Glb().write(pebble(30, 1), tmp_path / "a.glb") == []
+    told = Glb().write(extreme(), tmp_path / "a.glb")
+    assert told == ["scales of 3 of 300 Gaussians are cut off to -20 .. 20"]

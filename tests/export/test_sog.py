@@ -1,14 +1,18 @@
 import io
 import json
+import re
 import zipfile
 
 import numpy as np
 import pytest
-from export.scenes import errors, pebble
+import torch
+from export.scenes import errors, fidelity, pebble, written
 from PIL import Image
+from scipy.spatial import KDTree
 
 from gsdistill.export._codebook import codebook, palette
 from gsdistill.export.sog import Sog
+from gsdistill.scene.turn import from_frame
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
@@ -69,3 +73,14 @@ def test_a_palette_of_few_vectors_is_they_themselves():
     vectors = np.random.default_rng(0).normal(size=(100, 9))
     entries, labels = palette(vectors)
     assert np.array_equal(entries[labels], vectors)
+
+
+def test_floaters_leave_the_others_in_their_places_and_what_they_lose_themselves_is_told(tmp_path):
+    scene = pebble(2000, 0)
+    assert Sog().write(scene, tmp_path / "a.sog") == []
+    scene.means[5], scene.means[9] = torch.tensor([2e7, 1e6, -3e6]), torch.tensor([-2e7, 1e3, 4e6])
+    (told,) = Sog().write(scene, tmp_path / "a.sog")
+    assert re.fullmatch(r"places of [12] of 2,000 Gaussians are rounded by up to [\d.]+, more than half .*", told)
+    found = from_frame(written("sog", scene, tmp_path), "rdf")
+    near, _ = KDTree(found.means.numpy()).query(scene.means.numpy())
+    assert np.delete(near, [5, 9]).max() < 1.3e-3 and fidelity(scene, found)[0] > 45

@@ -29,6 +29,16 @@ def test_every_value_is_right_to_half_a_step(tmp_path):
     assert not {kind: error for kind, error in found.items() if error > 1.001 * bounds[kind]}
 
 
+def test_what_the_format_leaves_out_is_told(tmp_path):
+    scene = pebble(20, 1)
+    scene.sh[:, 0], scene.sh[4:7, 0] = 0.0, 2.0
+    left_out = "view-dependent colour is left out, which .splat does not hold"
+    cut = "colours of 3 of 20 Gaussians are cut off to 0 .. 1"
+    assert Splat().write(scene, tmp_path / "a.splat") == [left_out, cut]
+    scene.sh[:, 1:] = 0.0
+    assert Splat().write(scene, tmp_path / "a.splat") == [cut]
+
+
 def test_view_dependent_colour_is_refused():
     with pytest.raises(ConfigError, match=r"^sh_pad = 3: \.splat holds no view-dependent colour$"):
         writer_for("a.splat", ExportSettings(sh_pad=3))

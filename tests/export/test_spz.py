@@ -1,5 +1,6 @@
 import gzip
 import struct
+from dataclasses import replace
 
 import pytest
 from export.scenes import errors, pebble, written
@@ -42,3 +43,18 @@ def test_harmonics_beyond_one_are_cut_not_wrapped(tmp_path):
     scene.sh[0, 1:], scene.sh[1, 1:] = 3.0, -3.0
     found = written("spz", scene, tmp_path).sh[:2, 1:].abs()
     assert found.min() == 127 / 128 and found.max() == 1
+
+
+def test_what_is_cut_off_or_rounded_away_is_told(tmp_path):
+    scene = pebble(100, 1)
+    assert Spz().write(scene, tmp_path / "a.spz") == []
+    scene.sh[:7, 2], scene.sh[7, 0], scene.scales[8:10] = 1.5, 4.0, -11.0
+    assert Spz().write(scene, tmp_path / "a.spz") == [
+        "scales of 2 of 100 Gaussians are cut off to -10 .. 5.938",
+        "colours of 1 of 100 Gaussians are cut off to -0.4403 .. 1.44",
+        "harmonics above degree 0 of 7 of 100 Gaussians are cut off to -1 .. 1",
+    ]
+    small = pebble(100, 0)
+    small = replace(small, means=small.means * 1e-4, scales=small.scales - 9.2)
+    told = Spz().write(small, tmp_path / "a.spz")
+    assert told[0].startswith("places of ") and "are rounded by up to 7." in told[0]

@@ -1,0 +1,35 @@
+"""What a packed format cannot hold of a scene, in sentences for who writes it."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.export.base import NARROWEST, WIDEST
+from gsdistill.structs import Gaussians
+
+__all__ = ["cut_off", "displaced"]
+
+SHARE = 0.5  # of its largest deviation, by which a Gaussian that stands aside is seen to ...
+LEAST = 2e-3  # ... unless that is less than this share of the median distance from the middle
+
+
+def displaced(gaussians: Gaussians, held: Float[Tensor, "N 3"]) -> list[str]:
+    """Tell of Gaussians that the file holds at other places, ``held``, by more than half their deviation."""
+    means = gaussians.means.double()
+    aside = (means - held.double()).norm(dim=1)
+    size = gaussians.scales.double().clamp(NARROWEST, WIDEST).exp().amax(dim=1)
+    away = (means - means.median(dim=0).values).norm(dim=1).median()
+    off = (aside > SHARE * size) & (aside > LEAST * away)
+    if not off.any():
+        return []
+    some, most = f"{int(off.sum()):,} of {len(gaussians):,} Gaussians", f"{float(aside[off].max()):.2g}"
+    return [f"places of {some} are rounded by up to {most}, more than half their deviation; .ply and .glb keep all"]
+
+
+def cut_off(what: str, values: Float[Tensor, "N ..."], low: float, high: float) -> list[str]:
+    """Tell of Gaussians with values that the format cuts off at ``low`` and ``high``."""
+    beyond = int(((values < low) | (values > high)).flatten(1).any(dim=1).sum())
+    if not beyond:
+        return []
+    return [f"{what} of {beyond:,} of {len(values):,} Gaussians are cut off to {low:.4g} .. {high:.4g}"]
