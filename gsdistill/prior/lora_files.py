@@ -2,7 +2,8 @@
 
 Every tensor of a file arrives or is named: a layer is found in the model by its name, and what finds no place there is
 refused. Only tensors that have nothing to do with a layer, as other programs leave them, are passed over and told. The
-sum is formed in float32 and rounded to the module's precision; no other library takes part in it.
+sum is formed in float32 and rounded to the module's precision. Adapters of peft, transformers and diffusers take no
+part in it: they drop what they do not know, and want releases of each other that may not exist.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from gsdistill.errors import BadFile, ConfigError, Notice, UserError
 from gsdistill.prior.lora_names import PEFT, Home, homes, is_foreign, key_of, place_of
 from gsdistill.reading import brief, parse_json, read_json
 
-__all__ = ["check", "fuse", "read_files"]
+__all__ = ["SUM", "check", "fuse", "read_files"]
 
+SUM = 2  # which sum this is: texts that were kept with another one are encoded again
 IN_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")  # peft's and diffusers'
 SETTINGS = "lora_adapter_metadata"  # of peft, which diffusers keeps in a file's header
 OF_OTHER_WEIGHTS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to begin that change W too
@@ -213,7 +215,7 @@ def _add(lora: _Lora, scale: float, part: str, module: Any) -> None:
 def _check_size(lora: _Lora, layer: _Layer, inner: Sequence[Any]) -> None:
     """Refuse matrices whose product is not as large as the layers' weights are, one upon another."""
     down, up = (lora.opened.get_slice(layer.tensors[matrix]).get_shape() for matrix in "AB")
-    rank, rows, whole = down[0], sum(len(one.weight) for one in inner), list(inner[0].weight.shape)
+    rank, rows, whole = (down or [0])[0], sum(len(one.weight) for one in inner), list(inner[0].weight.shape)
     fits = _plain(down) == [rank, *_plain(whole)[1:]] and _plain(up) == [rows, rank]
     if not fits or not rank:
         shapes = f"A {down} and B {up} for {[rows, *whole[1:]]}"

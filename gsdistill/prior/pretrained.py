@@ -25,7 +25,7 @@ from gsdistill.prior.codec import Codec, LatentCodec
 from gsdistill.prior.declared import Feed, check_network, latent_channels, latent_side
 from gsdistill.prior.embeddings import cached, fingerprint
 from gsdistill.prior.lora import LoraStudent
-from gsdistill.prior.lora_files import fuse, read_files
+from gsdistill.prior.lora_files import SUM, fuse, read_files
 from gsdistill.prior.parts import check_class, load_model, pick_class
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings
 from gsdistill.prior.schedulers import Levels, read_levels
@@ -276,7 +276,8 @@ class Pretrained(Prior):
         files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
         files += self.folder.glob("model_index.json")  # SDXL's says what an empty text is
         files += [file for path in settings.lora for file in read_files(path)]
-        return fingerprint(files, str(self.dtype), self.device.type, settings.lora_scale)
+        sums = [SUM] if settings.lora else []
+        return fingerprint(files, str(self.dtype), self.device.type, settings.lora_scale, *sums)
 
 
 def laid_out(network: Any, device: torch.device) -> Any:

@@ -185,20 +185,23 @@ def unet() -> Any:
 
 
 def loras(folder: Path) -> None:
-    """LoRA files for that network, in two layouts."""
+    """LoRA files for that network, in three layouts, and the settings that peft writes beside its own."""
     for name, stem, a, b in (
         ("peft", "unet.{}", "lora_A.weight", "lora_B.weight"),
         ("kohya", "lora_unet_{}", "lora_down.weight", "lora_up.weight"),
+        ("adapter_model", "base_model.model.{}", "lora_A.weight", "lora_B.weight"),
     ):  # fmt: skip
         tensors = {}
         for layer, inner in _unet().named_modules():
             if layer.endswith(("to_q", "to_v")):
-                key = stem.format(layer if name == "peft" else layer.replace(".", "_"))
+                key = stem.format(layer.replace(".", "_") if name == "kohya" else layer)
                 tensors[f"{key}.{a}"] = torch.randn(2, inner.weight.shape[1])
                 tensors[f"{key}.{b}"] = torch.randn(inner.weight.shape[0], 2)
                 if name == "kohya":
                     tensors[f"{key}.alpha"] = torch.tensor(2.0)
         save_file(tensors, folder / f"{name}.safetensors")
+    patterns = {"rank_pattern": {"to_q": 2}, "alpha_pattern": {"attn1.to_v": 1.5}}
+    write_json(folder / "adapter_config.json", {"r": 2, "lora_alpha": 4, "use_rslora": True, **patterns})
 
 
 def run(folder: Path) -> None:

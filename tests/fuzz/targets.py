@@ -157,7 +157,8 @@ def single_file(path: Path) -> None:
 def lora(path: Path) -> None:
     from gsdistill.prior.lora_files import fuse
 
-    fuse([path], 1.0, "unet", seeds.unet(), ("unet", "text_encoder"))
+    file = path.with_name("adapter_model.safetensors") if path.suffix == ".json" else path
+    fuse([file], 1.0, "unet", seeds.unet(), ("unet", "text_encoder"))
 
 
 def run_folder(path: Path) -> None:
@@ -266,7 +267,7 @@ TARGETS = {
     "shapes prior": Target(seeds.shapes, {".safetensors": TENSORS, ".json": JSON}, shapes, 6),
     "diffusers folder": Target(seeds.diffusers, {".safetensors": TENSORS, ".json": JSON}, diffusers, 1),
     "single file": Target(seeds.single_files, {".safetensors": TENSORS, ".ckpt": PICKLES}, single_file, 6),
-    "lora": Target(seeds.loras, {".safetensors": TENSORS}, lora, 2),
+    "lora": Target(seeds.loras, {".safetensors": TENSORS, ".json": JSON}, lora, 2),
     "run folder": Target(seeds.run, {".yaml": YAML, ".jsonl": JSON, ".json": JSON, ".png": BYTES}, run_folder, 3),
     "sweep": Target(seeds.sweep, {".yaml": YAML, ".json": JSON}, sweep, 1),
     "bench": Target(seeds.bench, {".json": JSON}, bench, 5),

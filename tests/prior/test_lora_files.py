@@ -542,6 +542,15 @@ def test_broken_settings_and_none_at_all(model, tmp_path):
     assert_gained(unet, plain, lora_of({"unet": (plain, ("to_q",))}, peft, (3,)).of("unet"), 1.0)
 
 
+def test_texts_kept_with_another_sum_are_encoded_again(model, tmp_path, monkeypatch):
+    """But not those of models without such files."""
+    priors = loaded(model), loaded(model, peft_file(tmp_path, unet_of(model)))
+    bare, before = (prior._text_key() for prior in priors)
+    monkeypatch.setattr("gsdistill.prior.pretrained.SUM", -1)
+    assert priors[0]._text_key() == bare
+    assert priors[1]._text_key() != before
+
+
 def test_settings_beside_a_file_are_part_of_the_key_of_its_texts(model, tmp_path):
     prior = loaded(model, peft_file(tmp_path, unet_of(model)))
     before = prior._text_key()
@@ -568,6 +577,7 @@ def test_a_folder_with_two_files_or_none_is_refused(tmp_path):
         ("an alpha alone", r"unet: it has 48 matrices A and 48 matrices B, and not both for conv_in"),
         ("two alphas", r"unet: .*\.alpha is of shape \[2\], where one number belongs"),
         ("a kernel", r"unet: conv_in: size mismatch, A \[2, 4, 1, 1\] and B \[8, 2, 1, 1\] for \[8, 4, 3, 3\]"),
+        ("a number alone", r"unet: conv_in: size mismatch, A \[\] and B \[8, 1, 1, 1\] for \[8, 4, 3, 3\]"),
         ("no rank", r"unet: conv_in: size mismatch, A \[0, 4, 3, 3\] and B \[8, 0, 1, 1\] for"),
     ],
 )
@@ -586,6 +596,9 @@ def test_a_layer_without_a_home_of_its_own_is_refused_and_nothing_is_added(damag
         tensors["lora_unet_conv_in.alpha"] = torch.tensor(1.0)
     elif damage == "two alphas":
         tensors[next(name for name in tensors if name.endswith("alpha"))] = torch.ones(2)
+    elif damage == "a number alone":
+        tensors["lora_unet_conv_in.lora_down.weight"] = torch.tensor(1.0)
+        tensors["lora_unet_conv_in.lora_up.weight"] = torch.ones(8, 1, 1, 1)
     else:
         rank, kernel = (2, 1) if damage == "a kernel" else (0, 3)
         tensors["lora_unet_conv_in.lora_down.weight"] = torch.ones(rank, 4, kernel, kernel)
