@@ -100,7 +100,7 @@ def _folder(group: str, folder: Path) -> Iterator[Finding]:
     from gsdistill.prior.families import family_of, needed_parts
     from gsdistill.prior.inventory import gigabytes
     from gsdistill.prior.layout import lack, listing
-    from gsdistill.prior.loading import check_folder
+    from gsdistill.prior.loading import check_model
 
     yield Finding(group, "folder", str(folder))
     try:
@@ -110,7 +110,7 @@ def _folder(group: str, folder: Path) -> Iterator[Finding]:
             size = sum(size for name, size in files.items() if name.startswith(f"{part}/"))
             told = lack(folder, files, (part,))
             yield Finding(group, part, None if told else gigabytes(size), told or "")
-        check_folder(folder)
+        check_model(folder)
         yield Finding(group, "all in all", f"complete: --prior {folder} loads it")
     except UserError as error:
         yield Finding(group, "all in all", None, str(error))
@@ -119,19 +119,21 @@ def _folder(group: str, folder: Path) -> Iterator[Finding]:
 def _single_file(group: str, file: Path) -> Iterator[Finding]:
     """A checkpoint in one file: what it is, and whose configs it takes."""
     from gsdistill.prior.inventory import gigabytes
-    from gsdistill.prior.loading import CONFIGS
-    from gsdistill.prior.single_file import PIPELINES, kind_of
+    from gsdistill.prior.loading import WHICH_2, completing
+    from gsdistill.prior.original_layout import look
+    from gsdistill.prior.single_file import PIPELINES
 
     yield Finding(group, "file", f"{file}, {gigabytes(file.stat().st_size)}")
     try:
-        kind = kind_of(file)
+        original = look(file)
     except UserError as error:
         yield Finding(group, "family", None, str(error))
         return
-    yield Finding(group, "family", f"{PIPELINES[kind]}, in the original layout")
-    cure = "name it with --model.config: sd21-base (noise, 512 px) or sd21 (v, 768 px)"
-    found = f"those of {config}, or of --model.config" if (config := CONFIGS.get(kind)) else None
-    yield Finding(group, "configs", found, cure)
+    yield Finding(group, "family", f"{PIPELINES[original.kind]}, in the original layout")
+    if original.scheduler:
+        yield Finding(group, "says itself", ", ".join(f"{name} {value}" for name, value in original.scheduler.items()))
+    found = f"those of {config}, or of --model.config" if (config := completing(original)) else None
+    yield Finding(group, "configs", found, f"name them: {WHICH_2}")
     yield Finding(group, "kept", f"as a folder, converted once, in {cache_folder('converted')}")
 
 
@@ -147,9 +149,7 @@ def _from_hub(group: str, name: str, half: bool) -> Iterator[Finding]:
         address = f"{constants.ENDPOINT}/{card.sources[0]}"
         yield Finding(group, "access", f"gated: accept the licence at {address}, then run `hf auth login`")
     if card and card.vae:
-        yield Finding(
-            group, "autoencoder", f"its own; {card.vae} is one for float16: download it and name it with --model.vae"
-        )
+        yield Finding(group, "autoencoder", f"its own; one for float16: --model.vae {card.vae}")
     for share in shares(name, half):
         source = share.source or share.sources[0]
         others = ", ".join(other for other in share.sources if other != source)

@@ -55,27 +55,31 @@ def run(
         UserError: of any kind, before the work where it can be known.
         Stopped: after Ctrl-C or another signal that asks for the end, once all is saved.
     """
+
+    def say(line: str) -> None:
+        console.print(Text(line), soft_wrap=True)
+
     target = device.choose(config.device)
     if config.deterministic:
         device.make_deterministic(target)
     settings = to_dict(replace(config, resume=False, accept_changes=False, overwrite=False))
     folder = RunFolder(config.folder, settings)
     if config.resume and folder.is_finished():
-        console.print(Text(f"the run in {folder.path} is finished; nothing is left to do"), soft_wrap=True)
+        say(f"the run in {folder.path} is finished; nothing is left to do")
         return folder.path
     folder.check(config.resume, config.overwrite)
     writers = run_writers(config.export)
     with _shortage_named(config):
-        prior = prior or load_prior(config.prior, target, config.model)
+        prior = prior or load_prior(config.prior, target, config.model, say)
         plan, text, initial, optimisation = prepared(config, prior, target)
     job = _Job(config, folder, prior, plan, console, Watch(initial, console))
     with _shortage_named(config), Interrupt(console) as interrupt, folder.claimed(config.resume, config.overwrite):
         if config.resume:
             for line in folder.restore(optimisation, config.accept_changes):
-                console.print(Text(line), soft_wrap=True)
+                say(line)
         else:
             folder.begin(optimisation)
-        with folder.rescuing(optimisation, lambda line: console.print(Text(line), soft_wrap=True)):
+        with folder.rescuing(optimisation, say):
             if not optimisation.done:
                 _open(job, initial)
             console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)

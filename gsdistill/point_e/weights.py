@@ -79,7 +79,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelNotFound(f"the Point-E weights {path} are missing")
     try:
-        plain = load_file(path) if path.suffix == ".safetensors" else read_pickle(path)
+        plain = load_file(path) if path.suffix.lower() == ".safetensors" else read_pickle(path)
     except (OSError, RuntimeError, SafetensorError) as error:
         if out_of_memory(error):
             raise

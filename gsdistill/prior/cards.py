@@ -33,6 +33,7 @@ __all__ = [
     "choose",
     "find",
     "is_hub_id",
+    "is_local",
     "read_model_card",
     "recipe",
 ]
@@ -138,8 +139,10 @@ def cached_source(name: str) -> str | None:
     return next((source for source in sources if cached(source, Need(needed_parts), card.revision)), None)
 
 
-def find(name_or_path: str) -> tuple[str, ...]:
+def find(name_or_path: str, setting: str = "prior") -> tuple[str, ...]:
     """Where a short name, a path or a hub id leads: a local folder or file, or hub ids in the order to try them.
+
+    ``setting`` is what the user named it in.
 
     Raises:
         ConfigError: neither a known name, nor a folder or file that exists, nor formed like a hub id.
@@ -153,19 +156,24 @@ def find(name_or_path: str) -> tuple[str, ...]:
         return (str(folder),)
     if card:
         return card.sources
-    if (name_or_path and Path(name_or_path).exists()) or is_hub_id(name_or_path):
+    if is_local(name_or_path) or is_hub_id(name_or_path):
         return (name_or_path,)
-    known = list(cards())
-    hint = did_you_mean(name_or_path, known)
+    known = [*(["auto"] if setting == "prior" else []), *cards()]
+    hint = did_you_mean(name_or_path, cards())
     raise ConfigError(
-        f"prior = '{name_or_path}' is neither a known prior nor a folder or file that is there.{hint} Known: auto, "
+        f"{setting} = '{name_or_path}' is neither a known prior nor a folder or file that is there.{hint} Known: "
         f"{', '.join(known)}, a diffusers folder, a .safetensors file in the original layout, or a hub id owner/name"
     )
 
 
+def is_local(name: str) -> bool:
+    """Whether a setting that names a model is the path of a folder or file on this machine."""
+    return bool(name) and name not in cards() and Path(name).exists()
+
+
 def is_hub_id(name: str) -> bool:
     """Whether ``name`` is formed like owner/name."""
-    return HUB_ID.fullmatch(name) is not None and not name.endswith(SINGLE)
+    return HUB_ID.fullmatch(name) is not None and not name.lower().endswith(SINGLE)
 
 
 def read_model_card(source: str, name: str) -> ModelCard:

@@ -9,7 +9,6 @@ that of the images; gradients come back in theirs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,7 +40,7 @@ class Codec(ABC):
 class PixelCodec(Codec):
     """The image in -1..1, ``factor`` x ``factor`` pixels of it folded into the channels of one latent."""
 
-    def __init__(self, latent_size: int, factor: int, vae: Path | None = None) -> None:
+    def __init__(self, latent_size: int, factor: int, vae: str | None = None) -> None:
         """``vae`` is what the user's settings name, which pixels have no use for.
 
         Raises:

@@ -40,6 +40,17 @@ class Need:
     parts: Callable[[Path], Sequence[str]]  # read from a folder that holds model_index.json, at least
     half: bool = False  # the fp16 files where there are any
     weights: bool = True  # False: configs and tokenizers alone
+    configs: Sequence[str] = ()  # parts of which the config is wanted in any case
+
+    def lack(self, place: str | Path, files: Mapping[str, int], folder: Path) -> str | None:
+        """One sentence on what ``files`` of ``place`` lack; ``folder`` is what the parts are read from."""
+        told = lack(place, files, self.parts(folder), self.weights)
+        return told or lack(place, files, self.configs, weights=False)
+
+    def chosen(self, files: Mapping[str, int], folder: Path) -> list[str]:
+        """The names of those ``files`` that are wanted."""
+        named = chosen(files, self.parts(folder), self.half, self.weights)
+        return [*named, *(chosen(files, self.configs, self.half, weights=False).keys() - named.keys())]
 
 
 class _RefusedError(Exception):
@@ -100,7 +111,7 @@ def fetched_file(name: str, sources: Sequence[str], file: str, revision: str | N
 def cached(source: str, need: Need, revision: str | None = None) -> Path | None:
     """The snapshot of a hub id in the cache, if it holds all that is needed; the network is not asked."""
     folder = _snapshot(source, revision)
-    return folder if folder and not lack(source, listing(folder), need.parts(folder), need.weights) else None
+    return folder if folder and not need.lack(source, listing(folder), folder) else None
 
 
 def cached_file(source: str, file: str, revision: str | None = None) -> Path | None:
@@ -165,12 +176,11 @@ def _downloaded(source: str, need: Need, revision: str | None) -> Path:
 
     _ask(source, revision, need)
     files = _listed(source, revision)
-    parts = need.parts(_downloaded_cards(source, revision))
-    if told := lack(source, files, parts, need.weights):
+    described = _downloaded_cards(source, revision)
+    if told := need.lack(source, files, described):
         raise _RefusedError(told)
     with _in_few_words(source, revision):
-        names = list(chosen(files, parts, need.half, need.weights))
-        return Path(snapshot_download(source, revision=revision, allow_patterns=names))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=need.chosen(files, described)))
 
 
 def _downloaded_cards(source: str, revision: str | None) -> Path:
@@ -201,7 +211,7 @@ def _listed(source: str, revision: str | None) -> dict[str, int]:
 
 def _snapshot(source: str, revision: str | None) -> Path | None:
     """The folder of a hub id in the cache, whatever it holds."""
-    for sign in ("model_index.json", "unet/config.json"):
+    for sign in ("model_index.json", "unet/config.json", "config.json"):
         if found := cached_file(source, sign, revision):
             return found.parents[sign.count("/")]
     return None
@@ -213,7 +223,7 @@ def _ask(source: str, revision: str | None, need: Need | None = None) -> None:
         from huggingface_hub import constants
 
         folder = _snapshot(source, revision) if need else None
-        held = lack(folder, listing(folder), need.parts(folder), need.weights) if folder and need else None
+        held = need.lack(folder, listing(folder), folder) if folder and need else None
         where = f"not in the cache {constants.HF_HUB_CACHE}" if held is None else f"in the cache, but {held}"
         raise _RefusedError(f"it is {where}, and HF_HUB_OFFLINE or --offline forbids to ask the hub")
 

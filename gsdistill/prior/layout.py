@@ -1,8 +1,9 @@
 """The diffusers folder layout: which files of it a family needs, and whether they are all there.
 
 A part is a folder, ``unet``, ``vae``, ``text_encoder``, ... with a config and, but for tokenizers and schedulers,
-weights: one safetensors file, or an index and its shards, in full, as the smaller ``fp16`` variant, or as another that
-alone is there. Names decide, so that the same rules serve a folder on this disk and a listing of the hub.
+weights; the part "" is the model's own folder, as that of an autoencoder alone. Weights are one safetensors file, or an
+index and its shards, in full, as the smaller ``fp16`` variant, or as another that alone is there. Names decide, so that
+the same rules serve a folder on this disk and a listing of the hub.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def chosen(files: Mapping[str, int], parts: Sequence[str], half: bool, weights: 
             kept = [name for name in ("config.json", *(held.names if held else ())) if name in inside]
         else:
             kept = [name for name in inside if Path(name).suffix in (".json", ".txt", ".model")]
-        wanted += [f"{part}/{name}" for name in kept]
+        wanted += [_within(part) + name for name in kept]
     return {name: files[name] for name in wanted}
 
 
@@ -76,15 +77,15 @@ def lack(place: str | Path, files: Collection[str], parts: Sequence[str], weight
         inside = _inside(files, part)
         config = CONFIGS.get(part.split("_")[0], "config.json")
         if config not in inside:
-            return f"{place} lacks a part: {part}/{config} is missing"
+            return f"{place} lacks a part: {_within(part)}{config} is missing"
         if part.startswith("tokenizer") and not any(set(kind) <= inside for kind in TOKENIZERS):
             return f"{place} lacks a part: the words of {part} are missing, such as {part}/tokenizer.json; {AGAIN}"
         if weights and _has_weights(part):
             held = weight_files(inside, half=False)
             if held is None:
-                return _no_weights(f"{place}/{part}", inside)
+                return _no_weights(f"{place}/{part}".rstrip("/"), inside)
             if held.missing:
-                return f"the weights {place}/{part}/{held.missing[0]} are missing; {AGAIN}"
+                return f"the weights {place}/{_within(part)}{held.missing[0]} are missing; {AGAIN}"
     return None
 
 
@@ -134,8 +135,14 @@ def _variant(names: Collection[str], stem: str, variant: str | None) -> WeightFi
     return WeightFiles((index, *every), tuple(name for name in every if name not in names), variant)
 
 
+def _within(part: str) -> str:
+    """How the names of a part's files begin."""
+    return f"{part}/" if part else ""
+
+
 def _inside(files: Collection[str], part: str) -> set[str]:
-    return {name.partition("/")[2] for name in files if name.count("/") == 1 and name.startswith(f"{part}/")}
+    start = _within(part)
+    return {name[len(start) :] for name in files if name.startswith(start) and "/" not in name[len(start) :]}
 
 
 def _has_weights(part: str) -> bool:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from gsdistill.errors import ConfigError, ModelNotFound
+from gsdistill.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.prior.base import Prior
 from gsdistill.prior.cards import cards, find, read_model_card
 from gsdistill.prior.families import FAMILIES, family_of, leaf_of, needed_parts
 from gsdistill.prior.hub import Need, fetched, fetched_file
-from gsdistill.prior.layout import check_weights, chosen, lack, listing, weight_files
+from gsdistill.prior.layout import check_weights, chosen, lack, listing
 from gsdistill.prior.lora_files import check
+from gsdistill.prior.original_layout import Kind, Original, look
 from gsdistill.prior.parts import pick_class
 from gsdistill.prior.pretrained import AUTOENCODERS, ModelSettings, Origin
-from gsdistill.prior.single_file import Kind, assembled, converted, kind_of
+from gsdistill.prior.single_file import SCHEDULER, assembled, converted, converted_vae
+from gsdistill.reading import read_json
 
-__all__ = ["CONFIGS", "FAMILIES", "check_folder", "family_of", "load_prior"]
+__all__ = ["FAMILIES", "WHICH_2", "check_model", "completing", "family_of", "load_prior", "other_vae"]
 
-# The card that completes a checkpoint in one file; one of Stable Diffusion 2 does not say what it predicts.
+# The card that completes a checkpoint in one file; for one of Stable Diffusion 2 it is that of what it predicts.
 CONFIGS: dict[Kind, str] = {"v1": "sd15", "xl_base": "sdxl", "mvdream": "sd21-base"}
+CONFIGS_2: dict[str | None, str] = {"epsilon": "sd21-base", "v_prediction": "sd21"}
+WHICH_2 = "--model.config sd21-base (noise, 512 px) or --model.config sd21 (v, 768 px)"
 
 
 def load_prior(
-    name_or_path: str, device: torch.device | str = "cpu", settings: ModelSettings = ModelSettings()
+    name_or_path: str,
+    device: torch.device | str = "cpu",
+    settings: ModelSettings = ModelSettings(),
+    say: Callable[[str], None] = lambda line: None,
 ) -> Prior:
     """Load a prior by short name, diffusers folder, checkpoint in one file, or hub id.
 
-    Nothing is asked of the network for what is on this machine: folders, files, and complete snapshots in the cache.
+    ``say`` is told what of the settings gives way to what a file says of itself. Nothing is asked of the network for
+    what is on this machine: folders, files, and complete snapshots in the cache.
 
     Raises:
         ConfigError: unknown name, or a setting that means nothing for it. ModelNotFound: weights or parts are missing,
@@ -37,35 +47,69 @@ def load_prior(
     """
     for file in settings.lora:
         check(file)
+    if settings.vae:
+        find(settings.vae, "model.vae")
     target = torch.device(device)
     half = settings.precision != "float32" and (settings.precision != "auto" or target.type != "cpu")
-    folder = _folder(name_or_path, settings, half)
-    check_folder(folder, half, settings.vae)
-    return family_of(folder)(Origin(folder, read_model_card(str(folder), name_or_path), settings, target))
+    folder = _folder(name_or_path, settings, half, say)
+    vae = other_vae(folder, settings, half)
+    check_model(folder, half, vae)
+    card = read_model_card(str(folder), name_or_path)
+    return family_of(folder)(Origin(folder, card, settings, target, vae=vae))
 
 
-def check_folder(folder: Path, half: bool = False, vae: Path | None = None) -> None:
+def check_model(folder: Path, half: bool = False, vae: Path | None = None) -> None:
     """Refuse a folder that its family cannot serve, before anything heavy is loaded; ``vae`` serves for its own.
 
     Raises:
         ModelNotFound: a part, a config or weights are missing. BadFile: a file is corrupted or of another kind, or a
             config tells of a model that the family cannot feed.
     """
-    parts, files = needed_parts(folder, own_vae=vae is None), listing(folder)
+    check_folder(folder, half, needed_parts(folder, own_vae=vae is None))
+    family_of(folder).check_configs(folder, vae)
+
+
+def other_vae(folder: Path, settings: ModelSettings, half: bool = False) -> Path | None:
+    """The folder of the autoencoder that the settings name for the model in ``folder``, whole and on this machine.
+
+    None where they name none, and where the model has no use for one, which its codec says.
+
+    Raises:
+        ModelNotFound: it cannot be had, or lacks a part. BadFile: a file is corrupted or of another kind.
+        OutputError: a file cannot be kept as a folder.
+    """
+    if settings.vae is None or "vae" not in needed_parts(folder):
+        return None
+    card, sources = cards().get(settings.vae), find(settings.vae, "model.vae")
+    if Path(sources[0]).is_file():
+        return converted_vae(Path(sources[0]), folder)
+    need = Need(lambda place: ("vae",) if (place / "model_index.json").is_file() else ("",), half)
+    advice = "; or name a folder, a .safetensors file or another hub id with --model.vae"
+    place = fetched(settings.vae, sources, need, card.revision if card else None, advice)
+    check_folder(place, half, need.parts(place))
+    return place.joinpath(*need.parts(place))
+
+
+def check_folder(folder: Path, half: bool, parts: Sequence[str]) -> None:
+    """Refuse a folder that lacks one of ``parts``, which may be the folder itself (""), before anything is loaded.
+
+    Raises:
+        ModelNotFound: a part, a config or weights are missing. BadFile: a file is corrupted or of another kind.
+    """
+    files = listing(folder)
     if told := lack(folder, files, parts):
         raise ModelNotFound(told)
-    if vae or "vae" in parts:
-        pick_class(vae or folder, "" if vae else "vae", AUTOENCODERS)
-    family_of(folder).check_configs(folder, vae)
+    for part in {"vae", ""}.intersection(parts):
+        pick_class(folder, part, AUTOENCODERS)
     check_weights(folder, chosen(files, parts, half))
-    if vae:
-        held = weight_files(list(listing(vae)), half)
-        if held is None or held.missing:
-            raise ModelNotFound(f"the weights {vae}/*.safetensors are missing; install or copy the model again")
-        check_weights(vae, held.names)
 
 
-def _folder(name: str, settings: ModelSettings, half: bool) -> Path:
+def completing(original: Original) -> str | None:
+    """The card whose configs and tokenizer serve a checkpoint, if what it holds and says of itself tells."""
+    return CONFIGS_2.get(original.prediction) if original.kind == "v2" else CONFIGS[original.kind]
+
+
+def _folder(name: str, settings: ModelSettings, half: bool, say: Callable[[str], None]) -> Path:
     """Where the model lies in the diffusers layout, once it is there."""
     card = cards().get(name)
     if card and card.checkpoint and card.base:
@@ -76,26 +120,35 @@ def _folder(name: str, settings: ModelSettings, half: bool) -> Path:
     if here and settings.revision:
         raise ConfigError(f"model.revision = '{settings.revision}' is of the hub, and {sources[0]} is on this machine")
     if here and Path(sources[0]).is_file():
-        return _from_file(Path(sources[0]), settings, half)
+        return _from_file(Path(sources[0]), settings, half, say)
     if settings.config:
         raise ConfigError(f"model.config = '{settings.config}' is for checkpoints in one file, and {name} is none")
     revision = settings.revision or (card.revision if card else None)
-    need = Need(lambda folder: needed_parts(folder, own_vae=settings.vae is None), half)
+    in_file = settings.vae is not None and Path(find(settings.vae, "model.vae")[0]).is_file()
+    parts = functools.partial(needed_parts, own_vae=settings.vae is None)
+    need = Need(parts, half, configs=("vae",) if in_file else ())
     return fetched(name, sources, need, revision, _advice(name))
 
 
-def _from_file(file: Path, settings: ModelSettings, half: bool) -> Path:
-    kind = kind_of(file)
-    config = settings.config or CONFIGS.get(kind)
+def _from_file(file: Path, settings: ModelSettings, half: bool, say: Callable[[str], None]) -> Path:
+    original = look(file)
+    config = settings.config or completing(original)
     if config is None:
         raise ConfigError(
             f"{file} is of Stable Diffusion 2 and does not say what it predicts: name the model that it fits with "
-            "--model.config sd21-base (noise, 512 px) or --model.config sd21 (v, 768 px)"
+            f"{WHICH_2}"
         )
-    if kind == "mvdream":
+    if original.kind == "mvdream":
         return assembled(file, _base(config, half))
+    if settings.vae is None and not original.has_vae:
+        raise BadFile(f"{file} holds no autoencoder: name one, such as that of its configs by --model.vae {config}")
     need = Need(needed_parts, weights=False)
-    return converted(file, kind, _completion(config, need, f"{file} needs configs and a tokenizer"))
+    folder = _completion(config, need, f"{file} needs configs and a tokenizer")
+    made = converted(original, folder)
+    theirs = {"prediction_type": "epsilon", **read_json(folder / SCHEDULER)}["prediction_type"]
+    if settings.config and original.prediction not in (None, theirs):
+        say(f"{file} says itself that it predicts {original.prediction}, which goes before {theirs} of {config}")
+    return made
 
 
 def _base(config: str, half: bool) -> Path:

@@ -42,7 +42,8 @@ class ModelSettings:
 
     # of the network; auto: half on accelerators, float32 on a CPU, bfloat16 for the shapes prior where that is faster
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    vae: Path | None = None  # another autoencoder: a folder, such as that of a tiny one (AutoencoderTiny)
+    # another autoencoder: a folder, such as that of a tiny one (AutoencoderTiny), a .safetensors file, or a hub id
+    vae: str | None = None
     lora: tuple[Path, ...] = ()  # LoRA files (.safetensors), or folders of one, to add to network and text encoders
     lora_scale: float = 1.0  # of all of them; below 0 they change the other way, as sliders are used
     revision: str | None = None  # branch, tag or commit on the hub; none: the card's
@@ -61,6 +62,7 @@ class Origin:
     device: torch.device
     load: Callable[[Any, Path, str, torch.dtype, torch.device], Any] = load_model  # makes a network of a part
     embed: Callable[[Any, Sequence[str]], list[Embedding]] | None = None  # in place of text encoders, by the config
+    vae: Path | None = None  # the folder of the autoencoder that the settings name
 
 
 class Pretrained(Prior):
@@ -231,12 +233,11 @@ class Pretrained(Prior):
         """
         import diffusers
 
-        other = self.origin.settings.vae
-        folder, part = (other, "") if other else (self.folder, "vae")
-        kind = getattr(diffusers, pick_class(folder, part, AUTOENCODERS))
-        vae = self.origin.load(kind, folder, part, self.dtype, self.device)
+        folder = self.origin.vae or self.folder / "vae"
+        kind = getattr(diffusers, pick_class(folder, "", AUTOENCODERS))
+        vae = self.origin.load(kind, folder, "", self.dtype, self.device)
         if self.UPCAST and self.dtype == torch.float16 and vae.config.get("force_upcast", False):
-            vae = self.origin.load(kind, folder, part, torch.float32, self.device)  # from the file, which may hold more
+            vae = self.origin.load(kind, folder, "", torch.float32, self.device)  # from the file, which may hold more
         if self.origin.settings.compile:
             vae.encoder.compile()
         return LatentCodec(laid_out(vae, self.device), latent_size)

@@ -21,6 +21,7 @@ from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.prior.base import Prior
 from gsdistill.prior.cards import ModelCard
 from gsdistill.prior.families import family_of
+from gsdistill.prior.loading import other_vae
 from gsdistill.prior.pretrained import ModelSettings, Origin
 from gsdistill.structs import Embedding
 
@@ -66,7 +67,8 @@ def random_prior(name: str, device: torch.device, settings: ModelSettings = Mode
 
 def random_prior_of(folder: Path, name: str, device: torch.device, settings: ModelSettings) -> Prior:
     """The same for any folder in the diffusers layout, of which the configs are read."""
-    return family_of(folder)(Origin(folder, ModelCard(name), settings, device, _model, _embeddings))
+    vae = other_vae(folder, settings)
+    return family_of(folder)(Origin(folder, ModelCard(name), settings, device, _model, _embeddings, vae))
 
 
 def _model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:

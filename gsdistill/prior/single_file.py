@@ -12,7 +12,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,76 +23,55 @@ from gsdistill.files import cache_folder, sync
 from gsdistill.prior.embeddings import fingerprint
 from gsdistill.prior.families import family_of, leaf_of, needed_parts
 from gsdistill.prior.layout import lack, listing
-from gsdistill.prior.parts import quiet
-from gsdistill.prior.pickles import read_pickle
+from gsdistill.prior.original_layout import NAMES, Original, read_tensors
+from gsdistill.prior.parts import check_finite, pick_class, quiet
+from gsdistill.reading import read_json
 
-__all__ = ["Kind", "assembled", "converted", "kind_of"]
+__all__ = ["PIPELINES", "assembled", "converted", "converted_vae"]
 
-Kind = Literal["v1", "v2", "xl_base", "mvdream"]  # the first three as diffusers calls them
-
-PIPELINES: Mapping[str, str] = {
+PIPELINES: Mapping[str, str] = {  # by the kind of the checkpoint
     "v1": "StableDiffusionPipeline",
     "v2": "StableDiffusionPipeline",
     "xl_base": "StableDiffusionXLPipeline",
     "mvdream": "MVDreamPipeline",
 }
-UNET = "model.diffusion_model."
-NAMES = {  # how the names of a part begin
-    "unet": UNET,
-    "vae": "first_stage_model.",
-    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
-    "text_encoder_2": "conditioner.embedders.1.",
-}
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32)
-OTHER_FILES = {  # the beginning of a name, and what a file with such names is
-    "lora_": "a LoRA, which --model.lora takes",
-    "unet.": "a LoRA, which --model.lora takes",
-    "down_blocks.": "one part of a model in the names of diffusers; name the folder that it is in the folder unet of",
-}
+SCHEDULER = "scheduler/scheduler_config.json"
 
 
-def kind_of(file: Path) -> Kind:
-    """What a checkpoint holds, by the names and shapes of its tensors.
-
-    Raises:
-        BadFile: it cannot be read, is pickled with more than tensors, or is of a kind that is no prior.
-    """
-    from diffusers.loaders.single_file_utils import infer_diffusers_model_type
-
-    heads = _heads(file)
-    if any("camera_embed." in name for name in heads):
-        return "mvdream"
-    if not any(name.startswith(UNET) for name in heads):
-        told = next((what for start, what in OTHER_FILES.items() for name in heads if name.startswith(start)), None)
-        told = told or f"no Stable Diffusion checkpoint in the original layout: no name in it begins with {UNET}"
-        raise BadFile(f"{file} is {told}")
-    try:
-        kind = infer_diffusers_model_type(heads)
-    except (LookupError, TypeError) as error:
-        raise BadFile(f"{file} has a tensor of a shape that no Stable Diffusion checkpoint has") from error
-    for known in ("v1", "v2", "xl_base"):
-        if kind == known:
-            return known
-    raise BadFile(f"{file} is a checkpoint of the kind {kind}; only Stable Diffusion 1, 2 and XL can be priors")
-
-
-def converted(file: Path, kind: Kind, config: Path) -> Path:
+def converted(original: Original, config: Path) -> Path:
     """The folder made of a Stable Diffusion checkpoint and the configs and tokenizer of ``config``.
+
+    What the checkpoint says of its schedule goes before ``config``. Without an autoencoder in it the folder has the
+    config of one alone.
 
     Raises:
         ModelNotFound: ``config`` lacks one. BadFile: it is of another family, or the file lacks a part.
         OutputError: the folder cannot be kept.
     """
-    if family_of(config) is not leaf_of(PIPELINES[kind]):
+    family = leaf_of(PIPELINES[original.kind])
+    if family_of(config) is not family:
         raise BadFile(
-            f"{config} is of the family {family_of(config).__name__}, and {file} of {leaf_of(PIPELINES[kind]).__name__}"
+            f"{config} is of the family {family_of(config).__name__}, and {original.file} of {family.__name__}"
         )
-    parts = needed_parts(config)
-    if told := lack(config, listing(config), parts, weights=False):
+    if told := lack(config, listing(config), needed_parts(config), weights=False):
         raise ModelNotFound(told)
-    kept = [config / name for name in listing(config) if Path(name).suffix in (".json", ".txt", ".model")]
-    place = cache_folder("converted", fingerprint([file, *kept]))
-    return _made_once(place, parts, lambda draft: _convert(file, config, parts, draft))
+    kept = [config / name for name in _texts(config)]
+    place = cache_folder("converted", fingerprint([original.file, *kept], *original.scheduler.items()))
+    parts = needed_parts(config, own_vae=original.has_vae)
+    return _made_once(place, parts, lambda draft: _convert(original, config, parts, draft))
+
+
+def converted_vae(file: Path, config: Path) -> Path:
+    """The folder made of an autoencoder in one file, alone or in a whole checkpoint; its config is that of ``config``.
+
+    Raises:
+        ModelNotFound: ``config``, a model's folder, has none. BadFile: the file or the config is of another kind.
+        OutputError: the folder cannot be kept.
+    """
+    pick_class(config, "vae", ("AutoencoderKL",))
+    place = cache_folder("converted", fingerprint([file, config / "vae" / "config.json"]))
+    return _made_once(place, ("vae",), lambda draft: _keep(file, read_tensors(file), config, "vae", draft)) / "vae"
 
 
 def assembled(file: Path, base: Path) -> Path:
@@ -118,20 +97,32 @@ def assembled(file: Path, base: Path) -> Path:
     return _made_once(cache_folder("assembled", fingerprint(taken.values())), parts, build)
 
 
-def _convert(file: Path, config: Path, parts: Sequence[str], draft: Path) -> None:
-    state = _state(file)
-    for name in ("model_index.json", *(part for part in parts if part.startswith(("tokenizer", "scheduler")))):
-        if (config / name).is_dir():
-            shutil.copytree(config / name, draft / name)
-        elif (config / name).is_file():
+def _convert(original: Original, config: Path, parts: Sequence[str], draft: Path) -> None:
+    state = read_tensors(original.file)
+    for name in _texts(config):
+        if name == "model_index.json" or name.startswith(("tokenizer", "scheduler", "vae/config.json")):
+            (draft / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(config / name, draft / name)
+    schedule = {**read_json(config / SCHEDULER), **original.scheduler}
+    (draft / SCHEDULER).write_text(json.dumps(schedule, indent=2), encoding="utf-8")
     for part in parts:
-        if not (draft / part).exists():
-            with quiet():
-                model = _part(file, state, config, part)
-                if missing := [name for name, value in model.state_dict().items() if value.is_meta]:
-                    raise BadFile(f"{file} has no weights for {len(missing)} tensors of {part}, such as {missing[0]}")
-                model.save_pretrained(draft / part)
+        if not part.startswith(("tokenizer", "scheduler")):
+            _keep(original.file, state, config, part, draft)
+
+
+def _texts(folder: Path) -> list[str]:
+    """The configs and words of a folder."""
+    return [name for name in listing(folder) if Path(name).suffix in (".json", ".txt", ".model")]
+
+
+def _keep(file: Path, state: dict[str, Tensor], config: Path, part: str, draft: Path) -> None:
+    """One network of a whole checkpoint as a part of a folder."""
+    with quiet():
+        model = _part(file, state, config, part)
+        if missing := [name for name, value in model.state_dict().items() if value.is_meta]:
+            raise BadFile(f"{file} has no weights for {len(missing)} tensors of {part}, such as {missing[0]}")
+        check_finite(model.state_dict(), f"{file}, {part}")
+        model.save_pretrained(draft / part)
 
 
 def _part(file: Path, state: dict[str, Tensor], config: Path, part: str) -> Any:
@@ -140,7 +131,8 @@ def _part(file: Path, state: dict[str, Tensor], config: Path, part: str) -> Any:
     import transformers
     from diffusers.loaders.single_file_utils import SingleFileComponentError, create_diffusers_clip_model_from_ldm
 
-    held = {value.dtype for name, value in state.items() if name.startswith(NAMES[part])} & set(PRECISIONS)
+    own = [value.dtype for name, value in state.items() if name.startswith(NAMES[part])]
+    held = set(own or (value.dtype for value in state.values())) & set(PRECISIONS)  # all, of an autoencoder alone
     precision = max(held, key=PRECISIONS.index, default=torch.float32)
     options: dict[str, Any] = {
         "config": str(config), "subfolder": part, "local_files_only": True, "torch_dtype": precision,
@@ -166,7 +158,7 @@ def _convert_unet(file: Path, draft: Path) -> None:
 
     config = mvdream_weights.UNET_CONFIG
     try:
-        weights = mvdream_weights.convert_unet(_state(file), config)
+        weights = mvdream_weights.convert_unet(read_tensors(file), config)
     except BadFile as error:
         raise BadFile(f"{file}: {error}") from error
     (draft / "unet").mkdir()
@@ -174,39 +166,6 @@ def _convert_unet(file: Path, draft: Path) -> None:
     save_file(tensors, draft / "unet" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
     text = json.dumps({"_class_name": "UNet2DConditionModel", **config}, indent=2)
     (draft / "unet" / "config.json").write_text(text, encoding="utf-8")
-
-
-def _state(file: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint."""
-    from safetensors.torch import load_file
-
-    if file.suffix == ".safetensors":
-        return load_file(file)
-    return _unpickled(file, "cpu")
-
-
-def _heads(file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint without their values."""
-    from safetensors import SafetensorError, safe_open
-
-    if file.suffix != ".safetensors":
-        return _unpickled(file, "meta")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as error:
-        raise BadFile(f"{file} is not a whole .safetensors file: {error}") from error
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-
-
-def _unpickled(file: Path, device: str) -> dict[str, Tensor]:
-    """The tensors of a pickled checkpoint."""
-    state = read_pickle(file, device)
-    if isinstance(state, dict) and "state_dict" in state:
-        state = state["state_dict"]
-    if not isinstance(state, dict):
-        raise BadFile(f"{file} holds a {type(state).__name__}, not the named tensors of a checkpoint")
-    return {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def _made_once(place: Path, parts: Sequence[str], build: Callable[[Path], None]) -> Path:

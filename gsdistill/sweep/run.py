@@ -86,7 +86,7 @@ class _Worker:
         """The prior of a run, which is that of the last one unless its settings differ."""
         if self._loaded is None or self._used != config.model:
             self._loaded, self._used = (
-                load_prior(config.prior, device.choose(config.device), config.model),
+                load_prior(config.prior, device.choose(config.device), config.model, self._say),
                 config.model,
             )
         return self._loaded
@@ -96,6 +96,7 @@ class _Worker:
         found = f"IoU {figures['iou']:.3f}, {figures['name']}" if figures else f"failed: {one.failure}"
         config = one.config
         name = f"{config.prompt}, {one.method}, seed {config.seed}, {config.iterations} steps"
-        self._console.print(
-            f"[{place}] {name}: {found}; {seconds:.1f} s", markup=False, highlight=False, soft_wrap=True
-        )
+        self._say(f"[{place}] {name}: {found}; {seconds:.1f} s")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

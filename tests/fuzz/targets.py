@@ -149,9 +149,9 @@ def diffusers(path: Path) -> None:
 
 
 def single_file(path: Path) -> None:
-    from gsdistill.prior.single_file import kind_of
+    from gsdistill.prior.original_layout import look
 
-    kind_of(path)
+    look(path)
 
 
 def lora(path: Path) -> None:

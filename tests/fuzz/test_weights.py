@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from gsdistill.errors import BadFile
 from gsdistill.point_e.weights import read_weights
+from gsdistill.prior.original_layout import look
 from gsdistill.prior.pickles import read_pickle
-from gsdistill.prior.single_file import kind_of
 from gsdistill.scene.init.base import CloudSettings
 from gsdistill.scene.ply import read_ply
 from gsdistill.structs import PointCloud
@@ -39,7 +39,7 @@ class Evil:
         return Path.touch, (self.mark,)
 
 
-@pytest.mark.parametrize("read", [read_weights, kind_of])
+@pytest.mark.parametrize("read", [read_weights, look])
 def test_a_malicious_pickle_does_not_run(read, tmp_path):
     mark, path = tmp_path / "was-here", tmp_path / "model.pt"
     torch.save({"model.diffusion_model.x": torch.zeros(1), "y": Evil(mark)}, path)
@@ -60,7 +60,7 @@ def test_a_malicious_pickle_does_not_run(read, tmp_path):
     assert mark.exists()  # it would have
 
 
-@pytest.mark.parametrize("read", [read_weights, kind_of])
+@pytest.mark.parametrize("read", [read_weights, look])
 def test_an_archive_that_is_compressed_is_not_unpacked(read, tmp_path):
     whole, path = tmp_path / "whole.pt", tmp_path / "bomb.pt"
     torch.save({"x": torch.zeros(1)}, whole)
@@ -199,7 +199,7 @@ def test_a_state_dict_that_holds_itself_ends(tmp_path):
     state: dict[str, object] = {"x": torch.zeros(1)}
     state["state_dict"] = state
     torch.save(state, tmp_path / "model.ckpt")
-    assert "no Stable Diffusion checkpoint" in refused(kind_of, tmp_path / "model.ckpt")
+    assert "no Stable Diffusion checkpoint" in refused(look, tmp_path / "model.ckpt")
 
 
 @pytest.mark.parametrize("kind", [".pt", ".safetensors"])

@@ -202,7 +202,7 @@ def small_folder(path: Path) -> Path:
 def test_the_settings_name_another_autoencoder(model, tmp_path):
     """A tiny one in a folder of its own: what the prior encodes and decodes is what it does."""
     folder = small_folder(tmp_path / "taesd")
-    prior = load_prior(str(model), settings=ModelSettings(vae=folder))
+    prior = load_prior(str(model), settings=ModelSettings(vae=str(folder)))
     assert (prior.latent_shape, prior.image_size) == ((4, 8, 8), 16)
     vae, pictures = frozen(AutoencoderTiny.from_pretrained(folder)), images()
     torch.testing.assert_close(prior.encode(pictures), their_latents(vae, pictures), rtol=0, atol=1e-6)
@@ -223,12 +223,12 @@ def test_a_folder_that_holds_no_autoencoder_is_named(damage, model, tmp_path):
         (folder / "config.json").write_text("{")
     else:
         (folder / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises((ModelNotFound, BadFile), match="taesd") as caught:
-        load_prior(str(model), settings=ModelSettings(vae=folder))
+    with pytest.raises((ConfigError, ModelNotFound, BadFile), match="taesd") as caught:
+        load_prior(str(model), settings=ModelSettings(vae=str(folder)))
     assert "\n" not in str(caught.value)
 
 
 def test_pixels_have_no_use_for_an_autoencoder(tmp_path):
     stable_diffusion.vae().save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"model\.vae = '.*': this prior works on pixels"):
-        load_prior("shapes", settings=ModelSettings(vae=tmp_path))
+        load_prior("shapes", settings=ModelSettings(vae=str(tmp_path)))

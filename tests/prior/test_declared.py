@@ -16,7 +16,7 @@ from tiny.recorder import guided_noise
 
 from gsdistill.doctor import prior_findings
 from gsdistill.errors import BadFile
-from gsdistill.prior.loading import check_folder, load_prior
+from gsdistill.prior.loading import check_model, load_prior
 from gsdistill.prior.pretrained import ModelSettings, Pretrained
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.scene.cameras import orbit
@@ -43,7 +43,7 @@ def copied(whole: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_whole_folder_passes(name, whole):
-    check_folder(whole[name])
+    check_model(whole[name])
 
 
 CAMERA = {"features": "fourier", "distance": 3.0, "fov": 40.0, "elevation": [0, 30], "azimuth_frequencies": [1, 2]}
@@ -133,11 +133,11 @@ def test_a_card_that_tells_of_a_camera_and_a_network_that_is_told_another_one(va
     (folder / "gsdistill.json").write_text(json.dumps({"name": "mine", "camera": CAMERA}))
     change(folder, UNET, **values)
     with pytest.raises(BadFile, match=message):
-        check_folder(folder)
+        check_model(folder)
 
 
 def test_another_autoencoder_must_have_the_latents_of_the_network(whole):
-    check_folder(whole["sd"], vae=whole["xl"] / "vae")
+    check_model(whole["sd"], vae=whole["xl"] / "vae")
     with pytest.raises(BadFile, match="in_channels = 4, where the latents have 16"):
         load_prior(str(whole["sd"]), settings=ModelSettings(vae=whole["sd3"] / "vae"))
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny import stable_diffusion
 from transformers import BertConfig, BertModel, CLIPTextModel, CLIPTokenizer
 
-from gsdistill.errors import BadFile, ModelNotFound
+from gsdistill.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.files import data_path
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.parts import check_finite, load_model, load_part, pick_class
@@ -167,7 +167,7 @@ def test_an_autoencoder_of_another_class_is_refused_before_anything_is_loaded(fo
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        ("none", ModelNotFound, r"nowhere lacks config.json"),
+        ("none", ConfigError, r"model.vae = '.*/nowhere' is neither a known prior nor a folder or file that is there"),
         ("no weights", ModelNotFound, r"the weights .*\*.safetensors are missing"),
         ("cut", BadFile, "are corrupted"),
     ],
@@ -182,14 +182,14 @@ def test_another_autoencoder_is_checked_first(damage, error, message, folder, wh
         (other / "diffusion_pytorch_model.safetensors").write_bytes(b"cut")
     monkeypatch.setattr("gsdistill.prior.pretrained.load_model", lambda *given: pytest.fail("the network was loaded"))
     with pytest.raises(error, match=message):
-        load_prior(str(whole), settings=ModelSettings(vae=other))
+        load_prior(str(whole), settings=ModelSettings(vae=str(other)))
 
 
 def test_with_another_autoencoder_the_folder_needs_none(folder, whole):
     shutil.rmtree(folder / "vae")
     with pytest.raises(ModelNotFound, match=r"lacks a part: vae/config.json is missing"):
         load_prior(str(folder))
-    assert load_prior(str(folder), settings=ModelSettings(vae=whole / "vae")).image_size == 16
+    assert load_prior(str(folder), settings=ModelSettings(vae=str(whole / "vae"))).image_size == 16
 
 
 def test_pickled_weights_alone_are_refused_and_the_way_out_is_told(folder):

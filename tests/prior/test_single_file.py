@@ -2,154 +2,28 @@
 
 from __future__ import annotations
 
-import re
+import json
 import shutil
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from fakehub import FakeHub, forbid_network
 from safetensors.torch import load_file, save_file
-from tiny import mvdream, sdxl, stable_diffusion
+from tiny import mvdream, stable_diffusion
+from tiny.answers import answers, same
+from tiny.original import LAYERS, build_xl, original, unet_names, vae_names, weights
 from torch import Tensor
-from transformers import CLIPTextModelWithProjection
 
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound, OutputError
 from gsdistill.files import cache_folder
 from gsdistill.prior import cards, mvdream_weights
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.original_layout import look
 from gsdistill.prior.pretrained import ModelSettings
-from gsdistill.prior.prompts import PromptSettings
-from gsdistill.prior.single_file import kind_of
-from gsdistill.scene.cameras import orbit
-
-LAYERS = 1  # resnets of each level of the tiny U-Nets
-RESNET = {
-    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-    "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
-}  # fmt: skip
-
-
-# The original names
-
-
-def unet_name(name: str, attended: set[str]) -> str:
-    """Of a parameter of diffusers' U-Net; ``attended`` are the blocks with attention."""
-    module, _, kind = name.rpartition(".")
-    fixed = {
-        "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
-        "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-        "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
-        "class_embedding.linear_1": "camera_embed.0", "class_embedding.linear_2": "camera_embed.2",
-    }  # fmt: skip
-    if module in fixed:
-        return f"{fixed[module]}.{kind}"
-    found = re.fullmatch(r"(down_blocks\.\d+|mid_block|up_blocks\.\d+)\.(\w+)\.(\d+)\.(.*)", name)
-    assert found, name
-    block, part, place, rest = found[1], found[2], int(found[3]), found[4]
-    level = int(block.rpartition(".")[2]) if block != "mid_block" else 0
-    if part == "resnets":
-        inside, _, kind = rest.rpartition(".")
-        rest = f"{RESNET[inside]}.{kind}"
-    if block == "mid_block":
-        return f"middle_block.{1 if part == 'attentions' else 2 * place}.{rest}"
-    if part == "downsamplers":
-        return f"input_blocks.{(level + 1) * (LAYERS + 1)}.0.op.{kind}"
-    if part == "upsamplers":
-        return f"output_blocks.{level * (LAYERS + 1) + LAYERS}.{2 if block in attended else 1}.conv.{kind}"
-    column = int(part == "attentions")
-    if block.startswith("down"):
-        return f"input_blocks.{1 + level * (LAYERS + 1) + place}.{column}.{rest}"
-    return f"output_blocks.{level * (LAYERS + 1) + place}.{column}.{rest}"
-
-
-def unet_names(held: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    attended = {name.partition(".attentions")[0] for name in held if ".attentions." in name}
-    return {f"model.diffusion_model.{unet_name(name, attended)}": value for name, value in held.items()}
-
-
-def vae_names(held: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    levels = 1 + max(int(found[1]) for name in held if (found := re.search(r"up_blocks\.(\d+)", name)))
-    rules = (
-        (r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2"),
-        (r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample"),
-        (r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda found: f"up.{levels - 1 - int(found[1])}.block.{found[2]}"),
-        (r"up_blocks\.(\d+)\.upsamplers\.0", lambda found: f"up.{levels - 1 - int(found[1])}.upsample"),
-        (r"mid_block\.resnets\.(\d)", lambda found: f"mid.block_{int(found[1]) + 1}"),
-        (r"mid_block\.attentions\.0", "mid.attn_1"), (r"attn_1\.group_norm", "attn_1.norm"),
-        (r"attn_1\.to_([qkv])", r"attn_1.\1"), (r"attn_1\.to_out\.0", "attn_1.proj_out"),
-        ("conv_shortcut", "nin_shortcut"), ("conv_norm_out", "norm_out"),
-    )  # fmt: skip
-    named = {}
-    for name, value in held.items():
-        convolution = re.search(r"attn.*(to_[qkv]|to_out\.0)\.weight", name)  # linear in diffusers, 1 x 1 there
-        for pattern, new in rules:
-            name = re.sub(pattern, new, name)
-        named[f"first_stage_model.{name}"] = value[:, :, None, None] if convolution else value
-    return named
-
-
-def open_clip_names(held: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """CLIP with a projection, in OpenCLIP's names, with query, key and value in one matrix."""
-    rules = (
-        (r"text_model\.encoder\.layers\.", "transformer.resblocks."), (r"layer_norm(\d)", r"ln_\1"),
-        (r"mlp\.fc1", "mlp.c_fc"), (r"mlp\.fc2", "mlp.c_proj"), (r"self_attn", "attn"),
-        (r"text_model\.final_layer_norm", "ln_final"), (r"text_model\.embeddings\.token_embedding", "token_embedding"),
-        (r"text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
-        (r"text_projection\.weight", "text_projection"),
-    )  # fmt: skip
-    named = {}
-    for name, value in held.items():
-        for pattern, new in rules:
-            name = re.sub(pattern, new, name)
-        named[prefix + name] = value.T.contiguous() if name == "text_projection" else value
-    for name in [name for name in named if ".attn.q_proj." in name]:
-        whole, kind = name.rpartition(".q_proj.")[0], name.rpartition(".")[2]
-        rows = [named.pop(f"{whole}.{letter}_proj.{kind}") for letter in "qkv"]
-        named[f"{whole}.in_proj_{kind}"] = torch.cat(rows)
-    return named
-
-
-def weights(folder: Path, part: str) -> dict[str, Tensor]:
-    return load_file(next((folder / part).glob("*.safetensors")))
-
-
-def clip_names(folder: Path, prefix: str) -> dict[str, Tensor]:
-    held = weights(folder, "text_encoder")
-    return {f"{prefix}text_model.{name.removeprefix('text_model.')}": value for name, value in held.items()}
-
-
-def original(folder: Path) -> dict[str, Tensor]:
-    """A whole Stable Diffusion checkpoint, with tensors that belong to no part."""
-    return {
-        **unet_names(weights(folder, "unet")),
-        **vae_names(weights(folder, "vae")),
-        **clip_names(folder, "cond_stage_model.transformer."),
-        "betas": torch.zeros(1000),
-    }
-
-
-def answers(prior) -> dict[str, Tensor]:
-    """What a prior makes of a text, an image and latents."""
-    cameras = orbit(4, 16)
-    text = prior.encode_text("red torus", "blue", PromptSettings("none"))
-    draw = torch.Generator().manual_seed(0)
-    x = torch.randn(4, *prior.latent_shape, generator=draw)
-    noise = prior.noise(x, torch.tensor([10, 500, 700, 900]), prior.condition(text, cameras))
-    images = torch.rand(4, 16, 16, 3, generator=draw)
-    return {
-        "tokens": text.positive.tokens, "conditional": noise.conditional, "unconditional": noise.unconditional,
-        "latents": prior.encode(images), "images": prior.decode(x),
-    }  # fmt: skip
-
-
-def same(prior, other) -> None:
-    expected = answers(other)
-    for name, value in answers(prior).items():
-        torch.testing.assert_close(value, expected[name], msg=lambda text, name=name: f"{name}: {text}")
-    assert prior.prediction_type == other.prediction_type
+from gsdistill.prior.single_file import converted
 
 
 @pytest.fixture(scope="session")
@@ -211,25 +85,119 @@ def test_a_folder_that_lost_a_part_is_made_again(folder, tmp_path):
 
 
 def test_an_xl_checkpoint_answers_as_its_folder(tmp_path):
-    """The second encoder has ten layers, by which diffusers tells an XL checkpoint."""
-    folder = sdxl.build(tmp_path / "xl")
-    config = CLIPTextModelWithProjection.from_pretrained(folder, subfolder="text_encoder_2").config
-    config.num_hidden_layers = 10
-    torch.manual_seed(5)
-    CLIPTextModelWithProjection(config).save_pretrained(folder / "text_encoder_2")
-    state = {
-        **unet_names(weights(folder, "unet")),
-        **vae_names(weights(folder, "vae")),
-        **clip_names(folder, "conditioner.embedders.0.transformer."),
-        **open_clip_names(weights(folder, "text_encoder_2"), "conditioner.embedders.1.model."),
-    }
+    folder, state = build_xl(tmp_path / "xl")
     save_file(state, tmp_path / "xl.safetensors")
-    assert kind_of(tmp_path / "xl.safetensors") == "xl_base"
+    assert look(tmp_path / "xl.safetensors").kind == "xl_base"
     prior = load_prior(str(tmp_path / "xl.safetensors"), settings=ModelSettings(config=str(folder)))
     same(prior, load_prior(str(folder)))
     with pytest.raises(BadFile, match=r"is of the family StableDiffusion, and .*xl.safetensors of StableDiffusionXL"):
         sd = stable_diffusion.build(tmp_path / "sd")
         load_prior(str(tmp_path / "xl.safetensors"), settings=ModelSettings(config=str(sd)))
+
+
+# What a file says of itself
+
+
+def marks(*names: str) -> dict[str, Tensor]:
+    """The empty tensors with which checkpoints say what they predict."""
+    return {name: torch.zeros(0) for name in names}
+
+
+def levels(prediction_type: str, zero: bool) -> Tensor:
+    """Noise levels of the tiny models' betas, as diffusers has them."""
+    scheduler = DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type,
+        rescale_betas_zero_snr=zero,
+    )  # fmt: skip
+    return scheduler.alphas_cumprod.double().clamp_min(1e-8).sqrt()
+
+
+def test_a_checkpoint_that_says_v_predicts_v_whatever_its_configs_say(tmp_path):
+    folder = stable_diffusion.build(tmp_path / "sd")  # of noise
+    file, state, told = tmp_path / "m.safetensors", original(folder), list[str]()
+    settings = ModelSettings(config=str(folder))
+    save_file(state, file)
+    plain = load_prior(str(file), settings=settings, say=told.append)
+    assert (plain.prediction_type, told) == ("epsilon", [])
+    torch.testing.assert_close(plain.schedule.alphas, levels("epsilon", zero=False))
+    save_file({**state, **marks("v_pred")}, file)
+    prior = load_prior(str(file), settings=settings, say=told.append)
+    assert prior.prediction_type == "v_prediction" and torch.equal(prior.schedule.alphas, plain.schedule.alphas)
+    assert told == [f"{file} says itself that it predicts v_prediction, which goes before epsilon of {folder}"]
+    save_file({**state, **marks("v_pred", "ztsnr")}, file)
+    prior = load_prior(str(file), settings=settings)
+    assert prior.prediction_type == "v_prediction" and prior.origin.folder.parent == cache_folder("converted")
+    torch.testing.assert_close(prior.schedule.alphas, levels("v_prediction", zero=True))
+    assert float(prior.schedule.alphas[-1]) < 1e-3 < float(plain.schedule.alphas[-1])
+    scheduler = json.loads((prior.origin.folder / "scheduler/scheduler_config.json").read_text())
+    assert scheduler["timestep_spacing"] == "trailing" and scheduler["beta_end"] == 0.012
+    torch.save({"state_dict": {**state, **marks("v_pred", "ztsnr")}}, tmp_path / "m.ckpt")
+    assert look(tmp_path / "m.ckpt").scheduler == look(file).scheduler
+
+
+def test_an_xl_checkpoint_that_says_v(tmp_path):
+    folder, state = build_xl(tmp_path / "xl")
+    save_file({**state, **marks("v_pred", "ztsnr")}, tmp_path / "m.safetensors")
+    prior = load_prior(str(tmp_path / "m.safetensors"), settings=ModelSettings(config=str(folder)))
+    assert prior.prediction_type == "v_prediction"
+    torch.testing.assert_close(prior.schedule.alphas, levels("v_prediction", zero=True))
+
+
+def test_a_conversion_without_the_marks_is_not_taken_again(folder, tmp_path):
+    """One that an older version made of the same file knew nothing of them."""
+    file, settings = tmp_path / "m.safetensors", ModelSettings(config=str(stable_diffusion.build(tmp_path / "sd")))
+    save_file({**original(folder), **marks("v_pred")}, file)
+    marked = look(file)
+    older = converted(replace(marked, scheduler={}), Path(settings.config or ""))
+    newer = load_prior(str(file), settings=settings)
+    assert newer.folder != older and newer.prediction_type == "v_prediction"
+    assert '"epsilon"' in (older / "scheduler/scheduler_config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"modelspec.prediction_type": "v"}, "v_prediction"),
+        ({"modelspec.prediction_type": "epsilon"}, "epsilon"),
+        ({"modelspec.predict_key": "v"}, "v_prediction"),
+        ({"prediction_type": "v_prediction"}, "v_prediction"),
+        ({"modelspec.architecture": "stable-diffusion-v2-768-v"}, "v_prediction"),
+        ({"modelspec.architecture": "stable-diffusion-v1"}, None),
+        ({"modelspec.prediction_type": "None", "title": "v"}, None),
+    ],
+)
+def test_metadata_say_what_is_predicted(metadata, expected, folder, tmp_path):
+    save_file(original(folder), tmp_path / "m.safetensors", metadata)
+    assert look(tmp_path / "m.safetensors").prediction == expected
+    save_file({**original(folder), **marks("v_pred")}, tmp_path / "m.safetensors", metadata)
+    assert look(tmp_path / "m.safetensors").prediction == "v_prediction"  # the tensor is what other programs go by
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "message"),
+    [
+        ((), {"modelspec.prediction_type": "flow"}, r"it predicts 'flow' \(modelspec.prediction_type\), where v and"),
+        (("v_pred", "edm_vpred.sigma_max"), {}, r"is of continuous noise levels \(EDM: edm_vpred.sigma_max\)"),
+    ],
+)
+def test_a_prediction_that_is_unknown_is_refused(tensors, metadata, message, folder, tmp_path):
+    save_file({**original(folder), **marks(*tensors)}, tmp_path / "m.safetensors", metadata or None)
+    with pytest.raises(BadFile, match=message):
+        load_prior(str(tmp_path / "m.safetensors"), settings=ModelSettings(config=str(folder)))
+
+
+def test_the_first_text_encoder_may_have_its_older_names(folder, tmp_path):
+    """As in NovelAI's checkpoints, from before transformers put ``text_model`` into them."""
+    new, old, settings = ".transformer.text_model.", ".transformer.", ModelSettings(config=str(folder))
+    save_file({name.replace(new, old): value for name, value in original(folder).items()}, tmp_path / "m.safetensors")
+    same(load_prior(str(tmp_path / "m.safetensors"), settings=settings), load_prior(str(folder)))
+
+
+def test_the_suffix_of_a_name_may_be_of_large_letters(folder, tmp_path):
+    file, settings = tmp_path / "M.SAFETENSORS", ModelSettings(config=str(folder))
+    save_file(original(folder), file)
+    same(load_prior(str(file), settings=settings), load_prior(str(folder)))
+    assert not cards.is_hub_id("models/M.SAFETENSORS")
 
 
 # Configs from the hub
@@ -251,12 +219,17 @@ def test_configs_come_from_the_matching_card(folder, tmp_path, monkeypatch):
     load_prior(str(tmp_path / "model.safetensors"))
 
 
-def test_of_stable_diffusion_2_the_user_says_what_it_predicts(folder, tmp_path):
-    state = original(folder)
+def test_of_stable_diffusion_2_the_user_says_what_it_predicts_if_the_file_does_not(folder, tmp_path, monkeypatch):
+    file, state = tmp_path / "v2.safetensors", original(folder)
     state["model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"] = torch.zeros(320, 1024)
-    save_file(state, tmp_path / "v2.safetensors")
+    save_file(state, file)
     with pytest.raises(ConfigError, match=r"Stable Diffusion 2 .* --model.config sd21-base \(noise, 512 px\) or"):
-        load_prior(str(tmp_path / "v2.safetensors"))
+        load_prior(str(file))
+    FakeHub(monkeypatch, tmp_path / "hub")
+    for metadata, card in (({"modelspec.prediction_type": "v"}, "sd21"), ({"prediction_type": "eps"}, "sd21-base")):
+        save_file(state, file, metadata)
+        with pytest.raises(ModelNotFound, match=f"needs configs and a tokenizer: cannot get {card} "):
+            load_prior(str(file))
 
 
 @pytest.mark.parametrize(
@@ -310,8 +283,15 @@ def test_a_pickle_runs_no_code(folder, tmp_path):
         ("lora", r"is a LoRA, which --model.lora takes"),
         ("part", r"is one part of a model in the names of diffusers; name the folder"),
         ("words", r"is no Stable Diffusion checkpoint in the original layout: no name in it begins with model.diff"),
+        ("sd3", r"is of Stable Diffusion 3, which is read as a folder of diffusers or by a hub id"),
+        ("flux", r"is of FLUX, which is of no family that can be a prior"),
+        ("autoencoder", r"is an autoencoder, which --model.vae takes"),
+        (
+            "not finite",
+            r"model.safetensors, unet: 1 tensors of its weights hold NaN or infinity, such as conv_out.bias",
+        ),
         ("inpainting", r"is a checkpoint of the kind inpainting; only Stable Diffusion 1, 2 and XL can be priors"),
-        ("no vae", r"gives no vae that fits"),
+        ("no vae", r"holds no autoencoder: name one, such as that of its configs by --model.vae /"),
         ("no text", r"gives no text_encoder that fits .*: The provided checkpoint does not seem to"),
         ("a tensor lacks", r"(gives no unet that fits|has no weights for 1 tensors of unet)"),
         ("another shape", r"gives no unet that fits"),
@@ -320,11 +300,15 @@ def test_a_pickle_runs_no_code(folder, tmp_path):
 def test_files_that_are_no_prior(damage, message, folder, tmp_path):
     file, state = tmp_path / "model.safetensors", original(folder)
     save_file(state, file)
-    first = "model.diffusion_model.input_blocks.0.0.weight"
+    first, vae = "model.diffusion_model.input_blocks.0.0.weight", weights(folder, "vae")
     kept = {
         "lora": {"lora_unet_down.weight": torch.zeros(1)},
         "part": weights(folder, "unet"),
         "words": {"emb_params": torch.zeros(2, 4)},
+        "sd3": {"model.diffusion_model.joint_blocks.0.context_block.mlp.fc1.bias": torch.zeros(4)},
+        "flux": {"double_blocks.0.img_attn.norm.key_norm.scale": torch.zeros(4)},
+        "autoencoder": {name.removeprefix("first_stage_model."): value for name, value in vae_names(vae).items()},
+        "not finite": {**state, "model.diffusion_model.out.2.bias": torch.full((4,), torch.nan)},
         "inpainting": {**state, first: torch.zeros(8, 9, 3, 3)},
         "no vae": {name: value for name, value in state.items() if "first_stage" not in name},
         "no text": {name: value for name, value in state.items() if "cond_stage" not in name},
@@ -380,7 +364,7 @@ def base_of(folder: Path, place: Path) -> Path:
 
 def test_an_mvdream_checkpoint_joins_its_base(release, tmp_path, monkeypatch):
     folder, file = release
-    assert kind_of(file) == "mvdream"
+    assert look(file).kind == "mvdream"
     base = base_of(folder, tmp_path / "base")
     tried = forbid_network(monkeypatch)
     prior = load_prior(str(file), settings=ModelSettings(config=str(base)))

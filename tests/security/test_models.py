@@ -115,7 +115,7 @@ def test_another_autoencoder_is_no_pickle(sd, tmp_path, mark):
     other = Path(shutil.copytree(sd / "vae", tmp_path / "vae"))
     pickle_weights(other, mark)
     with pytest.raises(ModelNotFound, match=r"the weights .*/vae/\*\.safetensors are missing"):
-        load_prior(str(sd), settings=ModelSettings(vae=other))
+        load_prior(str(sd), settings=ModelSettings(vae=str(other)))
     assert not mark.exists()
 
 
