@@ -102,19 +102,21 @@ def is_safetensors(file: Path) -> bool:
 def _kind(file: Path, heads: Mapping[str, Tensor]) -> Kind:
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
+    unet = any(name.startswith(INPUTS) for name in heads)
+    names = [] if unet else [name.removeprefix(UNET) for name in heads]
+    told = next((what for start, what in OTHER_FILES.items() for name in names if name.startswith(start)), None)
+    if told:
+        raise BadFile(f"{file} is {told}")
     try:
         kind = infer_diffusers_model_type(heads)
     except (LookupError, TypeError, ValueError, NameError, RuntimeError) as error:
         raise BadFile(f"{file} has a tensor of a shape that no Stable Diffusion checkpoint has") from error
-    if any(name.startswith(INPUTS) for name in heads):
-        for known in ("v1", "v2", "xl_base"):
-            if kind == known:
-                return known
-    names = [name.removeprefix(UNET) for name in heads]
-    told = next((what for start, what in OTHER_FILES.items() for name in names if name.startswith(start)), None)
-    if told is None and kind not in ("v1", "v2", "xl_base"):
-        told = f"a checkpoint of the kind {kind}; only Stable Diffusion 1, 2 and XL can be priors in one file"
-    told = told or f"no Stable Diffusion checkpoint in the original layout: no name in it begins with {INPUTS}"
+    for known in ("v1", "v2", "xl_base"):  # the first is what diffusers calls all that it does not know
+        if kind == known and unet:
+            return known
+        if kind == known:
+            told = f"no Stable Diffusion checkpoint in the original layout: no name in it begins with {INPUTS}"
+    told = told or f"a checkpoint of the kind {kind}; only Stable Diffusion 1, 2 and XL can be priors in one file"
     raise BadFile(f"{file} is {told}")
 
 

@@ -42,7 +42,7 @@ class ModelSettings:
 
     # of the network; auto: half on accelerators, float32 on a CPU, bfloat16 for the shapes prior where that is faster
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    # another autoencoder: a folder, such as that of a tiny one (AutoencoderTiny), a .safetensors file, or a hub id
+    # another autoencoder: its folder, a model's, a .safetensors file, a short name, or a hub id
     vae: str | None = None
     lora: tuple[Path, ...] = ()  # LoRA files (.safetensors), or folders of one, to add to network and text encoders
     lora_scale: float = 1.0  # of all of them; below 0 they change the other way, as sliders are used

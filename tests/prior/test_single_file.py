@@ -285,6 +285,10 @@ def test_a_pickle_runs_no_code(folder, tmp_path):
         ("words", r"is no Stable Diffusion checkpoint in the original layout: no name in it begins with model.diff"),
         ("sd3", r"is of Stable Diffusion 3, which is read as a folder of diffusers or by a hub id"),
         ("flux", r"is of FLUX, which is of no family that can be a prior"),
+        (
+            "wan",
+            r"is a checkpoint of the kind wan-t2v-1.3B; only Stable Diffusion 1, 2 and XL can be priors in",
+        ),
         ("autoencoder", r"is an autoencoder, which --model.vae takes"),
         (
             "not finite",
@@ -307,6 +311,7 @@ def test_files_that_are_no_prior(damage, message, folder, tmp_path):
         "words": {"emb_params": torch.zeros(2, 4)},
         "sd3": {"model.diffusion_model.joint_blocks.0.context_block.mlp.fc1.bias": torch.zeros(4)},
         "flux": {"double_blocks.0.img_attn.norm.key_norm.scale": torch.zeros(4)},
+        "wan": {"head.modulation": torch.zeros(1), "patch_embedding.weight": torch.zeros(1536, 1)},
         "autoencoder": {name.removeprefix("first_stage_model."): value for name, value in vae_names(vae).items()},
         "not finite": {**state, "model.diffusion_model.out.2.bias": torch.full((4,), torch.nan)},
         "inpainting": {**state, first: torch.zeros(8, 9, 3, 3)},
