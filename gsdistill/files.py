@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import unicodedata
 import uuid
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ __all__ = [
     "write_text",
 ]
 
+_ASKING = threading.Lock()
 PACKAGE = Path(__file__).resolve().parent
 DRAFT = ".tmp-"  # how the names of unfinished files begin
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # what file systems without locks say
@@ -205,9 +207,15 @@ def sync(path: Path) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+    """The process's umask; where the system does not show it, it can only be learnt by changing it for all threads."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
+    except (OSError, StopIteration):
+        with _ASKING:
+            mask = os.umask(0o077)
+            os.umask(mask)
+            return mask
 
 
 def _discard(path: Path) -> None:

@@ -15,6 +15,7 @@ the run's generator, so that the same run gives the same scene and the global ra
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -35,6 +36,7 @@ __all__ = ["Densifier", "DensifyReport", "DensifySettings", "importance", "witho
 # only ever tell it one number, at which it grows and prunes, and which fits refine_every = 2 and reset_every = 3. It
 # never resets opacities itself: gsplat 1.5.3 cannot, for ``step % reset_every == 0 & step > 0`` is always false.
 REFINE = 4
+_SEEDING = threading.Lock()
 
 
 @runtime_checkable
@@ -227,13 +229,17 @@ def _strategy(settings: DensifySettings) -> Any:
 
 @contextmanager
 def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the global random numbers, from which gsplat places split halves, and put them back afterwards."""
-    if device.type == "cpu":
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            yield
-    else:
-        module = torch.get_device_module(device)
-        with torch.random.fork_rng(devices=[device], device_type=device.type), module.device(device):
-            module.manual_seed(seed)
-            yield
+    """Seed the global random numbers, from which gsplat places split halves, and put them back afterwards.
+
+    All threads have the same ones, so that one at a time is within such a block.
+    """
+    with _SEEDING:
+        if device.type == "cpu":
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                yield
+        else:
+            module = torch.get_device_module(device)
+            with torch.random.fork_rng(devices=[device], device_type=device.type), module.device(device):
+                module.manual_seed(seed)
+                yield
