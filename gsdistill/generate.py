@@ -31,6 +31,7 @@ from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify import without_haze
 from gsdistill.structs import Gaussians
+from gsdistill.training.cause import model_fault
 from gsdistill.training.loop import Optimisation, Plan, StepRecord, start, steps
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def run(
     with _shortage_named(config):
         prior = prior or load_prior(config.prior, target, config.model, say)
         plan, text, initial, optimisation = prepared(config, prior, target)
-    job = _Job(config, folder, prior, plan, console, Watch(initial, console))
+    watch = Watch(initial, console, lambda run: model_fault(run.gaussians(), prior, text, plan.views, plan.resolution))
+    job = _Job(config, folder, prior, plan, console, watch)
     with _shortage_named(config), Interrupt(console) as interrupt, folder.claimed(config.resume, config.overwrite):
         if config.resume:
             for line in folder.restore(optimisation, config.accept_changes):
@@ -83,6 +85,8 @@ def run(
             if not optimisation.done:
                 _open(job, initial)
             console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)
+            for line in prior.remarks:
+                console.print(Text(line), soft_wrap=True)
             console.print(f"start {name_of(config.init)}: {describe(initial)}", markup=False)
             _distil(job, optimisation, steps(optimisation, config.method, prior, text, plan), interrupt, live)
             interrupt.patient = False

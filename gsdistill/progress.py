@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -56,17 +57,23 @@ class StepBar:
 
 
 class Watch:
-    """Looks at the health of a run's scene, and tells every kind of alarm once."""
+    """Looks at the health of a run's scene, and tells every kind of alarm once.
 
-    def __init__(self, initial: Gaussians, console: Console) -> None:
-        self._first, self._console = measure(initial), console
+    ``fault`` says what is wrong with the model, or None; it is asked once, after a step that changed nothing.
+    """
+
+    def __init__(self, initial: Gaussians, console: Console, fault: Callable[[Optimisation], str | None]) -> None:
+        self._first, self._console, self._ask = measure(initial), console, fault
         self._told: set[str] = set()
+        self._fault: str | None = None
 
     def look(self, run: Optimisation) -> tuple[Health, list[str]]:
         """The scene's health now, and what is alarming; waits for an accelerator."""
         counts = Counts(run.done, run.skipped, run.grown, run.pruned)
         health = measure(run.gaussians(), self._first, counts)
-        found = alarms(health, self._first)
+        if "skipped" in alarms(health, self._first) and "skipped" not in self._told:
+            self._fault = self._ask(run)
+        found = alarms(health, self._first, self._fault)
         for kind in found.keys() - self._told:
             self._console.print(Text(f"step {run.done}: {found[kind]}", style="yellow"), soft_wrap=True)
         self._told |= found.keys()
@@ -77,7 +84,8 @@ class Interrupt:
     """Within the block a Ctrl-C, SIGTERM or SIGHUP is an orderly end, by :class:`Stopped`.
 
     While ``patient``, as a run's steps are, the first one only sets ``asked``, and says so; the second one ends the
-    block at once. A hang-up that is ignored already (nohup) stays so.
+    block at once. A hang-up that is ignored already (nohup) stays so. In another thread than the main one, which alone
+    hears signals, the block changes nothing.
     """
 
     def __init__(self, console: Console) -> None:
@@ -91,7 +99,8 @@ class Interrupt:
         return Stopped(self._number)
 
     def __enter__(self) -> Interrupt:
-        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        hears = threading.current_thread() is threading.main_thread()
+        heard = [number for number in SIGNALS if hears and signal.getsignal(number) is not signal.SIG_IGN]
         self._previous = {number: signal.signal(number, self._ask) for number in heard}
         return self
 

@@ -6,6 +6,9 @@ import hashlib
 import itertools
 import json
 import shutil
+import signal
+import threading
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +28,8 @@ from gsdistill.errors import BadFile, ConfigError, OutputError, PromptError, Sto
 from gsdistill.export.ply import Ply
 from gsdistill.files import Claim
 from gsdistill.generate import run
-from gsdistill.progress import Interrupt
+from gsdistill.prior.shapes_prior import ShapesPrior
+from gsdistill.progress import SIGNALS, Interrupt
 from gsdistill.runconfig import resolve
 from gsdistill.runfolder import RunFolder, snapshots
 from gsdistill.scene.init.ball import Ball
@@ -104,6 +108,36 @@ def test_same_seed_same_splat_and_another_seed_another(tmp_path):
         (generate(tmp_path / str(i), seed=seed) / "gaussians.ply").read_bytes() for i, seed in enumerate((5, 5, 6))
     )
     assert digest(first) == digest(again) != digest(other)
+
+
+def test_a_run_in_another_thread_is_the_same_run(tmp_path):
+    """As of a server that answers each question in a thread of its own."""
+    config = resolve({**SMALL, "iterations": 3, "output": str(tmp_path / "thread")})
+    before, found = [signal.getsignal(number) for number in SIGNALS], []
+    thread = threading.Thread(target=lambda: found.append(run(config, Console(quiet=True), extras=False)))
+    thread.start()
+    thread.join()
+    assert found == [tmp_path / "thread"] and (found[0] / "summary.json").exists()
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    own = run(replace(config, output=tmp_path / "own"), Console(quiet=True), extras=False)
+    first, second = (digest((folder / "gaussians.ply").read_bytes()) for folder in (own, found[0]))
+    assert first == second
+
+
+def test_a_run_in_which_no_step_counts_is_no_success(tmp_path, monkeypatch, capsys):
+    """The first step tells what is wrong already, and not that guidance is."""
+    monkeypatch.setattr(ShapesPrior, "network", lambda self, x, *_: torch.full_like(x, torch.nan))
+    words = ["--prompt", "a red torus", "--iterations", "4", "--views", "2", "--model.precision", "bfloat16"]
+    assert execute(["generate", *words, "--output", str(tmp_path / "run")]) == 2
+    told, error = (" ".join(text.split()) for text in capsys.readouterr())
+    cause = (
+        "the network of the prior shapes answers what is finite with numbers that are not: bfloat16 is too narrow for "
+        "it, or its weights are broken, or those of a LoRA that was added: get the files again; try "
+        "model.precision float32"
+    )
+    assert f"step 1: 100% of the steps changed nothing, for a gradient that is not finite; {cause}" in told
+    assert error.endswith(f"error: 4 of 4 steps had a gradient that is not finite; {cause}")
+    assert kept(tmp_path / "run" / "checkpoints") and not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_the_start_is_told_and_drawn_before_the_first_step(tmp_path, monkeypatch):

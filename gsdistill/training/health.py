@@ -87,13 +87,16 @@ def measure(gaussians: Gaussians, first: Health | None = None, counts: Counts = 
     )
 
 
-def alarms(health: Health, first: Health) -> dict[str, str]:
-    """What looks bad beside the start, by a name for each kind: one line that says what it is and what to change."""
+def alarms(health: Health, first: Health, fault: str | None = None) -> dict[str, str]:
+    """What looks bad beside the start, by a name for each kind: one line that says what it is and what to change.
+
+    ``fault`` is what is wrong with the model, where that is known to be why steps change nothing.
+    """
     h, found = health, {}
     if h.skipped > SKIPPED:
+        advice = "lower method.guidance_scale or the optim rates, or take model.precision float32"
         found["skipped"] = (
-            f"{h.skipped:.0%} of the steps changed nothing, for a gradient that is not finite; lower "
-            "method.guidance_scale or the optim rates, or take model.precision float32"
+            f"{h.skipped:.0%} of the steps changed nothing, for a gradient that is not finite; {fault or advice}"
         )
     if h.broken:
         found["broken"] = f"{h.broken} Gaussians have a number that is not finite; lower the optim rates"

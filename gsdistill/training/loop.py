@@ -30,6 +30,7 @@ from gsdistill.scene.cameras import CameraSettings, sample
 from gsdistill.scene.densify import Densifier, DensifySettings
 from gsdistill.structs import Cameras, Gaussians, Guidance, Render, Views, to_device
 from gsdistill.training.adam import Adam
+from gsdistill.training.cause import model_fault
 from gsdistill.training.clock import Clock
 from gsdistill.training.regularizers import RegularizerSettings, penalty
 
@@ -38,6 +39,7 @@ __all__ = ["KEYS", "Background", "Diverged", "OptimSettings", "Optimisation", "P
 Background = Literal["mixed", "random", "grey", "white", "black"]
 KEYS = ("means", "quats", "scales", "opacities", "sh")
 MAX_SKIPPED = 50  # steps with a non-finite gradient, after which a run does not go on as it is
+MOST_OF_ALL = 0.5  # share of the steps of a run with such a gradient, above which its end is no success
 ASK_EVERY = 10  # steps between looks at their number, for each of which the program waits for the device
 
 
@@ -143,11 +145,12 @@ def steps(
     parameter leaves it as it was before the step; one that fails later leaves ``run.whole`` False.
 
     Raises:
-        Diverged: more than 50 steps had a non-finite gradient, which every tenth step and the last look at.
+        Diverged: more than 50 steps had a non-finite gradient, which every tenth step and the last look at; or at the
+            end more than half of them all.
     """
     prior.schedule = to_device(prior.schedule, run.params["means"].device)  # where its timesteps are drawn to
     if run.done:
-        _check_skipped(run, plan.iterations)
+        _check_skipped(run, prior, text, plan)
     while run.done < plan.iterations:
         progress, state = run.done / plan.iterations, run.method_state
         with _undone_by_errors(run):
@@ -159,7 +162,7 @@ def steps(
         with run.clock("densify"):
             _densify(run, out, finite)
         run.whole = True
-        _check_skipped(run, plan.iterations)
+        _check_skipped(run, prior, text, plan)
         yield StepRecord(
             run.done, loss.detach(), guidance.figures, guidance.evaluations, len(run.params["means"]), finite,
             out.images.detach(),
@@ -249,10 +252,13 @@ def _densify(run: Optimisation, out: Render, finite: Bool[Tensor, ""]) -> None:
         run.pruned += report.n_pruned + report.n_budget
 
 
-def _check_skipped(run: Optimisation, iterations: int) -> None:
+def _check_skipped(run: Optimisation, prior: Prior, text: EncodedPrompt, plan: Plan) -> None:
     """Raise Diverged where too many steps changed nothing."""
-    if (run.done % ASK_EVERY == 0 or run.done == iterations) and run.skipped - run.pardoned > MAX_SKIPPED:
-        raise Diverged(
-            f"{run.skipped} of {run.done} steps had a gradient that is not finite; --resume --accept-changes goes on "
-            "with a lower method.guidance_scale or lower optim rates"
-        )
+    ended = run.done == plan.iterations
+    if not ended and run.done % ASK_EVERY:
+        return
+    most = min(MAX_SKIPPED, MOST_OF_ALL * plan.iterations) if ended else MAX_SKIPPED
+    if run.skipped - run.pardoned > most:
+        fault = model_fault(run.gaussians(), prior, text, plan.views, plan.resolution)
+        advice = "--resume --accept-changes goes on with a lower method.guidance_scale or lower optim rates"
+        raise Diverged(f"{run.skipped} of {run.done} steps had a gradient that is not finite; {fault or advice}")

@@ -158,6 +158,45 @@ def test_a_hopeless_run_stops_at_its_end_too(prior):
         carry(begin(broken, SDS(), plan), broken, SDS(), 59, plan)
 
 
+class Ill(AnalyticPrior):
+    """Answers its first network calls with NaN."""
+
+    def __init__(self, like: AnalyticPrior, bad: int) -> None:
+        super().__init__(*reversed(like._mixtures), like.latent_shape)
+        self.bad = bad
+
+    def network(self, latents, timesteps, text, cameras):
+        self.bad -= 1
+        answer = super().network(latents, timesteps, text, cameras)
+        return torch.full_like(answer, torch.nan) if self.bad >= 0 else answer
+
+
+def test_half_of_a_short_run_may_be_skipped(telling):
+    ill = Ill(telling, 6)
+    run = begin(ill, SDS())
+    assert len(carry(run, ill, SDS(), 12)) == 12 and run.skipped == 6
+    ill = Ill(telling, 7)
+    run = begin(ill, SDS())
+    carry(run, ill, SDS(), 11)
+    told = "7 of 12 steps had a gradient that is not finite; --resume --accept-changes .* method.guidance_scale"
+    with pytest.raises(Diverged, match=told):  # the network is well by now, so it is not what is blamed
+        carry(run, ill, SDS(), 1)
+    assert run.done == 12 and run.whole
+
+
+def test_of_a_run_without_any_step_the_model_is_blamed(prior):
+    broken = Broken(*prior._mixtures, prior.latent_shape)
+    run = begin(broken, SDS())
+    told = "12 of 12 steps had a gradient that is not finite; the network of the prior analytic answers"
+    with pytest.raises(Diverged, match=told) as caught:
+        carry(run, broken, SDS(), 12)
+    assert "guidance" not in str(caught.value)
+    assert broken.evaluations == run.evaluations  # those of the search for the cause do not count
+    run.pardoned = 12  # as where the run goes on with other settings
+    more = replace(PLAN, iterations=14)
+    assert len(carry(run, prior, SDS(), 2, more)) == 2 and run.skipped == 12
+
+
 class Hiccup(AnalyticPrior):
     """Answers one network call with NaN."""
 
