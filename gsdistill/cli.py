@@ -112,10 +112,13 @@ def _told(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError):  # the file system refuses: a folder without access, a name too long
         return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
-    from gsdistill.device import out_of_memory
+    from gsdistill.device import failure, out_of_memory
 
-    short = "out of memory; ask for less at once: smaller pictures, fewer of them, or fewer Gaussians"
-    return short if out_of_memory(error) else None
+    if out_of_memory(error):
+        return "out of memory; ask for less at once: smaller pictures, fewer of them, or fewer Gaussians"
+    if told := failure(error):
+        return f"the GPU or its driver failed: {told}; --device cpu does without it, and `gsdistill doctor` tries it"
+    return None
 
 
 def _dispatch(words: Sequence[str]) -> int:

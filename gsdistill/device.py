@@ -6,21 +6,26 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
-from gsdistill.errors import ConfigError, did_you_mean
+from gsdistill.errors import ConfigError, did_you_mean, first_line
 
 __all__ = [
     "choose",
     "describe",
+    "failure",
     "forget_peak",
+    "listed",
     "make_deterministic",
     "multiplies_bfloat16",
     "out_of_memory",
     "peak_memory",
     "processor",
+    "refusal",
 ]
 
 CHOICES = ("auto", "cpu", "cuda", "mps")
@@ -29,15 +34,21 @@ SHORT = (
     "can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "ALLOC_FAILED",
     "could not create a memory",
 )  # fmt: skip
+# What they say in one where an accelerator, its driver or a library for it fails.
+BROKEN = (
+    "CUDA error", "CUDA driver", "CUDA unknown error", "cudaGetDeviceCount", "NVIDIA driver", "no kernel image",
+    "cuDNN", "CUDNN_STATUS", "CUBLAS_STATUS", "CUSOLVER_STATUS", "HIP error", "MPS backend",
+)  # fmt: skip
 
 
-def choose(name: str) -> torch.device:
-    """Return the device called ``name``: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+def choose(name: str, say: Callable[[str], None] = lambda line: None) -> torch.device:
+    """Return the device called ``name``: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``, once it has computed.
 
     ``auto`` is a CUDA device where there is one, else the CPU; it never takes ``mps``: no renderer of ours runs there.
+    Where there is one that cannot be used, it is the CPU too, and ``say`` is told why.
 
     Raises:
-        ConfigError: no such kind of device, or this machine has none.
+        ConfigError: no such kind of device, or this machine has none that can be used.
     """
     kind, _, index = name.partition(":")
     if kind not in CHOICES or not (index.isdecimal() if ":" in name else True) or (index and kind != "cuda"):
@@ -46,12 +57,38 @@ def choose(name: str) -> torch.device:
         )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "auto":
-        return torch.device("cuda" if count else "cpu")
+        best = listed()
+        reason = refusal(best) if best else None
+        if reason:
+            say(f"device: cpu ({best} is listed, and cannot be used: {reason})")
+        return torch.device(best if best and not reason else "cpu")
     if kind == "cuda" and int(index or 0) >= count:
         raise ConfigError(f"device = '{name}': CUDA devices of this machine: {count}; use --device auto or cpu")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device = 'mps': this machine has no Apple GPU; use --device auto or cpu")
+    if kind != "cpu" and (reason := refusal(name)):
+        raise ConfigError(
+            f"device = '{name}' is listed, and cannot be used: {reason}; use --device cpu, or a torch that fits the GPU"
+        )
     return torch.device(name)
+
+
+def listed() -> str | None:
+    """The accelerator that ``auto`` would take, as far as torch lists one."""
+    return "cuda" if torch.cuda.is_available() and torch.cuda.device_count() else None
+
+
+@lru_cache
+def refusal(name: str) -> str | None:
+    """Why an accelerator cannot be used: what torch says of a first sum there, in one line; None where it is right.
+
+    Tried once in a process. One without free memory can be used, by a run that asks for less.
+    """
+    try:
+        total = float((2.0 * torch.full((3,), 1.5, device=name)).sum())
+    except (RuntimeError, AssertionError) as error:  # AssertionError: of a torch that was built without it
+        return None if out_of_memory(error) else first_line(error)
+    return None if total == 9.0 else f"it computes 3 x 2 x 1.5 = {total:g}"
 
 
 def make_deterministic(device: torch.device) -> None:
@@ -73,6 +110,13 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in SHORT)
+
+
+def failure(error: BaseException) -> str | None:
+    """What an accelerator, its driver or a library for it says where it fails, in one line; None of other errors."""
+    broken = isinstance(error, torch.AcceleratorError)
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in BROKEN)
+    return first_line(error) if broken or told else None
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -223,11 +223,17 @@ def _ffmpeg() -> str | None:
 def _machine() -> Iterator[Finding]:
     import torch
 
-    from gsdistill.device import choose, describe
+    from gsdistill.device import choose, describe, listed, refusal
 
     device = choose("auto")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("machine", "device", describe(device))
+    if accelerator := listed():
+        reason = refusal(accelerator)
+        told = (
+            f"cannot be used: {reason}; until its driver and torch fit it, auto is the CPU" if reason else "it computes"
+        )
+        yield Finding("machine", f"{accelerator}, tried", told)
     yield Finding("machine", "threads", f"{torch.get_num_threads()} of torch on {cores} cores")
     extension = _gsplat_extension()
     if device.type == "cpu":

@@ -102,11 +102,12 @@ def resolve(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: 
 def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Return ``given`` over the recipe for its method and prior, if there is one, over the defaults.
 
-    The prior ``auto`` becomes the name of the one that serves on this machine, and ``say`` is told why.
+    The prior ``auto`` becomes the name of the one that serves on this machine, and ``say`` is told why; as it is where
+    the device ``auto`` is the CPU for a GPU that cannot be used.
     """
     basis = merge(defaults(RunConfig), given)
     chosen = from_dict(Chosen, {"prior": basis["prior"], "device": basis["device"]})
-    prior, reason = cards.choose(chosen.prior, device.choose(chosen.device))
+    prior, reason = cards.choose(chosen.prior, device.choose(chosen.device, say))
     if reason:
         say(reason)
     method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None

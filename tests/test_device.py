@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from gsdistill.device import choose, multiplies_bfloat16, processor
+from gsdistill.cli import execute
+from gsdistill.device import choose, failure, multiplies_bfloat16, processor, refusal
 from gsdistill.errors import ConfigError
 
 
@@ -20,6 +21,7 @@ def accelerators(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+        monkeypatch.setattr("gsdistill.device.refusal", lambda name: None)
 
     return pretend
 
@@ -64,6 +66,103 @@ def test_what_this_machine_lacks(accelerators, count, name, message):
     with pytest.raises(ConfigError) as caught:
         choose(name)
     assert str(caught.value) == message
+
+
+NO_KERNEL = "CUDA error: no kernel image is available for execution on the device"
+
+
+@pytest.fixture
+def useless(monkeypatch):
+    """One that torch lists, and that fails when it is first used."""
+
+    def fail():
+        raise RuntimeError(f"{NO_KERNEL}\nCUDA kernel errors might be asynchronously reported at some other API call")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", fail)
+    refusal.cache_clear()
+    yield
+    refusal.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_one_that_is_listed_and_cannot_be_used_is_refused_in_one_sentence(name, useless):
+    with pytest.raises(ConfigError) as caught:
+        choose(name)
+    told = (
+        f"device = '{name}' is listed, and cannot be used: {NO_KERNEL}; use --device cpu, or a torch that fits the GPU"
+    )
+    assert str(caught.value) == told
+
+
+def test_auto_is_the_cpu_then_and_says_why(useless):
+    said = []
+    assert choose("auto", said.append) == choose("cpu", said.append) == torch.device("cpu")
+    assert said == [f"device: cpu (cuda is listed, and cannot be used: {NO_KERNEL})"]
+
+
+def test_the_trial_is_made_once(useless, monkeypatch):
+    real, tried = torch.full, []
+    monkeypatch.setattr(torch, "full", lambda *given, **more: (tried.append(more), real(*given, **more))[1])
+    assert [choose("auto").type for _ in range(3)] == ["cpu"] * 3
+    assert len(tried) == 1
+
+
+def test_the_trial_of_one_that_computes_and_of_one_that_computes_something_else(monkeypatch):
+    assert refusal.__wrapped__("cpu") is None
+    real = torch.full
+    monkeypatch.setattr(torch, "full", lambda *given, **more: real(*given, **more) + 1)
+    assert refusal.__wrapped__("cpu") == "it computes 3 x 2 x 1.5 = 15"
+
+
+def test_one_whose_memory_is_full_can_be_used(monkeypatch):
+    def fail(*given, **more):
+        raise RuntimeError("CUDA error: out of memory\nmore")
+
+    monkeypatch.setattr(torch, "full", fail)
+    assert refusal.__wrapped__("cpu") is None
+
+
+def test_a_run_says_it_once_and_goes_on_without(useless, capsys):
+    words = ["generate", "--prompt", "a red torus", "--dry-run"]
+    assert execute(words) == 0
+    told = capsys.readouterr().err
+    assert told.count(NO_KERNEL) == 1 and "device: cpu (cuda is listed" in told
+    assert execute([*words, "--device", "cuda"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: device = 'cuda' is listed") and told.count("\n") == 1
+
+
+def test_doctor_has_tried_it(useless, capsys):
+    assert execute(["doctor"]) == 0
+    told = capsys.readouterr().out
+    assert f"cuda, tried     cannot be used: {NO_KERNEL}; until its driver" in told and "device          cpu" in told
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError(f"{NO_KERNEL}\nmore"), NO_KERNEL),
+        (torch.AcceleratorError("an illegal memory access was encountered\nmore"), "an illegal memory access"),
+        (RuntimeError("Found no NVIDIA driver on your system. Please check"), "Found no NVIDIA driver"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "cuDNN error"),
+    ],
+)
+def test_what_fails_later_is_one_line_on_the_command_line(error, told, monkeypatch, capsys):
+    def fail(argv):
+        raise error
+
+    monkeypatch.setattr("gsdistill.cli._dispatch", fail)
+    assert execute(["generate"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: the GPU or its driver failed: {told}") and "--device cpu" in line
+    assert line.count("\n") == 1 and "more" not in line
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), ValueError("CUDA error"), RuntimeError("")])
+def test_other_errors_are_no_failures_of_an_accelerator(error):
+    assert failure(error) is None
 
 
 def test_the_processor_has_a_name():

@@ -85,10 +85,8 @@ class _Worker:
     def _prior(self, config: RunConfig) -> Prior:
         """The prior of a run, which is that of the last one unless its settings differ."""
         if self._loaded is None or self._used != config.model:
-            self._loaded, self._used = (
-                load_prior(config.prior, device.choose(config.device), config.model, self._say),
-                config.model,
-            )
+            target = device.choose(config.device, self._say)
+            self._loaded, self._used = load_prior(config.prior, target, config.model, self._say), config.model
         return self._loaded
 
     def _tell(self, one: SweepRun, place: str, seconds: float) -> None:
