@@ -17,6 +17,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from gsdistill.errors import ConfigError, UserError, did_you_mean
+from gsdistill.paths import expanded
 from gsdistill.ramp import Ramp, shortest
 from gsdistill.reading import brief
 from gsdistill.yaml_dialect import dump, load_yaml
@@ -267,6 +268,8 @@ def _convert_scalar(value: Any, hint: Any, limits: Mapping[str, Any], path: str)
         raise _wrong_type(path, value, EXPECTED[hint])
     if hint in UNFIT and re.search(UNFIT[hint][0], str(value)):
         raise ConfigError(f"{path} = {brief(str(value))} {UNFIT[hint][1]}")
+    if hint is Path or "place" in limits:
+        value = expanded(str(value), path)
     if hint is int and abs(value) > LARGEST_INTEGER:
         raise ConfigError(f"{path} = {brief(value)} is too large a whole number")
     if hint in (int, float):

@@ -134,7 +134,10 @@ def _single_file(group: str, file: Path) -> Iterator[Finding]:
         yield Finding(group, "says itself", ", ".join(f"{name} {value}" for name, value in original.scheduler.items()))
     found = f"those of {config}, or of --model.config" if (config := completing(original)) else None
     yield Finding(group, "configs", found, f"name them: {WHICH_2}")
-    yield Finding(group, "kept", f"as a folder, converted once, in {cache_folder('converted')}")
+    try:
+        yield Finding(group, "kept", f"as a folder, converted once, in {cache_folder('converted')}")
+    except UserError as error:
+        yield Finding(group, "kept", None, str(error))
 
 
 def _from_hub(group: str, name: str, half: bool) -> Iterator[Finding]:
@@ -235,6 +238,8 @@ def _machine() -> Iterator[Finding]:
         )
         yield Finding("machine", f"{accelerator}, tried", told)
     yield Finding("machine", "threads", f"{torch.get_num_threads()} of torch on {cores} cores")
+    cure = "compiled anew by every process, for a minute; let NUMBA_CACHE_DIR name a folder that can be written"
+    yield Finding("machine", "numba kernels", _kept_kernels(), cure)
     extension = _gsplat_extension()
     if device.type == "cpu":
         yield Finding("machine", "gsplat kernels", str(extension or "not compiled, and not needed without a GPU"))
@@ -243,6 +248,14 @@ def _machine() -> Iterator[Finding]:
             "compiled at the first use; or a ready wheel: pip install gsplat --index-url https://docs.gsplat.studio/whl"
         )
         yield Finding("machine", "gsplat kernels", str(extension) if extension else None, cure)
+
+
+def _kept_kernels() -> str | None:
+    """Return where the processor's kernels are kept once they are compiled, if anywhere."""
+    from gsdistill.renderer._bins import place
+
+    folder = place.stats.cache_path
+    return f"kept in {folder}" if folder else None
 
 
 def _gsplat_extension() -> Path | None:

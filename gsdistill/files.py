@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import re
+import stat
+import tempfile
 import threading
 import unicodedata
 import uuid
@@ -26,10 +28,13 @@ __all__ = [
     "Claim",
     "atomic_path",
     "cache_folder",
+    "can_write",
+    "check_folder",
     "data_path",
     "remove_drafts",
     "slug",
     "sync",
+    "temporary_folder",
     "write_bytes",
     "write_json",
     "write_text",
@@ -115,12 +120,50 @@ def cache_folder(*parts: str) -> Path:
     Raises:
         OutputError: this account has no home folder.
     """
-    root = os.environ.get("XDG_CACHE_HOME")
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        base = Path(root) if root and Path(root).is_absolute() else Path.home() / ".cache"
-    except RuntimeError as error:
-        raise OutputError("there is no home folder to keep a cache in; set XDG_CACHE_HOME to a folder") from error
+        base = root if root.is_absolute() else Path.home() / ".cache"
+    except RuntimeError:  # no HOME, and no entry among the accounts
+        base = root
+    if not base.is_absolute():
+        raise OutputError("there is no home folder to keep a cache in; set XDG_CACHE_HOME to a folder")
     return base.joinpath("gsdistill", *parts)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder to write to where a file, or a link that leads nowhere, stands in the way; nothing is made.
+
+    Raises:
+        OutputError: what stands there.
+    """
+    first = next(place for place in (path, *path.parents) if place.is_symlink() or place.exists())
+    if not first.exists():
+        target = first.readlink()
+        raise OutputError(f"{first} is a link to {target}, which is not there; make it, or choose another --output")
+    if not first.is_dir():
+        raise OutputError(f"{first} is a file; choose another --output")
+
+
+def temporary_folder() -> Path | None:
+    """Return a folder among the temporary ones that nobody else can write to; None where there is none to be had."""
+    path = Path(tempfile.gettempdir()) / f"gsdistill-{os.getuid()}"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError:
+        return None
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return path if own else None
+
+
+def can_write(folder: Path) -> bool:
+    """Whether files can be made in a folder, which is made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
 
 
 class Claim:

@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
+import numba
 import pytest
 import torch
 from fakehub import FakeHub, forbid_network
@@ -25,6 +26,7 @@ from gsdistill.prior.cards import cards
 from gsdistill.prior.hub import go_offline
 from gsdistill.prior.inventory import gigabytes
 from gsdistill.prior.loading import load_prior
+from gsdistill.renderer._bins import place
 
 WEIGHTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model")
 
@@ -225,6 +227,26 @@ def test_a_checkpoint_in_one_file(tmp_path):
     assert told(str(tmp_path / "v2.safetensors"))["configs"].found is None
     save_file({"lora_x": torch.zeros(1)}, tmp_path / "lora.safetensors")
     assert "is a LoRA" in told(str(tmp_path / "lora.safetensors"))["family"].cure
+
+
+def test_without_a_home_folder_it_says_what_is_kept_nowhere(tmp_path, monkeypatch):
+    unet = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 4, 3, 3)}
+    save_file(unet, tmp_path / "v1.safetensors")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "~")
+    found = told(str(tmp_path / "v1.safetensors"))["kept"]
+    assert (found.found, found.cure) == (
+        None, "there is no home folder to keep a cache in; set XDG_CACHE_HOME to a folder"
+    )  # fmt: skip
+
+
+def test_where_compiled_kernels_are_kept_or_that_every_process_compiles(monkeypatch):
+    def kernels() -> Finding:
+        return next(finding for finding in doctor.findings() if finding.name == "numba kernels")
+
+    assert kernels().found == f"kept in {place.stats.cache_path}"
+    monkeypatch.setattr("gsdistill.renderer._bins.place", numba.njit(lambda x: x))
+    assert kernels().found is None and "NUMBA_CACHE_DIR" in kernels().cure
 
 
 def test_a_name_that_is_none(capsys):

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import stat
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,18 @@ from hypothesis import strategies as st
 
 from gsdistill import files
 from gsdistill.errors import OutputError
-from gsdistill.files import atomic_path, data_path, slug, write_bytes, write_json, write_text
+from gsdistill.files import (
+    atomic_path,
+    cache_folder,
+    can_write,
+    check_folder,
+    data_path,
+    slug,
+    temporary_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def test_the_draft_is_a_sibling_with_the_same_suffix(tmp_path):
@@ -140,3 +153,53 @@ def test_shipped_files_are_found_in_a_checkout_and_in_a_wheel(tmp_path, monkeypa
     (tmp_path / "gsdistill" / "_data").mkdir(parents=True)
     assert data_path("configs", "a.yaml") == tmp_path / "gsdistill" / "_data" / "configs" / "a.yaml"
     assert data_path("assets", "shapes-prior") == tmp_path / "gsdistill" / "_data" / "shapes-prior"
+
+
+@pytest.mark.parametrize("caches", [None, "", "~/.cache", "relative"])
+def test_the_cache_lies_in_the_home_unless_another_place_is_named_in_full(caches, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if caches is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", caches)
+    assert cache_folder("x") == tmp_path / ".cache" / "gsdistill" / "x"
+    monkeypatch.setenv("HOME", "relative")
+    with pytest.raises(OutputError, match="there is no home folder to keep a cache in; set XDG_CACHE_HOME"):
+        cache_folder("x")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache_folder("x") == Path("/caches/gsdistill/x")
+
+
+def test_a_temporary_folder_is_the_users_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / f"gsdistill-{os.getuid()}"
+    assert temporary_folder() == folder == temporary_folder() and can_write(folder)
+    folder.chmod(0o770)
+    assert temporary_folder() is None
+    folder.chmod(0o700)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "lstat", lambda self: SimpleNamespace(st_mode=self.stat().st_mode, st_uid=-1))
+        assert temporary_folder() is None
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert temporary_folder() is None
+
+
+def test_what_can_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    assert can_write(tmp_path / "a" / "b") and list(tmp_path.glob("a/b/*")) == []
+    assert not can_write(tmp_path / "file" / "b")
+
+
+def test_what_stands_in_the_way_of_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "good").symlink_to(tmp_path)
+    (tmp_path / "dead").symlink_to("gone/for/ever")
+    for path in (tmp_path, tmp_path / "a" / "b", tmp_path / "good", tmp_path / "good" / "a"):
+        check_folder(path)
+    for path in (tmp_path / "dead", tmp_path / "dead" / "run"):
+        with pytest.raises(OutputError, match=r"/dead is a link to gone/for/ever, which is not there; make it, or"):
+            check_folder(path)
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OutputError, match="/file is a file; choose another --output"):
+            check_folder(path)
+    assert len(list(tmp_path.iterdir())) == 3

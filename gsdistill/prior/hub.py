@@ -119,6 +119,8 @@ def cached_file(source: str, file: str, revision: str | None = None) -> Path | N
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    if _is_homeless():
+        return None
     try:
         found = try_to_load_from_cache(source, file, revision=revision)
     except HFValidationError:  # no name that the hub could have; whoever asks the hub for it says so
@@ -217,8 +219,17 @@ def _snapshot(source: str, revision: str | None) -> Path | None:
     return None
 
 
+def _is_homeless() -> bool:
+    """Whether the cache would lie in a folder called ``~`` in the working directory, as without a home folder."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_CACHE.startswith("~")
+
+
 def _ask(source: str, revision: str | None, need: Need | None = None) -> None:
-    """Refuse to ask while offline."""
+    """Refuse to ask while offline, or where there is no place for an answer."""
+    if _is_homeless():
+        raise _RefusedError("there is no home folder to keep models in; set HF_HOME to a folder", final=True)
     if is_offline():
         from huggingface_hub import constants
 

@@ -22,6 +22,7 @@ from gsdistill.prior.families import needed_parts
 from gsdistill.prior.hub import (
     Need,
     cached,
+    cached_file,
     described,
     fetched,
     fetched_file,
@@ -153,6 +154,23 @@ def test_offline_nothing_is_asked_and_the_sentence_says_so(hub, model):
         fetched("a/model", ["a/model"], FULL)
     with pytest.raises(ModelNotFound, match="not in the cache"):
         fetched_file("m", ["b/model"], "one.pt")
+    assert not hub.asked
+
+
+def test_without_a_home_folder_no_model_is_looked_for_or_kept_below_the_working_directory(
+    hub, model, monkeypatch, tmp_path
+):
+    """What the library makes of ``~/.cache`` then; somebody else may have put a model there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    hub.cache = tmp_path / "~/.cache/huggingface/hub"
+    hub.folders["a/model"] = model
+    hub.snapshot("a/model", allow_patterns=["*"])
+    assert cached_file("a/model", "model_index.json") is None
+    hub.asked.clear()
+    with pytest.raises(ModelNotFound) as error:
+        fetched("a/model", ["a/model"], FULL)
+    assert one_line(error) == ("cannot get a/model: there is no home folder to keep models in; set HF_HOME to a folder")
     assert not hub.asked
 
 
