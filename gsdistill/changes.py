@@ -1,4 +1,8 @@
-"""What may differ between the settings of a run and those with which it is resumed."""
+"""What may differ between the settings of a run and those with which it is resumed.
+
+A path is compared by what it leads to. Runs of earlier versions have paths as they were typed, relative to where the
+run was started.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gsdistill.errors import ConfigError
+from gsdistill.paths import paths_in, there
+from gsdistill.yaml_dialect import load_yaml
 
-__all__ = ["command", "differences", "differing", "leaves"]
+__all__ = ["check_places", "command", "differences", "differing", "leaves"]
 
 # Settings that do not change the optimisation, and may differ.
 _FREE = (
@@ -25,10 +31,33 @@ def command(folder: Path) -> str:
     return f"gsdistill generate --config {shlex.quote(str(folder))} --resume"
 
 
-def differing(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that differ from those ``before`` and change the optimisation: by name, a line with both values."""
-    new, old = dict(leaves(now)), dict(leaves(before))
-    other = [name for name, value in old.items() if new.get(name) != value and name not in _FREE]
+def check_places(config: Any, folder: Path) -> None:
+    """Refuse to go on with the run in ``folder`` where a file or folder is not where the settings say.
+
+    Raises:
+        ConfigError: the setting, and where the run has it, as far as that can be told.
+    """
+    lost = [(name, value) for name, value in paths_in(config) if name != "output" and not there(value)]
+    if not lost:
+        return
+    before = load_yaml(folder / "config.yaml") if there(folder / "config.yaml") else {}
+    old, home = dict(leaves(before)), _started_in(before, folder)
+    for name, value in lost:
+        told, flag = f"{name} = '{value}': there is no such file or folder", f"--{name.replace('_', '-')}"
+        text = old.get(name)
+        if isinstance(text, str) and there(home / text):
+            raise ConfigError(f"{told}; the run in {folder} has it at {home / text}: name it with {flag}")
+        if Path(value).is_absolute():  # else it may be a name on the hub
+            raise ConfigError(f"{told}; say where it is now with {flag} and --accept-changes")
+
+
+def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The settings that differ from those ``before`` and change the optimisation: by name, a line with both values.
+
+    ``folder`` is that of the run.
+    """
+    new, old, home = dict(leaves(now)), dict(leaves(before)), _started_in(before, folder)
+    other = [name for name, value in old.items() if name not in _FREE and not _same(new.get(name), value, home)]
     return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in other}
 
 
@@ -38,8 +67,9 @@ def differences(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path,
     Raises:
         ConfigError: settings differ and that is not ``accepted``, or one of them cannot change on the way.
     """
-    told, same = differing(now, before), f"{command(folder)} takes those of the run"
-    fixed = [line for name, line in told.items() if name in _FIXED or name.partition(".")[0] in _FIXED]
+    told, same = differing(now, before, folder), f"{command(folder)} takes those of the run"
+    gone = [name for name, value in leaves(before) if str(value).startswith("/") and not there(str(value))]
+    fixed = [told[name] for name in told if name not in gone and {name, name.partition(".")[0]} & {*_FIXED}]
     if fixed:
         raise ConfigError(f"the run in {folder} cannot change {', '.join(fixed)} on its way; {same}")
     if told and not accepted:
@@ -57,3 +87,20 @@ def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, A
             yield from leaves(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value
+
+
+def _same(new: Any, old: Any, home: Path) -> bool:
+    """Whether two values of a setting are equal, or lead to the same place, the old one from ``home``."""
+    if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
+        return all(_same(*pair, home) for pair in zip(new, old, strict=True))
+    if new == old or not (isinstance(new, str) and isinstance(old, str) and new.startswith("/")):
+        return new == old
+    return there(new) and there(home / old) and (home / old).samefile(new)
+
+
+def _started_in(settings: Mapping[str, Any], folder: Path) -> Path:
+    """The working directory in which a run was started, if it lies where its ``output`` says, else the one of now."""
+    output, whole = settings.get("output"), folder.absolute()
+    tail = Path(output).parts if isinstance(output, str) else ("outputs", *whole.parts[-2:])
+    beside = 0 < len(tail) < len(whole.parts) and whole.parts[-len(tail) :] == tail
+    return whole.parents[len(tail) - 1] if beside else Path()

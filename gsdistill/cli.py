@@ -29,6 +29,7 @@ from gsdistill.files import write_json
 from gsdistill.flags import parse, peek
 from gsdistill.listing import ListCommand
 from gsdistill.pages.settings import GalleryCommand, ReportCommand
+from gsdistill.paths import may_be_path
 from gsdistill.runflags import RunFlags, check_threads, read
 from gsdistill.sweep.settings import SweepSettings
 from gsdistill.terminal import notice, notices_told, terminal
@@ -73,7 +74,7 @@ class Play2dFlags(Threads):
 class DoctorCommand:
     """Show what is installed, which device serves, which models are at hand, and how to get what is missing."""
 
-    prior: str | None = None  # look at this one alone: a name of `gsdistill list priors`, a folder, a file or a hub id
+    prior: str | None = field(default=None, metadata=may_be_path())  # look at this one alone, named as for `generate`
 
 
 def execute(argv: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from rich.text import Text
 from gsdistill.config import bounded, to_dict
 from gsdistill.errors import ConfigError, OutputError
 from gsdistill.export.settings import ExportSettings, extensions
+from gsdistill.files import check_folder
 from gsdistill.frames import Frame
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.threads import Threads
@@ -136,8 +137,9 @@ def render(command: RenderCommand, console: Console) -> None:
 
     if command.size % 2:
         raise ConfigError(f"size = {command.size}: videos need an even number of pixels")
-    gaussians = read_ply(command.file, command.frame)
     folder = command.output or command.file.with_name(f"{command.file.stem}-render")
+    check_folder(folder)
+    gaussians = read_ply(command.file, command.frame)
     sheet, video = folder / "views.png", folder / "turntable.mp4"
     there = [path for path in (sheet, video) if path.exists()]
     if there and not command.overwrite:

@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.text import Text
 
 from gsdistill import device
+from gsdistill.changes import check_places
 from gsdistill.config import defaults, name_of, to_dict
 from gsdistill.errors import ConfigError, OutOfMemory
 from gsdistill.export.base import Writer
 from gsdistill.export.formats import run_writers
 from gsdistill.pages.report import write_report
+from gsdistill.paths import anchored
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import EncodedPrompt
@@ -60,6 +62,7 @@ def run(
     def say(line: str) -> None:
         console.print(Text(line), soft_wrap=True)
 
+    config = anchored(config)
     target = device.choose(config.device)
     if config.deterministic:
         device.make_deterministic(target)
@@ -69,6 +72,8 @@ def run(
         say(f"the run in {folder.path} is finished; nothing is left to do")
         return folder.path
     folder.check(config.resume, config.overwrite)
+    if config.resume:
+        check_places(config, folder.path)
     writers = run_writers(config.export)
     with _shortage_named(config):
         prior = prior or load_prior(config.prior, target, config.model, say)

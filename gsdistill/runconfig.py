@@ -14,6 +14,7 @@ from gsdistill.distillation.base import Distillation
 from gsdistill.errors import BadFile, ConfigError, did_you_mean
 from gsdistill.export.settings import RunExport
 from gsdistill.files import data_path, slug
+from gsdistill.paths import anchored, expanded, may_be_path
 from gsdistill.prior import cards
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
@@ -29,6 +30,7 @@ from gsdistill.training.regularizers import RegularizerSettings
 __all__ = ["RunConfig", "fill", "read_config", "read_prompt", "resolve"]
 
 METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
+PRIOR = may_be_path(lambda: ("auto", *cards.cards()))
 INIT: Any = named(partial(load, "gsdistill.scene.init", kind="initialiser"), "ball")
 
 
@@ -39,7 +41,8 @@ class RunConfig:
     prompt: str  # what to make, as in "a red torus"
     negative_prompt: str = ""  # what to keep away from
     method: Distillation = METHOD  # how to distil: a name of `gsdistill list methods`
-    prior: str = "auto"  # a diffusion model: a name of `gsdistill list priors`, or a diffusers folder
+    # a diffusion model: a name of `gsdistill list priors`, a diffusers folder, a checkpoint in one file or a hub id
+    prior: str = field(default="auto", metadata=PRIOR)
     init: Initialiser = INIT  # where to start: a name of `gsdistill list inits`
     init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt
     seed: int = bounded(0, low=0, high=2**32 - 1)  # of every random number in the run
@@ -86,17 +89,17 @@ class RunConfig:
 class Chosen:
     """What decides which defaults serve."""
 
-    prior: str = "auto"
+    prior: str = field(default="auto", metadata=PRIOR)
     device: str = "auto"
 
 
 def resolve(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> RunConfig:
-    """Return the run that ``given`` describes; :func:`fill` completes what it leaves open.
+    """Return the run that ``given`` describes, its paths absolute; :func:`fill` completes what it leaves open.
 
     Raises:
         ConfigError: an unknown setting, a wrong type, a value out of range, or no prompt.
     """
-    return from_dict(RunConfig, {"prompt": "", **fill(given, say)})
+    return anchored(from_dict(RunConfig, {"prompt": "", **fill(given, say)}))
 
 
 def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def read_config(name: str) -> dict[str, Any]:
         ConfigError: there is no such file and no such name.
         BadFile: the file is no YAML mapping.
     """
-    path, shipped = Path(name), data_path("configs")
+    path, shipped = Path(expanded(name, "config")), data_path("configs")
     if path.is_dir():
         return load_yaml(path / "config.yaml")
     if path.is_file() or path.suffix in (".yaml", ".yml"):

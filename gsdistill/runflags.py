@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gsdistill.config import from_dict, merge, setting_fields
 from gsdistill.errors import ConfigError
 from gsdistill.flags import parse, peek
+from gsdistill.paths import may_be_path
 from gsdistill.threads import Threads
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ __all__ = ["RunFlags", "check_threads", "read"]
 class RunFlags(Threads):
     """What is said beside the settings of a run."""
 
-    config: str | None = None  # defaults from a YAML file, the folder of a run, or a name of `gsdistill list configs`
+    # defaults from a YAML file, the folder of a run, or a name of `gsdistill list configs`
+    config: str | None = field(default=None, metadata=may_be_path())
     prompt_file: Path | None = None  # a text file that holds the prompt, in place of --prompt
     offline: bool = False  # never ask the network, only what is on this machine; as HF_HUB_OFFLINE=1
 

@@ -35,7 +35,7 @@ from gsdistill.export.base import Writer
 from gsdistill.export.pictures import contact_sheet, preview, turntable
 from gsdistill.export.ply import Ply
 from gsdistill.export.settings import extensions
-from gsdistill.files import Claim, remove_drafts, write_json, write_text
+from gsdistill.files import Claim, check_folder, remove_drafts, write_json, write_text
 from gsdistill.prior.base import CameraRange
 from gsdistill.reading import read_records
 from gsdistill.structs import Gaussians
@@ -75,7 +75,7 @@ class RunFolder:
         if not (self.path / "summary.json").exists() or checkpoint.kept(self.checkpoints):
             return False
         before = load_yaml(self.path / "config.yaml")
-        if changed := differing(self._settings, before):
+        if changed := differing(self._settings, before, self.path):
             raise ConfigError(
                 f"the run in {self.path} is finished, with other settings: {', '.join(changed.values())}; --overwrite "
                 "makes it anew, --output picks another folder"
@@ -88,9 +88,7 @@ class RunFolder:
         Raises:
             OutputError: it holds a run already, it is no folder, or there is nothing to resume.
         """
-        first = next(path for path in (self.path, *self.path.parents) if path.exists())
-        if not first.is_dir():
-            raise OutputError(f"{first} is a file; choose another --output")
+        check_folder(self.path)
         there = checkpoint.kept(self.checkpoints)
         if resume:
             if not there:

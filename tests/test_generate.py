@@ -28,6 +28,7 @@ from gsdistill.errors import BadFile, ConfigError, OutputError, PromptError, Sto
 from gsdistill.export.ply import Ply
 from gsdistill.files import Claim
 from gsdistill.generate import run
+from gsdistill.prior.cards import find
 from gsdistill.prior.shapes_prior import ShapesPrior
 from gsdistill.progress import SIGNALS, Interrupt
 from gsdistill.runconfig import resolve
@@ -262,6 +263,7 @@ def test_mistakes_on_the_command_line_are_one_line_and_exit_two(tmp_path, capsys
     taken.write_text("mine")
     bad_ply = tmp_path / "bad.ply"
     bad_ply.write_bytes(b"ply\nformat binary_little_endian 1.0\nelement vertex 5\nend_header\n")
+    (tmp_path / "link").symlink_to("gone")
     base = ["generate", "--prompt", "a red cube", "--output", str(tmp_path / "o")]
     for argv, word in (
         ([*base, "--method", "cdss"], "cds"),
@@ -269,6 +271,8 @@ def test_mistakes_on_the_command_line_are_one_line_and_exit_two(tmp_path, capsys
         ([*base, "--iterations", "0"], "iterations"),
         ([*base[:2], "a red zebra", *base[3:]], "zebra"),
         ([*base[:4], str(taken)], "is a file"),
+        ([*base[:4], str(tmp_path / "link")], "is a link to gone, which is not there"),
+        (["render", "x.ply", "--output", str(tmp_path / "link")], "is a link to gone, which is not there"),
         (["render", str(bad_ply)], "bad.ply"),
         (["evaluate", str(tmp_path)], "config.yaml"),
     ):
@@ -361,8 +365,126 @@ def test_a_folder_that_was_moved_goes_on_where_it_is(tmp_path, monkeypatch, caps
     Path("outputs/a-red-torus/cds-seed0").rename("moved")
     assert execute(["generate", "--config", "moved", "--resume"]) == 0
     assert Path("moved/summary.json").exists() and not Path("outputs/a-red-torus/cds-seed0").exists()
-    assert load_yaml("moved/config.yaml")["output"] == "moved"
+    assert load_yaml("moved/config.yaml")["output"] == str(tmp_path / "moved")
     capsys.readouterr()
+
+
+# Paths
+
+
+PLACES = """
+prior: models/shapes
+init: {name: ply, path: start.ply}
+prompt: a red torus
+iterations: 4
+views: 1
+snapshots: 0
+"""
+
+
+@pytest.fixture(params=["now"])
+def begun(request, tmp_path, monkeypatch) -> Path:
+    """The folder ``here``, in which a run with a model and a start of its own was stopped after three steps.
+
+    The version ``before`` kept paths as they were typed.
+    """
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    shutil.copytree(find("shapes")[0], here / "models" / "shapes")
+    Ply().write(Ball(count=50).create("", torch.Generator().manual_seed(0)), here / "start.ply")
+    (here / "mine.yaml").write_text(PLACES)
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("gsdistill.runfolder.turntable", lambda *arguments, **settings: None)
+    with monkeypatch.context() as patch:
+        if request.param == "before":
+            for module in ("generate", "runconfig"):
+                patch.setattr(f"gsdistill.{module}.anchored", lambda config: config)
+        patch.setattr(generating, "Interrupt", Asked)
+        assert execute(["generate", "--config", "mine.yaml", "--output", "run"]) == 130
+    monkeypatch.chdir(there)
+    return here
+
+
+before = pytest.mark.parametrize("begun", ["before"], indirect=True)
+
+
+def test_a_run_goes_on_from_any_directory(begun, capsys):
+    settings = load_yaml(begun / "run" / "config.yaml")
+    assert (settings["prior"], settings["init"]["path"], settings["output"]) == (
+        f"{begun}/models/shapes", f"{begun}/start.ply", f"{begun}/run",
+    )  # fmt: skip
+    assert execute(["generate", "--config", "../here/run", "--resume"]) == 0
+    assert json.loads((begun / "run" / "summary.json").read_text())["iterations"] == 4
+    capsys.readouterr()
+
+
+def test_the_same_files_by_other_names_are_no_change(begun, capsys):
+    (begun.parent / "link").symlink_to(begun / "models")
+    words = ["--prior", "../link/shapes", "--init.path", "../there/../here/start.ply"]
+    assert execute(["generate", "--config", "../here/run", "--resume", *words]) == 0
+    capsys.readouterr()
+
+
+def test_other_files_are_refused(begun, capsys):
+    shutil.copyfile(begun / "start.ply", "start.ply")
+    assert execute(["generate", "--config", "../here/run", "--resume", "--init.path", "start.ply"]) == 2
+    told = capsys.readouterr().err
+    assert f"cannot change init.path = {Path.cwd()}/start.ply (was {begun}/start.ply) on its way" in told
+
+
+def test_what_was_moved_with_the_run_is_named_once_more(begun, capsys, monkeypatch):
+    moved = begun.rename(begun.parent / "moved")
+    monkeypatch.chdir(moved)
+    command = ["generate", "--config", "run", "--resume"]
+    for words, name, lost in (([], "prior", "models/shapes"), (["--prior", "models/shapes"], "init.path", "start.ply")):
+        assert execute([*command, *words]) == 2
+        assert capsys.readouterr().err.endswith(
+            f"error: {name} = '{begun}/{lost}': there is no such file or folder; say where it is now with --{name} and "
+            "--accept-changes\n"
+        )
+    words = ["--prior", "models/shapes", "--init.path", "start.ply"]
+    assert execute([*command, *words]) == 2
+    assert "--accept-changes goes on with these" in capsys.readouterr().err
+    assert execute([*command, *words, "--accept-changes"]) == 0
+    assert f"from step 3 on: prior = {moved}/models/shapes (was {begun}/models/shapes)" in capsys.readouterr().out
+    assert load_yaml("run/config.yaml")["init"]["path"] == f"{moved}/start.ply"
+
+
+@before
+def test_an_earlier_versions_run_goes_on_where_it_was_started(begun, monkeypatch, capsys):
+    assert load_yaml(begun / "run" / "config.yaml")["prior"] == "models/shapes"
+    monkeypatch.chdir(begun)
+    assert execute(["generate", "--config", "run", "--resume"]) == 0
+    assert load_yaml("run/config.yaml")["prior"] == f"{begun}/models/shapes"
+    assert "from step" not in capsys.readouterr().out
+
+
+@before
+def test_an_earlier_versions_run_says_elsewhere_where_its_files_are(begun, monkeypatch, capsys):
+    """The hub, which could know a model of that name, is not asked."""
+    words = ["generate", "--config", "../here/run", "--resume"]
+    with monkeypatch.context() as patch:
+        patch.setattr("gsdistill.generate.load_prior", lambda *arguments: pytest.fail("it was looked for"))
+        for name, value, path in (
+            ("prior", "models/shapes", "models/shapes"),
+            ("init.path", Path.cwd() / "start.ply", "start.ply"),
+        ):
+            assert execute(words) == 2
+            assert capsys.readouterr().err == (
+                f"error: {name} = '{value}': there is no such file or folder; the run in {begun}/run has it at "
+                f"{begun}/{path}: name it with --{name}\n"
+            )
+            words += [f"--{name}", f"../here/{path}"]
+    assert execute(words) == 0
+    capsys.readouterr()
+
+
+@before
+def test_a_folder_of_the_same_name_elsewhere_is_another(begun, capsys):
+    """The earlier version's relative path means what it meant where the run was started."""
+    shutil.copytree(begun / "models", "models")
+    assert execute(["generate", "--config", "../here/run", "--resume", "--init.path", "../here/start.ply"]) == 2
+    assert f"cannot change prior = {Path.cwd()}/models/shapes (was models/shapes)" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_goes_and_later_snapshots_with_it(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from gsdistill.config import name_of, to_dict, to_yaml
 from gsdistill.errors import OutputError
-from gsdistill.files import write_json, write_text
+from gsdistill.files import check_folder, write_json, write_text
 from gsdistill.laboratory.demos.base import Demonstration
 from gsdistill.laboratory.play import Play
 from gsdistill.laboratory.plots import save_figure
@@ -31,10 +31,11 @@ def perform(demonstration: Demonstration, output: Path | None, overwrite: bool, 
     """Run and draw, write the files and say where; returns their folder.
 
     Raises:
-        OutputError: the folder holds an earlier run and ``overwrite`` is false, or it cannot be written.
+        OutputError: the folder holds an earlier run and ``overwrite`` is false, it cannot be written or be a folder.
         UserError: what :meth:`Demonstration.run` raises.
     """
     folder = output or default_folder(demonstration)
+    check_folder(folder)
     picture, report, settings = (folder / name for name in ("figure.png", "figures.json", "settings.yaml"))
     there = [path for path in (picture, report, settings) if path.exists()]
     if there and not overwrite:

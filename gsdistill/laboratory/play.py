@@ -25,6 +25,7 @@ from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend
 from gsdistill.laboratory.plots import COLOURS, density, new_figure, sheet, way
 from gsdistill.laboratory.worlds.base import Stage, World
+from gsdistill.paths import may_be_path
 from gsdistill.prior import cards
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
@@ -43,7 +44,8 @@ class Play(Demonstration):
     """Settings of free play."""
 
     method: Distillation = METHOD  # how to distil: a name of `gsdistill list methods`
-    prior: str = "analytic"  # analytic: that of --world; else a name of `gsdistill list priors`, a folder or a hub id
+    # analytic: that of --world; else a name of `gsdistill list priors`, a folder or a hub id
+    prior: str = field(default="analytic", metadata=may_be_path())
     world: World = WORLD  # of the analytic prior: a name of `gsdistill list worlds`
     prompt: str = "a red chair"  # what to make; point worlds do not read it
     negative_prompt: str = ""  # what to keep away from

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gsdistill.errors import ModelNotFound, did_you_mean
 from gsdistill.files import data_path
+from gsdistill.paths import expanded
 from gsdistill.point_e.card import OPENAI, BaseCard, Card, UpsamplerCard, read_card
 from gsdistill.point_e.sampler import Noise, Sampling, cumulative_alphas, denoiser, guided, sample
 from gsdistill.point_e.text import HUB_CLIP, TextEncoder
@@ -159,7 +160,7 @@ def locate(source: str) -> Located:
     """Find a Point-E, and fetch it where it is OpenAI's and not here yet. Raises as :func:`load_point_e`."""
     if source == "openai":
         return Located(OPENAI, fetch(BASE_FILE), fetch(UPSAMPLER_FILE), None)
-    folder = data_path("assets", "shapes-points") if source == "shapes" else Path(source).expanduser()
+    folder = data_path("assets", "shapes-points") if source == "shapes" else Path(expanded(source, "model"))
     if (folder / "config.json").is_file():
         card = read_card(folder / "config.json")
         return Located(card, folder / "base.safetensors", folder / "upsampler.safetensors", folder)

@@ -36,9 +36,12 @@ __all__ = [
     "is_local",
     "read_model_card",
     "recipe",
+    "refuse_mistyped",
 ]
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+OTHER_FILES = (".bin", ".gguf", ".onnx", ".zip")  # models that are no priors
+SHOWN = 12  # entries of a folder in a message
 SINGLE = (".safetensors", ".ckpt", ".pt", ".pth")  # how the name of a model in one file ends
 
 
@@ -145,7 +148,8 @@ def find(name_or_path: str, setting: str = "prior") -> tuple[str, ...]:
     ``setting`` is what the user named it in.
 
     Raises:
-        ConfigError: neither a known name, nor a folder or file that exists, nor formed like a hub id.
+        ConfigError: neither a known name, nor a folder or file that exists, nor formed like a hub id; or, as
+            :func:`refuse_mistyped`.
         ModelNotFound: the folder that ships with gsdistill is not there.
     """
     card = cards().get(name_or_path)
@@ -157,6 +161,7 @@ def find(name_or_path: str, setting: str = "prior") -> tuple[str, ...]:
     if card:
         return card.sources
     if is_local(name_or_path) or is_hub_id(name_or_path):
+        refuse_mistyped(name_or_path)
         return (name_or_path,)
     known = [*(["auto"] if setting == "prior" else []), *cards()]
     hint = did_you_mean(name_or_path, cards())
@@ -172,8 +177,27 @@ def is_local(name: str) -> bool:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether ``name`` is formed like owner/name."""
-    return HUB_ID.fullmatch(name) is not None and not name.lower().endswith(SINGLE)
+    """Whether ``name`` is formed like owner/name, and not as a file is called."""
+    return HUB_ID.fullmatch(name) is not None and not name.lower().endswith((*SINGLE, *OTHER_FILES))
+
+
+def refuse_mistyped(name: str) -> None:
+    """Refuse what is formed like a hub id and is neither here nor in the cache, while its first part is a folder here.
+
+    The hub would learn the name of a private folder.
+
+    Raises:
+        ConfigError: it is such a name; what the folder holds is named.
+    """
+    folder = Path(name).parent
+    if Path(name).exists() or not folder.is_dir() or cached_file(name, "model_index.json"):
+        return
+    held = sorted(f"{folder / path.name}" for path in folder.iterdir())
+    several = ", ".join(held[:SHOWN]) + ", ..." * (len(held) > SHOWN) if held else "nothing"
+    raise ConfigError(
+        f"there is no folder or file '{name}'; in {folder} there is {several}."
+        f"{did_you_mean(name, held)} The hub is not asked for a name that begins as a folder here"
+    )
 
 
 def read_model_card(source: str, name: str) -> ModelCard:

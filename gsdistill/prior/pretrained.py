@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,8 +19,9 @@ from torch import Tensor
 from gsdistill.config import bounded
 from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, ConfigError, PromptError, UserError, first_line
+from gsdistill.paths import may_be_path
 from gsdistill.prior.base import CameraRange, Prior, Student
-from gsdistill.prior.cards import ModelCard, read_model_card
+from gsdistill.prior.cards import ModelCard, cards, read_model_card
 from gsdistill.prior.codec import Codec, LatentCodec
 from gsdistill.prior.declared import Feed, check_network, latent_channels, latent_side
 from gsdistill.prior.embeddings import cached, fingerprint
@@ -43,11 +44,12 @@ class ModelSettings:
     # of the network; auto: half on accelerators, float32 on a CPU, bfloat16 for the shapes prior where that is faster
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     # another autoencoder: its folder, a model's, a .safetensors file, a short name, or a hub id
-    vae: str | None = None
+    vae: str | None = field(default=None, metadata=may_be_path(cards))
     lora: tuple[Path, ...] = ()  # LoRA files (.safetensors), or folders of one, to add to network and text encoders
     lora_scale: float = 1.0  # of all of them; below 0 they change the other way, as sliders are used
     revision: str | None = None  # branch, tag or commit on the hub; none: the card's
-    config: str | None = None  # whose configs and tokenizer serve a checkpoint in one file: a folder, name or hub id
+    # whose configs and tokenizer serve a checkpoint in one file: a folder, name or hub id
+    config: str | None = field(default=None, metadata=may_be_path(cards))
     guidance_rescale: float = bounded(0.0, low=0, high=1)  # phi of CFG rescale; MVDream's is 0.5
     compile: bool = False  # network and encoder through torch.compile: minutes at the start, then faster steps
 

@@ -12,7 +12,7 @@ from gsdistill import device
 from gsdistill.evaluation.diversity import saturation
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.views import photograph
-from gsdistill.files import Claim, write_json
+from gsdistill.files import Claim, check_folder, write_json
 from gsdistill.generate import run
 from gsdistill.prior.base import Prior
 from gsdistill.prior.cards import find
@@ -36,6 +36,7 @@ def carry_out(settings: SweepSettings, console: Console) -> None:
         KeyboardInterrupt: after Ctrl-C, once the step is done and all is saved.
     """
     runs = equal_steps(settings)
+    check_folder(settings.output)
     find(runs[0].config.prior)
     worker = _Worker(console)
     try:

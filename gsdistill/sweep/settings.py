@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from gsdistill.config import bounded
 from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.files import slug
+from gsdistill.paths import may_be_path
 from gsdistill.reading import read_text
 from gsdistill.registry import names
 from gsdistill.threads import Threads
@@ -32,7 +33,7 @@ class SweepSettings(Threads):
     iterations: int = bounded(300, low=1)  # steps of every run with equal steps
     equal: Literal["steps", "evaluations", "both"] = "both"  # what is given to all methods alike; both: two comparisons
     configs: tuple[str, ...] = ()  # settings of a method over its recipe: ssd=mine.yaml
-    prior: str = "shapes"  # a name of `gsdistill list priors`, or a diffusers folder
+    prior: str = field(default="shapes", metadata=may_be_path())  # a name of `gsdistill list priors`, or a folder
     device: str = "auto"  # as of `gsdistill generate`
     output: Path = Path("outputs/sweep")  # folder of the runs and of the comparison
     run: bool = True  # do what is left to do; without it only compare what is done

@@ -98,6 +98,32 @@ def test_what_leads_nowhere_is_told(name):
     assert ("Did you mean 'shapes'?" in told) is (name == "shape")
 
 
+def test_a_mistyped_folder_is_no_name_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("sd-mine", "sd-yours"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    monkeypatch.setattr(module, "cached_file", lambda name, file: name == "models/kept" or None)
+    assert find("models/sd-mine") == ("models/sd-mine",)
+    assert find("models/kept") == ("models/kept",)
+    assert find("others/sd-mine") == ("others/sd-mine",)
+    with pytest.raises(ConfigError) as error:
+        find("models/sd-mien")
+    assert str(error.value) == (
+        "there is no folder or file 'models/sd-mien'; in models there is models/sd-mine, models/sd-yours. Did you mean "
+        "'models/sd-mine'? The hub is not asked for a name that begins as a folder here"
+    )
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"in empty there is nothing\. The hub is not asked"):
+        find("empty/model")
+
+
+@pytest.mark.parametrize("name", ["x/model.CKPT", "x/model.gguf", "x/unet.onnx"])
+def test_names_of_files_are_no_names_of_the_hub(name):
+    assert not is_hub_id(name) and is_hub_id("x/stable-diffusion-2.1")
+    with pytest.raises(ConfigError, match="nor a folder or file that is there"):
+        find(name)
+
+
 def test_auto_takes_the_first_model_that_is_here(monkeypatch):
     gpu = torch.device("meta")
     monkeypatch.setattr(module, "cached_source", lambda name: None)

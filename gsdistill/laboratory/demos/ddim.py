@@ -9,7 +9,7 @@ the trained one the network still computes in its own float32, and everything ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, descend, independent
 from gsdistill.laboratory.plots import COLOURS, new_figure, sheet
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
+from gsdistill.paths import may_be_path
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.pretrained import ModelSettings
@@ -40,7 +41,7 @@ class Ddim(Demonstration):
     """Settings of the demonstration."""
 
     prompt: str = "a red chair"  # an object of the shapes world
-    prior: str = "shapes"  # the trained prior, a diffusion model of that world
+    prior: str = field(default="shapes", metadata=may_be_path())  # the trained prior, a diffusion model of that world
     guidance_scale: float = bounded(3.0, low=0)  # omega, of both
     steps: int = bounded(50, low=2, high=1000)  # of both
     samples: int = bounded(4, low=1)  # each from another side and from a noise of its own

@@ -13,7 +13,7 @@ nearest to it and misses less than ``tolerance`` of it (see coverage.py). Interv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, descend, independent, repeated
 from gsdistill.laboratory.plots import COLOURS, new_figure, sheet
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
+from gsdistill.paths import may_be_path
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.ramp import Ramp
@@ -47,7 +48,7 @@ class Diversity(Demonstration):
     """Settings of the demonstration."""
 
     prompt: str = "a blue chair"  # of the exact prior
-    prior: str = "shapes"  # the trained prior, a diffusion model of the shapes world
+    prior: str = field(default="shapes", metadata=may_be_path())  # the trained one, a model of the shapes world
     prior_prompt: str = ""  # what the trained prior is asked for; empty: anything
     guidance_scale: float = bounded(1.0, low=0)  # omega; it plays no part where anything is asked for
     seeds: int = bounded(64, low=2)  # samples of each way

@@ -8,7 +8,7 @@ d numbers in a latent; c* is a Monte-Carlo estimate, the covariance over the dra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from gsdistill.distillation.sds import projection
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Setup, repeated
 from gsdistill.laboratory.plots import COLOURS, new_figure
+from gsdistill.paths import may_be_path
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.scene.cameras import orbit
@@ -38,7 +39,7 @@ class Terms(Demonstration):
     """Settings of the demonstration."""
 
     prompt: str = "a red chair"  # an object of the shapes world
-    prior: str = "shapes"  # a diffusion model of that world
+    prior: str = field(default="shapes", metadata=may_be_path())  # a diffusion model of that world
     views: int = bounded(6, low=2)  # pictures of the object, one per camera
     draws: int = bounded(8, low=2)  # of eps, for each picture and t
     levels: int = bounded(21, low=2)  # values of t, from 0.02 T to 0.98 T

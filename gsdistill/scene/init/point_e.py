@@ -9,13 +9,14 @@ What is made is kept on disk, so that the next run with the same prompt, seed an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from gsdistill.config import bounded
 from gsdistill.errors import PromptError
-from gsdistill.point_e.model import locate
+from gsdistill.paths import may_be_path
+from gsdistill.point_e.model import SOURCES, locate
 from gsdistill.scene.clouds import cached, turned
 from gsdistill.scene.init.base import CloudInitialiser, draw_seed
 from gsdistill.shapes.captions import parse
@@ -30,7 +31,8 @@ class PointE(CloudInitialiser):
 
     # distance of the farthest point from the origin, world units; none: as made, shrunk if it leaves the unit ball
     radius: float | None = bounded(None, above=0, high=1)
-    model: str = "auto"  # shapes, openai or a folder; auto: shapes for a prompt of its world, else openai
+    # shapes, openai or a folder; auto: shapes for a prompt of its world, else openai
+    model: str = field(default="auto", metadata=may_be_path(lambda: ("auto", *SOURCES)))
     guidance_scale: float | None = bounded(None, low=0)  # of the base model, 0 and 1 are without; None: the model's
     steps: int | None = bounded(None, low=1, high=1_000)  # of the sampler; None: the model's
     azimuth: float = bounded(0.0, low=-360, high=360)  # degrees to turn the object by, counter-clockwise from above

@@ -11,7 +11,7 @@ What is made is kept on disk, so that the next run with the same prompt, seed an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from gsdistill.config import bounded
 from gsdistill.errors import ModelNotFound, PromptError
-from gsdistill.prior.cards import is_hub_id
+from gsdistill.paths import may_be_path
+from gsdistill.prior.cards import is_hub_id, refuse_mistyped
 from gsdistill.prior.embeddings import fingerprint
 from gsdistill.prior.hub import Need, fetched
 from gsdistill.prior.layout import check_weights, lack, listing
@@ -40,7 +41,8 @@ PARTS = ("prior", "text_encoder", "tokenizer", "scheduler", "shap_e_renderer")
 class ShapE(SurfaceInitialiser):
     """Settings of the Shap-E initialiser."""
 
-    model: str = "openai/shap-e"  # a hub id, or a folder in the diffusers layout
+    # a hub id, or a folder in the diffusers layout
+    model: str = field(default="openai/shap-e", metadata=may_be_path())
     guidance_scale: float = bounded(15.0, low=1)  # omega; 1 is without guidance
     steps: int = bounded(64, low=1, high=1_000)  # of the sampler
     grid: int = bounded(128, low=8, high=256)  # places along each side of the cube that the surface is sought in
@@ -106,6 +108,7 @@ class ShapE(SurfaceInitialiser):
         """Return where the model's files are, downloaded if need be."""
         if not Path(self.model).is_dir() and not is_hub_id(self.model):
             raise ModelNotFound(f"init.model = '{self.model}' is neither a folder nor a hub id such as openai/shap-e")
+        refuse_mistyped(self.model)
         need = Need(lambda folder: PARTS)
         folder = fetched(self.model, (self.model,), need, advice="; --init.model takes a folder of your own too")
         if told := lack(folder, listing(folder), PARTS):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gsdistill.errors import BadFile, ModelNotFound, PromptError
+from gsdistill.errors import BadFile, ConfigError, ModelNotFound, PromptError
 from gsdistill.files import data_path
 from gsdistill.scene.init.shap_e import ShapE
 from gsdistill.structs import SH_C0
@@ -223,11 +223,15 @@ def test_weights_that_are_cut_or_lack_a_tensor_are_refused(copied, part):
         cloud(copied)
 
 
-def test_a_wrong_folder_name_or_part_is_refused(copied, tmp_path):
+def test_a_wrong_folder_name_or_part_is_refused(copied, tmp_path, monkeypatch):
     with pytest.raises(ModelNotFound, match=r"lacks a part: prior/config\.json is missing"):
         cloud(tmp_path)
     with pytest.raises(ModelNotFound, match="'nix' is neither a folder nor a hub id such as openai/shap-e"):
         cloud("nix")
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="there is no folder or file 'models/shap-e'; in models there is nothing"):
+        cloud("models/shap-e")
     config = copied / "prior" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "UNet2DModel"}))
     with pytest.raises(BadFile, match="is of class UNet2DModel, where PriorTransformer belongs"):
