@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["view"]
 
+SHOWN = 8  # names of what is skipped
+
 
 def view(command: ViewCommand, console: Console) -> None:
     """Serve the page until Ctrl-C.
@@ -29,9 +31,12 @@ def view(command: ViewCommand, console: Console) -> None:
         UserError: viser is missing, a source is no splat, or the address or the ports do not serve.
     """
     require("viewer", "looking at splats")
-    from gsdistill.viewer.sources import find, stride
+    from gsdistill.viewer.sources import gathered, stride
 
-    sources = [find(path, command.frame) for path in command.sources]
+    sources, others = gathered(command.sources, command.frame)
+    if others:
+        named = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
+        console.print(Text(f"skipped {len(others)} without a splat: {named}"), soft_wrap=True)
     _, last, _ = stride(sources)
     for source in sources:
         source.at(last)  # what cannot be read is refused before there is a page

@@ -17,7 +17,8 @@ __all__ = ["ViewCommand"]
 class ViewCommand(Threads):
     """Look at splats and runs in the browser, side by side, with the steps that a run has kept."""
 
-    sources: tuple[Path, ...] = field(metadata={"positional": True})  # splats, .ply, and folders of runs
+    # splats, .ply, and folders of runs; what has no splat is skipped beside them
+    sources: tuple[Path, ...] = field(metadata={"positional": True})
     # axes of files that do not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: world
     frame: Frame | None = None
     host: str = "127.0.0.1"  # address to serve at; 0.0.0.0 lets the whole network look

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from gsdistill.errors import BadFile
 from gsdistill.frames import Frame
-from gsdistill.reading import read_json
+from gsdistill.reading import open_file, read_json
 from gsdistill.runfolder import snapshots
 from gsdistill.scene.ply import read_ply
 from gsdistill.structs import Gaussians
 from gsdistill.viewer.splat import Ball, Splat, ball_of
 
-__all__ = ["Source", "find", "labels", "stride"]
+__all__ = ["Source", "find", "gathered", "labels", "stride"]
 
 KEPT = 4  # splats of one run that stay in memory
 
@@ -71,6 +71,18 @@ def find(path: Path, frame: Frame | None = None) -> Source:
     return Source(path, steps, frame)
 
 
+def gathered(paths: Sequence[Path], frame: Frame | None = None) -> tuple[list[Source], list[Path]]:
+    """Return what lies at each path, and the paths that are left out for they hold no splat.
+
+    A shell's ``outputs/*/*`` names tables, pictures and folders of other commands beside the runs.
+
+    Raises:
+        BadFile: a path leads nowhere, or none of them holds a splat.
+    """
+    kept = [path for path in paths if _may_be_shown(path)]
+    return [find(path, frame) for path in kept or paths], [path for path in paths if kept and path not in kept]
+
+
 def labels(sources: Sequence[Source]) -> list[str]:
     """The shortest ends of the paths that tell them apart: at least a name, and of a folder also that around it."""
     paths = [source.path.absolute() for source in sources]
@@ -96,6 +108,17 @@ def _iterations(folder: Path) -> int:
         return int(read_json(folder / "summary.json")["iterations"])
     except (BadFile, ValueError, KeyError, TypeError):
         return 0
+
+
+def _may_be_shown(path: Path) -> bool:
+    """Whether a path holds a splat, or something of which whoever reads it must say what is wrong."""
+    if path.is_dir():
+        return (path / "gaussians.ply").exists() or bool(snapshots(path))
+    try:
+        with open_file(path) as file:
+            return path.suffix.lower() == ".ply" or file.read(3) == b"ply"
+    except BadFile:
+        return True
 
 
 @functools.lru_cache(maxsize=1)

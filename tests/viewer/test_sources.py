@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from gsdistill.errors import BadFile
 from gsdistill.export.ply import Ply
-from gsdistill.viewer.sources import find, labels, stride
+from gsdistill.viewer.sources import find, gathered, labels, stride
 from gsdistill.viewer.splat import UNIT, Ball
 
 
@@ -88,6 +89,29 @@ def test_what_is_not_there_is_named(tmp_path):
         find(tmp_path / "nothing.ply")
     with pytest.raises(BadFile, match=r"holds neither gaussians\.ply nor snapshots"):
         find(tmp_path)
+
+
+def test_of_many_what_holds_no_splat_is_left_out(tmp_path, run, splat):
+    """As outputs/*/* does behind a sweep and a demonstration."""
+    Ply().write(splat(3), tmp_path / "without-suffix")
+    (tmp_path / "play2d" / "trap").mkdir(parents=True)
+    others = [tmp_path / name for name in ("play2d/trap", "play2d/trap/figure.png", "results.json", "x.spz", "runs")]
+    for path in others[1:-1]:
+        path.write_bytes(b"\x89PNG")
+    sources, left_out = gathered([others[0], run, *others[1:], tmp_path / "without-suffix"])
+    assert [source.path for source in sources] == [run, tmp_path / "without-suffix"]
+    assert left_out == others
+    for path in others:
+        with pytest.raises(BadFile, match=re.escape(str(path))):
+            gathered([path, path])[0][0].at(0)
+
+
+def test_of_many_what_is_broken_or_missing_is_still_an_error(tmp_path, run):
+    (tmp_path / "broken.ply").write_bytes(b"cut")
+    with pytest.raises(BadFile, match=r"broken\.ply"):
+        gathered([run, tmp_path / "broken.ply"])[0][1].at(0)
+    with pytest.raises(BadFile, match="there is no such file"):
+        gathered([run, tmp_path / "mistyped.ply"])
 
 
 def test_the_stride_meets_every_step_of_all(tmp_path, run, splat):

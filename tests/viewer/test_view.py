@@ -191,6 +191,16 @@ def test_mistakes_are_said_before_anything_is_served(tmp_path, console, monkeypa
     broken.write_text("no splat")
     with pytest.raises(BadFile, match=r"broken\.ply"):
         view(ViewCommand((broken,), port=0), console)
+    assert console.file.getvalue() == ""
+    tables = [tmp_path / f"{number}.json" for number in range(9)]
+    for table in tables:
+        table.write_text("{}")
+    with pytest.raises(BadFile, match=r"broken\.ply"):
+        view(ViewCommand((*tables, broken), port=0), console)
+    named = ", ".join(map(str, tables[:8]))
+    assert console.file.getvalue() == f"skipped 9 without a splat: {named}, ...\n"
+    console.file.truncate(0)
+    console.file.seek(0)
     monkeypatch.setattr("gsdistill.extras.importlib.util.find_spec", lambda name: None)
     with pytest.raises(NotInstalled, match="pip install viser"):
         view(ViewCommand((broken,), port=0), console)
