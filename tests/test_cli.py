@@ -29,6 +29,8 @@ from gsdistill.runconfig import RunConfig, fill, read_config, resolve
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.ply import Ply
+from gsdistill.sweep.plan import equal_steps
+from gsdistill.sweep.settings import SweepSettings
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 METHODS = names("gsdistill.distillation")
@@ -178,6 +180,32 @@ def test_the_folder_of_a_run_and_a_shipped_name_are_configs(tmp_path):
     shipped = ", ".join(f"shapes-{method}" for method in METHODS)
     message = "unknown config 'shape-cds'. Did you mean 'shapes-cds'? Available: "
     assert str(caught.value) == f"{message}{shipped}, or the path of a YAML file"
+
+
+def test_a_home_is_written_out_wherever_a_run_is_told_a_path(ran, tmp_path, monkeypatch):
+    """On the command line, where bash leaves it alone behind a sign of equality, and in YAML."""
+    home = tmp_path / "home"
+    (home / "models" / "mine").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    text = "prompt: x\noutput: ~/runs/x\nprior: ~/models/mine\nmodel: {lora: [~/a.safetensors], config: ~/models}\n"
+    (home / "mine.yaml").write_text(text)
+    assert execute(["generate", "--config=~/mine.yaml"]) == 0
+    words = ["--output=~/runs/x", "--prior=~/models/mine", "--model.lora=~/a.safetensors", "--model.config=~/models"]
+    assert execute(["generate", "--prompt", "x", *words]) == 0
+    assert ran[0] == ran[1]
+    assert (ran[0].output, ran[0].prior) == (home / "runs" / "x", str(home / "models" / "mine"))
+    assert (ran[0].model.lora, ran[0].model.config) == ((home / "a.safetensors",), str(home / "models"))
+    settings = SweepSettings(prompts=("a red torus",), methods=("cds",), configs=("cds=~/sweep.yaml",))
+    (home / "sweep.yaml").write_text("method: {name: cds, guidance_scale: 7}\n")
+    assert equal_steps(settings)[0].config.method.guidance_scale == Ramp(7.0, 7.0)
+
+
+def test_a_prompt_and_a_name_are_no_paths(ran, tmp_path):
+    """Though folders of these names lie here."""
+    for name in ("shapes", "~", "a red torus"):
+        (tmp_path / name).mkdir()
+    assert execute(["generate", "--prompt", "a red torus", "--negative-prompt=~", "--prior", "shapes"]) == 0
+    assert (ran[0].prompt, ran[0].negative_prompt, ran[0].prior) == ("a red torus", "~", "shapes")
 
 
 RUNS = st.builds(
