@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.errors import ConfigError
+from gsdistill.files import temporary_folder
+from gsdistill.kept import place
 from gsdistill.renderer.base import RenderOptions
 from gsdistill.structs import SH_C0, Cameras, Gaussians, Render
 
@@ -28,6 +31,7 @@ def rasterize(
         )
     if len(gaussians) == 0:
         return _empty(gaussians, cameras, backgrounds)
+    _choose_build_folder()
     from gsplat.cuda import _backend  # builds or loads its kernels
     from gsplat.rendering import rasterization
 
@@ -38,6 +42,12 @@ def rasterize(
         )
 
     return through(rasterization, gaussians, cameras, backgrounds, options)
+
+
+def _choose_build_folder() -> None:
+    """Keep PyTorch from building in a folder called ``~`` in the working directory, as it would without a home."""
+    if "TORCH_EXTENSIONS_DIR" not in os.environ and place() is None and (folder := temporary_folder()):
+        os.environ["TORCH_EXTENSIONS_DIR"] = str(folder / "torch_extensions")
 
 
 def through(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
+from pathlib import Path
 
 import gsplat.rendering
 import pytest
 import torch
 from renderer.scenes import PARAMETERS, ball, cast, loss_weights, views
+from torch.utils import cpp_extension
 
 from gsdistill.renderer import cuda, reference
 from gsdistill.renderer.base import RenderOptions, render
@@ -107,3 +110,18 @@ def test_a_gpu_gathers_the_statistics_of_the_reference():
     assert torch.equal(found["cuda"]["count"], found["cpu"]["count"])
     scale = float(found["cpu"]["grad2d"].max())
     torch.testing.assert_close(found["cuda"]["grad2d"], found["cpu"]["grad2d"], rtol=1e-3, atol=1e-4 * scale)
+
+
+def test_without_a_home_kernels_are_not_built_below_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "")  # to be as it was, afterwards
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR")
+    built = Path(cpp_extension._get_build_directory("x", verbose=False))
+    assert built.is_relative_to(tmp_path / "~")
+    cuda._choose_build_folder()
+    built = Path(cpp_extension._get_build_directory("x", verbose=False))
+    assert built.is_relative_to(tmp_path / f"gsdistill-{os.getuid()}" / "torch_extensions")
