@@ -44,9 +44,11 @@ def check_places(config: Any, folder: Path) -> None:
     old, home = dict(leaves(before)), _started_in(before, folder)
     for name, value in lost:
         told, flag = f"{name} = '{value}': there is no such file or folder", f"--{name.replace('_', '-')}"
-        text = old.get(name)
-        if isinstance(text, str) and there(home / text):
-            raise ConfigError(f"{told}; the run in {folder} has it at {home / text}: name it with {flag}")
+        held = old.get(name)
+        places = [home / text for text in (held if isinstance(held, list) else [held]) if isinstance(text, str)]
+        alike = [place for place in places if len(places) == 1 or place.name == Path(value).name]
+        if found := next(filter(there, alike), None):
+            raise ConfigError(f"{told}; the run in {folder} has it at {found}: name it with {flag}")
         if Path(value).is_absolute():  # else it may be a name on the hub
             raise ConfigError(f"{told}; say where it is now with {flag} and --accept-changes")
 

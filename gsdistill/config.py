@@ -268,7 +268,7 @@ def _convert_scalar(value: Any, hint: Any, limits: Mapping[str, Any], path: str)
         raise _wrong_type(path, value, EXPECTED[hint])
     if hint in UNFIT and re.search(UNFIT[hint][0], str(value)):
         raise ConfigError(f"{path} = {brief(str(value))} {UNFIT[hint][1]}")
-    if hint is Path or "place" in limits:
+    if hint is Path or "place" in limits:  # a text that gsdistill.paths marks
         value = expanded(str(value), path)
     if hint is int and abs(value) > LARGEST_INTEGER:
         raise ConfigError(f"{path} = {brief(value)} is too large a whole number")

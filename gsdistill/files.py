@@ -146,8 +146,8 @@ def check_folder(path: Path) -> None:
 
 def temporary_folder() -> Path | None:
     """Return a folder among the temporary ones that nobody else can write to; None where there is none to be had."""
-    path = Path(tempfile.gettempdir()) / f"gsdistill-{os.getuid()}"
     try:
+        path = Path(tempfile.gettempdir()) / f"gsdistill-{os.getuid()}"
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
     except OSError:

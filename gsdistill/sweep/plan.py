@@ -16,6 +16,7 @@ from gsdistill.config import from_dict, load_yaml, merge, name_of
 from gsdistill.errors import BadFile, ConfigError, UserError
 from gsdistill.files import slug
 from gsdistill.pages.run import number
+from gsdistill.paths import anchored
 from gsdistill.reading import brief, read_json
 from gsdistill.runconfig import RunConfig, read_config, resolve
 from gsdistill.shapes.captions import parse
@@ -47,7 +48,7 @@ class SweepRun:
     def begun(self) -> bool:
         """Whether the folder holds a run of these very settings, finished or not."""
         try:
-            before = from_dict(RunConfig, load_yaml(self.folder / "config.yaml"))
+            before = anchored(from_dict(RunConfig, load_yaml(self.folder / "config.yaml")))
         except UserError:
             return False
         return replace(before, output=self.config.output) == self.config

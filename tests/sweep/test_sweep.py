@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from rich.console import Console
 
 from gsdistill import generate
 from gsdistill.cli import execute
+from gsdistill.config import to_yaml
 from gsdistill.errors import Stopped
+from gsdistill.files import write_text
+from gsdistill.prior.cards import find
 from gsdistill.sweep import run as sweep_run
 from gsdistill.sweep.plan import equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings
@@ -318,3 +322,16 @@ def test_a_mistake_is_one_line_before_any_work(words, message, tmp_path, capsys)
     assert len(lines) == 1
     assert re.match("error: ", lines[0]) and message in lines[0]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_is_told_by_what_its_paths_lead_to(tmp_path, monkeypatch):
+    shutil.copytree(find("shapes")[0], tmp_path / "models" / "shapes")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run = equal_steps(settings(Path("out"), prior="models/shapes"))[0]
+    for prior in ("models/shapes", run.config.prior):  # as an earlier version wrote it, and as it is now
+        write_text(run.folder / "config.yaml", to_yaml(replace(run.config, prior=prior)))
+        assert run.begun
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert equal_steps(settings(Path("../out"), prior="../models/shapes"))[0].begun
+    assert not equal_steps(settings(Path("../out")))[0].begun
