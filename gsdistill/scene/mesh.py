@@ -26,6 +26,7 @@ from torch import Tensor
 
 from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, did_you_mean
+from gsdistill.scene.ply_header import with_sound_header
 from gsdistill.scene.surface import SurfacePoints, to_linear, to_srgb
 
 __all__ = ["SUFFIXES", "Part", "read_mesh"]
@@ -118,6 +119,8 @@ def _load(path: Path) -> list[tuple[Any, np.ndarray]]:
     try:
         data = path.read_bytes()
         _refuse_compressed(data, path)
+        if kind == "ply":
+            data = with_sound_header(data, path)
         read = mesh_loaders[kind](file_obj=BytesIO(data), file_type=kind, resolver=beside)
         for item in read.get("geometry", {"": read}).values():
             item["process"] = False  # which would drop what is not finite

@@ -2,8 +2,8 @@
 
 A splat has the float properties x y z f_dc_0..2 f_rest_* opacity scale_0..2 rot_0..3, in any order: scales as
 logarithm, opacity as logit, rot as w x y z, f_rest channel-major (all coefficients of red first). Text and both binary
-byte orders are read. Nothing is repaired: a file that is not wholly sound is refused, and what its header claims is
-held against its size before memory is taken for it.
+byte orders are read, under a header with any remarks. Nothing is repaired: a file that is not wholly sound is refused,
+and what its header claims is held against its size before memory is taken for it.
 
 A splat's axes are those that the comment "gsdistill frame NAME" of its header names, which gsdistill writes. Of other
 files nothing is known: they are taken to be in our world's axes, if the reader is not told otherwise.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,6 +26,7 @@ from torch import Tensor
 from gsdistill.errors import BadFile, did_you_mean
 from gsdistill.frames import FRAMES, Frame
 from gsdistill.reading import open_file
+from gsdistill.scene.ply_header import LONGEST, Header, Rewritten, read_header
 from gsdistill.scene.turn import from_frame
 from gsdistill.structs import Gaussians
 
@@ -37,7 +38,6 @@ FRAME_COMMENT = "gsdistill frame"
 POSITION = ("x", "y", "z")
 REQUIRED = (*POSITION, "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2")
 ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
-LONGEST_HEADER = 1 << 16
 SHORTEST_TEXT = 2  # bytes of a number in a text file: one digit and the space or line end after it
 
 
@@ -104,7 +104,9 @@ def stacked(columns: Columns, names: Sequence[str], path: Path | str) -> Float[T
     if "packed_position" in columns:
         raise BadFile(f"{path}: is a compressed PLY, which is not read; only the INRIA layout is")
     if missing:
-        raise BadFile(f"{path}: lacks the vertex properties {', '.join(missing)}")
+        plain = "f_dc_0" in missing and {"red", "green", "blue"} <= columns.keys()
+        hint = "; its red green blue are not read in their place: export it with spherical harmonics" if plain else ""
+        raise BadFile(f"{path}: lacks the vertex properties {', '.join(missing)}{hint}")
     with np.errstate(over="ignore"):
         table = np.stack([columns[name].astype(np.float32) for name in names], axis=1)
     wrong = {name: int(bad) for name, bad in zip(names, (~np.isfinite(table)).sum(axis=0), strict=True) if bad}
@@ -124,9 +126,12 @@ def read_vertices(path: Path | str) -> Vertices:
     from plyfile import PlyData, PlyParseError
 
     try:
-        _check_header(Path(path))
-        data = PlyData.read(str(path))
-        vertices = data["vertex"].data
+        with open_file(path) as file:
+            header = read_header(file.read(LONGEST), path)
+            _check_header(header, Path(path))
+            file.seek(0)
+            data = PlyData.read(Rewritten(FileIO(file.fileno(), closefd=False), header.plain, header.size))
+            vertices = data["vertex"].data
     except OSError as error:
         raise BadFile(f"{path}: cannot be read: {error.strerror or error}") from error
     except BadFile:
@@ -134,7 +139,7 @@ def read_vertices(path: Path | str) -> Vertices:
     except (PlyParseError, ValueError, OverflowError, MemoryError) as error:
         raise BadFile(f"{path}: not a sound PLY file: {error}") from error
     columns = {name: np.array(vertices[name]) for name in vertices.dtype.names}
-    return Vertices(Path(path), columns, _frame(data.comments, path))
+    return Vertices(Path(path), columns, _frame(header.comments, path))
 
 
 def _frame(comments: Sequence[str], path: Path | str) -> Frame | None:
@@ -149,23 +154,16 @@ def _frame(comments: Sequence[str], path: Path | str) -> Frame | None:
     raise BadFile(f"{path}: its header names the frame '{given[0]}'.{hint} Allowed: {', '.join(FRAMES)}")
 
 
-def _check_header(path: Path) -> None:
-    """Refuse a file whose header is missing or wrong, or promises more than the bytes after it can hold.
+def _check_header(given: Header, path: Path) -> None:
+    """Refuse a file whose header is wrong, or promises more than the bytes after it can hold.
 
     The header is parsed by plyfile with all counts set to zero, so that nothing is allocated.
     """
     from plyfile import PlyData, PlyListProperty
 
-    with open_file(path) as file:
-        start = file.read(LONGEST_HEADER)
-    if not start.startswith(b"ply"):
-        raise BadFile(f"{path}: not a PLY file; it does not begin with 'ply'")
-    header = re.match(rb"ply(\r\n|\n|\r).*?\1end_header\1", start, re.DOTALL)
-    if header is None:
-        raise BadFile(f"{path}: not a sound PLY file; its header does not end")
-    element = re.compile(rb"(?<=[\r\n])(element\s+\S+\s+)(\d{1,40})(?=\s)")
-    counts = [int(match[2]) for match in element.finditer(header[0])]
-    empty = PlyData.read(BytesIO(element.sub(rb"\g<1>0", header[0])))
+    element = re.compile(rb"(?<=\n)(element[ \t]+\S+[ \t]+)(\d{1,40})(?=\n)")
+    counts = [int(match[2]) for match in element.finditer(given.plain)]
+    empty = PlyData.read(BytesIO(element.sub(rb"\g<1>0", given.plain)))
     if len(counts) != len(empty.elements):
         raise BadFile(f"{path}: not a sound PLY file; the number of an element is not a whole number")
     claimed = 0
@@ -177,7 +175,7 @@ def _check_header(path: Path) -> None:
             raise BadFile(f"{path}: its vertex property {lists[0]} is a list, where a single number belongs")
         claimed += count * (_row_bytes(item.properties) if not empty.text else SHORTEST_TEXT * len(item.properties))
     _check_vertices(path, dict(zip([item.name for item in empty.elements], counts, strict=True)))
-    held = path.stat().st_size - len(header[0])
+    held = path.stat().st_size - given.size
     if claimed > held + int(empty.text):  # the last line of a text file may lack its end
         raise BadFile(f"{path}: truncated; its header promises at least {claimed} bytes of data, {held} follow")
 

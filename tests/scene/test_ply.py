@@ -1,10 +1,12 @@
 import numpy as np
+import numpy.lib.recfunctions as rfn
 import pytest
 import torch
 from plyfile import PlyData, PlyElement, PlyListProperty
 
 from gsdistill.errors import BadFile
 from gsdistill.scene.ply import read_ply, read_vertices
+from gsdistill.scene.turn import from_frame
 
 NAMES = [
     *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
@@ -83,12 +85,70 @@ def test_not_a_ply(tmp_path, content):
         (b"ply\nformat ascii 1.0\nelement vertex 3\nend_header\n", "no properties"),
         (b"ply\nformat ascii 1.0\nelement face 0\nproperty float x\nend_header\n", "no vertices, only face"),
         (b"ply\nformat ascii 1.0\nend_header\n", "no vertices, only a header"),
-        (b"ply\nformat ascii 1.0\ncomment \xff\nend_header\n", "ascii"),
+        (b"ply\nformat ascii 1.0\ncomment \xff\nend_header\n", "no vertices, only a header"),
+        (b"ply\nformat ascii 1.0\ncomment " + b"x" * (5 << 20), "does not end within the 4,194,304 bytes"),
+        (b"ply\nformat ascii 1.0\ncomment \xff\n\nproperty int x\nend_header\n", "line 5: expected one of {element"),
     ],
 )
 def test_a_broken_header_is_refused(tmp_path, header, said):
     (tmp_path / "a.ply").write_bytes(header)
     assert said in message(tmp_path / "a.ply")
+
+
+REMARKS = [
+    "comment Erzeugt von Müller, 路径 D:/数据".encode(),
+    "comment © 2024 Société".encode("latin-1"),
+    b"obj_info \xff\xfe\x00\x1b",
+    *[b"comment camera" + b" 0.123456" * 100] * 100,
+    *(b"", b"  ", b"comment", b"obj_info", b"comment end_header"),
+]
+
+
+@pytest.mark.parametrize("encoding", [(False, "<"), (False, ">"), (True, "=")])
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r", b" \t\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_remarks_blanks_and_line_ends_of_a_header_are_of_no_account(tmp_path, encoding, ends, mark):
+    path = save(tmp_path / "a.ply", splat_rows(7, rest=9), *encoding)
+    plain = read_ply(path)
+    header, end, data = path.read_bytes().partition(b"end_header\n")
+    lines = header.splitlines()
+    lines = [*lines[:2], *REMARKS, b"comment gsdistill frame rdf", *lines[2:6], *REMARKS, *lines[6:], end.strip(), b""]
+    path.write_bytes(mark + ends.join(lines) + data)
+    assert read_vertices(path).frame == "rdf"
+    found, turned = read_ply(path), from_frame(plain, "rdf")
+    assert all(torch.equal(getattr(found, name), getattr(turned, name)) for name in vars(plain))
+
+
+def test_data_that_begin_like_a_line_end_are_not_taken_for_one(tmp_path):
+    rows = splat_rows(1)
+    rows["x"] = np.frombuffer(b"\n\r\n ", "<f4")[0]
+    for ends in (b"\n", b"\r", b"\r\n"):
+        path = save(tmp_path / "a.ply", rows)
+        header, end, data = path.read_bytes().partition(b"end_header\n")
+        path.write_bytes((header + end).replace(b"\n", ends) + data)
+        assert read_vertices(path).columns["x"] == rows["x"]
+
+
+def test_a_property_may_have_any_letters(tmp_path):
+    path = save(
+        tmp_path / "a.ply", rfn.append_fields(splat_rows(), "scalar_q", np.arange(5, dtype="f4"), usemask=False)
+    )
+    path.write_bytes(path.read_bytes().replace(b"scalar_q", "scalar_Größe".encode()))
+    assert len(read_ply(path)) == 5 and read_vertices(path).columns["scalar_Gr\\xf6\\xdfe"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("suffix", [".spz", ".sog", ".splat", ".glb", ".PLY.gz"])
+def test_another_format_is_told_that_only_ply_is_read(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"\x1f\x8b\x08 whatever")
+    assert message(path).endswith(f"does not begin with 'ply'; only PLY is read, not {path.suffix}")
+
+
+def test_plain_colours_in_place_of_harmonics_are_named(tmp_path):
+    rows = splat_rows()
+    rows.dtype.names = tuple({"f_dc_0": "red", "f_dc_1": "green", "f_dc_2": "blue"}.get(n, n) for n in NAMES)
+    said = message(save(tmp_path / "a.ply", rows))
+    assert "lacks the vertex properties f_dc_0, f_dc_1, f_dc_2; its red green blue are not read in their place" in said
 
 
 @pytest.mark.parametrize("text", [False, True])

@@ -299,6 +299,20 @@ def test_a_ply_says_its_colours_as_they_are_seen(tmp_path, kind, value, of):
     assert torch.allclose(cloud(tmp_path / "a.ply").colors, torch.tensor([128 / 255, 0, 128 / 255]), atol=1e-6)
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r", " \n"])
+@pytest.mark.parametrize(
+    "remark", ["comment © Müller".encode("latin-1"), "obj_info 路径 D:/椅子".encode(), b"", b"comment"]
+)
+def test_remarks_in_the_header_of_a_ply_are_of_no_account_but_for_textures(tmp_path, ends, remark):
+    Image.new("RGB", (2, 2), (255, 0, 128)).save(tmp_path / "Größe.png")
+    header = ["ply", "REMARK", "format ascii 1.0", "REMARK", "comment TextureFile Größe.png", "element vertex 3"]
+    header += [f"property float {name}" for name in ("x", "y", "z", "s", "t")]
+    header += ["REMARK", "element face 1", "property list uchar int vertex_indices", "end_header", ""]
+    lines = ends.join(header).encode().replace(b"REMARK", remark)
+    (tmp_path / "a.ply").write_bytes(b"\xef\xbb\xbf" + lines + b"0 0 0 0 0\n1 0 0 1 0\n0 1 0 0 1\n3 0 1 2\n")
+    assert torch.allclose(cloud(tmp_path / "a.ply").colors, torch.tensor([1.0, 0.0, 128 / 255]), atol=1e-6)
+
+
 def test_vertex_colours_run_smoothly_over_a_triangle(tmp_path):
     header = ["ply", "format ascii 1.0", "element vertex 3", *(f"property float {name}" for name in "xyz")]
     header += [f"property uchar {name}" for name in ("red", "green", "blue")]
