@@ -173,7 +173,8 @@ def _generate(argv: Sequence[str]) -> None:
     for line in notices:
         notice("", line)
     if flags.dry_run:
-        print(to_yaml(config), end="")
+        utf = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+        print(to_yaml(config, ascii_only=not utf), end="")
         return
     console = terminal()
     if not flags.viewer:

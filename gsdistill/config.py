@@ -9,7 +9,6 @@ Every mistake raises :class:`ConfigError` with the dotted path, the value, what 
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from gsdistill.errors import ConfigError, UserError, did_you_mean
 from gsdistill.paths import expanded
 from gsdistill.ramp import Ramp, shortest
 from gsdistill.reading import brief
+from gsdistill.texts import checked, letters
 from gsdistill.yaml_dialect import dump, load_yaml
 
 __all__ = [
@@ -31,8 +31,6 @@ T = TypeVar("T")
 Pick = Callable[[str], type]
 
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
-# What text cannot hold: halves of pairs, which undecodable bytes of the command line become; nor, a name, a zero.
-UNFIT = {str: ("[\ud800-\udfff]", "is not valid Unicode text"), Path: ("[\0\ud800-\udfff]", "is no name of a file")}
 LARGEST_INTEGER = 2**63 - 1  # which arrays and random generators count to
 LIMITS = {"low": "at least", "above": "greater than", "high": "at most", "below": "less than"}
 
@@ -88,12 +86,12 @@ def _plain(value: Any) -> Any:
         return to_dict(value)
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return letters(str(value)) if isinstance(value, (str, Path)) else value
 
 
-def to_yaml(config: Any) -> str:
+def to_yaml(config: Any, ascii_only: bool = False) -> str:
     """Return the settings as YAML text; :func:`load_yaml` and :func:`from_dict` read it back to an equal object."""
-    return dump(to_dict(config))
+    return dump(to_dict(config), ascii_only)
 
 
 def defaults(cls: type) -> dict[str, Any]:
@@ -266,10 +264,10 @@ def _convert_scalar(value: Any, hint: Any, limits: Mapping[str, Any], path: str)
     accepted = {int: (int,), float: (int, float), Path: (str, Path)}.get(hint, (hint,))
     if not isinstance(value, accepted) or isinstance(value, bool) is not (hint is bool):
         raise _wrong_type(path, value, EXPECTED[hint])
-    if hint in UNFIT and re.search(UNFIT[hint][0], str(value)):
-        raise ConfigError(f"{path} = {brief(str(value))} {UNFIT[hint][1]}")
-    if hint is Path or "place" in limits:  # a text that gsdistill.paths marks
-        value = expanded(str(value), path)
+    if hint in (str, Path):
+        names_file = hint is Path or "place" in limits  # a text that gsdistill.paths marks
+        value = checked(str(value), names_file, path)
+        value = expanded(value, path) if names_file else value
     if hint is int and abs(value) > LARGEST_INTEGER:
         raise ConfigError(f"{path} = {brief(value)} is too large a whole number")
     if hint in (int, float):

@@ -77,8 +77,11 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write ``text`` as UTF-8 to ``path`` in one piece. Raises OutputError as :func:`atomic_path` does."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write ``text`` as UTF-8 to ``path`` in one piece. Raises OutputError as :func:`atomic_path` does.
+
+    Bytes of a file's name that are no UTF-8 become the escapes that JSON has for them.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -106,7 +106,7 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     try:
         found = json.loads(text, parse_constant=lambda name: None, parse_float=_finite)
         if "\\u" in text:
-            json.dumps(found, ensure_ascii=False).encode("utf-8")  # which half of a pair cannot be
+            json.dumps(found, ensure_ascii=False).encode("utf-8", "surrogateescape")  # which half of a pair cannot be
     except RecursionError as error:
         raise BadFile(f"{where}: not valid JSON: it is nested too deeply") from error
     except ValueError as error:

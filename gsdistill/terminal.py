@@ -53,9 +53,10 @@ def notices_told() -> Iterator[None]:
         yield
 
 
-def printable(text: str) -> str:
+def printable(text: str, encoding: str = "utf-8") -> str:
     """The text with line ends as they are, and all else that does not print as it would stand in a Python string."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+    plain = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+    return plain.encode(encoding, "backslashreplace").decode(encoding)
 
 
 class _Hook(RenderHook):
@@ -79,4 +80,4 @@ class _Plain:
 
     def _segments(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         for text, style, control in console.render(self._inner, options):
-            yield Segment(text if control else printable(text), style, control)
+            yield Segment(text if control else printable(text, console.encoding), style, control)

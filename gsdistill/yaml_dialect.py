@@ -22,9 +22,12 @@ __all__ = ["dump", "load_yaml"]
 LARGEST = 1 << 16  # bytes of a file; those of a whole run are 6,000
 
 
-def dump(mapping: Mapping[str, Any]) -> str:
-    """Return plain values as YAML text, keys in their own order, that :func:`load_yaml` reads back."""
-    return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+def dump(mapping: Mapping[str, Any], ascii_only: bool = False) -> str:
+    """Return plain values as YAML text, keys in their own order, that :func:`load_yaml` reads back.
+
+    ``ascii_only`` writes all other letters as escapes, for a terminal that has none of them.
+    """
+    return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only, width=120)
 
 
 def load_yaml(path: Path | str) -> dict[str, Any]:
@@ -66,7 +69,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_scalar(self, node: yaml.ScalarNode) -> str:
         text = super().construct_scalar(node)
-        text.encode("utf-8")  # a ValueError: an escape of half a pair is no text
+        text.encode("utf-8", "surrogateescape")  # a ValueError: an escape of half a pair is neither letter nor byte
         return text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

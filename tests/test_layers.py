@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1] / "gsdistill"
 
 # A module imports only from its own room and from rooms above it.
 ROOMS = (
-    "errors", "extras", "files", "paths", "reading", "kept", "ramp", "yaml_dialect", "config", "registry", "flags",
-    "device", "threads", "compiled", "structs", "frames", "shapes", "prior", "point_e", "scene", "renderer",
+    "errors", "extras", "files", "paths", "reading", "texts", "kept", "ramp", "yaml_dialect", "config", "registry",
+    "flags", "device", "threads", "compiled", "structs", "frames", "shapes", "prior", "point_e", "scene", "renderer",
     "distillation", "training", "export", "mesh", "evaluation", "laboratory", "changes", "runfolder", "pages", "viewer",
     "progress", "runconfig", "generate", "runflags", "sweep", "bench", "convert", "doctor", "listing", "terminal",
     "cli", "__main__",

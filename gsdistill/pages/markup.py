@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from gsdistill.files import write_bytes
+from gsdistill.texts import shown
 
 __all__ = ["Attributes", "Html", "element", "joined", "part", "write_page"]
 
@@ -79,7 +80,7 @@ def write_page(path: Path, title: str, body: Html, style: str, script: str, sour
 
 
 def _escaped(text: str) -> str:
-    return html.escape(_CONTROL.sub("\ufffd", text))
+    return html.escape(_CONTROL.sub("\ufffd", shown(text)))
 
 
 def _digest(text: str) -> str:

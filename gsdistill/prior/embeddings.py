@@ -23,7 +23,8 @@ def fingerprint(files: Iterable[Path], *facts: object) -> str:
     digest = hashlib.sha256(repr(facts).encode())
     for path in sorted(files):
         facts_of_file = path.stat()
-        digest.update(f"{path.resolve()} {facts_of_file.st_size} {facts_of_file.st_mtime_ns}\n".encode())
+        facts_line = f"{path.resolve()} {facts_of_file.st_size} {facts_of_file.st_mtime_ns}\n"
+        digest.update(facts_line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
 
 

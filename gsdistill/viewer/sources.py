@@ -14,6 +14,7 @@ from gsdistill.reading import open_file, read_json
 from gsdistill.runfolder import snapshots
 from gsdistill.scene.ply import read_ply
 from gsdistill.structs import Gaussians
+from gsdistill.texts import shown
 from gsdistill.viewer.splat import Ball, Splat, ball_of
 
 __all__ = ["Source", "find", "gathered", "labels", "stride"]
@@ -86,7 +87,7 @@ def gathered(paths: Sequence[Path], frame: Frame | None = None) -> tuple[list[So
 def labels(sources: Sequence[Source]) -> list[str]:
     """The shortest ends of the paths that tell them apart: at least a name, and of a folder also that around it."""
     paths = [source.path.absolute() for source in sources]
-    return [_end(path, [other for other in paths if other != path]) for path in paths]
+    return [shown(_end(path, [other for other in paths if other != path])) for path in paths]
 
 
 def stride(sources: Sequence[Source]) -> tuple[int, int, int]:

@@ -57,7 +57,7 @@ def test_a_name_with_a_zero_is_refused_before_it_is_used(tmp_path):
     path.write_text('prompt: x\noutput: "a\\0b"\n')
     assert "is no name of a file" in refused(lambda p: from_dict(RunConfig, load_yaml(p)), path, ConfigError)
     with pytest.raises(ConfigError, match="is no name of a file"):
-        from_dict(RunConfig, {"prompt": "x", "output": "\udcff"})
+        from_dict(RunConfig, {"prompt": "x", "output": "\ud800"})
 
 
 # --- YAML
