@@ -13,8 +13,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gsdistill.errors import OutputError
+from gsdistill.errors import BadFile, OutputError
 from gsdistill.files import atomic_path, cache_folder
+from gsdistill.texts import utf8_name
 
 __all__ = ["file_name", "keep", "place", "recall"]
 
@@ -39,11 +40,11 @@ def recall(path: Path | None, key: str) -> dict[str, Tensor] | None:
     if path is None:
         return None
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             if (file.metadata() or {}).get("key") != key:
                 return None
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError):
+    except (BadFile, OSError, SafetensorError):
         return None
 
 

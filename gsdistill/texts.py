@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from gsdistill.errors import ConfigError
-from gsdistill.reading import brief
+from gsdistill.reading import brief, open_file
 
-__all__ = ["checked", "letters", "shown"]
+__all__ = ["checked", "in_utf8", "letters", "shown", "utf8_name"]
 
 NO_TEXT = re.compile("[\ud800-\udfff]")
 NO_NAME = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
@@ -36,6 +39,25 @@ def checked(text: str, names_file: bool, setting: str) -> str:
 def shown(text: str) -> str:
     """Return text that may hold the name of a file as Unicode that any program takes, its other bytes written out."""
     return letters(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def in_utf8(path: Path) -> bool:
+    """Whether the bytes of a name are UTF-8."""
+    return NO_TEXT.search(letters(str(path))) is None
+
+
+@contextmanager
+def utf8_name(path: Path) -> Iterator[Path]:
+    """Yield a name of a file for libraries that take only UTF-8: its own, or that of a descriptor, open meanwhile.
+
+    Raises:
+        BadFile: the file cannot be opened, if its own name does not serve.
+    """
+    if in_utf8(path):
+        yield path
+    else:
+        with open_file(path) as file:
+            yield Path(f"/dev/fd/{file.fileno()}")
 
 
 def letters(text: str) -> str:

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import torch
+from rich.console import Console
 
 from gsdistill import texts
 from gsdistill.cli import execute
@@ -17,9 +20,14 @@ from gsdistill.config import from_dict, load_yaml, to_dict, to_yaml
 from gsdistill.errors import BadFile, ConfigError
 from gsdistill.export.ply import Ply
 from gsdistill.files import write_json, write_text
+from gsdistill.generate import run
+from gsdistill.kept import keep, recall
 from gsdistill.pages.markup import element
 from gsdistill.prior.embeddings import fingerprint
+from gsdistill.prior.layout import check_weights
 from gsdistill.reading import parse_json, read_json
+from gsdistill.runconfig import RunConfig, resolve
+from gsdistill.runfolder import RunFolder
 from gsdistill.scene.init.ball import Ball
 from gsdistill.terminal import printable
 from gsdistill.texts import letters, shown
@@ -40,8 +48,6 @@ class Settings:
 @pytest.fixture
 def splat(tmp_path, monkeypatch) -> Path:
     """A splat under a name that is no UTF-8, in the working directory."""
-    import torch
-
     monkeypatch.chdir(tmp_path)
     Ply(frame="world").write(Ball(count=20).create("", torch.Generator().manual_seed(0)), tmp_path / LATIN)
     assert [os.fsencode(path.name) for path in tmp_path.iterdir()] == [b"caf\xe9.ply"]
@@ -91,6 +97,35 @@ def test_json_and_pages_take_any_name(tmp_path):
     assert shown(LATIN) == "caf\\udce9.ply" and shown("é") == letters("\udcc3\udca9") == "é"
 
 
+def test_a_run_in_a_folder_of_any_name_goes_on(tmp_path):
+    init = {"name": "ball", "count": 20}
+    plain = {"prompt": "a red cube", "method": "sds", "views": 2, "iterations": 2, "snapshots": 0, "init": init}
+    settings = {**plain, "output": str(tmp_path / "d\udce9"), "checkpoint_every": 0}
+    config = resolve(settings)
+    with pytest.MonkeyPatch.context() as patch:  # all is kept, and the end never comes
+        patch.setattr(RunFolder, "splats", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(config, Console(quiet=True), extras=False)
+    again = from_dict(RunConfig, load_yaml(config.folder / "config.yaml"))
+    run(replace(again, resume=True), Console(quiet=True), extras=False)
+    assert (config.folder / "gaussians.ply").exists() and read_json(config.folder / "summary.json")["iterations"] == 2
+
+
+def test_a_cache_in_a_folder_of_any_name_serves(tmp_path):
+    path = tmp_path / "d\udce9" / "a.safetensors"
+    assert recall(path, "key") is None
+    keep(path, "key", {"a": torch.ones(2)})
+    assert torch.equal(recall(path, "key")["a"], torch.ones(2)) and recall(path, "another") is None
+
+
+def test_a_model_in_such_a_folder_is_refused_for_the_reason(tmp_path):
+    model = tmp_path / "d\udce9"
+    model.mkdir()
+    with pytest.raises(BadFile, match=r"weights are read by names in UTF-8 alone; rename the file or the folder"):
+        check_weights(model, ["a.safetensors"])
+    check_weights(model, ["a.json"])
+
+
 def test_letters_that_the_terminal_lacks_are_written_out():
     assert printable("café 杯 \udce9 a", "ascii") == "caf\\xe9 \\u676f \\udce9 a"
     assert printable("café 杯", "latin-1") == "café \\u676f"
@@ -105,7 +140,7 @@ def test_commands_take_a_name_that_is_no_utf_8(splat, capsys):
     assert {b"d\xe9", b"caf\xe9-render"} < {os.fsencode(path.name) for path in Path().iterdir()}
     assert execute(["generate", "--prompt", "a red cube", "--init", "ply", "--init.path", LATIN, "--dry-run"]) == 0
     Path("a.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
-    assert load_yaml("a.yaml")["init"]["path"] == LATIN
+    assert Path(load_yaml("a.yaml")["init"]["path"]).name == LATIN
     assert labels([find(splat)]) == ["caf\\udce9.ply"]
     assert fingerprint([splat]) != fingerprint([Path("a.yaml")])
 
@@ -127,4 +162,4 @@ for words in (["export", "café.ply", "é/a.splat"], {words}):
     assert done.stdout.count(b"code 0") == 2 and done.stdout.isascii(), done
     assert (tmp_path / "é" / "a.splat").stat().st_size == 20 * 32
     Path("a.yaml").write_bytes(done.stdout.split(b"code 0\n")[1])
-    assert load_yaml("a.yaml")["init"]["path"] == "café.ply"
+    assert Path(load_yaml("a.yaml")["init"]["path"]).name == "café.ply"

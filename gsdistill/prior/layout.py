@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gsdistill.errors import BadFile
+from gsdistill.texts import in_utf8
 
 __all__ = ["CARDS", "WeightFiles", "check_weights", "chosen", "lack", "listing", "weight_files"]
 
@@ -104,6 +105,8 @@ def check_weights(folder: Path, names: Collection[str]) -> None:
     from safetensors import SafetensorError, safe_open
 
     for path in (folder / name for name in names if name.endswith(".safetensors")):
+        if not in_utf8(path):
+            raise BadFile(f"{path}: weights are read by names in UTF-8 alone; rename the file or the folder it lies in")
         try:
             safe_open(path, framework="pt")
         except SafetensorError as error:

@@ -25,6 +25,7 @@ from torch.nn import Parameter
 from gsdistill.config import bounded, from_dict
 from gsdistill.errors import BadFile
 from gsdistill.files import write_bytes
+from gsdistill.texts import utf8_name
 from gsdistill.training.loop import KEYS, Optimisation
 
 __all__ = ["Checkpoint", "drop", "kept", "read", "read_last", "restore", "save"]
@@ -129,7 +130,7 @@ def read(path: Path) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             metadata = file.metadata() or {}
             header = json.loads(metadata[_NAME])
             if header["version"] != _VERSION:
