@@ -115,7 +115,8 @@ def test_a_cache_in_a_folder_of_any_name_serves(tmp_path):
     path = tmp_path / "d\udce9" / "a.safetensors"
     assert recall(path, "key") is None
     keep(path, "key", {"a": torch.ones(2)})
-    assert torch.equal(recall(path, "key")["a"], torch.ones(2)) and recall(path, "another") is None
+    found = recall(path, "key")
+    assert found is not None and torch.equal(found["a"], torch.ones(2)) and recall(path, "another") is None
 
 
 def test_a_model_in_such_a_folder_is_refused_for_the_reason(tmp_path):
