@@ -158,6 +158,18 @@ def test_the_start_is_told_and_drawn_before_the_first_step(tmp_path, monkeypatch
     assert (sheet[..., 0] - sheet[..., 1]).max() > 50 and (sheet[..., 1] - sheet[..., 0]).max() < 5
 
 
+def test_what_loading_a_prior_has_to_say_is_printed(tmp_path, monkeypatch):
+    def speaking(name, device, settings, say):
+        say("a file goes before [a config]")
+        raise BadFile("no more")
+
+    monkeypatch.setattr(generating, "load_prior", speaking)
+    console = Console(file=StringIO())
+    with pytest.raises(BadFile, match="no more"):
+        run(resolve({**SMALL, "output": str(tmp_path)}), console)
+    assert console.file.getvalue() == "a file goes before [a config]\n"
+
+
 def test_the_initialiser_reads_the_prompt_unless_it_has_its_own(tmp_path, monkeypatch):
     read = []
     create = Ball.create

@@ -74,9 +74,9 @@ def check_finite(weights: Mapping[str, Tensor], place: Path | str) -> None:
         BadFile: with the first tensor that has some.
     """
     looked = {name: value for name, value in weights.items() if value.is_floating_point() and value.numel()}
-    bad = [name for name, value in looked.items() if not torch.stack(value.aminmax()).isfinite().all()]
-    if bad:
-        half = looked[bad[0]].dtype == torch.float16
+    ends = {name: torch.stack(value.aminmax()) for name, value in looked.items() if not value.is_meta}
+    if bad := [name for name, pair in ends.items() if not pair.isfinite().all()]:
+        half = looked[bad[0]].dtype == torch.float16 and not ends[bad[0]].isnan().any()
         cure = "; if they are sound, float16 is too small for them: take another --model.precision" if half else ""
         raise BadFile(f"{place}: {len(bad)} tensors of its weights hold NaN or infinity, such as {bad[0]}{cure}")
 

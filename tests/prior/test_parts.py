@@ -121,6 +121,8 @@ def test_weights_beyond_half_precision_are_told_as_such(folder):
     load_prior(str(folder))
     with pytest.raises(BadFile, match=r"such as conv_out.bias; if they are sound, float16 is too small for them"):
         load_prior(str(folder), settings=ModelSettings("float16"))
+    with pytest.raises(BadFile, match=r"such as broken$"):
+        check_finite({"broken": torch.tensor([torch.nan]).half()}, folder)
     large = {"sum is infinite": torch.tensor([3e38, 3e38]), "none": torch.zeros(0), "whole": torch.tensor([1])}
     check_finite({**large, "largest": torch.full((3,), 65504.0).half()}, folder)
 
