@@ -134,6 +134,8 @@ def _single_file(group: str, file: Path) -> Iterator[Finding]:
         yield Finding(group, "says itself", ", ".join(f"{name} {value}" for name, value in original.scheduler.items()))
     found = f"those of {config}, or of --model.config" if (config := completing(original)) else None
     yield Finding(group, "configs", found, f"name them: {WHICH_2}")
+    if original.kind != "mvdream" and not original.has_vae:
+        yield Finding(group, "autoencoder", None, "the file holds none: name one with --model.vae")
     try:
         yield Finding(group, "kept", f"as a folder, converted once, in {cache_folder('converted')}")
     except UserError as error:

@@ -222,6 +222,11 @@ def test_a_checkpoint_in_one_file(tmp_path):
     found = told(str(tmp_path / "v1.safetensors"))
     assert found["family"].found == "StableDiffusionPipeline, in the original layout"
     assert found["configs"].found == "those of sd15, or of --model.config"
+    assert found["autoencoder"].cure == "the file holds none: name one with --model.vae" and "says itself" not in found
+    whole = {**unet, "first_stage_model.encoder.conv_in.weight": torch.zeros(1), "v_pred": torch.zeros(0)}
+    save_file(whole, tmp_path / "v1.safetensors")
+    found = told(str(tmp_path / "v1.safetensors"))
+    assert "autoencoder" not in found and found["says itself"].found == "prediction_type v_prediction"
     context = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
     save_file({**unet, context: torch.zeros(8, 1024)}, tmp_path / "v2.safetensors")
     assert told(str(tmp_path / "v2.safetensors"))["configs"].found is None
