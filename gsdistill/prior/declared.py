@@ -19,6 +19,7 @@ __all__ = ["UNET", "Feed", "check_network", "latent_channels", "latent_side"]
 CONFIG = "config.json"
 # Networks of Stable Diffusion that are told a picture too, by the channels that they read.
 PICTURES = {9: "inpainting", 8: "editing pictures", 7: "upscaling", 5: "pictures with a given depth"}
+OTHERS = "the parts are of different models"
 # What a network with a condition is, by the condition's name or kind.
 ADVICE = {
     "time_cond_proj_dim": "; it is a latent consistency model, which is told its guidance scale and leaves a method no "
@@ -115,11 +116,7 @@ def _check_channels(config: Mapping[str, Any], feed: Feed, latents: int, path: P
     given, answered = config.get("in_channels", feed.channels), config.get("out_channels", feed.channels)
     if given != latents:
         use = PICTURES.get(given) if isinstance(given, int) and latents == 4 else None
-        told = (
-            f"it is for {use}, and is told a picture too; take a text-to-image model"
-            if use
-            else ("network and autoencoder are of different models")
-        )
+        told = f"it is for {use}, and is told a picture too; take a text-to-image model" if use else OTHERS
         raise BadFile(f"{path}: in_channels = {brief(given)}, where the latents have {latents}: {told}")
     if answered is not None and not (isinstance(answered, int) and answered >= latents):
         raise BadFile(f"{path}: out_channels = {brief(answered)}, where the latents have {latents}")
@@ -133,17 +130,15 @@ def _check_widths(config: Mapping[str, Any], widths: Mapping[str, int | None], p
         each = declared if isinstance(declared, list) else [declared]
         if width is not None and any(one is not None and one != width for one in each):
             told = f"{name} = {brief(declared)}, where {what} have {width} numbers"
-            raise BadFile(f"{path}: {told}: the parts are of different models")
+            raise BadFile(f"{path}: {told}: {OTHERS}")
 
 
 def _sum(folder: Path, parts: tuple[tuple[str, str, int], ...]) -> int | None:
     """A number made of those of parts, or None where one of them is not there or says nothing of it."""
-    paths = [folder / part / CONFIG for part, _, _ in parts]
-    found = [
-        read_json(path).get(name) if path.is_file() else None for path, (_, name, _) in zip(paths, parts, strict=True)
-    ]
     total = 0
-    for value, (_, _, times) in zip(found, parts, strict=True):
+    for part, name, times in parts:
+        path = folder / part / CONFIG
+        value = read_json(path).get(name) if path.is_file() else None
         if not isinstance(value, int):
             return None
         total += times * value

@@ -66,8 +66,8 @@ SAMPLERS: Mapping[str, Sampler] = {
     **_named(Sampler(shift="flow_shift"), "DEISMultistep", "SASolver", "UniPCMultistep"),
 }
 FLOWS = [name for name, one in SAMPLERS.items() if one.shift]
-# Of a schedule by noise levels (EDM) or of one in continuous time: what a config of the others leaves out or at this.
-PLAIN: Mapping[str, Any] = {"sigma_data": None, "sigma_min": None, "sigma_max": None, "timestep_type": "discrete"}
+# What tells of continuous noise levels, as EDM has them, in a config of the others too.
+CONTINUOUS = ("sigma_data", "sigma_min", "sigma_max")
 # What a flow's config must say, and what it says where it leaves that out.
 FLOW = {"use_dynamic_shifting": (False, False), "shift_terminal": (None, None), "invert_sigmas": (False, False)}
 SAID = {
@@ -134,12 +134,12 @@ def _sampler(config: Mapping[str, Any], place: Path) -> Sampler:
         known = ", ".join(one.removesuffix("Scheduler") for one in SAMPLERS)
         shown = name if isinstance(name, str) else brief(name)
         raise BadFile(f"{place}: {shown} has no levels of a DDPM or a rectified flow; served are those of {known}")
-    for key, value in PLAIN.items():
-        if (said := config.get(key, value)) != value:
-            raise BadFile(
-                f"{place}: {key} = {brief(said)} makes {name} one of continuous noise levels (EDM); served are the "
-                "levels of a DDPM and of a rectified flow"
-            )
+    told = [key for key in CONTINUOUS if config.get(key) is not None]
+    if config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction":
+        told.append("timestep_type")  # the network is told the logarithm of the noise
+    if told:
+        what = f"{told[0]} = {brief(config[told[0]])} tells of continuous noise levels, as EDM has them"
+        raise BadFile(f"{place}: {what}; served are those of a DDPM and of a rectified flow")
     return sampler
 
 

@@ -113,6 +113,12 @@ def test_a_config_without_a_class_is_a_ddpms(tmp_path):
     torch.testing.assert_close(levels.schedule.alphas, torch.tensor([0.9**n for n in (0.5, 1, 1.5)]).double())
 
 
+def test_continuous_times_without_v_prediction_are_those_of_a_ddpm(tmp_path):
+    """As of diffusers' sampler, which tells its network the logarithm of the noise with v prediction alone."""
+    levels = said(tmp_path, _class_name="EulerDiscreteScheduler", timestep_type="continuous")
+    assert torch.equal(levels.told, torch.arange(1000))
+
+
 def test_what_a_sampler_of_flows_has_from_an_earlier_one_does_not_count(tmp_path):
     name = "FlowMatchEulerDiscreteScheduler"
     levels = said(tmp_path, _class_name=name, prediction_type="epsilon", beta_start=0.1, flow_shift=9.0, shift=2.0)
@@ -130,9 +136,9 @@ UNIPC = {"_class_name": "UniPCMultistepScheduler", **FLOW}
         ({"_class_name": "CMStochasticIterativeScheduler"}, "CMStochasticIterativeScheduler has no levels of"),
         ({"_class_name": "MyScheduler"}, "MyScheduler has no levels of a DDPM.*served are those of .*DDIM.*UniPC"),
         ({"_class_name": ["mine", "MyScheduler"]}, r"\['mine', 'MyScheduler'\] has no levels"),
-        ({"_class_name": "EulerDiscreteScheduler", "sigma_data": 0.5}, "sigma_data = 0.5 makes EulerDiscreteScheduler"),
-        ({"_class_name": "UniPCMultistepScheduler", "sigma_max": 80.0}, "sigma_max = 80.0 makes UniPC.*EDM"),
-        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type = 'continuous' "),
+        ({"_class_name": "EulerDiscreteScheduler", "sigma_data": 0.5}, "sigma_data = 0.5 tells of continuous"),
+        ({"_class_name": "UniPCMultistepScheduler", "sigma_max": 80.0}, "sigma_max = 80.0 tells .*EDM"),
+        ({"timestep_type": "continuous", "prediction_type": "v_prediction"}, "timestep_type = 'continuous' tells of"),
         (
             {"_class_name": "EulerDiscreteScheduler", "prediction_type": "flow_prediction"},
             "says that it is of a rectified flow, and EulerDiscreteScheduler samples none; FlowMatchEuler",
