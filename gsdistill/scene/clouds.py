@@ -11,8 +11,9 @@ import json
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gsdistill import __version__
@@ -20,7 +21,7 @@ from gsdistill.files import slug
 from gsdistill.kept import file_name, keep, place, recall
 from gsdistill.structs import SH_C0, Gaussians, PointCloud
 
-__all__ = ["cached", "describe", "turned"]
+__all__ = ["cached", "describe", "near", "turned"]
 
 LONGEST_SLUG = 60
 
@@ -60,6 +61,16 @@ def describe(gaussians: Gaussians) -> str:
         f"{len(gaussians):,} Gaussians, box {extent}, farthest {farthest:.2f} from the origin; "
         f"red green blue: mean {mean}, deviation {deviation}"
     )
+
+
+def near(points: Float[np.ndarray, "N 3"], reach: float) -> Bool[np.ndarray, "N"]:
+    """Which points lie at most ``reach`` times as far from the middle, the median of each axis, as nine tenths of all.
+
+    Where nine tenths lie in one place all do.
+    """
+    away = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    usual = np.quantile(away, 0.9)
+    return away <= (reach * usual if usual > 0 else np.inf)
 
 
 def turned(points: Float[Tensor, "N 3"], azimuth: float) -> Float[Tensor, "N 3"]:

@@ -4,10 +4,15 @@ import torch
 from plyfile import PlyData, PlyElement
 
 import gsdistill.export.ply as export
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, Notice
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.ply import Ply
 from gsdistill.structs import SH_C0
+
+NAMES = [
+    *(("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")),
+    *(("Red", "Green", "Blue"), ("R", "G", "B"), ("DIFFUSE_RED", "DIFFUSE_GREEN", "DIFFUSE_BLUE")),
+]
 
 
 def create(path, **settings):
@@ -58,12 +63,63 @@ def test_neighbour_distances_match_brute_force(tmp_path):
     assert np.allclose(scene.scales[:, 0].exp().numpy(), distances, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "top"), [("u1", 255), ("u2", 65535), ("f4", 1.0)])
-@pytest.mark.parametrize("names", [("red", "green", "blue"), ("r", "g", "b")])
+@pytest.mark.parametrize(("kind", "top"), [("u1", 255), ("u2", 65535), ("i2", 32767), ("f4", 1.0)])
+@pytest.mark.parametrize("names", NAMES)
 def test_colours_of_any_type_are_scaled_to_one(tmp_path, kind, top, names):
     colors = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]) * top
     scene = create(cloud(tmp_path / "a.ply", np.eye(4, 3), colors, kind, names))
     assert np.allclose(0.5 + SH_C0 * scene.sh[:, 0].numpy(), colors / top, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "top", "most"),
+    [("f4", 255, 254.5), ("f4", 255, 3.0), ("f8", 255, 255.0), ("i4", 255, 200), ("u2", 255, 7), ("f4", 65535, 4e4)],
+)
+def test_colours_that_go_beyond_their_types_custom_are_scaled_and_told(tmp_path, kind, top, most):
+    colors = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, most]])
+    path = cloud(tmp_path / "a.ply", np.eye(4, 3), colors, kind)
+    with pytest.warns(Notice, match=rf"colours red green blue go up to {most:g} and are divided by {top}$"):
+        scene = create(path)
+    assert np.allclose(0.5 + SH_C0 * scene.sh[:, 0].numpy(), colors / top, atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [("red", "green", "alpha"), ("ambient_red", "ambient_green", "ambient_blue")])
+def test_what_looks_like_colours_and_is_none_is_told(tmp_path, names):
+    path = cloud(tmp_path / "a.ply", np.eye(4, 3), np.ones((4, 3)), "f4", names)
+    with pytest.warns(
+        Notice, match=rf"all points are grey: {names[0]}, {names[1]}.* are not read as colours, only red"
+    ):
+        assert not create(path).sh.any()
+
+
+@pytest.mark.parametrize("far", [[[1e6, 0, 0], [1e6, 1, 0]], [[30, 0, 0], [0, -1e30, 0], [0, 0, 400]]])
+def test_points_far_away_are_left_out_and_told(tmp_path, far):
+    points = np.random.default_rng(0).normal(size=(300, 3)).astype("f4")
+    plain = create(cloud(tmp_path / "a.ply", points, np.full((300, 3), 7)))
+    path = cloud(tmp_path / "b.ply", np.concatenate([far, points]), np.full((300 + len(far), 3), 7))
+    with pytest.warns(
+        Notice, match=rf"{len(far)} of 30{len(far)} points are left out: .* --init.reach none keeps them"
+    ):
+        found = create(path)
+    assert all(torch.equal(getattr(found, name), getattr(plain, name)) for name in vars(plain))
+    assert len(create(path, reach=None)) == 300 + len(far) > 300 == len(plain)
+
+
+def test_a_cloud_without_far_points_stays_whole(tmp_path):
+    g = np.random.default_rng(0)
+    balls = g.normal(size=(400, 3)) + np.where(np.arange(400) < 100, 40.0, 0.0)[:, None]  # a quarter of it lies apart
+    rod = np.stack([np.linspace(0, 50, 300), *g.normal(size=(2, 300)) * 0.01], 1)
+    for points in (g.normal(size=(5000, 3)), balls, rod, np.repeat([[0.0, 0, 0], [1, 1, 1]], [40, 3], axis=0)):
+        path = cloud(tmp_path / "a.ply", points)
+        assert torch.equal(create(path).means, create(path, reach=None).means) and len(create(path)) == len(points)
+
+
+def test_a_survey_far_from_the_origin_keeps_its_shape(tmp_path):
+    points = np.random.default_rng(0).normal(size=(300, 3))
+    rows = np.rec.fromarrays((points + np.array([5e5, 4.5e6, 100.0])).T, names="x,y,z")  # float64
+    PlyData([PlyElement.describe(np.array(rows), "vertex")]).write(str(tmp_path / "b.ply"))
+    near = create(cloud(tmp_path / "a.ply", points))
+    assert (create(tmp_path / "b.ply").means - near.means).abs().max() < 1e-6
 
 
 def test_duplicate_points_keep_a_finite_size(tmp_path):
@@ -84,7 +140,9 @@ def test_a_large_cloud_is_thinned_by_the_generator(tmp_path):
         ([[0, 0, 0], [1, 1, 1]], None, "at least four points"),
         ([[2, 2, 2]] * 6, None, "not all in one place"),
         ([[0, 0, np.nan], *np.eye(3).tolist()], None, r"z \(1\)"),
-        (np.eye(4, 3), np.full((4, 3), 2.0), "must lie in 0..1"),
+        (np.eye(4, 3), np.full((4, 3), -1.0), "must lie in 0..1, 0..255 or 0..65535; they go from -1 to -1"),
+        (np.eye(4, 3), np.full((4, 3), 1.5), "they go from 1.5 to 1.5"),
+        (np.eye(4, 3), np.full((4, 3), 1e6), "they go from 1e"),
     ],
 )
 def test_clouds_that_cannot_be_used(tmp_path, points, colors, said):
