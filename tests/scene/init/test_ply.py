@@ -116,8 +116,10 @@ def test_a_cloud_without_far_points_stays_whole(tmp_path):
 
 def test_a_survey_far_from_the_origin_keeps_its_shape(tmp_path):
     points = np.random.default_rng(0).normal(size=(300, 3))
-    rows = np.rec.fromarrays((points + np.array([5e5, 4.5e6, 100.0])).T, names="x,y,z")  # float64
-    PlyData([PlyElement.describe(np.array(rows), "vertex")]).write(str(tmp_path / "b.ply"))
+    rows = np.empty(300, [(name, "f8") for name in "xyz"])
+    for name, column, offset in zip("xyz", points.T, (5e5, 4.5e6, 100.0), strict=True):
+        rows[name] = column + offset
+    PlyData([PlyElement.describe(rows, "vertex")]).write(str(tmp_path / "b.ply"))
     near = create(cloud(tmp_path / "a.ply", points))
     assert (create(tmp_path / "b.ply").means - near.means).abs().max() < 1e-6
 
