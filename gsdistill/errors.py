@@ -6,6 +6,7 @@ The command line prints the message on one line and exits with code 2; nothing e
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "UserError",
     "did_you_mean",
     "first_line",
+    "tell",
 ]
 
 
@@ -77,3 +79,8 @@ def did_you_mean(value: str, allowed: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error of a library says, or its name where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def tell(line: str) -> None:
+    """Tell what a file is taken with, as a :class:`Notice`: the command prints it once, in one line."""
+    warnings.warn(line, Notice, stacklevel=3)

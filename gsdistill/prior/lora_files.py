@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile, ConfigError, Notice, UserError
+from gsdistill.errors import BadFile, ConfigError, UserError, tell
 from gsdistill.prior.lora_names import PEFT, Home, homes, is_foreign, key_of, place_of
 from gsdistill.reading import brief, parse_json, read_json
 
@@ -186,11 +185,11 @@ def _check_whole(lora: _Lora, parts: Sequence[str], module: Any) -> None:
     if ups and not any(bool(lora.tensor(name).any()) for name in ups):
         raise BadFile(f"the LoRA file {lora.file} changes nothing: its matrices B are all 0, as before any training")
     if foreign:
-        _tell(f"the LoRA file {lora.file} also holds what is of no layer and is left out: {_few(foreign)}")
+        tell(f"the LoRA file {lora.file} also holds what is of no layer and is left out: {_few(foreign)}")
     if not lora.settings and any(name.startswith(PEFT) for layer in lora.layers for name in layer.tensors.values()):
-        _tell(f"beside the LoRA file {lora.file} lies no adapter_config.json of peft: alpha / rank is taken to be 1")
+        tell(f"beside the LoRA file {lora.file} lies no adapter_config.json of peft: alpha / rank is taken to be 1")
     if all("alpha" in layer.tensors and not bool(lora.tensor(layer.tensors["alpha"]).any()) for layer in lora.layers):
-        _tell(f"the LoRA file {lora.file} changes nothing: its alphas are all 0")
+        tell(f"the LoRA file {lora.file} changes nothing: its alphas are all 0")
 
 
 def _add(lora: _Lora, scale: float, part: str, module: Any) -> None:
@@ -276,7 +275,3 @@ def _plain(shape: Sequence[int]) -> list[int]:
 def _few(names: Sequence[str]) -> str:
     """Some of them."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _tell(line: str) -> None:
-    warnings.warn(line, Notice, stacklevel=2)

@@ -8,7 +8,6 @@ the whole is scaled into the ball: they are left out.
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.errors import BadFile, Notice
+from gsdistill.errors import BadFile, tell
 from gsdistill.frames import Frame
 from gsdistill.scene.clouds import near
 from gsdistill.scene.init.base import CloudSettings, Initialiser
@@ -75,7 +74,7 @@ class Ply(CloudSettings, Initialiser):
         """Which points are taken; tells of the others."""
         kept = np.ones(len(points), dtype=bool) if self.reach is None else near(points.astype(np.float64), self.reach)
         if not kept.all():
-            _tell(
+            tell(
                 f"{self.path}: {(~kept).sum():,} of {len(points):,} points are left out: they lie more than "
                 f"{self.reach:g} times as far from the middle as nine tenths of all; --init.reach none keeps them"
             )
@@ -84,13 +83,13 @@ class Ply(CloudSettings, Initialiser):
 
 def _colors(columns: Columns, path: Path) -> Float[Tensor, "N 3"]:
     """Return colours in 0..1, whatever they go up to in the file; grey where there are none."""
-    lower = {name.lower(): name for name in reversed(columns)}
+    lower = {name.lower(): name for name in reversed(list(columns))}
     for names in COLORS:
         if set(names) <= lower.keys():
             return _scaled(columns, [lower[name] for name in names], path)
     if odd := [name for name in columns if LIKE_A_COLOR.search(name)]:
         read = ", ".join(" ".join(names) for names in COLORS)
-        _tell(f"{path}: all points are grey: {', '.join(odd)} are not read as colours, only {read} are")
+        tell(f"{path}: all points are grey: {', '.join(odd)} are not read as colours, only {read} are")
     return torch.full((len(columns["x"]), 3), 0.5)
 
 
@@ -104,7 +103,7 @@ def _scaled(columns: Columns, names: list[str], path: Path) -> Float[Tensor, "N 
     top = float(np.iinfo(kind).max) if np.issubdtype(kind, np.integer) else 1.0
     found = next((usual for usual in TOPS if most <= usual), top)
     if most > 1 and (found < top or (found > top == 1.0 and (whole or most > 2))):
-        _tell(f"{path}: its colours {' '.join(names)} go up to {most:g} and are divided by {found:g}")
+        tell(f"{path}: its colours {' '.join(names)} go up to {most:g} and are divided by {found:g}")
         top = found
     if float(colors.min()) < 0 or most > top:
         raise BadFile(
@@ -112,7 +111,3 @@ def _scaled(columns: Columns, names: list[str], path: Path) -> Float[Tensor, "N 
             f"{float(colors.min()):g} to {most:g}"
         )
     return colors / top
-
-
-def _tell(line: str) -> None:
-    warnings.warn(line, Notice, stacklevel=2)
