@@ -139,7 +139,7 @@ def test_a_card_that_tells_of_a_camera_and_a_network_that_is_told_another_one(va
 def test_another_autoencoder_must_have_the_latents_of_the_network(whole):
     check_model(whole["sd"], vae=whole["xl"] / "vae")
     with pytest.raises(BadFile, match="in_channels = 4, where the latents have 16"):
-        load_prior(str(whole["sd"]), settings=ModelSettings(vae=whole["sd3"] / "vae"))
+        load_prior(str(whole["sd"]), settings=ModelSettings(vae=str(whole["sd3"] / "vae")))
 
 
 def test_a_square_in_two_numbers_is_the_square(copied, whole):
