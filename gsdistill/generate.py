@@ -90,8 +90,6 @@ def run(
             if not optimisation.done:
                 _open(job, initial)
             console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)
-            for line in prior.remarks:
-                console.print(Text(line), soft_wrap=True)
             console.print(f"start {name_of(config.init)}: {describe(initial)}", markup=False)
             _distil(job, optimisation, steps(optimisation, config.method, prior, text, plan), interrupt, live)
             interrupt.patient = False

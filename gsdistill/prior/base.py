@@ -108,8 +108,7 @@ class Prior(ABC):
     Attributes set by every leaf: ``name``; ``schedule``; ``prediction_type``; ``image_size`` in pixels;
     ``latent_shape`` (C, h, w); ``camera_range``, or None where any camera is fine; ``evaluations``, samples sent
     through the network so far. ``view_group`` views in a row are seen together by the network, and stand at equal
-    steps around the object; ``guidance_rescale`` is phi of CFG rescale, 0 for none; ``products`` is the
-    precision of the network's products; ``remarks`` are lines for the user.
+    steps around the object; ``guidance_rescale`` is phi of CFG rescale, 0 for none.
     """
 
     name: str
@@ -121,8 +120,6 @@ class Prior(ABC):
     evaluations: int
     view_group: int = 1
     guidance_rescale: float = 0.0
-    products: torch.dtype = torch.float32
-    remarks: tuple[str, ...] = ()
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:

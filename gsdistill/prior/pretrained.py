@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gsdistill.config import bounded
 from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile, ConfigError, PromptError, UserError, first_line
+from gsdistill.errors import BadFile, ConfigError, PromptError, UserError, first_line, tell
 from gsdistill.paths import may_be_path
 from gsdistill.prior.base import CameraRange, Prior, Student
 from gsdistill.prior.cards import ModelCard, cards, read_model_card
@@ -102,7 +102,7 @@ class Pretrained(Prior):
         self.image_size = self._codec.size
         if self._network.config.sample_size is None:
             told = f"{size} x {size} latents, {self.image_size} px, are taken"
-            self.remarks = (f"{self.folder / self.NETWORK / 'config.json'} names no sample_size: {told}",)
+            tell(f"{self.folder / self.NETWORK / 'config.json'} names no sample_size: {told}")
         levels = self.read_levels(origin.folder)
         self.schedule, self.prediction_type = levels.schedule, levels.prediction
         self._told: Tensor = levels.told.to(origin.device)  # what the network is told at each timestep

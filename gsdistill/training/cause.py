@@ -40,7 +40,7 @@ def model_fault(scene: Gaussians, prior: Prior, text: EncodedPrompt, views: int,
     prior.evaluations = evaluations
     if broken is None:
         return None
-    half = str(prior.products).removeprefix("torch.")
+    half = str(getattr(prior, "products", torch.float32)).removeprefix("torch.")  # the precision, of a real network
     advice = WHOLE if half == "float32" else f"{half} is too narrow for it, or {WHOLE}; try model.precision float32"
     return f"the {broken} of the prior {prior.name} answers what is finite with numbers that are not: {advice}"
 

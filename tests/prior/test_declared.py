@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from tiny import deepfloyd, mvdream, sana, sd3, sdxl, stable_diffusion
 from tiny.recorder import guided_noise
 
 from gsdistill.doctor import prior_findings
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, Notice
 from gsdistill.prior.loading import check_model, load_prior
 from gsdistill.prior.pretrained import ModelSettings, Pretrained
 from gsdistill.prior.prompts import PromptSettings
@@ -145,20 +147,22 @@ def test_another_autoencoder_must_have_the_latents_of_the_network(whole):
 def test_a_square_in_two_numbers_is_the_square(copied, whole):
     folder = copied("sd")
     change(folder, UNET, sample_size=[8, 8])
-    prior, plain = load_prior(str(folder)), load_prior(str(whole["sd"]))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        prior, plain = load_prior(str(folder)), load_prior(str(whole["sd"]))
     assert (prior.latent_shape, prior.image_size) == (plain.latent_shape, plain.image_size) == ((4, 8, 8), 16)
-    assert prior.remarks == ()
+    assert not [one for one in told if one.category is Notice]
 
 
 @pytest.mark.parametrize(("family", "side"), [("sd", 64), ("xl", 128), ("mvdream", 32)])
 def test_without_a_size_the_familys_is_taken_and_told(family, side, copied):
     folder = copied(family)
     change(folder, UNET, sample_size=None)
-    prior = load_prior(str(folder))
+    told = f"unet/config.json names no sample_size: {side} x {side} latents, {2 * side} px, are taken"
+    with pytest.warns(Notice, match=f"^{re.escape(f'{folder}/{told}')}$"):
+        prior = load_prior(str(folder))
     assert prior.latent_shape == (4, side, side) and prior.image_size == 2 * side
     assert prior.encode(torch.rand(1, 16, 16, 3)).shape == (1, 4, side, side)
-    told = f"unet/config.json names no sample_size: {side} x {side} latents, {2 * side} px, are taken"
-    assert prior.remarks == (f"{folder}/{told}",)
 
 
 def test_a_projection_of_the_tokens_needs_no_more_than_the_tokens(copied):
