@@ -17,13 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill import device
-from gsdistill.config import bounded, load_yaml, merge, named
+from gsdistill.config import bounded, load_yaml, merge, name_of, named
 from gsdistill.distillation.base import Distillation
 from gsdistill.files import data_path
 from gsdistill.laboratory.coverage import differences
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend
-from gsdistill.laboratory.plots import COLOURS, density, new_figure, sheet, way
+from gsdistill.laboratory.plots import COLOURS, density, map_key, new_figure, sheet, way
 from gsdistill.laboratory.worlds.base import Stage, World
 from gsdistill.paths import may_be_path
 from gsdistill.prior import cards
@@ -66,10 +66,11 @@ class Play(Demonstration):
         trajectory = descend(self.method, setup, self._start(prior, stage, generator), self.descent, generator)
         figures = {"network_evaluations": prior.evaluations, "steps": self.descent.steps, "samples": self.samples}
         if stage and stage.plane:
-            return Outcome(figures | _judge_points(trajectory, stage), lambda: _map(trajectory, stage))
-        moments = trajectory.points[_moments(len(trajectory.points))]
-        images = torch.stack([prior.decode(latents).cpu() for latents in moments])
-        return Outcome(figures | _judge_images(trajectory, images[-1], stage), lambda: _sheet(images))
+            return Outcome(figures | _judge_points(trajectory, stage), lambda: self._map(trajectory, stage))
+        moments = _moments(len(trajectory.points))
+        images = torch.stack([prior.decode(latents).cpu() for latents in trajectory.points[moments]])
+        rows = [f"step {trajectory.steps[moment]}" for moment in moments]
+        return Outcome(figures | _judge_images(trajectory, images[-1], stage), lambda: self._sheet(images, rows))
 
     def _start(self, prior: Prior, stage: Stage | None, generator: torch.Generator) -> Float[Tensor, "B C h w"]:
         shape = (self.samples, *prior.latent_shape)
@@ -79,6 +80,31 @@ class Play(Demonstration):
             return torch.zeros(shape)
         centre, spread = _middle(stage)
         return centre.view(1, 2, 1, 1) + 2.0 * spread * torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    @property
+    def _title(self) -> str:
+        return f"{name_of(self.method)}, {self.descent.steps} steps of {self.descent.optimiser}"
+
+    def _map(self, trajectory: Trajectory, stage: Stage) -> Any:
+        centre, spread = _middle(stage)
+        places = trajectory.points.flatten(2).cpu()
+        reach = max(float((places - centre).abs().max()), 3 * spread) * 1.08
+        figure = new_figure(5.6, 5.9)
+        axes = figure.subplots()
+        density(axes, stage, *((float(c) - reach, float(c) + reach) for c in centre))
+        for sample in range(places.shape[1]):
+            way(axes, places[:, sample], COLOURS["sds"], alpha=0.7)
+        axes.set_title(f"{self._title} on the world {name_of(self.world)}")
+        figure.legend(handles=map_key(), loc="outside lower center", ncols=4)
+        return figure
+
+    def _sheet(self, images: Float[Tensor, "R B H W 3"], rows: list[str]) -> Any:
+        columns = min(images.shape[1], 16)
+        figure = new_figure(max(4.0, 0.8 * columns + 1.2), 0.8 * len(images) + 0.9)
+        axes = figure.subplots()
+        sheet(axes, images[:, :columns].flatten(0, 1), columns, rows, "sample")
+        figure.suptitle(f"{self._title} on the prior {self.prior}\n'{self.prompt}'", fontsize=10, wrap=True)
+        return figure
 
 
 def fill(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,22 +156,3 @@ def _judge_images(trajectory: Trajectory, images: Float[Tensor, "B H W 3"], stag
         return figures
     nearest = differences(images, stage.modes).min(1)
     return figures | {"nearest_picture": nearest.indices.tolist(), "difference_from_it": nearest.values.tolist()}
-
-
-def _map(trajectory: Trajectory, stage: Stage) -> Any:
-    centre, spread = _middle(stage)
-    places = trajectory.points.flatten(2).cpu()
-    reach = max(float((places - centre).abs().max()), 3 * spread) * 1.08
-    figure = new_figure(5.2, 5.2)
-    axes = figure.subplots()
-    density(axes, stage, *((float(c) - reach, float(c) + reach) for c in centre))
-    for sample in range(places.shape[1]):
-        way(axes, places[:, sample], COLOURS["sds"], alpha=0.7)
-    return figure
-
-
-def _sheet(images: Float[Tensor, "R B H W 3"]) -> Any:
-    rows, columns = min(len(images), MOMENTS), min(images.shape[1], 16)
-    figure = new_figure(0.8 * columns + 0.4, 0.8 * rows + 0.4)
-    sheet(figure.subplots(), images[:, :columns].flatten(0, 1), columns)
-    return figure

@@ -5,6 +5,7 @@ matplotlib is imported where a figure is made, and pyplot, which asks for a disp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from gsdistill.files import atomic_path
 from gsdistill.laboratory.worlds.base import Stage
 
-__all__ = ["COLOURS", "density", "new_figure", "save_figure", "sheet", "way"]
+__all__ = ["COLOURS", "density", "map_key", "new_figure", "save_figure", "sheet", "way"]
 
 # One colour per estimator or method, told apart in print and by the colour-blind (Okabe and Ito's palette).
 COLOURS = {
@@ -54,8 +55,21 @@ def density(axes: Any, stage: Stage, xs: tuple[float, float], ys: tuple[float, f
     axes.contourf(x, y, falls[0], levels=[-12.5, -8.0, -4.5, -2.0, -0.5, 0.0], cmap="Greys", alpha=0.55)
     axes.contour(x, y, falls[1], levels=[-8.0, -4.5, -2.0, -0.5], colors="#8a7a3a", linewidths=0.7, linestyles="dotted")
     axes.set_aspect("equal")
-    axes.set(xlim=xs, ylim=ys, xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+    axes.set(xlim=xs, ylim=ys, xlabel="x", ylabel="y")
+
+
+def map_key(ends: bool = True) -> list[Any]:
+    """Entries of a legend for a map: its densities and, with ``ends``, the ring and the disc of a way."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    entries: list[Any] = [
+        Patch(color="#8c8c8c", label="p(x | y), the prompt's"),
+        Line2D([], [], color="#8a7a3a", linewidth=1.0, linestyle="dotted", label="p(x), of any prompt"),
+    ]
+    dot = {"linestyle": "", "marker": "o", "markersize": 6, "markeredgecolor": "black"}
+    marks = {"start": "white", "end": "black"} if ends else {}
+    return entries + [Line2D([], [], **dot, color=colour, label=label) for label, colour in marks.items()]
 
 
 def way(axes: Any, points: Float[Tensor, "S 2"], colour: str, label: str | None = None, alpha: float = 1.0) -> None:
@@ -66,13 +80,19 @@ def way(axes: Any, points: Float[Tensor, "S 2"], colour: str, label: str | None 
     axes.plot(x[-1], y[-1], "o", markersize=7, color=colour, markeredgecolor="black", markeredgewidth=0.6, zorder=5)
 
 
-def sheet(axes: Any, images: Float[Tensor, "N H W 3"], columns: int) -> None:
-    """Images in 0..1 as a grid on one pair of axes, row by row."""
+def sheet(
+    axes: Any, images: Float[Tensor, "N H W 3"], columns: int, rows: Sequence[str] = (), across: str = ""
+) -> None:
+    """Images in 0..1 as a grid on one pair of axes, row by row; ``rows`` names each row, ``across`` the columns."""
     count, height, width, _ = images.shape
-    rows = -(-count // columns)
-    canvas = torch.ones(rows * columns, height + 2, width + 2, 3, dtype=images.dtype)
+    lines = -(-count // columns)
+    canvas = torch.ones(lines * columns, height + 2, width + 2, 3, dtype=images.dtype)
     canvas[:count, 1:-1, 1:-1] = images.clamp(0.0, 1.0)
-    grid = canvas.view(rows, columns, height + 2, width + 2, 3).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    grid = canvas.view(lines, columns, height + 2, width + 2, 3).transpose(1, 2).flatten(2, 3).flatten(0, 1)
     axes.imshow(grid.float().numpy(), interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
+    numbered = range(columns if across else 0)
+    axes.set_xticks([(width + 2) * (column + 0.5) for column in numbered], [str(column + 1) for column in numbered])
+    axes.set_yticks([(height + 2) * (row + 0.5) for row in range(len(rows))], list(rows))
+    axes.set_xlabel(across)
+    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

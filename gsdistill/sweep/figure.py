@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gsdistill.structs import Cameras
 from gsdistill.sweep.plan import folder
 from gsdistill.sweep.results import Comparison, Entry
 
-__all__ = ["draw_figure", "draw_sheet"]
+__all__ = ["draw_figure", "draw_sheet", "wrapped"]
 
 # What the panels show: figure, title, and whether each prompt is drawn as a dot.
 PANELS = (
@@ -30,7 +31,7 @@ STEPS, EVALUATIONS, DOTS, INK = "#2a6f97", "#c8553d", "#b8b8b8", "#333333"
 
 WHITE = (1.0, 1.0, 1.0)
 AZIMUTHS, ELEVATION, DISTANCE, FOV = (35.0, 215.0), 25.0, 3.2, 40.0  # the two views of the sheet
-MARGIN, LINE = 150, 26  # pixels: of the prompts' column and of the methods' line
+WIDEST, GAP, TEXT = 220, 8, 13  # pixels: of the prompts' column at most, around a label, and of its letters
 
 
 def draw_figure(comparison: Comparison, path: Path) -> None:
@@ -74,23 +75,43 @@ def draw_sheet(comparison: Comparison, path: Path, size: int = 96) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
+    from matplotlib.font_manager import findfont
     from PIL import Image, ImageDraw, ImageFont
 
     settings, cameras = comparison.settings, _cameras(size)
-    pair = 2 * size
-    names = ["truth", *map(_label, comparison.entries)]
-    prompts = settings.all_prompts
-    sheet = Image.new("RGB", (MARGIN + pair * len(names), LINE + size * len(prompts)), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    font = ImageFont.truetype(findfont("DejaVu Sans"), TEXT)  # which has letters of most alphabets
+    names = [wrapped(name, font, 2 * size - GAP) for name in ("truth", *map(_label, comparison.entries))]
+    prompts = {prompt: wrapped(prompt, font, WIDEST) for prompt in settings.all_prompts}
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    boxes = {label: ruler.multiline_textbbox((0, 0), label, font) for label in (*names, *prompts.values())}
+    heights = [max(size, math.ceil(boxes[label][3]) + GAP) for label in prompts.values()]
+    left = math.ceil(max(boxes[label][2] for label in prompts.values())) + 2 * GAP
+    top = math.ceil(max(boxes[name][3] for name in names)) + 2 * GAP
+    sheet = Image.new("RGB", (left + 2 * size * len(names), top + sum(heights)), "white")
+    pen = ImageDraw.Draw(sheet)
     for column, name in enumerate(names):
-        pen.text((MARGIN + pair * (column + 0.5), LINE / 2), name, fill=INK, font=font, anchor="mm")
-    for line, prompt in enumerate(prompts):
-        top = LINE + size * line
-        pen.text((8, top + size / 2), prompt, fill=INK, font=font, anchor="lm")
+        pen.text((left + size * (2 * column + 1), top / 2), name, fill=INK, font=font, anchor="mm", align="center")
+    for (prompt, label), height in zip(prompts.items(), heights, strict=True):
+        pen.text((GAP, top + height / 2), label, fill=INK, font=font, anchor="lm")
         for column, pixels in enumerate(_pictures(comparison, prompt, cameras)):
-            sheet.paste(Image.fromarray(pixels), (MARGIN + pair * column, top))
+            sheet.paste(Image.fromarray(pixels), (left + 2 * size * column, top + (height - size) // 2))
+        top += height
     with atomic_path(path) as draft:
         sheet.save(draft, format="PNG")
+
+
+def wrapped(text: str, font: Any, width: float) -> str:
+    """The text on lines of at most ``width`` pixels in a font of Pillow; a word that is wider is broken."""
+    lines = [""]
+    for word in text.split():
+        if font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] = f"{lines[-1]} {word}".lstrip()
+            continue
+        lines += [""] * bool(lines[-1])
+        for letter in word:
+            lines += [""] * (font.getlength(lines[-1] + letter) > width and bool(lines[-1]))
+            lines[-1] += letter
+    return "\n".join(lines)
 
 
 def _draw_line(axes: Any, line: int, entry: Entry, name: str, dots: bool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 from rich.console import Console
 
 from gsdistill import generate
@@ -22,6 +22,7 @@ from gsdistill.errors import Stopped
 from gsdistill.files import write_text
 from gsdistill.prior.cards import find
 from gsdistill.sweep import run as sweep_run
+from gsdistill.sweep.figure import wrapped
 from gsdistill.sweep.plan import equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings
 from gsdistill.training.loop import Diverged
@@ -114,11 +115,14 @@ def test_the_figures_are_means_of_the_rows(done):
     assert found["comparison"][0]["figures"]["iou_over_first"] is None
 
 
+def cells(path: Path, columns: int) -> np.ndarray:
+    """The pictures of a sheet, pair by pair, without the labels above and to the left."""
+    with Image.open(path) as sheet:
+        return np.asarray(sheet)[-len(PROMPTS) * 96 :, -columns * 192 :]
+
+
 def test_the_pictures_are_pictures(done):
-    with Image.open(done / "sheet.png") as sheet:
-        pixels = np.asarray(sheet)
-    assert pixels.shape == (26 + 2 * 96, 150 + 4 * 192, 3)
-    truth = pixels[26 : 26 + 96, 150 : 150 + 192].astype(float)
+    truth = cells(done / "sheet.png", 4)[:96, :192].astype(float)
     assert (truth[..., 1] > truth[..., 0] + 50).mean() > 0.1  # green where the sphere is
     with Image.open(done / "figure.png") as figure:
         assert min(figure.size) > 200
@@ -126,6 +130,15 @@ def test_the_pictures_are_pictures(done):
     assert [line.count("|") for line in table[:5]] == [table[0].count("|")] * 5
     assert table[2].startswith("| `sds` | 3 | 24 | x | x | 0.")
     assert "Unfinished" not in table[-1]
+
+
+@pytest.mark.parametrize("width", [60, 120, 400])
+@pytest.mark.parametrize("text", ["a red torus", "a corgi that rides through the desert", "x" * 90, "Ü " * 40])
+def test_a_label_is_whole_and_within_its_column(text, width):
+    font = ImageFont.load_default(13)
+    label = wrapped(text, font, width)
+    assert "".join(label.split()) == "".join(text.split())
+    assert all(font.getlength(line) <= width for line in label.split("\n"))
 
 
 def test_what_is_done_is_not_done_again(copy, capsys):
@@ -166,10 +179,9 @@ def test_runs_of_other_settings_are_not_shown(copy, tmp_path):
     sds, cds = results(copy)["comparison"]
     assert (sds["method"], sds["runs"], sds["figures"]["iou"]) == ("sds", 0, None)
     assert (cds["method"], cds["runs"]) == ("cds", 4)
-    with Image.open(copy / "sheet.png") as sheet:
-        pixels = np.asarray(sheet)[26:]
-    assert (pixels[:, 150 + 192 : 150 + 2 * 192] == 255).all()
-    assert not (pixels[:, 150 + 2 * 192 :] == 255).all()
+    pixels = cells(copy / "sheet.png", 3)
+    assert (pixels[:, 192 : 2 * 192] == 255).all()
+    assert not (pixels[:, 2 * 192 :] == 255).all()
 
 
 def test_only_evaluations_runs_only_what_it_needs(tmp_path):

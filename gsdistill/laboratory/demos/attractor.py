@@ -25,7 +25,7 @@ from gsdistill.distillation.cds import CDS
 from gsdistill.files import data_path
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend, independent
-from gsdistill.laboratory.plots import COLOURS, density, new_figure
+from gsdistill.laboratory.plots import COLOURS, density, map_key, new_figure
 from gsdistill.laboratory.worlds.gaussian import Gaussian
 from gsdistill.prior.base import Prior
 from gsdistill.ramp import Ramp
@@ -111,10 +111,10 @@ class Attractor(Demonstration):
             )
             axes.set_title(f"{case[1]} noise, omega {case[2]:g}")
             away = _mean_length(places[-1] - torch.tensor(self.world.mean))
-            axes.set_xlabel(f"from mu to the end: {away:.2f}")
+            axes.set(xlabel=f"from mu to the end: {away:.2f}", ylabel="", xticks=[], yticks=[])
             if case[1] == "fixed":
                 axes.set_ylabel(f"{case[0]} schedule", fontsize=11)
-        figure.legend(handles=marks, loc="outside lower center", ncols=4)
+        figure.legend(handles=[*map_key(ends=False), *marks], loc="outside lower center", ncols=6)
         return figure
 
 

@@ -98,16 +98,15 @@ class Ddim(Demonstration):
             curve = figures[f"{name}_float64"]["sds"]["max_abs_by_step"]
             label = f"SDS, {name} prior, float64"
             left.plot(range(1, self.steps + 1), curve, style, color=COLOURS["light"], label=label)
-        left.set(yscale="log", ylim=(1e-17, 1e2), xlabel="step", title="largest difference of x_t from diffusers' DDIM")
+        left.set(yscale="log", ylim=(1e-17, 1e2), xlabel="step", ylabel="absolute")
+        left.set_title("largest difference of x_t from diffusers' DDIM")
         left.legend(loc="center right", bbox_to_anchor=(1.0, 0.42))
         rows = [pictures[name][kind][-1] for name in priors for kind in ("ddim", "fsd", "sds")]
         owners = [name for name in priors for _ in range(3)]
         images = [priors[name].decode(row) for row, name in zip(rows, owners, strict=True)]
-        sheet(right, torch.cat([image.float() for image in images]), self.samples)
-        height = images[0].shape[1] + 2
         labels = [f"{kind}, {name}" for name in priors for kind in ("DDIM", "FSD", "SDS")]
-        right.set_yticks([height * (row + 0.5) for row in range(6)], labels)
-        right.tick_params(length=0)
+        sheet(right, torch.cat([image.float() for image in images]), self.samples, labels, "sample")
+        right.set_title("x0 at the end")
         return figure
 
 

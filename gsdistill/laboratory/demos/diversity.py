@@ -138,7 +138,9 @@ def _draw(images: dict[str, Images], figures: dict[str, Any]) -> Any:
         bars.barh(range(len(WAYS)), means, xerr=ends.abs().numpy(), color=colours, alpha=0.8, height=0.6)
         labels = [f"{label}\n{row['modes_reached']} modes" for label, row in zip(WAYS.values(), rows, strict=True)]
         bars.set_yticks(range(len(WAYS)), labels)
-        bars.set_title(f"{prior} prior: mean pairwise difference", loc="left")
+        bars.set(xlabel="RMS between two samples, 95 % interval")
         bars.invert_yaxis()
-        sheet(pictures, torch.cat([ways[name][:SHOWN] for name in WAYS]), min(SHOWN, len(ways["fsd"])))
+        shown = min(SHOWN, len(ways["fsd"]))
+        sheet(pictures, torch.cat([ways[name][:shown] for name in WAYS]), shown, list(WAYS.values()), "sample")
+        pictures.set_title(f"{prior} prior")
     return figure

@@ -106,16 +106,16 @@ def _draw(times: list[int], curves: dict[str, list[float]]) -> Any:
     labels = (("eps_c", "eps_c", "fsd", "-"), ("eps", "eps", "dark", ":"), ("h", "h = eps_c - eps_u", "sds", "-"))
     for name, label, colour, style in labels:
         norms.plot(times, curves[f"norm_{name}"], style, color=COLOURS[colour], label=label)
-    norms.set(yscale="log", title="norms of the terms", xlabel="t")
+    norms.set(yscale="log", title="norms of the terms", xlabel="timestep t", ylabel="norm")
     correlation.plot(times, curves["correlation"], color=COLOURS["fsd"])
     least = min(*curves["correlation"], *curves["r_low"]) - 0.01
-    correlation.set(ylim=(least, 1.01), title="correlation of eps_c with eps", xlabel="t")
+    correlation.set(ylim=(least, 1.01), title="correlation of eps_c with eps", xlabel="timestep t")
     low, high = (curves[name] for name in ("r_low", "r_high"))
     ratio.fill_between(times, low, high, color=COLOURS["sds"], alpha=0.3, linewidth=0, label="r, 5 to 95 %")
     ratio.plot(times, curves["r"], color=COLOURS["sds"], label="r, mean")
     stars = {"color": COLOURS["dark"], "fmt": ".", "markersize": 4, "linewidth": 0.8}
     ratio.errorbar(times, curves["c_star"], curves["c_star_error"], label="c* and its standard error", **stars)
-    ratio.set(ylim=(least, 1.01), title="what to subtract: r against the optimum c*", xlabel="t")
+    ratio.set(ylim=(least, 1.01), title="what to subtract: r against the optimum c*", xlabel="timestep t")
     norms.legend(loc="center right")
     ratio.legend(loc="lower right")
     return figure

@@ -26,7 +26,7 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.ssd import SSD
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend
-from gsdistill.laboratory.plots import COLOURS, density, new_figure, way
+from gsdistill.laboratory.plots import COLOURS, density, map_key, new_figure, way
 from gsdistill.laboratory.worlds.base import Stage
 from gsdistill.laboratory.worlds.trap import Trap as TrapWorld
 from gsdistill.ramp import Ramp
@@ -88,7 +88,7 @@ class Trap(Demonstration):
         }
 
     def _draw(self, ways: dict[tuple[str, str], Trajectory], stage: Stage) -> Any:
-        figure = new_figure(9.6, 4.6)
+        figure = new_figure(9.6, 5.0)
         titles = {"start": "from the start", "trap": "from the trapping point"}
         for axes, place in zip(figure.subplots(1, 2, sharex=True, sharey=True), titles, strict=True):
             density(axes, stage, (-1.15, 1.6), (-1.8, 0.7))
@@ -99,4 +99,5 @@ class Trap(Demonstration):
                 axes.annotate("conditional mode", (x, y + 0.42), ha="center", va="bottom", fontsize=8)
             axes.annotate("singular mode\nof p(x), dotted", (-0.12, -0.52), ha="right", va="top", fontsize=8)
         axes.legend(loc="lower right")
+        figure.legend(handles=map_key(), loc="outside lower center", ncols=4)
         return figure
