@@ -27,7 +27,7 @@ from gsdistill.scene.init.base import Initialiser
 from gsdistill.training.loop import Background, OptimSettings
 from gsdistill.training.regularizers import RegularizerSettings
 
-__all__ = ["RunConfig", "fill", "read_config", "read_prompt", "resolve"]
+__all__ = ["RunConfig", "fill", "read_config", "read_prompt", "read_prompts", "resolve"]
 
 METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
 PRIOR = may_be_path(lambda: ("auto", *cards.cards()))
@@ -149,3 +149,18 @@ def read_prompt(path: Path | str) -> str:
     if not text:
         raise BadFile(f"the prompt file {path} holds no text")
     return text
+
+
+def read_prompts(path: Path | str) -> tuple[str, ...]:
+    """The prompts of a file, one a line; blanks around them, empty lines and lines that begin with # do not count.
+
+    Raises:
+        BadFile: it cannot be read, is not UTF-8, or holds no prompt.
+    """
+    lines = (line.strip() for line in read_text(path).splitlines())
+    prompts = tuple(line for line in lines if line and not line.startswith("#"))
+    if not prompts:
+        raise BadFile(
+            f"the prompt file {path} holds no prompt: one is expected on each line that does not begin with #"
+        )
+    return prompts
