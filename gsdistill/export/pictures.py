@@ -18,7 +18,7 @@ from torch import Tensor
 from gsdistill.errors import ConfigError, OutputError
 from gsdistill.files import atomic_path
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.cameras import look_at_origin, orbit
 from gsdistill.structs import Cameras, Gaussians, to_device
 
 __all__ = ["contact_sheet", "preview", "shots", "to_bytes", "turntable"]
@@ -27,6 +27,7 @@ Color: TypeAlias = tuple[float, float, float]
 
 WHITE: Color = (1.0, 1.0, 1.0)
 UPPER_ROW = 60.0  # degrees, elevation of the second row of a contact sheet
+UNDERSIDE = -50.0  # degrees, of its last picture: what no camera of a usual run has seen
 PIXELS_AT_ONCE = 1 << 19  # 8 views of 256 px
 
 
@@ -42,14 +43,16 @@ def contact_sheet(
 ) -> None:
     """Write a PNG of ``views`` columns at equal steps of azimuth, and two rows: at ``elevation`` and from above, at 60.
 
-    ``size`` is in pixels of one view, angles are in degrees, ``background`` is RGB in 0..1.
+    The last picture of the second row is from below, at -50, so that the underside is seen too. ``size`` is in pixels
+    of one view, angles are in degrees, ``background`` is RGB in 0..1.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    rows = []
-    for height in (elevation, UPPER_ROW):
-        cameras = orbit(views, size, height, distance, fov)
+    rows, azimuths, ones = [], torch.arange(views) * (360.0 / views), torch.ones(views)
+    for last, height in ((elevation, elevation), (UNDERSIDE, UPPER_ROW)):
+        elevations = torch.tensor([height] * (views - 1) + [last])
+        cameras = look_at_origin(azimuths, elevations, distance * ones, fov * ones, size)
         rows.append(np.concatenate(list(shots(gaussians, cameras, background)), axis=1))
     _save_png(np.concatenate(rows, axis=0), path)
 

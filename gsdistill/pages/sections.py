@@ -26,7 +26,7 @@ NOT_CURVES = ("step", "seconds", "finite")
 FILES = {
     "gaussians.ply": "the splat, in the layout every viewer reads",
     "turntable.mp4": "one turn",
-    "views.png": "eight sides at two elevations",
+    "views.png": "eight sides at two elevations, the last one from below",
     "config.yaml": "all settings, to be read back by --config",
     "metrics.jsonl": "the course of the run",
     "summary.json": "times, evaluations, memory and versions",
@@ -57,7 +57,7 @@ def views(run: Run) -> Html:
     path = run.folder / "views.png"
     if not path.is_file():
         return _section("All around", absent("No pictures: the run has left no views.png."))
-    sheet = picture(path, f"{run.prompt}, from eight sides at 20 degrees above the horizon and at 60")
+    sheet = picture(path, f"{run.prompt}, from eight sides at 20 degrees above the horizon and at 60, last from below")
     return _section("All around", element("figure", {"class": "plate wide"}, sheet))
 
 

@@ -46,6 +46,14 @@ def test_the_sheet_shows_every_side_in_two_rows(tmp_path):
     assert centre_of(above)[1] > 20  # seen from above, the near side is low in the picture
 
 
+def test_the_last_picture_of_the_sheet_is_of_the_underside(tmp_path):
+    contact_sheet(ball((0.0, -0.6, 0.0), (1.0, 0.0, 0.0)), tmp_path / "views.png", size=32, views=4)
+    with Image.open(tmp_path / "views.png") as image:
+        last, above_it = np.asarray(image)[32:, 96:], np.asarray(image)[:32, 96:]
+    assert centre_of(last)[1] < 11  # seen from below, the near side is high in the picture
+    assert centre_of(above_it)[1] > 15.5
+
+
 def test_the_background_is_the_one_asked_for(tmp_path):
     contact_sheet(
         ball((0.0, 0.0, 0.0), (1.0, 0.0, 0.0)), tmp_path / "a.png", size=16, views=1, background=(0.0, 0.2, 1.0)
