@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from gsdistill.structs import Cameras
 
-__all__ = ["beside_truth", "growth", "picture", "video"]
+__all__ = ["beside_truth", "floating", "growth", "picture", "video"]
 
 WHITE = (1.0, 1.0, 1.0)
 STAGES, STAGE_SIZE = 12, 144  # of the growing splat: pictures at most, and pixels of each
 STAGE_VIEW = (35.0, 20.0, 3.2, 40.0)  # azimuth, elevation, distance and field of view
+LOOSE_SIZE = 320
 TRUTH_VIEWS = (1, 7, 12, 18, 23, 29)  # of the held-out cameras: all around, from low to high
 
 
@@ -94,6 +95,29 @@ def beside_truth(splat: Path, prompt: str) -> tuple[Html, Html]:
     true = to_bytes(truth_views(prompt, cameras, WHITE))
     ours = list(shots(read_ply(splat), cameras, WHITE))
     return _strip(ours, f"the splat from {len(ours)} sides"), _strip(list(true), "the true object from the same sides")
+
+
+def floating(splat: Path) -> tuple[Html, str] | None:
+    """Draw what floats loose of the object, from the side that shows most of it, with words; None if nothing does.
+
+    Raises:
+        BadFile: the splat cannot be read.
+    """
+    from gsdistill.export.pictures import shots
+    from gsdistill.pages.loose import find_loose
+    from gsdistill.scene.ply import read_ply
+
+    gaussians = read_ply(splat)
+    found = find_loose(gaussians)
+    if found is None:
+        return None
+    (pixels,) = shots(gaussians, found.camera(LOOSE_SIZE), WHITE)
+    below = "below" if found.elevation < 0 else "above"
+    words = (
+        f"{100 * found.share:.2g} % of the opacity floats loose; most of it is seen from here, azimuth "
+        f"{found.azimuth:.0f}, {abs(found.elevation):.0f} degrees from {below}"
+    )
+    return _embedded(_image(pixels), "the splat from the side that shows most of what floats loose"), words
 
 
 def _stage() -> Cameras:

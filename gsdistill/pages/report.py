@@ -14,7 +14,7 @@ from gsdistill.errors import PromptError
 from gsdistill.pages import sections
 from gsdistill.pages.charts import shown
 from gsdistill.pages.markup import Html, element, joined, part, write_page
-from gsdistill.pages.pictures import video
+from gsdistill.pages.pictures import floating, video
 from gsdistill.pages.run import RECORDS, Run, keep_figures, measure, named, number, read_run, told
 from gsdistill.reading import read_records
 
@@ -90,7 +90,7 @@ def _header(run: Run) -> Html:
 
 
 def _hero(run: Run, records: list[dict[str, Any]]) -> Html:
-    """The turning object and the figures that are asked for first."""
+    """The turning object, what floats loose of it, and the figures that are asked for first."""
     path = run.folder / "turntable.mp4"
     if path.is_file():
         moving = element("figure", {"class": "plate"}, video(path, f"{run.prompt}, turning once around"))
@@ -111,6 +111,11 @@ def _hero(run: Run, records: list[dict[str, Any]]) -> Html:
         ("network evaluations", number(run.summary, "network_evaluations"), "", ""),
         ("peak memory", memory, " MB", ""),
     ]
+    splat = run.folder / "gaussians.ply"
+    if splat.is_file() and (found := floating(splat)):
+        plate = element("div", {"class": "plate"}, found[0])
+        caption = element("figcaption", {}, found[1])
+        moving = element("div", {"class": "strips"}, moving, element("figure", {"class": "strips"}, plate, caption))
     return element("div", {"class": shape}, moving, sections.figure_list(figures))
 
 

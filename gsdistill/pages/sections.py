@@ -20,7 +20,7 @@ from gsdistill.yaml_dialect import dump
 __all__ = ["absent", "choices", "course", "figure_list", "files", "growing", "health", "time", "truth", "views"]
 
 POINTS = 1000  # of a curve at most
-TITLES = {"loss": "loss", "gaussians": "Gaussians", "timestep": "mean timestep"}
+TITLES = {"loss": "loss", "gaussians": "number of Gaussians", "timestep": "mean timestep of the noise"}
 REST = "files, pictures and the start"  # the time that is no step's
 NOT_CURVES = ("step", "seconds", "finite")
 FILES = {
@@ -58,7 +58,12 @@ def views(run: Run) -> Html:
     if not path.is_file():
         return _section("All around", absent("No pictures: the run has left no views.png."))
     sheet = picture(path, f"{run.prompt}, from eight sides at 20 degrees above the horizon and at 60, last from below")
-    return _section("All around", element("figure", {"class": "plate wide"}, sheet))
+    words = (
+        "From the left: the front, and on in equal steps of azimuth. Above: 20 degrees over the horizon; below: 60, "
+    )
+    caption = element("figcaption", {}, f"{words}but the last, which is from under the object.")
+    plate = element("div", {"class": "plate wide"}, sheet)
+    return _section("All around", element("figure", {"class": "strips"}, plate, caption))
 
 
 def truth(run: Run) -> Html:

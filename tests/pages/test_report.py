@@ -14,9 +14,13 @@ from PIL import Image
 
 from gsdistill.errors import BadFile, ConfigError
 from gsdistill.evaluation.truth import evaluate_run
+from gsdistill.export.ply import Ply
 from gsdistill.files import write_json
 from gsdistill.pages.report import write_report
 from gsdistill.pages.run import keep_figures, measure
+from gsdistill.scene.parts import parts
+from gsdistill.scene.ply import read_ply
+from gsdistill.structs import Gaussians
 
 HOSTILE = (
     "</script></title></style><script>alert(1)</script>\"' onerror='alert(2)' <img src=x> & \u202e\x00 ]]> <!-- 日本 🪑"
@@ -72,7 +76,8 @@ def test_pictures_and_video_are_those_of_the_run(whole, page):
     assert {"controls", "loop", "muted", "autoplay", "playsinline"} <= set(video[0])
     images = page.all("img")
     assert all(image["alt"] for image, _ in images)
-    sheet = Image.open(BytesIO(base64.b64decode(images[0][0]["src"].partition(",")[2])))
+    around = next(image for image, _ in images if "from eight sides" in image["alt"])
+    sheet = Image.open(BytesIO(base64.b64decode(around["src"].partition(",")[2])))
     assert sheet.size == Image.open(whole / "views.png").size
 
 
@@ -251,6 +256,18 @@ def test_a_broken_file_is_one_clear_error(tmp_path, name, content, words):
         write_report(folder, DEFAULTS)
     assert name in str(caught.value) and "\n" not in str(caught.value)
     assert not (folder / "report.html").exists()
+
+
+def test_what_floats_loose_is_shown_first(tmp_path):
+    folder = make_run(tmp_path / "run")
+    write_report(folder, DEFAULTS, evaluate=False)
+    first, _ = Page(folder / "report.html").all("img")[0]
+    assert "floats loose" in first["alt"]
+    splat = read_ply(folder / "gaussians.ply")
+    main = parts(splat) == 0
+    Ply().write(Gaussians(*(value[main] for value in vars(splat).values())), folder / "gaussians.ply")
+    write_report(folder, DEFAULTS, evaluate=False)
+    assert "floats loose" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_no_run_and_no_method(tmp_path):
