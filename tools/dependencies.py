@@ -72,7 +72,6 @@ PURPOSES = {
     "xatlas": "charts of textures",
     "viser": "the viewer's page",
     "pytest": "tests",
-    "pytest-cov": "coverage of tests",
     "pytest-xdist": "tests in several processes",
     "beartype": "types of arguments, checked in tests",
     "hypothesis": "properties, tested on made-up input",
