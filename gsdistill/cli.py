@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +26,7 @@ from gsdistill.config import bounded, defaults, from_dict, merge, setting_fields
 from gsdistill.convert import ExportCommand, RenderCommand
 from gsdistill.errors import ConfigError, Stopped, UserError, did_you_mean
 from gsdistill.files import write_json
-from gsdistill.flags import parse, peek
+from gsdistill.flags import parse, peek, settings_of
 from gsdistill.listing import ListCommand
 from gsdistill.pages.settings import GalleryCommand, ReportCommand
 from gsdistill.paths import may_be_path
@@ -43,14 +43,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GenerateFlags(RunFlags):
-    """Turn a prompt into Gaussian splats.
+    """Turn a prompt into a splat: a scene of 3D Gaussians that any viewer of splats shows.
 
     A RAMP is a number, or one that changes over the run: 101:51 (linear), 700:100:sqrt, 1:0:cosine@0.6 (ends at 60 %).
     """
 
-    viewer: bool = False  # show the splat in the browser while it is optimised
+    COMMON: ClassVar[tuple[str, ...]] = (
+        *("prompt", "prompt_file", "config", "method", "prior", "init", "quality", "iterations", "seed", "output"),
+        *("threads", "viewer", "dry_run", "resume", "overwrite"),
+    )
+
+    viewer: bool = False  # Show the splat in the browser while it is optimised.
     port: int = bounded(8080, low=0, high=65535)  # of the viewer; if it is taken, the next free one; 0: any
-    dry_run: bool = False  # print the resolved settings as YAML, which --config reads back, and stop
+    dry_run: bool = False  # Check everything, print the settings as YAML and what the run will take, and stop.
 
 
 @dataclass(frozen=True)
@@ -65,16 +70,16 @@ class EvaluateCommand(Threads):
 class Play2dFlags(Threads):
     """Distil points or pictures without a scene, with any method and prior, or repeat what a paper claims."""
 
-    demo: str | None = None  # a name of `gsdistill list demos`, whose settings are then the flags; none: free play
-    output: Path | None = None  # folder of the picture and the figures; none: outputs/play2d/<name>
-    overwrite: bool = False  # replace an earlier run in the output folder
+    demo: str | None = None  # A name of `gsdistill list demos`, whose settings are then the flags; none: free play.
+    output: Path | None = None  # The folder of the picture and the figures; none: outputs/play2d/<name>.
+    overwrite: bool = False  # Replace an earlier run in the output folder.
 
 
 @dataclass(frozen=True)
 class DoctorCommand:
     """Show what is installed, which device serves, which models are at hand, and how to get what is missing."""
 
-    prior: str | None = field(default=None, metadata=may_be_path())  # look at this one alone, named as for `generate`
+    prior: str | None = field(default=None, metadata=may_be_path())  # Look at one prior, named as for `generate`.
 
 
 def execute(argv: Sequence[str]) -> int:
@@ -103,7 +108,7 @@ def execute(argv: Sequence[str]) -> int:
             Console(stderr=True).print_exception()
         notice("error: ", line)
         return 2
-    except SystemExit as stop:  # tyro's, after it printed the help
+    except SystemExit as stop:  # after the help was printed
         return int(stop.code or 0)
 
 
@@ -154,8 +159,7 @@ def _overview() -> None:
 
 def _read(cls: type[T], argv: Sequence[str], name: str) -> T:
     """Return the settings of a command that stands on its own."""
-    given = parse([(cls, {})], argv, prog=f"gsdistill {name}", description=(cls.__doc__ or "").splitlines()[0])
-    command = from_dict(cls, given)
+    command = settings_of(cls, argv, prog=f"gsdistill {name}")
     if isinstance(command, Threads):
         command.take()
     return command

@@ -1,69 +1,59 @@
 """Typed settings to command-line flags: ``guidance_scale`` of ``method`` is ``--method.guidance-scale``.
 
-tyro lays out the flags and their help; what was typed comes back as plain values, and :mod:`gsdistill.config` alone
-judges them, so a flag and a line of a config file get the same checks and the same messages. The help of a setting is
-the comment behind its field, or above it; ``metadata={"positional": True}`` makes an argument without a flag.
+argparse splits the words among the flags and hands back those that were typed and nothing else; :mod:`gsdistill.config`
+alone judges them, so a flag and a line of a config file get the same checks and messages.
+``metadata={"positional": True}`` makes an argument without a flag. :mod:`gsdistill.manual` writes the help.
 """
 
 from __future__ import annotations
 
-import ast
+import argparse
 import contextlib
 import dataclasses
 import inspect
-import io
 import re
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from types import NoneType
+from typing import Any, Literal, NoReturn, TypeVar, get_origin
 
-from gsdistill.config import LIMITS, Ramp, setting_fields, shortest
+from gsdistill.config import from_dict
 from gsdistill.errors import ConfigError, did_you_mean
+from gsdistill.manual import Setting, items_of, options_of, page, rows
 
-__all__ = ["field_help", "parse", "peek"]
+__all__ = ["behind", "parse", "peek", "settings_of"]
 
-METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", bool: "BOOL", Ramp: "RAMP"}
-
-
+VALUE = "\0 "  # before words such as -10:60, which argparse would take for flags; no word that is typed holds a zero
 Source = tuple[type, Mapping[str, Any]]
+T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """One field of a settings class, as the command line sees it."""
-
-    name: str
-    hint: Any  # its type; of a named setting, the class that is picked
-    value: Any  # plain, what it is when no flag is given; MISSING where a flag is required
-    text: str  # for the help
-    nested: bool
-    named: bool
-    positional: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Given:
-    """The words that were typed after a flag."""
-
-    words: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Default:
-    """What a setting is when no flag is given, shown in the help."""
-
-    value: Any
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        flag = re.search(r"argument (--[^\s/:]+)", message)
+        needs = "takes no value" if "ignored explicit" in message else "lacks a value"
+        raise ConfigError(f"{f'the flag {flag[1]!r} {needs}' if flag else message}; see {self.prog} --help")
 
 
 def peek(argv: Sequence[str], flag: str) -> str | None:
     """Return the last value of ``--flag VALUE`` or ``--flag=VALUE``, before the flags that depend on it are known."""
-    found = None
+    return next(iter(behind(argv, flag)), None)
+
+
+def behind(argv: Sequence[str], flag: str) -> list[str]:
+    """Return the words between the last ``--flag`` and the flag after it; of ``--flag=VALUE`` the value comes first."""
+    found: list[str] = []
     for place, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == f"--{flag}":
-            found = value if equals else next(iter(argv[place + 1 :]), None)
+            rest = list(argv[place + 1 :])
+            stop = next((i for i, later in enumerate(rest) if later.startswith("-")), len(rest))
+            found = [value] * bool(equals) + rest[: max(stop, not equals)]
     return found
+
+
+def settings_of(cls: type[T], argv: Sequence[str], prog: str) -> T:
+    """Return the settings of a class whose fields are all the flags there are; raises what :func:`parse` does."""
+    return from_dict(cls, parse([(cls, {})], argv, prog, inspect.getdoc(cls) or ""))
 
 
 def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
@@ -74,174 +64,78 @@ def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description
             no flag is given (as ``to_dict`` writes them); a field's own default serves where a value is missing.
         argv: the words after the command.
         prog: the command's name in the help.
-        description: the paragraph above the flags.
+        description: the paragraphs above the flags.
 
     Raises:
         ConfigError: an unknown flag, or a flag without its value.
         SystemExit: help was asked for and printed (code 0).
     """
-    import tyro
-
-    shape = _mirror(sources)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            typed, unknown = tyro.cli(shape, prog=prog, description=description, args=argv, return_unknown_args=True)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise ConfigError(_plainly(complaint.getvalue(), prog)) from None
-    if unknown:
-        raise ConfigError(_unknown_flag(unknown, list(_flags(sources)), prog))
-    given = _given(typed, sources)
-    for setting in _settings(sources):
-        if setting.positional and setting.value is dataclasses.MISSING and setting.name not in given:
-            raise ConfigError(f"{setting.name.upper()} is missing; see {prog} --help")
+    settings = [setting for cls, values in sources for setting in rows(cls, values)]
+    words = list(argv[: argv.index("--")] if "--" in argv else argv)
+    if asked := {"-h", "--help", "--help-all"}.intersection(words):
+        common = () if "--help-all" in asked else getattr(sources[0][0], "COMMON", ())
+        print(page(settings, prog, description, common), end="")
+        raise SystemExit(0)
+    parser = _Parser(prog, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for setting in (one for one in settings if not one.positional):
+        kept: Any = {"action": _Switch} if setting.hint is bool else {}
+        parser.add_argument(*setting.flags, dest=setting.key, nargs=setting.count, **kept)
+    parsed, left = parser.parse_known_args([_word(word) for word in words])
+    left = [word.removeprefix(VALUE) for word in left]
+    if flag := next((word for word in left if word.startswith("-")), None):
+        known = [name for setting in settings if not setting.positional for name in setting.flags]
+        raise ConfigError(_unknown_flag(flag, known, prog))
+    arguments = [setting for setting in settings if setting.positional]
+    typed = {**vars(parsed), **_arguments([*left, *argv[len(words) + 1 :]], arguments, prog)}
+    given: dict[str, Any] = {}
+    for setting in (one for one in settings if one.key in typed):
+        place, path = given, (*setting.path, "name") if setting.named else setting.path
+        for name in path[:-1]:
+            place = place.setdefault(name, {})
+        place[path[-1]] = _value(typed[setting.key], setting.hint)
     return given
 
 
-def field_help(cls: type) -> dict[str, str]:
-    """Return for each field of a settings class the comment behind it, or the comment lines directly above it."""
-    texts: dict[str, str] = {}
-    for owner in (c for c in reversed(cls.__mro__) if dataclasses.is_dataclass(c)):
-        lines = textwrap.dedent(inspect.getsource(owner)).splitlines()
-        body: Any = ast.parse("\n".join(lines)).body[0]
-        for node in (n for n in body.body if isinstance(n, ast.AnnAssign)):
-            behind = lines[(node.end_lineno or node.lineno) - 1].encode()[node.end_col_offset or 0 :].decode().strip()
-            above = []
-            while not behind and lines[node.lineno - 2 - len(above)].strip().startswith("#"):
-                above.insert(0, lines[node.lineno - 2 - len(above)].strip().lstrip("# "))
-            texts[ast.unparse(node.target)] = behind.lstrip("# ") or " ".join(above)
-    return texts
+class _Switch(argparse.Action):
+    """Keeps whether the first or the second of its two flags was typed."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, option_string == self.option_strings[0])
 
 
-def _settings(sources: Sequence[Source]) -> Iterator[Setting]:
-    for cls, values in sources:
-        texts = field_help(cls)
-        for name, (field, hint) in setting_fields(cls).items():
-            pick, value = field.metadata.get("pick"), values.get(name, field.default)
-            if pick:
-                value = {"name": value} if isinstance(value, str) else value if isinstance(value, Mapping) else {}
-                hint = pick(value.get("name", field.metadata["name"]))
-            nested = dataclasses.is_dataclass(hint) and hint is not Ramp
-            if nested:
-                value = value if isinstance(value, Mapping) else {}
-            elif value is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
-                value = field.default_factory()
-            text = " ".join(filter(None, (texts.get(name, ""), _range(field.metadata))))
-            yield Setting(name, hint, value, text, nested, bool(pick), bool(field.metadata.get("positional")))
+def _word(word: str) -> str:
+    """A flag with the dashes of its name; a value that begins with a dash so that argparse takes it for one."""
+    name, equals, value = word.partition("=")
+    if name.startswith("--"):
+        return name.replace("_", "-") + equals + value
+    return VALUE + word if word.startswith("-") else word
 
 
-def _mirror(sources: Sequence[Source]) -> type:
-    """Return a dataclass with a field per flag, whose values are :class:`Given`, :class:`Default` or bool."""
-    parts: list[tuple[str, Any, Any]] = []
-    for setting in _settings(sources):
-        if setting.named:
-            leaf = dataclasses.replace(setting, hint=str, value=setting.hint.__module__.rpartition(".")[2])
-            parts.append((f"{setting.name}_name", _leaf(leaf), Default(leaf.value)))
-        if setting.nested:
-            inner = _mirror([(setting.hint, setting.value)])
-            parts.append((setting.name, inner, dataclasses.field(default_factory=inner)))
-        else:
-            boolean = setting.hint is bool
-            parts.append((setting.name, _leaf(setting), setting.value if boolean else Default(setting.value)))
-    cls = sources[0][0]
-    doc = (cls.__doc__ or "").partition("\n")[0]
-    if doc.startswith(f"{cls.__name__}("):  # what dataclass writes where there is no docstring
-        doc = ""
-    return dataclasses.make_dataclass(cls.__name__, parts, namespace={"__doc__": doc})
+def _arguments(words: Sequence[str], settings: Sequence[Setting], prog: str) -> dict[str, Sequence[str]]:
+    """Share out the words without a flag; the last argument may take any number of them."""
+    shares: dict[str, Sequence[str]] = {}
+    for setting in settings:
+        taken, words = (words, ()) if setting.count == "*" else (words[:1], words[1:])
+        if taken:
+            shares[setting.key] = taken
+        elif setting.value is dataclasses.MISSING:
+            raise ConfigError(f"{setting.key.upper()} is missing; see {prog} --help")
+    if words:
+        raise ConfigError(f"unexpected argument '{words[0]}'; see {prog} --help")
+    return shares
 
 
-def _leaf(setting: Setting) -> Any:
-    """Return the annotation that makes tyro show one flag."""
-    import tyro
-
-    required = "(required)" if setting.value is dataclasses.MISSING else None
-    metavar = setting.name.upper() if setting.positional else None
-    shown = tyro.conf.arg(name=setting.name, metavar=metavar, help=setting.text, help_behavior_hint=required)
-    if setting.hint is bool:
-        return Annotated[bool, shown]
-    leaf = Annotated[Any, _spec(setting.hint), shown]
-    return tyro.conf.Positional[leaf] if setting.positional else leaf
-
-
-def _spec(hint: Any) -> Any:
-    """Return how tyro reads a setting of type ``hint``: so many words, kept as they are."""
-    import tyro
-
-    items = _items(hint)
-    count: Any = 1 if items is None else "*" if Ellipsis in items else len(items)
-    if isinstance(count, int) and count > 1 and NoneType in _options(hint):
-        count = (1, count)
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=count,
-        metavar=_metavar(hint),
-        instance_from_str=lambda words: Given(tuple(words)),
-        is_instance=lambda value: True,
-        str_from_instance=lambda default: _shown(default),
-    )
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _items(hint: Any) -> tuple[Any, ...] | None:
-    """Return the item types of a tuple setting, or None for one that is a single value."""
-    return next((get_args(option) for option in _options(hint) if get_origin(option) is tuple), None)
-
-
-def _metavar(hint: Any) -> str:
-    options = _options(hint)
-    if len(options) > 1:
-        return "|".join("none" if option is NoneType else _metavar(option) for option in options)
-    if get_origin(hint) is Literal:
-        return "{" + ",".join(map(str, get_args(hint))) + "}"
-    items = _items(hint)
-    if items is None:
-        return METAVARS.get(hint, "PATH")
-    return f"[{_metavar(items[0])} ...]" if Ellipsis in items else " ".join(map(_metavar, items))
-
-
-def _shown(value: Any) -> list[str]:
-    if isinstance(value, Default):
-        return _shown(value.value)
-    if isinstance(value, (tuple, list)):
-        return [text for item in value for text in _shown(item)]
-    return ["none" if value is None else shortest(value) if isinstance(value, float) else str(value)]
-
-
-def _range(limits: Mapping[str, Any]) -> str:
-    words = [f"{text} {shortest(limits[key])}" for key, text in LIMITS.items() if key in limits]
-    return f"({' and '.join(words)})" if words else ""
-
-
-def _given(typed: Any, sources: Sequence[Source]) -> dict[str, Any]:
-    """Return what was typed, out of an instance of the mirror of ``sources``."""
-    found: dict[str, Any] = {}
-    for setting in _settings(sources):
-        value = getattr(typed, setting.name)
-        if setting.nested:
-            name = getattr(typed, f"{setting.name}_name", None)
-            inner = {"name": name.words[0]} if isinstance(name, Given) else {}
-            inner |= _given(value, [(setting.hint, setting.value)])
-            if inner:
-                found[setting.name] = inner
-        elif isinstance(value, Given):
-            found[setting.name] = _value(value.words, setting.hint)
-        elif setting.hint is bool and value != setting.value:
-            found[setting.name] = value
-    return found
-
-
-def _value(words: Sequence[str], hint: Any) -> Any:
+def _value(words: Any, hint: Any) -> Any:
     """Return the plain value that ``words`` write; whether it fits is for ``from_dict`` to say."""
-    options, items = _options(hint), _items(hint)
+    if isinstance(words, bool):
+        return words
+    words = [word.removeprefix(VALUE) for word in words]
+    options, items = options_of(hint), items_of(hint)
     if NoneType in options and [word.lower() for word in words] in (["none"], ["null"]):
         return None
     if items is not None:
-        each = [items[0]] * len(words) if Ellipsis in items else items
-        return [_scalar(word, item) for word, item in zip(words, each, strict=False)]
+        each = items if len(items) == len(words) and Ellipsis not in items else [items[0]] * len(words)
+        return [_scalar(word, item) for word, item in zip(words, each, strict=True)]
     return _scalar(words[0], options[0])
 
 
@@ -253,29 +147,10 @@ def _scalar(word: str, hint: Any) -> Any:
     return word
 
 
-def _flags(sources: Sequence[Source], prefix: str = "--") -> Iterator[str]:
-    for setting in _settings(sources):
-        name = setting.name.replace("_", "-")
-        if not setting.positional and (setting.named or not setting.nested):
-            yield prefix + name
-        if setting.hint is bool:
-            yield f"{prefix}no-{name}"
-        if setting.nested:
-            yield from _flags([(setting.hint, setting.value)], f"{prefix}{name}.")
-
-
-def _unknown_flag(unknown: Sequence[str], known: Sequence[str], prog: str) -> str:
-    flag = next((word for word in unknown if word.startswith("-")), None)
-    if flag is None:
-        return f"unexpected argument '{unknown[0]}'; see {prog} --help"
+def _unknown_flag(flag: str, known: Sequence[str], prog: str) -> str:
     flag = flag.partition("=")[0].replace("_", "-")
+    begun = [name for name in known if name.startswith(flag) and len(flag) > 2]
+    hint = f" Did you mean '{begun[0]}'?" if begun else did_you_mean(flag, known)
     group = [name for name in known if "." in flag and name.startswith(flag.partition(".")[0] + ".")]
     allowed = f" Allowed: {', '.join(group)}" if group else f" See {prog} --help"
-    return f"unknown flag '{flag}'.{did_you_mean(flag, known)}{allowed}"
-
-
-def _plainly(complaint: str, prog: str) -> str:
-    """Return what tyro framed as one line; flags and values are judged by us, so it is about a value that lacks."""
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[│|╭╮╰╯─]", " ", complaint).split())
-    flag = re.search(r"argument '(--[^']+)'", text)
-    return f"the flag '{flag[1]}' lacks a value; see {prog} --help" if flag else text or f"see {prog} --help"
+    return f"unknown flag '{flag}'.{hint}{allowed}"

@@ -38,15 +38,17 @@ INIT: Any = named(partial(load, "gsdistill.scene.init", kind="initialiser"), "ba
 class RunConfig:
     """Everything that decides a run: the same config on the same machine gives the same splat."""
 
-    prompt: str  # what to make, as in "a red torus"
+    prompt: str  # What to make, in quotes, as in "a red torus".
     negative_prompt: str = ""  # what to keep away from
-    method: Distillation = METHOD  # how to distil: a name of `gsdistill list methods`
-    # a diffusion model: a name of `gsdistill list priors`, a diffusers folder, a checkpoint in one file or a hub id
+    method: Distillation = METHOD  # How to distil: a name of `gsdistill list methods`; each has its own flags.
+    # The diffusion model: a name of `gsdistill list priors`, a diffusers folder, a checkpoint in one file, or a hub id.
     prior: str = field(default="auto", metadata=PRIOR)
-    init: Initialiser = INIT  # where to start: a name of `gsdistill list inits`
+    init: Initialiser = INIT  # What to start from: a name of `gsdistill list inits`; each has its own flags.
     init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt
-    seed: int = bounded(0, low=0, high=2**32 - 1)  # of every random number in the run
-    iterations: int = bounded(300, low=1)  # steps of the optimiser
+    seed: int = bounded(
+        0, low=0, high=2**32 - 1
+    )  # Another seed gives another splat; the same one gives the same again.
+    iterations: int = bounded(300, low=1)  # Make so many steps.
     views: int = bounded(4, low=1)  # cameras per step
     resolution: int | None = bounded(None, low=8, high=4096)  # pixels of a training view; none: the prior's own
     background: Background = "mixed"  # behind the training views; mixed: half mid grey, half any colour
@@ -58,10 +60,10 @@ class RunConfig:
     snapshots: int = bounded(10, low=0)  # splats kept on the way, at equal steps, to look at with `gsdistill view`
     # seconds between checkpoints, more where they would take over 2 % of the time; 0: one after every step
     checkpoint_every: float = bounded(30.0, low=0)
-    output: Path | None = None  # folder of the run; none: outputs/<prompt>/<method>-seed<seed>
-    resume: bool = False  # go on from the checkpoint in the output folder
+    output: Path | None = None  # Write to this folder; none: outputs/<prompt>/<method>-seed<seed>.
+    resume: bool = False  # Go on with the run in the output folder that was interrupted.
     accept_changes: bool = False  # go on with other settings than those of the checkpoint
-    overwrite: bool = False  # replace an earlier run in the output folder
+    overwrite: bool = False  # Replace an earlier run in the output folder.
     prompts: PromptSettings = field(default_factory=PromptSettings)
     export: RunExport = field(default_factory=RunExport)
     model: ModelSettings = field(default_factory=ModelSettings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gsdistill.config import from_dict, merge, setting_fields
 from gsdistill.errors import ConfigError
-from gsdistill.flags import parse, peek
+from gsdistill.flags import behind, parse, peek
 from gsdistill.paths import may_be_path
 from gsdistill.threads import Threads
 
@@ -24,10 +24,10 @@ __all__ = ["RunFlags", "check_threads", "read"]
 class RunFlags(Threads):
     """What is said beside the settings of a run."""
 
-    # defaults from a YAML file, the folder of a run, or a name of `gsdistill list configs`
+    # Take settings from a YAML file, the folder of an earlier run, or a name of `gsdistill list configs`.
     config: str | None = field(default=None, metadata=may_be_path())
-    prompt_file: Path | None = None  # a text file that holds the prompt, in place of --prompt
-    offline: bool = False  # never ask the network, only what is on this machine; as HF_HUB_OFFLINE=1
+    prompt_file: Path | None = None  # Read the prompt from a text file with one line, in place of --prompt.
+    offline: bool = False  # Never ask the network, only what is on this machine; as HF_HUB_OFFLINE=1.
 
 
 F = TypeVar("F", bound=RunFlags)
@@ -42,11 +42,16 @@ def read(
     what other flags there are, come into the settings too.
 
     Raises:
-        ConfigError: an unknown flag, config or name, or two prompts.
+        ConfigError: an unknown flag, config or name, or several prompts.
     """
     from gsdistill import runconfig
     from gsdistill.prior.hub import go_offline
 
+    if len(words := behind(argv, "prompt")) > 1:
+        raise ConfigError(
+            f"{' '.join(map(repr, words))} are several prompts: put one in quotes, as in --prompt 'a red torus'; "
+            "gsdistill sweep --prompts 'a red torus' 'a blue cube' makes several"
+        )
     file = peek(argv, "config")
     chosen = {choice: value for choice in ("method", "init", "prior", "device") if (value := peek(argv, choice))}
     base = merge(merge(merge(basis, runconfig.read_config(file) if file else {}), over), chosen)

@@ -29,7 +29,7 @@ def sleep_soon() -> None:
 class Threads:
     """What every command takes that computes."""
 
-    threads: int | None = bounded(None, low=1, high=1024)  # of the CPU; none: as many as torch takes
+    threads: int | None = bounded(None, low=1, high=1024)  # Compute on so many threads; none: as many as torch takes.
 
     def take(self) -> None:
         """Let torch, and the renderer with it, take so many."""

@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[1] / "gsdistill"
 # A module imports only from its own room and from rooms above it.
 ROOMS = (
     "errors", "extras", "files", "paths", "reading", "texts", "kept", "ramp", "yaml_dialect", "config", "registry",
-    "flags", "device", "threads", "compiled", "structs", "frames", "shapes", "prior", "point_e", "scene", "renderer",
-    "distillation", "training", "export", "mesh", "evaluation", "laboratory", "changes", "runfolder", "pages", "viewer",
-    "progress", "runconfig", "generate", "runflags", "sweep", "bench", "convert", "doctor", "listing", "terminal",
-    "cli", "__main__",
+    "manual", "flags", "device", "threads", "compiled", "structs", "frames", "shapes", "prior", "point_e", "scene",
+    "renderer", "distillation", "training", "export", "mesh", "evaluation", "laboratory", "changes",
+    "runfolder", "pages", "viewer", "progress", "runconfig", "generate", "runflags", "sweep", "bench", "convert",
+    "doctor", "listing", "terminal", "cli", "__main__",
 )  # fmt: skip
 
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -116,8 +116,8 @@ def test_half_of_all_functions_fit_in_twelve_lines():
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("gsdistill", "torch diffusers transformers numba viser gsplat tyro rich"),
-        ("gsdistill.cli", "torch diffusers transformers numba viser gsplat tyro"),
+        ("gsdistill", "torch diffusers transformers numba viser gsplat rich"),
+        ("gsdistill.cli", "torch diffusers transformers numba viser gsplat"),
         ("gsdistill.generate", "diffusers transformers numba viser gsplat"),
     ],
 )

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
 from gsdistill.files import atomic_path, write_json
+from gsdistill.flags import settings_of
 from gsdistill.point_e.model import load_point_e
 from gsdistill.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, Thing, object_name
 from gsdistill.shapes.solids import distances
@@ -210,4 +211,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    main(settings_of(Settings, sys.argv[1:], "check_shapes_points.py"))

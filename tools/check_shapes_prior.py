@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from diffusers import DDIMScheduler
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gsdistill.files import write_json
+from gsdistill.flags import settings_of
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import look_at_origin
@@ -207,4 +208,4 @@ def draw_loss(folder: Path, width: int = 640, height: int = 320, margin: int = 4
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    main(settings_of(Settings, sys.argv[1:], "check_shapes_prior.py"))

@@ -11,18 +11,19 @@ of it at once with --part 0 2 and --part 1 2 and one thread each share the runs 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 
 from compare_methods import PROMPTS
 from gsdistill.evaluation.statistics import bootstrap
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.files import slug, write_json
+from gsdistill.flags import settings_of
 from gsdistill.generate import run
 from gsdistill.runconfig import RunConfig, resolve
 from gsdistill.scene.ply import read_ply
@@ -95,4 +96,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    main(settings_of(Settings, sys.argv[1:], "compare_inits.py"))

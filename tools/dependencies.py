@@ -56,7 +56,6 @@ PURPOSES = {
     "plyfile": "PLY files",
     "pyyaml": "configs",
     "rich": "tables and bars on the terminal",
-    "tyro": "flags from settings",
     "safetensors": "weights, checkpoints and caches",
     "imageio": "videos, by ffmpeg",
     "pillow": "pictures",

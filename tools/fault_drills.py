@@ -19,6 +19,7 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -28,10 +29,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from gsdistill.device import processor
 from gsdistill.files import write_json
+from gsdistill.flags import settings_of
 from gsdistill.registry import names
 from run_judge import PHASES, damaged, differences, drafts, phase
 from run_processes import launch, preload, signal_before
@@ -268,4 +268,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    main(settings_of(Settings, sys.argv[1:], "fault_drills.py"))

@@ -13,12 +13,12 @@ evenly on the object to the nearest of 200,000 points of the mesh; chamfer the m
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 from rich.console import Console
 from scipy.spatial import KDTree
@@ -27,6 +27,7 @@ from gsdistill.device import processor
 from gsdistill.evaluation.surface import splat_to_truth, surface_points, truth_to_splat
 from gsdistill.export.pictures import shots
 from gsdistill.files import slug, write_json
+from gsdistill.flags import settings_of
 from gsdistill.generate import run
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.mesh.write import write_mesh
@@ -142,4 +143,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    main(settings_of(Settings, sys.argv[1:], "mesh_figures.py"))

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from transformers import CLIPTokenizer
 
 from gsdistill.config import to_dict
 from gsdistill.files import atomic_path, write_json, write_text
+from gsdistill.flags import settings_of
 from gsdistill.point_e.sampler import cumulative_alphas
 from shapes_clouds import Clouds, values
 from shapes_points_model import CARD, Base, Settings, learning_rate, make, teach_naming, tokens
@@ -222,4 +223,4 @@ def _stored(name: str, value: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    train(tyro.cli(Settings))
+    train(settings_of(Settings, sys.argv[1:], "train_shapes_points.py"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor, distributed, multiprocessing, nn
@@ -28,6 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from gsdistill.files import atomic_path, write_json, write_text
+from gsdistill.flags import settings_of
 from gsdistill.prior.features import fold_image, fourier_features
 from gsdistill.shapes.captions import VOCABULARY
 from shapes_data import Batch, Dataset
@@ -274,4 +275,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    main(settings_of(Settings, sys.argv[1:], "train_shapes_prior.py"))
