@@ -27,7 +27,7 @@ from gsdistill.scene.init.base import Initialiser
 from gsdistill.training.loop import Background, OptimSettings
 from gsdistill.training.regularizers import RegularizerSettings
 
-__all__ = ["RunConfig", "fill", "read_config", "read_prompt", "read_prompts", "resolve"]
+__all__ = ["RunConfig", "fill", "read_config", "read_prompts", "resolve"]
 
 METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
 PRIOR = may_be_path(lambda: ("auto", *cards.cards()))
@@ -139,18 +139,6 @@ def read_config(name: str) -> dict[str, Any]:
         available = ", ".join([*known, "or the path of a YAML file"])
         raise ConfigError(f"unknown config '{name}'.{did_you_mean(name, known)} Available: {available}")
     return load_yaml(shipped / f"{name}.yaml")
-
-
-def read_prompt(path: Path | str) -> str:
-    """The text of a file as one line.
-
-    Raises:
-        BadFile: it cannot be read, is not UTF-8, or holds no text.
-    """
-    text = " ".join(read_text(path).split())
-    if not text:
-        raise BadFile(f"the prompt file {path} holds no text")
-    return text
 
 
 def read_prompts(path: Path | str) -> tuple[str, ...]:

@@ -64,7 +64,10 @@ def read(
     if flags.prompt_file:
         if "prompt" in given:
             raise ConfigError("--prompt and --prompt-file exclude each other")
-        given["prompt"] = runconfig.read_prompt(flags.prompt_file)
+        given["prompt"], *more = runconfig.read_prompts(flags.prompt_file)
+        if more:
+            told = f"{flags.prompt_file} holds {1 + len(more)} prompts, one on each line, and this command takes one"
+            raise ConfigError(f"{told}; gsdistill sweep --prompt-file {flags.prompt_file} makes them all")
     return flags, base, given
 
 

@@ -524,7 +524,7 @@ def test_help_and_version_load_nothing_heavy(words):
 
 def test_a_prompt_comes_from_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("prompt.txt").write_text("\ufeffa red\n torus \n", encoding="utf-8")
+    Path("prompt.txt").write_text("\ufeff# mine\n\n a red torus \n", encoding="utf-8")
     assert execute(["generate", "--prompt-file", "prompt.txt", "--dry-run"]) == 0
     assert "prompt: a red torus\n" in capsys.readouterr().out
 
@@ -533,7 +533,13 @@ def test_a_prompt_comes_from_a_file(tmp_path, monkeypatch, capsys):
     ("content", "words", "message"),
     [
         (None, "", "prompt.txt: cannot be read: No such file or directory"),
-        (b" \n", "", "the prompt file prompt.txt holds no text"),
+        (b" \n", "", "the prompt file prompt.txt holds no prompt"),
+        (
+            b"a cube\n# two\na cone\n",
+            "",
+            "prompt.txt holds 2 prompts, one on each line, and this command takes one; gsdistill sweep --prompt-file "
+            "prompt.txt makes them all",
+        ),
         (b"\xff\xfe", "", "prompt.txt: cannot be read: it is not UTF-8 text: invalid start byte at byte 0"),
         (b"a cube", "--prompt x", "--prompt and --prompt-file exclude each other"),
     ],

@@ -178,7 +178,7 @@ def test_the_help_of_generate_fits_on_a_screen_in_whole_sentences(capsys, monkey
     assert len(text.splitlines()) <= 45
     flags = text.partition("\n\n  --")[2].partition("\n\n")[0]
     for entry in flags.split("\n  --"):
-        words = entry.split("  ", 1)[1].strip()
+        words = " ".join(entry.split("  ", 1)[1].split())
         assert words[0].isupper()
         assert words.partition(" (default: ")[0].partition(" (required")[0].endswith(".")
     assert "`gsdistill generate --help-all` shows all " in text

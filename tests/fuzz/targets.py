@@ -100,11 +100,11 @@ def cards(path: Path) -> None:
 
 def prompt(path: Path) -> None:
     from gsdistill.files import slug
-    from gsdistill.runconfig import read_prompt, resolve
+    from gsdistill.runconfig import read_prompts, resolve
     from gsdistill.shapes.captions import parse
     from gsdistill.sweep.settings import SweepSettings
 
-    text = read_prompt(path)
+    text, *_ = read_prompts(path)
     assert "\n" not in text and resolve({"prompt": text}).prompt == text
     assert 0 < len(slug(text)) <= 80 and slug(text).isascii()
     with contextlib.suppress(UserError):
