@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gsdistill import device
-from gsdistill.config import bounded, defaults, from_dict, load_yaml, merge, name_of, named
+from gsdistill.changes import leaves
+from gsdistill.config import bounded, defaults, from_dict, load_yaml, merge, name_of, named, setting_fields
 from gsdistill.distillation.base import Distillation
 from gsdistill.errors import BadFile, ConfigError, did_you_mean
 from gsdistill.export.settings import RunExport
@@ -31,7 +32,9 @@ __all__ = ["RunConfig", "fill", "read_config", "read_prompts", "resolve"]
 
 METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
 PRIOR = may_be_path(lambda: ("auto", *cards.cards()))
-INIT: Any = named(partial(load, "gsdistill.scene.init", kind="initialiser"), "ball")
+Quality = Literal["draft", "normal", "fine"]
+INIT_CLASS = partial(load, "gsdistill.scene.init", kind="initialiser")
+INIT: Any = named(INIT_CLASS, "ball")
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ class RunConfig:
     prior: str = field(default="auto", metadata=PRIOR)
     init: Initialiser = INIT  # What to start from: a name of `gsdistill list inits`; each has its own flags.
     init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt
-    seed: int = bounded(
-        0, low=0, high=2**32 - 1
-    )  # Another seed gives another splat; the same one gives the same again.
+    # How much work to put in: draft to try a prompt, fine for a sharper splat. It sets steps and, if fine, more.
+    quality: Quality = "normal"
+    seed: int = bounded(0, low=0, high=2**32 - 1)  # Another seed gives another splat, the same one the same again.
     iterations: int = bounded(300, low=1)  # Make so many steps.
     views: int = bounded(4, low=1)  # cameras per step
     resolution: int | None = bounded(None, low=8, high=4096)  # pixels of a training view; none: the prior's own
@@ -93,6 +96,7 @@ class Chosen:
 
     prior: str = field(default="auto", metadata=PRIOR)
     device: str = "auto"
+    quality: Quality = "normal"
 
 
 def resolve(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> RunConfig:
@@ -105,21 +109,38 @@ def resolve(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: 
 
 
 def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Return ``given`` over the recipe for its method and prior, if there is one, over the defaults.
+    """Return ``given`` over its quality, over the recipe for its method and prior, if there is one, over the defaults.
 
     The prior ``auto`` becomes the name of the one that serves on this machine, and ``say`` is told why; as it is where
     the device ``auto`` is the CPU for a GPU that cannot be used.
     """
     basis = merge(defaults(RunConfig), given)
-    chosen = from_dict(Chosen, {"prior": basis["prior"], "device": basis["device"]})
+    chosen = from_dict(Chosen, {field: basis[field] for field in ("prior", "device", "quality")})
     prior, reason = cards.choose(chosen.prior, device.choose(chosen.device, say))
     if reason:
         say(reason)
     method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None
     recipe = cards.recipe(prior, method) if isinstance(method, str) and basis["recipe"] else None
-    if recipe:
-        basis = merge(merge(defaults(RunConfig), read_config(recipe)), given)
+    under = merge(defaults(RunConfig), read_config(recipe)) if recipe else defaults(RunConfig)
+    table = _quality(prior, chosen.quality, merge(under, {"init": given["init"]} if "init" in given else {}))
+    basis = merge(merge(under, table), given)
+    now = dict(leaves(basis))
+    if lost := [f"{name} = {now[name]}" for name, value in leaves(table) if name in now and now[name] != value]:
+        say(f"quality: {chosen.quality}, but {', '.join(lost)}, as given")
     return {**basis, "prior": prior}
+
+
+def _quality(prior: str, name: str, under: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a quality over ``under``, those of the initialiser as far as the one of ``under`` has them."""
+    table = cards.quality(prior, name)
+    if not table:
+        return {}
+    init = under["init"]["name"] if isinstance(under["init"], Mapping) else under["init"]
+    known = setting_fields(INIT_CLASS(init)) if isinstance(init, str) else {}
+    counts = {key: value for key, value in table.get("init", {}).items() if key in known}
+    settings = {key: value for key, value in table.items() if key not in ("steps", "init")}
+    steps = {"iterations": max(1, round(table["steps"] * under["iterations"]))} if "steps" in table else {}
+    return {**settings, **steps, **({"init": {"name": init, **counts}} if counts else {})}
 
 
 def read_config(name: str) -> dict[str, Any]:

@@ -53,7 +53,9 @@ def read(
             "gsdistill sweep --prompts 'a red torus' 'a blue cube' makes several"
         )
     file = peek(argv, "config")
-    chosen = {choice: value for choice in ("method", "init", "prior", "device") if (value := peek(argv, choice))}
+    chosen = {
+        choice: value for choice in ("method", "init", "prior", "device", "quality") if (value := peek(argv, choice))
+    }
     base = merge(merge(merge(basis, runconfig.read_config(file) if file else {}), over), chosen)
     sources = [(command, {}), (runconfig.RunConfig, runconfig.fill(base))]
     given = parse(sources, argv, prog=f"gsdistill {name}", description=inspect.getdoc(command) or "")

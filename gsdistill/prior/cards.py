@@ -34,6 +34,7 @@ __all__ = [
     "find",
     "is_hub_id",
     "is_local",
+    "quality",
     "read_model_card",
     "recipe",
     "refuse_mistyped",
@@ -63,7 +64,7 @@ class Card:
     vae: str | None = None  # hub id of an autoencoder that serves in float16 where its own does not; --model.vae
     base: str | None = None  # the card that the parts beside the network come from, where that is one file
     checkpoint: str | None = None  # that file in the sources, in the original layout
-    recipes: str | None = None  # a group of recipes.yaml
+    recipes: str | None = None  # a group of recipes.yaml and qualities.yaml
 
     @property
     def shipped(self) -> bool:
@@ -103,10 +104,21 @@ def cards() -> dict[str, Card]:
 
 def recipe(prior: str, method: str) -> str | None:
     """The shipped config that ``method`` starts from with ``prior``, or None for the method's own defaults."""
+    group = _recipes(prior)
+    return _shipped("recipes.yaml")[group].get(method) if group else None
+
+
+def quality(prior: str, name: str) -> dict[str, Any]:
+    """What ``--quality`` sets over the recipe with ``prior``; ``steps`` is a share of the recipe's iterations."""
+    return _shipped("qualities.yaml")[_recipes(prior) or "published"].get(name, {})
+
+
+def _recipes(prior: str) -> str | None:
+    """The group of recipes that the card of a prior names."""
     if (Path(prior) / "gsdistill.json").is_file():
         prior = read_model_card(prior, prior).name
     card = cards().get(prior)
-    return _shipped("recipes.yaml")[card.recipes].get(method) if card and card.recipes else None
+    return card.recipes if card else None
 
 
 def choose(name: str, device: torch.device) -> tuple[str, str | None]:
