@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -28,9 +29,15 @@ _LOSS_EVERY = 5  # steps between readings of the loss, which on an accelerator w
 
 
 class StepBar:
-    """A progress bar over the steps of a run, with speed, remaining time, Gaussians and loss."""
+    """A progress bar over the steps of a run, with speed, remaining time, Gaussians and loss.
+
+    On what is no terminal, as a log, it is a plain line after every tenth of the steps; speed and time left are by the
+    steps since the line before.
+    """
 
     def __init__(self, console: Console, total: int, done: int) -> None:
+        self._console, self._total, self._last = console, total, done
+        self._moves, self._since = console.is_terminal or console.is_jupyter, time.perf_counter()
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
             TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[state]}"),
@@ -39,21 +46,40 @@ class StepBar:
         self._task = self._progress.add_task("distilling", total=total, completed=done, speed="", state="")
 
     def __enter__(self) -> StepBar:
-        self._progress.start()
+        if self._moves:
+            self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._moves:
+            self._progress.stop()
 
     def show(self, record: StepRecord) -> None:
         """Advance to the record's step."""
+        if not self._moves:
+            self._log(record)
+            return
         speed = self._progress.tasks[0].speed
         shown: dict[str, Any] = {"speed": f"{speed:.1f} it/s"} if speed else {}
         if record.step % _LOSS_EVERY == 0:
             shown["state"] = f"{record.count} Gaussians, loss {float(record.loss):.4g}"
         self._progress.update(self._task, completed=record.step, **shown)
+
+    def _log(self, record: StepRecord) -> None:
+        if 10 * record.step // self._total == 10 * self._last // self._total:
+            return
+        now = time.perf_counter()
+        speed = (record.step - self._last) / max(now - self._since, 1e-9)
+        left = f", {(self._total - record.step) / speed:.0f} s left" if record.step < self._total else ""
+        self._console.print(
+            f"step {record.step} of {self._total}, {100 * record.step // self._total} %, {speed:.1f} it/s{left}, "
+            f"{record.count:,} Gaussians, loss {float(record.loss):.4g}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        self._last, self._since = record.step, now
 
 
 class Watch:
