@@ -9,20 +9,19 @@ Truth to splat: the mean over points spread evenly on the surface of the distanc
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.evaluation.views import VIEWS, held_out
-from gsdistill.renderer.base import render
+from gsdistill.evaluation.views import held_out
+from gsdistill.renderer.base import blending_weights
 from gsdistill.shapes.captions import Thing
 from gsdistill.shapes.solids import distances
 from gsdistill.shapes.surface import sample_surface
 from gsdistill.shapes.world import build
-from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.structs import Gaussians
 
 __all__ = ["FARTHEST", "floaters", "splat_to_truth", "surface_points", "truth_to_splat", "visibility"]
 
@@ -59,15 +58,8 @@ def floaters(gaussians: Gaussians, shapes: tuple[str, ...]) -> float:
 
 
 def visibility(gaussians: Gaussians) -> Float[Tensor, "N"]:
-    """Sum of each Gaussian's blending weights over all pixels of the held-out cameras, in pixels.
-
-    A picture is linear in the colours, sum_i w_i colour_i, so the weights are its derivative by them.
-    """
-    plain = torch.zeros(len(gaussians), 1, 3, requires_grad=True)
-    with torch.enable_grad():
-        images = render(replace(gaussians, sh=plain), held_out(), torch.zeros(VIEWS, 3)).images
-        (gradient,) = torch.autograd.grad(images[..., 0].sum(), plain)
-    return gradient[:, 0, 0].double() / SH_C0
+    """Sum of each Gaussian's blending weights over all pixels of the held-out cameras, in pixels."""
+    return blending_weights(gaussians, held_out())
 
 
 @functools.lru_cache(maxsize=8)

@@ -15,17 +15,21 @@ from __future__ import annotations
 
 import functools
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.config import bounded
 from gsdistill.errors import ConfigError, did_you_mean
-from gsdistill.structs import Cameras, Gaussians, Render
+from gsdistill.structs import SH_C0, Cameras, Gaussians, Render
 
-__all__ = ["ALPHA_MAX", "ALPHA_MIN", "COVARIANCE_MAX", "TRANSMITTANCE_MIN", "RenderOptions", "backends", "render"]
+__all__ = [
+    "ALPHA_MAX", "ALPHA_MIN", "COVARIANCE_MAX", "TRANSMITTANCE_MIN", "RenderOptions", "backends", "blending_weights",
+    "render",
+]  # fmt: skip
 
 ALPHA_MIN = 1.0 / 255.0  # fainter pairs of Gaussian and pixel are ignored
 ALPHA_MAX = 0.999  # no Gaussian is more opaque than this at any pixel
@@ -78,3 +82,16 @@ def render(
         )
     module = importlib.import_module(f"gsdistill.renderer.{name}")
     return module.rasterize(gaussians, cameras, backgrounds, options)
+
+
+def blending_weights(gaussians: Gaussians, cameras: Cameras) -> Float[Tensor, "N"]:
+    """Sum of each Gaussian's weights T_i alpha_i over all pixels of all ``cameras``, in pixels, float64.
+
+    A picture is linear in the colours, sum_i w_i colour_i, so the weights are its derivative by them.
+    """
+    like = gaussians.means
+    plain = torch.zeros(len(gaussians), 1, 3, dtype=like.dtype, device=like.device, requires_grad=True)
+    with torch.enable_grad():
+        images = render(replace(gaussians, sh=plain), cameras, like.new_zeros(len(cameras), 3)).images
+        (gradient,) = torch.autograd.grad(images[..., 0].sum(), plain)
+    return gradient[:, 0, 0].double() / SH_C0
