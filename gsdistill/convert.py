@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,20 +23,29 @@ if TYPE_CHECKING:
     from gsdistill.export.base import Writer
     from gsdistill.structs import Gaussians
 
-__all__ = ["ExportCommand", "RenderCommand", "export", "render"]
+__all__ = [
+    "Conversion", "ExportCommand", "RenderCommand", "check_targets", "export", "read_source", "render", "splat_of",
+    "write_splat",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportCommand(ExportSettings, Threads):
-    """Write a splat in another format or other axes, or as a mesh; the extension of the target says which format."""
+class Conversion(ExportSettings, Threads):
+    """What every command takes that makes a splat's file from another."""
 
     source: Path = field(metadata={"positional": True})  # a splat, .ply, or the folder of a run
-    target: Path = field(metadata={"positional": True})  # the file to write: `gsdistill list formats`, .glb or .obj
+    target: Path = field(metadata={"positional": True})  # the file to write: `gsdistill list formats`
     # axes of a source that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: world
     from_frame: Frame | None = None
+    overwrite: bool = False  # replace files that are there
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand(Conversion):
+    """Write a splat in another format or other axes, or as a mesh; the extension of the target says which format."""
+
     mesh: bool = False  # a mesh in place of a splat: .glb or .obj
     meshing: MeshSettings = field(default_factory=MeshSettings)
-    overwrite: bool = False  # replace files that are there
 
     def __post_init__(self) -> None:
         unused = [name for name, value in to_dict(self.meshing).items() if value != to_dict(MeshSettings())[name]]
@@ -69,18 +79,40 @@ def export(command: ExportCommand, console: Console) -> None:
     """
     writer = None if command.mesh else _splat_writer(command)
     targets = _targets(command)
+    check_targets(targets, command.overwrite)
+    gaussians = read_source(command.source, command.from_frame, console)
+    if writer:
+        write_splat(gaussians, writer, command.target, console)
+        return
+    told = _write_mesh(gaussians, command)
+    size = sum(path.stat().st_size for path in targets)
+    console.print(Text(f"{', '.join(map(str, targets))}: {told}, {size:,} bytes"), soft_wrap=True)
+
+
+def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
+    """Refuse files that are folders, or there already.
+
+    Raises:
+        OutputError: one is.
+    """
     for path in targets:
         if path.is_dir():
             raise OutputError(f"{path} is a folder; choose another name")
-        if path.exists() and not command.overwrite:
+        if path.exists() and not overwrite:
             raise OutputError(f"{path} exists; choose another name, or replace it with --overwrite")
-    gaussians = _read(command, console)
-    notes = writer.write(gaussians, command.target) if writer else []
-    told = f"{len(gaussians):,} Gaussians, frame {writer.axes}" if writer else _write_mesh(gaussians, command)
-    size = sum(path.stat().st_size for path in targets)
-    console.print(Text(f"{', '.join(map(str, targets))}: {told}, {size:,} bytes"), soft_wrap=True)
-    for note in notes:
-        console.print(Text(f"{command.target}: {note}"), soft_wrap=True)
+
+
+def write_splat(gaussians: Gaussians, writer: Writer, target: Path, console: Console) -> None:
+    """Write the file, and tell what it is and what it does not hold.
+
+    Raises:
+        UserError: as the writer's ``write``.
+    """
+    notes = writer.write(gaussians, target)
+    size = target.stat().st_size
+    told = f"{target}: {len(gaussians):,} Gaussians, frame {writer.axes}, {size:,} bytes"
+    for line in (told, *(f"{target}: {note}" for note in notes)):
+        console.print(Text(line), soft_wrap=True)
 
 
 def _splat_writer(command: ExportCommand) -> Writer:
@@ -101,12 +133,21 @@ def _targets(command: ExportCommand) -> tuple[Path, ...]:
     return (command.target, *companions(command.target, command.meshing))
 
 
-def _read(command: ExportCommand, console: Console) -> Gaussians:
-    """Read the source, and say so where its axes are taken for granted."""
+def splat_of(source: Path) -> Path:
+    """The file of a source that may be the folder of a run."""
+    return source / "gaussians.ply" if source.is_dir() else source
+
+
+def read_source(source: Path, frame: Frame | None, console: Console) -> Gaussians:
+    """Read a splat into our world's axes, and say so where its axes are taken for granted.
+
+    Raises:
+        BadFile: it is none.
+    """
     from gsdistill.scene.ply import gaussians_from, read_vertices
 
-    vertices = read_vertices(command.source / "gaussians.ply" if command.source.is_dir() else command.source)
-    if vertices.frame is None and command.from_frame is None:
+    vertices = read_vertices(splat_of(source))
+    if vertices.frame is None and frame is None:
         console.print(
             Text(
                 f"{vertices.path} does not name its axes: taken to be in gsdistill's (z up); "
@@ -114,7 +155,7 @@ def _read(command: ExportCommand, console: Console) -> Gaussians:
             ),
             soft_wrap=True,
         )
-    return gaussians_from(vertices, command.from_frame)
+    return gaussians_from(vertices, frame)
 
 
 def _write_mesh(gaussians: Gaussians, command: ExportCommand) -> str:

@@ -1,0 +1,222 @@
+"""``gsdistill edit``: a splat cropped, cleaned, thinned, joined, placed and coloured anew.
+
+Whatever the order of the flags, the steps are taken in this one: merge, crop, opacity, floaters, reduce, scale, turn,
+move, colour. What is transparent goes before floaters, for haze ties parts together. Lengths are in world units and
+axes are gsdistill's, and each step sees what the one before has left. Each step that is taken is told in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from gsdistill.config import bounded
+from gsdistill.convert import Conversion, check_targets, read_source, write_splat
+from gsdistill.errors import ConfigError
+from gsdistill.ramp import shortest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Bool, Float
+    from rich.console import Console
+    from torch import Tensor
+
+    from gsdistill.structs import Gaussians
+
+__all__ = ["EditCommand", "edit", "importance"]
+
+VIEWS, SIZE = 32, 256  # the pictures by which the importance of a Gaussian is told
+MIDDLE = (0.01, 0.99)  # the share of the Gaussians that these pictures are centred on
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditCommand(Conversion):
+    """Change a splat and write it to a new file: crop, clean, reduce, merge, scale, turn, move and recolour it."""
+
+    merge: tuple[Path, ...] = ()  # 1. add the Gaussians of these files, or of these folders of runs
+    # 2. keep what has its centre in the box from xmin ymin zmin to xmax ymax zmax
+    crop_box: tuple[float, float, float, float, float, float] | None = None
+    crop_ball: tuple[float, float, float, float] | None = None  # 3. keep what has its centre in the ball x y z radius
+    min_opacity: float = bounded(0.0, low=0, below=1)  # 4. remove what is more transparent
+    remove_floaters: bool = False  # 5. keep the largest of the parts that hang together
+    keep_parts: int | None = bounded(None, low=1)  # with --remove-floaters: keep so many of the largest parts
+    # with --remove-floaters: keep every part with at least this share of the summed opacity
+    min_part: float | None = bounded(None, low=0, high=1)
+    # 6. keep so many Gaussians: those that are seen most from all around, by their blending weights in 32 pictures
+    reduce: int | None = bounded(None, low=1)
+    scale: float = bounded(1.0, above=0)  # 7. times as large, about the origin
+    turn: float = 0.0  # 8. degrees about the vertical axis, counter-clockwise seen from above
+    rotate: tuple[float, float, float, float] | None = None  # 9. about the axis x y z through the origin, by degrees
+    move: tuple[float, float, float] = (0.0, 0.0, 0.0)  # 10. by x y z; +x is to the front, +z is up
+    hue: float = bounded(0.0, low=-360, high=360)  # 11. turn the colours; 120 makes red green, and green blue
+    saturation: float = bounded(1.0, low=0, high=100)  # 12. times as colourful; 0 is grey
+    brightness: float = bounded(1.0, low=0, high=100)  # 13. times as bright
+    tint: tuple[float, float, float] = bounded((1.0, 1.0, 1.0), low=0, high=100)  # 14. times red, green and blue
+
+    def __post_init__(self) -> None:
+        if self.crop_box and not all(
+            low < high for low, high in zip(self.crop_box[:3], self.crop_box[3:], strict=True)
+        ):
+            raise ConfigError(f"crop_box = {list(self.crop_box)} is empty: xmin ymin zmin must be below xmax ymax zmax")
+        if self.crop_ball and self.crop_ball[3] <= 0.0:
+            raise ConfigError(
+                f"crop_ball = {list(self.crop_ball)}: its radius, the last number, must be greater than 0"
+            )
+        if self.rotate and not any(self.rotate[:3]):
+            raise ConfigError(
+                f"rotate = {list(self.rotate)}: the axis 0 0 0 has no direction; --rotate 0 0 1 90 has one"
+            )
+        for name in ("keep_parts", "min_part"):
+            if getattr(self, name) is not None and not self.remove_floaters:
+                raise ConfigError(f"{name} = {getattr(self, name)} is for parts: add --remove-floaters")
+
+
+Choice = tuple["Bool[Tensor, 'N']", str]  # whom a step keeps, and what else is to be told
+
+
+def edit(command: EditCommand, console: Console) -> None:
+    """Read the source, take the steps in their order and write the target.
+
+    Raises:
+        UserError: nothing is to be done or nothing is left, or as ``gsdistill export``.
+    """
+    from gsdistill.export.formats import writer_for
+
+    flags = [name for name in EditCommand.__annotations__ if name not in ("keep_parts", "min_part")]
+    if all(getattr(command, name) == getattr(EditCommand, name) for name in flags):
+        raise ConfigError(f"nothing to change; say what with --{', --'.join(flags).replace('_', '-')}")
+    writer = writer_for(command.target, command)
+    check_targets((command.target,), command.overwrite)
+    gaussians = read_source(command.source, command.from_frame, console)
+    for path in command.merge:
+        gaussians = _merged(gaussians, path, command, console)
+    for name, choose in _choices(command):
+        gaussians = _kept(gaussians, name, *choose(gaussians), console)
+    for line, change in _changes(command):
+        gaussians = change(gaussians)
+        console.print(Text(line), soft_wrap=True)
+    write_splat(_recoloured(gaussians, command, console), writer, command.target, console)
+
+
+def _merged(gaussians: Gaussians, path: Path, command: EditCommand, console: Console) -> Gaussians:
+    from gsdistill.scene.edit import joined
+
+    more = read_source(path, command.from_frame, console)
+    both = joined([gaussians, more])
+    console.print(Text(f"merge: {len(more):,} Gaussians of {path} added to {len(gaussians):,}"), soft_wrap=True)
+    return both
+
+
+def _choices(command: EditCommand) -> Iterator[tuple[str, Callable[[Gaussians], Choice]]]:
+    """The steps that remove Gaussians, by name."""
+    from gsdistill.scene.edit import in_ball, in_box, most_important
+
+    box, ball, count = command.crop_box, command.crop_ball, command.reduce
+    if box:
+        yield "crop to the box", lambda g: (in_box(g, box[:3], box[3:]), "")
+    if ball:
+        yield "crop to the ball", lambda g: (in_ball(g, ball[:3], ball[3]), "")
+    if command.min_opacity:
+        yield "opacity", lambda g: (g.opacities.sigmoid() >= command.min_opacity, "")
+    if command.remove_floaters:
+        yield "floaters", lambda g: _without_floaters(g, command)
+    if count:
+        yield "reduce", lambda g: (most_important(importance(g), count), "")
+
+
+def _kept(gaussians: Gaussians, name: str, keep: Bool[Tensor, "N"], more: str, console: Console) -> Gaussians:
+    from gsdistill.scene.edit import picked
+
+    if not keep.any():
+        ends = (gaussians.means.amin(dim=0), gaussians.means.amax(dim=0))
+        low, high = (" ".join(f"{float(value):.3g}" for value in end) for end in ends)
+        raise ConfigError(f"{name}: none of {len(keep):,} Gaussians is left; their centres lie in the box {low} {high}")
+    told = f"{name}: {int((~keep).sum()):,} of {len(keep):,} Gaussians removed{more}"
+    console.print(Text(told), soft_wrap=True)
+    return picked(gaussians, keep)
+
+
+def _without_floaters(gaussians: Gaussians, command: EditCommand) -> Choice:
+    from gsdistill.scene.edit import large_parts
+    from gsdistill.scene.parts import parts
+
+    labels = parts(gaussians)
+    most = command.keep_parts or (1 if command.min_part is None else len(labels))
+    keep = large_parts(gaussians, labels, most, command.min_part or 0.0)
+    return keep, f", {len(labels[keep].unique()):,} of {len(labels.unique()):,} parts kept"
+
+
+def importance(gaussians: Gaussians) -> Float[Tensor, "N"]:
+    """How much is seen of each Gaussian from outside: its blending weights, summed over pictures from all around.
+
+    The pictures are of the splat moved and scaled to fill the unit ball but for its outermost hundredths, from 32
+    places spread evenly over a sphere. What no picture shows has 0.
+    """
+    import math
+
+    import torch
+
+    from gsdistill.renderer.base import blending_weights
+    from gsdistill.scene.cameras import look_at_origin
+    from gsdistill.scene.edit import moved, scaled
+
+    low, high = (torch.from_numpy(ends) for ends in _quantiles(gaussians.means))
+    centred = moved(gaussians, tuple((-0.5 * (low + high)).tolist()))
+    reach = centred.means.norm(dim=1) + centred.scales.amax(dim=1).exp()
+    unit = scaled(centred, 1.0 / max(float(_quantiles(reach)[1]), 1e-12))
+    index = torch.arange(VIEWS, dtype=torch.float64)
+    heights = torch.rad2deg(torch.asin(1.0 - (2.0 * index + 1.0) / VIEWS))
+    golden = math.degrees(math.pi * (3.0 - math.sqrt(5.0)))
+    ones = torch.ones(VIEWS)
+    cameras = look_at_origin(torch.remainder(golden * index, 360.0), heights, 3.2 * ones, 40.0 * ones, SIZE)
+    return sum((blending_weights(unit, cameras.pick(slice(i, i + 8))) for i in range(0, VIEWS, 8)), torch.zeros(()))
+
+
+def _quantiles(values: Tensor) -> np.ndarray:
+    """The lower and the upper end of the middle of the values, [2, ...]."""
+    import numpy as np
+
+    return np.quantile(values.double().numpy(), MIDDLE, axis=0)
+
+
+def _changes(command: EditCommand) -> Iterator[tuple[str, Callable[[Gaussians], Gaussians]]]:
+    """The steps that place the splat, each with the line about it."""
+    from gsdistill.scene.edit import about_axis, moved, scaled
+    from gsdistill.scene.turn import turned
+
+    c = command
+    if c.scale != 1.0:
+        yield f"scaled by {shortest(c.scale)}", lambda g: scaled(g, c.scale)
+    if c.turn:
+        yield f"turned by {shortest(c.turn)} degrees", lambda g: turned(g, about_axis((0.0, 0.0, 1.0), c.turn))
+    if c.rotate:
+        axis, degrees = c.rotate[:3], c.rotate[3]
+        told = f"rotated by {shortest(degrees)} degrees about {_words(axis)}"
+        yield told, lambda g: turned(g, about_axis(axis, degrees))
+    if any(c.move):
+        yield f"moved by {_words(c.move)}", lambda g: moved(g, c.move)
+
+
+def _recoloured(gaussians: Gaussians, command: EditCommand, console: Console) -> Gaussians:
+    from gsdistill.scene.edit import colour_matrix, recoloured
+    from gsdistill.structs import SH_C0
+
+    names = ("hue", "saturation", "brightness", "tint")
+    chosen = {name: value for name in names if (value := getattr(command, name)) != getattr(EditCommand, name)}
+    if not chosen:
+        return gaussians
+    changed = recoloured(gaussians, colour_matrix(**chosen))
+    base = 0.5 + SH_C0 * changed.sh[:, 0]
+    beyond = int(((base < -0.002) | (base > 1.002)).any(dim=1).sum())  # half a step of a byte
+    told = ", ".join(f"{name} {_words(value) if name == 'tint' else shortest(value)}" for name, value in chosen.items())
+    more = f"; {beyond:,} of {len(base):,} colours are now beyond 0..1, where pictures cut them off" * (beyond > 0)
+    console.print(Text(f"recoloured: {told}{more}"), soft_wrap=True)
+    return changed
+
+
+def _words(values: Iterable[float]) -> str:
+    return " ".join(shortest(value) for value in values)
