@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gsdistill.structs import Gaussians
 
 __all__ = [
-    "Conversion", "ExportCommand", "RenderCommand", "check_targets", "export", "read_source", "render", "splat_of",
+    "Conversion", "ExportCommand", "RenderCommand", "check_targets", "export", "read_source", "render",
     "write_splat",
 ]  # fmt: skip
 
@@ -33,10 +33,11 @@ __all__ = [
 class Conversion(ExportSettings, Threads):
     """What every command takes that makes a splat's file from another."""
 
-    source: Path = field(metadata={"positional": True})  # a splat, .ply, or the folder of a run
+    source: Path = field(metadata={"positional": True})  # a splat of any format, or the folder of a run
     target: Path = field(metadata={"positional": True})  # the file to write: `gsdistill list formats`
-    # axes of a source that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: world
+    # axes of a source that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: as usual
     from_frame: Frame | None = None
+    clean: bool = False  # leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused
     overwrite: bool = False  # replace files that are there
 
 
@@ -57,11 +58,12 @@ class ExportCommand(Conversion):
 
 @dataclass(frozen=True)
 class RenderCommand(Threads):
-    """Draw pictures of a splat: a contact sheet views.png and a turntable.mp4."""
+    """Draw pictures of a splat or of a run: a contact sheet views.png and a turntable.mp4."""
 
-    file: Path = field(metadata={"positional": True})  # a splat in the INRIA layout
-    # axes of a file that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: world
+    file: Path = field(metadata={"positional": True})  # a splat of any format, or the folder of a run
+    # axes of a file that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: as usual
     frame: Frame | None = None
+    clean: bool = False  # leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused
     output: Path | None = None  # folder of the pictures; none: next to the file, its name and -render
     size: int = bounded(256, low=8, high=4096)  # pixels along each side of a view
     views: int = bounded(8, low=1, high=64)  # pictures on the contact sheet
@@ -80,7 +82,7 @@ def export(command: ExportCommand, console: Console) -> None:
     writer = None if command.mesh else _splat_writer(command)
     targets = _targets(command)
     check_targets(targets, command.overwrite)
-    gaussians = read_source(command.source, command.from_frame, console)
+    gaussians = read_source(command.source, command.from_frame, command.clean, console)
     if writer:
         write_splat(gaussians, writer, command.target, console)
         return
@@ -133,29 +135,26 @@ def _targets(command: ExportCommand) -> tuple[Path, ...]:
     return (command.target, *companions(command.target, command.meshing))
 
 
-def splat_of(source: Path) -> Path:
-    """The file of a source that may be the folder of a run."""
-    return source / "gaussians.ply" if source.is_dir() else source
-
-
-def read_source(source: Path, frame: Frame | None, console: Console) -> Gaussians:
-    """Read a splat into our world's axes, and say so where its axes are taken for granted.
+def read_source(
+    source: Path, frame: Frame | None, clean: bool, console: Console, flag: str = "--from-frame"
+) -> Gaussians:
+    """Read a splat into our world's axes, and say so where its axes are taken for granted; ``flag`` tells them.
 
     Raises:
-        BadFile: it is none.
+        BadFile: it is none, or some of it is not sound and ``clean`` is not set.
     """
-    from gsdistill.scene.ply import gaussians_from, read_vertices
+    from gsdistill.scene.read import open_splat
 
-    vertices = read_vertices(splat_of(source))
-    if vertices.frame is None and frame is None:
-        console.print(
-            Text(
-                f"{vertices.path} does not name its axes: taken to be in gsdistill's (z up); "
-                "--from-frame rdf is for files of most other programs"
-            ),
-            soft_wrap=True,
-        )
-    return gaussians_from(vertices, frame)
+    found = open_splat(source)
+    if found.named is None and frame is None:
+        taken = {
+            "world": f"gsdistill's (z up); {flag} rdf is for files of most other programs",
+            "rdf": f"right, down, front (rdf), as is usual with its format; {flag} is for others",
+            "y-up": f"left, up, front (y-up), as is usual with its format; {flag} is for others",
+        }
+        line = f"{found.path} does not name its axes: taken to be in {taken[found.usual]}"
+        console.print(Text(line), soft_wrap=True)
+    return found.in_world(frame, clean)
 
 
 def _write_mesh(gaussians: Gaussians, command: ExportCommand) -> str:
@@ -174,13 +173,13 @@ def render(command: RenderCommand, console: Console) -> None:
         UserError: the file is no splat, a video cannot have such a size, or pictures are there.
     """
     from gsdistill.export.pictures import contact_sheet, turntable
-    from gsdistill.scene.ply import read_ply
 
     if command.size % 2:
         raise ConfigError(f"size = {command.size}: videos need an even number of pixels")
-    folder = command.output or command.file.with_name(f"{command.file.stem}-render")
+    file = command.file / "gaussians.ply" if command.file.is_dir() else command.file
+    folder = command.output or file.with_name(f"{file.stem}-render")
     check_folder(folder)
-    gaussians = read_ply(command.file, command.frame)
+    gaussians = read_source(file, command.frame, command.clean, console, "--frame")
     sheet, video = folder / "views.png", folder / "turntable.mp4"
     there = [path for path in (sheet, video) if path.exists()]
     if there and not command.overwrite:

@@ -1,21 +1,37 @@
 """Files that may be anything, read with care: whole files of a disk, of a bounded size, in UTF-8, and JSON.
 
-A pipe or a device in place of a file could keep a reader for ever, and a text without an end would fill the memory.
+A pipe or a device in place of a file could keep a reader for ever, a text without an end would fill the memory, and a
+few packed bytes can unpack to a thousand times as many.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
 import reprlib
 import stat
+import tempfile
+import zlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gsdistill.errors import BadFile
 
-__all__ = ["brief", "open_file", "parse_json", "read_bytes", "read_json", "read_records", "read_text"]
+__all__ = [
+    "brief",
+    "most_unpacked",
+    "open_file",
+    "open_unpacked",
+    "parse_json",
+    "read_bytes",
+    "read_json",
+    "read_records",
+    "read_text",
+    "unpacked",
+]
 
 LARGEST = 64 << 20  # bytes of a text
 LARGEST_RECORDS = 256 << 20  # a million steps' are smaller
@@ -24,6 +40,10 @@ _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80  # characters
 _BRIEF.maxlist = _BRIEF.maxdict = 12
 LONGEST = 240  # characters of a value in a message
+GZIP = b"\x1f\x8b\x08"  # how a gzip file begins
+LAYERS = 2  # of gzip, one in the other
+FREE, TIMES = 64 << 20, 64  # bytes that any file may unpack to, and how many times as many as it has
+STEP = 1 << 20  # bytes that are unpacked at a time
 
 
 def open_file(path: Path | str) -> BinaryIO:
@@ -41,6 +61,49 @@ def open_file(path: Path | str) -> BinaryIO:
         os.close(number)
         raise BadFile(f"{path}: cannot be read: it is a {'folder' if stat.S_ISDIR(kind) else 'pipe or a device'}")
     return os.fdopen(number, "rb")
+
+
+def most_unpacked(size: int) -> int:
+    """Return how many bytes a packed file of ``size`` bytes may unpack to; what would become more is refused."""
+    return max(FREE, TIMES * size)
+
+
+def open_unpacked(path: Path | str) -> BinaryIO:
+    """Open a file for reading bytes; of a gzip file what is packed in it, in a temporary file without a name.
+
+    Raises:
+        BadFile: as :func:`open_file`, it is broken, or it unpacks to more than :func:`most_unpacked`.
+    """
+    file = open_file(path)
+    most = most_unpacked(os.fstat(file.fileno()).st_size)
+    for _ in range(LAYERS):
+        packed = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        if not packed:
+            break
+        with file:
+            file = unpacked(file, most, path)
+    return file
+
+
+def unpacked(packed: BinaryIO, most: int, path: Path | str) -> BinaryIO:
+    """Return what a gzip file holds, at its start, in a temporary file without a name; ``path`` is named in errors.
+
+    Raises:
+        BadFile: it is broken, or holds more than ``most`` bytes.
+    """
+    try:
+        with ExitStack() as failed, gzip.GzipFile(fileobj=packed) as stream:
+            file = failed.enter_context(tempfile.TemporaryFile())
+            while part := stream.read(STEP):
+                file.write(part)
+                if file.tell() > most:
+                    raise BadFile(f"{path}: cannot be unpacked: it holds more than {most:,} bytes")
+            file.seek(0)
+            failed.pop_all()
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadFile(f"{path}: cannot be unpacked: {getattr(error, 'strerror', None) or error}") from error
+    return file
 
 
 def read_bytes(path: Path | str, largest: int = LARGEST) -> bytes:

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
-from gsdistill.export.base import NARROWEST, WIDEST
+from gsdistill.scene.formats.compressed_ply import CHUNK
+from gsdistill.scene.limits import NARROWEST, WIDEST
 from gsdistill.structs import SH_C0, Gaussians
 
-__all__ = ["CHUNK", "chunks", "filled"]
+__all__ = ["chunks", "filled"]
 
-CHUNK = 256
 USUAL = 4.0  # times the median distance from the middle, or 1 of a colour; each shell reaches as many times farther
 FINE = 80.0  # median deviations; the positions in a box this wide are right to 2 % of one
 SIDE = 32  # Gaussians on either side of a gap that are worth filling up a chunk

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.export.base import NARROWEST, WIDEST
+from gsdistill.scene.limits import NARROWEST, WIDEST
 from gsdistill.structs import Gaussians
 
 __all__ = ["cut_off", "displaced"]

@@ -23,9 +23,7 @@ from gsdistill.frames import Frame
 from gsdistill.scene.turn import to_frame
 from gsdistill.structs import Gaussians, on_processor
 
-__all__ = ["NARROWEST", "WIDEST", "Writer"]
-
-NARROWEST, WIDEST = -20.0, 20.0  # logarithms of standard deviations whose exponential and its logarithm are finite
+__all__ = ["Writer"]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 Chunks of 256 Gaussians, one after the other in the file, share their bounds; within them positions and scales have 11,
 10 and 11 bits, colours and opacities 8, rotations 32 in all, harmonics above degree 0 8 from -4 to 4. So Gaussians are
 written in an order in which neighbours share a chunk, and what lies far from all others shares none with them: where a
-chunk is not full, invisible Gaussians follow, of opacity 0 at the place of its first, which a comment counts.
+chunk is not full, invisible Gaussians follow, of opacity 0 at the place of its first, which a comment counts. Another
+names the axes.
 
 gsply writes it: gsplat's writer announces an empty table of harmonics at degree 0, by which readers refuse the file,
 and drops what is nearly transparent.
@@ -21,9 +22,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.export._chunks import CHUNK, chunks, filled
+from gsdistill.export._chunks import chunks, filled
 from gsdistill.export._losses import cut_off, displaced
-from gsdistill.export.base import NARROWEST, WIDEST, Writer
+from gsdistill.export.base import Writer
+from gsdistill.scene.formats.compressed_ply import CHUNK, FARTHEST, FILLING, STEPS
+from gsdistill.scene.limits import NARROWEST, OPAQUE, WIDEST
+from gsdistill.scene.ply import FRAME_COMMENT
 from gsdistill.structs import Gaussians
 
 if TYPE_CHECKING:
@@ -31,9 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CompressedPly", "gsply_data"]
 
-STEPS = (2047, 1023, 2047)  # of a position between the bounds of its chunk
 FORMAT = b"format binary_little_endian 1.0\n"
-OPAQUE = 20.0  # a logit beyond any byte of opacity, and far from what its exponential can hold
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,13 @@ class CompressedPly(Writer):
         held = _held(rows.means)[content]
         told = displaced(Gaussians(**{name: value[content] for name, value in vars(rows).items()}), held)
         told += cut_off("scales", gaussians.scales, NARROWEST, WIDEST)
-        told += cut_off("harmonics above degree 0", gaussians.sh[:, 1:], -4.0, 4.0)
+        told += cut_off("harmonics above degree 0", gaussians.sh[:, 1:], -FARTHEST, FARTHEST)
         data = compress_to_bytes(gsply_data(replace(rows, opacities=rows.opacities.masked_fill(filling, -OPAQUE))))
+        comments = f"comment {FRAME_COMMENT} {self.axes}\n"
         if added:
-            data = data.replace(FORMAT, FORMAT + b"comment invisible Gaussians that fill up chunks: %d\n" % added, 1)
+            comments += f"comment {FILLING} {added}\n"
             told.append(f"{added:,} invisible Gaussians are added, so that those far apart do not share bounds")
-        draft.write_bytes(data)
+        draft.write_bytes(data.replace(FORMAT, FORMAT + comments.encode(), 1))
         return told
 
 

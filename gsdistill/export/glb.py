@@ -1,10 +1,7 @@
 """Binary glTF 2.0 with KHR_gaussian_splatting; a viewer without this extension shows a cloud of coloured points.
 
-A GLB file is a header and two chunks, the JSON and the numbers it points at, each of whole multiples of four bytes. Of
-each Gaussian the extension holds, in float32:
-
-POSITION, the mean; ROTATION, the unit quaternion x y z w; SCALE, the standard deviations themselves, not their
-logarithm; OPACITY, 0..1, not its logit; SH_DEGREE_l_COEF_n, coefficient m = n - l of degree l, red green blue.
+A GLB file is a header and two chunks, the JSON and the numbers it points at, each of whole multiples of four bytes.
+What the extension holds of each Gaussian is told by :mod:`gsdistill.scene.formats.glb`; all is in float32.
 
 Colours are composed as sRGB values ("srgb_rec709_display"). The points' COLOR_0 is the base colour and the opacity,
 linear as glTF wants it, in bytes, since some readers garble other whole numbers.
@@ -19,22 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gsdistill import __version__
 from gsdistill.export._losses import cut_off
-from gsdistill.export.base import NARROWEST, WIDEST, Writer
+from gsdistill.export.base import Writer
 from gsdistill.frames import Frame
+from gsdistill.scene.content import FRAME_KEY
+from gsdistill.scene.formats.glb import COLOR_SPACE, COMPONENTS, EXTENSION, KERNEL, SHAPES, bands
+from gsdistill.scene.limits import NARROWEST, WIDEST
 from gsdistill.scene.surface import to_linear
 from gsdistill.structs import SH_C0, Gaussians
 
 __all__ = ["Glb"]
 
-EXTENSION = "KHR_gaussian_splatting"
 POINTS, ARRAY_BUFFER = 0, 34962
-COMPONENTS = {torch.float32: 5126, torch.uint8: 5121}
-SHAPES = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
+COMPONENT_OF = {np.dtype(kind): code for code, kind in COMPONENTS.items()}
+SHAPE_OF = {width: name for name, width in SHAPES.items()}
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Glb(Writer):
     def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write means, rotations and colours bit for bit, scales and opacities as what they stand for."""
         columns = _attributes(gaussians)
-        text = json.dumps(_document(columns), separators=(",", ":")).encode()
+        text = json.dumps(_document(columns, self.axes), separators=(",", ":")).encode()
         text += b" " * (-len(text) % 4)
         size = sum(column.nbytes for column in columns.values())
         with draft.open("wb") as file:
@@ -63,18 +63,17 @@ def _attributes(gaussians: Gaussians) -> dict[str, Tensor]:
     opacities = gaussians.opacities.sigmoid()[:, None]
     base = (0.5 + SH_C0 * gaussians.sh[:, 0]).clamp(0.0, 1.0)
     fallback = torch.cat([to_linear(base), opacities], dim=1)
-    bands = [f"SH_DEGREE_{degree}_COEF_{n}" for degree in range(gaussians.sh_degree + 1) for n in range(2 * degree + 1)]
     return {
         "POSITION": gaussians.means,
         "COLOR_0": (fallback * 255).round().to(torch.uint8),
         f"{EXTENSION}:ROTATION": torch.cat([xyz, w], dim=1),
         f"{EXTENSION}:SCALE": gaussians.scales.clamp(NARROWEST, WIDEST).exp(),
         f"{EXTENSION}:OPACITY": opacities,
-        **{f"{EXTENSION}:{band}": gaussians.sh[:, k].contiguous() for k, band in enumerate(bands)},
+        **{name: gaussians.sh[:, k].contiguous() for k, name in enumerate(bands(gaussians.sh_degree))},
     }
 
 
-def _document(columns: dict[str, Tensor]) -> dict[str, Any]:
+def _document(columns: dict[str, Tensor], axes: Frame) -> dict[str, Any]:
     """The JSON of one point primitive whose attributes lie behind each other in the buffer."""
     views, offset = [], 0
     for column in columns.values():
@@ -86,10 +85,10 @@ def _document(columns: dict[str, Tensor]) -> dict[str, Any]:
     primitive = {
         "mode": POINTS,
         "attributes": {name: place for place, name in enumerate(columns)},
-        "extensions": {EXTENSION: {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}},
+        "extensions": {EXTENSION: {"kernel": KERNEL, "colorSpace": COLOR_SPACE}},
     }
     return {
-        "asset": {"version": "2.0", "generator": f"gsdistill {__version__}"},
+        "asset": {"version": "2.0", "generator": f"gsdistill {__version__}", "extras": {FRAME_KEY: axes}},
         "extensionsUsed": [EXTENSION],
         "scene": 0,
         "scenes": [{"nodes": [0]}],
@@ -106,8 +105,8 @@ def _accessor(view: int, column: Tensor) -> dict[str, Any]:
     count, width = column.shape
     return {
         "bufferView": view,
-        "componentType": COMPONENTS[column.dtype],
+        "componentType": COMPONENT_OF[column.numpy().dtype],
         "normalized": not column.is_floating_point(),
         "count": count,
-        "type": SHAPES[width],
+        "type": SHAPE_OF[width],
     }

@@ -1,16 +1,9 @@
 """Pictures in a ZIP, the smallest for large scenes: SOG of version 2, for SuperSplat, PlayCanvas and Spark.
 
-A pixel of a picture belongs to one Gaussian, the same in all pictures, and neighbours in space lie close by:
-
-    means_l, means_u  low and high byte of sign(m) log(1 + |m|) between its bounds
-    quats             the three smaller components over -sqrt(1/2) .. sqrt(1/2), and 252 + the place of the largest
-    scales            logarithms, each by its place in a codebook of 256
-    sh0               harmonics of degree 0 by such a codebook, and opacity
-    shN_labels        which entry of a palette holds all higher harmonics, low and high byte
-    shN_centroids     the palette, 64 entries a row, by such a codebook
-
-Pictures are lossless WebP, which pillow writes. The layout is written here because the k-means by which gaussforge, the
-one package that writes it, finds its palette takes minutes for 100,000 Gaussians; a tree of medians takes seconds.
+What stands in which picture is told by :mod:`gsdistill.scene.formats.sog`. Neighbours in space lie close by in a
+picture, and the description names the axes. Pictures are lossless WebP, which pillow writes. The layout is written here
+because the k-means by which gaussforge, the one package that writes it, finds its palette takes minutes for 100,000
+Gaussians; a tree of medians takes seconds.
 Source: PlayCanvas, developer.playcanvas.com, The SOG Format.
 """
 
@@ -31,15 +24,13 @@ from gsdistill import __version__
 from gsdistill.export._codebook import codebook, palette
 from gsdistill.export._losses import displaced
 from gsdistill.export.base import Writer
+from gsdistill.scene.content import FRAME_KEY, OTHERS
+from gsdistill.scene.formats.sog import LARGEST_IS, ROW, STEPS, flattened, unflattened
 from gsdistill.structs import Gaussians
 
 __all__ = ["Sog"]
 
 Part: TypeAlias = tuple[dict[str, object], dict[str, np.ndarray]]  # what meta.json tells, and pictures by file name
-
-STEPS = 65535  # of a position between its bounds
-ROW = 64  # palette entries in a row of pixels
-OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the components that are kept
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,7 @@ class Sog(Writer):
 
     def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write all Gaussians, neighbours together."""
-        order = _along_curve(_logarithms(gaussians.means.numpy()))
+        order = _along_curve(flattened(gaussians.means.numpy()))
         arrays = {name: value.numpy()[order] for name, value in vars(gaussians).items()}
         parts = {
             "means": _means(arrays["means"]),
@@ -58,7 +49,10 @@ class Sog(Writer):
         }
         if gaussians.sh_degree:
             parts["shN"] = _harmonics(arrays["sh"][:, 1:], gaussians.sh_degree)
-        meta: dict[str, object] = {"version": 2, "asset": {"generator": f"gsdistill {__version__}"}}
+        meta: dict[str, object] = {
+            "version": 2,
+            "asset": {"generator": f"gsdistill {__version__}", FRAME_KEY: self.axes},
+        }
         meta |= {"count": len(gaussians), "antialias": False}
         meta |= {name: {**told, "files": list(pictures)} for name, (told, pictures) in parts.items()}
         with zipfile.ZipFile(draft, "w") as bundle:
@@ -70,24 +64,18 @@ class Sog(Writer):
 
 
 def _means(means: Float[np.ndarray, "N 3"]) -> Part:
-    logs = _logarithms(means)
+    logs = flattened(means)
     low, high = logs.min(0), logs.max(0)
     words = np.round(_share(logs, low, high) * STEPS).astype(np.uint16)
     pictures = {"means_l.webp": _tiled(words & 255), "means_u.webp": _tiled(words >> 8)}
     return {"mins": low.tolist(), "maxs": high.tolist()}, pictures
 
 
-def _logarithms(means: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
-    """Positions on the scale that is parted evenly: fine about the origin, coarse far out."""
-    return np.sign(means) * np.log1p(np.abs(means.astype(np.float64)))
-
-
 def _held(means: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
     """Where positions lie once they are rounded."""
-    logs = _logarithms(means)
+    logs = flattened(means)
     low, high = logs.min(0), logs.max(0)
-    rounded = low + np.round(_share(logs, low, high) * STEPS) / STEPS * (high - low)
-    return np.sign(rounded) * np.expm1(np.abs(rounded))
+    return unflattened(low + np.round(_share(logs, low, high) * STEPS) / STEPS * (high - low))
 
 
 def _scales(scales: Float[np.ndarray, "N 3"]) -> Part:
@@ -100,7 +88,7 @@ def _quats(quats: Float[np.ndarray, "N 4"]) -> Part:
     sign = np.where(np.take_along_axis(quats, largest[:, None], 1) < 0, -1.0, 1.0)
     rest = sign * np.take_along_axis(quats, OTHERS[largest], 1)
     places = np.round((rest * np.sqrt(2) + 1) * 127.5).clip(0, 255)
-    return {}, {"quats.webp": _tiled(np.column_stack([places, 252 + largest]))}
+    return {}, {"quats.webp": _tiled(np.column_stack([places, LARGEST_IS + largest]))}
 
 
 def _colours(sh: Float[np.ndarray, "N 3"], opacities: Float[np.ndarray, "N"]) -> Part:

@@ -1,13 +1,7 @@
 """32 bytes a Gaussian, without view-dependent colours: the layout of antimatter15's viewer, which most others read.
 
-    means          3 float32
-    deviations     3 float32, standard deviations
-    colours        4 bytes, red green blue opacity
-    quats          4 bytes, 128 + 128 times w x y z
-
-Little endian, no header. Of the harmonics only degree 0 is kept, cut to 0..1. Written here, as the layout is four lines
-and gsplat's writer cuts off where it should round.
-Source: K. Kwok, github.com/antimatter15/splat, convert.py.
+Of the harmonics only degree 0 is kept, cut to 0..1. The layout is told by :mod:`gsdistill.scene.formats.splat`; it is
+written here, as it is four lines and gsplat's writer cuts off where it should round.
 """
 
 from __future__ import annotations
@@ -21,12 +15,12 @@ import torch
 from torch import Tensor
 
 from gsdistill.export._losses import cut_off
-from gsdistill.export.base import NARROWEST, WIDEST, Writer
+from gsdistill.export.base import Writer
+from gsdistill.scene.formats.splat import ROW
+from gsdistill.scene.limits import NARROWEST, WIDEST
 from gsdistill.structs import SH_C0, Gaussians
 
 __all__ = ["Splat"]
-
-ROW = np.dtype([("means", "<f4", 3), ("deviations", "<f4", 3), ("colours", "u1", 4), ("quats", "u1", 4)])
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from gsdistill.errors import OutputError
 from gsdistill.export._losses import cut_off, displaced
 from gsdistill.export.base import Writer
 from gsdistill.export.compressed_ply import gsply_data
+from gsdistill.scene.formats.spz import COLOUR, DOWN_FRONT_TO_UP_BACK, FIRST_SCALE, SCALE_STEPS
 from gsdistill.scene.turn import turned
 from gsdistill.structs import SH_C0, Gaussians
 
@@ -32,9 +33,8 @@ __all__ = ["Spz"]
 VERSION = 3
 STEPS = 4096.0  # of a position in a unit
 FARTHEST = 2048.0 - 1.0 / STEPS  # position
-SCALES = (-10.0, 255 / 16 - 10.0)  # logarithms
-COLOURS = (0.5 - SH_C0 / 0.3, 0.5 + SH_C0 / 0.3)  # of degree 0, bytes in steps of 0.15 / 255 about 0.5
-DOWN_FRONT_TO_UP_BACK = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
+SCALES = (FIRST_SCALE, FIRST_SCALE + 255 / SCALE_STEPS)
+COLOURS = (0.5 - 0.5 * SH_C0 / COLOUR, 0.5 + 0.5 * SH_C0 / COLOUR)
 
 
 @dataclass(frozen=True)

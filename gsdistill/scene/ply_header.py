@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gsdistill.errors import BadFile
 
-__all__ = ["LONGEST", "Header", "Rewritten", "read_header", "with_sound_header"]
+__all__ = ["LONGEST", "Header", "Rewritten", "begins", "read_header", "with_sound_header"]
 
 LONGEST = 4 << 20  # bytes; programs write whole camera paths and histories into comments
 FIRST = re.compile(rb"(?:\xef\xbb\xbf)?ply[ \t]*(\r\n|\n|\r)")
@@ -65,10 +65,8 @@ def read_header(start: bytes, path: Path | str) -> Header:
         BadFile: the file does not begin as a PLY file does, or its header has no end.
     """
     start = start[:LONGEST]
-    if not _begins(start):
-        suffix = Path(path).suffix
-        hint = f"; only PLY is read, not {suffix}" if suffix.lower() not in ("", ".ply") else ""
-        raise BadFile(f"{path}: not a PLY file; it does not begin with 'ply'{hint}")
+    if not begins(start):
+        raise BadFile(f"{path}: not a PLY file; it does not begin with 'ply'")
     first = FIRST.match(start)
     ends = rb"\r" if first and first[1] == b"\r" else rb"\r?\n"
     last = re.search(rb"[\r\n]end_header[ \t]*" + ends, start) if first else None
@@ -85,13 +83,14 @@ def with_sound_header(data: bytes, path: Path | str) -> bytes:
     Raises:
         BadFile: its header has no end; ``path`` is named.
     """
-    if not _begins(data):
+    if not begins(data):
         return data
     header = read_header(data, path)
     return header.with_texture + data[header.size :]
 
 
-def _begins(data: bytes) -> bool:
+def begins(data: bytes) -> bool:
+    """Whether the first bytes of a file are those of a PLY."""
     return data[:6].removeprefix(b"\xef\xbb\xbf").startswith(b"ply")
 
 

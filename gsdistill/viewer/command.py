@@ -33,7 +33,7 @@ def view(command: ViewCommand, console: Console) -> None:
     require("viewer", "looking at splats")
     from gsdistill.viewer.sources import gathered, stride
 
-    sources, others = gathered(command.sources, command.frame)
+    sources, others = gathered(command.sources, command.frame, command.clean)
     if others:
         named = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
         console.print(Text(f"skipped {len(others)} without a splat: {named}"), soft_wrap=True)

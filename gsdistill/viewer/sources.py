@@ -10,9 +10,9 @@ from pathlib import Path
 
 from gsdistill.errors import BadFile
 from gsdistill.frames import Frame
-from gsdistill.reading import open_file, read_json
+from gsdistill.reading import read_json
 from gsdistill.runfolder import snapshots
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import may_be_splat, read_splat
 from gsdistill.structs import Gaussians
 from gsdistill.texts import shown
 from gsdistill.viewer.splat import Ball, Splat, ball_of
@@ -29,6 +29,7 @@ class Source:
     path: Path
     steps: dict[int, Path]  # ascending; of a file, itself at step 0
     frame: Frame | None
+    clean: bool = False  # whether what is not sound is left out or mended
     _read: dict[int, Splat] = field(default_factory=dict, repr=False)  # by step, the latest read last
 
     def at(self, step: int) -> Splat:
@@ -39,7 +40,7 @@ class Source:
         """
         reached = max((kept for kept in self.steps if kept <= step), default=min(self.steps))
         if reached not in self._read:
-            self._read[reached] = Splat.of(_read(self.steps[reached], self.frame), self.ball)
+            self._read[reached] = Splat.of(_read(self.steps[reached], self.frame, self.clean), self.ball)
         while len(self._read) > KEPT:
             del self._read[next(iter(self._read))]
         return self._read[reached]
@@ -47,10 +48,10 @@ class Source:
     @functools.cached_property
     def ball(self) -> Ball:
         """Where the last splat lies."""
-        return ball_of(_read(self.steps[max(self.steps)], self.frame))
+        return ball_of(_read(self.steps[max(self.steps)], self.frame, self.clean))
 
 
-def find(path: Path, frame: Frame | None = None) -> Source:
+def find(path: Path, frame: Frame | None = None, clean: bool = False) -> Source:
     """Return what lies at ``path``; nothing is read yet.
 
     The splat of a run stands for its last step, which only a finished run tells; a stopped one has a snapshot of it.
@@ -61,7 +62,7 @@ def find(path: Path, frame: Frame | None = None) -> Source:
     if not path.is_dir():
         if not path.exists():
             raise BadFile(f"{path}: there is no such file or folder")
-        return Source(path, {0: path}, frame)
+        return Source(path, {0: path}, frame, clean)
     steps, last = snapshots(path), path / "gaussians.ply"
     if last.exists() and (done := _iterations(path)):
         steps[done] = last
@@ -69,10 +70,10 @@ def find(path: Path, frame: Frame | None = None) -> Source:
         steps[0] = last
     if not steps:
         raise BadFile(f"{path}: holds neither gaussians.ply nor snapshots; name a splat or the folder of a run")
-    return Source(path, steps, frame)
+    return Source(path, steps, frame, clean)
 
 
-def gathered(paths: Sequence[Path], frame: Frame | None = None) -> tuple[list[Source], list[Path]]:
+def gathered(paths: Sequence[Path], frame: Frame | None = None, clean: bool = False) -> tuple[list[Source], list[Path]]:
     """Return what lies at each path, and the paths that are left out for they hold no splat.
 
     A shell's ``outputs/*/*`` names tables, pictures and folders of other commands beside the runs.
@@ -81,7 +82,7 @@ def gathered(paths: Sequence[Path], frame: Frame | None = None) -> tuple[list[So
         BadFile: a path leads nowhere, or none of them holds a splat.
     """
     kept = [path for path in paths if _may_be_shown(path)]
-    return [find(path, frame) for path in kept or paths], [path for path in paths if kept and path not in kept]
+    return [find(path, frame, clean) for path in kept or paths], [path for path in paths if kept and path not in kept]
 
 
 def labels(sources: Sequence[Source]) -> list[str]:
@@ -116,12 +117,11 @@ def _may_be_shown(path: Path) -> bool:
     if path.is_dir():
         return (path / "gaussians.ply").exists() or bool(snapshots(path))
     try:
-        with open_file(path) as file:
-            return path.suffix.lower() == ".ply" or file.read(3) == b"ply"
+        return may_be_splat(path)
     except BadFile:
         return True
 
 
 @functools.lru_cache(maxsize=1)
-def _read(path: Path, frame: Frame | None) -> Gaussians:
-    return read_ply(path, frame)
+def _read(path: Path, frame: Frame | None, clean: bool) -> Gaussians:
+    return read_splat(path, frame, clean)

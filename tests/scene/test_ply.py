@@ -4,9 +4,10 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement, PlyListProperty
 
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, Notice
 from gsdistill.scene.ply import read_ply, read_vertices
 from gsdistill.scene.turn import from_frame
+from gsdistill.structs import SH_C0
 
 NAMES = [
     *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
@@ -137,18 +138,28 @@ def test_a_property_may_have_any_letters(tmp_path):
     assert len(read_ply(path)) == 5 and read_vertices(path).columns["scalar_Gr\\xf6\\xdfe"].tolist() == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("suffix", [".spz", ".sog", ".splat", ".glb", ".PLY.gz"])
-def test_another_format_is_told_that_only_ply_is_read(tmp_path, suffix):
-    path = tmp_path / f"a{suffix}"
-    path.write_bytes(b"\x1f\x8b\x08 whatever")
-    assert message(path).endswith(f"does not begin with 'ply'; only PLY is read, not {path.suffix}")
+@pytest.mark.parametrize(
+    ("kind", "top", "told"), [("u1", 255, "whole numbers"), ("f4", 1, "fractions"), ("f8", 1, "fractions")]
+)
+def test_plain_colours_in_place_of_harmonics_are_taken_and_told(tmp_path, kind, top, told):
+    rows, colors = splat_rows(), np.array([[0, 0.2, 1], [1, 0.4, 0], [0.6, 0, 0.8], [1, 1, 1], [0, 0, 0]])
+    names = [name for name in NAMES if not name.startswith("f_dc")]
+    plain = np.empty(5, [*((name, "f4") for name in names), *((name, kind) for name in ("red", "green", "blue"))])
+    for name in names:
+        plain[name] = rows[name]
+    for name, column in zip(("red", "green", "blue"), colors.T, strict=True):
+        plain[name] = column * top
+    with pytest.warns(Notice, match=rf"colours are red green blue, {told}, where a splat has f_dc_0..2"):
+        found = read_ply(save(tmp_path / "a.ply", plain))
+    assert found.sh_degree == 0 and np.allclose(0.5 + SH_C0 * found.sh[:, 0].numpy(), colors, atol=1e-6)
+    whole = read_ply(save(tmp_path / "b.ply", rows))
+    assert all(torch.equal(getattr(found, name), getattr(whole, name)) for name in vars(found) if name != "sh")
 
 
-def test_plain_colours_in_place_of_harmonics_are_named(tmp_path):
+def test_harmonics_come_before_plain_colours(tmp_path):
     rows = splat_rows()
-    rows.dtype.names = tuple({"f_dc_0": "red", "f_dc_1": "green", "f_dc_2": "blue"}.get(n, n) for n in NAMES)
-    said = message(save(tmp_path / "a.ply", rows))
-    assert "lacks the vertex properties f_dc_0, f_dc_1, f_dc_2; its red green blue are not read in their place" in said
+    both = rfn.append_fields(rows, ["red", "green", "blue"], [np.full(5, 9, "u1")] * 3, usemask=False)
+    assert torch.equal(read_ply(save(tmp_path / "a.ply", both)).sh, read_ply(save(tmp_path / "b.ply", rows)).sh)
 
 
 @pytest.mark.parametrize("text", [False, True])
@@ -176,11 +187,11 @@ def test_missing_properties_are_named(tmp_path):
     assert "lacks the vertex properties opacity, rot_3" in message(save(tmp_path / "a.ply", kept))
 
 
-def test_nan_and_infinity_are_counted_by_property(tmp_path):
+def test_values_that_float32_does_not_hold_are_infinite(tmp_path):
     rows = splat_rows(kind="f8")
-    rows["y"][[1, 3]], rows["scale_2"][0], rows["opacity"][2] = np.nan, -np.inf, 1e300  # the last overflows float32
+    rows["y"][[1, 3]], rows["scale_2"][0], rows["opacity"][2] = np.nan, -np.inf, 1e300
     said = message(save(tmp_path / "a.ply", rows))
-    assert "y (2)" in said and "scale_2 (1)" in said and "opacity (1)" in said and "x (" not in said
+    assert "4 of its 5 Gaussians are not sound: 2 with NaN in means, 1 of an infinite opacity, 1 of no size" in said
 
 
 def test_zero_vertices(tmp_path):
@@ -202,7 +213,7 @@ def test_zero_rotations_are_counted(tmp_path):
     rows = splat_rows()
     for i in range(4):
         rows[f"rot_{i}"][[0, 4]] = 0
-    assert "for 2 of 5 Gaussians" in message(save(tmp_path / "a.ply", rows))
+    assert "2 of its 5 Gaussians are not sound: 2 without a rotation;" in message(save(tmp_path / "a.ply", rows))
 
 
 def test_a_list_among_the_vertex_properties(tmp_path):

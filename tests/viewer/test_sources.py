@@ -95,9 +95,9 @@ def test_of_many_what_holds_no_splat_is_left_out(tmp_path, run, splat):
     """As outputs/*/* does behind a sweep and a demonstration."""
     Ply().write(splat(3), tmp_path / "without-suffix")
     (tmp_path / "play2d" / "trap").mkdir(parents=True)
-    others = [tmp_path / name for name in ("play2d/trap", "play2d/trap/figure.png", "results.json", "x.spz", "runs")]
+    others = [tmp_path / name for name in ("play2d/trap", "play2d/trap/figure.png", "results.json", "mesh.glb", "runs")]
     for path in others[1:-1]:
-        path.write_bytes(b"\x89PNG")
+        path.write_bytes(b"glTF" if path.suffix == ".glb" else b"\x89PNG")
     sources, left_out = gathered([others[0], run, *others[1:], tmp_path / "without-suffix"])
     assert [source.path for source in sources] == [run, tmp_path / "without-suffix"]
     assert left_out == others

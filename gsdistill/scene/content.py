@@ -1,0 +1,105 @@
+"""What the file of a splat holds, as it stands there: before its axes are turned and its values are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from gsdistill.errors import BadFile, did_you_mean
+from gsdistill.frames import FRAMES, Frame
+from gsdistill.scene.limits import logits
+from gsdistill.scene.sound import sound
+from gsdistill.scene.turn import from_frame
+from gsdistill.structs import Gaussians
+
+__all__ = ["FRAME_KEY", "OTHERS", "Content", "axes_of", "completed", "frame_called", "frame_of", "from_arrays"]
+
+FRAME_KEY = "gsdistill_frame"  # under which a description in JSON names the axes
+OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the components of a quaternion besides its largest
+
+
+@dataclass(frozen=True)
+class Content:
+    """A splat in the axes of its file; values may be NaN or infinite."""
+
+    path: Path
+    gaussians: Gaussians
+    named: Frame | None  # the axes that the file names
+    usual: Frame  # the axes that a file of its kind has where it names none
+
+    def axes(self, told: Frame | None) -> Frame:
+        """The axes of the file, as :func:`axes_of` finds them."""
+        return axes_of(self.path, self.named, told, self.usual)
+
+    def in_world(self, told: Frame | None = None, clean: bool = False) -> Gaussians:
+        """Return the Gaussians in our world's axes; ``clean`` as :func:`gsdistill.scene.sound.sound` has it.
+
+        Raises:
+            BadFile: as :meth:`axes` and :func:`gsdistill.scene.sound.sound`.
+        """
+        axes = self.axes(told)
+        return from_frame(sound(self.gaussians, self.path, clean), axes)
+
+
+def axes_of(path: Path, named: Frame | None, told: Frame | None, usual: Frame) -> Frame:
+    """Return the axes of a file: as it names them, or else as a person has told, or else as is usual.
+
+    Raises:
+        BadFile: what is told contradicts what the file names.
+    """
+    if told and named and told != named:
+        raise BadFile(f"{path}: its header names the frame '{named}', not '{told}'")
+    return named or told or usual
+
+
+def frame_called(name: object, path: Path | str) -> Frame:
+    """Return the axes that a file names.
+
+    Raises:
+        BadFile: there are none of that name.
+    """
+    for frame in FRAMES:
+        if frame == name:
+            return frame
+    hint = did_you_mean(str(name), FRAMES)
+    raise BadFile(f"{path}: its header names the frame '{name}'.{hint} Allowed: {', '.join(FRAMES)}")
+
+
+def frame_of(described: object, path: Path | str) -> Frame | None:
+    """Return the axes that a mapping of a description names, or None.
+
+    Raises:
+        BadFile: as :func:`frame_called`.
+    """
+    name = described.get(FRAME_KEY) if isinstance(described, Mapping) else None
+    return None if name is None else frame_called(name, path)
+
+
+def from_arrays(
+    means: Float[np.ndarray, "N 3"],
+    quats: Float[np.ndarray, "N 4"],
+    scales: Float[np.ndarray, "N 3"],
+    alphas: Float[np.ndarray, "N"],
+    sh: Float[np.ndarray, "N K 3"],
+) -> Gaussians:
+    """Return arrays as Gaussians in float32: quaternions w x y z, logarithms of sizes, opacities 0..1, harmonics.
+
+    What float32 does not hold becomes infinite.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        arrays = [np.array(v, np.float32) for v in (means, quats, scales, logits(alphas), sh)]
+    return Gaussians(*(torch.from_numpy(array) for array in arrays))
+
+
+def completed(rest: Float[np.ndarray, "N 3"], largest: Int[np.ndarray, "N"]) -> Float[np.ndarray, "N 4"]:
+    """Return unit quaternions from three components in order, and the place of the largest, which is positive."""
+    quats = np.empty((len(rest), 4))
+    np.put_along_axis(quats, OTHERS[largest], rest, axis=1)
+    length = np.sqrt(np.clip(1.0 - np.square(rest).sum(axis=1, keepdims=True), 0.0, 1.0))
+    np.put_along_axis(quats, largest[:, None], length, axis=1)
+    return quats

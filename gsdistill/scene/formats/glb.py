@@ -1,0 +1,215 @@
+"""Reading binary glTF 2.0 with KHR_gaussian_splatting, all its splats as the scene's nodes place them.
+
+Attributes of a point primitive, by the extension's name: ROTATION, the quaternion x y z w; SCALE, standard deviations;
+OPACITY, 0..1; SH_DEGREE_l_COEF_n, coefficient m = n - l of degree l, red green blue; and POSITION, the mean. Whole
+numbers that are normalised stand for 0..1 or -1..1. In place of attributes there may be an SPZ file
+(KHR_gaussian_splatting_compression_spz_2), its numbers in the axes of the node.
+
+Nodes may move, turn and scale evenly; a splat that is scaled unevenly would no longer be Gaussians along its axes. What
+else a file holds, meshes for one, is passed over. trimesh, which reads glTF here elsewhere, drops these attributes.
+Source: Khronos, KHR_gaussian_splatting; glTF 2.0 specification, sections 3.5, 3.6 and 4.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from gsdistill.errors import BadFile
+from gsdistill.reading import brief, most_unpacked, parse_json, unpacked
+from gsdistill.scene.content import Content, frame_of, from_arrays
+from gsdistill.scene.formats import spz
+from gsdistill.scene.turn import turned
+from gsdistill.structs import Gaussians
+
+__all__ = ["COLOR_SPACE", "COMPONENTS", "EXTENSION", "KERNEL", "MAGIC", "SHAPES", "bands", "describes_splat", "read"]
+
+MAGIC = b"glTF"
+EXTENSION, PACKED = "KHR_gaussian_splatting", "KHR_gaussian_splatting_compression_spz_2"
+KERNEL, COLOR_SPACE = "ellipse", "srgb_rec709_display"  # the one kernel there is, and the colours that we compose
+COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
+SHAPES = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
+EVEN = 1e-3  # by which the axes of a node may differ, and be askew, as shares of its scale
+
+
+def bands(degree: int) -> list[str]:
+    """The names of the harmonics' attributes up to a degree, in order."""
+    return [f"{EXTENSION}:SH_DEGREE_{band}_COEF_{n}" for band in range(degree + 1) for n in range(2 * band + 1)]
+
+
+def read(data: bytes, path: Path) -> Content:
+    """Return what a file holds.
+
+    Raises:
+        BadFile: it is broken, holds no splat, keeps its numbers elsewhere, or has colours or nodes that are not read.
+    """
+    try:
+        document, numbers = _chunks(data, path)
+        return _Scene(document, numbers, path, most_unpacked(len(data))).content()
+    except BadFile:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, struct.error) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadFile(f"{path}: not a sound .glb file: {reason}") from error
+
+
+def describes_splat(start: bytes) -> bool:
+    """Whether the first bytes of a file, with its JSON among them, name the extension."""
+    return start.startswith(MAGIC) and EXTENSION.encode() in start
+
+
+def _chunks(data: bytes, path: Path) -> tuple[dict[str, Any], bytes]:
+    """The JSON and the numbers."""
+    _, version, _, size, kind = struct.unpack_from("<4sIII4s", data)
+    if version != 2:
+        raise BadFile(f"{path}: is of glTF version {version}; only version 2 is read")
+    if kind != b"JSON" or len(data) < 20 + size:
+        raise BadFile(f"{path}: truncated, or not a sound .glb file; its JSON is not whole")
+    rest = data[20 + size :]
+    held, second = struct.unpack_from("<I4s", rest) if len(rest) >= 8 else (0, b"BIN\0")
+    if second != b"BIN\0" or len(rest) < 8 + held:
+        raise BadFile(f"{path}: truncated; its numbers are not whole")
+    return parse_json(data[20 : 20 + size].decode("utf-8-sig"), f"{path}: its JSON"), rest[8 : 8 + held]
+
+
+class _Scene:
+    """One file."""
+
+    def __init__(self, document: Mapping[str, Any], numbers: bytes, path: Path, room: int) -> None:
+        self._document, self._numbers, self._path, self._room = document, numbers, path, room
+
+    def content(self) -> Content:
+        """All its splats, in the axes of the file."""
+        parts = [
+            _placed(self._splat(primitive), matrix, self._path)
+            for mesh, matrix in self._shown()
+            for primitive in self._document["meshes"][mesh]["primitives"]
+            if EXTENSION in primitive.get("extensions", {})
+        ]
+        if not parts:
+            hint = "; a mesh is read by --init mesh" if self._document.get("meshes") else ""
+            raise BadFile(f"{self._path}: holds no splat: nothing in it has the extension {EXTENSION}{hint}")
+        most = max(part.sh.shape[1] for part in parts)
+        padded = [
+            replace(part, sh=torch.nn.functional.pad(part.sh, (0, 0, 0, most - part.sh.shape[1]))) for part in parts
+        ]
+        whole = {name: torch.cat([getattr(part, name) for part in padded]) for name in vars(parts[0])}
+        named = frame_of(self._document.get("asset", {}).get("extras"), self._path)
+        return Content(self._path, Gaussians(**whole), named, "y-up")
+
+    def _shown(self) -> Iterator[tuple[int, Float[np.ndarray, "4 4"]]]:
+        """The meshes of the scene's nodes, each with the matrix to the scene."""
+        nodes, scenes = self._document.get("nodes", []), self._document.get("scenes", [])
+        roots = scenes[self._document.get("scene", 0)].get("nodes", []) if scenes else range(len(nodes))
+        waiting, seen = [(root, np.eye(4)) for root in roots], set()
+        while waiting:
+            place, above = waiting.pop()
+            if place in seen and scenes:
+                raise BadFile(f"{self._path}: not a sound .glb file; its node {brief(place)} hangs in two places")
+            seen.add(place)
+            matrix = above @ _matrix(nodes[place])
+            if "mesh" in nodes[place]:
+                yield nodes[place]["mesh"], matrix
+            waiting += [(child, matrix) for child in nodes[place].get("children", [])]
+
+    def _splat(self, primitive: Mapping[str, Any]) -> Gaussians:
+        """One primitive, in the axes of its node."""
+        extension = primitive["extensions"][EXTENSION]
+        for key, read in (("kernel", KERNEL), ("colorSpace", COLOR_SPACE)):
+            if extension.get(key, read) != read:
+                raise BadFile(f"{self._path}: its {key} is {brief(extension[key])}; only '{read}' is read")
+        packed = {**primitive["extensions"], **extension.get("extensions", {})}.get(PACKED)
+        if packed is not None:
+            return self._unpacked(packed["bufferView"])
+        attributes = primitive["attributes"]
+        count = self._document["accessors"][attributes["POSITION"]]["count"]
+        degree = max(d for d in range(4) if d == 0 or bands(d)[-1] in attributes)
+        self._spend(4 * count * (11 + 3 * (degree + 1) ** 2))
+        means = self._attribute(attributes["POSITION"], 3, count)
+        quats, deviations, alphas = (
+            self._attribute(attributes[f"{EXTENSION}:{name}"], width, count)
+            for name, width in (("ROTATION", 4), ("SCALE", 3), ("OPACITY", 1))
+        )
+        sh = np.stack([self._attribute(attributes[name], 3, count) for name in bands(degree)], axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scales = np.log(deviations.astype(np.float64))
+        return from_arrays(means, np.roll(quats, 1, axis=1), scales, alphas[:, 0], sh)
+
+    def _unpacked(self, view: int) -> Gaussians:
+        """A splat that is an SPZ file."""
+        data = unpacked(BytesIO(self._view(view)), self._room, self._path).read()
+        self._spend(len(data))
+        return spz.decode(data, self._path)
+
+    def _view(self, place: int) -> bytes:
+        """The bytes of a buffer view."""
+        view = self._document["bufferViews"][place]
+        if view["buffer"] != 0 or "uri" in self._document["buffers"][0]:
+            raise BadFile(f"{self._path}: keeps numbers outside of the file, which are not read")
+        start, size = view.get("byteOffset", 0), view["byteLength"]
+        if start < 0 or size < 0 or start + size > len(self._numbers):
+            raise BadFile(f"{self._path}: truncated; a view of its numbers ends behind them")
+        return self._numbers[start : start + size]
+
+    def _attribute(self, place: int, width: int, count: int) -> Float[np.ndarray, "N C"]:
+        """The rows of an accessor, its whole numbers as what they stand for."""
+        accessor = self._document["accessors"][place]
+        if "sparse" in accessor or "bufferView" not in accessor:
+            raise BadFile(f"{self._path}: has a sparse accessor, which is not read")
+        view = self._document["bufferViews"][accessor["bufferView"]]
+        if accessor["count"] != count or SHAPES[accessor["type"]] != width or count < 1:
+            raise BadFile(f"{self._path}: not a sound .glb file; the attributes of its splat do not fit each other")
+        kind = np.dtype(COMPONENTS[accessor["componentType"]])
+        strides = (view.get("byteStride", kind.itemsize * width), kind.itemsize)
+        if strides[0] < kind.itemsize * width:
+            raise BadFile(f"{self._path}: not a sound .glb file; its rows overlap")
+        start = accessor.get("byteOffset", 0)
+        rows = np.ndarray((count, width), kind, self._view(accessor["bufferView"]), start, strides)
+        if kind.kind == "f":
+            return rows
+        if not accessor.get("normalized", False):
+            return rows.astype(np.float32)
+        return (rows / float(np.iinfo(kind).max)).clip(-1.0, 1.0)
+
+    def _spend(self, size: int) -> None:
+        self._room -= size
+        if self._room < 0:
+            raise BadFile(f"{self._path}: not a sound .glb file; its splats are far more than it holds")
+
+
+def _matrix(node: Mapping[str, Any]) -> Float[np.ndarray, "4 4"]:
+    """A node's own matrix, of its column-major one or of translation, rotation and scale."""
+    if "matrix" in node:
+        return np.array(node["matrix"], np.float64).reshape(4, 4).T
+    x, y, z, w = (float(value) for value in node.get("rotation", (0, 0, 0, 1)))
+    turn = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    found = np.eye(4)
+    found[:3, :3] = np.array(turn) * np.array(node.get("scale", (1, 1, 1)), np.float64)
+    found[:3, 3] = np.array(node.get("translation", (0, 0, 0)), np.float64)
+    return found
+
+
+def _placed(splat: Gaussians, matrix: Float[np.ndarray, "4 4"], path: Path) -> Gaussians:
+    """A splat where its node puts it: turned or mirrored, scaled by one number, and moved."""
+    if np.array_equal(matrix, np.eye(4)):
+        return splat
+    linear = matrix[:3, :3]
+    scale = float(np.abs(np.linalg.det(linear)) ** (1 / 3)) if np.isfinite(matrix).all() else 0.0
+    if scale < 1e-12 or np.abs(linear @ linear.T - scale**2 * np.eye(3)).max() > EVEN * scale**2:
+        raise BadFile(f"{path}: a node scales its splat unevenly, or to nothing, which is not read")
+    left, _, right = np.linalg.svd(linear)
+    found = turned(splat, torch.from_numpy(left @ right))
+    means = found.means.double() * scale + torch.from_numpy(matrix[:3, 3])
+    return replace(found, means=means.float(), scales=found.scales + float(np.log(scale)))

@@ -1,0 +1,113 @@
+"""Reading a splat of any format: .ply .compressed.ply .spz .sog .splat .glb, each also gzipped (.ply.gz).
+
+A file is told by its first bytes, so a wrong name does no harm; .splat alone has none of its own and is told by its
+name. A folder is that of a run, whose gaussians.ply is read.
+
+A file's axes are those that it names (gsdistill writes the name where a format has room for one), or else as the reader
+is told, or else as is usual with its format: right, down, front (rdf) for all but .glb, which is y-up, and .ply, which
+is taken to be in our own axes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gsdistill.errors import BadFile
+from gsdistill.frames import Frame
+from gsdistill.reading import open_file, open_unpacked
+from gsdistill.scene.content import Content
+from gsdistill.scene.formats import compressed_ply, glb, sog, splat, spz
+from gsdistill.scene.ply import Vertices, vertices_in
+from gsdistill.scene.ply import content_of as content_of_plain
+from gsdistill.scene.ply_header import begins
+from gsdistill.structs import Gaussians
+
+__all__ = ["EXTENSIONS", "content_of", "is_ply", "may_be_splat", "open_splat", "read_splat"]
+
+EXTENSIONS = (".compressed.ply", ".glb", ".ply", ".sog", ".splat", ".spz")
+OF_A_RUN = "gaussians.ply"
+READERS = {spz.MAGIC: spz.read, sog.MAGIC: sog.read, glb.MAGIC: glb.read}
+FIRST = 8  # bytes that tell the formats apart
+DESCRIBED = 1 << 16  # bytes of a .glb within which it says what it holds
+
+
+def read_splat(path: Path | str, frame: Frame | None = None, clean: bool = False) -> Gaussians:
+    """Read a splat of any format, turned from its axes into our world's.
+
+    ``frame`` names the axes of a file that does not. With ``clean`` Gaussians that are NaN, infinite or without a
+    rotation are left out or mended, and a Notice counts them.
+
+    Raises:
+        BadFile: it cannot be read, is broken, of no format that is read, or holds no Gaussian; or some are not sound,
+            and ``clean`` is not set.
+    """
+    return open_splat(path).in_world(frame, clean)
+
+
+def open_splat(path: Path | str) -> Content:
+    """Return what a file holds, or the gaussians.ply of a run's folder, as it stands there.
+
+    Raises:
+        BadFile: as :func:`read_splat`.
+    """
+    path = _file(path)
+    with open_unpacked(path) as file:
+        start = file.read(FIRST)
+        file.seek(0)
+        if begins(start):
+            return content_of(vertices_in(file, path))
+        reader = next((read for magic, read in READERS.items() if start.startswith(magic)), None)
+        if reader is None and _plain(path).endswith(".splat"):
+            reader = splat.read
+        if reader is None:
+            raise BadFile(
+                f"{path}: not a splat that is read: it begins as no .ply, .spz, .sog or .glb does, and its name does "
+                f"not end in .splat. Read are {', '.join(EXTENSIONS)}, each also gzipped"
+            )
+        return reader(file.read(), path)
+
+
+def content_of(vertices: Vertices) -> Content:
+    """Return the splat that the vertices of a PLY are, plain or compressed.
+
+    Raises:
+        BadFile: as :func:`read_splat`.
+    """
+    return compressed_ply.read(vertices) if compressed_ply.is_packed(vertices) else content_of_plain(vertices)
+
+
+def is_ply(path: Path | str) -> bool:
+    """Whether a file is a PLY, gzipped or not.
+
+    Raises:
+        BadFile: it cannot be read.
+    """
+    if Path(path).is_dir():
+        return False
+    with open_unpacked(path) as file:
+        return begins(file.read(FIRST))
+
+
+def may_be_splat(path: Path) -> bool:
+    """Whether a file is called like a splat, or begins like one, so that whoever reads it must say what is wrong.
+
+    A .glb is one only if it describes a splat and no mesh.
+
+    Raises:
+        BadFile: it cannot be read.
+    """
+    with open_file(path) as file:
+        start = file.read(DESCRIBED)
+    if start.startswith(glb.MAGIC):
+        return glb.describes_splat(start)
+    return _plain(path).endswith(EXTENSIONS) or begins(start) or start.startswith(spz.MAGIC)
+
+
+def _file(path: Path | str) -> Path:
+    path = Path(path)
+    return path / OF_A_RUN if path.is_dir() else path
+
+
+def _plain(path: Path) -> str:
+    """The name of a file, lower case, without that it is gzipped."""
+    return path.name.lower().removesuffix(".gz")

@@ -1,0 +1,89 @@
+"""Gaussians that are none: what other programs leave in their files, refused or cleaned, and counted in either case.
+
+Left out, for nothing tells what they were: a value that is NaN, an infinite position, colour or rotation, and a
+deviation that is infinitely large. Mended, for what is meant is plain:
+
+* an infinite logit of opacity is quite opaque or quite transparent, and becomes 20 or -20;
+* an infinitely small deviation is that of a disc, and its logarithm becomes -20;
+* a quaternion of zeros, which programs write that never turn anything, becomes 1 0 0 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from gsdistill.errors import BadFile, tell
+from gsdistill.scene.limits import NARROWEST, OPAQUE
+from gsdistill.structs import Gaussians
+
+__all__ = ["sound"]
+
+LEAST_LENGTH = 1e-12  # of a quaternion
+
+
+def sound(gaussians: Gaussians, path: Path | str, clean: bool = False) -> Gaussians:
+    """Return the Gaussians whose values are all finite and whose quaternions are not zero; the same ones if all are so.
+
+    With ``clean`` a Notice tells how many were left out or mended, and why.
+
+    Raises:
+        BadFile: some are not sound, and ``clean`` is not set; or none is left.
+    """
+    count = len(gaussians)
+    lost, mended = _lost(gaussians), _mended(gaussians)
+    gone = torch.stack(list(lost.values())).any(dim=0)
+    kinds = {name: int(rows.sum()) for name, rows in lost.items()}
+    kinds |= {name: int((rows & ~gone).sum()) for name, rows in mended.items()}
+    found = ", ".join(f"{number:,} {name}" for name, number in kinds.items() if number)
+    if not found:
+        return gaussians
+    bad = int((gone | torch.stack(list(mended.values())).any(dim=0)).sum())
+    if not clean:
+        raise BadFile(
+            f"{path}: {bad:,} of its {count:,} Gaussians are not sound: {found}; --clean (of a start: --init.clean) "
+            "leaves them out or mends them"
+        )
+    left = int((~gone).sum())
+    if not left:
+        raise BadFile(f"{path}: no Gaussian is left of its {count:,}: {found}")
+    tell(f"{path}: {count - left:,} of its {count:,} Gaussians are left out and {bad - count + left:,} mended: {found}")
+    kept = Gaussians(**{name: value[~gone] for name, value in vars(gaussians).items()})
+    zero = (kept.quats.double().norm(dim=-1, keepdim=True) < LEAST_LENGTH).expand_as(kept.quats)
+    return replace(
+        kept,
+        quats=torch.where(zero, torch.tensor([1.0, 0.0, 0.0, 0.0]), kept.quats),
+        scales=torch.where(kept.scales.isneginf(), NARROWEST, kept.scales),
+        opacities=torch.where(kept.opacities.isinf(), kept.opacities.clamp(-OPAQUE, OPAQUE), kept.opacities),
+    )
+
+
+def _lost(gaussians: Gaussians) -> dict[str, Bool[Tensor, "N"]]:
+    """Which rows are left out, by what is wrong with them; each for its first reason alone."""
+    fields = {name: value.flatten(1) if value.ndim > 1 else value[:, None] for name, value in vars(gaussians).items()}
+    nan = [name for name, value in fields.items() if value.isnan().any()]
+    reasons = {
+        f"with NaN in {' '.join(nan)}": torch.stack([v.isnan().any(dim=1) for v in fields.values()]).any(dim=0),
+        "at an infinite position": fields["means"].isinf().any(dim=1),
+        "of an infinite size": fields["scales"].isposinf().any(dim=1),
+        "of an infinite rotation": fields["quats"].isinf().any(dim=1),
+        "of an infinite colour": fields["sh"].isinf().any(dim=1),
+    }
+    before = torch.zeros(len(gaussians), dtype=torch.bool)
+    for name, rows in reasons.items():
+        reasons[name] = rows & ~before
+        before = before | rows
+    return reasons
+
+
+def _mended(gaussians: Gaussians) -> dict[str, Bool[Tensor, "N"]]:
+    """Which rows are mended, by what is wrong with them."""
+    return {
+        "of an infinite opacity": gaussians.opacities.isinf(),
+        "of no size": gaussians.scales.isneginf().any(dim=1),
+        "without a rotation": gaussians.quats.double().norm(dim=-1) < LEAST_LENGTH,
+    }
