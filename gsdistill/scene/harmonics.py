@@ -41,9 +41,14 @@ def sh_basis(directions: Float[Tensor, "N 3"], degree: int) -> Float[Tensor, "N 
 
 
 def sh_rotation(matrix: Float[Tensor, "3 3"], degree: int) -> Float[Tensor, "K K"]:
-    """D of the module's docstring in float64: ``matrix`` M is orthogonal, and may mirror."""
+    """D of the module's docstring in float64: ``matrix`` M is orthogonal, and may mirror.
+
+    It is rounded to 14 decimals: zeros are zeros, and the solver's last bits, which hang on where its memory lies, do
+    not make two readings of one file differ.
+    """
     directions = torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     directions = directions / directions.norm(dim=-1, keepdim=True)
     before, after = sh_basis(directions, degree), sh_basis(directions @ matrix.double().T, degree)
     bands = [slice(band * band, (band + 1) ** 2) for band in range(degree + 1)]
-    return torch.block_diag(*(torch.linalg.lstsq(after[:, k], before[:, k]).solution for k in bands))
+    found = torch.block_diag(*(torch.linalg.lstsq(after[:, k], before[:, k]).solution for k in bands))
+    return found.round(decimals=14)

@@ -92,3 +92,9 @@ def test_named_frames_only_shuffle_degree_one(frame):
     matrix = sh_rotation(frame_matrix(frame), 1)
     shuffle = matrix.round()
     assert torch.allclose(matrix, shuffle, atol=1e-14) and torch.equal(shuffle @ shuffle.T, torch.eye(4).double())
+
+
+def test_axes_that_change_places_leave_no_dust():
+    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    found = sh_rotation(flip, 3)
+    assert torch.equal(found.abs(), torch.eye(16, dtype=torch.float64))
