@@ -92,7 +92,7 @@ def from_arrays(
     What float32 does not hold becomes infinite.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        arrays = [np.array(v, np.float32) for v in (means, quats, scales, logits(alphas), sh)]
+        arrays = [np.array(v, np.float32, order="C") for v in (means, quats, scales, logits(alphas), sh)]
     return Gaussians(*(torch.from_numpy(array) for array in arrays))
 
 

@@ -45,7 +45,7 @@ def turned(gaussians: Gaussians, matrix: Float[Tensor, "3 3"]) -> Gaussians:
         gaussians,
         means=(like.double() @ exact.T).to(like),
         quats=_product(_quaternion(matrix).to(exact), gaussians.quats.double()).to(gaussians.quats),
-        sh=torch.einsum("jk,nkc->njc", colours, gaussians.sh.double()).to(gaussians.sh),
+        sh=torch.einsum("jk,nkc->njc", colours, gaussians.sh.double()).to(gaussians.sh).contiguous(),
     )
 
 
