@@ -1,7 +1,8 @@
-"""Ways to spoil a file by what it is: the headers of safetensors and PLY, PyTorch's pickles, and command lines."""
+"""Ways to spoil a file by what it is: headers of safetensors and PLY, pickles, packed splats, and command lines."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import pickletools
@@ -10,7 +11,7 @@ import zipfile
 from random import Random
 from typing import Any
 
-from fuzz.mutate import BYTES, INTEGERS, NUMBERS, WORDS, flip, graft, lines, words
+from fuzz.mutate import BYTES, INTEGERS, NUMBERS, WORDS, flip, graft, lines, number, spoil, words
 
 DTYPES = ("F64", "F32", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "C64", "x")
 KINDS = ("float", "double", "uchar", "int", "uint16", "list uchar int", "list double int", "list int float", "half", "")
@@ -124,6 +125,41 @@ def ply_header(data: bytes, rng: Random) -> bytes:
     return b"\n".join(rows) + mark + body
 
 
+def packed_splat(data: bytes, rng: Random) -> bytes:
+    """Spoil what is inside of a gzip file, a ZIP or a GLB, most often what describes the rest, and pack it again."""
+    try:
+        if data[:2] == b"\x1f\x8b":
+            inner = gzip.decompress(data)
+            head, rest = (inner[:24], inner[24:]) if rng.random() < 0.6 else (inner, b"")
+            return gzip.compress(rng.choice((number, *BYTES))(head, rng) + rest, 1)
+        if data[:2] == b"PK":
+            return _bundle(data, rng)
+        (size,) = struct.unpack_from("<I", data, 12)
+        text, rest = data[20 : 20 + size], data[20 + size :]
+        text = json.dumps(graft(json.loads(text), rng)).encode() if rng.random() < 0.6 else words(text, rng)
+        return data[:12] + struct.pack("<I", len(text)) + data[16:20] + text + rest
+    except Exception:  # what an earlier mutator spoilt
+        return flip(data, rng)
+
+
+def _bundle(data: bytes, rng: Random) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as given:
+        members = {name: given.read(name) for name in given.namelist()}
+    name = rng.choice([*members, *["meta.json"] * len(members)])
+    if name == "meta.json" and rng.random() < 0.8:
+        members[name] = json.dumps(graft(json.loads(members[name]), rng)).encode()
+    elif rng.random() < 0.15:
+        del members[name]
+    else:
+        members[name] = spoil(members[name], BYTES, rng)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", rng.choice((zipfile.ZIP_STORED,) * 3 + (zipfile.ZIP_DEFLATED,))) as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    return out.getvalue()
+
+
+PACKED = (packed_splat, packed_splat, packed_splat, *BYTES)
 TENSORS = (safetensors, safetensors, *BYTES)
 PICKLES = (pickled, pickled, *BYTES)
 PLY = (ply_header, ply_header, *BYTES, words, lines)

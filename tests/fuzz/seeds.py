@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import gzip
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,23 @@ def splats(folder: Path) -> None:
     ):  # fmt: skip
         PlyData([PlyElement.describe(table, "vertex")], text, order).write(str(folder / f"{name}.ply"))
     small_splat(folder / "ours.ply")
+
+
+def packed_splats(folder: Path) -> None:
+    """Every other format that is written, with and without view-dependent colour; of SPZ also version 2."""
+    from gsdistill.export.formats import writer_for
+    from gsdistill.export.settings import ExportSettings
+
+    whole = read_ply(CHAIR)
+    scene = type(whole)(*(value[:24] for value in vars(whole).values()))
+    for extension in (".compressed.ply", ".spz", ".sog", ".glb", ".splat"):
+        for degree in (0, 1) if extension != ".splat" else (0,):
+            path = folder / f"{degree}{extension}"
+            writer_for(path, ExportSettings(sh_pad=degree or None)).write(scene, path)
+    second = struct.pack("<4sIIBBBB", b"NGSP", 2, 9, 0, 12, 0, 0) + bytes(range(9 * 19))
+    (folder / "two.spz").write_bytes(gzip.compress(second))
+    small_splat(folder / "plain.ply")
+    (folder / "plain.ply.gz").write_bytes(gzip.compress((folder / "plain.ply").read_bytes()))
 
 
 def clouds(folder: Path) -> None:

@@ -10,13 +10,14 @@ import contextlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from fuzz import seeds
-from fuzz.formats import ARGUMENTS, PICKLES, PLY, TENSORS
+from fuzz.formats import ARGUMENTS, PACKED, PICKLES, PLY, TENSORS
 from fuzz.mutate import BYTES, JSON, TEXT, YAML, Mutator
 
 from gsdistill import cli
@@ -58,9 +59,16 @@ def sound(gaussians: Gaussians) -> None:
 
 
 def splat(path: Path) -> None:
-    from gsdistill.scene.ply import read_ply
+    """As it is, or cleaned."""
+    from gsdistill.scene.read import read_splat
 
-    sound(read_ply(path))
+    try:
+        sound(read_splat(path))
+    except UserError:
+        with warnings.catch_warnings(), contextlib.suppress(UserError):
+            warnings.simplefilter("ignore")
+            sound(read_splat(path, clean=True))
+        raise
 
 
 def cloud(path: Path) -> None:
@@ -243,7 +251,13 @@ def command(path: Path) -> None:
 
 TARGETS = {
     "splat": Target(seeds.splats, {".ply": PLY}, splat, 17),
-    "cloud": Target(seeds.clouds, {".ply": PLY}, cloud, 10),
+    "packed splat": Target(
+        seeds.packed_splats,
+        {".compressed.ply": PLY, ".ply.gz": PACKED, ".spz": PACKED, ".sog": PACKED, ".glb": PACKED, ".splat": BYTES},
+        splat,
+        12,
+    ),
+    "cloud": Target(seeds.clouds, {".ply": PLY}, cloud, 7),
     "mesh": Target(
         seeds.meshes,
         {
@@ -257,9 +271,9 @@ TARGETS = {
             "": BYTES,
         },
         mesh,
-        10,
+        7,
     ),
-    "config": Target(seeds.configs, {".yaml": YAML}, config, 12),
+    "config": Target(seeds.configs, {".yaml": YAML}, config, 8),
     "cards": Target(seeds.cards, {".yaml": YAML}, cards, 1),
     "prompt": Target(seeds.prompts, {".txt": TEXT}, prompt, 6),
     "point-e": Target(seeds.point_e, {".safetensors": TENSORS, ".json": JSON}, point_e, 4),
@@ -270,7 +284,7 @@ TARGETS = {
     "lora": Target(seeds.loras, {".safetensors": TENSORS, ".json": JSON}, lora, 2),
     "run folder": Target(seeds.run, {".yaml": YAML, ".jsonl": JSON, ".json": JSON, ".png": BYTES}, run_folder, 3),
     "sweep": Target(seeds.sweep, {".yaml": YAML, ".json": JSON}, sweep, 1),
-    "bench": Target(seeds.bench, {".json": JSON}, bench, 5),
+    "bench": Target(seeds.bench, {".json": JSON}, bench, 3),
     "checkpoint": Target(seeds.checkpoints, {".safetensors": TENSORS}, checkpoint, 7),
     "command": Target(seeds.commands, {".json": ARGUMENTS}, command, 1),
 }
