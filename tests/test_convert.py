@@ -4,10 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from export.decoders import READERS
 from export.scenes import pebble
+from plyfile import PlyData
 
 from gsdistill.cli import execute
 from gsdistill.export.ply import Ply
@@ -22,6 +24,10 @@ GRID = ("--meshing.resolution", "24", "--meshing.texture", "64")
 
 def export(*words: object) -> int:
     return execute(["export", *map(str, words)])
+
+
+def render(*words: object) -> int:
+    return execute(["render", *map(str, words), "--size", "32", "--views", "2", "--frames", "2"])
 
 
 def error(capsys) -> str:
@@ -91,6 +97,45 @@ def test_axes_that_are_taken_for_granted_are_told(tmp_path, capsys):
     for words in ((CHAIR, tmp_path / "b.ply", "--from-frame", "rdf"), (tmp_path / "a.ply", tmp_path / "c.ply")):
         assert export(*words) == 0
         assert "does not name" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("extension", "name"), extensions().items())
+def test_what_was_exported_is_exported_again_and_drawn(tmp_path, capsys, extension, name):
+    source = tmp_path / f"a{extension}"
+    assert export(CHAIR, source) == 0
+    assert export(source, tmp_path / "b.ply") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    usual = "taken to be in right, down, front (rdf), as is usual with its format; --from-frame is for others"
+    assert (usual in told) == (extension in (".spz", ".splat"))
+    apart = torch.cdist(read_ply(tmp_path / "b.ply").means, read_ply(CHAIR).means)
+    assert apart.amin(dim=0).max() < 5e-3 and apart.amin(dim=1).max() < 5e-3
+    assert render(source) == 0
+    folder = tmp_path / f"{source.stem}-render"
+    assert {path.name for path in folder.iterdir()} == {"views.png", "turntable.mp4"}
+
+
+def test_the_pictures_of_a_run_lie_in_its_folder(tmp_path):
+    shutil.copy(CHAIR, tmp_path / "gaussians.ply")
+    assert render(tmp_path) == 0
+    assert sorted(path.name for path in (tmp_path / "gaussians-render").iterdir()) == ["turntable.mp4", "views.png"]
+
+
+def test_what_is_not_sound_is_counted_and_cleaned_when_asked(tmp_path, capsys):
+    whole = read_ply(CHAIR)
+    whole.means.numpy()[:2], whole.opacities.numpy()[2:5] = 3.0, 0.0
+    Ply(frame="world").write(whole, tmp_path / "a.ply")
+    vertices = PlyData.read(str(tmp_path / "a.ply"), mmap=False)
+    vertices["vertex"]["x"][:2], vertices["vertex"]["opacity"][2:5] = np.nan, np.inf
+    vertices.write(str(tmp_path / "a.ply"))
+    assert export(tmp_path / "a.ply", tmp_path / "b.spz") == 2
+    assert "5 of its 670 Gaussians are not sound: 2 with NaN in means, 3 of an infinite opacity; --clean" in error(
+        capsys
+    )
+    assert export(tmp_path / "a.ply", tmp_path / "b.spz", "--clean") == 0
+    told = capsys.readouterr()
+    assert "2 of its 670 Gaussians are left out and 3 mended" in " ".join((told.out + told.err).split())
+    assert "668 Gaussians, frame rdf" in told.out
+    assert render(tmp_path / "a.ply") == 2 and render(tmp_path / "a.ply", "--clean") == 0
 
 
 def test_what_the_format_does_not_hold_is_told_on_a_line_of_its_own(tmp_path, capsys):

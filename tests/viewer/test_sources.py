@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from dataclasses import replace
@@ -9,10 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, Notice
+from gsdistill.export.formats import writer_for
 from gsdistill.export.ply import Ply
+from gsdistill.export.settings import ExportSettings
 from gsdistill.viewer.sources import find, gathered, labels, stride
-from gsdistill.viewer.splat import UNIT, Ball
+from gsdistill.viewer.splat import UNIT, Ball, ball_of
 
 
 @pytest.fixture
@@ -82,6 +85,28 @@ def test_all_steps_lie_in_the_ball_of_the_last(run, splat):
     assert source.ball != Ball()
     first = (splat(10).means.numpy() - source.ball.centre) / source.ball.radius
     np.testing.assert_allclose(source.at(0).centers * UNIT, first, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.spz", "a.sog", "a.splat", "a.compressed.ply", "a.glb", "a.ply.gz"])
+def test_a_splat_of_any_format_is_a_source(tmp_path, splat, name):
+    path = tmp_path / name.removesuffix(".gz")
+    writer_for(path, ExportSettings()).write(splat(30), path)
+    if name.endswith(".gz"):
+        path.with_name(name).write_bytes(gzip.compress(path.read_bytes()))
+    (source,), left_out = gathered([tmp_path / name])
+    np.testing.assert_allclose(source.ball.centre, ball_of(splat(30)).centre, atol=2e-3)
+    assert len(source.at(0)) == 30 and not left_out
+
+
+def test_what_is_not_sound_is_cleaned_when_asked(tmp_path, splat):
+    Ply().write(splat(30), tmp_path / "a.ply")
+    data = (tmp_path / "a.ply").read_bytes()
+    start = data.index(b"end_header\n") + 11
+    (tmp_path / "a.ply").write_bytes(data[:start] + b"\0\0\xc0\x7f" + data[start + 4 :])
+    with pytest.raises(BadFile, match="1 of its 30 Gaussians are not sound"):
+        find(tmp_path / "a.ply").at(0)
+    with pytest.warns(Notice, match="1 of its 30 Gaussians are left out"):
+        assert len(find(tmp_path / "a.ply", clean=True).at(0)) == 29
 
 
 def test_what_is_not_there_is_named(tmp_path):

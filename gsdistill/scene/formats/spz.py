@@ -60,7 +60,7 @@ def decode(data: bytes, path: Path) -> Gaussians:
     if magic != MAGIC:
         raise BadFile(f"{path}: not a sound .spz file; what is packed in it does not begin with NGSP")
     if version not in VERSIONS:
-        raise BadFile(f"{path}: is of SPZ version {version}; only versions 2 and 3 are read, which most programs write")
+        raise BadFile(f"{path}: is of SPZ version {version}; only versions 2 and 3 are read: have it written as 3")
     if not count or degree > 3 or bits > MOST_BITS:
         raise BadFile(
             f"{path}: not a sound .spz file; its header promises {count:,} Gaussians, harmonics of degree {degree} and "
