@@ -1,12 +1,13 @@
-"""Measure every format: size, time to write, and the pictures of what is read back; and every frame of a PLY.
+"""Measure every format: size, times, and what a round trip loses; and every frame of a PLY.
 
     PYTHONPATH=tests python tools/format_table.py [--json FILE] [--node CLI] [--gaussians N N]
 
 Scenes are the tests' textured stone, with view-dependent colour and without, and a chair that was optimised (670
 Gaussians). Pictures are those of six held-out cameras, their PSNR is to pictures of the scene as it was. The reader is
-the tests' own, which shares nothing with the writers; CLI is ``bin/cli.mjs`` of the npm package
-@playcanvas/splat-transform, a second one for the formats that it reads. In each frame the stone goes through a PLY and
-the program's own reader.
+the program's own; beside it are the tests' decoders, which share nothing with it or the writers, and CLI, which is
+``bin/cli.mjs`` of the npm package @playcanvas/splat-transform, for the formats that it reads. How far Gaussians move is
+the largest distance of one that was written to the nearest that is read, or the other way round. In each frame the
+stone goes through a PLY.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,13 +23,14 @@ from typing import Any
 import torch
 from export.decoders import READERS, read_plain_ply
 from export.scenes import pebble, pictures, psnr
+from scipy.spatial import KDTree
 
 from gsdistill.device import processor
 from gsdistill.export.formats import writer_for
 from gsdistill.export.settings import ExportSettings, extensions
 from gsdistill.files import write_json
 from gsdistill.frames import FRAMES
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import from_frame
 from gsdistill.structs import Gaussians
 
@@ -40,30 +42,42 @@ EQUAL = 120.0  # decibels: what float32 and the order of sums alone make
 
 def scenes(counts: tuple[int, int]) -> Iterator[tuple[str, Gaussians]]:
     """The scenes by name, degree by degree."""
-    yield "chair", read_ply(ROOT / "tests" / "data" / "chair.ply")
+    yield "chair", read_splat(ROOT / "tests" / "data" / "chair.ply")
     for degree in (0, 3):
         for count in counts:
             yield f"{count:,} SH {degree}", pebble(count, degree)
 
 
 def measured(extension: str, scene: Gaussians, truth: torch.Tensor, folder: Path, cli: Path | None) -> dict[str, Any]:
-    """Write three times, the first unmeasured, and read back; seconds are those of a processor."""
+    """Write and read back; seconds are those of a processor."""
     path = folder / f"scene{extension}"
     writer = writer_for(path, ExportSettings())
-    seconds = []
-    for _ in range(3):
-        begin = time.process_time()
-        writer.write(scene, path)
-        seconds.append(time.process_time() - begin)
-    reader = READERS[extensions()[extension]]
-    row = {"bytes": path.stat().st_size, "seconds": min(seconds[1:])}
-    row["psnr"] = psnr(pictures(from_frame(reader(path), writer.axes), SIZE), truth)
+    row = {"seconds": fastest(lambda: writer.write(scene, path)), "seconds_to_read": fastest(lambda: read_splat(path))}
+    found, decoded = read_splat(path), from_frame(READERS[extensions()[extension]](path), writer.axes)
+    row |= {"bytes": path.stat().st_size, "gaussians_read": len(found), "moved": moved(scene, found)}
+    row |= {"psnr": psnr(pictures(found, SIZE), truth), "psnr_tests_reader": psnr(pictures(decoded, SIZE), truth)}
     if cli and extension not in SECOND_READER_LACKS:
         plain = folder / "plain.ply"
         command = ["node", str(cli), "--overwrite", "--quiet", str(path), str(plain)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         row["psnr_second_reader"] = psnr(pictures(from_frame(read_plain_ply(plain), writer.axes), SIZE), truth)
     return row
+
+
+def fastest(act: Callable[[], object]) -> float:
+    """The processor's seconds of the faster of two calls, after one that is not measured."""
+    seconds = []
+    for _ in range(3):
+        begin = time.process_time()
+        act()
+        seconds.append(time.process_time() - begin)
+    return min(seconds[1:])
+
+
+def moved(scene: Gaussians, found: Gaussians) -> float:
+    """The largest distance of a Gaussian to the nearest one of the other, world units."""
+    places = [each.means.double().numpy() for each in (scene, found)]
+    return max(float(KDTree(one).query(other)[0].max()) for one, other in (places, places[::-1]))
 
 
 def measure(counts: tuple[int, int], cli: Path | None) -> list[dict[str, Any]]:
@@ -85,29 +99,35 @@ def measure_frames(scene: Gaussians) -> dict[str, float]:
         for frame in FRAMES:
             path = Path(folder) / "scene.ply"
             writer_for(path, ExportSettings(frame=frame)).write(scene, path)
-            found[frame] = psnr(pictures(read_ply(path), SIZE), truth)
+            found[frame] = psnr(pictures(read_splat(path), SIZE), truth)
     return found
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line for each format, the sizes of all scenes, time, and PSNR by the tests' reader and another."""
+    """Markdown, a line for each format: sizes and times; and what a round trip loses, by each reader."""
     names = list(dict.fromkeys(row["scene"] for row in rows))
-    stones = [name for name in names if name != "chair"]
-    head = ["format", *names, f"CPU seconds, {stones[-1]}", *(f"PSNR, {name}" for name in names), "by splat-transform"]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    last = names[-1]
+    sizes = [["format", *names, f"CPU seconds to write {last}", "to read it"]]
+    losses = [["format", *(f"PSNR, {name}" for name in names), *(f"moved, {name}" for name in names), "PSNR by others"]]
     for extension in dict.fromkeys(row["format"] for row in rows):
         by = {row["scene"]: row for row in rows if row["format"] == extension}
-        second = [by[name].get("psnr_second_reader") for name in names]
-        lines.append(
+        times = [f"{by[last][key]:.2f}" for key in ("seconds", "seconds_to_read")]
+        sizes.append([f"`{extension}`", *(_size(by[name]["bytes"]) for name in names), *times])
+        others = [by[last].get(f"psnr_{which}_reader") for which in ("tests", "second")]
+        losses.append(
             [
                 f"`{extension}`",
-                *(_size(by[name]["bytes"]) for name in names),
-                f"{by[stones[-1]]['seconds']:.2f}",
                 *(_decibels(by[name]["psnr"]) for name in names),
-                " / ".join(_decibels(value) for value in second if value is not None) or "cannot",
+                *(f"{by[name]['moved']:.1g}" for name in names),
+                " / ".join("-" if value is None else _decibels(value) for value in others),
             ]
         )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join(_markdown(lines) for lines in (sizes, losses))
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    ruled = [lines[0], ["---"] + ["---:"] * (len(lines[0]) - 1), *lines[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
 
 
 def _size(count: int) -> str:

@@ -27,7 +27,10 @@ def test_each_format_is_measured_and_has_a_line(tmp_path, monkeypatch, capsys):
     lost = {row["format"] for row in rows if row["psnr"] < 40}
     assert lost == {".splat"}
     assert all(row["sh_degree"] == 3 for row in rows if row["psnr"] < 40)
-    formats, frames = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
-    for lines, names in ((formats, extensions()), (frames, FRAMES)):
+    assert all(row["gaussians_read"] == row["gaussians"] and row["moved"] < 0.01 for row in rows)
+    assert all(abs(row["psnr"] - row["psnr_tests_reader"]) < 1 or row["psnr"] > 100 for row in rows)
+    assert all(row["moved"] == 0 for row in rows if row["format"] in (".ply", ".glb", ".splat"))
+    sizes, losses, frames = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
+    for lines, names in ((sizes, extensions()), (losses, extensions()), (frames, FRAMES)):
         assert [line.split("`")[1] for line in lines[2:]] == list(names)
         assert len({line.count("|") for line in lines}) == 1
