@@ -22,10 +22,10 @@ from torch import Tensor
 
 from gsdistill.evaluation.views import Pictures
 
-__all__ = ["SCALES", "features", "frechet", "frechet_between", "raw_features", "rms_between", "saturation"]
+__all__ = ["LUMINANCE", "SCALES", "features", "frechet", "frechet_between", "raw_features", "rms_between", "saturation"]
 
 _GREY = 0.5
-_LUMINANCE = (0.2126, 0.7152, 0.0722)
+LUMINANCE = (0.2126, 0.7152, 0.0722)
 _BINS = 4
 
 SCALES = (0.0634, 0.298, 0.242, 0.288, 0.0455, 0.037, 0.042, 0.00134, 0.000704, 0.000935, 0.000683)
@@ -88,7 +88,7 @@ def over_grey(pictures: Pictures) -> Float[Tensor, "B H W 3"]:
 
 def _gradients(images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 4"]:
     """Mean strength of the luminance's central differences by direction, without the outermost pixels."""
-    light = images.double() @ torch.tensor(_LUMINANCE, dtype=torch.float64)
+    light = images.double() @ torch.tensor(LUMINANCE, dtype=torch.float64)
     right = 0.5 * (light[:, 1:-1, 2:] - light[:, 1:-1, :-2])
     down = 0.5 * (light[:, 2:, 1:-1] - light[:, :-2, 1:-1])
     place = torch.remainder(torch.atan2(down, right), math.pi) * (_BINS / math.pi)
