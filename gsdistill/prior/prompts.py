@@ -25,7 +25,7 @@ from gsdistill.config import bounded
 from gsdistill.errors import ConfigError
 from gsdistill.structs import Cameras, Embedding
 
-__all__ = ["DIRECTIONS", "EncodedPrompt", "PromptSettings", "branches_for"]
+__all__ = ["DIRECTIONS", "EncodedPrompt", "PromptSettings", "branches_for", "direction_of"]
 
 DIRECTIONS = ("front", "side", "back", "overhead")
 
@@ -89,7 +89,7 @@ def branches_for(text: EncodedPrompt, cameras: Cameras) -> tuple[dict[str, Embed
     azimuth = _from_front(cameras.azimuths.to(device))
     above = cameras.elevations.to(device) > settings.overhead
     if settings.direction == "view":
-        return {"positive": texts.pick(_nearest(azimuth, above, settings)), "negative": negative}, none
+        return {"positive": texts.pick(direction_of(cameras, settings).to(device)), "negative": negative}, none
     behind = azimuth >= 90
     r = torch.where(behind, 2 - azimuth / 90, 1 - azimuth / 90)
     nearer, farther = (torch.where(above, 3, everywhere + behind.long() + step) for step in (0, 1))
@@ -100,10 +100,12 @@ def branches_for(text: EncodedPrompt, cameras: Cameras) -> tuple[dict[str, Embed
     return {**branches, **perp}, _weights(r, behind, settings) * ~above[:, None]
 
 
-def _nearest(azimuth: Float[Tensor, "B"], above: Bool[Tensor, "B"], settings: PromptSettings) -> Int[Tensor, "B"]:
-    """Index into DIRECTIONS by the thresholds."""
+def direction_of(cameras: Cameras, settings: PromptSettings) -> Int[Tensor, "B"]:
+    """The direction of each view by the thresholds, as its place in DIRECTIONS."""
+    azimuth = _from_front(cameras.azimuths)
     side = (azimuth >= settings.front).long()
     back = (azimuth > settings.back).long()
+    above = cameras.elevations > settings.overhead
     return torch.where(above, 3, torch.where(azimuth < settings.front, 0, side + back))
 
 

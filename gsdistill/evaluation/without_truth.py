@@ -1,0 +1,29 @@
+"""All figures of a splat whose truth nobody knows: those of the splat alone, and those that a prior gives.
+
+``MEANINGS`` says of each figure, by its name, what it tells and which way is better, in one or two sentences.
+"""
+
+from __future__ import annotations
+
+from gsdistill.evaluation import fronts, plain
+from gsdistill.prior.base import Prior
+from gsdistill.prior.prompts import PromptSettings
+from gsdistill.structs import Gaussians
+
+__all__ = ["MEANINGS", "figures_without_truth"]
+
+MEANINGS = {**plain.MEANINGS, **fronts.MEANINGS}
+
+
+def figures_without_truth(
+    gaussians: Gaussians, prompt: str, prior: Prior | None = None, settings: PromptSettings = PromptSettings()
+) -> dict[str, float | int | str]:
+    """The figures of :mod:`gsdistill.evaluation.plain`, and with a prior those of :mod:`gsdistill.evaluation.fronts`.
+
+    With a prior the splat must be on its device; ``settings`` are the run's ``prompts``.
+
+    Raises:
+        PromptError: the prior cannot serve the prompt.
+    """
+    asked = {} if prior is None else fronts.prior_figures(gaussians, prompt, prior, settings)
+    return {**plain.plain_figures(gaussians), **asked}
