@@ -178,6 +178,10 @@ def _generate(argv: Sequence[str]) -> None:
     for line in notices:
         notice("", line)
     if flags.dry_run:
+        from gsdistill.foresight import foresee
+
+        for line in foresee(config):
+            notice("", line)
         utf = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
         print(to_yaml(config, ascii_only=not utf), end="")
         return

@@ -39,7 +39,7 @@ from gsdistill.training.loop import Optimisation, Plan, StepRecord, start, steps
 if TYPE_CHECKING:
     from gsdistill.viewer.live import LiveView
 
-__all__ = ["prepared", "run"]
+__all__ = ["checked_folder", "prepared", "run"]
 
 
 def run(
@@ -66,14 +66,10 @@ def run(
     target = device.choose(config.device)
     if config.deterministic:
         device.make_deterministic(target)
-    settings = to_dict(replace(config, resume=False, accept_changes=False, overwrite=False))
-    folder = RunFolder(config.folder, settings)
-    if config.resume and folder.is_finished():
+    folder, finished = checked_folder(config)
+    if finished:
         say(f"the run in {folder.path} is finished; nothing is left to do")
         return folder.path
-    folder.check(config.resume, config.overwrite)
-    if config.resume:
-        check_places(config, folder.path)
     writers = run_writers(config.export)
     with _shortage_named(config):
         prior = prior or load_prior(config.prior, target, config.model, say)
@@ -97,6 +93,21 @@ def run(
             if optimisation.done < plan.iterations:
                 raise interrupt.stopped
     return folder.path
+
+
+def checked_folder(config: RunConfig) -> tuple[RunFolder, bool]:
+    """The folder of a run that may begin or go on there, and whether it is finished already.
+
+    Raises:
+        UserError: the folder is taken, or cannot serve.
+    """
+    folder = RunFolder(config.folder, to_dict(replace(config, resume=False, accept_changes=False, overwrite=False)))
+    if config.resume and folder.is_finished():
+        return folder, True
+    folder.check(config.resume, config.overwrite)
+    if config.resume:
+        check_places(config, folder.path)
+    return folder, False
 
 
 @contextmanager

@@ -18,8 +18,8 @@ ROOMS = (
     "errors", "extras", "files", "paths", "reading", "texts", "kept", "ramp", "yaml_dialect", "config", "registry",
     "manual", "flags", "device", "threads", "compiled", "structs", "frames", "shapes", "prior", "point_e", "scene",
     "renderer", "distillation", "training", "export", "mesh", "evaluation", "laboratory", "changes",
-    "runfolder", "pages", "viewer", "progress", "runconfig", "generate", "runflags", "sweep", "bench", "convert",
-    "edit", "doctor", "listing", "terminal", "cli", "__main__",
+    "runfolder", "pages", "viewer", "progress", "runconfig", "generate", "runflags", "sweep", "bench", "foresight",
+    "convert", "edit", "doctor", "listing", "terminal", "cli", "__main__",
 )  # fmt: skip
 
 MODULES = sorted(ROOT.rglob("*.py"))

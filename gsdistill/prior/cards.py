@@ -58,6 +58,10 @@ class Card:
     resolution: int = bounded(low=8)  # of the images that it was trained on, in pixels
     guidance_scale: float = bounded(low=1)  # omega of eps_u + omega h that its users take for pictures
     size_gb: float = bounded(low=0)  # 10^9 bytes that are downloaded in half precision, for when the hub is not asked
+    # 10^9 bytes of a GPU that a step of 4 views in half precision takes, and 10^12 operations of such a step of sds in
+    # the network (8 samples) and in the autoencoder; counted from the shapes of all tensors, not measured on a GPU
+    gpu_gb: float | None = None
+    step_tflop: tuple[float, float] | None = None
     gated: bool = False  # the hub asks for an accepted licence, and `hf auth login`
     variant: Literal["fp16"] | None = None  # its weights are there in half precision too
     revision: str | None = None  # branch, tag or commit; none: the hub's main

@@ -21,7 +21,17 @@ from gsdistill.prior.pretrained import AUTOENCODERS, ModelSettings, Origin
 from gsdistill.prior.single_file import SCHEDULER, assembled, converted, converted_vae
 from gsdistill.reading import read_json
 
-__all__ = ["FAMILIES", "WHICH_2", "check_model", "completing", "family_of", "load_prior", "other_vae"]
+__all__ = [
+    "FAMILIES",
+    "WHICH_2",
+    "check_model",
+    "completing",
+    "family_of",
+    "in_half",
+    "load_prior",
+    "located",
+    "other_vae",
+]
 
 # The card that completes a checkpoint in one file; for one of Stable Diffusion 2 it is that of what it predicts.
 CONFIGS: dict[Kind, str] = {"v1": "sd15", "xl_base": "sdxl", "mvdream": "sd21-base"}
@@ -45,17 +55,29 @@ def load_prior(
             or the hub does not give them. BadFile: a file is corrupted or of another kind. OutputError: a checkpoint in
             one file cannot be kept as a folder.
     """
+    origin = located(name_or_path, torch.device(device), settings, say)
+    return family_of(origin.folder)(origin)
+
+
+def located(
+    name_or_path: str, device: torch.device, settings: ModelSettings, say: Callable[[str], None] = lambda line: None
+) -> Origin:
+    """What a prior is made from, on this machine and whole; no weights are loaded. Raises what ``load_prior`` does."""
     for file in settings.lora:
         check(file)
     if settings.vae:
         find(settings.vae, "model.vae")
-    target = torch.device(device)
-    half = settings.precision != "float32" and (settings.precision != "auto" or target.type != "cpu")
+    half = in_half(settings, device)
     folder = _folder(name_or_path, settings, half, say)
     vae = other_vae(folder, settings, half)
     check_model(folder, half, vae)
     card = read_model_card(str(folder), name_or_path)
-    return family_of(folder)(Origin(folder, card, settings, target, vae=vae))
+    return Origin(folder, card, settings, device, vae=vae)
+
+
+def in_half(settings: ModelSettings, device: torch.device) -> bool:
+    """Whether half-precision files serve: by the settings, or where they leave it open on an accelerator."""
+    return settings.precision != "float32" and (settings.precision != "auto" or device.type != "cpu")
 
 
 def check_model(folder: Path, half: bool = False, vae: Path | None = None) -> None:

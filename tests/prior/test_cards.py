@@ -9,11 +9,12 @@ import torch
 import yaml
 
 from gsdistill.config import from_dict
-from gsdistill.errors import BadFile, ConfigError, ModelNotFound
+from gsdistill.errors import BadFile, ConfigError, ModelNotFound, PromptError
 from gsdistill.prior import cards as module
 from gsdistill.prior.cards import Card, cards, choose, find, is_hub_id, read_model_card, recipe
 from gsdistill.prior.families import FAMILIES, leaf_of
 from gsdistill.prior.loading import CONFIGS, load_prior
+from gsdistill.shapes.captions import parse
 
 NAMES = list(cards())
 CONTENT = yaml.safe_load(Path(module.__file__).with_name("cards.yaml").read_text())
@@ -36,6 +37,15 @@ def test_a_card_is_whole(name):
     assert card.shipped or card.size_gb > 1
     assert card.recipes is None or recipe(name, "sds")
     assert card.base is None or (card.base in cards() and card.checkpoint)
+    assert (card.gpu_gb is None) == (card.step_tflop is None)
+
+
+def test_who_needs_a_large_prior_is_told_the_figures_of_its_card():
+    with pytest.raises(PromptError) as caught:
+        parse("a corgi")
+    card = cards()["sd15"]
+    told = f"--prior sd15: about {card.size_gb:g} GB to download, and {card.gpu_gb:g} GB of GPU memory."
+    assert str(caught.value).endswith(told)
 
 
 @pytest.mark.parametrize("family", ["v_prediction", "flow_prediction", "epsilon"])
