@@ -23,7 +23,8 @@ from rich.text import Text
 from gsdistill import __version__
 from gsdistill.bench.settings import BenchFlags
 from gsdistill.config import bounded, defaults, from_dict, merge, setting_fields, to_yaml
-from gsdistill.convert import ExportCommand, RenderCommand
+from gsdistill.convert import ExportCommand
+from gsdistill.draw import RenderCommand
 from gsdistill.edit import EditCommand
 from gsdistill.errors import ConfigError, Stopped, UserError, did_you_mean
 from gsdistill.files import write_json
@@ -264,7 +265,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Sequence[str]], None] | str]] = {
     "gallery": (GalleryCommand, "gsdistill.pages.gallery:gallery"),
     "export": (ExportCommand, "gsdistill.convert:export"),
     "edit": (EditCommand, "gsdistill.edit:edit"),
-    "render": (RenderCommand, "gsdistill.convert:render"),
+    "render": (RenderCommand, "gsdistill.draw:render"),
     "evaluate": (EvaluateCommand, _evaluate),
     "report": (ReportCommand, _report),
     "sweep": (SweepSettings, _sweep),

@@ -1,4 +1,4 @@
-"""``gsdistill export`` and ``render``: a splat to a file of another format or in other axes, a mesh, or pictures."""
+"""``gsdistill export``: a splat to a file of another format or in other axes, or to a mesh."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from gsdistill.config import bounded, to_dict
+from gsdistill.config import to_dict
 from gsdistill.errors import ConfigError, OutputError
 from gsdistill.export.settings import ExportSettings, extensions
-from gsdistill.files import check_folder
 from gsdistill.frames import Frame
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.threads import Threads
@@ -23,10 +22,7 @@ if TYPE_CHECKING:
     from gsdistill.export.base import Writer
     from gsdistill.structs import Gaussians
 
-__all__ = [
-    "Conversion", "ExportCommand", "RenderCommand", "check_targets", "export", "read_source", "render",
-    "write_splat",
-]  # fmt: skip
+__all__ = ["Conversion", "ExportCommand", "check_targets", "export", "read_source", "splat_of", "write_splat"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +52,6 @@ class ExportCommand(Conversion):
             raise ConfigError(f"sh_pad = {self.sh_pad}: a mesh has no view-dependent colour")
 
 
-@dataclass(frozen=True)
-class RenderCommand(Threads):
-    """Draw pictures of a splat or of a run: a contact sheet views.png and a turntable.mp4."""
-
-    file: Path = field(metadata={"positional": True})  # a splat of any format, or the folder of a run
-    # axes of a file that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: as usual
-    frame: Frame | None = None
-    clean: bool = False  # leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused
-    output: Path | None = None  # folder of the pictures; none: next to the file, its name and -render
-    size: int = bounded(256, low=8, high=4096)  # pixels along each side of a view
-    views: int = bounded(8, low=1, high=64)  # pictures on the contact sheet
-    elevation: float = bounded(20.0, low=-90, high=90)  # of the camera, degrees above the horizon
-    frames: int = bounded(90, low=1, high=10_000)  # of the turntable
-    background: tuple[float, float, float] = bounded((1.0, 1.0, 1.0), low=0, high=1)  # red, green and blue
-    overwrite: bool = False  # replace pictures that are there
-
-
 def export(command: ExportCommand, console: Console) -> None:
     """Read the source and write the target.
 
@@ -91,17 +70,17 @@ def export(command: ExportCommand, console: Console) -> None:
     console.print(Text(f"{', '.join(map(str, targets))}: {told}, {size:,} bytes"), soft_wrap=True)
 
 
-def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
-    """Refuse files that are folders, or there already.
+def check_targets(targets: Iterable[Path], overwrite: bool, choose: str = "another name") -> None:
+    """Refuse files that are folders, or there already; what to ``choose`` in their place is told.
 
     Raises:
         OutputError: one is.
     """
     for path in targets:
         if path.is_dir():
-            raise OutputError(f"{path} is a folder; choose another name")
+            raise OutputError(f"{path} is a folder; choose {choose}")
         if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists; choose another name, or replace it with --overwrite")
+            raise OutputError(f"{path} exists; choose {choose}, or replace it with --overwrite")
 
 
 def write_splat(gaussians: Gaussians, writer: Writer, target: Path, console: Console) -> None:
@@ -135,6 +114,11 @@ def _targets(command: ExportCommand) -> tuple[Path, ...]:
     return (command.target, *companions(command.target, command.meshing))
 
 
+def splat_of(source: Path) -> Path:
+    """The file of a source that may be the folder of a run."""
+    return source / "gaussians.ply" if source.is_dir() else source
+
+
 def read_source(
     source: Path, frame: Frame | None, clean: bool, console: Console, flag: str = "--from-frame"
 ) -> Gaussians:
@@ -164,27 +148,3 @@ def _write_mesh(gaussians: Gaussians, command: ExportCommand) -> str:
     closed = "watertight" if found.watertight else "NOT watertight"
     parts = f"{found.parts} part{'s' * (found.parts != 1)}"
     return f"{found.faces:,} triangles, {closed}, {parts}, area {found.area:.3g}, volume {found.volume:.3g}"
-
-
-def render(command: RenderCommand, console: Console) -> None:
-    """Draw the contact sheet and the turntable.
-
-    Raises:
-        UserError: the file is no splat, a video cannot have such a size, or pictures are there.
-    """
-    from gsdistill.export.pictures import contact_sheet, turntable
-
-    if command.size % 2:
-        raise ConfigError(f"size = {command.size}: videos need an even number of pixels")
-    file = command.file / "gaussians.ply" if command.file.is_dir() else command.file
-    folder = command.output or file.with_name(f"{file.stem}-render")
-    check_folder(folder)
-    gaussians = read_source(file, command.frame, command.clean, console, "--frame")
-    sheet, video = folder / "views.png", folder / "turntable.mp4"
-    there = [path for path in (sheet, video) if path.exists()]
-    if there and not command.overwrite:
-        raise OutputError(f"{there[0]} exists; choose another --output, or replace it with --overwrite")
-    size, elevation, background = command.size, command.elevation, command.background
-    contact_sheet(gaussians, sheet, size, command.views, elevation=elevation, background=background)
-    turntable(gaussians, video, size, command.frames, elevation=elevation, background=background)
-    console.print(Text(f"{sheet}\n{video}"), soft_wrap=True)

@@ -38,7 +38,7 @@ class EditCommand(Conversion):
     """Change a splat and write it to a new file: crop, clean, reduce, merge, scale, turn, move and recolour it."""
 
     merge: tuple[Path, ...] = ()  # 1. add the Gaussians of these files, or of these folders of runs
-    # 2. keep what has its centre in the box from xmin ymin zmin to xmax ymax zmax
+    # 2. keep what has its centre in the box from xmin ymin zmin to xmax ymax zmax; +x is to the front, +z is up
     crop_box: tuple[float, float, float, float, float, float] | None = None
     crop_ball: tuple[float, float, float, float] | None = None  # 3. keep what has its centre in the ball x y z radius
     min_opacity: float = bounded(0.0, low=0, below=1)  # 4. remove what is more transparent
@@ -51,7 +51,7 @@ class EditCommand(Conversion):
     scale: float = bounded(1.0, above=0)  # 7. times as large, about the origin
     turn: float = 0.0  # 8. degrees about the vertical axis, counter-clockwise seen from above
     rotate: tuple[float, float, float, float] | None = None  # 9. about the axis x y z through the origin, by degrees
-    move: tuple[float, float, float] = (0.0, 0.0, 0.0)  # 10. by x y z; +x is to the front, +z is up
+    move: tuple[float, float, float] = (0.0, 0.0, 0.0)  # 10. by x y z
     hue: float = bounded(0.0, low=-360, high=360)  # 11. turn the colours; 120 makes red green, and green blue
     saturation: float = bounded(1.0, low=0, high=100)  # 12. times as colourful; 0 is grey
     brightness: float = bounded(1.0, low=0, high=100)  # 13. times as bright

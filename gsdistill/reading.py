@@ -25,6 +25,7 @@ __all__ = [
     "most_unpacked",
     "open_file",
     "open_unpacked",
+    "parse_any",
     "parse_json",
     "read_bytes",
     "read_json",
@@ -164,7 +165,19 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     """Return the JSON object that a text is; a number that is not finite, or none, is None.
 
     Raises:
-        BadFile: it is no JSON object, is nested too deeply, or holds text that is not Unicode; ``where`` is named.
+        BadFile: as :func:`parse_any`, or it is another value.
+    """
+    found = parse_any(text, where)
+    if not isinstance(found, dict):
+        raise BadFile(f"{where}: expected a JSON object, found {brief(found)}")
+    return found
+
+
+def parse_any(text: str, where: str) -> Any:
+    """Return the JSON value that a text is; a number that is not finite, or none, is None.
+
+    Raises:
+        BadFile: it is no JSON, is nested too deeply, or holds text that is not Unicode; ``where`` is named.
     """
     try:
         found = json.loads(text, parse_constant=lambda name: None, parse_float=_finite)
@@ -174,8 +187,6 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
         raise BadFile(f"{where}: not valid JSON: it is nested too deeply") from error
     except ValueError as error:
         raise BadFile(f"{where}: not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise BadFile(f"{where}: expected a JSON object, found {brief(found)}")
     return found
 
 

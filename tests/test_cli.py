@@ -385,7 +385,7 @@ def test_version_and_overview(capsys):
         ("genrate",
          f"unknown command 'genrate'. Did you mean 'generate'? Available: {', '.join(COMMANDS)}"),
         ("--verson", f"unknown flag '--verson'. Available: {', '.join(COMMANDS)}"),
-        ("render", "FILE is missing; see gsdistill render --help"),
+        ("render", "SOURCE is missing; see gsdistill render --help"),
         ("render none.ply --size 9000", "size = 9000 is out of range; it must be at least 8 and at most 4096"),
         ("render none.ply", "none.ply: cannot be read: No such file or directory"),
         ("evaluate", "RUN is missing; see gsdistill evaluate --help"),
@@ -453,24 +453,6 @@ def test_list_shows_names_and_first_lines(capsys):
     assert execute(["list", "configs"]) == 0
     expected = [f"  shapes-{method}  What {method.upper()} needs here." for method in METHODS]
     assert capsys.readouterr().out.splitlines() == expected
-
-
-def test_render_draws_both_pictures_and_keeps_what_is_there(capsys, monkeypatch, tmp_path):
-    drawn = {}
-    monkeypatch.setattr("gsdistill.scene.ply.read_ply", lambda path, frame: f"splat of {path}")
-    monkeypatch.setattr("gsdistill.export.pictures.contact_sheet", lambda *a, **k: drawn.update(sheet=(a, k)))
-    monkeypatch.setattr("gsdistill.export.pictures.turntable", lambda *a, **k: drawn.update(video=(a, k)))
-    assert execute(["render", "a/x.ply", "--size", "64", "--frames", "5", "--background", "0", "0", "0.5"]) == 0
-    look = {"elevation": 20.0, "background": (0.0, 0.0, 0.5)}
-    folder = Path("a/x-render")
-    assert drawn["sheet"] == (("splat of a/x.ply", folder / "views.png", 64, 8), look)
-    assert drawn["video"] == (("splat of a/x.ply", folder / "turntable.mp4", 64, 5), look)
-    folder.mkdir(parents=True)
-    (folder / "turntable.mp4").write_text("")
-    capsys.readouterr()
-    line = mistake(capsys, "render", "a/x.ply")
-    assert line == "a/x-render/turntable.mp4 exists; choose another --output, or replace it with --overwrite"
-    assert execute(["render", "a/x.ply", "--overwrite"]) == 0
 
 
 def test_evaluate_shows_the_figures_and_writes_them(capsys, monkeypatch, tmp_path):

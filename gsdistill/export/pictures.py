@@ -1,14 +1,18 @@
-"""Pictures and videos of a scene for people to look at: contact sheet, turntable, preview strip.
+"""Pictures and videos of a scene for people to look at: contact sheet, turntable, films and stills, preview strip.
 
 Views are rendered a few at a time, so that memory does not grow with their number. Every file appears whole or not at
 all. Azimuth 0, the first view, shows the front.
+
+A background is RGB in 0..1, or None for a transparent one. Files then hold the colour that is not multiplied by alpha:
+with body b (colour times coverage, over black) and alpha a it is b / a, and over a background g the picture is
+a (b / a) + (1 - a) g, as it would be if rendered before g.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,18 +21,54 @@ from torch import Tensor
 
 from gsdistill.errors import ConfigError, OutputError
 from gsdistill.files import atomic_path
-from gsdistill.renderer.base import render
+from gsdistill.renderer.base import RenderOptions, render
 from gsdistill.scene.cameras import look_at_origin, orbit
-from gsdistill.structs import Cameras, Gaussians, to_device
+from gsdistill.structs import Cameras, Gaussians, Render, to_device
 
-__all__ = ["contact_sheet", "preview", "shots", "to_bytes", "turntable"]
+__all__ = [
+    "FILMS",
+    "contact_sheet",
+    "film",
+    "film_format",
+    "preview",
+    "shots",
+    "stills",
+    "to_bytes",
+    "turntable",
+    "with_alpha",
+]
 
-Color: TypeAlias = tuple[float, float, float]
+Color: TypeAlias = tuple[float, float, float] | None
 
 WHITE: Color = (1.0, 1.0, 1.0)
+BLACK = (0.0, 0.0, 0.0)
 UPPER_ROW = 60.0  # degrees, elevation of the second row of a contact sheet
 UNDERSIDE = -50.0  # degrees, of its last picture: what no camera of a usual run has seen
 PIXELS_AT_ONCE = 1 << 19  # 8 views of 256 px
+WHOLE = RenderOptions(far=1e9)  # however far the camera stands, all that is before it is seen
+MOST_FPS_OF_GIF = 50  # whose unit is 1/100 s; faster ones are played at 10 frames a second
+
+
+class Film(NamedTuple):
+    """How ffmpeg writes a film of one format: its codec, the pixels without and with alpha, and further words."""
+
+    codec: str
+    pixels: str
+    transparent: str | None
+    words: tuple[str, ...]
+
+
+# A GIF has 256 colours a frame. One palette for each, and what is lost of a colour given to the pixels around, keep a
+# soft shading; one palette for all frames leaves bands or grain (36.3 dB and 32.1 dB for a sphere of all hues).
+PALETTE = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1:dither=floyd_steinberg"
+FILMS = {
+    ".mp4": Film("libx264", "yuv420p", None, ("-crf", "20", "-movflags", "+faststart", "-f", "mp4")),
+    ".gif": Film("gif", "pal8", "pal8", ("-filter_complex", PALETTE, "-loop", "0", "-f", "gif")),
+    ".webm": Film(
+        "libvpx-vp9", "yuv420p", "yuva420p",
+        ("-crf", "24", "-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-auto-alt-ref", "0", "-f", "webm"),
+    ),
+}  # fmt: skip
 
 
 def contact_sheet(
@@ -68,38 +108,78 @@ def turntable(
     distance: float = 3.2,
     fov: float = 40.0,
 ) -> None:
-    """Write an MP4 of one turn around the object: H.264, yuv420p, its index in front, as browsers need it.
+    """Write a film of one turn around the object, as :func:`film`; angles are in degrees."""
+    film(gaussians, orbit(frames, size, elevation, distance, fov), path, fps, background)
 
-    ``size`` is in pixels and even, angles are in degrees, ``background`` is RGB in 0..1.
+
+def film(
+    gaussians: Gaussians, cameras: Cameras, path: Path | str, fps: float = 30.0, background: Color = WHITE
+) -> None:
+    """Write what the cameras see one after the other, ``fps`` of them a second, in the format of the extension.
+
+    ``.mp4``: H.264, yuv420p, its index in front, as browsers need it. ``.webm``: VP9, with alpha where there is no
+    background. ``.gif``: 256 colours a frame and 1/100 s as the unit of time; a pixel is transparent or not.
 
     Raises:
-        ConfigError: ``size`` is odd, which yuv420p cannot hold.
+        ConfigError: the extension is another, the format has no alpha, width or height is odd, which yuv420p cannot
+            hold, or a GIF is too fast.
         OutputError: the file cannot be written, or there is no ffmpeg.
     """
     import imageio_ffmpeg
 
-    if size % 2:
-        raise ConfigError(f"a video of size {size} cannot be encoded; the size must be even, such as {size + 1}")
+    how = film_format(path, cameras, fps, background)
     _check_ffmpeg(path)
-    cameras = orbit(frames, size, elevation, distance, fov)
+    options: dict[str, Any] = {
+        "pix_fmt_in": "rgb24" if background else "rgba",
+        "pix_fmt_out": how.pixels if background else how.transparent,
+        "fps": fps,
+        "codec": how.codec,
+        "quality": None,  # which the words say
+        "macro_block_size": 1,
+        "output_params": list(how.words),
+        "ffmpeg_log_level": "error",
+    }
     with atomic_path(path) as draft:
-        video = imageio_ffmpeg.write_frames(
-            str(draft.absolute()),  # a word that begins with / is neither an option nor a protocol to ffmpeg
-            (size, size),
-            fps=fps,
-            codec="libx264",
-            pix_fmt_out="yuv420p",
-            macro_block_size=2,
-            quality=6,
-            output_params=["-movflags", "+faststart", "-f", "mp4"],
-            ffmpeg_log_level="error",
-        )
+        # a word that begins with / is neither an option nor a protocol to ffmpeg
+        video = imageio_ffmpeg.write_frames(str(draft.absolute()), (cameras.width, cameras.height), **options)
         try:
             video.send(None)
             for frame in shots(gaussians, cameras, background):
                 video.send(frame.tobytes())
         finally:
             video.close()
+
+
+def film_format(path: Path | str, cameras: Cameras, fps: float, background: Color) -> Film:
+    """How the film of the path's extension is written.
+
+    Raises:
+        ConfigError: as :func:`film`.
+    """
+    extension = Path(path).suffix.lower()
+    how = FILMS.get(extension)
+    if how is None:
+        raise ConfigError(f"'{path}' names no format of a film. Allowed: {', '.join(FILMS)}")
+    if not (background or how.transparent):
+        raise ConfigError(f"{extension} holds no transparent background; .webm and .gif do")
+    odd = [size for size in (cameras.width, cameras.height) if size % 2]
+    if odd and "420" in how.pixels:
+        raise ConfigError(
+            f"a video of size {odd[0]} cannot be encoded as {extension}; the size must be even, such as {odd[0] + 1}"
+        )
+    if extension == ".gif" and fps > MOST_FPS_OF_GIF:
+        raise ConfigError(f"{fps:g} frames a second are too many for a .gif; {MOST_FPS_OF_GIF} is the most")
+    return how
+
+
+def stills(gaussians: Gaussians, cameras: Cameras, paths: Iterable[Path], background: Color = WHITE) -> None:
+    """Write what each camera sees as the PNG of its path.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    for path, pixels in zip(paths, shots(gaussians, cameras, background), strict=True):
+        _save_png(pixels, path)
 
 
 def preview(images: Float[Tensor, "B H W 3"], path: Path | str) -> None:
@@ -112,13 +192,18 @@ def preview(images: Float[Tensor, "B H W 3"], path: Path | str) -> None:
 
 
 def shots(gaussians: Gaussians, cameras: Cameras, background: Color) -> Iterator[np.ndarray]:
-    """Yield the views one by one as [H, W, 3] of bytes."""
+    """Yield the views one by one as [H, W, 3] of bytes, or [H, W, 4] with alpha where there is no background."""
     device = gaussians.means.device
     for chunk in _chunks(cameras):
-        backgrounds = torch.tensor(background, device=device).expand(len(chunk), 3)
+        backgrounds = torch.tensor(background or BLACK, device=device).expand(len(chunk), 3)
         with torch.no_grad():
-            images = render(gaussians, to_device(chunk, device), backgrounds).images
-        yield from to_bytes(images)
+            seen = render(gaussians, to_device(chunk, device), backgrounds, WHOLE)
+        yield from to_bytes(seen.images if background else with_alpha(seen))
+
+
+def with_alpha(seen: Render) -> Float[Tensor, "B H W 4"]:
+    """Colour and alpha of what is rendered before black, the colour not multiplied by alpha; black where alpha is 0."""
+    return torch.cat([seen.images / seen.alphas.clamp_min(1e-6), seen.alphas], dim=-1)
 
 
 def _chunks(cameras: Cameras) -> Iterator[Cameras]:
@@ -137,7 +222,7 @@ def _check_ffmpeg(path: Path | str) -> None:
         raise OutputError(f"cannot write {path}: no ffmpeg; install it, or name it in IMAGEIO_FFMPEG_EXE") from error
 
 
-def to_bytes(images: Float[Tensor, "B H W 3"]) -> np.ndarray:
+def to_bytes(images: Float[Tensor, "B H W C"]) -> np.ndarray:
     """Colours 0..1, what is beyond them cut, as bytes 0..255, rounded."""
     return images.detach().clamp(0.0, 1.0).mul(255.0).round().to("cpu", torch.uint8).numpy()
 
