@@ -42,6 +42,8 @@ Three: TypeAlias = tuple[float, float, float]
 Four: TypeAlias = tuple[float, float, float, float]
 
 LARGEST = 16384  # pixels of a side
+NEAREST, FARTHEST = 1e-6, 1e9  # of other numbers: float32 holds what is computed from them
+NARROWEST = 0.01  # degrees
 
 
 @dataclass(frozen=True)
@@ -57,25 +59,25 @@ class Lens:
 class Angles:
     """A camera of the first kind."""
 
-    azimuth: float
+    azimuth: float = bounded(low=-FARTHEST, high=FARTHEST)
     elevation: float = bounded(low=-90, high=90)
-    distance: float = bounded(above=0)
-    fov: float | None = bounded(None, above=0, below=180)
-    target: Three = (0.0, 0.0, 0.0)
+    distance: float = bounded(low=NEAREST, high=FARTHEST)
+    fov: float | None = bounded(None, low=NARROWEST, below=180)
+    target: Three = bounded((0.0, 0.0, 0.0), low=-FARTHEST, high=FARTHEST)
 
 
 @dataclass(frozen=True)
 class Matrices:
     """A camera of the second kind."""
 
-    viewmat: tuple[Four, Four, Four, Four]
-    K: tuple[Three, Three, Three]
+    viewmat: tuple[Four, Four, Four, Four] = bounded(low=-FARTHEST, high=FARTHEST)
+    K: tuple[Three, Three, Three] = bounded(low=-FARTHEST, high=FARTHEST)
     width: int = bounded(low=1, high=LARGEST)
     height: int = bounded(low=1, high=LARGEST)
 
     def __post_init__(self) -> None:
         (fx, skew, _), (other, fy, _), last = self.K
-        if fx <= 0.0 or fy <= 0.0 or skew or other or last != (0.0, 0.0, 1.0):
+        if min(fx, fy) < NEAREST or skew or other or last != (0.0, 0.0, 1.0):
             raise ValueError("K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0")
 
 
@@ -83,10 +85,10 @@ class Matrices:
 class Pose:
     """A camera of the third kind."""
 
-    position: Three
-    rotation: tuple[Three, Three, Three]
-    fx: float = bounded(above=0)
-    fy: float = bounded(above=0)
+    position: Three = bounded(low=-FARTHEST, high=FARTHEST)
+    rotation: tuple[Three, Three, Three] = bounded(low=-2, high=2)
+    fx: float = bounded(low=NEAREST, high=FARTHEST)
+    fy: float = bounded(low=NEAREST, high=FARTHEST)
     width: int = bounded(low=1, high=LARGEST)
     height: int = bounded(low=1, high=LARGEST)
 
@@ -103,8 +105,8 @@ class Pose:
 class Flight:
     """A camera of the fourth kind, with the size of the whole file."""
 
-    camera_to_world: tuple[float, ...]
-    fov: float = bounded(above=0, below=180)
+    camera_to_world: tuple[float, ...] = bounded(low=-FARTHEST, high=FARTHEST)
+    fov: float = bounded(low=NARROWEST, below=180)
     render_width: int = bounded(low=1, high=LARGEST)
     render_height: int = bounded(low=1, high=LARGEST)
 
@@ -124,7 +126,7 @@ class Flight:
 class Rate:
     """What a file of the fourth kind says of its time."""
 
-    fps: float = bounded(above=0)
+    fps: float = bounded(low=0.01, high=240)
 
 
 KINDS: dict[str, type] = {"azimuth": Angles, "viewmat": Matrices, "position": Pose, "camera_to_world": Flight}
