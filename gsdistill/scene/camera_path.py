@@ -245,7 +245,8 @@ def _between(keys: np.ndarray, count: int) -> np.ndarray:
     """``count`` values along the first axis of the keys, from the first to the last."""
     from scipy.interpolate import PchipInterpolator
 
-    return PchipInterpolator(np.arange(len(keys)), keys, axis=0)(np.linspace(0.0, len(keys) - 1, count))
+    with np.errstate(over="ignore"):  # of steps that are next to nothing
+        return PchipInterpolator(np.arange(len(keys)), keys, axis=0)(np.linspace(0.0, len(keys) - 1, count))
 
 
 def _flown(views: np.ndarray, count: int) -> np.ndarray:
