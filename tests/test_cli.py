@@ -341,7 +341,10 @@ def test_help_shows_defaults_comments_and_ranges(capsys):
     assert execute(["generate", "--method", "sds", "--init", "ply", "--help-all"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "--method.near-min" not in text
-    assert "--init.path PATH of a splat in the INRIA layout, or of a point cloud (required)" in text
+    assert (
+        "--init.path PATH of a splat of any format, of the folder of a run, or of a point cloud, .ply (required)"
+        in text
+    )
 
 
 def test_every_setting_of_a_run_has_its_flag(capsys):

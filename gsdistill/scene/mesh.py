@@ -60,7 +60,7 @@ def read_mesh(path: Path) -> list[Part]:
         raise BadFile(f"{path}: a mesh is one of {' '.join(SUFFIXES)}, not '{suffix}'.{did_you_mean(suffix, SUFFIXES)}")
     shown = _load(path)
     if not shown:
-        hint = "; for a point cloud or a splat take --init ply" if suffix == ".ply" else ""
+        hint = "; for a point cloud or a splat take --init ply" if suffix in (".ply", ".glb") else ""
         raise BadFile(f"{path}: holds no triangles{hint}")
     parts = []
     for mesh, vertices in shown:

@@ -39,7 +39,7 @@ OF_A_SPLAT = {"f_dc_0", "opacity", "scale_0", "rot_0", "packed_position"}
 class Ply(CloudSettings, Initialiser):
     """Settings of the PLY initialiser; all but ``path``, ``frame`` and ``clean`` are for point clouds only."""
 
-    path: Path  # of a splat, .ply .compressed.ply .spz .sog .splat .glb or gzipped, of a run's folder, or a .ply cloud
+    path: Path  # of a splat of any format, of the folder of a run, or of a point cloud, .ply
     # axes of a file that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: as usual
     frame: Frame | None = None
     clean: bool = False  # leave out or mend what is NaN, infinite or no rotation in a splat, which is refused without
