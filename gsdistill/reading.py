@@ -43,7 +43,7 @@ _BRIEF.maxlist = _BRIEF.maxdict = 12
 LONGEST = 240  # characters of a value in a message
 GZIP = b"\x1f\x8b\x08"  # how a gzip file begins
 LAYERS = 2  # of gzip, one in the other
-FREE, TIMES = 64 << 20, 64  # bytes that any file may unpack to, and how many times as many as it has
+FREE, TIMES = 16 << 20, 32  # bytes that any file may unpack to, and how many times as many as it has
 STEP = 1 << 20  # bytes that are unpacked at a time
 
 

@@ -91,6 +91,7 @@ class _Bundle:
 
     def gaussians(self) -> Gaussians:
         """What they describe, in the axes of the file."""
+        self._spend(4 * self._count * (11 + 3 * (1 if self.meta.get("shN") is None else 16)))
         low, high = (self._numbers("means", end, 3) for end in ("mins", "maxs"))
         words = self._pixels("means")[:, :3] + (self._pixels("means", 1)[:, :3].astype(np.int64) << 8)
         turns, colours = self._pixels("quats"), self._pixels("sh0")
@@ -167,7 +168,7 @@ class _Bundle:
     def _spend(self, size: int) -> None:
         self._room -= size
         if self._room < 0:
-            raise self._wrong("its pictures unpack to far more than it holds")
+            raise self._wrong(f"its {self._count:,} Gaussians unpack to far more than it holds")
 
     def _part(self, name: str) -> Mapping[str, Any]:
         part = self.meta.get(name)
