@@ -25,7 +25,7 @@ from gsdistill.bench.settings import BenchFlags
 from gsdistill.config import bounded, defaults, from_dict, merge, setting_fields, to_yaml
 from gsdistill.convert import ExportCommand
 from gsdistill.draw import RenderCommand
-from gsdistill.edit import EditCommand
+from gsdistill.edit.command import EditCommand
 from gsdistill.errors import ConfigError, Stopped, UserError, did_you_mean
 from gsdistill.files import write_json
 from gsdistill.flags import parse, peek, settings_of
@@ -264,7 +264,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Sequence[str]], None] | str]] = {
     "view": (ViewCommand, "gsdistill.viewer.command:view"),
     "gallery": (GalleryCommand, "gsdistill.pages.gallery:gallery"),
     "export": (ExportCommand, "gsdistill.convert:export"),
-    "edit": (EditCommand, "gsdistill.edit:edit"),
+    "edit": (EditCommand, "gsdistill.edit.command:edit"),
     "render": (RenderCommand, "gsdistill.draw:render"),
     "evaluate": (EvaluateCommand, _evaluate),
     "report": (ReportCommand, _report),

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from gsdistill.structs import SH_C0, Gaussians
@@ -67,7 +67,7 @@ def large_parts(gaussians: Gaussians, labels: Int[Tensor, "N"], most: int, share
     return (labels < most) & (sums >= share * opacities.sum())[labels]
 
 
-def most_important(importance: Float[Tensor, "N"], count: int) -> Bool[Tensor, "N"]:
+def most_important(importance: Shaped[Tensor, "N"], count: int) -> Bool[Tensor, "N"]:
     """Which ``count`` Gaussians are the most important; the first ones among equals."""
     keep = torch.zeros(len(importance), dtype=torch.bool, device=importance.device)
     keep[importance.argsort(descending=True, stable=True)[:count]] = True

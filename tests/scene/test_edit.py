@@ -6,7 +6,6 @@ import pytest
 import torch
 from export.scenes import pebble, pictures, psnr
 
-from gsdistill.edit import importance
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.edit import (
@@ -98,29 +97,6 @@ def test_parts_are_kept_by_their_summed_opacity(most, share, kept):
     keep = large_parts(replace(pebble(6, 0), opacities=opacities), labels, most, share)
     assert set(labels[keep].tolist()) == kept
     assert int(keep.sum()) == int(torch.isin(labels, torch.tensor(list(kept), dtype=torch.int64)).sum())
-
-
-def test_what_is_seen_most_is_kept_and_serves_better_than_chance():
-    stone = pebble(1500, 1)
-    whole, weights = pictures(stone, 64), importance(stone)
-    found = [psnr(pictures(picked(stone, most_important(weights, n)), 64), whole) for n in (200, 500, 900, 1400)]
-    assert found == sorted(found) and found[-1] > found[0] + 15
-    chance = torch.randperm(len(stone), generator=torch.Generator().manual_seed(0))[:500]
-    assert found[1] > psnr(pictures(picked(stone, chance), 64), whole) + 3
-
-
-def test_importance_does_not_ask_where_a_splat_is_and_how_large():
-    stone = pebble(300, 0)
-    away = moved(scaled(stone, 50.0), (300.0, -20.0, 7.0))
-    assert torch.allclose(importance(away), importance(stone), rtol=1e-2, atol=1.0)
-
-
-def test_a_kernel_within_a_shell_is_not_important():
-    shell = replace(pebble(1500, 0), opacities=torch.full((1500,), 6.0))
-    kernel = scaled(shell, 0.2)
-    weights = importance(joined([shell, kernel]))
-    assert weights[1500:].sum() < 1e-3 * weights.sum()
-    assert not most_important(weights, 1200)[1500:].any()
 
 
 def test_the_first_of_equals_is_kept():

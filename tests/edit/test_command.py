@@ -9,13 +9,14 @@ import torch
 from export.scenes import pebble, pictures, psnr
 
 from gsdistill.cli import execute
+from gsdistill.edit.reduce import reduced
 from gsdistill.export.ply import Ply
-from gsdistill.scene.edit import about_axis, colour_matrix, joined, moved, picked, recoloured, scaled
+from gsdistill.scene.edit import about_axis, colour_matrix, in_ball, joined, moved, picked, recoloured, scaled
 from gsdistill.scene.ply import read_ply
 from gsdistill.scene.turn import turned
 from gsdistill.structs import Gaussians
 
-CHAIR = Path(__file__).parent / "data" / "chair.ply"
+CHAIR = Path(__file__).parents[1] / "data" / "chair.ply"
 
 
 def edit(*words: object) -> int:
@@ -41,10 +42,14 @@ def test_each_step_is_told_and_taken_in_one_order_whatever_that_of_the_flags(tmp
     lines = told(capsys)
     inside = int((stone.means.norm(dim=1) <= 0.7).sum())
     assert 150 < inside < 300
+    both = joined([stone, stone])
+    few, factor = reduced(picked(both, in_ball(both, (0.0, 0.0, 0.0), 0.7)), 200)
+    assert len(few) == 200 and factor > 1
     assert lines[:7] == [
         f"merge: 300 Gaussians of {source} added to 300",
         f"crop to the ball: {600 - 2 * inside} of 600 Gaussians removed",
-        f"reduce: {2 * inside - 200} of {2 * inside} Gaussians removed",
+        f"reduce: {2 * inside - 200} of {2 * inside} Gaussians removed; "
+        f"the others are {factor} times as wide, to close the gaps",
         "scaled by 2",
         "turned by 90 degrees",
         "rotated by -30 degrees about 1 0 0",

@@ -1,4 +1,4 @@
-"""``gsdistill edit``: a splat cropped, cleaned, thinned, joined, placed and coloured anew.
+"""``gsdistill edit``: a splat joined, cropped, cleaned, reduced, placed and coloured anew.
 
 Whatever the order of the flags, the steps are taken in this one: merge, crop, opacity, floaters, reduce, scale, turn,
 move, colour. What is transparent goes before floaters, for haze ties parts together. Lengths are in world units and
@@ -20,17 +20,13 @@ from gsdistill.errors import ConfigError
 from gsdistill.ramp import shortest
 
 if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool
     from rich.console import Console
     from torch import Tensor
 
     from gsdistill.structs import Gaussians
 
-__all__ = ["EditCommand", "edit", "importance"]
-
-VIEWS, SIZE = 32, 256  # the pictures by which the importance of a Gaussian is told
-MIDDLE = (0.01, 0.99)  # the share of the Gaussians that these pictures are centred on
+__all__ = ["EditCommand", "edit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +42,7 @@ class EditCommand(Conversion):
     keep_parts: int | None = bounded(None, low=1)  # with --remove-floaters: keep so many of the largest parts
     # with --remove-floaters: keep every part with at least this share of the summed opacity
     min_part: float | None = bounded(None, low=0, high=1)
-    # 6. keep so many Gaussians: those that are seen most from all around, by their blending weights in 32 pictures
+    # 6. keep so many Gaussians, those of which most is seen from all around, and widen them where that closes gaps
     reduce: int | None = bounded(None, low=1)
     scale: float = bounded(1.0, above=0)  # 7. times as large, about the origin
     turn: float = 0.0  # 8. degrees about the vertical axis, counter-clockwise seen from above
@@ -96,6 +92,8 @@ def edit(command: EditCommand, console: Console) -> None:
         gaussians = _merged(gaussians, path, command, console)
     for name, choose in _choices(command):
         gaussians = _kept(gaussians, name, *choose(gaussians), console)
+    if command.reduce:
+        gaussians = _reduced(gaussians, command.reduce, console)
     for line, change in _changes(command):
         gaussians = change(gaussians)
         console.print(Text(line), soft_wrap=True)
@@ -113,9 +111,9 @@ def _merged(gaussians: Gaussians, path: Path, command: EditCommand, console: Con
 
 def _choices(command: EditCommand) -> Iterator[tuple[str, Callable[[Gaussians], Choice]]]:
     """The steps that remove Gaussians, by name."""
-    from gsdistill.scene.edit import in_ball, in_box, most_important
+    from gsdistill.scene.edit import in_ball, in_box
 
-    box, ball, count = command.crop_box, command.crop_ball, command.reduce
+    box, ball = command.crop_box, command.crop_ball
     if box:
         yield "crop to the box", lambda g: (in_box(g, box[:3], box[3:]), "")
     if ball:
@@ -124,8 +122,6 @@ def _choices(command: EditCommand) -> Iterator[tuple[str, Callable[[Gaussians], 
         yield "opacity", lambda g: (g.opacities.sigmoid() >= command.min_opacity, "")
     if command.remove_floaters:
         yield "floaters", lambda g: _without_floaters(g, command)
-    if count:
-        yield "reduce", lambda g: (most_important(importance(g), count), "")
 
 
 def _kept(gaussians: Gaussians, name: str, keep: Bool[Tensor, "N"], more: str, console: Console) -> Gaussians:
@@ -150,37 +146,14 @@ def _without_floaters(gaussians: Gaussians, command: EditCommand) -> Choice:
     return keep, f", {len(labels[keep].unique()):,} of {len(labels.unique()):,} parts kept"
 
 
-def importance(gaussians: Gaussians) -> Float[Tensor, "N"]:
-    """How much is seen of each Gaussian from outside: its blending weights, summed over pictures from all around.
+def _reduced(gaussians: Gaussians, count: int, console: Console) -> Gaussians:
+    from gsdistill.edit.reduce import reduced
 
-    The pictures are of the splat moved and scaled to fill the unit ball but for its outermost hundredths, from 32
-    places spread evenly over a sphere. What no picture shows has 0.
-    """
-    import math
-
-    import torch
-
-    from gsdistill.renderer.base import blending_weights
-    from gsdistill.scene.cameras import look_at_origin
-    from gsdistill.scene.edit import moved, scaled
-
-    low, high = (torch.from_numpy(ends) for ends in _quantiles(gaussians.means))
-    centred = moved(gaussians, tuple((-0.5 * (low + high)).tolist()))
-    reach = centred.means.norm(dim=1) + centred.scales.amax(dim=1).exp()
-    unit = scaled(centred, 1.0 / max(float(_quantiles(reach)[1]), 1e-12))
-    index = torch.arange(VIEWS, dtype=torch.float64)
-    heights = torch.rad2deg(torch.asin(1.0 - (2.0 * index + 1.0) / VIEWS))
-    golden = math.degrees(math.pi * (3.0 - math.sqrt(5.0)))
-    ones = torch.ones(VIEWS)
-    cameras = look_at_origin(torch.remainder(golden * index, 360.0), heights, 3.2 * ones, 40.0 * ones, SIZE)
-    return sum((blending_weights(unit, cameras.pick(slice(i, i + 8))) for i in range(0, VIEWS, 8)), torch.zeros(()))
-
-
-def _quantiles(values: Tensor) -> np.ndarray:
-    """The lower and the upper end of the middle of the values, [2, ...]."""
-    import numpy as np
-
-    return np.quantile(values.double().numpy(), MIDDLE, axis=0)
+    few, factor = reduced(gaussians, count)
+    wider = f"; the others are {shortest(factor)} times as wide, to close the gaps" * (factor != 1.0)
+    told = f"reduce: {len(gaussians) - len(few):,} of {len(gaussians):,} Gaussians removed{wider}"
+    console.print(Text(told), soft_wrap=True)
+    return few
 
 
 def _changes(command: EditCommand) -> Iterator[tuple[str, Callable[[Gaussians], Gaussians]]]:

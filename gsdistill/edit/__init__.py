@@ -1,0 +1,1 @@
+"""Changing a splat that is there: the command ``edit``."""
