@@ -82,6 +82,11 @@ class DoctorCommand:
     """Show what is installed, which device serves, which models are at hand, and how to get what is missing."""
 
     prior: str | None = field(default=None, metadata=may_be_path())  # Look at one prior, named as for `generate`.
+    run: bool = False  # Make a short run, of about 20 seconds, and compare its figures with expected ones.
+
+    def __post_init__(self) -> None:
+        if self.run and self.prior:
+            raise ConfigError("--run tries the shapes prior, and --prior only looks at one: take one of both")
 
 
 def execute(argv: Sequence[str]) -> int:
@@ -252,9 +257,19 @@ def _report(argv: Sequence[str]) -> None:
 
 def _doctor(argv: Sequence[str]) -> None:
     command = _read(DoctorCommand, argv, "doctor")
-    from gsdistill.doctor import findings, prior_findings, report
+    from gsdistill.doctor import findings, report
 
-    report(terminal(highlight=False), findings() if command.prior is None else prior_findings(command.prior))
+    if command.prior is not None:
+        from gsdistill.doctor_prior import prior_findings
+
+        report(terminal(highlight=False), prior_findings(command.prior))
+    elif command.run:
+        from gsdistill.selftest import selftest
+
+        if failed := report(terminal(highlight=False), selftest(), "failed"):
+            raise UserError(f"the self-test failed: {failed[0].name}")
+    else:
+        report(terminal(highlight=False), findings())
 
 
 # The settings of each command, and what carries it out: a function of its words, or the place of one of the settings

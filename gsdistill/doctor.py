@@ -1,7 +1,4 @@
-"""``gsdistill doctor``: what is installed, which device serves, which models are here, how to get what is missing.
-
-``--prior`` looks at one model: where it comes from, how much of it is needed and how much is here, and its licence.
-"""
+"""``gsdistill doctor``: what is installed, which device serves, which models are here, how to get what is missing."""
 
 from __future__ import annotations
 
@@ -17,11 +14,10 @@ from rich.console import Console
 from rich.text import Text
 
 from gsdistill import __version__
-from gsdistill.errors import UserError
 from gsdistill.extras import EXTRAS, missing
-from gsdistill.files import cache_folder, data_path
+from gsdistill.files import data_path
 
-__all__ = ["Finding", "findings", "prior_findings", "report"]
+__all__ = ["Finding", "findings", "report"]
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "gsplat", "numba", "matplotlib")
 RAN = "# tests run on Python: "  # a line of the pins, before the Pythons on which the tests ran with them
@@ -37,17 +33,19 @@ class Finding:
     cure: str = ""  # what to do about it
 
 
-def report(console: Console, found: Iterable[Finding]) -> None:
-    """Print findings; each missing thing is followed by the command that gets it."""
-    group = None
+def report(console: Console, found: Iterable[Finding], lost: str = "missing") -> list[Finding]:
+    """Print findings; each one that is ``lost`` is followed by what to do about it. Returns those."""
+    group, without = None, []
     for finding in found:
         if finding.group != group:
             group = finding.group
             console.print(Text(group, style="bold"))
-        line = Text(f"  {finding.name:<16}").append(finding.found or "missing", style="" if finding.found else "yellow")
+        line = Text(f"  {finding.name:<16}").append(finding.found or lost, style="" if finding.found else "yellow")
         console.print(line, soft_wrap=True)
+        without += [] if finding.found else [finding]
         if finding.cure and not finding.found:
             console.print(Text(f"  {'':<16}-> {finding.cure}"), soft_wrap=True)
+    return without
 
 
 def findings() -> Iterator[Finding]:
@@ -63,126 +61,6 @@ def findings() -> Iterator[Finding]:
         yield Finding("extras", extra, None if lacking else "installed", f"pip install {' '.join(lacking)}")
     yield from _machine()
     yield from _models()
-
-
-def prior_findings(name: str) -> Iterator[Finding]:
-    """Look at one prior: its licence, its source, what of it is here, what is missing and the command that gets it.
-
-    Only names and sizes are asked of the hub, and without an answer the card says about how large the model is.
-
-    Raises:
-        ConfigError: a name that is none.
-    """
-    from gsdistill import device
-    from gsdistill.prior.cards import cards, choose, find
-
-    target = device.choose("auto")
-    name, reason = choose(name, target)
-    group, source = f"prior {name}", Path(find(name)[0])
-    if reason:
-        yield Finding(group, "chosen", reason)
-    if card := cards().get(name):
-        yield Finding(group, "what", card.summary)
-        kind = card.prediction_type.replace("_", " ")
-        yield Finding(group, "family", f"{card.pipeline}, {kind}, {card.resolution} px")
-        yield Finding(group, "guidance", f"{card.guidance_scale:g} for pictures")
-        yield Finding(group, "licence", card.licence)
-    if source.is_dir():
-        yield from _folder(group, source)
-    elif source.is_file():
-        yield from _single_file(group, source)
-    else:
-        yield from _from_hub(group, name, target.type != "cpu")
-
-
-def _folder(group: str, folder: Path) -> Iterator[Finding]:
-    """A diffusers folder: its family, each part, and whether its weights are whole."""
-    from gsdistill.prior.families import family_of, needed_parts
-    from gsdistill.prior.inventory import gigabytes
-    from gsdistill.prior.layout import lack, listing
-    from gsdistill.prior.loading import check_model
-
-    yield Finding(group, "folder", str(folder))
-    try:
-        yield Finding(group, "class", family_of(folder).__name__)
-        files = listing(folder)
-        for part in needed_parts(folder):
-            size = sum(size for name, size in files.items() if name.startswith(f"{part}/"))
-            told = lack(folder, files, (part,))
-            yield Finding(group, part, None if told else gigabytes(size), told or "")
-        check_model(folder)
-        yield Finding(group, "all in all", f"complete: --prior {folder} loads it")
-    except UserError as error:
-        yield Finding(group, "all in all", None, str(error))
-
-
-def _single_file(group: str, file: Path) -> Iterator[Finding]:
-    """A checkpoint in one file: what it is, and whose configs it takes."""
-    from gsdistill.prior.inventory import gigabytes
-    from gsdistill.prior.loading import WHICH_2, completing
-    from gsdistill.prior.original_layout import look
-    from gsdistill.prior.single_file import PIPELINES
-
-    yield Finding(group, "file", f"{file}, {gigabytes(file.stat().st_size)}")
-    try:
-        original = look(file)
-    except UserError as error:
-        yield Finding(group, "family", None, str(error))
-        return
-    yield Finding(group, "family", f"{PIPELINES[original.kind]}, in the original layout")
-    if original.scheduler:
-        yield Finding(group, "says itself", ", ".join(f"{name} {value}" for name, value in original.scheduler.items()))
-    found = f"those of {config}, or of --model.config" if (config := completing(original)) else None
-    yield Finding(group, "configs", found, f"name them: {WHICH_2}")
-    if original.kind != "mvdream" and not original.has_vae:
-        yield Finding(group, "autoencoder", None, "the file holds none: name one with --model.vae")
-    try:
-        yield Finding(group, "kept", f"as a folder, converted once, in {cache_folder('converted')}")
-    except UserError as error:
-        yield Finding(group, "kept", None, str(error))
-
-
-def _from_hub(group: str, name: str, half: bool) -> Iterator[Finding]:
-    """A card or a hub id."""
-    from huggingface_hub import constants
-
-    from gsdistill.prior.cards import cards
-    from gsdistill.prior.inventory import free_space, gigabytes, shares
-
-    card, needed, reason = cards().get(name), 0, None
-    if card and card.gated:
-        address = f"{constants.ENDPOINT}/{card.sources[0]}"
-        yield Finding(group, "access", f"gated: accept the licence at {address}, then run `hf auth login`")
-    if card and card.vae:
-        yield Finding(group, "autoencoder", f"its own; one for float16: --model.vae {card.vae}")
-    for share in shares(name, half):
-        source = share.source or share.sources[0]
-        others = ", ".join(other for other in share.sources if other != source)
-        yield Finding(group, "source", f"{source}{f' (else {others})' if others else ''}")
-        here = share.here()
-        if share.files:
-            parts = ", ".join(f"{part} {gigabytes(size)}" for part, size in share.by_part().items())
-            kind = "half precision" if half else "float32"
-            yield Finding(group, "files", f"{len(share.files)} for {kind}, {gigabytes(share.size)}: {parts}")
-        if share.folder:
-            yield Finding(group, "cached", f"all of it, in {share.folder}")
-            continue
-        needed += share.size - sum(here.values())
-        reason = reason or share.reason
-        if here:
-            size = gigabytes(sum(here.values()))
-            yield Finding(group, "begun", f"{len(here)} of {len(share.files)} files are in the cache, {size}")
-        yield Finding(group, "cached", None, share.command(half))
-    if reason:
-        told = f"about {card.size_gb:g} GB in half precision, by the card" if card else "of unknown size"
-        yield Finding(group, "download", f"{told}; {reason}")
-        needed = max(needed, int(1e9 * card.size_gb) if card else 0)
-    free = free_space(constants.HF_HUB_CACHE)
-    yield Finding(group, "hub cache", f"{constants.HF_HUB_CACHE}, {gigabytes(free)} free")
-    if needed > free:
-        yield Finding(
-            group, "space", None, f"{gigabytes(needed)} are to come; let HF_HUB_CACHE name a folder with room"
-        )
 
 
 def _version(package: str) -> str | None:

@@ -47,7 +47,8 @@ def foresee(config: RunConfig) -> Iterator[str]:
     if config.deterministic:
         device.make_deterministic(target)
     source = Path(find(config.prior)[0])
-    taken = [] if source.exists() else list(shares(config.prior, in_half(config.model, target)))
+    half = in_half(config.model, target)
+    taken = [] if source.exists() else list(shares(config.prior, half))
     whole = all(share.folder for share in taken)
     if (whole or is_offline()) and not source.is_file():
         size = _weights(config, target)
@@ -56,7 +57,7 @@ def foresee(config: RunConfig) -> Iterator[str]:
             yield from _tried(config, measure(config, prior, target, STEPS, WARM_UP))
             return
     yield from _counted(config, target)
-    yield _download(config, taken)
+    yield _download(config, taken, half)
 
 
 def _weights(config: RunConfig, target: torch.device) -> int:
@@ -102,13 +103,13 @@ def _evaluations(config: RunConfig) -> float:
     return timing.evaluations / len(timing.steps)
 
 
-def _download(config: RunConfig, taken: list[Share]) -> str:
+def _download(config: RunConfig, taken: list[Share], half: bool) -> str:
     missing = [share for share in taken if not share.folder]
     if not missing:
         return "download: none, all of the prior is on this machine"
     card = cards().get(config.prior)
     if any(share.reason for share in missing):
-        size = f"about {card.size_gb:g} GB in half precision, by its card" if card else "of unknown size"
+        size = card.download(half) if card else "of unknown size"
         return f"download: {size}; {missing[0].reason}"
     left = sum(share.size - sum(share.here().values()) for share in missing)
     return f"download: {gigabytes(left)}, once; `gsdistill doctor --prior {config.prior}` shows the files"

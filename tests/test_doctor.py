@@ -17,9 +17,10 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from tiny import stable_diffusion
 
-from gsdistill import doctor
+from gsdistill import doctor, selftest
 from gsdistill.cli import execute
-from gsdistill.doctor import Finding, prior_findings
+from gsdistill.doctor import Finding
+from gsdistill.doctor_prior import prior_findings
 from gsdistill.errors import ConfigError
 from gsdistill.prior import inventory
 from gsdistill.prior.cards import cards
@@ -92,7 +93,8 @@ def test_without_an_answer_the_card_tells_and_the_exit_code_is_0(name, how, hub,
         go_offline()
     assert execute(["doctor", "--prior", name]) == 0
     text, card = capsys.readouterr().out, cards()[name]
-    assert f"about {card.size_gb:g} GB in half precision, by the card; {card.sources[0]}: " in text
+    size = f"up to {2 * card.size_gb:g} GB in float32" if card.variant else f"about {card.size_gb:g} GB"
+    assert f"{size}, by the card; {card.sources[0]}: " in text
     reason = {"down": "the hub cannot be reached", "offline": "forbids to ask the hub", "gone": "no such model"}[how]
     assert reason in text and card.licence in text and f"{hub.cache}, " in text
     assert f"hf download {card.sources[0]}" in text
@@ -105,7 +107,7 @@ def test_without_any_network_at_all(monkeypatch, tmp_path, capsys):
     go_offline_until_the_end(monkeypatch)
     tried = forbid_network(monkeypatch)
     assert execute(["doctor", "--prior", "sd15"]) == 0 and execute(["doctor"]) == 0
-    assert "2.1 GB" in capsys.readouterr().out and not tried
+    assert "up to 4.2 GB in float32" in capsys.readouterr().out and not tried
 
 
 def go_offline_until_the_end(patch: pytest.MonkeyPatch) -> None:
@@ -179,7 +181,7 @@ def test_too_little_room_is_told(hub, monkeypatch):
     monkeypatch.setattr(inventory, "free_space", lambda folder: 10**9)
     found = told("sdxl")
     assert found["hub cache"].found == f"{hub.cache}, 1.0 GB free"
-    assert found["space"].cure == "6.9 GB are to come; let HF_HUB_CACHE name a folder with room"
+    assert found["space"].cure == "13.8 GB are to come; let HF_HUB_CACHE name a folder with room"
 
 
 def test_free_space_of_a_folder_that_is_not_there(tmp_path):
@@ -292,3 +294,49 @@ def test_versions_that_differ_from_the_tested_ones_are_named(ran, tmp_path, monk
     assert line == f"not as tested: {other}{held}; pip install -c {pins} gets the tested packages"
     pins.write_text(pins.read_text().replace("9.9.9", metadata.version("diffusers")).replace("2.7", here))
     assert next(finding.found for finding in doctor.findings() if finding.name == "versions") == "as tested"
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_folder_s_sizes_are_of_the_precision_that_would_be_loaded(half, model, monkeypatch):
+    monkeypatch.setattr("gsdistill.device.choose", lambda name: torch.device("meta" if half else "cpu"))
+    found = told(str(model))
+    for weights in WEIGHTS:
+        part = weights.partition("/")[0]
+        files = [model / f"{weights}{'.fp16' if half else ''}.safetensors", model / part / "config.json"]
+        assert found[part].found == gigabytes(sum(file.stat().st_size for file in files))
+
+
+def test_the_self_test_names_the_stage_that_fails_and_ends_there(monkeypatch, capsys):
+    def stages(config):
+        assert config.iterations == 100
+        yield "shapes loads"
+        raise RuntimeError("no compiler\nmore")
+
+    monkeypatch.setattr(selftest, "_stages", stages)
+    assert execute(["doctor", "--run"]) == 2
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["self-test", "prior", "renderer", "->"]
+    assert "RuntimeError: no compiler\n" in out
+    assert err == "error: the self-test failed: renderer\n"
+
+
+def test_a_figure_out_of_its_range_fails_the_self_test(monkeypatch):
+    monkeypatch.setattr(selftest, "load_prior", lambda *settings: type("Prior", (), {"name": "shapes"}))
+    monkeypatch.setattr(selftest, "prepared", lambda *settings: (None, None, None, None))
+    monkeypatch.setattr(selftest, "steps", lambda *settings: iter([None]))
+    monkeypatch.setattr(selftest, "run", lambda *settings: None)
+    summary = {"skipped_steps": 0, "iterations_per_second": 5.0}
+    monkeypatch.setattr(selftest, "read_json", lambda path: summary)
+    figures = {name: sum(ends) / 2 for name, ends in selftest.EXPECTED.items()}
+    monkeypatch.setattr(selftest, "evaluate_run", lambda folder: figures)
+    assert [finding.name for finding in selftest.selftest() if finding.found] == ["prior", "renderer", "steps", "shape"]
+    figures["iou"] = 0.5
+    assert list(selftest.selftest())[-1].cure.startswith("UserError: iou = 0.500, where ")
+    summary["skipped_steps"] = 3
+    assert list(selftest.selftest())[-1].cure == "UserError: 3 steps had a gradient that is not finite"
+
+
+@pytest.mark.slow
+def test_the_self_test_passes(capsys):
+    assert execute(["doctor", "--run"]) == 0
+    assert "failed" not in capsys.readouterr().out

@@ -94,7 +94,7 @@ def test_what_is_not_known_is_said(away, monkeypatch):
     share = Share("sd15", ("a/b",), reason="the hub cannot be reached")
     monkeypatch.setattr(foresight, "shares", lambda name, half: [share])
     assert list(foresee(config(prior="sd15")))[2] == (
-        "download: about 2.1 GB in half precision, by its card; the hub cannot be reached"
+        "download: up to 4.2 GB in float32, by the card; the hub cannot be reached"
     )
 
 

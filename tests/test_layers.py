@@ -19,7 +19,7 @@ ROOMS = (
     "manual", "flags", "device", "threads", "compiled", "structs", "frames", "shapes", "prior", "point_e", "scene",
     "renderer", "distillation", "training", "export", "mesh", "evaluation", "laboratory", "changes",
     "runfolder", "pages", "viewer", "progress", "runconfig", "generate", "runflags", "sweep", "bench", "foresight",
-    "convert", "edit", "draw", "doctor", "listing", "terminal", "cli", "__main__",
+    "convert", "edit", "draw", "doctor", "doctor_prior", "selftest", "listing", "terminal", "cli", "__main__",
 )  # fmt: skip
 
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -75,6 +75,16 @@ class Card:
         """Whether it comes with gsdistill."""
         return self.sources[0].startswith("assets/")
 
+    def gigabytes(self, half: bool) -> float:
+        """About how many 10^9 bytes are downloaded, at most."""
+        return self.size_gb if half or self.variant is None else 2 * self.size_gb
+
+    def download(self, half: bool) -> str:
+        """The same in words."""
+        if half or self.variant is None:
+            return f"about {self.size_gb:g} GB{' in half precision' if self.variant else ''}, by the card"
+        return f"up to {self.gigabytes(half):g} GB in float32, by the card"
+
 
 @dataclass(frozen=True)
 class CameraCard:

@@ -16,7 +16,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from tiny import deepfloyd, mvdream, sana, sd3, sdxl, stable_diffusion
 from tiny.recorder import guided_noise
 
-from gsdistill.doctor import prior_findings
+from gsdistill.doctor_prior import prior_findings
 from gsdistill.errors import BadFile, Notice
 from gsdistill.prior.loading import check_model, load_prior
 from gsdistill.prior.pretrained import ModelSettings, Pretrained

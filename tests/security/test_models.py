@@ -15,7 +15,7 @@ from fakehub import FakeHub
 from security.evil import Pickled, pickle_weights, plant
 from tiny import deepfloyd, mvdream, sana, sd3, sdxl, stable_diffusion
 
-from gsdistill.doctor import prior_findings
+from gsdistill.doctor_prior import prior_findings
 from gsdistill.errors import BadFile, ModelNotFound, UserError
 from gsdistill.point_e.text import TextEncoder
 from gsdistill.prior import cards

@@ -31,6 +31,7 @@ NETWORK = {
 }  # fmt: skip
 SPEAKERS = {
     "gsdistill/doctor.py": {"huggingface_hub"},  # where the cache is
+    "gsdistill/doctor_prior.py": {"huggingface_hub"},  # likewise
     "gsdistill/point_e/weights.py": {"http", "urllib.request"},  # fetches OpenAI's files
     "gsdistill/prior/hub.py": {"huggingface_hub"},  # fetches models
     "gsdistill/viewer/command.py": {"viser", "webbrowser"},
