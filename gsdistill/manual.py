@@ -14,7 +14,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from gsdistill.config import LIMITS, Ramp, setting_fields, shortest
 
@@ -88,7 +88,7 @@ def rows(cls: type, values: Mapping[str, Any], path: tuple[str, ...] = ()) -> It
             yield Setting(here, str, chosen, text, "", room, named=True)
             yield from rows(pick(chosen), inner, here)
         elif dataclasses.is_dataclass(hint) and hint is not Ramp:
-            yield from rows(hint, inner, here)
+            yield from rows(cast(type, hint), inner, here)
         else:
             positional = bool(field.metadata.get("positional"))
             yield Setting(here, hint, value, text, " and ".join(limits), room, positional=positional)

@@ -12,7 +12,6 @@ from gsdistill.config import bounded
 from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.files import slug
 from gsdistill.paths import may_be_path
-from gsdistill.reading import read_text
 from gsdistill.registry import names
 from gsdistill.threads import Threads
 
@@ -28,7 +27,7 @@ class SweepSettings(Threads):
 
     methods: tuple[str, ...] = ("sds", "ssd", "cds", "fsd", "asd", "csd")  # names of `gsdistill list methods`
     prompts: tuple[str, ...] = ()  # objects of the shapes world, each in quotes
-    prompts_file: Path | None = None  # more prompts, one on each line
+    prompt_file: Path | None = None  # more prompts, one on each line of a text file
     seeds: tuple[int, ...] = bounded((0, 1, 2), low=0, high=2**32 - 1)  # each prompt is made with each of them
     iterations: int = bounded(300, low=1)  # steps of every run with equal steps
     equal: Literal["steps", "evaluations", "both"] = "both"  # what is given to all methods alike; both: two comparisons
@@ -55,12 +54,13 @@ class SweepSettings(Threads):
         """``prompts``, then those of the file.
 
         Raises:
-            BadFile: the file cannot be read.
+            BadFile: the file cannot be read, or holds no prompt.
         """
-        if self.prompts_file is None:
+        if self.prompt_file is None:
             return self.prompts
-        lines = read_text(self.prompts_file).splitlines()
-        return (*self.prompts, *(line.strip() for line in lines if line.strip()))
+        from gsdistill.runconfig import read_prompts
+
+        return (*self.prompts, *read_prompts(self.prompt_file))
 
     @property
     def own_configs(self) -> dict[str, str]:

@@ -118,7 +118,7 @@ def prompt(path: Path) -> None:
     assert 0 < len(slug(text)) <= 80 and slug(text).isascii()
     with contextlib.suppress(UserError):
         parse(text)
-    assert SweepSettings(prompts_file=path).all_prompts
+    assert SweepSettings(prompt_file=path).all_prompts
 
 
 def home(path: Path) -> Path:

@@ -302,7 +302,7 @@ def test_no_run_only_compares(tmp_path):
 
 def test_prompts_come_from_a_file_too(tmp_path):
     (tmp_path / "prompts.txt").write_text("a red cube\n\n  a blue ring \n")
-    given = settings(tmp_path, prompts_file=tmp_path / "prompts.txt")
+    given = settings(tmp_path, prompt_file=tmp_path / "prompts.txt")
     assert given.all_prompts == (*PROMPTS, "a red cube", "a blue ring")
 
 
@@ -315,7 +315,7 @@ def test_prompts_come_from_a_file_too(tmp_path):
         ("--prompts", "no prompts; name at least one"),
         ("--prompts zebra", "unknown word 'zebra'"),
         ("--prompts Red-cube red-cube", "prompts: 'red-cube' is given 2 times"),
-        ("--prompts-file nowhere.txt", "nowhere.txt: cannot be read"),
+        ("--prompt-file nowhere.txt", "nowhere.txt: cannot be read"),
         ("--seeds -1", "seeds[0] = -1 is out of range"),
         ("--seeds 1 1", "seeds: '1' is given 2 times"),
         ("--iterations 0", "iterations = 0 is out of range"),
