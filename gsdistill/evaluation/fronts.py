@@ -69,8 +69,11 @@ class Fits:
 
     @property
     def smooth(self) -> Float[Tensor, "3 V"]:
-        """The errors averaged over neighbours."""
-        return 0.5 * self.errors + 0.25 * (self.errors.roll(1, 1) + self.errors.roll(-1, 1))
+        """The errors averaged over neighbours, as far as they were told the direction."""
+        near = torch.stack([self.errors.roll(step, 1) for step in (0, 0, 1, -1)])
+        known = near.isfinite()
+        mean = torch.where(known, near, 0.0).sum(0) / known.sum(0)
+        return torch.where(known.any(0), mean, torch.inf)
 
     @property
     def seen(self) -> Int[Tensor, "V"]:
@@ -79,9 +82,9 @@ class Fits:
 
     @property
     def margin(self) -> Float[Tensor, "V"]:
-        """The error of the second best direction over that of the best, less 1."""
+        """The error of the second best direction over that of the best, less 1; 0 where there is no second."""
         best, second, _ = self.smooth.sort(0).values
-        return second / best.clamp_min(1e-12) - 1.0
+        return torch.where(second.isfinite(), second / best.clamp_min(1e-12) - 1.0, 0.0)
 
 
 def prior_figures(

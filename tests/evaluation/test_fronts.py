@@ -238,6 +238,17 @@ def test_a_single_view_does_not_turn_what_its_neighbours_say():
     assert found.margin[2] == pytest.approx(2.0 / 1.6 - 1.0)
 
 
+def test_a_direction_that_a_view_was_not_told_is_taken_from_its_neighbours():
+    """As where the thresholds leave less to the front than the cameras are apart."""
+    front = [1.0, torch.inf] * 3
+    found = Fits(torch.tensor([front, [2.0] * 6, [torch.inf] * 6]), torch.zeros(6).long(), torch.ones(6), torch.ones(6))
+    torch.testing.assert_close(found.smooth[0], torch.ones(6))
+    assert found.seen.tolist() == [0] * 6
+    torch.testing.assert_close(found.margin, torch.ones(6))
+    alone = replace(found, errors=torch.tensor([[1.0] * 6, [torch.inf] * 6, [torch.inf] * 6]))
+    assert alone.margin.tolist() == [0.0] * 6
+
+
 def test_every_figure_says_what_it_means(by_words):
     assert prior_figures(drum({}), "a drum", by_words).keys() == MEANINGS.keys()
     assert all(text.endswith(".") for text in MEANINGS.values())

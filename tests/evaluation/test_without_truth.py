@@ -15,14 +15,16 @@ from gsdistill.scene.ply import read_ply
 CHAIR = Path(__file__).parents[1] / "data" / "chair.ply"
 
 
-@pytest.mark.parametrize("turns", [(0, 90, 180, 270), pytest.param(fronts.TURNS, marks=pytest.mark.slow)])
-def test_the_shapes_prior_sees_a_chair_from_the_right_sides_once(turns, monkeypatch):
-    monkeypatch.setattr(fronts, "TURNS", turns)
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_shapes_prior_sees_a_chair_from_the_right_sides_once(whole, monkeypatch):
+    if not whole:
+        monkeypatch.setattr(fronts, "TURNS", (0, 90, 180, 270))
+        monkeypatch.setattr(fronts, "FRACTIONS", (0.5,))
     prior, chair = load_prior("shapes"), read_ply(CHAIR)
     found = figures_without_truth(chair, "a blue chair", prior)
     assert found.keys() == MEANINGS.keys() == plain.MEANINGS.keys() | fronts.MEANINGS.keys()
     assert found["fronts"] == 1
-    assert found["view_agreement"] > 0.9
+    assert found["view_agreement"] > 0.8
     assert found["view_margin"] > 0.2
     with pytest.raises(PromptError, match="zebra"):
         figures_without_truth(chair, "a red zebra", prior)
