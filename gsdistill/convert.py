@@ -29,19 +29,20 @@ __all__ = ["Conversion", "ExportCommand", "check_targets", "export", "read_sourc
 class Conversion(ExportSettings, Threads):
     """What every command takes that makes a splat's file from another."""
 
-    source: Path = field(metadata={"positional": True})  # a splat of any format, or the folder of a run
-    target: Path = field(metadata={"positional": True})  # the file to write: `gsdistill list formats`
-    # axes of a source that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: as usual
+    source: Path = field(metadata={"positional": True})  # A splat of any format, or the folder of a run.
+    target: Path = field(metadata={"positional": True})  # The file to write: `gsdistill list formats`.
+    # The axes of a source that does not name its own: rdf (y down, as most splats), y-up, z-up, unity or world; none:
+    # as is usual with its format.
     from_frame: Frame | None = None
-    clean: bool = False  # leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused
-    overwrite: bool = False  # replace files that are there
+    clean: bool = False  # Leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused.
+    overwrite: bool = False  # Replace files that are there.
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportCommand(Conversion):
     """Write a splat in another format or other axes, or as a mesh; the extension of the target says which format."""
 
-    mesh: bool = False  # a mesh in place of a splat: .glb or .obj
+    mesh: bool = False  # Write a mesh in place of a splat: .glb or .obj.
     meshing: MeshSettings = field(default_factory=MeshSettings)
 
     def __post_init__(self) -> None:

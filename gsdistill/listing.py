@@ -27,6 +27,7 @@ KINDS = ("methods", "priors", "inits", "configs", "formats", "demos", "worlds")
 class ListCommand:
     """Show what can be chosen by name: methods, priors, inits, configs, formats, demos or worlds."""
 
+    # One of these kinds, or all of them.
     what: Literal["methods", "priors", "inits", "configs", "formats", "demos", "worlds", "all"] = field(
         default="all", metadata={"positional": True}
     )

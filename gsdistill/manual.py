@@ -136,11 +136,11 @@ def _in_usage(setting: Setting) -> str:
 
 
 def _text(setting: Setting, brief: bool) -> str:
-    """The help of a setting; a ``brief`` one leaves out its range, and a default that says nothing."""
+    """The help of a setting, with a default that says something, and unless it is ``brief`` its range."""
     value, told = setting.value, [setting.limits] if setting.limits and not brief else []
     if value is dataclasses.MISSING:
         told.insert(0, "required")
-    elif value is not False and _shown(value) and not (brief and value is None):
+    elif value is not None and value is not False and _shown(value):
         told.insert(0, f"default: {_shown(value)}")
     return f"{setting.text} ({'; '.join(told)})" if told else setting.text
 

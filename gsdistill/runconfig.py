@@ -52,10 +52,10 @@ class RunConfig:
     quality: Quality = "normal"
     seed: int = bounded(0, low=0, high=2**32 - 1)  # Another seed gives another splat, the same one the same again.
     iterations: int = bounded(300, low=1)  # Make so many steps.
-    views: int = bounded(4, low=1)  # cameras per step
-    resolution: int | None = bounded(None, low=8, high=4096)  # pixels of a training view; none: the prior's own
+    views: int = bounded(4, low=1)  # Draw so many views in a step.
+    resolution: int | None = bounded(None, low=8, high=4096)  # Pixels of a training view; none: the prior's own.
     background: Background = "mixed"  # behind the training views; mixed: half mid grey, half any colour
-    device: str = "auto"  # auto, cpu, or an NVIDIA GPU by its name in torch; auto: a GPU where there is one
+    device: str = "auto"  # Compute on auto, cpu, or a GPU by its name in torch; auto: a GPU where there is one.
     deterministic: bool = False  # the same bits in every process of this machine, at the price of speed
     recipe: bool = True  # start from the settings that fit the prior, a config of its card
     log_every: int = bounded(10, low=1)  # steps between records in metrics.jsonl

@@ -146,12 +146,12 @@ def test_the_short_help_shows_common_flags_and_the_whole_one_all_by_rooms(capsys
         "usage: do SOURCE [MORE ...] [FLAGS]\n\nDo a thing.\n\n"
         "  SOURCE                what is read (required)\n"
         "  MORE                  what else is\n"
-        "  --title TEXT|none     The name of it. (default: none)\n"
+        "  --title TEXT|none     The name of it.\n"
         "  --quick               Make haste.\n"
         "  --safe, --no-safe     whether it is (default: yes)\n"
         "  --range FLOAT FLOAT   from and to (default: 0 1; at least -90 and at most 90)\n"
         "  --pair PATH|none [PATH|none ...]\n"
-        "                        of files (default: none)\n"
+        "                        of files\n"
         "  --seeds [INT ...]     of each (default: 0)\n\n"
         "inner:\n  What is inside.\n\n"
         "  --inner.rate RAMP     of change (default: 1:2; at least 0)\n"
@@ -169,6 +169,14 @@ def test_every_page_of_help_fits_the_terminal(command, columns, capsys, monkeypa
     lines = capsys.readouterr().out.splitlines()
     prose = [line for line in lines if "--" not in line and "{" not in line and not line.startswith("usage:")]
     assert max(map(len, prose)) <= min(columns, 100)
+
+
+@pytest.mark.parametrize("command", [name for name, (cls, _) in COMMANDS.items() if hasattr(cls, "COMMON")])
+def test_the_short_help_has_every_flag_that_is_called_common(command, capsys):
+    assert execute([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    for name in COMMANDS[command][0].COMMON:
+        assert f"\n  --{name.replace('_', '-')} " in text
 
 
 def test_the_help_of_generate_fits_on_a_screen_in_whole_sentences(capsys, monkeypatch):

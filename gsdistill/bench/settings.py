@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from gsdistill.config import bounded
 from gsdistill.runflags import RunFlags
@@ -20,8 +21,14 @@ class BenchFlags(RunFlags):
     The timed steps are spread evenly over the run, so that what changes during it is met as in a whole one.
     """
 
-    random_weights: str | None = None  # the real network, untrained, without a download: sd21-base, sdxl, if, mvdream
-    steps: int = bounded(30, low=1, high=MOST_STEPS)  # that are timed
-    warmup: int = bounded(5, low=1, high=MOST_STEPS)  # steps before them, in which kernels are compiled and chosen
-    json: Path | None = None  # also write the measurement to this file
-    compare: tuple[Path, Path] | None = None  # show the ratios of two such files, B over A, and measure nothing
+    COMMON: ClassVar[tuple[str, ...]] = (
+        *("steps", "warmup", "method", "prior", "random_weights", "views", "resolution", "init", "config", "device"),
+        *("threads", "json", "compare"),
+    )
+
+    # Take the real network, untrained and without a download: sd21-base, sdxl, if or mvdream.
+    random_weights: str | None = None
+    steps: int = bounded(30, low=1, high=MOST_STEPS)  # Time so many steps.
+    warmup: int = bounded(5, low=1, high=MOST_STEPS)  # Make so many before them, in which kernels are compiled.
+    json: Path | None = None  # Write the measurement to this file too.
+    compare: tuple[Path, Path] | None = None  # Show the ratios of two such files, B over A, and measure nothing.

@@ -16,9 +16,9 @@ __all__ = ["ExportSettings", "RunExport", "extension_of", "extensions"]
 class ExportSettings:
     """What all formats share."""
 
-    # axes of what is written: rdf, y-up, z-up, unity or world; none: what the format's viewers expect
+    # The axes of what is written: rdf, y-up, z-up, unity or world; none: what the format's viewers expect.
     frame: Frame | None = None
-    sh_pad: int | None = bounded(None, low=1, high=3)  # fill up view-dependent colour with zeros to this SH degree
+    sh_pad: int | None = bounded(None, low=1, high=3)  # Fill up view-dependent colour to this SH degree.
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ __all__ = ["MeshSettings"]
 class MeshSettings:
     """Settings of a mesh."""
 
-    resolution: int = bounded(64, low=16, high=384)  # cells of the grid along the object's longest side
-    level: float = bounded(0.3, above=0, below=1)  # opacity at the surface: less makes the mesh thicker
-    smallest: float = bounded(0.02, low=0, high=1)  # parts of less than this share of the largest's volume are dropped
-    texture: int | None = bounded(1024, low=64, high=8192)  # pixels of its side; none: colours at the vertices
+    resolution: int = bounded(64, low=16, high=384)  # Cells of the grid along the longest side.
+    level: float = bounded(0.3, above=0, below=1)  # Opacity at the surface: less makes the mesh thicker.
+    smallest: float = bounded(0.02, low=0, high=1)  # Parts below this share of the largest's volume go.
+    texture: int | None = bounded(1024, low=64, high=8192)  # Pixels of its side; none: colours at the vertices.

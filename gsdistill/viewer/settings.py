@@ -17,14 +17,14 @@ __all__ = ["ViewCommand"]
 class ViewCommand(Threads):
     """Look at splats and runs in the browser, side by side, with the steps that a run has kept."""
 
-    # splats of any format, and folders of runs; what has no splat is skipped beside them
+    # Splats of any format, and folders of runs. What has no splat is skipped beside those that have one.
     sources: tuple[Path, ...] = field(metadata={"positional": True})
-    # axes of files that do not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: as usual
+    # The axes of files that do not name theirs: rdf (y down, as most splats), y-up, z-up, unity or world; none: as usual.
     frame: Frame | None = None
-    clean: bool = False  # leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused
-    host: str = "127.0.0.1"  # address to serve at; 0.0.0.0 lets the whole network look
-    port: int = bounded(8080, low=0, high=65535)  # of the page; if it is taken, the next free one; 0: any
-    open: bool = False  # open the page in this machine's browser
+    clean: bool = False  # Leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused.
+    host: str = "127.0.0.1"  # Serve at this address; 0.0.0.0 lets the whole network look.
+    port: int = bounded(8080, low=0, high=65535)  # Serve at this port, or the next one that is free; 0: any.
+    open: bool = False  # Open the page in this machine's browser.
 
     def __post_init__(self) -> None:
         if not self.host.strip():
