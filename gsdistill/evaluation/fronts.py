@@ -37,7 +37,7 @@ from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.structs import Cameras, Gaussians, to_device
 
-__all__ = ["MEANINGS", "Fits", "arcs", "fits", "prior_figures"]
+__all__ = ["MEANINGS", "NUMBERS", "Fits", "arcs", "fits", "prior_figures"]
 
 AZIMUTHS, ELEVATION, DISTANCE, FOV = 24, 15.0, 3.2, 40.0
 FRACTIONS = (0.3, 0.5, 0.7)  # of the schedule
@@ -56,6 +56,7 @@ MEANINGS = {
     "prompt_fit": "Denoising error with the prompt less that without one. Lower is better: below 0 the prior finds the "
     "prompt in the pictures.",
 }
+NUMBERS = tuple(name for name in MEANINGS if name != "views_seen")
 
 
 @dataclass(frozen=True)

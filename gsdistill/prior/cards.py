@@ -226,6 +226,15 @@ def refuse_mistyped(name: str) -> None:
     )
 
 
+def world_of(name_or_path: str) -> Literal["shapes"] | None:
+    """The closed world that a prior's prompts are of, as its folder's card says; None where any prompt goes.
+
+    Raises:
+        ConfigError, ModelNotFound: as :func:`find`. BadFile: the card cannot be read.
+    """
+    return read_model_card(find(name_or_path)[0], name_or_path).world
+
+
 def read_model_card(source: str, name: str) -> ModelCard:
     """The folder's gsdistill.json, or the card of a plain latent model."""
     path = Path(source) / "gsdistill.json"

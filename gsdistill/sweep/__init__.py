@@ -1,1 +1,1 @@
-"""Methods x prompts x seeds on the shapes world: run, measured against the truth, and put side by side."""
+"""Methods x prompts x seeds: run, measured against the truth where it is known, and put side by side."""

@@ -19,10 +19,11 @@ from gsdistill.sweep.results import Comparison, Entry
 
 __all__ = ["draw_figure", "draw_sheet", "wrapped"]
 
-# What the panels show: figure, title, and whether each prompt is drawn as a dot.
+# What the panels show: figure, title, and whether each prompt is drawn as a dot. The first ones need the truth.
+TRUTH = (("iou", "silhouette IoU", True), ("saturation", "saturation (dashed: truth)", True))
+ALONE = (("silhouette_agreement", "neighbouring silhouettes' IoU", True), ("saturation", "saturation", True))
+PRIOR = (("fronts", "fronts that the prior sees", True), ("prompt_fit", "prompt fit (below 0: it fits)", True))
 PANELS = (
-    ("iou", "silhouette IoU", True),
-    ("saturation", "saturation (dashed: truth)", True),
     ("rms_between_seeds", "RMS between seeds", False),
     ("frechet_between_seeds", "Frechet between seeds", False),
     ("seconds", "seconds per run", False),
@@ -43,14 +44,15 @@ def draw_figure(comparison: Comparison, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    entries = comparison.entries
-    figure = Figure(figsize=(3.0 * len(PANELS), 1.4 + 0.34 * len(entries)), layout="constrained", dpi=110)
+    entries, true = comparison.entries, comparison.true_saturation
+    panels = (*(ALONE if true is None else TRUTH), *(PRIOR if comparison.settings.prior_figures else ()), *PANELS)
+    figure = Figure(figsize=(3.0 * len(panels), 1.4 + 0.34 * len(entries)), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
-    for axes, (name, title, dots) in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS, strict=True):
+    for axes, (name, title, dots) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         for line, entry in enumerate(entries):
             _draw_line(axes, line, entry, name, dots)
-        if name == "saturation":
-            axes.axvline(comparison.true_saturation, color=INK, linewidth=1, linestyle="--")
+        if name == "saturation" and true is not None:
+            axes.axvline(true, color=INK, linewidth=1, linestyle="--")
         axes.set_title(title, fontsize=10, color=INK)
         axes.grid(axis="x", color="#e5e5e5", linewidth=0.8)
         axes.set_axisbelow(True)
@@ -68,9 +70,10 @@ def draw_figure(comparison: Comparison, path: Path) -> None:
 
 
 def draw_sheet(comparison: Comparison, path: Path, size: int = 96) -> None:
-    """Draw two views of the true object and of every method's, of the first seed; a line for each prompt.
+    """Draw two views of the true object, where it is known, and of every method's, of the first seed.
 
-    What is not done, has failed, or had other settings, is blank. ``size`` is in pixels of one view.
+    There is a line for each prompt. What is not done, has failed, or had other settings, is blank. ``size`` is in
+    pixels of one view.
 
     Raises:
         OutputError: the file cannot be written.
@@ -80,7 +83,9 @@ def draw_sheet(comparison: Comparison, path: Path, size: int = 96) -> None:
 
     settings, cameras = comparison.settings, _cameras(size)
     font = ImageFont.truetype(findfont("DejaVu Sans"), TEXT)  # which has letters of most alphabets
-    names = [wrapped(name, font, 2 * size - GAP) for name in ("truth", *map(_label, comparison.entries))]
+    known = comparison.true_saturation is not None
+    columns = [*(["truth"] if known else []), *map(_label, comparison.entries)]
+    names = [wrapped(name, font, 2 * size - GAP) for name in columns]
     prompts = {prompt: wrapped(prompt, font, WIDEST) for prompt in settings.all_prompts}
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     boxes = {label: ruler.multiline_textbbox((0, 0), label, font) for label in (*names, *prompts.values())}
@@ -93,7 +98,7 @@ def draw_sheet(comparison: Comparison, path: Path, size: int = 96) -> None:
         pen.text((left + size * (2 * column + 1), top / 2), name, fill=INK, font=font, anchor="mm", align="center")
     for (prompt, label), height in zip(prompts.items(), heights, strict=True):
         pen.text((GAP, top + height / 2), label, fill=INK, font=font, anchor="lm")
-        for column, pixels in enumerate(_pictures(comparison, prompt, cameras)):
+        for column, pixels in enumerate(_pictures(comparison, prompt, cameras, known)):
             sheet.paste(Image.fromarray(pixels), (left + 2 * size * column, top + (height - size) // 2))
         top += height
     with atomic_path(path) as draft:
@@ -129,10 +134,12 @@ def _draw_line(axes: Any, line: int, entry: Entry, name: str, dots: bool) -> Non
     axes.plot([found.mean], [line], "o", color=colour, markersize=6)
 
 
-def _pictures(comparison: Comparison, prompt: str, cameras: Cameras) -> list[np.ndarray]:
-    """A pair of views of the truth and of every entry, [h, 2 h, 3] of bytes each."""
-    true = (truth_views(prompt, cameras).clamp(0.0, 1.0) * 255.0).round().byte().numpy()
-    pairs = [np.concatenate(list(true), axis=1)]
+def _pictures(comparison: Comparison, prompt: str, cameras: Cameras, known: bool) -> list[np.ndarray]:
+    """A pair of views of the truth, where it is known, and of every entry, [h, 2 h, 3] of bytes each."""
+    pairs = []
+    if known:
+        true = (truth_views(prompt, cameras).clamp(0.0, 1.0) * 255.0).round().byte().numpy()
+        pairs.append(np.concatenate(list(true), axis=1))
     settings = comparison.settings
     wanted = (prompt, settings.seeds[0], None)
     for entry in comparison.entries:
@@ -140,7 +147,7 @@ def _pictures(comparison: Comparison, prompt: str, cameras: Cameras) -> list[np.
             splat = folder(settings, entry.method, prompt, settings.seeds[0], entry.iterations) / "gaussians.ply"
             pairs.append(np.concatenate(list(shots(read_ply(splat), cameras, WHITE)), axis=1))
         else:
-            pairs.append(np.full_like(pairs[0], 255))
+            pairs.append(np.full((cameras.height, 2 * cameras.width, 3), 255, dtype=np.uint8))
     return pairs
 
 

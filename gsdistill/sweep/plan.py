@@ -1,7 +1,7 @@
 """The runs of a sweep: their settings, their folders, and what of them is on the disk.
 
 <output>/runs/<prompt>/<method>-seed<seed>-<iterations>steps/   the files of `generate` but the video, and
-    evaluation.json   the figures against the truth
+    evaluation.json   the figures: against the truth, where it is known, and those that need none
     failure.json      instead, where the run diverged
 """
 
@@ -12,17 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gsdistill import device
 from gsdistill.config import from_dict, load_yaml, merge, name_of
 from gsdistill.errors import BadFile, ConfigError, UserError
+from gsdistill.evaluation import fronts, plain
 from gsdistill.files import slug
 from gsdistill.pages.run import number
 from gsdistill.paths import anchored
+from gsdistill.prior.cards import choose, world_of
 from gsdistill.reading import brief, read_json
 from gsdistill.runconfig import RunConfig, read_config, resolve
 from gsdistill.shapes.captions import parse
 from gsdistill.sweep.settings import SweepSettings
 
-__all__ = ["SweepRun", "equal_evaluations", "equal_steps", "folder"]
+__all__ = ["SweepRun", "equal_evaluations", "equal_steps", "folder", "knows_truth"]
 
 MEASURED = ("iou", "colour_error", "chamfer", "floaters", "name_right", "colour_right")
 COUNTED = ("iterations", "network_evaluations")
@@ -33,6 +36,8 @@ class SweepRun:
     """One run of a sweep."""
 
     config: RunConfig
+    known: bool  # the truth of its prompt is, and it is measured against it
+    asked: bool  # the prior is asked what it sees in the splat
 
     @property
     def method(self) -> str:
@@ -74,8 +79,13 @@ class SweepRun:
 
     @property
     def figures(self) -> dict[str, Any] | None:
-        """evaluation.json, once the run is measured. Raises BadFile where it is broken."""
-        return _read(self.folder / "evaluation.json", MEASURED)
+        """evaluation.json, once it has all that is measured. Raises BadFile where it is broken."""
+        names = [*(MEASURED if self.known else ()), *plain.MEANINGS, *(fronts.NUMBERS if self.asked else ())]
+        path = self.folder / "evaluation.json"
+        found = _read(path)
+        if found is None or not found.keys() >= set(names):  # measured by a sweep that asked for less
+            return None
+        return _read(path, names)
 
     @property
     def failure(self) -> str | None:
@@ -89,14 +99,24 @@ def folder(settings: SweepSettings, method: str, prompt: str, seed: int, iterati
     return settings.output / "runs" / slug(prompt) / f"{method}-seed{seed}-{iterations}steps"
 
 
+def knows_truth(settings: SweepSettings) -> bool:
+    """Whether the prompts are of the shapes world, which only its own prior makes sure.
+
+    Raises:
+        UserError: an unknown prior or device.
+    """
+    return world_of(choose(settings.prior, device.choose(settings.device))[0]) == "shapes"
+
+
 def equal_steps(settings: SweepSettings) -> list[SweepRun]:
     """Every method with the same number of steps; all of the first seed come first.
 
     Raises:
-        UserError: a prompt outside of the shapes world, an unknown prior or device, a config that does not fit.
+        UserError: a prompt that is not of the prior's world, an unknown prior or device, a config that does not fit.
     """
-    for prompt in settings.all_prompts:
-        parse(prompt)
+    if knows_truth(settings):
+        for prompt in settings.all_prompts:
+            parse(prompt)
     return _runs(settings, {method: settings.iterations for method in settings.methods})
 
 
@@ -123,14 +143,14 @@ def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
 
 def _runs(settings: SweepSettings, iterations: dict[str, int]) -> list[SweepRun]:
     """All runs of the methods with a number of steps."""
-    bases = {method: _base(settings, method) for method in iterations}
+    bases, known = {method: _base(settings, method) for method in iterations}, knows_truth(settings)
     runs = []
     for seed in settings.seeds:
         for prompt in settings.all_prompts:
             for method, count in iterations.items():
                 own = {"prompt": prompt, "seed": seed, "iterations": count}
                 output = folder(settings, method, prompt, seed, count)
-                runs.append(SweepRun(replace(bases[method], **own, output=output)))
+                runs.append(SweepRun(replace(bases[method], **own, output=output), known, settings.prior_figures))
     return runs
 
 

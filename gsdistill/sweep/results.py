@@ -1,7 +1,8 @@
 """The figures of a sweep: one row per run, and one entry per method and number of steps with 95 % intervals.
 
 A failed run has no splat, and counts as the evaluation counts an empty one: IoU 0, nothing right, colour error 1,
-Chamfer distance 2. It has no part in saturation, in times and in the differences between seeds.
+Chamfer distance 2. It has no part in the figures that need no truth, in times and in the differences between seeds.
+Where the truth is not known, all figures that need it are None, of failed runs too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from jaxtyping import Float
 
 from gsdistill import __version__
 from gsdistill.config import to_dict
+from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.diversity import frechet_between, rms_between, saturation
 from gsdistill.evaluation.statistics import Interval, bootstrap, wilson
 from gsdistill.evaluation.surface import FARTHEST
@@ -23,12 +25,13 @@ from gsdistill.files import write_json
 from gsdistill.pages.run import number
 from gsdistill.scene.ply import read_ply
 from gsdistill.shapes.captions import parse
-from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
+from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps, knows_truth
 from gsdistill.sweep.settings import SweepSettings
 
 __all__ = ["MEANS", "SHARES", "Comparison", "Entry", "compare"]
 
-MEANS = ("iou", "colour_error", "chamfer", "floaters", "saturation", "seconds", "network_evaluations", "gaussians")
+TRUE_MEANS = ("iou", "colour_error", "chamfer", "floaters")
+MEANS = (*TRUE_MEANS, *plain.MEANINGS, *fronts.NUMBERS, "seconds", "network_evaluations")
 SHARES = ("name_right", "colour_right")
 BETWEEN_SEEDS = {"rms_between_seeds": rms_between, "frechet_between_seeds": frechet_between}
 FAILED = {
@@ -62,7 +65,7 @@ class Comparison:
     settings: SweepSettings
     entries: tuple[Entry, ...]
     planned: int  # runs in the whole sweep, as far as known
-    true_saturation: float  # mean over the prompts, of the true pictures
+    true_saturation: float | None  # mean over the prompts, of the true pictures; None where there are none
 
     @property
     def settled(self) -> int:
@@ -126,15 +129,18 @@ def compare(settings: SweepSettings) -> Comparison:
     for key in sorted(groups, key=lambda key: (settings.methods.index(key[0]), -key[1])):
         entry = _entry(groups[key], key in members["steps"], key in members["evaluations"])
         entries.append(replace(entry, figures={**entry.figures, "iou_over_first": _over_first(entry, entries)}))
-    saturations = [saturation(truth(parse(prompt))) for prompt in settings.all_prompts]
-    return Comparison(settings, tuple(entries), sum(map(len, groups.values())), float(np.mean(saturations)))
+    true = None
+    if knows_truth(settings):
+        true = float(np.mean([saturation(truth(parse(prompt))) for prompt in settings.all_prompts]))
+    return Comparison(settings, tuple(entries), sum(map(len, groups.values())), true)
 
 
 def _entry(runs: Sequence[SweepRun], steps: bool, evaluations: bool) -> Entry:
     settled = [one for one in runs if one.settled]
     rows = tuple(_row(one) for one in settled)
     figures = {name: bootstrap(_grid({_place(row): row[name] for row in rows})) for name in MEANS}
-    shares = {name: wilson(sum(row[name] for row in rows), len(rows)) for name in SHARES}
+    judged = {name: [row[name] for row in rows if row[name] is not None] for name in SHARES}
+    shares = {name: wilson(sum(values), len(values)) for name, values in judged.items()}
     first = runs[0]
     return Entry(
         method=first.method,
@@ -148,7 +154,7 @@ def _entry(runs: Sequence[SweepRun], steps: bool, evaluations: bool) -> Entry:
 
 def _row(one: SweepRun) -> Row:
     """What one settled run has to say; None where a failed one has nothing."""
-    config, summary, figures = one.config, one.summary or {}, one.figures or FAILED
+    config, summary, figures = one.config, one.summary or {}, one.figures or (FAILED if one.known else {})
     return {
         "method": one.method,
         "prompt": config.prompt,
@@ -157,7 +163,8 @@ def _row(one: SweepRun) -> Row:
         "failure": one.failure,
         "name": figures.get("name"),
         **{name: number(figures, name) for name in MEANS},
-        **{name: bool(figures[name]) for name in SHARES},
+        "views_seen": figures.get("views_seen"),
+        **{name: bool(figures[name]) if one.known else None for name in SHARES},
         "network_evaluations": summary.get("network_evaluations"),
         "seconds": _seconds(summary.get("seconds_by_phase")),
         **{name: value if isinstance(value := summary.get(name), kind) else None for name, kind in _FACTS.items()},
@@ -186,7 +193,7 @@ def _over_first(entry: Entry, earlier: Sequence[Entry]) -> Interval | None:
     for first in earlier:
         shared = (first.equal_steps and entry.equal_steps) or (first.equal_evaluations and entry.equal_evaluations)
         if first.method == earlier[0].method != entry.method and shared:
-            base = {_place(row): row["iou"] for row in first.rows}
+            base = {_place(row): row["iou"] for row in first.rows if row["iou"] is not None}
             pairs = [(_place(row), row["iou"]) for row in entry.rows if _place(row) in base]
             return bootstrap(_grid({place: iou - base[place] for place, iou in pairs}))
     return None

@@ -9,17 +9,18 @@ from dataclasses import replace
 from rich.console import Console
 
 from gsdistill import device
-from gsdistill.evaluation.diversity import saturation
 from gsdistill.evaluation.truth import evaluate
-from gsdistill.evaluation.views import photograph
+from gsdistill.evaluation.without_truth import figures_without_truth
 from gsdistill.files import Claim, check_folder, write_json
 from gsdistill.generate import run
+from gsdistill.pages.run import keep_figures
 from gsdistill.prior.base import Prior
 from gsdistill.prior.cards import find
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.runconfig import RunConfig
 from gsdistill.scene.ply import read_ply
+from gsdistill.structs import to_device
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings
 from gsdistill.training.checkpoint import kept
@@ -32,7 +33,7 @@ def carry_out(settings: SweepSettings, console: Console) -> None:
     """Do what is left of a sweep.
 
     Raises:
-        UserError: a prompt outside of the shapes world, an unknown prior, and the like, before the first run.
+        UserError: a prompt that is not of the prior's world, an unknown prior, and the like, before the first run.
         KeyboardInterrupt: after Ctrl-C, once the step is done and all is saved.
     """
     runs = equal_steps(settings)
@@ -79,9 +80,11 @@ class _Worker:
             except Diverged as error:
                 write_json(one.folder / "failure.json", {"error": str(error)})
                 return
-        gaussians = read_ply(one.folder / "gaussians.ply")
-        figures = {**evaluate(gaussians, one.config.prompt), "saturation": saturation(photograph(gaussians))}
-        write_json(one.folder / "evaluation.json", figures)
+        config = one.config
+        splat = to_device(read_ply(one.folder / "gaussians.ply"), device.choose(config.device))
+        prior = self._prior(config) if one.asked else None
+        true = evaluate(splat, config.prompt) if one.known else {}
+        keep_figures(one.folder, {**true, **figures_without_truth(splat, config.prompt, prior, config.prompts)})
 
     def _prior(self, config: RunConfig) -> Prior:
         """The prior of a run, which is that of the last one unless its settings differ."""
@@ -91,9 +94,11 @@ class _Worker:
         return self._loaded
 
     def _tell(self, one: SweepRun, place: str, seconds: float) -> None:
-        figures = one.figures
-        found = f"IoU {figures['iou']:.3f}, {figures['name']}" if figures else f"failed: {one.failure}"
-        config = one.config
+        figures, config = one.figures, one.config
+        found = f"failed: {one.failure}"
+        if figures:
+            told = f"IoU {figures['iou']:.3f}, {figures['name']}" if one.known else f"{figures['gaussians']} Gaussians"
+            found = f"{told}, fronts {figures['fronts']}" if one.asked else told
         name = f"{config.prompt}, {one.method}, seed {config.seed}, {config.iterations} steps"
         self._say(f"[{place}] {name}: {found}; {seconds:.1f} s")
 

@@ -20,19 +20,22 @@ __all__ = ["SweepSettings"]
 
 @dataclass(frozen=True)
 class SweepSettings(Threads):
-    """Run methods x prompts x seeds on the shapes world and compare them in one table, a figure and a sheet.
+    """Run methods x prompts x seeds and compare them in one table, a figure and a sheet.
 
     Finished runs are kept: the same command goes on where an earlier one stopped. Two of it at once share the work.
+    With the prior of the shapes world the truth of a prompt is known, and splats are measured against it; with any
+    other prior any prompt goes, and what needs the truth stays empty.
     """
 
     methods: tuple[str, ...] = ("sds", "ssd", "cds", "fsd", "asd", "csd")  # names of `gsdistill list methods`
-    prompts: tuple[str, ...] = ()  # objects of the shapes world, each in quotes
-    prompt_file: Path | None = None  # more prompts, one on each line of a text file
+    prompts: tuple[str, ...] = ()  # what to make, each in quotes
+    prompt_file: Path | None = None  # more prompts, one a line; empty lines and those that begin with # are skipped
     seeds: tuple[int, ...] = bounded((0, 1, 2), low=0, high=2**32 - 1)  # each prompt is made with each of them
     iterations: int = bounded(300, low=1)  # steps of every run with equal steps
     equal: Literal["steps", "evaluations", "both"] = "both"  # what is given to all methods alike; both: two comparisons
     configs: tuple[str, ...] = ()  # settings of a method over its recipe: ssd=mine.yaml
     prior: str = field(default="shapes", metadata=may_be_path())  # a name of `gsdistill list priors`, or a folder
+    prior_figures: bool = False  # also ask the prior what it sees in each splat: fronts, and how the prompt fits
     device: str = "auto"  # as of `gsdistill generate`
     output: Path = Path("outputs/sweep")  # folder of the runs and of the comparison
     run: bool = True  # do what is left to do; without it only compare what is done

@@ -53,10 +53,17 @@ def _columns(comparison: Comparison) -> dict[str, Cell]:
         "colour error": _figure("colour_error", 3),
         "Chamfer": _figure("chamfer", 3),
         "saturation": _figure("saturation", 3),
+        "high frequency": _figure("high_frequency", 4),
+        "loose": _figure("loose", 3),
+        "silhouettes agree": _figure("silhouette_agreement", 3),
         "RMS between seeds": _figure("rms_between_seeds", 3),
         "Frechet between seeds": _figure("frechet_between_seeds", 2),
         "seconds": _figure("seconds", 1),
     }
+    if comparison.settings.prior_figures:
+        columns["fronts"] = _figure("fronts", 2)
+        columns["views agree"] = _figure("view_agreement", 2)
+        columns["prompt fit"] = _figure("prompt_fit", 4)
     if any(entry.failed for entry in comparison.entries):
         columns["failed"] = lambda entry: str(entry.failed)
     return columns
@@ -68,18 +75,36 @@ def _legend(comparison: Comparison) -> str:
     lines = [
         f"Prompts: {prompts}, seeds: {seeds}.",
         "Behind each mean its 95 % interval: bootstrap over prompts, then seeds; of what is right Wilson's.",
-        f"IoU over {first}: mean difference to {first} with the same prompt and seed.",
-        f"Saturation: mean HSV saturation inside of the silhouette; {comparison.true_saturation:.3f} is true.",
+        *_about_truth(comparison, first),
+        "High frequency: share of the differences in luminance that is as fine as pixels. Loose: share of the opacity",
+        "apart from the largest part. Silhouettes agree: IoU of neighbouring views 15 degrees apart, mean.",
         "Between seeds: RMS difference of held-out renders over grey, mean over pairs;",
         "Frechet distance of 11 features of colour and gradients (gsdistill/evaluation/diversity.py).",
         f"Seconds: of the steps alone, {' and '.join(map(str, comparison.fact('threads')))} thread(s) of "
         f"{' and '.join(comparison.fact('device'))}.",
     ]
-    if any(entry.failed for entry in comparison.entries):
+    if settings.prior_figures:
+        lines += [
+            "What the prior sees from all around: fronts, of which there should be one; the share of the views that"
+        ]
+        lines += [
+            "agree with their cameras; and the prompt's denoising error less that of none, which is below 0 if it fits."
+        ]
+    if comparison.true_saturation is not None and any(entry.failed for entry in comparison.entries):
         lines.append("A failed run counts as IoU 0, nothing right, colour error 1 and Chamfer 2.")
     if comparison.settled < comparison.planned:
         lines.append(f"Unfinished: {comparison.settled} of {comparison.planned} runs are done.")
     return " ".join(lines)
+
+
+def _about_truth(comparison: Comparison, first: str) -> list[str]:
+    """What the figures against the truth mean, or why they are not there."""
+    if comparison.true_saturation is None:
+        return ["The truth of these prompts is not known, and what needs it is left empty (-)."]
+    return [
+        f"IoU over {first}: mean difference to {first} with the same prompt and seed.",
+        f"Saturation: mean HSV saturation inside of the silhouette; {comparison.true_saturation:.3f} is true.",
+    ]
 
 
 def _figure(name: str, digits: int) -> Cell:
@@ -98,9 +123,10 @@ def _share(name: str) -> Cell:
     """A count of runs and the interval of their share in percent."""
 
     def cell(entry: Entry) -> str:
-        found, right = entry.figures[name], sum(row[name] for row in entry.rows)
+        found = entry.figures[name]
         if found is None:
             return "-"
+        right = sum(row[name] for row in entry.rows)
         return f"{right} of {len(entry.rows)} ({100 * found.low:.0f}..{100 * found.high:.0f} %)"
 
     return cell

@@ -19,7 +19,7 @@ class ViewCommand(Threads):
 
     # Splats of any format, and folders of runs. What has no splat is skipped beside those that have one.
     sources: tuple[Path, ...] = field(metadata={"positional": True})
-    # The axes of files that do not name theirs: rdf (y down, as most splats), y-up, z-up, unity or world; none: as usual.
+    # Axes of files that do not name theirs: rdf (y down, as most splats), y-up, z-up, unity or world; none: as usual.
     frame: Frame | None = None
     clean: bool = False  # Leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused.
     host: str = "127.0.0.1"  # Serve at this address; 0.0.0.0 lets the whole network look.

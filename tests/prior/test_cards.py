@@ -11,7 +11,7 @@ import yaml
 from gsdistill.config import from_dict
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound, PromptError
 from gsdistill.prior import cards as module
-from gsdistill.prior.cards import Card, cards, choose, find, is_hub_id, read_model_card, recipe
+from gsdistill.prior.cards import Card, cards, choose, find, is_hub_id, read_model_card, recipe, world_of
 from gsdistill.prior.families import FAMILIES, leaf_of
 from gsdistill.prior.loading import CONFIGS, load_prior
 from gsdistill.shapes.captions import parse
@@ -162,3 +162,12 @@ def test_the_cards_that_complete_a_checkpoint_are_of_its_kind():
         "StableDiffusionXLPipeline"
     }
     assert CONFIGS["mvdream"] == cards()["mvdream"].base
+
+
+def test_the_world_of_a_prior_is_what_its_folder_says(tmp_path):
+    (tmp_path / "gsdistill.json").write_text('{"name": "mine", "world": "shapes"}')
+    (tmp_path / "plain").mkdir()
+    assert world_of("shapes") == world_of(str(tmp_path)) == "shapes"
+    assert world_of(str(tmp_path / "plain")) is world_of("sd15") is world_of("owner/name") is None
+    with pytest.raises(ConfigError, match="Did you mean 'shapes'"):
+        world_of("shape")
