@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from gsdistill import __version__
@@ -27,7 +26,7 @@ from gsdistill.convert import ExportCommand
 from gsdistill.draw import RenderCommand
 from gsdistill.edit.command import EditCommand
 from gsdistill.errors import ConfigError, Stopped, UserError, did_you_mean
-from gsdistill.files import write_json
+from gsdistill.evaluation.settings import EvaluateCommand
 from gsdistill.flags import parse, peek, settings_of
 from gsdistill.listing import ListCommand
 from gsdistill.pages.settings import GalleryCommand, ReportCommand
@@ -58,14 +57,6 @@ class GenerateFlags(RunFlags):
     viewer: bool = False  # Show the splat in the browser while it is optimised.
     port: int = bounded(8080, low=0, high=65535)  # of the viewer; if it is taken, the next free one; 0: any
     dry_run: bool = False  # Check everything, print the settings as YAML and what the run will take, and stop.
-
-
-@dataclass(frozen=True)
-class EvaluateCommand(Threads):
-    """Measure a run against the truth of the shapes world, and keep the figures beside it in evaluation.json."""
-
-    run: Path = field(metadata={"positional": True})  # the folder of a run
-    json: Path | None = None  # also write the figures to this file
 
 
 @dataclass(frozen=True)
@@ -201,20 +192,6 @@ def _generate(argv: Sequence[str]) -> None:
         generate.run(config, console, live=live)
 
 
-def _evaluate(argv: Sequence[str]) -> None:
-    command = _read(EvaluateCommand, argv, "evaluate")
-    from gsdistill.pages.run import keep_figures, measure
-
-    figures = measure(command.run)
-    table = Table("figure", "value")
-    for name, value in figures.items():
-        table.add_row(Text(name.replace("_", " ")), Text(f"{value:.4g}" if isinstance(value, float) else str(value)))
-    terminal().print(table)
-    if command.json:
-        write_json(command.json, figures)
-    keep_figures(command.run, figures)
-
-
 def _sweep(argv: Sequence[str]) -> None:
     settings = _read(SweepSettings, argv, "sweep")
     from gsdistill.sweep.report import report
@@ -281,7 +258,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Sequence[str]], None] | str]] = {
     "export": (ExportCommand, "gsdistill.convert:export"),
     "edit": (EditCommand, "gsdistill.edit.command:edit"),
     "render": (RenderCommand, "gsdistill.draw:render"),
-    "evaluate": (EvaluateCommand, _evaluate),
+    "evaluate": (EvaluateCommand, "gsdistill.pages.evaluate:evaluate"),
     "report": (ReportCommand, _report),
     "sweep": (SweepSettings, _sweep),
     "play2d": (Play2dFlags, _play2d),

@@ -180,7 +180,7 @@ def _write(job: _Job, optimisation: Optimisation, writers: Mapping[str, Writer],
         if extras:
             write_report(folder.path, defaults(RunConfig), evaluate=False)
         return
-    health, alarms = job.watch.look(optimisation)
+    health, alarms = job.watch.look(optimisation, gaussians)
     facts = {
         "prompt": config.prompt,
         "method": name_of(config.method),

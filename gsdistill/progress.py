@@ -17,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gsdistill.errors import Stopped
+from gsdistill.evaluation.figures import headline
+from gsdistill.pages.run import read_figures
 from gsdistill.structs import Gaussians
 from gsdistill.training.health import Counts, Health, alarms, measure
 from gsdistill.training.loop import Optimisation, StepRecord
@@ -93,10 +95,15 @@ class Watch:
         self._told: set[str] = set()
         self._fault: str | None = None
 
-    def look(self, run: Optimisation) -> tuple[Health, list[str]]:
-        """The scene's health now, and what is alarming; waits for an accelerator."""
-        counts = Counts(run.done, run.skipped, run.grown, run.pruned)
-        health = measure(run.gaussians(), self._first, counts)
+    def look(self, run: Optimisation, final: Gaussians | None = None) -> tuple[Health, list[str]]:
+        """The scene's health now, and what is alarming; waits for an accelerator.
+
+        ``final`` is what is left of the scene after the cut at the run's end, which counts as pruning.
+        """
+        gaussians = run.gaussians()
+        left = gaussians if final is None else final
+        counts = Counts(run.done, run.skipped, run.grown, run.pruned + len(gaussians) - len(left))
+        health = measure(left, self._first, counts)
         if "skipped" in alarms(health, self._first) and "skipped" not in self._told:
             self._fault = self._ask(run)
         found = alarms(health, self._first, self._fault)
@@ -152,7 +159,7 @@ class Interrupt:
 
 
 def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:
-    """Show where the files are and where the time went."""
+    """Show where the time went, the figures that have been measured, and where the files are."""
     table = Table("phase", "ms per step", "share", title="time of a step")
     phases = summary["milliseconds_per_step"]
     total = sum(phases.values())
@@ -167,8 +174,11 @@ def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) ->
     )
     health = summary["health"]
     console.print(
-        f"steps skipped {summary['skipped_steps']}, Gaussians pruned {100 * health['pruned_share']:.0f} %, extent "
-        f"{health['extent']:.2f} ({health['drift']:.2f} of the start's), saturation {health['saturation']:.2f}"
+        f"steps skipped {summary['skipped_steps']}, Gaussians pruned {health['pruned']} "
+        f"({100 * health['pruned_share']:.0f} %), extent {health['extent']:.2f} ({health['drift']:.2f} of the "
+        f"start's), saturation {health['saturation']:.2f}"
     )
+    if told := headline(read_figures(folder)):
+        console.print(Text(f"against the truth: {told}"), soft_wrap=True)
     shown = [path for name in FILES if (path := folder / name).exists()]
     console.print(Text("\n".join(map(str, shown))), soft_wrap=True)

@@ -391,7 +391,7 @@ def test_version_and_overview(capsys):
         ("render", "SOURCE is missing; see gsdistill render --help"),
         ("render none.ply --size 9000", "size = 9000 is out of range; it must be at least 8 and at most 4096"),
         ("render none.ply", "none.ply: cannot be read: No such file or directory"),
-        ("evaluate", "RUN is missing; see gsdistill evaluate --help"),
+        ("evaluate", "SPLAT is missing; see gsdistill evaluate --help"),
         ("list method",
          "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, configs, formats, "
          "demos, worlds, all"),
@@ -459,15 +459,31 @@ def test_list_shows_names_and_first_lines(capsys):
 
 
 def test_evaluate_shows_the_figures_and_writes_them(capsys, monkeypatch, tmp_path):
-    figures = {"silhouette_iou": 0.87654321, "name": "a [red] torus", "name_right": True}
+    figures = {"iou": 0.87654321, "name": "a [red] torus", "name_right": True, "unseen_psnr": 21.5, "of others": 3}
     truth = types.ModuleType("gsdistill.evaluation.truth")
     truth.evaluate_run = lambda folder: {**figures, "run": str(folder)}
     monkeypatch.setitem(sys.modules, "gsdistill.evaluation.truth", truth)
+    Path("outputs/x").mkdir(parents=True)
     assert execute(["evaluate", "outputs/x", "--json", "figures/x.json"]) == 0
     text = capsys.readouterr().out
-    for part in ("silhouette iou", "0.8765", "a [red] torus", "True"):
+    for part in ("iou", "0.8765", "a [red] torus", "yes", "unseen views", "21.5", "others", "of others"):
         assert part in text
     assert json.loads((tmp_path / "figures" / "x.json").read_text()) == {**figures, "run": "outputs/x"}
+    assert json.loads(Path("outputs/x/evaluation.json").read_text()) == {**figures, "run": "outputs/x"}
+
+
+def test_evaluate_says_what_it_needs_to_know(capsys, tmp_path):
+    Path("torus.ply").write_text("ply")
+    line = mistake(capsys, "evaluate", "torus.ply")
+    assert line.startswith(
+        "torus.ply is no run, which would name its prompt: name what to measure it against, --prompt"
+    )
+    assert mistake(capsys, "evaluate", "taurus.ply") == "taurus.ply: there is no such file or folder"
+    line = mistake(capsys, "evaluate", "torus.ply", "--prompt", "a red torus", "--truth", "torus.glb")
+    assert line == "prompt and truth are two truths; give one of them"
+    line = mistake(capsys, "evaluate", "torus.ply", "--prompt", "a red torus", "--truth-frame", "y-up")
+    assert line == "truth_frame = y-up is of a truth: add --truth FILE"
+    assert "the object of 'a corgi' is not known" in mistake(capsys, "evaluate", "torus.ply", "--prompt", "a corgi")
 
 
 def test_a_lost_reader_ends_the_output_without_a_word():

@@ -170,6 +170,16 @@ def test_what_loading_a_prior_has_to_say_is_printed(tmp_path, monkeypatch):
     assert console.file.getvalue() == "a file goes before [a config]\n"
 
 
+def test_the_final_cut_counts_as_pruning(tmp_path):
+    """Eight Gaussians of which five are too faint to stay; one step changes them little."""
+    opacity = torch.tensor([3.0] * 3 + [-4.0] * 5)
+    Ply(frame="world").write(replace(pebble(8, 1), opacities=opacity), tmp_path / "stone.ply")
+    init = {"name": "ply", "path": str(tmp_path / "stone.ply")}
+    folder = generate(tmp_path / "run", iterations=1, init=init, densify={"final_opacity": 0.1})
+    health = json.loads((folder / "summary.json").read_text())["health"]
+    assert (health["pruned"], health["pruned_share"]) == (5, 5 / 8) and len(read_ply(folder / "gaussians.ply")) == 3
+
+
 def test_the_initialiser_reads_the_prompt_unless_it_has_its_own(tmp_path, monkeypatch):
     read = []
     create = Ball.create
@@ -189,9 +199,18 @@ def test_the_cli_runs_and_evaluates(tmp_path, capsys):
     folder = tmp_path / "cli"
     argv = ["generate", "--method", "sds", "--prompt", "a blue cube", "--iterations", "3", "--output", str(folder)]
     assert execute(argv) == 0
-    assert "time of a step" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    kept = json.loads((folder / "evaluation.json").read_text())
+    assert "time of a step" in told and f"against the truth: looks like {kept['name']}" in told
+    assert f"IoU {kept['iou']:.3f}, unseen views {kept['unseen_iou']:.3f}, PSNR {kept['psnr']:.1f} dB" in told
     assert execute(["evaluate", str(folder), "--json", str(tmp_path / "figures.json")]) == 0
-    assert 0 <= json.loads((tmp_path / "figures.json").read_text())["iou"] <= 1
+    assert json.loads((tmp_path / "figures.json").read_text()) == kept
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    words = ["--truth", str(folder), "--json", str(tmp_path / "itself.json")]
+    assert execute(["evaluate", str(folder / "gaussians.ply"), *words]) == 0
+    itself = json.loads((tmp_path / "itself.json").read_text())
+    assert itself["psnr"] == 100.0 and itself["surface_chamfer"] == 0.0 and "name" not in itself
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     assert execute(["render", str(folder / "gaussians.ply"), "--size", "32", "--frames", "4"]) == 0
     assert execute(argv) == 2
     assert "is not empty; --overwrite replaces it" in capsys.readouterr().err.replace("\n", " ")

@@ -24,7 +24,8 @@ from rich.console import Console
 from scipy.spatial import KDTree
 
 from gsdistill.device import processor
-from gsdistill.evaluation.surface import splat_to_truth, surface_points, truth_to_splat
+from gsdistill.evaluation.references import of_prompt, surface_points
+from gsdistill.evaluation.surface import centres
 from gsdistill.export.pictures import shots
 from gsdistill.files import slug, write_json
 from gsdistill.flags import settings_of
@@ -126,11 +127,10 @@ def main(settings: Settings) -> None:
     print("|---" * 10 + "|")
     for number, prompt in enumerate(settings.prompts):
         gaussians, things = splat_of(settings, number), parse(prompt)
-        shapes = tuple(thing.shape for thing in things)
         path = settings.output / f"{slug(prompt)}.glb"
         figures = dataclasses.asdict(write_mesh(gaussians, path, settings.mesh, frame="world"))
         figures |= {"bytes": path.stat().st_size, "gaussians": len(gaussians)} | chamfer(path, things)
-        figures["splat_chamfer"] = 0.5 * (splat_to_truth(gaussians, shapes) + truth_to_splat(gaussians, shapes))
+        figures["splat_chamfer"] = centres(gaussians, of_prompt(prompt))["centre_chamfer"]
         lengths = [figures[name] for name in ("mesh_to_truth", "truth_to_mesh", "chamfer", "splat_chamfer")]
         cells = [prompt, *(f"{value:.4f}" for value in lengths), "yes" if figures["watertight"] else "no"]
         cells += [f"{figures['parts']}", f"{figures['faces']}", f"{figures['bytes'] / 1000:.0f}"]

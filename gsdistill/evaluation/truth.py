@@ -1,6 +1,7 @@
-"""A splat judged against the object of its prompt, whose pictures and surface the shapes world knows exactly.
+"""A splat judged against the truth: an object of the shapes world by its prompt, or a mesh or a splat of a user's own.
 
-Nothing is aligned first: the object must stand where the world's convention puts it, +z up, its front towards +x.
+Nothing is aligned first: both must stand where the world's convention puts them, +z up, the front towards +x, in the
+unit ball.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.config import load_yaml
-from gsdistill.errors import BadFile, PromptError
-from gsdistill.evaluation.naming import nearest
-from gsdistill.evaluation.surface import floaters, splat_to_truth, truth_to_splat
-from gsdistill.evaluation.views import colour_error, iou, photograph, seen_colours, truth
+from gsdistill.errors import BadFile
+from gsdistill.evaluation.naming import NOTHING, nearest
+from gsdistill.evaluation.references import Truth, known, of_prompt
+from gsdistill.evaluation.surface import centres, floaters, surface
+from gsdistill.evaluation.views import compared, photograph, seen_colours, unseen
 from gsdistill.scene.ply import read_ply
-from gsdistill.shapes.captions import Thing, object_name, parse
+from gsdistill.shapes.captions import object_name
 from gsdistill.shapes.raycast import paint, trace
 from gsdistill.shapes.world import build
 from gsdistill.structs import Cameras, Gaussians, on_processor, to_device
@@ -45,40 +47,45 @@ def evaluate_run(run_dir: Path | str) -> Figures:
     prompt = load_yaml(folder / _CONFIG).get("prompt")
     if not isinstance(prompt, str):
         raise BadFile(f"{folder / _CONFIG} names no prompt")
-    _known(prompt)
+    known(prompt)
     return evaluate(read_ply(folder / _SPLAT), prompt)
 
 
-def evaluate(gaussians: Gaussians, prompt: str) -> Figures:
-    """Return the figures of a splat that was made for ``prompt``; distances in world units, shares and colours in 0..1.
+def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:
+    """Return the figures of a splat beside a truth, or the prompt of one; distances in world units, shares in 0..1.
 
-    ``name``: the object of the shapes world that the splat looks like (naming.py), and ``name_right``: it is the
-    prompt's. ``iou``: of the silhouettes. ``colour_error``: mean absolute RGB error where both silhouettes are, and
-    ``colour_right``: every part's nearest named colour is the prompt's (views.py). ``chamfer``: the mean of
-    ``splat_to_truth`` and ``truth_to_splat``; ``floaters``: share of opacity outside of the surface (surface.py).
-    ``gaussians``: how many.
+    From the held-out cameras, and with the prefix ``unseen_`` from those above and below (views.py): ``iou`` of the
+    silhouettes, ``soft_iou`` of the alphas, ``colour_error`` where both silhouettes are, ``picture_error`` over white
+    where either is, ``psnr`` of the whole pictures in dB. ``surface_chamfer``: the mean of ``surface_to_truth`` and
+    ``truth_to_surface``; ``centre_chamfer``, of the Gaussians' centres, of ``splat_to_truth`` and ``truth_to_splat``
+    (surface.py). ``gaussians``: how many.
+
+    Of an object of the shapes world also ``name``: the one that the splat looks like, or "nothing known" (naming.py);
+    ``name_right``: it is the prompt's; ``colour_right``: every part has the prompt's colour (views.py); ``floaters``:
+    share of opacity outside of the surface.
 
     Raises:
         PromptError: the prompt is not one of the shapes world, so its object is not known.
     """
-    things = _known(prompt)
-    shapes = tuple(thing.shape for thing in things)
+    truth = of_prompt(truth) if isinstance(truth, str) else truth
     gaussians = on_processor(gaussians)
-    ours, true = photograph(gaussians), truth(things)
-    named = nearest(ours)
-    forth, back = splat_to_truth(gaussians, shapes), truth_to_splat(gaussians, shapes)
-    return {
-        "name": object_name(named),
-        "name_right": named == things,
-        "iou": iou(ours, true),
-        "colour_error": colour_error(ours, true),
-        "colour_right": seen_colours(ours, shapes) == tuple(thing.color for thing in things),
-        "chamfer": 0.5 * (forth + back),
-        "splat_to_truth": forth,
-        "truth_to_splat": back,
-        "floaters": floaters(gaussians, shapes),
-        "gaussians": len(gaussians),
-    }
+    ours, others = photograph(gaussians), photograph(gaussians, unseen())
+    figures: Figures = {}
+    if things := truth.things:
+        named = nearest(ours)
+        colours = seen_colours(ours, tuple(thing.shape for thing in things))
+        figures |= {
+            "name": object_name(named) if named else NOTHING,
+            "name_right": named == things,
+            "colour_right": colours == tuple(thing.color for thing in things),
+        }
+    figures |= compared(ours, truth.seen)
+    figures |= {f"unseen_{name}": value for name, value in compared(others, truth.unseen).items()}
+    figures |= surface(ours, others, truth)
+    figures |= centres(gaussians, truth)
+    if truth.signed:
+        figures["floaters"] = floaters(gaussians, truth)
+    return {**figures, "gaussians": len(gaussians)}
 
 
 def truth_views(
@@ -89,17 +96,7 @@ def truth_views(
     Raises:
         PromptError: as :func:`evaluate`.
     """
-    world = build(_known(prompt))
+    world = build(known(prompt))
     backgrounds = torch.tensor(background).expand(len(cameras), 3)
     images, _ = paint(trace(world.parts, to_device(cameras, "cpu")), torch.from_numpy(world.colors), backgrounds)
     return images
-
-
-def _known(prompt: str) -> tuple[Thing, ...]:
-    try:
-        return parse(prompt)
-    except PromptError as error:
-        raise PromptError(
-            f"evaluation on truth needs a shapes prompt, '[a] colour solid [on [a] colour solid]'; "
-            f"the object of '{prompt}' is not known"
-        ) from error

@@ -17,10 +17,11 @@ from typing import Any
 
 from gsdistill.config import load_yaml
 from gsdistill.errors import BadFile
+from gsdistill.evaluation.figures import renewed
 from gsdistill.files import write_json
 from gsdistill.reading import read_json
 
-__all__ = ["Run", "is_run", "keep_figures", "measure", "named", "number", "read_run", "told"]
+__all__ = ["Run", "is_run", "keep_figures", "measure", "named", "number", "read_figures", "read_run", "told"]
 
 CONFIG, RECORDS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
 EVALUATION, FAILURE = "evaluation.json", "failure.json"
@@ -88,9 +89,9 @@ def read_run(folder: Path) -> Run:
     settings = load_yaml(folder / CONFIG)
     if not isinstance(settings.get("prompt"), str):
         raise BadFile(f"{folder / CONFIG} names no prompt")
-    summary, evaluation, failure = (_mapping(folder / name) for name in (SUMMARY, EVALUATION, FAILURE))
+    summary, failure = (_mapping(folder / name) for name in (SUMMARY, FAILURE))
     reason = str(failure["error"] or "no reason is told") if "error" in failure else None
-    return Run(folder, settings, summary, evaluation, reason)
+    return Run(folder, settings, summary, read_figures(folder), reason)
 
 
 def measure(folder: Path) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """
     from gsdistill.evaluation.truth import evaluate_run
 
-    _mapping(folder / EVALUATION)
+    read_figures(folder)
     return evaluate_run(folder)
 
 
@@ -112,7 +113,16 @@ def keep_figures(folder: Path, figures: Mapping[str, Any]) -> None:
     Raises:
         BadFile: earlier figures cannot be read. OutputError: the file cannot be written.
     """
-    write_json(folder / EVALUATION, {**_mapping(folder / EVALUATION), **figures})
+    write_json(folder / EVALUATION, {**read_figures(folder), **figures})
+
+
+def read_figures(folder: Path) -> dict[str, Any]:
+    """The figures that are kept beside a run's splat, none if it has not been measured; by the names of today.
+
+    Raises:
+        BadFile: they cannot be read.
+    """
+    return renewed(_mapping(folder / EVALUATION))
 
 
 def number(values: Mapping[str, Any], name: str) -> int | float | None:

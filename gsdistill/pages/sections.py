@@ -76,8 +76,16 @@ def truth(run: Run) -> Html:
     rows = [
         ("looks like", str(found["name"]) if "name" in found else None, "", name),
         ("silhouette IoU", number(found, "iou"), "", "of 32 held-out views; 1 is equal"),
+        ("unseen IoU", number(found, "unseen_iou"), "", "of 16 views from below and above"),
+        ("PSNR", number(found, "psnr"), " dB", "of whole pictures over white; more is better"),
         ("colour error", number(found, "colour_error"), "", f"mean of RGB, 0 to 1; {colours}"),
-        ("Chamfer distance", number(found, "chamfer"), "", "world units; the object fills a ball of radius 1"),
+        (
+            "surface Chamfer",
+            number(found, "surface_chamfer"),
+            "",
+            "of what is seen; the object has radius 1",
+        ),
+        ("centre Chamfer", number(found, "centre_chamfer"), "", "of the Gaussians, which lie below the surface"),
         ("floaters", number(found, "floaters"), "", "share of opacity away from the surface"),
     ]
     return _section("Beside the truth", _strips(run), figure_list(rows))

@@ -12,7 +12,7 @@ Colours are told as sRGB, 0..1, as pictures are. A texture is looked up at the n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +29,7 @@ from gsdistill.errors import BadFile, did_you_mean
 from gsdistill.scene.ply_header import with_sound_header
 from gsdistill.scene.surface import SurfacePoints, to_linear, to_srgb
 
-__all__ = ["SUFFIXES", "Part", "read_mesh"]
+__all__ = ["SUFFIXES", "Part", "painted", "read_mesh"]
 
 GLTF = (".glb", ".gltf")
 SUFFIXES = (*GLTF, ".obj", ".ply", ".stl", ".off")
@@ -79,6 +79,16 @@ def read_mesh(path: Path) -> list[Part]:
             raise BadFile(f"{path}: its colours are not sound: {' '.join(str(error).split())[:200]}") from error
         parts.append(Part(_at_corners(mesh, vertices), paint))
     return parts
+
+
+def painted(parts: Sequence[Part], points: SurfacePoints) -> Float[Tensor, "N 3"]:
+    """Return the colour of each point, sRGB in 0..1, float64; the faces are numbered through all parts."""
+    colors, first = torch.zeros(len(points.faces), 3, dtype=torch.float64), 0
+    for part in parts:
+        here = (points.faces >= first) & (points.faces < first + len(part.corners))
+        colors[here] = part.paint(SurfacePoints(points.faces[here] - first, points.weights[here]))
+        first += len(part.corners)
+    return colors
 
 
 class _Beside:

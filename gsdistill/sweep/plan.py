@@ -16,6 +16,7 @@ from gsdistill import device
 from gsdistill.config import from_dict, load_yaml, merge, name_of
 from gsdistill.errors import BadFile, ConfigError, UserError
 from gsdistill.evaluation import fronts, plain
+from gsdistill.evaluation.figures import renewed
 from gsdistill.files import slug
 from gsdistill.pages.run import number
 from gsdistill.paths import anchored
@@ -27,7 +28,7 @@ from gsdistill.sweep.settings import SweepSettings
 
 __all__ = ["SweepRun", "equal_evaluations", "equal_steps", "folder", "knows_truth"]
 
-MEASURED = ("iou", "colour_error", "chamfer", "floaters", "name_right", "colour_right")
+MEASURED = ("iou", "colour_error", "centre_chamfer", "floaters", "name_right", "colour_right")
 COUNTED = ("iterations", "network_evaluations")
 
 
@@ -169,7 +170,7 @@ def _read(path: Path, numbers: Sequence[str] = ()) -> dict[str, Any] | None:
     """The content of a file, with these numbers in it or whether something is so; None where there is no file."""
     if not path.exists():
         return None
-    found = read_json(path)
+    found = renewed(read_json(path))
     for name in numbers:
         if number(found, name) is None and not isinstance(found.get(name), bool):
             raise BadFile(f"{path}: {name} = {brief(found.get(name))} is no number")

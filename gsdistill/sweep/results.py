@@ -1,8 +1,9 @@
 """The figures of a sweep: one row per run, and one entry per method and number of steps with 95 % intervals.
 
 A failed run has no splat, and counts as the evaluation counts an empty one: IoU 0, nothing right, colour error 1,
-Chamfer distance 2. It has no part in the figures that need no truth, in times and in the differences between seeds.
-Where the truth is not known, all figures that need it are None, of failed runs too.
+Chamfer distance 2; and PSNR 0, that of white where all is black. It has no part in the figures that need no truth, in
+times and in the differences between seeds. Where the truth is not known, all figures that need it are None, of failed
+runs too; and so is what a run of an earlier version was not measured for.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from gsdistill.sweep.settings import SweepSettings
 
 __all__ = ["MEANS", "SHARES", "Comparison", "Entry", "compare"]
 
-TRUE_MEANS = ("iou", "colour_error", "chamfer", "floaters")
+TRUE_MEANS = ("iou", "unseen_iou", "psnr", "colour_error", "surface_chamfer", "centre_chamfer", "floaters")
 MEANS = (*TRUE_MEANS, *plain.MEANINGS, *fronts.NUMBERS, "seconds", "network_evaluations")
 SHARES = ("name_right", "colour_right")
 BETWEEN_SEEDS = {"rms_between_seeds": rms_between, "frechet_between_seeds": frechet_between}
 FAILED = {
-    "iou": 0.0, "colour_error": 1.0, "chamfer": FARTHEST, "floaters": 0.0, "name_right": False, "colour_right": False,
+    "iou": 0.0, "unseen_iou": 0.0, "psnr": 0.0, "colour_error": 1.0, "surface_chamfer": FARTHEST,
+    "centre_chamfer": FARTHEST, "floaters": 0.0, "name_right": False, "colour_right": False,
 }  # fmt: skip
 
 Row = dict[str, Any]

@@ -47,11 +47,13 @@ def _columns(comparison: Comparison) -> dict[str, Cell]:
         "equal steps": lambda entry: "x" if entry.equal_steps else "",
         "equal evaluations": lambda entry: "x" if entry.equal_evaluations else "",
         "IoU": _figure("iou", 3),
+        "unseen IoU": _figure("unseen_iou", 3),
         f"IoU over {first}": _figure("iou_over_first", 3),
         "name right": _share("name_right"),
         "colour right": _share("colour_right"),
+        "PSNR": _figure("psnr", 1),
         "colour error": _figure("colour_error", 3),
-        "Chamfer": _figure("chamfer", 3),
+        "surface Chamfer": _figure("surface_chamfer", 3),
         "saturation": _figure("saturation", 3),
         "high frequency": _figure("high_frequency", 4),
         "loose": _figure("loose", 3),
@@ -85,13 +87,11 @@ def _legend(comparison: Comparison) -> str:
     ]
     if settings.prior_figures:
         lines += [
-            "What the prior sees from all around: fronts, of which there should be one; the share of the views that"
-        ]
-        lines += [
-            "agree with their cameras; and the prompt's denoising error less that of none, which is below 0 if it fits."
+            "What the prior sees from all around: fronts, of which there should be one; the share of the views that",
+            "agree with their cameras; and the prompt's denoising error less that of none, which is below 0 if it fits.",
         ]
     if comparison.true_saturation is not None and any(entry.failed for entry in comparison.entries):
-        lines.append("A failed run counts as IoU 0, nothing right, colour error 1 and Chamfer 2.")
+        lines.append("A failed run counts as IoU 0, nothing right, colour error 1, PSNR 0 and Chamfer 2.")
     if comparison.settled < comparison.planned:
         lines.append(f"Unfinished: {comparison.settled} of {comparison.planned} runs are done.")
     return " ".join(lines)
@@ -102,6 +102,8 @@ def _about_truth(comparison: Comparison, first: str) -> list[str]:
     if comparison.true_saturation is None:
         return ["The truth of these prompts is not known, and what needs it is left empty (-)."]
     return [
+        "Unseen IoU: from below and above, where no camera of a run stands; PSNR: of whole pictures over white, dB;",
+        "surface Chamfer: of what is seen, from all cameras (gsdistill/evaluation).",
         f"IoU over {first}: mean difference to {first} with the same prompt and seed.",
         f"Saturation: mean HSV saturation inside of the silhouette; {comparison.true_saturation:.3f} is true.",
     ]

@@ -36,7 +36,7 @@ class Counts:
     steps: int = 0
     skipped: int = 0  # of them, for a gradient that was not finite
     grown: int = 0  # Gaussians that were duplicated or split, each is one more
-    pruned: int = 0  # Gaussians that were removed as transparent, too large or over the budget
+    pruned: int = 0  # Gaussians that were removed as transparent, too large, over the budget, or by the final cut
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def alarms(health: Health, first: Health, fault: str | None = None) -> dict[str,
             return found
     if h.pruned_share > PRUNED:
         found["pruned"] = (
-            f"{h.pruned_share:.0%} of all Gaussians that there have been were removed; lower densify.prune_opacity, or "
-            "raise densify.prune_scale3d or densify.budget"
+            f"{h.pruned_share:.0%} of all Gaussians that there have been were removed; lower densify.prune_opacity or "
+            "densify.final_opacity, or raise densify.prune_scale3d or densify.budget"
         )
     if h.extent > INFLATED * max(1.0, first.extent):
         found["inflated"] = (

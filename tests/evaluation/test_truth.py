@@ -10,10 +10,23 @@ import torch
 
 from gsdistill.errors import BadFile, PromptError
 from gsdistill.evaluation.naming import distances as name_distances
-from gsdistill.evaluation.naming import nearest
-from gsdistill.evaluation.surface import floaters, splat_to_truth, surface_points, truth_to_splat, visibility
+from gsdistill.evaluation.naming import nearest, unexplained
+from gsdistill.evaluation.references import of_prompt, surface_points
+from gsdistill.evaluation.surface import floaters, splat_to_truth, truth_to_splat, visibility
 from gsdistill.evaluation.truth import evaluate, evaluate_run, truth_views
-from gsdistill.evaluation.views import Pictures, colour_error, held_out, iou, photograph, seen_colours, truth
+from gsdistill.evaluation.views import (
+    Pictures,
+    colour_error,
+    held_out,
+    iou,
+    photograph,
+    picture_error,
+    psnr,
+    seen_colours,
+    soft_iou,
+    truth,
+    unseen,
+)
 from gsdistill.export.ply import Ply
 from gsdistill.scene.cameras import orbit
 from gsdistill.shapes.captions import COLORS, SHAPES, Thing, object_name, parse
@@ -70,7 +83,7 @@ def test_a_splat_on_the_true_surface_is_right(prompt):
     assert figures["name"] == object_name(parse(prompt)) and figures["name_right"] is True
     assert figures["iou"] > (0.95 if "sphere" in prompt or "cube" in prompt else 0.85)
     assert figures["colour_right"] is True and figures["colour_error"] < 0.06
-    assert figures["chamfer"] < 0.03 and figures["splat_to_truth"] < 0.03 and figures["truth_to_splat"] < 0.04
+    assert figures["centre_chamfer"] < 0.03 and figures["splat_to_truth"] < 0.03 and figures["truth_to_splat"] < 0.04
     assert figures["floaters"] == 0.0 and figures["gaussians"] == 6000
 
 
@@ -102,7 +115,7 @@ def test_a_wrong_shape_is_called_by_its_name():
 
 def test_a_shift_costs_silhouette_and_surface(red_sphere, right):
     moved = evaluate(replace(red_sphere, means=red_sphere.means + torch.tensor([0.0, 0.0, 0.4])), "a red sphere")
-    assert moved["iou"] < 0.7 < right["iou"] and moved["chamfer"] > 5 * right["chamfer"]
+    assert moved["iou"] < 0.7 < right["iou"] and moved["centre_chamfer"] > 5 * right["centre_chamfer"]
     assert moved["floaters"] > 0.2  # the part that sticks out by more than 0.15
 
 
@@ -123,6 +136,24 @@ def test_silhouettes_that_do_not_meet_have_iou_zero_and_the_worst_colour():
     assert iou(first, half) == pytest.approx(0.5)
 
 
+def test_whole_pictures_are_compared_by_closed_forms():
+    """Over white a black square of alpha a is a plane of 1 - a."""
+    alpha = torch.zeros(2, 8, 8, 1)
+    alpha[:, 2:6, 2:6] = 1.0
+    black = Pictures(torch.zeros(2, 8, 8, 3), alpha)
+    half = Pictures(black.body, 0.5 * alpha)
+    assert soft_iou(black, half) == pytest.approx(0.5) and soft_iou(black, black) == 1.0
+    assert psnr(black, black) == 100.0 and picture_error(black, black) == 0.0
+    assert psnr(black, half) == pytest.approx(-10 * math.log10(0.25 * 0.25))  # a quarter of the pixels differ by 1/2
+    assert picture_error(black, half) == pytest.approx(0.5) and colour_error(black, half) == 1.0
+    grey = Pictures(0.1 * alpha.expand(2, 8, 8, 3), alpha)
+    assert picture_error(black, grey) == pytest.approx(0.1) == colour_error(black, grey)
+    beside = alpha.clone()
+    beside[:, :2, :4] = 1.0  # 8 pixels more than the 16: their colour counts for whole pictures alone
+    assert colour_error(Pictures(black.body, beside), black) == 0.0
+    assert picture_error(Pictures(black.body, beside), black) == pytest.approx(8 / 24)
+
+
 def test_colours_do_not_depend_on_the_coverage():
     alpha = torch.rand(1, 8, 8, 1, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.6
     color = torch.tensor([0.2, 0.4, 0.6])
@@ -141,26 +172,27 @@ def test_nothing_at_all_scores_worst(red_sphere):
     clear = replace(red_sphere, opacities=torch.full_like(red_sphere.opacities, -20.0))
     figures = evaluate(clear, "a red sphere")
     assert figures["iou"] == 0.0 and figures["colour_error"] == 1.0 and not figures["colour_right"]
-    assert figures["splat_to_truth"] == figures["truth_to_splat"] == figures["chamfer"] == 2.0
+    assert figures["splat_to_truth"] == figures["truth_to_splat"] == figures["centre_chamfer"] == 2.0
+    assert figures["surface_chamfer"] == 2.0 and figures["name"] == "nothing known" and figures["soft_iou"] < 1e-6
     json.dumps(figures, allow_nan=False)
 
 
 def test_floaters_are_counted_by_opacity(red_sphere):
     far = splat(np.array([[1.2, 0.0, 0.0]] * 600), np.full((600, 3), 0.5))
-    assert floaters(joined(red_sphere, far), ("sphere",)) == pytest.approx(600 / 6600)
+    assert floaters(joined(red_sphere, far), of_prompt("a white sphere")) == pytest.approx(600 / 6600)
     faint = replace(far, opacities=torch.full((600,), -4.0))
-    assert floaters(joined(red_sphere, faint), ("sphere",)) < 0.01
+    assert floaters(joined(red_sphere, faint), of_prompt("a white sphere")) < 0.01
     near = splat(np.array([[0.85, 0.0, 0.0], [0.0, 0.0, 0.0]]), np.full((2, 3), 0.5))  # 0.1 outside, and hidden inside
-    assert floaters(joined(red_sphere, near), ("sphere",)) == 0.0
+    assert floaters(joined(red_sphere, near), of_prompt("a white sphere")) == 0.0
 
 
 def test_surface_distances_are_those_of_a_shell_around_a_sphere(red_sphere):
     points = surface_points(("sphere",), 6000, seed=2).numpy()
     for radius in (0.65, 0.85):
         shell = splat(points * radius / 0.75, np.full((6000, 3), 0.5))
-        assert splat_to_truth(shell, ("sphere",)) == pytest.approx(0.1, abs=1e-6)
-        assert truth_to_splat(shell, ("sphere",)) == pytest.approx(0.1, abs=3e-3)
-    assert truth_to_splat(red_sphere, ("sphere",)) < 0.035
+        assert splat_to_truth(shell, of_prompt("a white sphere")) == pytest.approx(0.1, abs=1e-6)
+        assert truth_to_splat(shell, of_prompt("a white sphere")) == pytest.approx(0.1, abs=3e-3)
+    assert truth_to_splat(red_sphere, of_prompt("a white sphere")) < 0.035
 
 
 def test_distance_to_the_nearest_gaussian_is_brute_force():
@@ -169,17 +201,65 @@ def test_distance_to_the_nearest_gaussian_is_brute_force():
     few = replace(few, opacities=torch.cat([torch.full((20,), 3.0), torch.full((20,), -3.0)]))  # half of them too faint
     points = surface_points(("star",)).numpy()
     brute = np.linalg.norm(points[:, None] - few.means[:20].double().numpy(), axis=2).min(1).mean()
-    assert truth_to_splat(few, ("star",)) == pytest.approx(brute, rel=1e-9)
+    assert truth_to_splat(few, of_prompt("a white star")) == pytest.approx(brute, rel=1e-9)
+
+
+def test_a_wrong_underside_costs_in_the_unseen_views():
+    base = cloud("a purple pyramid")
+    below = ((base.means[:, 2] + 0.52 - 2 * DEVIATION).abs() < 1e-4)[:, None, None]
+    figures = evaluate(replace(base, sh=torch.where(below, (0.9 - 0.5) / SH_C0, base.sh)), "a purple pyramid")
+    before = evaluate(base, "a purple pyramid")
+    assert figures["colour_error"] < before["colour_error"] + 0.03
+    assert figures["unseen_colour_error"] > before["unseen_colour_error"] + 0.1
+    assert figures["unseen_psnr"] < before["unseen_psnr"] - 3
+
+
+def test_a_missing_underside_costs_surface(red_sphere, right):
+    upper = red_sphere.means[:, 2] > -0.4
+    figures = evaluate(Gaussians(**{name: value[upper] for name, value in vars(red_sphere).items()}), "a red sphere")
+    assert figures["unseen_soft_iou"] < right["unseen_soft_iou"] - 0.02
+    assert figures["truth_to_surface"] > 3 * right["truth_to_surface"]
+
+
+def test_a_floater_in_the_hole_costs_what_a_person_sees():
+    torus = cloud("a red torus")
+    green = splat(np.random.default_rng(0).normal(size=(300, 3)) * 0.08, np.tile([0.1, 0.7, 0.1], (300, 1)), 4.0, 0.03)
+    before, after = (evaluate(scene, "a red torus") for scene in (torus, joined(torus, green)))
+    assert after["colour_error"] < before["colour_error"] + 0.03  # which looks only where both are
+    assert after["picture_error"] > before["picture_error"] + 0.03 and after["psnr"] < before["psnr"] - 3
+    assert after["unseen_picture_error"] > before["unseen_picture_error"] + 0.04
+    assert after["surface_to_truth"] > before["surface_to_truth"]
+
+
+def test_what_is_far_from_everything_is_nothing_known(red_sphere):
+    draws = torch.Generator().manual_seed(0)
+    speckled = replace(red_sphere, sh=(torch.rand(6000, 1, 3, generator=draws) - 0.5) / SH_C0)
+    grey = replace(red_sphere, sh=torch.zeros_like(red_sphere.sh))
+    scattered = replace(red_sphere, means=red_sphere.means + 0.4 * torch.randn(6000, 3, generator=draws))
+    clear = replace(red_sphere, opacities=torch.full_like(red_sphere.opacities, -20.0))
+    for ruined in (speckled, grey, scattered, clear):
+        assert nearest(photograph(ruined)) is None
+    figures = evaluate(speckled, "a red sphere")
+    assert figures["name"] == "nothing known" and not figures["name_right"] and not figures["colour_right"]
+    assert seen_colours(photograph(grey), ("sphere",)) == (None,)
+
+
+def test_what_is_left_of_nothing_is_all():
+    blank = torch.zeros(32, 128, 128, 4)
+    assert unexplained(name_distances(Pictures(blank[..., :3], blank[..., 3:]))) == pytest.approx(1.0)
+    assert unexplained(name_distances(truth(parse("a brown chair")))) < 0.01  # its edges have other numbers of rays
 
 
 def test_what_is_hidden_does_not_count(red_sphere):
     shell = replace(red_sphere, scales=red_sphere.scales + 1.0)  # wide enough to leave no holes
     core = splat(np.random.default_rng(0).normal(size=(500, 3)) * 0.1, np.zeros((500, 3)))
     both = joined(shell, core)
-    assert splat_to_truth(both, ("sphere",)) == pytest.approx(splat_to_truth(shell, ("sphere",)), abs=1e-3)
+    assert splat_to_truth(both, of_prompt("a white sphere")) == pytest.approx(
+        splat_to_truth(shell, of_prompt("a white sphere")), abs=1e-3
+    )
     seen = visibility(both)
     assert float(seen[6000:].sum()) < 1e-3 * float(seen.sum())
-    assert splat_to_truth(core, ("sphere",)) > 0.5
+    assert splat_to_truth(core, of_prompt("a white sphere")) > 0.5
 
 
 def test_visibility_adds_up_to_what_is_opaque(red_sphere):
@@ -228,6 +308,15 @@ def test_cameras_are_held_out_and_all_around():
     assert torch.minimum(off, 45 - off).min() > 1.0
     gaps = torch.diff(torch.cat([cameras.azimuths.sort().values, cameras.azimuths.min()[None] + 360]))
     assert gaps.max() < 22.5
+
+
+def test_unseen_cameras_stand_where_no_run_looks_from():
+    cameras = unseen()
+    low = cameras.elevations < -30
+    assert len(cameras) == 16 and int(low.sum()) == 12 and float(cameras.elevations[~low].min()) > 75
+    assert float(cameras.elevations.min()) > -60
+    gaps = torch.diff(cameras.azimuths[low].sort().values)
+    assert gaps.max() < 60
 
 
 def test_truth_views_are_the_object_over_its_background():

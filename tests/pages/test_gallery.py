@@ -72,7 +72,7 @@ def test_sort_keys(page):
     assert (ssd["data-gaussians"], ssd["data-evaluations"], ssd["data-seconds"]) == ("554", "2400", "10.0")
     options = [a["value"] for a, _ in page.all("option")]
     assert {"prompt", "date", "iou", "seconds", "evaluations", "gaussians"} <= set(options)
-    assert "chamfer" not in options, "no run has it"
+    assert "surface_chamfer" not in options, "no run has it"
 
 
 def test_the_prompt_is_text(page):

@@ -17,7 +17,7 @@ from gsdistill.evaluation.truth import evaluate_run
 from gsdistill.export.ply import Ply
 from gsdistill.files import write_json
 from gsdistill.pages.report import write_report
-from gsdistill.pages.run import keep_figures, measure
+from gsdistill.pages.run import keep_figures, measure, read_run
 from gsdistill.scene.parts import parts
 from gsdistill.scene.ply import read_ply
 from gsdistill.structs import Gaussians
@@ -197,6 +197,14 @@ def test_figures_are_kept_beside_what_is_there(tmp_path):
     write_json(tmp_path / "evaluation.json", {"seconds": 1, "iou": 0.1})
     keep_figures(tmp_path, {"iou": 0.9})
     assert json.loads((tmp_path / "evaluation.json").read_text()) == {"seconds": 1, "iou": 0.9}
+
+
+def test_figures_of_an_earlier_version_are_read_by_the_names_of_today(tmp_path):
+    folder = make_run(tmp_path / "old", seed=3)
+    write_json(folder / "evaluation.json", {**MEASURED, "chamfer": 0.25})
+    assert read_run(folder).evaluation == {**MEASURED, "centre_chamfer": 0.25}
+    text = report(folder).source
+    assert "centre Chamfer" in text and "0.25" in text and "surface Chamfer" not in text
 
 
 def test_numbers_that_cannot_be_computed_with_are_gaps(tmp_path):

@@ -103,7 +103,8 @@ def test_the_figures_are_means_of_the_rows(done):
     for entry in found["comparison"]:
         rows = [r for r in found["rows"] if (r["method"], r["iterations"]) == (entry["method"], entry["iterations"])]
         assert len(rows) == entry["runs"] == 4
-        for name in ("iou", "colour_error", "chamfer", "saturation", "seconds", "name_right", "colour_right"):
+        names = ("iou", "unseen_iou", "psnr", "surface_chamfer", "centre_chamfer", "saturation", "seconds")
+        for name in (*names, "colour_error", "name_right", "colour_right"):
             interval = entry["figures"][name]
             assert interval["mean"] == pytest.approx(np.mean([row[name] for row in rows]), abs=1e-6)
             assert interval["low"] - 1e-9 <= interval["mean"] <= interval["high"] + 1e-9
@@ -250,7 +251,7 @@ def test_a_failed_run_is_counted_and_not_tried_again(tmp_path, monkeypatch, caps
     sds, cds = results(tmp_path)["comparison"]
     assert (sds["failed"], cds["failed"], cds["runs"]) == (0, 2, 2)
     means = {name: found and found["mean"] for name, found in cds["figures"].items()}
-    assert (means["iou"], means["name_right"], means["chamfer"], means["colour_error"]) == (0.0, 0.0, 2.0, 1.0)
+    assert (means["iou"], means["name_right"], means["surface_chamfer"], means["colour_error"]) == (0.0, 0.0, 2.0, 1.0)
     assert means["saturation"] is means["seconds"] is means["network_evaluations"] is None
     rows = (tmp_path / "table.md").read_text().splitlines()
     assert rows[0].split("|")[-2].strip() == "failed"

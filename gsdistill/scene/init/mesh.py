@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from gsdistill.errors import BadFile
 from gsdistill.scene.clouds import turned
 from gsdistill.scene.init.base import SurfaceInitialiser
-from gsdistill.scene.mesh import Part, read_mesh
-from gsdistill.scene.surface import SurfacePoints, sample_surface
+from gsdistill.scene.mesh import painted, read_mesh
+from gsdistill.scene.surface import sample_surface
 from gsdistill.structs import PointCloud
 
 __all__ = ["Mesh"]
@@ -51,14 +49,4 @@ class Mesh(SurfaceInitialiser):
         places = points.of(corners)
         if self.up == "y" or (self.up == "auto" and self.path.suffix.lower() in Y_UP):
             places = places[:, [2, 0, 1]]
-        return PointCloud(turned(places, self.azimuth).float(), _colors(parts, points).float())
-
-
-def _colors(parts: list[Part], points: SurfacePoints) -> Float[Tensor, "N 3"]:
-    """Return the colour of each point; the faces are numbered through all parts."""
-    colors, first = torch.zeros(len(points.faces), 3, dtype=torch.float64), 0
-    for part in parts:
-        here = (points.faces >= first) & (points.faces < first + len(part.corners))
-        colors[here] = part.paint(SurfacePoints(points.faces[here] - first, points.weights[here]))
-        first += len(part.corners)
-    return colors
+        return PointCloud(turned(places, self.azimuth).float(), painted(parts, points).float())

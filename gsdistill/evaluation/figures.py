@@ -1,0 +1,72 @@
+"""What the figures of an evaluation mean, in the order and the groups in which they are shown; nothing heavy.
+
+A figure that is not here is shown all the same, in a group of its own. Files of earlier versions call the Chamfer
+distance of the centres ``chamfer``: :func:`renewed` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["GROUPS", "PREFIX", "headline", "renewed"]
+
+PREFIX = "unseen_"  # of what the cameras above and below see
+
+_PICTURES = {
+    "iou": "overlap of the silhouettes; 1 is best",
+    "soft_iou": "of the alphas, so it sees haze; 1 is best",
+    "psnr": "whole pictures over white, dB; higher is better",
+    "picture_error": "RGB over white where either is; 0 is best",
+    "colour_error": "RGB where both are; 0 is best",
+}
+
+# By the title of a group: its figures, each with what it means and which way is better.
+GROUPS: dict[str, dict[str, str]] = {
+    "name": {
+        "name": "what it looks like",
+        "name_right": "that is what the prompt says",
+        "colour_right": "every part has the prompt's colour",
+    },
+    "held-out views: 32 among those of a run, at -10 to 60 degrees": _PICTURES,
+    "unseen views: 16 from below, -60 to -30, and above, 75 to 90": {
+        f"{PREFIX}{name}": meaning for name, meaning in _PICTURES.items()
+    },
+    "surface: distances, the object fills a ball of radius 1": {
+        "surface_chamfer": "mean of the next two; 0 is best",
+        "surface_to_truth": "what is seen of the splat, to the truth",
+        "truth_to_surface": "the truth, to what is seen of the splat",
+        "floaters": "share of opacity outside of it; 0 is best",
+    },
+    "centres: of the Gaussians, which lie below the surface": {
+        "centre_chamfer": "mean of the next two; 0 is best",
+        "splat_to_truth": "the centres, to the truth",
+        "truth_to_splat": "the truth, to the nearest centre",
+    },
+    "size": {"gaussians": "how many"},
+}
+
+_RENAMED = {"chamfer": "centre_chamfer"}
+
+
+def renewed(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a file, with the names of today."""
+    return {_RENAMED.get(name, name): value for name, value in figures.items()}
+
+
+def headline(figures: Mapping[str, Any]) -> str:
+    """The main figures in one line, as far as they are there; empty without any."""
+    parts = []
+    if "name" in figures:
+        parts.append(
+            f"looks like {figures['name']}" + ("" if figures.get("name_right") else ", not what was asked for")
+        )
+    for name, text in (
+        ("iou", "IoU {:.3f}"),
+        ("unseen_iou", "unseen views {:.3f}"),
+        ("psnr", "PSNR {:.1f} dB"),
+        ("surface_chamfer", "surface Chamfer {:.3f}"),
+    ):
+        if isinstance(value := figures.get(name), (int, float)):
+            parts.append(text.format(value))
+    return ", ".join(parts)

@@ -1,0 +1,145 @@
+"""Truths of every kind: exact where a closed form knows it, and the same object is the same truth in each form."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from gsdistill.errors import BadFile, Notice
+from gsdistill.evaluation.references import of_file, of_prompt, radius, seen_points
+from gsdistill.evaluation.surface import surface
+from gsdistill.evaluation.truth import evaluate
+from gsdistill.evaluation.views import Pictures, held_out, iou, photograph, unseen
+from gsdistill.export.ply import Ply
+from gsdistill.mesh.zbuffer import draw
+from gsdistill.scene.cameras import orbit
+from gsdistill.scene.mesh import Part, read_mesh
+from gsdistill.structs import SH_C0, Gaussians
+
+BLUE = (51, 102, 204)
+
+
+def sphere(path, size=0.75, middle=(0.0, 0.0, 0.0), color=BLUE):
+    """Write a sphere of one colour; its corners lie on the true one, and its faces 0.1 % of the size below."""
+    ball = trimesh.creation.icosphere(subdivisions=4, radius=size)
+    ball.apply_translation(middle)
+    ball.visual.face_colors = [*color, 255]
+    ball.export(path)
+    return path
+
+
+def plain(corners, color=0.5):
+    return Part(corners, lambda points: torch.full((len(points.faces), 3), color, dtype=torch.float64))
+
+
+def pebbles(count=400, seed=0):
+    """Gaussians of many colours in a ball."""
+    draws = torch.Generator().manual_seed(seed)
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=draws), dim=1)
+    return Gaussians(
+        means=0.6 * directions,
+        quats=torch.randn(count, 4, generator=draws),
+        scales=torch.full((count, 3), math.log(0.06)) + 0.3 * torch.randn(count, 3, generator=draws),
+        opacities=torch.full((count,), 4.0),
+        sh=((torch.rand(count, 1, 3, generator=draws) - 0.5) / SH_C0),
+    )
+
+
+def test_depths_are_those_of_rays_cut_with_planes():
+    """By Moeller and Trumbore, ray after ray and triangle after triangle."""
+    corners = torch.from_numpy(np.random.default_rng(0).uniform(-0.7, 0.7, (9, 3, 3)))
+    cameras = orbit(3, 12)
+    drawn = draw([plain(corners[:4], 0.2), plain(corners[4:], 0.8)], cameras)
+    for b, (view, k) in enumerate(zip(cameras.viewmats.double(), cameras.Ks.double(), strict=True)):
+        local = (corners @ view[:3, :3].T + view[:3, 3]).numpy()
+        for row in range(12):
+            for column in range(12):
+                ray = np.array([(column + 0.5 - float(k[0, 2])) / float(k[0, 0]), (row + 0.5 - 6) / float(k[1, 1]), 1])
+                hits = []
+                for a, second, third in local:
+                    system = np.stack([-ray, second - a, third - a], axis=1)
+                    z, u, v = np.linalg.solve(system, -a)
+                    if u >= 0 and v >= 0 and u + v <= 1:
+                        hits.append(z)
+                expected = min(hits, default=math.inf)
+                assert float(drawn.depth[b, row, column, 0]) == pytest.approx(expected, rel=1e-5)
+    assert 0.1 < float(drawn.alpha.mean()) < 0.9
+    whole = drawn.alpha[..., 0] == 1.0  # and each pixel there has one of the two colours, or both
+    assert float(drawn.body[whole].min()) == pytest.approx(0.2) and float(drawn.body[whole].max()) == pytest.approx(0.8)
+
+
+def test_a_mesh_of_a_sphere_is_the_sphere_of_the_shapes_world(tmp_path):
+    made, true = of_file(sphere(tmp_path / "ball.ply")), of_prompt("a blue sphere")
+    assert iou(made.seen, true.seen) > 0.995 and iou(made.unseen, true.unseen) > 0.995
+    assert float((made.seen.alpha - true.seen.alpha).abs().mean()) < 1e-3
+    inside = made.seen.alpha[..., 0] == 1.0
+    assert torch.allclose(made.seen.body[inside], torch.tensor(BLUE) / 255, atol=1e-6)
+    assert float(true.distance(made.points).abs().max()) < 2e-3
+    assert made.things is None and not made.signed
+
+
+def test_the_surface_chamfer_of_spheres_is_their_difference(tmp_path):
+    truth = of_file(sphere(tmp_path / "truth.ply", 0.75))
+    parts = read_mesh(sphere(tmp_path / "ours.ply", 0.65))
+    seen, below = (Pictures(**vars(draw(parts, cameras))) for cameras in (held_out(), unseen()))
+    found = surface(seen, below, truth)
+    assert found["surface_to_truth"] == pytest.approx(0.1, abs=2e-3)
+    assert found["truth_to_surface"] == pytest.approx(0.1, abs=2e-3)
+    exact = surface(seen, below, of_prompt("a red sphere"))  # whose distance is a closed form
+    assert exact["surface_to_truth"] == pytest.approx(0.1, abs=1e-3)
+    assert exact["surface_chamfer"] == pytest.approx(0.1, abs=2e-3)
+
+
+def test_a_splat_that_is_the_truth_is_equal_to_it(tmp_path):
+    splat = pebbles()
+    Ply().write(splat, tmp_path / "splat.ply")
+    found = evaluate(splat, of_file(tmp_path / "splat.ply"))
+    for name in ("iou", "soft_iou", "unseen_iou", "unseen_soft_iou"):
+        assert found[name] == pytest.approx(1.0, abs=1e-6)
+    for name in ("colour_error", "picture_error", "unseen_picture_error", "surface_chamfer"):
+        assert found[name] == pytest.approx(0.0, abs=1e-6)
+    assert found["psnr"] == found["unseen_psnr"] == 100.0
+    assert not {"name", "name_right", "colour_right", "floaters"} & found.keys(), "that a splat does not know"
+
+
+def test_a_run_can_be_the_truth(tmp_path):
+    Ply().write(pebbles(), tmp_path / "gaussians.ply")
+    assert torch.equal(of_file(tmp_path).points, of_file(tmp_path / "gaussians.ply").points)
+
+
+def test_axes_are_those_of_the_file(tmp_path):
+    """A ball in front of the origin, (x, y, z) in the world, is (y, z, x) in a file whose y is up."""
+    world = of_file(sphere(tmp_path / "world.ply", 0.3, (0.5, 0.1, -0.2)))
+    usual = of_file(sphere(tmp_path / "usual.glb", 0.3, (0.1, -0.2, 0.5)))
+    named = of_file(sphere(tmp_path / "named.ply", 0.3, (0.1, -0.2, 0.5)), "y-up")
+    for truth in (usual, named):
+        assert iou(truth.seen, world.seen) > 0.99
+        assert torch.allclose(truth.points.mean(0), world.points.mean(0), atol=2e-3)
+
+
+def test_points_lie_where_the_pixels_look():
+    splat = pebbles(1)
+    small = replace(splat, scales=torch.full((1, 3), math.log(0.03)), means=torch.tensor([[0.2, -0.3, 0.4]]))
+    points = seen_points(photograph(small), photograph(small, unseen()))
+    assert torch.allclose(points.mean(0).float(), small.means[0], atol=2e-3) and len(points) > 100
+
+
+def test_a_truth_of_another_size_is_told_and_one_out_of_sight_refused(tmp_path):
+    splat = pebbles()
+    with pytest.warns(Notice, match=r"reaches 0\.2 from the origin, the splat 0\.8\d+; nothing is aligned"):
+        of_file(sphere(tmp_path / "small.ply", 0.2), beside=splat)
+    with pytest.warns(Notice, match=r"reaches 1\.5 from the origin, and the cameras see 1\.09"):
+        of_file(sphere(tmp_path / "large.ply", 1.5))
+    with pytest.raises(BadFile, match=r"no camera sees it; it reaches 90\.\d from the origin, and must fill"):
+        of_file(sphere(tmp_path / "far.ply", 0.5, (0.0, 0.0, 90.0)))
+    with pytest.raises(BadFile, match=r"a truth is a splat \.ply or a mesh .*, not '\.txt'"):
+        of_file(tmp_path / "truth.txt")
+
+
+def test_the_radius_of_a_splat_leaves_floaters_out():
+    splat = pebbles(1000)
+    strays = replace(splat, means=torch.cat([splat.means[:-2], torch.tensor([[9.0, 0, 0], [0, 7.0, 0]])]))
+    assert radius(strays) == pytest.approx(radius(splat), rel=0.1) and 0.7 < radius(splat) < 1.0
