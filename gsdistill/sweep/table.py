@@ -88,7 +88,7 @@ def _legend(comparison: Comparison) -> str:
     if settings.prior_figures:
         lines += [
             "What the prior sees from all around: fronts, of which there should be one; the share of the views that",
-            "agree with their cameras; and the prompt's denoising error less that of none, which is below 0 if it fits.",
+            "agree with their cameras; and the prompt's denoising error less that of none, below 0 where it fits.",
         ]
     if comparison.true_saturation is not None and any(entry.failed for entry in comparison.entries):
         lines.append("A failed run counts as IoU 0, nothing right, colour error 1, PSNR 0 and Chamfer 2.")
