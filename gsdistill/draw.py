@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["RenderCommand", "render"]
 
 SIZE, FOV = 256, 40.0  # pixels from top to bottom, and degrees
+FARTHEST = 1e9  # world units, which float32 holds
 
 USED = {  # by each kind of picture, of the flags that not all use
     "camera": {"camera", "width", "fov"},
@@ -50,7 +51,7 @@ class RenderCommand(Threads):
     clean: bool = False  # leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused
     output: Path | None = None  # folder of the pictures; none: next to the file, its name and -render
     # a still in place of sheet and turntable: azimuth and elevation in degrees, and distance from the origin
-    camera: tuple[float, float, float] | None = bounded(None, low=-1e9, high=1e9)
+    camera: tuple[float, float, float] | None = None
     # a film in place of sheet and turntable, along the cameras of a JSON file: a list such as
     # [{"azimuth": 0, "elevation": 20, "distance": 3.2}, ...], or of viewmat, K, width and height; cameras.json of 3D
     # Gaussian Splatting and camera_path.json of nerfstudio are read too
@@ -62,7 +63,7 @@ class RenderCommand(Threads):
     fov: float | None = bounded(None, low=0.01, below=180)  # degrees from top to bottom; none: 40
     views: int = bounded(8, low=1, high=64)  # pictures on the contact sheet
     elevation: float = bounded(20.0, low=-90, high=90)  # of the turntable's camera, degrees above the horizon
-    distance: float = bounded(3.2, above=0, high=1e9)  # of the turntable's camera from the origin, world units
+    distance: float = bounded(3.2, above=0, high=FARTHEST)  # of the turntable's camera from the origin, world units
     # pictures of a film; none: 90 of a turntable, and one for each camera of --cameras. With a number these cameras
     # are the keys of a smooth path
     frames: int | None = bounded(None, low=1, high=10_000)
@@ -81,10 +82,10 @@ class RenderCommand(Threads):
             if getattr(self, name) != getattr(RenderCommand, name):
                 users = " and for ".join(NAMES[other] for other in USED if name in USED[other])
                 raise ConfigError(f"{name} = {getattr(self, name)} is for {users}, not for {NAMES[kind]}")
-        if self.camera and not (abs(self.camera[1]) <= 90 and self.camera[2] > 0):
+        if self.camera and not (abs(self.camera[1]) <= 90 and 0 < self.camera[2] <= FARTHEST):
             raise ConfigError(
                 f"camera = {list(self.camera)}: azimuth, elevation and distance; the elevation must be from -90 to 90, "
-                "the distance greater than 0"
+                f"the distance greater than 0 and at most {FARTHEST:.0e}"
             )
         if self.transparent and self.background != RenderCommand.background:
             raise ConfigError(f"background = {list(self.background)} and transparent exclude each other")
