@@ -68,17 +68,17 @@ class Pictures:
     alpha: Float[Tensor, "B H W 1"]
     depth: Float[Tensor, "B H W 1"] | None = None  # of what is seen, along the camera's axis; infinite without any
 
-    @property
+    @functools.cached_property
     def silhouettes(self) -> Bool[Tensor, "B H W"]:
         """True where the object is."""
         return self.alpha[..., 0] > _EDGE
 
-    @property
+    @functools.cached_property
     def colours(self) -> Float[Tensor, "B H W 3"]:
         """The colour of the object itself, meaningful inside of the silhouettes."""
         return (self.body / self.alpha.clamp_min(_EDGE)).clamp(0.0, 1.0)
 
-    @property
+    @functools.cached_property
     def over_white(self) -> Float[Tensor, "B H W 3"]:
         """The whole pictures over white, as a page shows them."""
         return (self.body + 1.0 - self.alpha).clamp(0.0, 1.0)
@@ -134,8 +134,8 @@ def iou(ours: Pictures, true: Pictures) -> float:
 
 def soft_iou(ours: Pictures, true: Pictures) -> float:
     """Sum of min(a, a') over sum of max(a, a') of the alphas, 0..1: per view, then the mean. It sees haze and holes."""
-    a, b = ours.alpha.double(), true.alpha.double()
-    both, either = torch.minimum(a, b).sum((1, 2, 3)), torch.maximum(a, b).sum((1, 2, 3))
+    a, b = ours.alpha.flatten(1), true.alpha.flatten(1)
+    both, either = (values.sum(1, dtype=torch.float64) for values in (torch.minimum(a, b), torch.maximum(a, b)))
     return float((both / either.clamp_min(1e-12)).mean())
 
 
@@ -160,7 +160,7 @@ def picture_error(ours: Pictures, true: Pictures) -> float:
 
 def psnr(ours: Pictures, true: Pictures) -> float:
     """Peak signal-to-noise ratio of the whole pictures over white, in dB: per view, then the mean; at most 100."""
-    square = (ours.over_white.double() - true.over_white.double()).square().mean((1, 2, 3))
+    square = (ours.over_white - true.over_white).square().mean((1, 2, 3), dtype=torch.float64)
     return float((-10.0 * square.clamp_min(_SAME).log10()).mean())
 
 

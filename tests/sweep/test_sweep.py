@@ -164,6 +164,18 @@ def test_what_is_missing_is_made_up(copy, done):
     assert again[0].read_text() == again[1].read_text()
 
 
+def test_figures_of_an_earlier_version_are_compared_as_far_as_they_go(copy):
+    for path in (copy / "runs").rglob("evaluation.json"):
+        kept = json.loads(path.read_text())
+        kept["chamfer"] = kept.pop("centre_chamfer")
+        later = ("psnr", "picture_error", "soft_iou", "surface_", "truth_to_surface", "unseen_")
+        path.write_text(json.dumps({name: value for name, value in kept.items() if not name.startswith(later)}))
+    assert sweep(copy, "--no-run") == 0
+    for entry in results(copy)["comparison"]:
+        assert entry["runs"] == 4 and entry["figures"]["unseen_iou"] is entry["figures"]["surface_chamfer"] is None
+        assert entry["figures"]["centre_chamfer"]["mean"] > 0 and entry["figures"]["iou"]["mean"] > 0
+
+
 def test_a_changed_setting_is_run_again_and_no_other(copy, tmp_path):
     (tmp_path / "mine.yaml").write_text("method: {name: sds, guidance_scale: 3}\n")
     before = times(copy)
