@@ -54,6 +54,7 @@ def draw_figure(comparison: Comparison, path: Path) -> None:
         if name == "saturation" and true is not None:
             axes.axvline(true, color=INK, linewidth=1, linestyle="--")
         axes.set_title(title, fontsize=10, color=INK)
+        axes.locator_params(axis="x", nbins=4)
         axes.grid(axis="x", color="#e5e5e5", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)

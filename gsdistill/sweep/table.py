@@ -65,6 +65,7 @@ def _columns(comparison: Comparison) -> dict[str, Cell]:
     if comparison.settings.prior_figures:
         columns["fronts"] = _figure("fronts", 2)
         columns["views agree"] = _figure("view_agreement", 2)
+        columns["view margin"] = _figure("view_margin", 2)
         columns["prompt fit"] = _figure("prompt_fit", 4)
     if any(entry.failed for entry in comparison.entries):
         columns["failed"] = lambda entry: str(entry.failed)
@@ -86,10 +87,11 @@ def _legend(comparison: Comparison) -> str:
         f"{' and '.join(comparison.fact('device'))}.",
     ]
     if settings.prior_figures:
-        lines += [
-            "What the prior sees from all around: fronts, of which there should be one; the share of the views that",
-            "agree with their cameras; and the prompt's denoising error less that of none, below 0 where it fits.",
-        ]
+        lines.append(
+            "What the prior sees from all around: fronts, of which there should be one; the share of the views that "
+            "agree with their cameras; by how much the second best direction fits worse, near 0 of which both mean "
+            "nothing; and the prompt's denoising error less that without a prompt, below 0 where the prompt fits."
+        )
     if comparison.true_saturation is not None and any(entry.failed for entry in comparison.entries):
         lines.append("A failed run counts as IoU 0, nothing right, colour error 1, PSNR 0 and Chamfer 2.")
     if comparison.settled < comparison.planned:

@@ -28,7 +28,8 @@ CHAIR = ROOT / "tests" / "data" / "chair.ply"
 FIGURES = {
     "name": "a blue chair", "name_right": True, "iou": 0.8, "colour_error": 0.1, "colour_right": True,
     "centre_chamfer": 0.05, "splat_to_truth": 0.05, "truth_to_splat": 0.05, "floaters": 0.01, "gaussians": 24,
-    "saturation": 0.5,
+    "saturation": 0.5, "high_frequency": 0.001, "loose": 0.0, "silhouette_agreement": 0.7, "silhouette_worst": 0.6,
+    "silhouette_thinnest": 0.5, "extent": 0.8,
 }  # fmt: skip
 SUMMARY = {
     "prompt": "a blue chair", "gaussians": 24, "seconds": 10.0, "seconds_by_phase": {"render": 0.5, "network": 8.0},

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 from tiny import stable_diffusion
 
+from gsdistill import generate
 from gsdistill.cli import execute
 from gsdistill.errors import PromptError
 from gsdistill.evaluation import fronts, plain
 from gsdistill.sweep.plan import equal_steps, knows_truth
 from gsdistill.sweep.settings import SweepSettings
+from gsdistill.training.loop import Diverged
 
 PROMPTS = ("a corgi riding a bike", "zebra, 4k")
 TRUE = ("iou", "colour_error", "chamfer", "floaters", "name_right", "colour_right", "iou_over_first")
@@ -98,7 +100,7 @@ def test_the_prior_is_asked_where_the_flag_says_so_and_nothing_is_run_again(copy
         assert all(isinstance(row[name], (int, float)) for name in fronts.NUMBERS)
         assert len(row["views_seen"]) == 24
     head = (copy / "table.md").read_text().splitlines()[0]
-    assert "| fronts | views agree | prompt fit |" in head
+    assert "| fronts | views agree | view margin | prompt fit |" in head
     files = {path: path.stat().st_mtime_ns for path in copy.rglob("evaluation.json")}
     assert sweep(copy, prior, "--prior-figures") == 0
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("evaluation.json")} == files
@@ -111,6 +113,19 @@ def test_an_evaluation_that_lacks_a_figure_is_made_again(copy, prior):
     assert sweep(copy, prior) == 0
     after = json.loads(path.read_text())
     assert {name: after[name] for name in plain.MEANINGS} == {name: before[name] for name in plain.MEANINGS}
+
+
+def test_a_failed_run_has_no_figure_at_all(tmp_path, prior, monkeypatch):
+    def steps(*parts):
+        raise Diverged("all steps had a gradient that is not finite")
+        yield
+
+    monkeypatch.setattr(generate, "steps", steps)
+    assert sweep(tmp_path / "failed", prior) == 0
+    for entry in results(tmp_path / "failed")["comparison"]:
+        assert entry["failed"] == entry["runs"] == 2
+        assert set(entry["figures"].values()) == {None}
+    assert "| 2 |" in (tmp_path / "failed" / "table.md").read_text()
 
 
 def test_only_the_prior_of_the_shapes_world_knows_the_truth(prior):
