@@ -99,7 +99,8 @@ def unpacked(packed: BinaryIO, most: int, path: Path | str) -> BinaryIO:
             while part := stream.read(STEP):
                 file.write(part)
                 if file.tell() > most:
-                    raise BadFile(f"{path}: cannot be unpacked: it holds more than {most:,} bytes")
+                    held = f"it holds more than {most:,} bytes; gunzip it first if you trust it"
+                    raise BadFile(f"{path}: cannot be unpacked: {held}")
             file.seek(0)
             failed.pop_all()
     except (OSError, EOFError, zlib.error) as error:
