@@ -122,7 +122,7 @@ def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: Non
     method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None
     recipe = cards.recipe(prior, method) if isinstance(method, str) and basis["recipe"] else None
     under = merge(defaults(RunConfig), read_config(recipe)) if recipe else defaults(RunConfig)
-    table = _quality(prior, chosen.quality, merge(under, {"init": given["init"]} if "init" in given else {}))
+    table = _quality(prior, method, chosen.quality, merge(under, {"init": given["init"]} if "init" in given else {}))
     basis = merge(merge(under, table), given)
     now = dict(leaves(basis))
     if lost := [f"{name} = {now[name]}" for name, value in leaves(table) if name in now and now[name] != value]:
@@ -130,9 +130,9 @@ def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: Non
     return {**basis, "prior": prior}
 
 
-def _quality(prior: str, name: str, under: Mapping[str, Any]) -> dict[str, Any]:
+def _quality(prior: str, method: Any, name: str, under: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a quality over ``under``, those of the initialiser as far as the one of ``under`` has them."""
-    table = cards.quality(prior, name)
+    table = cards.quality(prior, str(method), name)
     if not table:
         return {}
     init = under["init"]["name"] if isinstance(under["init"], Mapping) else under["init"]

@@ -25,27 +25,35 @@ def changed(**given):
 
 def test_every_group_of_recipes_has_its_qualities_which_are_settings():
     assert QUALITIES.keys() == {card.recipes for card in cards.cards().values()}
-    for table in QUALITIES.values():
-        assert table.keys() == {"draft", "fine"}
-        for settings in table.values():
-            assert settings["steps"] > 0
-            from_dict(RunConfig, {"prompt": "x", **{k: v for k, v in settings.items() if k != "steps"}})
+    for group in QUALITIES.values():
+        methods = group.keys() - {"draft", "fine"}
+        assert {"draft", "fine"} <= group.keys() and methods <= set(names("gsdistill.distillation"))
+        for table in (group, *(group[method] for method in methods)):
+            for settings in (table[name] for name in ("draft", "fine") if name in table):
+                assert settings.get("steps", 1) > 0
+                from_dict(RunConfig, {"prompt": "x", **{k: v for k, v in settings.items() if k != "steps"}})
 
 
 def test_normal_is_the_recipe_and_the_others_differ_from_it_by_the_table_alone():
     assert changed(quality="normal") == {}
     draft, fine = QUALITIES["shapes"]["draft"], QUALITIES["shapes"]["fine"]
     assert changed(quality="draft") == {"quality": "draft", "iterations": round(300 * draft["steps"])}
-    found = changed(quality="fine")
+    found = changed(quality="fine", method="sds")
     assert found["iterations"] == round(300 * fine["steps"])
     assert found["init"]["count"] == fine["init"]["count"]
     assert found["resolution"] == fine["resolution"]
     assert found.keys() == {"quality", "iterations", "init", "resolution"}
 
 
+def test_a_method_may_have_its_own():
+    assert changed(quality="fine", method="cds") == {"quality": "fine", **QUALITIES["shapes"]["cds"]["fine"]}
+    assert changed(quality="draft", method="cds") == changed(quality="draft", method="sds")
+
+
 def test_what_is_given_goes_before_the_quality_and_that_is_told():
     said = []
-    run = resolve({**BASE, "quality": "fine", "iterations": 7, "init": {"name": "ball", "count": 9}}, said.append)
+    given = {**BASE, "method": "sds", "quality": "fine", "iterations": 7}
+    run = resolve({**given, "init": {"name": "ball", "count": 9}}, said.append)
     assert (run.iterations, run.init.count, run.resolution) == (7, 9, QUALITIES["shapes"]["fine"]["resolution"])
     assert said == ["quality: fine, but iterations = 7, init.count = 9, as given"]
 
@@ -53,7 +61,7 @@ def test_what_is_given_goes_before_the_quality_and_that_is_told():
 @pytest.mark.parametrize("init", names("gsdistill.scene.init"))
 def test_every_start_takes_a_quality(init):
     extra = {"path": "x.ply"} if init in ("ply", "mesh") else {}
-    run = resolve({**BASE, "quality": "fine", "init": {"name": init, **extra}})
+    run = resolve({**BASE, "method": "sds", "quality": "fine", "init": {"name": init, **extra}})
     assert getattr(run.init, "count", 5000) == QUALITIES["shapes"]["fine"]["init"]["count"]
     assert resolve({**BASE, "quality": "draft", "init": {"name": init, **extra}}).iterations == 100
 

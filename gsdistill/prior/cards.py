@@ -122,9 +122,10 @@ def recipe(prior: str, method: str) -> str | None:
     return _shipped("recipes.yaml")[group].get(method) if group else None
 
 
-def quality(prior: str, name: str) -> dict[str, Any]:
-    """What ``--quality`` sets over the recipe with ``prior``; ``steps`` is a share of the recipe's iterations."""
-    return _shipped("qualities.yaml")[_recipes(prior) or "published"].get(name, {})
+def quality(prior: str, method: str, name: str) -> dict[str, Any]:
+    """What ``--quality`` sets over the recipe of ``method`` with ``prior``; ``steps`` is a share of its iterations."""
+    group = _shipped("qualities.yaml")[_recipes(prior) or "published"]
+    return {**group, **group.get(method, {})}.get(name, {})
 
 
 def _recipes(prior: str) -> str | None:
