@@ -102,7 +102,7 @@ def read_back(name: str, scene: Gaussians, frame) -> tuple[Gaussians, Gaussians,
 
 
 frames = st.sampled_from([None, *FRAMES])
-quick = settings(max_examples=40, deadline=None, derandomize=True)
+quick = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 @given(scene=scenes(), frame=frames)
