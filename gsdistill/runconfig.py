@@ -48,7 +48,7 @@ class RunConfig:
     prior: str = field(default="auto", metadata=PRIOR)
     init: Initialiser = INIT  # What to start from: a name of `gsdistill list inits`; each has its own flags.
     init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt
-    # How much work to put in: draft to try a prompt, fine for a sharper splat. It sets steps and, if fine, more.
+    # How much work to put in: draft to try a prompt in a third of the time, fine for a sharper splat in twice.
     quality: Quality = "normal"
     seed: int = bounded(0, low=0, high=2**32 - 1)  # Another seed gives another splat, the same one the same again.
     iterations: int = bounded(300, low=1)  # Make so many steps.
