@@ -16,11 +16,12 @@ from gsdistill.cli import execute
 from gsdistill.errors import PromptError
 from gsdistill.evaluation import fronts, plain
 from gsdistill.sweep.plan import equal_steps, knows_truth
+from gsdistill.sweep.figure import GAP, WIDEST
 from gsdistill.sweep.settings import SweepSettings
 from gsdistill.training.loop import Diverged
 
 PROMPTS = ("a corgi riding a bike", "zebra, 4k")
-TRUE = ("iou", "colour_error", "chamfer", "floaters", "name_right", "colour_right", "iou_over_first")
+TRUE = ("iou", "colour_error", "centre_chamfer", "floaters", "name_right", "colour_right", "iou_over_first")
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +83,14 @@ def test_the_table_and_the_pictures_do_without_truth(done):
     columns = [name.strip() for name in head.split("|")[1:-1]]
     for line in lines[:2]:
         cells = dict(zip(columns, (cell.strip() for cell in line.split("|")[1:-1]), strict=True))
-        assert {cells[name] for name in ("IoU", "IoU over sds", "name right", "colour right", "Chamfer")} == {"-"}
+        of_truth = ("IoU", "unseen IoU", "IoU over sds", "name right", "colour right", "PSNR", "surface Chamfer")
+        assert {cells[name] for name in of_truth} == {"-"}
         assert "-" not in {cells[name] for name in ("saturation", "loose", "high frequency", "silhouettes agree")}
     assert "truth of these prompts is not known" in lines[-1]
     with Image.open(done / "sheet.png") as sheet:
         pixels = np.asarray(sheet)
-    assert pixels.shape == (26 + 2 * 96, 150 + 2 * 192, 3)  # no column for the truth
-    assert (pixels[26:, 150:] < 250).any()
+    assert pixels.shape[1] <= WIDEST + 2 * GAP + 2 * 192  # no column for the truth
+    assert (pixels[-2 * 96 :, -2 * 192 :] < 250).any()
 
 
 def test_the_prior_is_asked_where_the_flag_says_so_and_nothing_is_run_again(copy, prior, capsys):
