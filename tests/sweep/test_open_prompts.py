@@ -15,8 +15,8 @@ from gsdistill import generate
 from gsdistill.cli import execute
 from gsdistill.errors import PromptError
 from gsdistill.evaluation import fronts, plain
-from gsdistill.sweep.plan import equal_steps, knows_truth
 from gsdistill.sweep.figure import GAP, WIDEST
+from gsdistill.sweep.plan import equal_steps, knows_truth
 from gsdistill.sweep.settings import SweepSettings
 from gsdistill.training.loop import Diverged
 
