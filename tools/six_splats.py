@@ -11,8 +11,8 @@ two-faced    all that lies below the middle is blue
 inside out   every centre mirrored at the middle of the tube, so that what was above is below
 half         the Gaussians of negative x are gone
 
-Writes a table to the console, six-splats.json with all figures, and six-splats.png: a line for each splat, with three
-held-out and three unseen views, the truth first.
+Prints a table, beside what a person sees in the pictures; writes six-splats.json with all figures, and six-splats.png
+with a line for each splat, the truth first: three held-out and three unseen views.
 """
 
 from __future__ import annotations
@@ -42,10 +42,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PROMPT, MAJOR = "a red torus", 0.62  # and its larger radius
 SEEN, BELOW, SIDE, MARGIN = (4, 15, 28), (1, 10, 14), 112, 90
 COLUMNS = {
-    "name": "name", "IoU": "iou", "unseen": "unseen_iou", "soft IoU": "soft_iou", "colour": "colour_error",
+    "looks like": "name", "IoU": "iou", "unseen": "unseen_iou", "soft IoU": "soft_iou", "colour": "colour_error",
     "picture": "picture_error", "unseen picture": "unseen_picture_error", "PSNR": "psnr", "unseen PSNR": "unseen_psnr",
     "centres": "centre_chamfer", "surface": "surface_chamfer", "floaters": "floaters",
 }  # fmt: skip
+# What a person sees in the pictures.
+SEES = {
+    "good": "a red torus with soft edges",
+    "mottled": "a torus in all colours",
+    "floater": "a red torus with a green ball in its hole",
+    "two-faced": "a red torus from above, a blue one from below",
+    "inside out": "a red torus that is dark above and bright below",
+    "half": "one half of a red torus",
+}
 
 
 @dataclass(frozen=True)
@@ -137,12 +146,12 @@ def main(settings: Settings) -> None:
     """Make the six, measure them and draw them."""
     splats, truth = six(good(settings), torch.Generator().manual_seed(0)), of_prompt(PROMPT)
     found = {name: evaluate(splat, truth) for name, splat in splats.items()}
-    print(f"| splat | {' | '.join(COLUMNS)} |")
-    print("|---" * (1 + len(COLUMNS)) + "|")
+    print(f"| splat | a person sees | {' | '.join(COLUMNS)} |")
+    print("|---" * (2 + len(COLUMNS)) + "|")
     for name, figures in found.items():
         values = (figures[column] for column in COLUMNS.values())
-        print(f"| {name} | {' | '.join(v if isinstance(v, str) else f'{v:.3f}' for v in values)} |")
-    write_json(settings.json, {"prompt": PROMPT, "splats": found})
+        print(f"| {name} | {SEES[name]} | {' | '.join(v if isinstance(v, str) else f'{v:.3f}' for v in values)} |")
+    write_json(settings.json, {"prompt": PROMPT, "a person sees": SEES, "splats": found})
     settings.output.mkdir(parents=True, exist_ok=True)
     sheet(splats).save(settings.output / "six-splats.png", optimize=True)
 

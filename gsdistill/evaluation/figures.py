@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["GROUPS", "PREFIX", "headline", "renewed"]
+__all__ = ["GROUPS", "NOTHING", "PREFIX", "headline", "renewed"]
 
+NOTHING = "nothing known"  # in place of a name
 PREFIX = "unseen_"  # of what the cameras above and below see
 
 _PICTURES = {
@@ -58,9 +59,8 @@ def headline(figures: Mapping[str, Any]) -> str:
     """The main figures in one line, as far as they are there; empty without any."""
     parts = []
     if "name" in figures:
-        parts.append(
-            f"looks like {figures['name']}" + ("" if figures.get("name_right") else ", not what was asked for")
-        )
+        other = figures["name"] != NOTHING and not figures.get("name_right")
+        parts.append(f"looks like {figures['name']}" + ", not what was asked for" * other)
     for name, text in (
         ("iou", "IoU {:.3f}"),
         ("unseen_iou", "unseen views {:.3f}"),

@@ -35,7 +35,17 @@ from gsdistill.shapes.surface import sample_surface
 from gsdistill.shapes.world import build
 from gsdistill.structs import Cameras, Gaussians, on_processor
 
-__all__ = ["Truth", "known", "nearest_of", "of_file", "of_prompt", "radius", "seen_points", "surface_points"]
+__all__ = [
+    "Truth",
+    "known",
+    "nearest_of",
+    "of_file",
+    "of_prompt",
+    "radius",
+    "read_splat",
+    "seen_points",
+    "surface_points",
+]
 
 IN_VIEW = 1.09  # 3.2 sin 20 degrees: how far from the origin the cameras see all around
 ALIKE = 1.5  # how many times as large the truth may be as the splat, or the reverse, before it is told
@@ -137,6 +147,21 @@ def seen_points(seen: Pictures, below: Pictures) -> Float[Tensor, "M 3"]:
     return torch.cat([_lifted(seen, held_out()), _lifted(below, unseen())])
 
 
+def read_splat(path: Path, frame: Frame | None, flag: str) -> Gaussians:
+    """A splat in our world's axes; that they are taken for granted is told, and the ``flag`` that names others.
+
+    Raises:
+        BadFile: as :func:`gsdistill.scene.ply.read_ply`.
+    """
+    vertices = read_vertices(path)
+    if vertices.frame is None and frame is None:
+        tell(
+            f"{path} does not name its axes: taken to be in gsdistill's (z up); {flag} rdf is for files of most other "
+            "programs"
+        )
+    return on_processor(gaussians_from(vertices, frame))
+
+
 def nearest_of(targets: Float[Tensor, "M 3"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
     """The distance of each point to the nearest of ``targets``, of which there is one at least."""
     from scipy.spatial import KDTree
@@ -183,7 +208,9 @@ def _splat(path: Path, frame: Frame | None) -> Gaussians | None:
     if path.suffix.lower() != ".ply":
         return None
     vertices = read_vertices(path)
-    return on_processor(gaussians_from(vertices, frame)) if "opacity" in vertices.columns else None
+    if "opacity" not in vertices.columns:
+        return None
+    return read_splat(path, frame, "--truth-frame")
 
 
 def _usual(path: Path) -> Frame:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from gsdistill.config import load_yaml
 from gsdistill.errors import BadFile
-from gsdistill.evaluation.naming import NOTHING, nearest
+from gsdistill.evaluation.figures import NOTHING
+from gsdistill.evaluation.naming import nearest
 from gsdistill.evaluation.references import Truth, known, of_prompt
 from gsdistill.evaluation.surface import centres, floaters, surface
 from gsdistill.evaluation.views import compared, photograph, seen_colours, unseen

@@ -51,15 +51,14 @@ def gather(command: EvaluateCommand) -> dict[str, Any]:
             f"{command.splat} is no run, which would name its prompt: name what to measure it against, --prompt 'a red "
             "torus' of the shapes world, or --truth FILE, a mesh or a splat"
         )
-    from gsdistill.evaluation.references import of_file, of_prompt
+    from gsdistill.evaluation.references import of_file, of_prompt, read_splat
     from gsdistill.evaluation.truth import evaluate
-    from gsdistill.scene.ply import read_ply
 
     splat = command.splat / SPLAT if command.splat.is_dir() else command.splat
     if command.truth is None:
         truth = of_prompt(str(command.prompt))  # refused before the splat is read
-        return evaluate(read_ply(splat, command.frame), truth)
-    gaussians = read_ply(splat, command.frame)
+        return evaluate(read_splat(splat, command.frame, "--frame"), truth)
+    gaussians = read_splat(splat, command.frame, "--frame")
     return evaluate(gaussians, of_file(command.truth, command.truth_frame, gaussians))
 
 

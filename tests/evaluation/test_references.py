@@ -120,6 +120,16 @@ def test_axes_are_those_of_the_file(tmp_path):
         assert torch.allclose(truth.points.mean(0), world.points.mean(0), atol=2e-3)
 
 
+def test_axes_that_are_taken_for_granted_are_told(tmp_path):
+    Ply(frame="rdf").write(pebbles(), tmp_path / "named.ply")
+    unnamed = tmp_path / "unnamed.ply"
+    unnamed.write_bytes((tmp_path / "named.ply").read_bytes().replace(b"comment gsdistill frame rdf\n", b"", 1))
+    with pytest.warns(Notice, match="does not name its axes: taken to be in gsdistill's .*; --truth-frame rdf is for"):
+        guessed = of_file(unnamed)
+    told, named = of_file(unnamed, "rdf"), of_file(tmp_path / "named.ply")
+    assert torch.equal(told.points, named.points) and not torch.equal(guessed.points, named.points)
+
+
 def test_points_lie_where_the_pixels_look():
     splat = pebbles(1)
     small = replace(splat, scales=torch.full((1, 3), math.log(0.03)), means=torch.tensor([[0.2, -0.3, 0.4]]))
