@@ -11,7 +11,7 @@ __all__ = ["EXTRAS", "missing", "require"]
 
 # by extra of pyproject.toml: the modules, each with the package that has it
 EXTRAS: dict[str, dict[str, str]] = {
-    "formats": {"gsply": "gsply"},
+    "formats": {"gsply": "gsply", "zstandard": "zstandard"},
     "mesh": {"skimage": "scikit-image", "xatlas": "xatlas"},
     "viewer": {"viser": "viser"},
 }
@@ -22,13 +22,15 @@ def missing(extra: str) -> list[str]:
     return [package for module, package in EXTRAS[extra].items() if importlib.util.find_spec(module) is None]
 
 
-def require(extra: str, doing: str) -> None:
+def require(extra: str, doing: str, only: str = "") -> None:
     """Refuse what an extra is needed for and not installed; ``doing`` says what, as in "writing .spz".
+
+    ``only`` names the one package of the extra that is needed, if not all are.
 
     Raises:
         NotInstalled: with the command that installs it.
     """
-    lacking = missing(extra)
+    lacking = [package for package in missing(extra) if only in ("", package)]
     if lacking:
         raise NotInstalled(f"{doing} needs {_listed(lacking)} (the extra '{extra}'): pip install {' '.join(lacking)}")
 

@@ -67,6 +67,7 @@ PURPOSES = {
     "scipy": "nearest neighbours, statistics",
     "trimesh": "meshes: reading, sampling, writing",
     "gsply": "compressed formats of splats",
+    "zstandard": "reading SPZ of version 4",
     "scikit-image": "marching cubes",
     "xatlas": "charts of textures",
     "viser": "the viewer's page",

@@ -49,7 +49,7 @@ class Writer(ABC):
             above = f" above degree {self.highest_degree}" if self.highest_degree else ""
             raise ConfigError(f"sh_pad = {self.sh_pad}: {extension} holds no view-dependent colour{above}")
         if self.needs_extra:
-            require("formats", f"writing {extension}")
+            require("formats", f"writing {extension}", "gsply")
 
     def write(self, gaussians: Gaussians, path: Path | str) -> list[str]:
         """Write Gaussians of our world to ``path``, in one piece or not at all; return what its user should know.

@@ -126,7 +126,7 @@ def ply_header(data: bytes, rng: Random) -> bytes:
 
 
 def packed_splat(data: bytes, rng: Random) -> bytes:
-    """Spoil what is inside of a gzip file, a ZIP or a GLB, most often what describes the rest, and pack it again."""
+    """Spoil what is inside of a gzip file, a ZIP, an SPZ or a GLB, mostly what describes the rest; pack it again."""
     try:
         if data[:2] == b"\x1f\x8b":
             inner = gzip.decompress(data)
@@ -134,6 +134,8 @@ def packed_splat(data: bytes, rng: Random) -> bytes:
             return gzip.compress(rng.choice((number, *BYTES))(head, rng) + rest, 1)
         if data[:2] == b"PK":
             return _bundle(data, rng)
+        if data[:4] == b"NGSP":  # version 4, whose header and table are not packed
+            return rng.choice((number, *BYTES))(data[:112], rng) + data[112:]
         (size,) = struct.unpack_from("<I", data, 12)
         text, rest = data[20 : 20 + size], data[20 + size :]
         text = json.dumps(graft(json.loads(text), rng)).encode() if rng.random() < 0.6 else words(text, rng)

@@ -67,7 +67,10 @@ def splats(folder: Path) -> None:
 
 
 def packed_splats(folder: Path) -> None:
-    """Every other format that is written, with and without view-dependent colour; of SPZ also version 2."""
+    """Every other format that is written, with and without view-dependent colour; of SPZ also versions 2 and 4."""
+    from gsply import write_spz
+
+    from gsdistill.export.compressed_ply import gsply_data
     from gsdistill.export.formats import writer_for
     from gsdistill.export.settings import ExportSettings
 
@@ -79,6 +82,7 @@ def packed_splats(folder: Path) -> None:
             writer_for(path, ExportSettings(sh_pad=degree or None)).write(scene, path)
     second = struct.pack("<4sIIBBBB", b"NGSP", 2, 9, 0, 12, 0, 0) + bytes(range(9 * 19))
     (folder / "two.spz").write_bytes(gzip.compress(second))
+    write_spz(folder / "four.spz", gsply_data(scene), version=4)
     small_splat(folder / "plain.ply")
     (folder / "plain.ply.gz").write_bytes(gzip.compress((folder / "plain.ply").read_bytes()))
 

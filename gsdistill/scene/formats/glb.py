@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, UserError
 from gsdistill.reading import brief, most_unpacked, parse_json, unpacked
 from gsdistill.scene.content import Content, frame_of, from_arrays
 from gsdistill.scene.formats import spz
@@ -50,11 +50,12 @@ def read(data: bytes, path: Path) -> Content:
 
     Raises:
         BadFile: it is broken, holds no splat, keeps its numbers elsewhere, or has colours or nodes that are not read.
+        NotInstalled: what it holds is SPZ of version 4, and zstandard is missing.
     """
     try:
         document, numbers = _chunks(data, path)
         return _Scene(document, numbers, path, most_unpacked(len(data))).content()
-    except BadFile:
+    except UserError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, struct.error) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -145,9 +146,13 @@ class _Scene:
 
     def _unpacked(self, view: int) -> Gaussians:
         """A splat that is an SPZ file."""
-        data = unpacked(BytesIO(self._view(view)), self._room, self._path).read()
+        data = self._view(view)
+        if not data.startswith(spz.MAGIC):
+            data = unpacked(BytesIO(data), self._room, self._path).read()
         self._spend(len(data))
-        return spz.decode(data, self._path)
+        found = spz.decode(data, self._path, self._room)
+        self._spend(sum(values.numel() for values in vars(found).values()))
+        return found
 
     def _view(self, place: int) -> bytes:
         """The bytes of a buffer view."""

@@ -1,22 +1,27 @@
-"""Reading SPZ of versions 2 and 3: gzipped columns of bytes under a header of 16.
+"""Reading SPZ of versions 2 to 4: columns of bytes, gzipped as a whole or, in version 4, packed one by one.
 
-header       NGSP, version, count, degree of the harmonics, bits of a position behind the point, flags, reserved
+header       of 16 bytes: NGSP, version, count, degree of the harmonics, bits of a position behind the point, flags, and
+             the number of streams; in version 4 of 32, the place of its table among them
+table        of version 4: how many bytes each column has, packed with Zstandard and unpacked; then come the columns
 positions    3 times 24 bits with a sign, in steps of 2^-bits
 opacities    bytes of 0..1
 colours      of degree 0, bytes: 0.5 + 0.15 times the coefficient is their share of 255
 scales       logarithms from -10 on, bytes in steps of a sixteenth
-rotations    version 2: x y z as bytes over -1..1; version 3: 2 bits for the place of the largest among x y z w, and
+rotations    version 2: x y z as bytes over -1..1; later ones: 2 bits for the place of the largest among x y z w, and
              10 for each other, a sign and 9 bits over sqrt(1/2)
 harmonics    above degree 0, bytes: 128 is 0 and 128 more would be 1; red green blue of each coefficient
+records      if a flag says so, behind the columns, in version 4 before the table: kind, length, what belongs to it
 
-Its axes are right, up, back, where those of a PLY of the same scene are right, down, front. Opacities of 0 and 255 are
-logits of -20 and 20. Read here, for gsply unpacks a whole file before it looks at the header, however much it is.
+Its axes are right, up, back, where those of a PLY of the same scene are right, down, front; a record may name others.
+Opacities of 0 and 255 are logits of -20 and 20. Read here, for gsply unpacks all before it looks at the header, however
+much it is.
 Source: Niantic Spatial, github.com/nianticlabs/spz.
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +29,9 @@ import torch
 from jaxtyping import Float, UInt8
 
 from gsdistill.errors import BadFile
+from gsdistill.extras import require
+from gsdistill.frames import Frame
+from gsdistill.reading import most_unpacked
 from gsdistill.scene.content import Content, completed, from_arrays
 from gsdistill.scene.turn import turned
 from gsdistill.structs import Gaussians
@@ -32,65 +40,166 @@ __all__ = ["COLOUR", "DOWN_FRONT_TO_UP_BACK", "FIRST_SCALE", "MAGIC", "SCALE_STE
 
 MAGIC = b"NGSP"
 HEADER = struct.Struct("<4sIIBBBB")
-VERSIONS = (2, 3)
+LONGER = struct.Struct("<I12x")  # what version 4 adds to it
+ENTRY, RECORD = struct.Struct("<QQ"), struct.Struct("<II")
+VERSIONS = (2, 3, 4)
 MOST_BITS = 24  # of a position
+HAS_RECORDS = 2  # among the flags
+AXES = 0xADBE0003  # the kind of a record
+UP_BACK = 4  # right, up, back among the axes of such a record
+NAMED: dict[int, Frame] = {6: "rdf", 7: "y-up", 8: "unity", 15: "z-up"}  # others of them
+WINDOW = 1 << 27  # bytes behind it to which a packed stream may refer, as other programs bound it
 COLOUR = 0.15  # of a byte's whole range for a coefficient of degree 0
 FIRST_SCALE, SCALE_STEPS = -10.0, 16.0
 DOWN_FRONT_TO_UP_BACK = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
 
 
 def read(data: bytes, path: Path) -> Content:
-    """Return what an unpacked file holds, in the axes that a PLY has.
+    """Return what a file holds, gunzipped if it is gzipped: in the axes that it names, or else in those that a PLY has.
 
     Raises:
-        BadFile: as :func:`decode`.
+        BadFile: as :func:`decode`, or it names axes that are not read.
+        NotInstalled: as :func:`decode`.
     """
-    return Content(path, turned(decode(data, path), torch.tensor(DOWN_FRONT_TO_UP_BACK)), None, "rdf")
+    axes = _Header.of(data, path).axes(data, path)
+    found = decode(data, path, most_unpacked(len(data)))
+    if axes in NAMED:
+        return Content(path, found, NAMED[axes], "rdf")
+    if axes not in (None, UP_BACK):
+        read = ", ".join(map(str, sorted([UP_BACK, *NAMED])))
+        raise BadFile(f"{path}: its axes are number {axes} of SPZ's; only numbers {read} are read")
+    named = None if axes is None else "rdf"
+    return Content(path, turned(found, torch.tensor(DOWN_FRONT_TO_UP_BACK)), named, "rdf")
 
 
-def decode(data: bytes, path: Path) -> Gaussians:
+def decode(data: bytes, path: Path, most: int) -> Gaussians:
     """Return the Gaussians as their numbers stand, in whatever axes; ``path`` is named in errors.
 
     Raises:
-        BadFile: another version, more or less than its header promises, or no Gaussian.
+        BadFile: another version, less than its header promises, no Gaussian, or columns of version 4 that are broken or
+            unpack to more than ``most`` bytes.
+        NotInstalled: it is of version 4, and zstandard is missing.
     """
-    if len(data) < HEADER.size:
-        raise BadFile(f"{path}: not a sound .spz file; its header is cut off")
-    magic, version, count, degree, bits, _, _ = HEADER.unpack_from(data)
-    if magic != MAGIC:
-        raise BadFile(f"{path}: not a sound .spz file; what is packed in it does not begin with NGSP")
-    if version not in VERSIONS:
-        raise BadFile(f"{path}: is of SPZ version {version}; only versions 2 and 3 are read: have it written as 3")
-    if not count or degree > 3 or bits > MOST_BITS:
-        raise BadFile(
-            f"{path}: not a sound .spz file; its header promises {count:,} Gaussians, harmonics of degree {degree} and "
-            f"{bits} bits behind the point"
-        )
-    higher = (degree + 1) ** 2 - 1
-    widths = (9, 1, 3, 3, 3 if version == 2 else 4, 3 * higher)
-    if len(data) - HEADER.size < count * sum(widths):
-        held = len(data) - HEADER.size
-        raise BadFile(f"{path}: truncated; its header promises {count * sum(widths):,} bytes of data, {held:,} follow")
-    places, alphas, colours, scales, rotations, harmonics = _columns(data, count, widths)
-    sh = np.empty((count, 1 + higher, 3))
+    header = _Header.of(data, path)
+    columns = _streams(data, header, path, most) if header.version >= 4 else _columns(data, header, path)
+    places, alphas, colours, scales, rotations, harmonics = columns
+    higher = header.widths[-1] // 3
+    sh = np.empty((header.count, 1 + higher, 3))
     sh[:, 0] = (colours / 255.0 - 0.5) / COLOUR
-    sh[:, 1:] = (harmonics.reshape(count, higher, 3) - 128.0) / 128.0
+    sh[:, 1:] = (harmonics.reshape(header.count, higher, 3) - 128.0) / 128.0
     return from_arrays(
-        _signed(places) / 2.0**bits,
-        np.roll(_first_three(rotations) if version == 2 else _smallest_three(rotations), 1, axis=1),
+        _signed(places) / 2.0**header.bits,
+        np.roll(_first_three(rotations) if header.version == 2 else _smallest_three(rotations), 1, axis=1),
         scales / SCALE_STEPS + FIRST_SCALE,
         alphas[:, 0] / 255.0,
         sh,
     )
 
 
-def _columns(data: bytes, count: int, widths: tuple[int, ...]) -> list[UInt8[np.ndarray, "N _"]]:
+@dataclass(frozen=True)
+class _Header:
+    """What a file says of itself."""
+
+    version: int
+    count: int
+    degree: int
+    bits: int  # of a position behind the point
+    flags: int
+    streams: int
+    table: int  # where the table of version 4 begins
+
+    @staticmethod
+    def of(data: bytes, path: Path) -> _Header:
+        """The header of a file."""
+        if len(data) < HEADER.size:
+            raise BadFile(f"{path}: not a sound .spz file; its header is cut off")
+        magic, *given = HEADER.unpack_from(data)
+        if magic != MAGIC:
+            raise BadFile(f"{path}: not a sound .spz file; what is packed in it does not begin with NGSP")
+        version, count, degree, bits = given[:4]
+        if version not in VERSIONS:
+            raise BadFile(f"{path}: is of SPZ version {version}; only versions 2 to 4 are read: have it written as 3")
+        if not count or degree > 3 or bits > MOST_BITS:
+            raise BadFile(
+                f"{path}: not a sound .spz file; its header promises {count:,} Gaussians, harmonics of degree {degree} "
+                f"and {bits} bits behind the point"
+            )
+        if version >= 4 and len(data) < HEADER.size + LONGER.size:
+            raise BadFile(f"{path}: not a sound .spz file; its header is cut off")
+        return _Header(*given, *(LONGER.unpack_from(data, HEADER.size) if version >= 4 else (0,)))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Bytes of one Gaussian in each column."""
+        return 9, 1, 3, 3, 3 if self.version == 2 else 4, 3 * ((self.degree + 1) ** 2 - 1)
+
+    def axes(self, data: bytes, path: Path) -> int | None:
+        """The number of the axes that a record names."""
+        if not self.flags & HAS_RECORDS:
+            return None
+        behind = HEADER.size + self.count * sum(self.widths)
+        at, end = (behind, len(data)) if self.version < 4 else (HEADER.size + LONGER.size, min(self.table, len(data)))
+        while at + RECORD.size <= end:
+            kind, length = RECORD.unpack_from(data, at)
+            at += RECORD.size
+            if kind == AXES and length == 4 and at + 4 <= end:
+                return int.from_bytes(data[at : at + 4], "little")
+            at += length
+        return None
+
+
+def _columns(data: bytes, header: _Header, path: Path) -> list[UInt8[np.ndarray, "N _"]]:
     """The columns behind each other, as [count, width]."""
+    held, promised = len(data) - HEADER.size, header.count * sum(header.widths)
+    if held < promised:
+        raise BadFile(f"{path}: truncated; its header promises {promised:,} bytes of data, {held:,} follow")
     found, at = [], HEADER.size
-    for width in widths:
-        found.append(np.frombuffer(data, np.uint8, count * width, at).reshape(count, width))
-        at += count * width
+    for width in header.widths:
+        found.append(np.frombuffer(data, np.uint8, header.count * width, at).reshape(header.count, width))
+        at += header.count * width
     return found
+
+
+def _streams(data: bytes, header: _Header, path: Path, most: int) -> list[UInt8[np.ndarray, "N _"]]:
+    """The columns of version 4, as [count, width]; one that would be empty has no stream."""
+    count, widths = header.count, [width for width in header.widths if width]
+    if count * sum(widths) > most:
+        raise BadFile(f"{path}: not a sound .spz file; its {count:,} Gaussians unpack to far more than it holds")
+    if header.streams != len(widths) or header.table < HEADER.size + LONGER.size:
+        raise BadFile(
+            f"{path}: not a sound .spz file; its header promises {header.streams} streams from byte {header.table} on, "
+            f"and harmonics of degree {header.degree} need {len(widths)}"
+        )
+    require("formats", f"{path}: reading SPZ of version 4", "zstandard")
+    at = header.table + ENTRY.size * len(widths)
+    found = []
+    for place, width in enumerate(widths):
+        if at > len(data):
+            raise BadFile(f"{path}: truncated; its table is not whole")
+        packed, told = ENTRY.unpack_from(data, header.table + ENTRY.size * place)
+        if told != count * width:
+            raise BadFile(f"{path}: not a sound .spz file; a stream of {told:,} bytes is to hold {count * width:,}")
+        if packed > len(data) - at:
+            raise BadFile(f"{path}: truncated; a stream of {packed:,} bytes is promised, {len(data) - at:,} follow")
+        found.append(_unpacked(data[at : at + packed], count * width, path).reshape(count, width))
+        at += packed
+    return found if len(found) == len(header.widths) else [*found, np.empty((count, 0), np.uint8)]
+
+
+def _unpacked(packed: bytes, size: int, path: Path) -> UInt8[np.ndarray, "_"]:
+    """What a stream holds, which must be ``size`` bytes; what its own head claims takes no memory."""
+    import zstandard
+
+    unpacker = zstandard.ZstdDecompressor(max_window_size=WINDOW)
+    try:
+        with unpacker.stream_reader(packed, read_across_frames=True) as stream:
+            found = stream.read(size + 1)
+    except zstandard.ZstdError as error:
+        raise BadFile(f"{path}: not a sound .spz file; a stream cannot be unpacked: {error}") from error
+    if len(found) != size:
+        less = "less" if len(found) < size else "more"
+        raise BadFile(f"{path}: not a sound .spz file; a stream holds {less} than the {size:,} bytes promised")
+    return np.frombuffer(found, np.uint8)
 
 
 def _signed(places: UInt8[np.ndarray, "N 9"]) -> Float[np.ndarray, "N 3"]:

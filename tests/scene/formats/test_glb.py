@@ -10,11 +10,13 @@ import pytest
 import torch
 from export.decoders import KHR, glb_chunks
 from export.scenes import pebble
+from gsply import write_spz
 from scipy.spatial.transform import Rotation
 
-from gsdistill.errors import BadFile
+from gsdistill import extras
+from gsdistill.errors import BadFile, NotInstalled
+from gsdistill.export.compressed_ply import gsply_data
 from gsdistill.export.glb import Glb
-from gsdistill.export.spz import Spz
 from gsdistill.scene.read import open_splat, read_splat
 from gsdistill.scene.turn import frame_matrix, from_frame, to_frame, turned
 from gsdistill.structs import Gaussians
@@ -129,26 +131,53 @@ def test_whole_numbers_stand_for_shares_and_rows_may_have_room_between_them(tmp_
     assert np.allclose(found.opacities.sigmoid().numpy(), alphas / top, atol=1e-6)
 
 
-@pytest.mark.parametrize("nested", [True, False])
-def test_an_spz_in_place_of_attributes(tmp_path, nested):
-    Spz(frame="rdf").write(STONE, tmp_path / "a.spz")
-    Glb().write(STONE, tmp_path / "a.glb")
-    document, _ = glb_chunks(tmp_path / "a.glb")
-    data, packed = (tmp_path / "a.spz").read_bytes(), {SPZ_IN_GLTF: {"bufferView": 0}}
+def with_spz(folder: Path, data: bytes, nested: bool = False, times: int = 1) -> Path:
+    """A file whose splat, shown ``times`` times, is an SPZ file in place of attributes."""
+    Glb().write(STONE, folder / "a.glb")
+    document, _ = glb_chunks(folder / "a.glb")
+    packed = {SPZ_IN_GLTF: {"bufferView": 0}}
     (primitive,) = document["meshes"][0]["primitives"]
     primitive["attributes"] = {}
     if nested:
         primitive["extensions"][KHR]["extensions"] = packed
     else:
         primitive["extensions"].update(packed)
+    document["meshes"][0]["primitives"] *= times
     document["bufferViews"] = [{"buffer": 0, "byteOffset": 0, "byteLength": len(data)}]
     document["asset"] = {"version": "2.0"}
-    path = save(tmp_path / "b.glb", document, data)
-    plain, found = open_splat(tmp_path / "a.spz").gaussians, open_splat(path)
+    return save(folder / "b.glb", document, data)
+
+
+def packed(scene: Gaussians, folder: Path, version: int) -> Path:
+    write_spz(folder / "a.spz", gsply_data(scene), version=version)
+    return folder / "a.spz"
+
+
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("nested", [True, False])
+def test_an_spz_in_place_of_attributes(tmp_path, nested, version):
+    whole = packed(STONE, tmp_path, version)
+    path = with_spz(tmp_path, whole.read_bytes(), nested)
+    plain, found = open_splat(whole).gaussians, open_splat(path)
     assert found.usual == "y-up" and found.named is None
     assert torch.equal(found.gaussians.means, plain.means * torch.tensor([1.0, -1.0, -1.0]))
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(BadFile, match="truncated"):
+        read_splat(path)
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_an_spz_shown_a_hundred_times_takes_no_memory(tmp_path, version):
+    alike = {name: value[:1].repeat(30_000, *[1] * (value.dim() - 1)) for name, value in vars(STONE).items()}
+    data = packed(Gaussians(**alike), tmp_path, version).read_bytes()
+    with pytest.raises(BadFile, match="far more than it holds"):
+        read_splat(with_spz(tmp_path, data, times=100))
+
+
+def test_a_glb_says_that_zstandard_is_missing(tmp_path, monkeypatch):
+    path = with_spz(tmp_path, packed(STONE, tmp_path, 4).read_bytes())
+    monkeypatch.setitem(extras.EXTRAS, "formats", {"no_such_module": "zstandard"})
+    with pytest.raises(NotInstalled, match="reading SPZ of version 4 needs zstandard"):
         read_splat(path)
 
 

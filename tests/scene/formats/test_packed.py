@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -19,15 +20,21 @@ from export.scenes import pebble, pictures, psnr
 from PIL import Image
 from plyfile import PlyData, PlyElement
 
-from gsdistill.errors import BadFile
+from gsdistill import extras
+from gsdistill.errors import BadFile, NotInstalled
 from gsdistill.export.compressed_ply import CompressedPly
 from gsdistill.export.ply import Ply
 from gsdistill.export.sog import Sog
+from gsdistill.export.spz import Spz
+from gsdistill.scene.formats import spz
 from gsdistill.scene.read import open_splat, read_splat
 from gsdistill.structs import SH_C0
 
 MODULES = Path(os.environ.get("GSDISTILL_NODE_MODULES") or Path(__file__).parents[2] / "browser" / "node_modules")
 OTHERS_TOOL = MODULES / "@playcanvas" / "splat-transform" / "bin" / "cli.mjs"
+needs_others = pytest.mark.skipif(
+    not OTHERS_TOOL.is_file() or not shutil.which("node"), reason="needs node and splat-transform"
+)
 
 
 def refused(path: Path) -> str:
@@ -93,8 +100,8 @@ def test_version_2_is_what_an_independent_decoder_finds(tmp_path):
     [
         (b"NGSP", "its header is cut off"),
         (b"NGSQ" + header()[4:], "not a splat that is read"),
-        (header(1) + bytes(99), "is of SPZ version 1; only versions 2 and 3 are read"),
-        (header(4) + bytes(99), "is of SPZ version 4; only versions 2 and 3 are read"),
+        (header(1) + bytes(99), "is of SPZ version 1; only versions 2 to 4 are read"),
+        (header(5) + bytes(99), "is of SPZ version 5; only versions 2 to 4 are read"),
         (header(3, 0), "its header promises 0 Gaussians"),
         (header(3, 1, 4) + bytes(999), "harmonics of degree 4"),
         (header(3, 1, 0, 25) + bytes(99), "25 bits behind the point"),
@@ -106,6 +113,148 @@ def test_an_spz_that_cannot_be_read_is_one_line(tmp_path, data, said):
     for name, content in (("a.spz", gzip.compress(data)), ("b.spz", data)):
         (tmp_path / name).write_bytes(content)
         assert said in refused(tmp_path / name)
+
+
+ZSTD = b"\x28\xb5\x2f\xfd"  # how a packed stream begins
+
+
+def stored(data: bytes) -> bytes:
+    """A stream of Zstandard with one block, which is not packed; RFC 8878, section 3.1.1."""
+    return ZSTD + b"\xa0" + struct.pack("<I", len(data)) + (len(data) << 3 | 1).to_bytes(3, "little") + data
+
+
+def repeated(times: int, claimed: int | None = None) -> bytes:
+    """A stream of zeros in blocks of one byte, ``times`` 65,536 of them, of which its head claims more or less."""
+    blocks = [(65536 << 3 | 2 | (i + 1 == times)).to_bytes(3, "little") + b"\0" for i in range(times)]
+    return ZSTD + b"\xe0" + struct.pack("<Q", times * 65536 if claimed is None else claimed) + b"".join(blocks)
+
+
+def spz_4(version_3: bytes, streams=None, records: bytes = b"", change=lambda head, table: None) -> bytes:
+    """The same columns as in an unpacked file of version 3, its head and table gone through ``change``."""
+    _, _, count, degree, bits, _, _ = struct.unpack_from("<4sIIBBBB", version_3)
+    at, parts = 16, []
+    for width in filter(None, (9, 1, 3, 3, 4, 3 * ((degree + 1) ** 2 - 1))):
+        parts.append(version_3[at : at + count * width])
+        at += count * width
+    packed = [stored(part) for part in parts] if streams is None else streams
+    head = [b"NGSP", 4, count, degree, bits, 2 * bool(records), len(parts), 32 + len(records)]
+    table = [[len(stream), len(part)] for stream, part in zip(packed, parts, strict=True)]
+    change(head, table)
+    rows = b"".join(struct.pack("<QQ", *row) for row in table)
+    return struct.pack("<4sIIBBBBI12x", *head) + records + rows + b"".join(packed)
+
+
+def version_3(folder: Path, count: int = 40, degree: int = 2) -> bytes:
+    Spz(frame="rdf").write(pebble(count, degree), folder / "a.spz")
+    return gzip.decompress((folder / "a.spz").read_bytes())
+
+
+def same(one, other) -> bool:
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in vars(one))
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_version_4_holds_the_columns_of_version_3_each_packed(tmp_path, degree):
+    plain = version_3(tmp_path, degree=degree)
+    (tmp_path / "b.spz").write_bytes(spz_4(plain))
+    (tmp_path / "c.spz").write_bytes(gzip.compress(spz_4(plain)))
+    for name in ("b.spz", "c.spz"):
+        assert same(read_splat(tmp_path / name), read_splat(tmp_path / "a.spz"))
+
+
+def test_streams_in_several_frames_are_read(tmp_path):
+    plain = version_3(tmp_path, degree=0)
+    whole = spz_4(plain)
+    at, sizes = 32 + 5 * 16, [struct.unpack_from("<QQ", whole, 32 + 16 * i)[0] for i in range(5)]
+    streams = []
+    for size in sizes:
+        part = whole[at + 12 : at + size]
+        streams.append(stored(part[:7]) + stored(part[7:]))
+        at += size
+    (tmp_path / "b.spz").write_bytes(spz_4(plain, streams))
+    assert same(read_splat(tmp_path / "b.spz"), read_splat(tmp_path / "a.spz"))
+
+
+@pytest.mark.parametrize(("number", "frame"), [(4, "rdf"), (6, "rdf"), (7, "y-up"), (8, "unity"), (15, "z-up")])
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_record_names_the_axes(tmp_path, number, frame, version):
+    """Numbers as nianticlabs/spz has them: 4 right up back, 6 right down front, 7 left up front, 8 right up front."""
+    plain = version_3(tmp_path)
+    records = struct.pack("<III", 0xADBE0002, 4, 9) + struct.pack("<III", 0xADBE0003, 4, number)
+    with_flag = plain[:14] + b"\2" + plain[15:] + records
+    (tmp_path / "b.spz").write_bytes(spz_4(plain, records=records) if version == 4 else gzip.compress(with_flag))
+    found, numbers = open_splat(tmp_path / "b.spz"), spz.decode(plain, tmp_path / "a.spz", 0)
+    assert found.named == frame
+    assert same(found.gaussians, numbers if number != 4 else read_splat(tmp_path / "a.spz", "world"))
+
+
+def test_axes_of_other_numbers_are_refused(tmp_path):
+    (tmp_path / "b.spz").write_bytes(spz_4(version_3(tmp_path), records=struct.pack("<III", 0xADBE0003, 4, 1)))
+    assert refused(tmp_path / "b.spz") == "its axes are number 1 of SPZ's; only numbers 4, 6, 7, 8, 15 are read"
+
+
+def in_head(place: int, value: int):
+    return lambda head, table: head.__setitem__(place, value)
+
+
+def in_table(place: int, value: int):
+    return lambda head, table: table[2].__setitem__(place, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (in_head(2, 2**32 - 1), "its 4,294,967,295 Gaussians unpack to far more than it holds"),
+        (in_head(6, 5), "its header promises 5 streams from byte 32 on, and harmonics of degree 2 need 6"),
+        (in_head(7, 31), "its header promises 6 streams from byte 31 on"),
+        (in_head(7, 2**32 - 1), "truncated; its table is not whole"),
+        (in_head(2, 41), "a stream of 360 bytes is to hold 369"),
+        (in_table(1, 2**63), "a stream of 9,223,372,036,854,775,808 bytes is to hold 120"),
+        (in_table(0, 2**63), "truncated; a stream of 9,223,372,036,854,775,808 bytes is promised, "),
+        (in_table(0, 60), "a stream holds less than the 120 bytes promised"),
+        (in_table(0, 131), "a stream holds less than the 120 bytes promised"),
+        (in_table(0, 133), "a stream cannot be unpacked: "),
+    ],
+)
+def test_a_version_4_that_cannot_be_read_is_one_line(tmp_path, change, said):
+    (tmp_path / "b.spz").write_bytes(spz_4(version_3(tmp_path), change=change))
+    assert said in refused(tmp_path / "b.spz")
+
+
+def test_a_version_4_cut_off_anywhere_is_refused(tmp_path):
+    whole = spz_4(version_3(tmp_path, 2, 0))
+    for size in range(4, len(whole)):
+        (tmp_path / "b.spz").write_bytes(whole[:size])
+        assert refused(tmp_path / "b.spz")
+
+
+@pytest.mark.parametrize(
+    ("claimed", "said"),
+    [
+        (None, "a stream holds more than the 360 bytes promised"),
+        (360, "a stream cannot be unpacked: "),
+        (2**62, "a stream cannot be unpacked: "),
+    ],
+)
+def test_streams_that_hold_more_or_claim_to_take_no_memory(tmp_path, claimed, said):
+    """A stream of 64 MB in 4,000 bytes, or one that claims 2^62; what is read of it is what the table promises."""
+    plain = version_3(tmp_path)
+    streams = [repeated(1000, claimed), *[b""] * 5]
+    (tmp_path / "b.spz").write_bytes(spz_4(plain, streams))
+    tracemalloc.start()
+    assert said in refused(tmp_path / "b.spz")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_without_zstandard_the_line_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "b.spz").write_bytes(spz_4(version_3(tmp_path)))
+    monkeypatch.setitem(extras.EXTRAS, "formats", {"gsply": "gsply", "no_such_module": "zstandard"})
+    with pytest.raises(NotInstalled) as caught:
+        read_splat(tmp_path / "b.spz")
+    needed = "reading SPZ of version 4 needs zstandard (the extra 'formats'): pip install zstandard"
+    assert str(caught.value) == f"{tmp_path / 'b.spz'}: {needed}"
+    assert len(read_splat(tmp_path / "a.spz")) == 40
 
 
 # --- .compressed.ply
@@ -313,10 +462,10 @@ def test_a_zip_that_is_none_or_is_cut_off(tmp_path):
 # --- files of another program
 
 
-@pytest.mark.skipif(not OTHERS_TOOL.is_file() or not shutil.which("node"), reason="needs node and splat-transform")
+@needs_others
 @pytest.mark.parametrize(
     ("extension", "flags", "least"),
-    [(".compressed.ply", (), 44), (".sog", ("-g", "cpu"), 40), (".spz", ("--spz-version", "3"), 35), (".glb", (), 100)],
+    [(".compressed.ply", (), 44), (".sog", ("-g", "cpu"), 40), (".spz", (), 35), (".glb", (), 100)],
 )
 @pytest.mark.parametrize("degree", [0, 3])
 def test_files_of_another_program_are_read(tmp_path, extension, flags, least, degree):
@@ -328,3 +477,14 @@ def test_files_of_another_program_are_read(tmp_path, extension, flags, least, de
     content = open_splat(made)
     assert content.named is None and len(content.gaussians) == 500
     assert psnr(pictures(content.in_world()), pictures(stone)) > least
+
+
+@needs_others
+@pytest.mark.parametrize("degree", [0, 3])
+def test_an_spz_of_version_4_of_another_program_is_its_version_3(tmp_path, degree):
+    Ply().write(pebble(500, degree), tmp_path / "a.ply")
+    for version in "34":
+        path = tmp_path / f"{version}.spz"
+        subprocess.run(["node", OTHERS_TOOL, "-q", "--spz-version", version, tmp_path / "a.ply", path], check=True)
+    assert (tmp_path / "4.spz").read_bytes()[:8] == b"NGSP\4\0\0\0"
+    assert same(read_splat(tmp_path / "4.spz"), read_splat(tmp_path / "3.spz"))
