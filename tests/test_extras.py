@@ -24,5 +24,8 @@ def test_what_is_missing_comes_with_the_command_that_gets_it(monkeypatch):
     assert missing("mesh") == ["no-such-a", "no-such-b"]
     with pytest.raises(NotInstalled, match=r"^a mesh needs .*: pip install no-such-a no-such-b$"):
         require("mesh", "a mesh")
+    with pytest.raises(NotInstalled, match=r"^a mesh needs no-such-b \(the .*: pip install no-such-b$"):
+        require("mesh", "a mesh", "no-such-b")
+    require("mesh", "a mesh", "torch")
     monkeypatch.setitem(extras.EXTRAS, "mesh", {"torch": "torch"})
     require("mesh", "a mesh")
