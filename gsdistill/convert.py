@@ -131,13 +131,7 @@ def read_source(
     from gsdistill.scene.read import open_splat
 
     found = open_splat(source)
-    if found.named is None and frame is None:
-        taken = {
-            "world": f"gsdistill's (z up); {flag} rdf is for files of most other programs",
-            "rdf": f"right, down, front (rdf), as is usual with its format; {flag} is for others",
-            "y-up": f"left, up, front (y-up), as is usual with its format; {flag} is for others",
-        }
-        line = f"{found.path} does not name its axes: taken to be in {taken[found.usual]}"
+    if line := found.granted(frame, flag):
         console.print(Text(line), soft_wrap=True)
     return found.in_world(frame, clean)
 

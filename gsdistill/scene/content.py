@@ -36,6 +36,17 @@ class Content:
         """The axes of the file, as :func:`axes_of` finds them."""
         return axes_of(self.path, self.named, told, self.usual)
 
+    def granted(self, told: Frame | None, flag: str) -> str:
+        """A line of which axes are taken for granted, with the flag that tells others; empty, where they are known."""
+        if told or self.named:
+            return ""
+        taken = {
+            "world": f"gsdistill's (z up); {flag} rdf is for files of most other programs",
+            "rdf": f"right, down, front (rdf), as is usual with its format; {flag} is for others",
+            "y-up": f"left, up, front (y-up), as is usual with its format; {flag} is for others",
+        }
+        return f"{self.path} does not name its axes: taken to be in {taken[self.usual]}"
+
     def in_world(self, told: Frame | None = None, clean: bool = False) -> Gaussians:
         """Return the Gaussians in our world's axes; ``clean`` as :func:`gsdistill.scene.sound.sound` has it.
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, tell
 from gsdistill.frames import Frame
 from gsdistill.reading import read_json
 from gsdistill.runfolder import snapshots
-from gsdistill.scene.read import may_be_splat, read_splat
+from gsdistill.scene.read import may_be_splat, open_splat
 from gsdistill.structs import Gaussians
 from gsdistill.texts import shown
 from gsdistill.viewer.splat import Ball, Splat, ball_of
@@ -124,4 +124,7 @@ def _may_be_shown(path: Path) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _read(path: Path, frame: Frame | None, clean: bool) -> Gaussians:
-    return read_splat(path, frame, clean)
+    found = open_splat(path)
+    if line := found.granted(frame, "--frame"):
+        tell(line)
+    return found.in_world(frame, clean)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -107,6 +108,20 @@ def test_what_is_not_sound_is_cleaned_when_asked(tmp_path, splat):
         find(tmp_path / "a.ply").at(0)
     with pytest.warns(Notice, match="1 of its 30 Gaussians are left out"):
         assert len(find(tmp_path / "a.ply", clean=True).at(0)) == 29
+
+
+def test_axes_that_are_taken_for_granted_are_told(tmp_path, splat):
+    for name in ("a.splat", "a.sog"):
+        writer_for(tmp_path / name, ExportSettings()).write(splat(30), tmp_path / name)
+    with pytest.warns(Notice) as told:
+        find(tmp_path / "a.splat").at(0)
+    usual = "right, down, front (rdf), as is usual with its format; --frame is for others"
+    line = f"{tmp_path / 'a.splat'} does not name its axes: taken to be in {usual}"
+    assert {str(one.message) for one in told} == {line}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)
+        find(tmp_path / "a.splat", "rdf").at(0)
+        find(tmp_path / "a.sog").at(0)
 
 
 def test_what_is_not_there_is_named(tmp_path):
