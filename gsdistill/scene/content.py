@@ -10,14 +10,24 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from gsdistill.errors import BadFile, did_you_mean
+from gsdistill.errors import BadFile, did_you_mean, tell
 from gsdistill.frames import FRAMES, Frame
 from gsdistill.scene.limits import logits
 from gsdistill.scene.sound import sound
 from gsdistill.scene.turn import from_frame
 from gsdistill.structs import Gaussians
 
-__all__ = ["FRAME_KEY", "OTHERS", "Content", "axes_of", "completed", "frame_called", "frame_of", "from_arrays"]
+__all__ = [
+    "FRAME_KEY",
+    "OTHERS",
+    "Content",
+    "axes_of",
+    "completed",
+    "frame_called",
+    "frame_of",
+    "from_arrays",
+    "tell_antialiased",
+]
 
 FRAME_KEY = "gsdistill_frame"  # under which a description in JSON names the axes
 OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the components of a quaternion besides its largest
@@ -89,6 +99,17 @@ def frame_of(described: object, path: Path | str) -> Frame | None:
     """
     name = described.get(FRAME_KEY) if isinstance(described, Mapping) else None
     return None if name is None else frame_called(name, path)
+
+
+def tell_antialiased(path: Path) -> None:
+    """Tell that a file was made for a renderer which dims a Gaussian by the area that its low-pass filter adds.
+
+    Source: Yu et al., Mip-Splatting, section 4.2; RenderOptions.antialiased does the same.
+    """
+    tell(
+        f"{path}: was made for renderers that dim Gaussians thinner than a pixel (antialiasing, Mip-Splatting); it is "
+        "drawn and kept without that, so that fine and distant parts look a little thicker"
+    )
 
 
 def from_arrays(

@@ -28,7 +28,7 @@ from jaxtyping import Float, UInt8
 
 from gsdistill.errors import BadFile
 from gsdistill.reading import brief, most_unpacked, parse_json
-from gsdistill.scene.content import Content, completed, frame_of, from_arrays
+from gsdistill.scene.content import Content, completed, frame_of, from_arrays, tell_antialiased
 from gsdistill.structs import Gaussians
 
 __all__ = ["LARGEST_IS", "MAGIC", "ROW", "STEPS", "flattened", "read", "unflattened"]
@@ -101,6 +101,8 @@ class _Bundle:
         scales = self._values("scales", self._pixels("scales")[:, :3])
         sh = np.concatenate([self._values("sh0", colours[:, :3])[:, None], self._higher()], axis=1)
         found = from_arrays(unflattened(low + (high - low) * (words / STEPS)), quats, scales, colours[:, 3] / 255.0, sh)
+        if self.meta.get("antialias") is True:
+            tell_antialiased(self._path)
         if self._first:
             bottom, top = (self._numbers("sh0", end, 4)[3] for end in ("mins", "maxs"))
             found.opacities.numpy()[:] = bottom + (top - bottom) * (colours[:, 3] / 255.0)

@@ -32,7 +32,7 @@ from gsdistill.errors import BadFile
 from gsdistill.extras import require
 from gsdistill.frames import Frame
 from gsdistill.reading import most_unpacked
-from gsdistill.scene.content import Content, completed, from_arrays
+from gsdistill.scene.content import Content, completed, from_arrays, tell_antialiased
 from gsdistill.scene.turn import turned
 from gsdistill.structs import Gaussians
 
@@ -44,7 +44,7 @@ LONGER = struct.Struct("<I12x")  # what version 4 adds to it
 ENTRY, RECORD = struct.Struct("<QQ"), struct.Struct("<II")
 VERSIONS = (2, 3, 4)
 MOST_BITS = 24  # of a position
-HAS_RECORDS = 2  # among the flags
+ANTIALIASED, HAS_RECORDS = 1, 2  # flags
 AXES = 0xADBE0003  # the kind of a record
 UP_BACK = 4  # right, up, back among the axes of such a record
 NAMED: dict[int, Frame] = {6: "rdf", 7: "y-up", 8: "unity", 15: "z-up"}  # others of them
@@ -75,6 +75,8 @@ def read(data: bytes, path: Path) -> Content:
 def decode(data: bytes, path: Path, most: int) -> Gaussians:
     """Return the Gaussians as their numbers stand, in whatever axes; ``path`` is named in errors.
 
+    Warns with a Notice where they were made for antialiasing.
+
     Raises:
         BadFile: another version, less than its header promises, no Gaussian, or columns of version 4 that are broken or
             unpack to more than ``most`` bytes.
@@ -83,6 +85,8 @@ def decode(data: bytes, path: Path, most: int) -> Gaussians:
     header = _Header.of(data, path)
     columns = _streams(data, header, path, most) if header.version >= 4 else _columns(data, header, path)
     places, alphas, colours, scales, rotations, harmonics = columns
+    if header.flags & ANTIALIASED:
+        tell_antialiased(path)
     higher = header.widths[-1] // 3
     sh = np.empty((header.count, 1 + higher, 3))
     sh[:, 0] = (colours / 255.0 - 0.5) / COLOUR

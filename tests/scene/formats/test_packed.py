@@ -21,7 +21,7 @@ from PIL import Image
 from plyfile import PlyData, PlyElement
 
 from gsdistill import extras
-from gsdistill.errors import BadFile, NotInstalled
+from gsdistill.errors import BadFile, Notice, NotInstalled
 from gsdistill.export.compressed_ply import CompressedPly
 from gsdistill.export.ply import Ply
 from gsdistill.export.sog import Sog
@@ -457,6 +457,28 @@ def test_a_zip_that_is_none_or_is_cut_off(tmp_path):
     for data in (b"PK\3\4", whole[:-30], whole[:100], whole[:60] + bytes(200) + whole[260:]):
         (tmp_path / "c.sog").write_bytes(data)
         assert "not a sound .sog file" in refused(tmp_path / "c.sog")
+
+
+# --- made for antialiasing
+
+
+def test_what_was_made_for_antialiasing_is_told(tmp_path):
+    plain = version_3(tmp_path)
+    flagged = plain[:14] + b"\1" + plain[15:]
+    (tmp_path / "three.spz").write_bytes(gzip.compress(flagged))
+    (tmp_path / "four.spz").write_bytes(spz_4(flagged, change=in_head(5, 1)))
+    for path in (tmp_path / "three.spz", tmp_path / "four.spz", bundle(tmp_path, put("antialias", True))):
+        with pytest.warns(Notice) as told:
+            read_splat(path)
+        (line,) = (str(one.message) for one in told)
+        assert line.startswith(f"{path}: was made for renderers that dim Gaussians thinner than a pixel")
+
+
+@pytest.mark.filterwarnings("error::gsdistill.errors.Notice")
+def test_what_was_not_is_not_told_of(tmp_path):
+    (tmp_path / "four.spz").write_bytes(spz_4(version_3(tmp_path)))
+    for path in (tmp_path / "a.spz", tmp_path / "four.spz", bundle(tmp_path)):
+        assert read_splat(path)
 
 
 # --- files of another program
