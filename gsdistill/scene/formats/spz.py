@@ -123,11 +123,11 @@ class _Header:
         version, count, degree, bits = given[:4]
         if version not in VERSIONS:
             raise BadFile(f"{path}: is of SPZ version {version}; only versions 2 to 4 are read: have it written as 3")
-        if not count or degree > 3 or bits > MOST_BITS:
-            raise BadFile(
-                f"{path}: not a sound .spz file; its header promises {count:,} Gaussians, harmonics of degree {degree} "
-                f"and {bits} bits behind the point"
-            )
+        if degree > 3:
+            raise BadFile(f"{path}: has harmonics of degree {degree}; only degrees 0 to 3 are read")
+        if not count or bits > MOST_BITS:
+            promised = f"{count:,} Gaussians and {bits} bits behind the point"
+            raise BadFile(f"{path}: not a sound .spz file; its header promises {promised}")
         if version >= 4 and len(data) < HEADER.size + LONGER.size:
             raise BadFile(f"{path}: not a sound .spz file; its header is cut off")
         return _Header(*given, *(LONGER.unpack_from(data, HEADER.size) if version >= 4 else (0,)))
