@@ -26,7 +26,7 @@ from gsdistill.files import slug, write_json
 from gsdistill.flags import settings_of
 from gsdistill.generate import run
 from gsdistill.runconfig import RunConfig, resolve
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def measured(settings: Settings, init: str, prompt: str, share: float) -> float:
             count = round(share * config.iterations)
             config = replace(config, iterations=count, output=folder, overwrite=True, snapshots=0)
             run(config, Console(quiet=True), extras=False)
-            write_json(figures, evaluate(read_ply(folder / "gaussians.ply"), prompt))
+            write_json(figures, evaluate(read_splat(folder), prompt))
     return json.loads(figures.read_text(encoding="utf-8"))["iou"]
 
 

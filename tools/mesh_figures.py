@@ -35,7 +35,7 @@ from gsdistill.mesh.write import write_mesh
 from gsdistill.runconfig import resolve
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.mesh import read_mesh
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.scene.surface import sample_surface
 from gsdistill.shapes.captions import Thing, parse
 from gsdistill.shapes.raycast import paint, trace
@@ -67,13 +67,13 @@ class Settings:
 def splat_of(settings: Settings, number: int) -> Gaussians:
     """The splat of a prompt, whose run is done first unless it is there or named."""
     if settings.runs:
-        return read_ply(settings.runs[number] / "gaussians.ply")
+        return read_splat(settings.runs[number])
     prompt = settings.prompts[number]
     folder = settings.output / slug(prompt)
     if not (folder / "gaussians.ply").is_file():
         config = resolve({"prompt": prompt, "method": "sds", "prior": "shapes", "seed": 0})
         run(dataclasses.replace(config, output=folder, overwrite=True), Console(quiet=True), extras=False)
-    return read_ply(folder / "gaussians.ply")
+    return read_splat(folder)
 
 
 def chamfer(path: Path, things: tuple[Thing, ...]) -> dict[str, float]:

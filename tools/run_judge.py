@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 
 __all__ = ["PHASES", "damaged", "differences", "drafts", "files", "phase"]
 
@@ -125,7 +125,7 @@ def _page(path: Path) -> None:
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {
-    ".ply": read_ply,
+    ".ply": read_splat,
     ".png": _png,
     ".mp4": _video,
     ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),

@@ -35,7 +35,7 @@ from gsdistill.export.pictures import shots, to_bytes
 from gsdistill.files import write_json
 from gsdistill.generate import run
 from gsdistill.runconfig import resolve
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.structs import SH_C0, Cameras, Gaussians
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +75,7 @@ def good(settings: Settings) -> Gaussians:
     if not path.is_file():
         config = resolve({"prompt": PROMPT, "method": "sds", "prior": "shapes", "seed": 0})
         run(dataclasses.replace(config, output=path.parent, overwrite=True), Console(quiet=True), extras=False)
-    return read_ply(path)
+    return read_splat(path)
 
 
 def colours(rgb: tuple[float, float, float] | torch.Tensor) -> torch.Tensor:

@@ -66,14 +66,14 @@ def growth(snapshots: dict[int, Path]) -> list[tuple[int, Html]]:
         BadFile: a snapshot cannot be read.
     """
     from gsdistill.export.pictures import shots
-    from gsdistill.scene.ply import read_ply
+    from gsdistill.scene.read import read_splat
 
     steps, view = list(snapshots), _stage()
     count = min(STAGES, len(steps))
     chosen = [steps[round(place * (len(steps) - 1) / max(1, count - 1))] for place in range(count)]
     drawn = []
     for step in chosen:
-        (pixels,) = shots(read_ply(snapshots[step]), view, WHITE)
+        (pixels,) = shots(read_splat(snapshots[step]), view, WHITE)
         drawn.append((step, _embedded(_image(pixels), f"the splat after step {step}")))
     return drawn
 
@@ -89,11 +89,11 @@ def beside_truth(splat: Path, prompt: str) -> tuple[Html, Html]:
     from gsdistill.evaluation.truth import truth_views
     from gsdistill.evaluation.views import held_out
     from gsdistill.export.pictures import shots, to_bytes
-    from gsdistill.scene.ply import read_ply
+    from gsdistill.scene.read import read_splat
 
     cameras = held_out().pick(torch.tensor(TRUTH_VIEWS))
     true = to_bytes(truth_views(prompt, cameras, WHITE))
-    ours = list(shots(read_ply(splat), cameras, WHITE))
+    ours = list(shots(read_splat(splat), cameras, WHITE))
     return _strip(ours, f"the splat from {len(ours)} sides"), _strip(list(true), "the true object from the same sides")
 
 
@@ -105,9 +105,9 @@ def floating(splat: Path) -> tuple[Html, str] | None:
     """
     from gsdistill.export.pictures import shots
     from gsdistill.pages.loose import find_loose
-    from gsdistill.scene.ply import read_ply
+    from gsdistill.scene.read import read_splat
 
-    gaussians = read_ply(splat)
+    gaussians = read_splat(splat)
     found = find_loose(gaussians)
     if found is None:
         return None

@@ -12,7 +12,7 @@ from gsdistill.evaluation.truth import truth_views
 from gsdistill.export.pictures import shots
 from gsdistill.files import atomic_path
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.structs import Cameras
 from gsdistill.sweep.plan import folder
 from gsdistill.sweep.results import Comparison, Entry
@@ -146,7 +146,7 @@ def _pictures(comparison: Comparison, prompt: str, cameras: Cameras, known: bool
     for entry in comparison.entries:
         if wanted in [(row["prompt"], row["seed"], row["failure"]) for row in entry.rows]:
             splat = folder(settings, entry.method, prompt, settings.seeds[0], entry.iterations) / "gaussians.ply"
-            pairs.append(np.concatenate(list(shots(read_ply(splat), cameras, WHITE)), axis=1))
+            pairs.append(np.concatenate(list(shots(read_splat(splat), cameras, WHITE)), axis=1))
         else:
             pairs.append(np.full((cameras.height, 2 * cameras.width, 3), 255, dtype=np.uint8))
     return pairs

@@ -24,7 +24,7 @@ from gsdistill.evaluation.surface import FARTHEST
 from gsdistill.evaluation.views import photograph, truth
 from gsdistill.files import write_json
 from gsdistill.pages.run import number
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.shapes.captions import parse
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps, knows_truth
 from gsdistill.sweep.settings import SweepSettings
@@ -184,7 +184,7 @@ def _between(settled: Sequence[SweepRun]) -> dict[str, Interval | None]:
     values: dict[str, dict[tuple[str, int], float | None]] = {name: {} for name in BETWEEN_SEEDS}
     for prompt in dict.fromkeys(one.config.prompt for one in settled):
         finished = [one for one in settled if one.config.prompt == prompt and not one.failure]
-        seen = [photograph(read_ply(one.folder / "gaussians.ply")) for one in finished]
+        seen = [photograph(read_splat(one.folder)) for one in finished]
         for name, measure in BETWEEN_SEEDS.items():
             values[name][prompt, 0] = measure(seen)
     return {name: bootstrap(_grid(column)) for name, column in values.items()}

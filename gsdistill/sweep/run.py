@@ -19,7 +19,7 @@ from gsdistill.prior.cards import find
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.runconfig import RunConfig
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.structs import to_device
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings
@@ -81,7 +81,7 @@ class _Worker:
                 write_json(one.folder / "failure.json", {"error": str(error)})
                 return
         config = one.config
-        splat = to_device(read_ply(one.folder / "gaussians.ply"), device.choose(config.device))
+        splat = to_device(read_splat(one.folder), device.choose(config.device))
         prior = self._prior(config) if one.asked else None
         true = evaluate(splat, config.prompt) if one.known else {}
         keep_figures(one.folder, {**true, **figures_without_truth(splat, config.prompt, prior, config.prompts)})
