@@ -179,6 +179,6 @@ def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) ->
         f"start's), saturation {health['saturation']:.2f}"
     )
     if told := headline(read_figures(folder)):
-        console.print(Text(f"against the truth: {told}"), soft_wrap=True)
+        console.print(Text(told), soft_wrap=True)
     shown = [path for name in FILES if (path := folder / name).exists()]
     console.print(Text("\n".join(map(str, shown))), soft_wrap=True)

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import types
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -460,9 +459,7 @@ def test_list_shows_names_and_first_lines(capsys):
 
 def test_evaluate_shows_the_figures_and_writes_them(capsys, monkeypatch, tmp_path):
     figures = {"iou": 0.87654321, "name": "a [red] torus", "name_right": True, "unseen_psnr": 21.5, "of others": 3}
-    truth = types.ModuleType("gsdistill.evaluation.truth")
-    truth.evaluate_run = lambda folder: {**figures, "run": str(folder)}
-    monkeypatch.setitem(sys.modules, "gsdistill.evaluation.truth", truth)
+    monkeypatch.setattr("gsdistill.pages.evaluate.gather", lambda command: {**figures, "run": str(command.splat)})
     Path("outputs/x").mkdir(parents=True)
     assert execute(["evaluate", "outputs/x", "--json", "figures/x.json"]) == 0
     text = capsys.readouterr().out
@@ -474,13 +471,11 @@ def test_evaluate_shows_the_figures_and_writes_them(capsys, monkeypatch, tmp_pat
 
 def test_evaluate_says_what_it_needs_to_know(capsys, tmp_path):
     Path("torus.ply").write_text("ply")
-    line = mistake(capsys, "evaluate", "torus.ply")
-    assert line.startswith(
-        "torus.ply is no run, which would name its prompt: name what to measure it against, --prompt"
-    )
+    line = mistake(capsys, "evaluate", "torus.ply", "--prior", "shapes")
+    assert line == "prior = 'shapes' is asked about a prompt: add --prompt"
     assert mistake(capsys, "evaluate", "taurus.ply") == "taurus.ply: there is no such file or folder"
     line = mistake(capsys, "evaluate", "torus.ply", "--prompt", "a red torus", "--truth", "torus.glb")
-    assert line == "prompt and truth are two truths; give one of them"
+    assert line == "prompt and truth are two truths; give one of them, or --prior, which the prompt is for"
     line = mistake(capsys, "evaluate", "torus.ply", "--prompt", "a red torus", "--truth-frame", "y-up")
     assert line == "truth_frame = y-up is of a truth: add --truth FILE"
     assert "the object of 'a corgi' is not known" in mistake(capsys, "evaluate", "torus.ply", "--prompt", "a corgi")

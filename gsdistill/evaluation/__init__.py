@@ -1,1 +1,1 @@
-"""How good a splat is, measured against the truth of the shapes world: silhouettes, colours, name and surface."""
+"""How good a splat is: against a truth (silhouettes, colours, name, surface), by itself, and by what a prior sees."""

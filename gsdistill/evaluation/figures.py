@@ -44,7 +44,6 @@ GROUPS: dict[str, dict[str, str]] = {
         "splat_to_truth": "the centres, to the truth",
         "truth_to_splat": "the truth, to the nearest centre",
     },
-    "size": {"gaussians": "how many"},
 }
 
 _RENAMED = {"chamfer": "centre_chamfer"}
@@ -56,7 +55,7 @@ def renewed(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def headline(figures: Mapping[str, Any]) -> str:
-    """The main figures in one line, as far as they are there; empty without any."""
+    """The main figures in one line, as far as they are there: against the truth, or else of the splat alone."""
     parts = []
     if "name" in figures:
         other = figures["name"] != NOTHING and not figures.get("name_right")
@@ -66,7 +65,9 @@ def headline(figures: Mapping[str, Any]) -> str:
         ("unseen_iou", "unseen views {:.3f}"),
         ("psnr", "PSNR {:.1f} dB"),
         ("surface_chamfer", "surface Chamfer {:.3f}"),
+        ("loose", "" if "iou" in figures else "loose {:.3f}"),
+        ("silhouette_agreement", "" if "iou" in figures else "neighbouring silhouettes agree {:.3f}"),
     ):
-        if isinstance(value := figures.get(name), (int, float)):
+        if text and isinstance(value := figures.get(name), (int, float)):
             parts.append(text.format(value))
     return ", ".join(parts)

@@ -27,7 +27,8 @@ from gsdistill.evaluation.views import Pictures, held_out, photograph, truth, un
 from gsdistill.frames import Frame
 from gsdistill.mesh.photographs import reach
 from gsdistill.scene.mesh import SUFFIXES, Part, read_mesh
-from gsdistill.scene.ply import gaussians_from, read_vertices
+from gsdistill.scene.ply import read_vertices
+from gsdistill.scene.read import EXTENSIONS, is_ply, may_be_splat, read_told
 from gsdistill.scene.turn import frame_matrix
 from gsdistill.shapes.captions import Thing, parse
 from gsdistill.shapes.solids import distances
@@ -42,7 +43,6 @@ __all__ = [
     "of_file",
     "of_prompt",
     "radius",
-    "read_splat",
     "seen_points",
     "surface_points",
 ]
@@ -96,7 +96,7 @@ def known(prompt: str) -> tuple[Thing, ...]:
 
 
 def of_file(path: Path, frame: Frame | None = None, beside: Gaussians | None = None) -> Truth:
-    """A mesh (.glb .gltf .obj .ply .stl .off), a splat (.ply), or the splat of a run's folder.
+    """A mesh (.glb .gltf .obj .ply .stl .off), a splat of any format, or that of a run's folder.
 
     ``frame`` names the axes of a file that does not name them itself: y-up for .glb, .gltf and .obj, and our world's
     for others, if none. Where it is much larger or smaller than the splat ``beside``, or than the view of the cameras,
@@ -106,10 +106,10 @@ def of_file(path: Path, frame: Frame | None = None, beside: Gaussians | None = N
         BadFile: it is neither, it is broken, or no camera sees it.
     """
     path = path / "gaussians.ply" if path.is_dir() else path
-    if path.suffix.lower() not in SUFFIXES:
-        raise BadFile(f"{path}: a truth is a splat .ply or a mesh {' '.join(SUFFIXES)}, not '{path.suffix}'")
     if splat := _splat(path, frame):
         extent, draw = radius(splat), lambda cameras: photograph(splat, cameras)
+    elif path.suffix.lower() not in SUFFIXES:
+        raise BadFile(f"{path}: a truth is a splat ({', '.join(EXTENSIONS)}) or a mesh ({', '.join(SUFFIXES)})")
     else:
         parts = [_turned(part, frame_matrix(frame or _usual(path))) for part in read_mesh(path)]
         extent = float(torch.cat([part.corners for part in parts]).norm(dim=-1).max())
@@ -145,21 +145,6 @@ def seen_points(seen: Pictures, below: Pictures) -> Float[Tensor, "M 3"]:
     ``seen`` are pictures from the held-out cameras, ``below`` from the unseen ones.
     """
     return torch.cat([_lifted(seen, held_out()), _lifted(below, unseen())])
-
-
-def read_splat(path: Path, frame: Frame | None, flag: str) -> Gaussians:
-    """A splat in our world's axes; that they are taken for granted is told, and the ``flag`` that names others.
-
-    Raises:
-        BadFile: as :func:`gsdistill.scene.ply.read_ply`.
-    """
-    vertices = read_vertices(path)
-    if vertices.frame is None and frame is None:
-        tell(
-            f"{path} does not name its axes: taken to be in gsdistill's (z up); {flag} rdf is for files of most other "
-            "programs"
-        )
-    return on_processor(gaussians_from(vertices, frame))
 
 
 def nearest_of(targets: Float[Tensor, "M 3"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
@@ -205,12 +190,11 @@ def _drawn(parts: list[Part], cameras: Cameras) -> Pictures:
 
 def _splat(path: Path, frame: Frame | None) -> Gaussians | None:
     """The splat in a file; None where it holds none."""
-    if path.suffix.lower() != ".ply":
-        return None
-    vertices = read_vertices(path)
-    if "opacity" not in vertices.columns:
-        return None
-    return read_splat(path, frame, "--truth-frame")
+    if is_ply(path):
+        splat = bool({"opacity", "packed_position"} & read_vertices(path).columns.keys())
+    else:
+        splat = may_be_splat(path)
+    return on_processor(read_told(path, frame, "--truth-frame")) if splat else None
 
 
 def _usual(path: Path) -> Frame:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gsdistill.errors import ConfigError
 from gsdistill.frames import Frame
+from gsdistill.paths import may_be_path
 from gsdistill.threads import Threads
 
 __all__ = ["EvaluateCommand"]
@@ -14,25 +15,30 @@ __all__ = ["EvaluateCommand"]
 
 @dataclass(frozen=True)
 class EvaluateCommand(Threads):
-    """Measure a splat against the truth: the object of its prompt, or a mesh or another splat.
+    """Measure a splat: against a truth, by itself, and by what a prior sees in it.
 
-    The figures of a run against its own prompt are kept in its evaluation.json. Against another truth, or of another
-    file, they are printed, and written to --json alone.
+    The truth is the object of the shapes world that the prompt names, or a mesh or a splat of yours. Without one the
+    figures are left that need none. A run's own figures are kept in its evaluation.json; those of a file, or against
+    another truth, are printed, and written to --json alone.
     """
 
-    splat: Path = field(metadata={"positional": True})  # the folder of a run, or a splat .ply
-    prompt: str | None = None  # an object of the shapes world to measure against; none: that of the run
-    # in place of a prompt: a mesh (.glb .gltf .obj .ply .stl .off), a splat .ply or a run, of the size and in the place
-    # of the splat: about the origin, in the unit ball
+    splat: Path = field(metadata={"positional": True})  # A splat of any format, or the folder of a run.
+    prompt: str | None = None  # What the splat should be; none: the prompt of the run.
+    # Ask this prior what it sees, how many fronts there are and how well the prompt fits: a name as for `generate`.
+    prior: str | None = field(default=None, metadata=may_be_path())
+    # Measure against this mesh (.glb .gltf .obj .ply .stl .off), splat or run. It must have the size and the place of
+    # the splat: about the origin, in the unit ball.
     truth: Path | None = None
-    # axes of a splat that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: world
+    # The axes of a splat that does not name its own: rdf (y down, as most splats), y-up, z-up, unity or world; none: as
+    # is usual with its format.
     frame: Frame | None = None
-    # axes of a truth that does not name them; none: y-up for .glb, .gltf and .obj, world for others
+    # The axes of a truth that does not name its own; none: of meshes y-up for .glb, .gltf and .obj, world for others.
     truth_frame: Frame | None = None
-    json: Path | None = None  # also write the figures to this file
+    clean: bool = False  # Leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused.
+    json: Path | None = None  # Also write the figures to this file.
 
     def __post_init__(self) -> None:
-        if self.prompt is not None and self.truth is not None:
-            raise ConfigError("prompt and truth are two truths; give one of them")
+        if self.prompt is not None and self.truth is not None and self.prior is None:
+            raise ConfigError("prompt and truth are two truths; give one of them, or --prior, which the prompt is for")
         if self.truth_frame and self.truth is None:
             raise ConfigError(f"truth_frame = {self.truth_frame} is of a truth: add --truth FILE")

@@ -9,15 +9,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gsdistill.errors import BadFile, ConfigError
+from gsdistill import device
+from gsdistill.config import from_dict
+from gsdistill.errors import BadFile, ConfigError, PromptError, tell
+from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.figures import GROUPS, PREFIX
+from gsdistill.evaluation.plain import plain_figures
+from gsdistill.evaluation.references import Truth, of_file, of_prompt
 from gsdistill.evaluation.settings import EvaluateCommand
+from gsdistill.evaluation.truth import evaluate as evaluate_splat
+from gsdistill.evaluation.without_truth import figures_without_truth
 from gsdistill.files import write_json
-from gsdistill.pages.run import keep_figures, measure
+from gsdistill.pages.run import Run, keep_figures, read_run, truth_of
+from gsdistill.prior import cards
+from gsdistill.prior.loading import load_prior
+from gsdistill.prior.pretrained import ModelSettings
+from gsdistill.prior.prompts import PromptSettings
+from gsdistill.scene.read import read_told
+from gsdistill.structs import Gaussians, to_device
 
 __all__ = ["evaluate", "gather", "show"]
 
-REST, SPLAT = "others", "gaussians.ply"
+ALONE, BY_PRIOR, REST = "the splat alone: needs no truth", "what the prior sees: from 24 sides", "others"
 
 
 def evaluate(command: EvaluateCommand, console: Console) -> None:
@@ -38,34 +51,55 @@ def gather(command: EvaluateCommand) -> dict[str, Any]:
     """All figures that are asked for, by name: the one place where they come together.
 
     Raises:
-        BadFile: the splat or the truth cannot be read. PromptError: the prompt is not one of the shapes world.
-        ConfigError: a file is to be measured against nothing.
+        BadFile: the splat or the truth cannot be read. PromptError: the prompt of a file is not one of the shapes
+            world, and nothing else is asked for; or the prior does not know it. ConfigError: a prior without a prompt.
     """
     for path in (command.splat, command.truth):
         if path and not path.exists():
             raise BadFile(f"{path}: there is no such file or folder")
-    if _own(command):
-        return measure(command.splat)
-    if command.prompt is None and command.truth is None:
-        raise ConfigError(
-            f"{command.splat} is no run, which would name its prompt: name what to measure it against, --prompt 'a red "
-            "torus' of the shapes world, or --truth FILE, a mesh or a splat"
-        )
-    from gsdistill.evaluation.references import of_file, of_prompt, read_splat
-    from gsdistill.evaluation.truth import evaluate
+    run = read_run(command.splat) if command.splat.is_dir() else None
+    prompt = command.prompt or (run.prompt if run else None)
+    if command.prior and prompt is None:
+        raise ConfigError(f"prior = '{command.prior}' is asked about a prompt: add --prompt")
+    if run and _own(command):
+        truth = truth_of(run)
+        if truth is None:
+            tell(f"the object of '{run.prompt}' is not known: what needs a truth is left out; --truth FILE names one")
+    else:
+        truth = _of_words(prompt) if prompt and not (command.truth or command.prior) else None
+    gaussians = read_told(command.splat, command.frame, "--frame", command.clean)
+    if command.truth:
+        truth = of_file(command.truth, command.truth_frame, gaussians)
+    figures = evaluate_splat(gaussians, truth) if truth else {}
+    if command.prior is None:
+        return {**figures, **plain_figures(gaussians)}
+    return {**figures, **_with_prior(command.prior, str(prompt), gaussians, run)}
 
-    splat = command.splat / SPLAT if command.splat.is_dir() else command.splat
-    if command.truth is None:
-        truth = of_prompt(str(command.prompt))  # refused before the splat is read
-        return evaluate(read_splat(splat, command.frame, "--frame"), truth)
-    gaussians = read_splat(splat, command.frame, "--frame")
-    return evaluate(gaussians, of_file(command.truth, command.truth_frame, gaussians))
+
+def _of_words(prompt: str) -> Truth:
+    try:
+        return of_prompt(prompt)
+    except PromptError as error:
+        raise PromptError(
+            f"{error}. Without --prompt the splat is measured alone, and with --prior by a prior"
+        ) from error
+
+
+def _with_prior(name: str, prompt: str, gaussians: Gaussians, run: Run | None) -> dict[str, Any]:
+    """The figures without a truth; the prior is loaded as the run has it, where it is the run's own."""
+    settings = run.settings if run else {}
+    model = from_dict(ModelSettings, settings.get("model") or {}) if name == settings.get("prior") else ModelSettings()
+    prompts = from_dict(PromptSettings, settings.get("prompts") or {})
+    target = device.choose("auto", tell)
+    prior = load_prior(cards.choose(name, target)[0], target, model, tell)
+    return figures_without_truth(to_device(gaussians, target), prompt, prior, prompts)
 
 
 def show(figures: Mapping[str, Any], console: Console) -> None:
     """Print figures by groups, each with what it means."""
-    grouped = {title: {name: figures[name] for name in names if name in figures} for title, names in GROUPS.items()}
-    known = {name for names in GROUPS.values() for name in names}
+    groups = {**GROUPS, ALONE: plain.MEANINGS, BY_PRIOR: fronts.MEANINGS}
+    grouped = {title: {name: figures[name] for name in names if name in figures} for title, names in groups.items()}
+    known = {name for names in groups.values() for name in names}
     grouped[REST] = {name: value for name, value in figures.items() if name not in known}
     table = Table("figure", "value", "what it means, and what is best")
     for title, found in grouped.items():
@@ -75,7 +109,7 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
         head, _, rest = title.partition(":")
         table.add_row(Text(head, style="bold"), "", Text(rest.strip(), style="italic"))
         for name, value in found.items():
-            meaning = GROUPS.get(title, {}).get(name, "")
+            meaning = groups.get(title, {}).get(name, "")
             table.add_row(Text(f"  {_label(name)}"), Text(_told(value)), Text(meaning))
     console.print(table)
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gsdistill.errors import PromptError
 from gsdistill.pages import sections
 from gsdistill.pages.charts import shown
 from gsdistill.pages.markup import Html, element, joined, part, write_page
@@ -27,8 +26,7 @@ def write_report(folder: Path, defaults: Mapping[str, Any], evaluate: bool = Tru
     """Write ``report.html`` into the folder of a run, finished or not, and return its path.
 
     ``defaults`` are those of a run's settings: what differs from them is marked. With ``evaluate`` a splat without
-    figures is measured against the truth, where the prompt is of the shapes world, and they are kept for others in
-    ``evaluation.json``.
+    figures is measured, against the truth where it is known, and they are kept for others in ``evaluation.json``.
 
     Raises:
         BadFile: the folder is not that of a run, or a file in it is broken. ConfigError: its settings name a method
@@ -46,6 +44,7 @@ def write_report(folder: Path, defaults: Mapping[str, Any], evaluate: bool = Tru
                 _hero(run, records),
                 sections.views(run),
                 sections.truth(run),
+                sections.alone(run),
                 sections.growing(run),
                 sections.course(records),
                 sections.health(run),
@@ -63,10 +62,7 @@ def write_report(folder: Path, defaults: Mapping[str, Any], evaluate: bool = Tru
 
 
 def _evaluated(run: Run) -> Run:
-    try:
-        figures = measure(run.folder)
-    except PromptError:
-        return run
+    figures = measure(run)
     keep_figures(run.folder, figures)
     return replace(run, evaluation=figures)
 

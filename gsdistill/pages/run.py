@@ -3,25 +3,40 @@
 config.yaml        what was asked for; makes a folder a run
 metrics.jsonl      the course
 summary.json       the account of a run that has ended
-evaluation.json    figures against the truth, once they have been measured
+evaluation.json    figures, once they have been measured
 failure.json       why a run of a sweep diverged
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gsdistill.config import load_yaml
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, PromptError, UserError
 from gsdistill.evaluation.figures import renewed
 from gsdistill.files import write_json
 from gsdistill.reading import read_json
 
-__all__ = ["Run", "is_run", "keep_figures", "measure", "named", "number", "read_figures", "read_run", "told"]
+if TYPE_CHECKING:
+    from gsdistill.evaluation.references import Truth
+
+__all__ = [
+    "Run",
+    "is_run",
+    "keep_figures",
+    "measure",
+    "named",
+    "number",
+    "read_figures",
+    "read_run",
+    "told",
+    "truth_of",
+]
 
 CONFIG, RECORDS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
 EVALUATION, FAILURE = "evaluation.json", "failure.json"
@@ -94,17 +109,35 @@ def read_run(folder: Path) -> Run:
     return Run(folder, settings, summary, read_figures(folder), reason)
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """Measure the splat of a run against the truth; :func:`keep_figures` takes what is returned.
+def measure(run: Run) -> dict[str, Any]:
+    """Measure the splat of a run, against the truth where it is known; :func:`keep_figures` takes what is returned.
 
     Raises:
-        PromptError, BadFile: as :func:`gsdistill.evaluation.truth.evaluate_run`, and before the work BadFile where
-            earlier figures cannot be read.
+        BadFile: the splat cannot be read.
     """
-    from gsdistill.evaluation.truth import evaluate_run
+    from gsdistill.evaluation.plain import plain_figures
+    from gsdistill.evaluation.truth import evaluate
+    from gsdistill.scene.read import read_splat
 
-    read_figures(folder)
-    return evaluate_run(folder)
+    gaussians, truth = read_splat(run.folder), truth_of(run)
+    return {**(evaluate(gaussians, truth) if truth else {}), **plain_figures(gaussians)}
+
+
+def truth_of(run: Run) -> Truth | None:
+    """The object of the shapes world that a run was to make; None for any other prompt, and for priors of any prompts.
+
+    Of a prior that is no longer there the prompt alone decides.
+    """
+    from gsdistill.evaluation.references import of_prompt
+    from gsdistill.prior.cards import world_of
+
+    with suppress(UserError):
+        if world_of(run.prior) != "shapes":
+            return None
+    try:
+        return of_prompt(run.prompt)
+    except PromptError:
+        return None
 
 
 def keep_figures(folder: Path, figures: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ FILES = {
     "config.yaml": "all settings, to be read back by --config",
     "metrics.jsonl": "the course of the run",
     "summary.json": "times, evaluations, memory and versions",
-    "evaluation.json": "figures against the truth",
+    "evaluation.json": "figures, against the truth where it is known",
 }
 
 Row = tuple[str, "str | int | float | None", str, str]  # name, value, unit, what it means
@@ -69,7 +69,7 @@ def views(run: Run) -> Html:
 def truth(run: Run) -> Html:
     """The splat and the true object, and the figures that compare them; empty where there are none."""
     found = run.evaluation
-    if not found:
+    if "iou" not in found:
         return Html("")
     name = "as the prompt says" if found.get("name_right") is True else "the prompt says otherwise"
     colours = "colours as named" if found.get("colour_right") is True else "colours not as named"
@@ -89,6 +89,24 @@ def truth(run: Run) -> Html:
         ("floaters", number(found, "floaters"), "", "share of opacity away from the surface"),
     ]
     return _section("Beside the truth", _strips(run), figure_list(rows))
+
+
+def alone(run: Run) -> Html:
+    """What the splat shows by itself, and what a prior sees in it; empty where neither is measured."""
+    found = run.evaluation
+    rows = [
+        ("high frequencies", number(found, "high_frequency"), "", "share of the luminance; noise has more"),
+        ("loose", number(found, "loose"), "", "share of opacity apart from the largest part; 0 is best"),
+        ("silhouettes agree", number(found, "silhouette_agreement"), "", "IoU of neighbouring views; more is better"),
+        ("worst of them", number(found, "silhouette_worst"), "", "near 0 the outline jumps"),
+        ("saturation", number(found, "saturation"), "", "HSV, mean"),
+        ("fronts", number(found, "fronts"), "", "that the prior sees from all around; 1 is right"),
+        ("views agree", number(found, "view_agreement"), "", "share that the prior sees as their cameras do"),
+        ("prompt fit", number(found, "prompt_fit"), "", "denoising error less that of no prompt; below 0 it fits"),
+    ]
+    if all(value is None for _, value, _, _ in rows):
+        return Html("")
+    return _section("By itself", figure_list(rows))
 
 
 def _strips(run: Run) -> Html:

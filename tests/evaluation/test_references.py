@@ -145,7 +145,8 @@ def test_a_truth_of_another_size_is_told_and_one_out_of_sight_refused(tmp_path):
         of_file(sphere(tmp_path / "large.ply", 1.5))
     with pytest.raises(BadFile, match=r"no camera sees it; it reaches 90\.\d from the origin, and must fill"):
         of_file(sphere(tmp_path / "far.ply", 0.5, (0.0, 0.0, 90.0)))
-    with pytest.raises(BadFile, match=r"a truth is a splat \.ply or a mesh .*, not '\.txt'"):
+    with pytest.raises(BadFile, match=r"truth\.txt: a truth is a splat \(.*\.spz\) or a mesh \(.*\.stl"):
+        (tmp_path / "truth.txt").write_text("a torus")
         of_file(tmp_path / "truth.txt")
 
 
