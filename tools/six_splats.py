@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
@@ -33,6 +33,7 @@ from gsdistill.evaluation.truth import evaluate, truth_views
 from gsdistill.evaluation.views import held_out, unseen
 from gsdistill.export.pictures import shots, to_bytes
 from gsdistill.files import write_json
+from gsdistill.flags import settings_of
 from gsdistill.generate import run
 from gsdistill.runconfig import resolve
 from gsdistill.scene.read import read_splat
@@ -157,4 +158,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    main(settings_of(Settings, sys.argv[1:], "six_splats.py"))
