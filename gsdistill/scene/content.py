@@ -104,7 +104,7 @@ def frame_of(described: object, path: Path | str) -> Frame | None:
 def tell_antialiased(path: Path) -> None:
     """Tell that a file was made for a renderer which dims a Gaussian by the area that its low-pass filter adds.
 
-    Source: Yu et al., Mip-Splatting, section 4.2; RenderOptions.antialiased does the same.
+    Source: Yu et al., Mip-Splatting, the 2D Mip filter; RenderOptions.antialiased does the same.
     """
     tell(
         f"{path}: was made for renderers that dim Gaussians thinner than a pixel (antialiasing, Mip-Splatting); it is "

@@ -2,8 +2,9 @@
 
 A splat has the float properties x y z f_dc_0..2 f_rest_* opacity scale_0..2 rot_0..3, in any order: scales as
 logarithm, opacity as logit, rot as w x y z, f_rest channel-major (all coefficients of red first). nerfstudio writes
-plain colours red green blue in place of the harmonics where it is asked to. Text and both binary byte orders are read,
-under a header with any remarks. What a header claims is held against its file's size before memory is taken for it.
+plain colours red green blue in place of the harmonics where it is asked to. Mip-Splatting adds filter_3D, a
+deviation by which a Gaussian is to be widened. Text and both binary byte orders are read, under a header with any
+remarks. What a header claims is held against its file's size before memory is taken for it.
 
 A splat's axes are those that the comment "gsdistill frame NAME" of its header names, which gsdistill writes. Of other
 files nothing is known: they are taken to be in our world's axes, if the reader is not told otherwise.
@@ -28,7 +29,7 @@ from gsdistill.errors import BadFile, tell
 from gsdistill.frames import Frame
 from gsdistill.reading import open_unpacked
 from gsdistill.scene.columns import RGB, Columns, scaled, stacked
-from gsdistill.scene.content import Content, axes_of, frame_called
+from gsdistill.scene.content import Content, axes_of, frame_called, tell_antialiased
 from gsdistill.scene.ply_header import LONGEST, Header, Rewritten, read_header
 from gsdistill.structs import SH_C0, Gaussians
 
@@ -38,6 +39,7 @@ FRAME_COMMENT = "gsdistill frame"
 POSITION = ("x", "y", "z")
 DC = ("f_dc_0", "f_dc_1", "f_dc_2")
 OTHERS = ("opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3")
+WIDENING = "filter_3D"
 SHORTEST_TEXT = 2  # bytes of a number in a text file: one digit and the space or line end after it
 TABLES = ("chunk", "sh")  # elements of a compressed PLY besides its vertices
 
@@ -82,7 +84,9 @@ def gaussians_from(vertices: Vertices, frame: Frame | None = None) -> Gaussians:
 
 
 def content_of(vertices: Vertices) -> Content:
-    """Return the splat that the vertices are, as it stands; of plain colours in place of harmonics a Notice tells.
+    """Return the splat that the vertices are, as it stands.
+
+    A Notice tells of plain colours in place of harmonics, and of Gaussians that were made for antialiasing.
 
     Raises:
         BadFile: a property is missing, or plain colours are none.
@@ -99,8 +103,23 @@ def content_of(vertices: Vertices) -> Content:
     base = _from_plain(columns, path) if plain else dc
     higher = rest_of_sh.reshape(len(table), 3, -1).transpose(1, 2)
     sh = torch.cat([base[:, None], higher], dim=1).contiguous()
+    if WIDENING in columns:
+        tell_antialiased(path)
+        scales, opacities = _widened(scales, opacities, stacked(columns, [WIDENING], path, finite=False))
     found = Gaussians(means.contiguous(), quats.contiguous(), scales.contiguous(), opacities[:, 0].contiguous(), sh)
     return Content(path, found, vertices.frame, "world")
+
+
+def _widened(
+    scales: Float[Tensor, "N 3"], opacities: Float[Tensor, "N 1"], by: Float[Tensor, "N 1"]
+) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 1"]]:
+    """Convolve Gaussians with round ones of the deviations ``by``, and dim them by the volume that they gain.
+
+    s' = sqrt(s^2 + by^2), opacity' = opacity prod(s / s'). Source: Yu et al., Mip-Splatting, the 3D smoothing filter.
+    """
+    wide = torch.logaddexp(2.0 * scales.double(), 2.0 * by.double().abs().log()) / 2.0
+    share = torch.nn.functional.logsigmoid(opacities.double()) + (scales - wide).sum(dim=1, keepdim=True)
+    return wide.float(), (share - (-share.expm1()).log()).float()
 
 
 def _from_plain(columns: Columns, path: Path) -> Float[Tensor, "N 3"]:

@@ -156,6 +156,21 @@ def test_plain_colours_in_place_of_harmonics_are_taken_and_told(tmp_path, kind, 
     assert all(torch.equal(getattr(found, name), getattr(whole, name)) for name in vars(found) if name != "sh")
 
 
+def test_gaussians_of_mip_splatting_are_widened_and_keep_their_mass(tmp_path):
+    """Covariances add, and what a Gaussian holds in all, opacity times volume, stays; a filter of 0 changes nothing."""
+    rows, by = splat_rows(), np.array([0.0, 1e-3, 0.3, 1.0, 20.0], "f4")
+    rows["opacity"][1:3] = 12.0, -12.0
+    whole = read_ply(save(tmp_path / "a.ply", rows))
+    with pytest.warns(Notice, match="was made for renderers that dim Gaussians thinner than a pixel"):
+        found = read_ply(save(tmp_path / "b.ply", rfn.append_fields(rows, "filter_3D", by, usemask=False)))
+    before, after = whole.scales.double().exp(), found.scales.double().exp()
+    assert torch.allclose(after.square(), before.square() + torch.from_numpy(by)[:, None].double() ** 2, rtol=1e-6)
+    masses = [one.opacities.double().sigmoid() * one.scales.double().sum(dim=1).exp() for one in (whole, found)]
+    assert torch.allclose(*masses, rtol=1e-5)
+    assert torch.allclose(found.opacities[0], whole.opacities[0], atol=1e-6)
+    assert all(torch.equal(getattr(found, name), getattr(whole, name)) for name in ("means", "quats", "sh"))
+
+
 def test_harmonics_come_before_plain_colours(tmp_path):
     rows = splat_rows()
     both = rfn.append_fields(rows, ["red", "green", "blue"], [np.full(5, 9, "u1")] * 3, usemask=False)
