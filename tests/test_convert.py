@@ -15,7 +15,7 @@ from gsdistill.cli import execute
 from gsdistill.export.ply import Ply
 from gsdistill.export.settings import extensions
 from gsdistill.extras import EXTRAS
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import from_frame
 
 CHAIR = Path(__file__).parent / "data" / "chair.ply"
@@ -41,17 +41,17 @@ def test_every_format_by_its_extension_in_the_axes_of_its_viewers(tmp_path, caps
     frame = "y-up" if name == "glb" else "rdf"
     assert f"670 Gaussians, frame {frame}, {target.stat().st_size:,} bytes" in " ".join(capsys.readouterr().out.split())
     again = from_frame(READERS[name](target), frame)
-    apart = torch.cdist(again.means, read_ply(CHAIR).means)
+    apart = torch.cdist(again.means, read_splat(CHAIR).means)
     assert len(again) == 670 and apart.amin(dim=0).max() < 5e-3 and apart.amin(dim=1).max() < 5e-3
 
 
 def test_a_run_is_named_by_its_folder_and_other_axes_by_flags(tmp_path):
     shutil.copy(CHAIR, tmp_path / "gaussians.ply")
     assert export(tmp_path, tmp_path / "b.ply", "--frame", "z-up", "--sh-pad", 3) == 0
-    assert read_ply(tmp_path / "b.ply").sh_degree == 3
-    assert torch.equal(read_ply(tmp_path / "b.ply").means, read_ply(CHAIR).means)
+    assert read_splat(tmp_path / "b.ply").sh_degree == 3
+    assert torch.equal(read_splat(tmp_path / "b.ply").means, read_splat(CHAIR).means)
     assert export(CHAIR, tmp_path / "c.ply", "--from-frame", "rdf", "--frame", "rdf") == 0
-    assert torch.equal(read_ply(tmp_path / "c.ply").means, read_ply(CHAIR, "rdf").means)
+    assert torch.equal(read_splat(tmp_path / "c.ply").means, read_splat(CHAIR, "rdf").means)
 
 
 @pytest.mark.parametrize("extension", [".glb", ".obj"])
@@ -107,7 +107,7 @@ def test_what_was_exported_is_exported_again_and_drawn(tmp_path, capsys, extensi
     told = " ".join(capsys.readouterr().out.split())
     usual = "taken to be in right, down, front (rdf), as is usual with its format; --from-frame is for others"
     assert (usual in told) == (extension in (".spz", ".splat"))
-    apart = torch.cdist(read_ply(tmp_path / "b.ply").means, read_ply(CHAIR).means)
+    apart = torch.cdist(read_splat(tmp_path / "b.ply").means, read_splat(CHAIR).means)
     assert apart.amin(dim=0).max() < 5e-3 and apart.amin(dim=1).max() < 5e-3
     assert render(source) == 0
     folder = tmp_path / f"{source.stem}-render"
@@ -121,7 +121,7 @@ def test_the_pictures_of_a_run_lie_in_its_folder(tmp_path):
 
 
 def test_what_is_not_sound_is_counted_and_cleaned_when_asked(tmp_path, capsys):
-    whole = read_ply(CHAIR)
+    whole = read_splat(CHAIR)
     whole.means.numpy()[:2], whole.opacities.numpy()[2:5] = 3.0, 0.0
     Ply(frame="world").write(whole, tmp_path / "a.ply")
     vertices = PlyData.read(str(tmp_path / "a.ply"), mmap=False)

@@ -11,7 +11,7 @@ from PIL import Image
 from gsdistill.cli import execute
 from gsdistill.export.pictures import shots
 from gsdistill.scene.cameras import orbit
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 
 CHAIR = Path(__file__).parent / "data" / "chair.ply"
 SMALL = ("--size", 32, "--frames", 3)
@@ -61,7 +61,7 @@ def test_a_run_is_named_by_its_folder_and_distance_and_angle_are_those_asked_for
     assert draw(tmp_path, *SMALL, "--video", "png", "--distance", 5, "--fov", 30, "--elevation", -10) == 0
     folder = tmp_path / "gaussians-render"
     assert drawn(folder) == ["turntable-00000.png", "turntable-00001.png", "turntable-00002.png", "views.png"]
-    truth = list(shots(read_ply(CHAIR), orbit(3, 32, -10.0, 5.0, 30.0), (1.0, 1.0, 1.0)))
+    truth = list(shots(read_splat(CHAIR), orbit(3, 32, -10.0, 5.0, 30.0), (1.0, 1.0, 1.0)))
     assert all(np.array_equal(pixels(folder / f"turntable-0000{i}.png"), truth[i]) for i in range(3))
     assert np.array_equal(pixels(folder / "views.png")[:32, :32], truth[0])
 
@@ -82,7 +82,7 @@ def test_a_still_is_what_the_camera_sees(tmp_path):
     assert draw(CHAIR, "--output", tmp_path, "--camera", 120, -15, 2.5, "--fov", 55, "--size", 40, "--width", 64) == 0
     assert drawn(tmp_path) == ["still.png"] and pixels(tmp_path / "still.png").shape == (40, 64, 3)
     assert draw(CHAIR, "--output", tmp_path / "b", "--camera", 120, 20, 3.2, "--size", 40, "--transparent") == 0
-    truth = list(shots(read_ply(CHAIR), orbit(3, 40), None))
+    truth = list(shots(read_splat(CHAIR), orbit(3, 40), None))
     assert np.array_equal(pixels(tmp_path / "b" / "still.png"), truth[1])
 
 
@@ -92,7 +92,7 @@ def test_a_file_of_cameras_gives_their_pictures_and_a_film_along_them(tmp_path, 
     given = (CHAIR, "--cameras", tmp_path / "c.json", "--size", 32)
     assert draw(*given, "--output", tmp_path / "a", "--video", "png") == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{tmp_path / 'a' / 'path-00000.png'} and 2 more"
-    truth = list(shots(read_ply(CHAIR), orbit(4, 32), (1.0, 1.0, 1.0)))
+    truth = list(shots(read_splat(CHAIR), orbit(4, 32), (1.0, 1.0, 1.0)))
     assert all(np.array_equal(pixels(tmp_path / "a" / f"path-0000{i}.png"), truth[i]) for i in range(3))
     assert draw(*given, "--output", tmp_path / "b", "--video", "gif", "--frames", 7, "--fps", 10, "--width", 48) == 0
     assert drawn(tmp_path / "b") == ["path.gif"]

@@ -34,7 +34,8 @@ from gsdistill.progress import SIGNALS, Interrupt
 from gsdistill.runconfig import resolve
 from gsdistill.runfolder import RunFolder, snapshots
 from gsdistill.scene.init.ball import Ball
-from gsdistill.scene.ply import read_ply, read_vertices
+from gsdistill.scene.ply import read_vertices
+from gsdistill.scene.read import read_splat
 from gsdistill.training.checkpoint import kept
 from gsdistill.training.loop import Diverged
 
@@ -83,7 +84,7 @@ def test_a_run_writes_the_formats_and_the_axes_that_are_asked_for(tmp_path):
     plain = generate(tmp_path / "plain")
     other = generate(tmp_path / "other", export={"formats": ["glb"], "frame": "y-up", "sh_pad": 3})
     assert {path.name for path in other.iterdir()} == FILES | {"gaussians.glb"}
-    a, b = read_ply(plain / "gaussians.ply"), read_ply(other / "gaussians.ply")
+    a, b = read_splat(plain / "gaussians.ply"), read_splat(other / "gaussians.ply")
     assert torch.equal(a.means, b.means) and b.sh_degree == 3 and not b.sh[:, 1:].any()
     assert np.array_equal(read_vertices(other / "gaussians.ply").columns["y"], a.means[:, 2].numpy())
 
@@ -177,7 +178,7 @@ def test_the_final_cut_counts_as_pruning(tmp_path):
     init = {"name": "ply", "path": str(tmp_path / "stone.ply")}
     folder = generate(tmp_path / "run", iterations=1, init=init, densify={"final_opacity": 0.1})
     health = json.loads((folder / "summary.json").read_text())["health"]
-    assert (health["pruned"], health["pruned_share"]) == (5, 5 / 8) and len(read_ply(folder / "gaussians.ply")) == 3
+    assert (health["pruned"], health["pruned_share"]) == (5, 5 / 8) and len(read_splat(folder / "gaussians.ply")) == 3
 
 
 def test_the_initialiser_reads_the_prompt_unless_it_has_its_own(tmp_path, monkeypatch):
@@ -219,7 +220,7 @@ def test_the_cli_runs_and_evaluates(tmp_path, capsys):
 def test_learns_a_sphere_in_a_few_seconds(tmp_path):
     """Not a picture of quality, only of direction: colour and size move to the prompt's."""
     folder = generate(tmp_path / "sphere", prompt="a yellow sphere", method="sds", iterations=60, views=4)
-    scene = read_ply(folder / "gaussians.ply")
+    scene = read_splat(folder / "gaussians.ply")
     opacity = scene.opacities.sigmoid()[:, None]
     color = ((0.5 + 0.28209479 * scene.sh[:, 0]) * opacity).sum(0) / opacity.sum()
     assert float(color[:2].min()) > float(color[2]) + 0.2  # red and green above blue

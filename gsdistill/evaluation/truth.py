@@ -20,7 +20,7 @@ from gsdistill.evaluation.naming import nearest
 from gsdistill.evaluation.references import Truth, known, of_prompt
 from gsdistill.evaluation.surface import centres, floaters, surface
 from gsdistill.evaluation.views import compared, photograph, seen_colours, unseen
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.shapes.captions import object_name
 from gsdistill.shapes.raycast import paint, trace
 from gsdistill.shapes.world import build
@@ -49,7 +49,7 @@ def evaluate_run(run_dir: Path | str) -> Figures:
     if not isinstance(prompt, str):
         raise BadFile(f"{folder / _CONFIG} names no prompt")
     known(prompt)
-    return evaluate(read_ply(folder / _SPLAT), prompt)
+    return evaluate(read_splat(folder / _SPLAT), prompt)
 
 
 def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:

@@ -33,7 +33,7 @@ from gsdistill.scene.content import Content, axes_of, frame_called, tell_antiali
 from gsdistill.scene.ply_header import LONGEST, Header, Rewritten, read_header
 from gsdistill.structs import SH_C0, Gaussians
 
-__all__ = ["FRAME_COMMENT", "Vertices", "content_of", "gaussians_from", "read_ply", "read_vertices", "vertices_in"]
+__all__ = ["FRAME_COMMENT", "Vertices", "content_of", "read_vertices", "vertices_in"]
 
 FRAME_COMMENT = "gsdistill frame"
 POSITION = ("x", "y", "z")
@@ -61,26 +61,6 @@ class Vertices:
             BadFile: what is told contradicts the header.
         """
         return axes_of(self.path, self.frame, told, "world")
-
-
-def read_ply(path: Path | str, frame: Frame | None = None) -> Gaussians:
-    """Read a splat in the INRIA layout, turned from its axes into our world's.
-
-    ``frame`` names the axes of a file whose header does not. What is in our axes comes back bit for bit.
-
-    Raises:
-        BadFile: not a PLY, truncated, a property is missing or not finite, a rotation is zero, or there is no Gaussian.
-    """
-    return gaussians_from(read_vertices(path), frame)
-
-
-def gaussians_from(vertices: Vertices, frame: Frame | None = None) -> Gaussians:
-    """Return the Gaussians that the vertices are, in our world's axes.
-
-    Raises:
-        BadFile: as :func:`read_ply`.
-    """
-    return content_of(vertices).in_world(frame)
 
 
 def content_of(vertices: Vertices) -> Content:

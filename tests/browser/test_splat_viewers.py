@@ -28,7 +28,7 @@ from gsdistill.mesh.settings import MeshSettings
 from gsdistill.mesh.write import write_mesh
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import to_frame
 from gsdistill.structs import Gaussians
 
@@ -131,7 +131,7 @@ def written(gaussians: Gaussians, folder: Path, kind: str, frame: Frame | None =
 
 def scene(name: str) -> Gaussians:
     """A trained chair of one colour from everywhere, or a stone whose colours change with the view."""
-    return pebble(8000, 3) if name == "stone" else read_ply(HERE.parent / "data" / "chair.ply")
+    return pebble(8000, 3) if name == "stone" else read_splat(HERE.parent / "data" / "chair.ply")
 
 
 def worst(one: Pictures, other: Pictures) -> float:

@@ -12,7 +12,7 @@ from gsdistill.cli import execute
 from gsdistill.edit.reduce import reduced
 from gsdistill.export.ply import Ply
 from gsdistill.scene.edit import about_axis, colour_matrix, in_ball, joined, moved, picked, recoloured, scaled
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import turned
 from gsdistill.structs import Gaussians
 
@@ -31,7 +31,7 @@ def told(capsys) -> list[str]:
 def stone(tmp_path) -> Gaussians:
     """What a.ply holds."""
     Ply().write(pebble(300, 2), tmp_path / "a.ply")
-    return read_ply(tmp_path / "a.ply")
+    return read_splat(tmp_path / "a.ply")
 
 
 def test_each_step_is_told_and_taken_in_one_order_whatever_that_of_the_flags(tmp_path, capsys, stone):
@@ -64,7 +64,7 @@ def test_what_is_written_is_what_the_functions_make(tmp_path, stone):
     assert edit(tmp_path / "a.ply", tmp_path / "b.ply", *place, "--hue", 60) == 0
     truth = turned(turned(scaled(stone, 0.8), about_axis((0.0, 0.0, 1.0), 50.0)), about_axis((0.0, 1.0, 0.0), 20.0))
     truth = recoloured(moved(truth, (0.0, 0.0, 0.1)), colour_matrix(hue=60.0))
-    assert psnr(pictures(read_ply(tmp_path / "b.ply")), pictures(truth)) > 70
+    assert psnr(pictures(read_splat(tmp_path / "b.ply")), pictures(truth)) > 70
 
 
 def test_a_run_is_named_by_its_folder_also_where_it_is_merged(tmp_path, capsys):
@@ -77,7 +77,7 @@ def test_a_run_is_named_by_its_folder_also_where_it_is_merged(tmp_path, capsys):
 
 def test_the_most_transparent_go(tmp_path, capsys, stone):
     assert edit(tmp_path / "a.ply", tmp_path / "b.ply", "--min-opacity", 0.5) == 0
-    kept = read_ply(tmp_path / "b.ply")
+    kept = read_splat(tmp_path / "b.ply")
     assert kept.opacities.min() >= 0 and len(kept) == int((stone.opacities >= 0).sum()) < 300
     assert told(capsys)[0] == f"opacity: {300 - len(kept)} of 300 Gaussians removed"
 
@@ -95,7 +95,7 @@ def test_floaters_go_by_the_size_of_their_parts(tmp_path, capsys, stone):
     ):
         assert edit(tmp_path / "c.ply", tmp_path / "b.ply", *floaters, *words) == 0
         assert told(capsys)[0] == line
-        assert torch.equal(read_ply(tmp_path / "b.ply").means, joined([body, *moons]).means[:count])
+        assert torch.equal(read_splat(tmp_path / "b.ply").means, joined([body, *moons]).means[:count])
 
 
 def test_colours_that_pictures_cut_off_are_told(tmp_path, capsys, stone):
@@ -108,7 +108,7 @@ def test_colours_that_pictures_cut_off_are_told(tmp_path, capsys, stone):
 def test_fewer_than_asked_for_stay_as_they_are(tmp_path, capsys, stone):
     assert edit(tmp_path / "a.ply", tmp_path / "b.ply", "--reduce", 1000) == 0
     assert told(capsys)[0] == "reduce: 0 of 300 Gaussians removed"
-    assert torch.equal(read_ply(tmp_path / "b.ply").means, stone.means)
+    assert torch.equal(read_splat(tmp_path / "b.ply").means, stone.means)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,6 @@ def test_what_is_there_stays(tmp_path, capsys, stone):
     assert edit(tmp_path / "a.ply", tmp_path / "a.ply", "--turn", 5) == 2
     assert "a.ply exists; choose another name, or replace it with --overwrite" in capsys.readouterr().err
     assert edit(tmp_path / "a.ply", tmp_path / "a.ply", "--turn", 5, "--overwrite") == 0
-    assert not torch.equal(read_ply(tmp_path / "a.ply").means, stone.means)
+    assert not torch.equal(read_splat(tmp_path / "a.ply").means, stone.means)
     assert edit(tmp_path / "a.ply", tmp_path / "a.obj", "--turn", 5) == 2
     assert "'a.obj' names no format" in capsys.readouterr().err

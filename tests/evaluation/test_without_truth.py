@@ -10,7 +10,7 @@ from gsdistill.errors import PromptError
 from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.without_truth import MEANINGS, figures_without_truth
 from gsdistill.prior.loading import load_prior
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 
 CHAIR = Path(__file__).parents[1] / "data" / "chair.ply"
 
@@ -20,7 +20,7 @@ def test_the_shapes_prior_sees_a_chair_from_the_right_sides_once(whole, monkeypa
     if not whole:
         monkeypatch.setattr(fronts, "TURNS", (0, 90, 180, 270))
         monkeypatch.setattr(fronts, "FRACTIONS", (0.5,))
-    prior, chair = load_prior("shapes"), read_ply(CHAIR)
+    prior, chair = load_prior("shapes"), read_splat(CHAIR)
     found = figures_without_truth(chair, "a blue chair", prior)
     assert found.keys() == MEANINGS.keys() == plain.MEANINGS.keys() | fronts.MEANINGS.keys()
     assert found["fronts"] == 1
@@ -31,4 +31,4 @@ def test_the_shapes_prior_sees_a_chair_from_the_right_sides_once(whole, monkeypa
 
 
 def test_without_a_prior_there_are_the_figures_of_the_splat_alone():
-    assert figures_without_truth(read_ply(CHAIR), "anything").keys() == plain.MEANINGS.keys()
+    assert figures_without_truth(read_splat(CHAIR), "anything").keys() == plain.MEANINGS.keys()

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from plyfile import PlyData
 
-from gsdistill.scene.ply import gaussians_from, read_vertices
+from gsdistill.scene.ply import content_of, read_vertices
 from gsdistill.scene.turn import turned
 from gsdistill.structs import SH_C0, Gaussians
 
@@ -153,7 +153,7 @@ def read_plain_ply(path: Path) -> Gaussians:
     """The INRIA layout as it stands, its axes not turned; opacities may be infinite."""
     vertices = read_vertices(path)
     columns = {name: np.clip(column, -1e4, 1e4) for name, column in vertices.columns.items()}
-    return gaussians_from(replace(vertices, columns=columns, frame=None), "world")
+    return content_of(replace(vertices, columns=columns, frame=None)).in_world("world")
 
 
 def glb_chunks(path: Path) -> tuple[dict, bytes]:

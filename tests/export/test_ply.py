@@ -5,7 +5,7 @@ from plyfile import PlyData
 
 from gsdistill.errors import OutputError
 from gsdistill.export.ply import Ply
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.structs import Gaussians
 
 
@@ -44,7 +44,7 @@ def test_the_round_trip_keeps_every_bit(tmp_path, degree):
     scene = random_scene(1000, degree)
     scene.means[0] = torch.tensor([-0.0, 1e-42, 3.4e38])  # a signed zero, a subnormal, the edge of the range
     Ply(frame="world").write(scene, tmp_path / "a.ply")
-    again = read_ply(tmp_path / "a.ply")
+    again = read_splat(tmp_path / "a.ply")
     for name, value in vars(scene).items():
         assert torch.equal(value.view(torch.int32), getattr(again, name).view(torch.int32)), name
     Ply(frame="world").write(again, tmp_path / "b.ply")
@@ -54,7 +54,7 @@ def test_the_round_trip_keeps_every_bit(tmp_path, degree):
 def test_trainable_and_float64_parameters_are_written_in_float32(tmp_path):
     scene = random_scene(3, 0)
     Ply().write(Gaussians(**{k: v.double().requires_grad_() for k, v in vars(scene).items()}), tmp_path / "a.ply")
-    assert torch.equal(read_ply(tmp_path / "a.ply").means, scene.means)
+    assert torch.equal(read_splat(tmp_path / "a.ply").means, scene.means)
 
 
 def test_an_unwritable_place_is_one_clear_error_and_leaves_nothing(tmp_path):

@@ -21,7 +21,7 @@ import gsdistill.prior.cards
 from gsdistill.config import to_dict, to_yaml
 from gsdistill.export.ply import Ply
 from gsdistill.files import data_path, write_json
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAIR = ROOT / "tests" / "data" / "chair.ply"
@@ -50,7 +50,7 @@ def rows(names: str, count: int = 24, kind: str = "f4") -> np.ndarray:
 
 def small_splat(path: Path, count: int = 24) -> None:
     """A few Gaussians of the chair."""
-    whole = read_ply(CHAIR)
+    whole = read_splat(CHAIR)
     Ply().write(type(whole)(*(value[:count] for value in vars(whole).values())), path)
 
 
@@ -74,7 +74,7 @@ def packed_splats(folder: Path) -> None:
     from gsdistill.export.formats import writer_for
     from gsdistill.export.settings import ExportSettings
 
-    whole = read_ply(CHAIR)
+    whole = read_splat(CHAIR)
     scene = type(whole)(*(value[:24] for value in vars(whole).values()))
     for extension in (".compressed.ply", ".spz", ".sog", ".glb", ".splat"):
         for degree in (0, 1) if extension != ".splat" else (0,):

@@ -21,7 +21,7 @@ from gsdistill.point_e.weights import read_weights
 from gsdistill.prior.original_layout import look
 from gsdistill.prior.pickles import read_pickle
 from gsdistill.scene.init.base import CloudSettings
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.structs import PointCloud
 
 SHORTAGES = [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")]
@@ -220,7 +220,7 @@ def test_a_count_beyond_the_file_takes_no_memory(tmp_path):
     path.write_bytes(
         b"ply\nformat binary_little_endian 1.0\nelement vertex 999999999999\nproperty float x\nend_header\n"
     )
-    assert "promises at least 3999999999996 bytes" in refused(read_ply, path)
+    assert "promises at least 3999999999996 bytes" in refused(read_splat, path)
 
 
 def test_a_colour_that_is_no_number_makes_no_gaussian():

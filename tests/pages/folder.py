@@ -13,7 +13,7 @@ from gsdistill.export.pictures import contact_sheet, turntable
 from gsdistill.export.ply import Ply
 from gsdistill.files import write_json, write_text
 from gsdistill.runconfig import RunConfig
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.yaml_dialect import dump
 
 CHAIR = Path(__file__).parents[1] / "data" / "chair.ply"
@@ -40,7 +40,7 @@ def make_run(
     folder: Path, prompt: str = "a blue chair", finished: bool = True, video: bool = False, **settings: Any
 ) -> Path:
     """Write a run of the chair of ``tests/data``; ``settings`` are those of RunConfig."""
-    splat = read_ply(CHAIR)
+    splat = read_splat(CHAIR)
     config = from_dict(RunConfig, {"prompt": prompt, "prior": "shapes", "iterations": 120, **settings})
     write_text(folder / "config.yaml", dump(to_dict(config)))
     write_text(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in losses()))

@@ -20,7 +20,7 @@ from gsdistill.files import write_json
 from gsdistill.pages.report import write_report
 from gsdistill.pages.run import keep_figures, read_run
 from gsdistill.scene.parts import parts
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.structs import Gaussians
 
 HOSTILE = (
@@ -273,7 +273,7 @@ def test_what_floats_loose_is_shown_first(tmp_path):
     write_report(folder, DEFAULTS, evaluate=False)
     first, _ = Page(folder / "report.html").all("img")[0]
     assert "floats loose" in first["alt"]
-    splat = read_ply(folder / "gaussians.ply")
+    splat = read_splat(folder / "gaussians.ply")
     main = parts(splat) == 0
     Ply().write(Gaussians(*(value[main] for value in vars(splat).values())), folder / "gaussians.ply")
     write_report(folder, DEFAULTS, evaluate=False)

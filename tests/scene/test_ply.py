@@ -5,7 +5,8 @@ import torch
 from plyfile import PlyData, PlyElement, PlyListProperty
 
 from gsdistill.errors import BadFile, Notice
-from gsdistill.scene.ply import read_ply, read_vertices
+from gsdistill.scene.ply import read_vertices
+from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import from_frame
 from gsdistill.structs import SH_C0
 
@@ -31,7 +32,7 @@ def save(path, rows, text=False, order="<"):
 
 def message(path) -> str:
     with pytest.raises(BadFile) as caught:
-        read_ply(path)
+        read_splat(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: ") and "\n" not in text
     return text
@@ -41,7 +42,7 @@ def message(path) -> str:
 @pytest.mark.parametrize("kind", ["f4", "f8"])
 def test_every_encoding_reads_to_the_same_values(tmp_path, text, order, kind):
     rows = splat_rows(rest=9, kind=kind)
-    scene = read_ply(save(tmp_path / "a.ply", rows, text, order))
+    scene = read_splat(save(tmp_path / "a.ply", rows, text, order))
     assert np.array_equal(scene.means.numpy(), np.stack([rows[n] for n in "xyz"], 1).astype("f4"))
     assert np.array_equal(scene.opacities.numpy(), rows["opacity"].astype("f4"))
     assert np.array_equal(scene.quats.numpy()[:, 3], rows["rot_3"].astype("f4"))
@@ -57,7 +58,7 @@ def test_the_order_of_the_properties_does_not_matter_and_others_are_passed_over(
     other = np.empty(5, dtype=[("extra", "u1"), *((name, "f4") for name in reversed(NAMES))])
     for name in NAMES:
         other[name] = rows[name]
-    first, second = read_ply(save(tmp_path / "a.ply", rows)), read_ply(save(tmp_path / "b.ply", other))
+    first, second = read_splat(save(tmp_path / "a.ply", rows)), read_splat(save(tmp_path / "b.ply", other))
     assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in vars(first))
 
 
@@ -110,13 +111,13 @@ REMARKS = [
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_remarks_blanks_and_line_ends_of_a_header_are_of_no_account(tmp_path, encoding, ends, mark):
     path = save(tmp_path / "a.ply", splat_rows(7, rest=9), *encoding)
-    plain = read_ply(path)
+    plain = read_splat(path)
     header, end, data = path.read_bytes().partition(b"end_header\n")
     lines = header.splitlines()
     lines = [*lines[:2], *REMARKS, b"comment gsdistill frame rdf", *lines[2:6], *REMARKS, *lines[6:], end.strip(), b""]
     path.write_bytes(mark + ends.join(lines) + data)
     assert read_vertices(path).frame == "rdf"
-    found, turned = read_ply(path), from_frame(plain, "rdf")
+    found, turned = read_splat(path), from_frame(plain, "rdf")
     assert all(torch.equal(getattr(found, name), getattr(turned, name)) for name in vars(plain))
 
 
@@ -135,7 +136,13 @@ def test_a_property_may_have_any_letters(tmp_path):
         tmp_path / "a.ply", rfn.append_fields(splat_rows(), "scalar_q", np.arange(5, dtype="f4"), usemask=False)
     )
     path.write_bytes(path.read_bytes().replace(b"scalar_q", "scalar_Größe".encode()))
-    assert len(read_ply(path)) == 5 and read_vertices(path).columns["scalar_Gr\\xf6\\xdfe"].tolist() == [0, 1, 2, 3, 4]
+    assert len(read_splat(path)) == 5 and read_vertices(path).columns["scalar_Gr\\xf6\\xdfe"].tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -150,9 +157,9 @@ def test_plain_colours_in_place_of_harmonics_are_taken_and_told(tmp_path, kind, 
     for name, column in zip(("red", "green", "blue"), colors.T, strict=True):
         plain[name] = column * top
     with pytest.warns(Notice, match=rf"colours are red green blue, {told}, where a splat has f_dc_0..2"):
-        found = read_ply(save(tmp_path / "a.ply", plain))
+        found = read_splat(save(tmp_path / "a.ply", plain))
     assert found.sh_degree == 0 and np.allclose(0.5 + SH_C0 * found.sh[:, 0].numpy(), colors, atol=1e-6)
-    whole = read_ply(save(tmp_path / "b.ply", rows))
+    whole = read_splat(save(tmp_path / "b.ply", rows))
     assert all(torch.equal(getattr(found, name), getattr(whole, name)) for name in vars(found) if name != "sh")
 
 
@@ -160,9 +167,9 @@ def test_gaussians_of_mip_splatting_are_widened_and_keep_their_mass(tmp_path):
     """Covariances add, and what a Gaussian holds in all, opacity times volume, stays; a filter of 0 changes nothing."""
     rows, by = splat_rows(), np.array([0.0, 1e-3, 0.3, 1.0, 20.0], "f4")
     rows["opacity"][1:3] = 12.0, -12.0
-    whole = read_ply(save(tmp_path / "a.ply", rows))
+    whole = read_splat(save(tmp_path / "a.ply", rows))
     with pytest.warns(Notice, match="was made for renderers that dim Gaussians thinner than a pixel"):
-        found = read_ply(save(tmp_path / "b.ply", rfn.append_fields(rows, "filter_3D", by, usemask=False)))
+        found = read_splat(save(tmp_path / "b.ply", rfn.append_fields(rows, "filter_3D", by, usemask=False)))
     before, after = whole.scales.double().exp(), found.scales.double().exp()
     assert torch.allclose(after.square(), before.square() + torch.from_numpy(by)[:, None].double() ** 2, rtol=1e-6)
     masses = [one.opacities.double().sigmoid() * one.scales.double().sum(dim=1).exp() for one in (whole, found)]
@@ -174,7 +181,7 @@ def test_gaussians_of_mip_splatting_are_widened_and_keep_their_mass(tmp_path):
 def test_harmonics_come_before_plain_colours(tmp_path):
     rows = splat_rows()
     both = rfn.append_fields(rows, ["red", "green", "blue"], [np.full(5, 9, "u1")] * 3, usemask=False)
-    assert torch.equal(read_ply(save(tmp_path / "a.ply", both)).sh, read_ply(save(tmp_path / "b.ply", rows)).sh)
+    assert torch.equal(read_splat(save(tmp_path / "a.ply", both)).sh, read_splat(save(tmp_path / "b.ply", rows)).sh)
 
 
 @pytest.mark.parametrize("text", [False, True])

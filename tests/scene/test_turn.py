@@ -12,7 +12,7 @@ from gsdistill.errors import BadFile
 from gsdistill.export.ply import Ply
 from gsdistill.frames import FRAMES
 from gsdistill.renderer.base import render
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import frame_matrix, from_frame, to_frame, turned
 from gsdistill.structs import Cameras, Gaussians
 
@@ -123,7 +123,7 @@ def test_a_file_says_its_axes_and_is_read_back_into_ours(tmp_path, frame):
     written = torch.stack([torch.from_numpy(rows[axis].copy()) for axis in "xyz"], dim=1)
     assert torch.equal(written, to_frame(stone, frame).means)
     for told in (None, frame):
-        again = read_ply(tmp_path / "a.ply", told)
+        again = read_splat(tmp_path / "a.ply", told)
         assert torch.equal(again.means, stone.means)
         assert psnr(seen(again, held_out()), seen(stone, held_out())) >= 90
 
@@ -133,11 +133,11 @@ def test_axes_can_be_told_of_a_file_that_does_not_name_them_but_not_against_its_
     stone = pebble(20, 1)
     Ply(frame=frame).write(stone, tmp_path / "a.ply")
     with pytest.raises(BadFile, match=f"names the frame '{frame}', not 'world'"):
-        read_ply(tmp_path / "a.ply", "world")
+        read_splat(tmp_path / "a.ply", "world")
     silent = (tmp_path / "a.ply").read_bytes().replace(f"comment gsdistill frame {frame}\n".encode(), b"")
     (tmp_path / "b.ply").write_bytes(silent)
-    assert torch.equal(read_ply(tmp_path / "b.ply", frame).means, stone.means)
-    assert torch.equal(read_ply(tmp_path / "b.ply").means, to_frame(stone, frame).means)
+    assert torch.equal(read_splat(tmp_path / "b.ply", frame).means, stone.means)
+    assert torch.equal(read_splat(tmp_path / "b.ply").means, to_frame(stone, frame).means)
 
 
 def test_unknown_axes_in_a_header_are_named_with_the_nearest(tmp_path):
@@ -145,4 +145,4 @@ def test_unknown_axes_in_a_header_are_named_with_the_nearest(tmp_path):
     wrong = (tmp_path / "a.ply").read_bytes().replace(b"gsdistill frame y-up", b"gsdistill frame yup")
     (tmp_path / "a.ply").write_bytes(wrong)
     with pytest.raises(BadFile, match=r"names the frame 'yup'\. Did you mean 'y-up'\? Allowed: rdf, y-up, z-up"):
-        read_ply(tmp_path / "a.ply")
+        read_splat(tmp_path / "a.ply")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gsdistill.scene.init.ball import Ball
-from gsdistill.scene.ply import read_ply
+from gsdistill.scene.read import read_splat
 from gsdistill.structs import SH_C0, Gaussians
 from gsdistill.training.health import Counts, Health, alarms, measure
 
@@ -92,7 +92,7 @@ def test_a_scene_without_a_visible_gaussian_has_faded(ball):
 
 def test_a_trained_splat_raises_no_alarm(ball):
     first = measure(ball)
-    assert alarms(first, first) == {} and alarms(measure(read_ply(CHAIR), first), first) == {}
+    assert alarms(first, first) == {} and alarms(measure(read_splat(CHAIR), first), first) == {}
 
 
 FINE = Health(0.0, 0, 0, 0.0, 0, 0.8, 1.3, 1.2, 0.0, 0.9)

@@ -99,7 +99,7 @@ def test_a_required_setting_behind_defaults_goes_through_yaml_and_flags():
 
 @pytest.mark.parametrize("name", names("gsdistill.scene.init"))
 def test_help_shows_every_setting_of_every_initialiser(name, capsys):
-    assert execute(["generate", "--init", name, "--help"]) == 0
+    assert execute(["generate", "--init", name, "--help-all"]) == 0
     shown = capsys.readouterr().out
     for field in fields(load("gsdistill.scene.init", name)):
         assert re.search(rf"--init\.{field.name.replace('_', '-')}\b", shown)
