@@ -355,7 +355,7 @@ def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path, red_sphere
     (run / "gaussians.ply").write_text("no splat")
     assert message() == f"{run / 'config.yaml'} names no prompt"
     (run / "config.yaml").write_text("prompt: a red cube\n")
-    assert "not a PLY file" in message()
+    assert "not a splat that is read" in message()
 
 
 def test_a_prompt_without_a_known_object_is_refused(red_sphere):

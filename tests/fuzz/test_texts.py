@@ -21,13 +21,13 @@ from gsdistill.files import slug
 from gsdistill.ramp import Ramp
 from gsdistill.reading import brief, parse_json, read_bytes, read_json, read_text
 from gsdistill.runconfig import RunConfig, read_prompts
-from gsdistill.scene.read import read_splat
+from gsdistill.scene.ply import read_vertices
 from gsdistill.yaml_dialect import LARGEST, dump, load_yaml
 
 # --- what is no file
 
 
-@pytest.mark.parametrize("read", [read_text, read_json, load_yaml, read_splat, read_prompts])
+@pytest.mark.parametrize("read", [read_text, read_json, load_yaml, read_vertices, read_prompts])
 def test_a_pipe_a_device_and_a_folder_are_no_files(read, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert "it is a pipe or a device" in refused(read, tmp_path / "pipe")
