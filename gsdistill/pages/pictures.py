@@ -115,7 +115,7 @@ def floating(splat: Path) -> tuple[Html, str] | None:
     below = "below" if found.elevation < 0 else "above"
     words = (
         f"{100 * found.share:.2g} % of the opacity floats loose; most of it is seen from here, azimuth "
-        f"{found.azimuth:.0f}, {abs(found.elevation):.0f} degrees from {below}"
+        f"{found.azimuth:.0f}, {abs(found.elevation):.0f} degrees {below} the horizon"
     )
     return _embedded(_image(pixels), "the splat from the side that shows most of what floats loose"), words
 
