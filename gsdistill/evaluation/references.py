@@ -28,7 +28,7 @@ from gsdistill.frames import Frame
 from gsdistill.mesh.photographs import reach
 from gsdistill.scene.mesh import SUFFIXES, Part, read_mesh
 from gsdistill.scene.ply import read_vertices
-from gsdistill.scene.read import EXTENSIONS, is_ply, may_be_splat, read_told
+from gsdistill.scene.read import EXTENSIONS, is_ply, may_be_splat, open_splat
 from gsdistill.scene.turn import frame_matrix
 from gsdistill.shapes.captions import Thing, parse
 from gsdistill.shapes.solids import distances
@@ -194,7 +194,7 @@ def _splat(path: Path, frame: Frame | None) -> Gaussians | None:
         splat = bool({"opacity", "packed_position"} & read_vertices(path).columns.keys())
     else:
         splat = may_be_splat(path)
-    return on_processor(read_told(path, frame, "--truth-frame")) if splat else None
+    return on_processor(open_splat(path).told(frame, "--truth-frame")) if splat else None
 
 
 def _usual(path: Path) -> Frame:

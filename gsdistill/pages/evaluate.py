@@ -25,7 +25,7 @@ from gsdistill.prior import cards
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.read import read_told
+from gsdistill.scene.read import open_splat
 from gsdistill.structs import Gaussians, to_device
 
 __all__ = ["evaluate", "gather", "show"]
@@ -67,7 +67,7 @@ def gather(command: EvaluateCommand) -> dict[str, Any]:
             tell(f"the object of '{run.prompt}' is not known: what needs a truth is left out; --truth FILE names one")
     else:
         truth = _of_words(prompt) if prompt and not (command.truth or command.prior) else None
-    gaussians = read_told(command.splat, command.frame, "--frame", command.clean)
+    gaussians = open_splat(command.splat).told(command.frame, "--frame", command.clean)
     if command.truth:
         truth = of_file(command.truth, command.truth_frame, gaussians)
     figures = evaluate_splat(gaussians, truth) if truth else {}

@@ -57,6 +57,12 @@ class Content:
         }
         return f"{self.path} does not name its axes: taken to be in {taken[self.usual]}"
 
+    def told(self, frame: Frame | None, flag: str, clean: bool = False) -> Gaussians:
+        """As :meth:`in_world`; where axes are taken for granted a Notice says so, and names the ``flag`` for others."""
+        if line := self.granted(frame, flag):
+            tell(line)
+        return self.in_world(frame, clean)
+
     def in_world(self, told: Frame | None = None, clean: bool = False) -> Gaussians:
         """Return the Gaussians in our world's axes; ``clean`` as :func:`gsdistill.scene.sound.sound` has it.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gsdistill.errors import BadFile, tell
+from gsdistill.errors import BadFile
 from gsdistill.frames import Frame
 from gsdistill.reading import open_file, open_unpacked
 from gsdistill.scene.content import Content
@@ -22,7 +22,7 @@ from gsdistill.scene.ply import content_of as content_of_plain
 from gsdistill.scene.ply_header import begins
 from gsdistill.structs import Gaussians
 
-__all__ = ["EXTENSIONS", "content_of", "is_ply", "may_be_splat", "open_splat", "read_splat", "read_told"]
+__all__ = ["EXTENSIONS", "content_of", "is_ply", "may_be_splat", "open_splat", "read_splat"]
 
 EXTENSIONS = (".compressed.ply", ".glb", ".ply", ".sog", ".splat", ".spz")
 OF_A_RUN = "gaussians.ply"
@@ -42,14 +42,6 @@ def read_splat(path: Path | str, frame: Frame | None = None, clean: bool = False
             and ``clean`` is not set.
     """
     return open_splat(path).in_world(frame, clean)
-
-
-def read_told(path: Path | str, frame: Frame | None, flag: str, clean: bool = False) -> Gaussians:
-    """As :func:`read_splat`; where axes are taken for granted a Notice says so, and names the ``flag`` for others."""
-    found = open_splat(path)
-    if line := found.granted(frame, flag):
-        tell(line)
-    return found.in_world(frame, clean)
 
 
 def open_splat(path: Path | str) -> Content:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gsdistill.errors import BadFile, tell
+from gsdistill.errors import BadFile
 from gsdistill.frames import Frame
 from gsdistill.reading import read_json
 from gsdistill.runfolder import snapshots
@@ -124,7 +124,4 @@ def _may_be_shown(path: Path) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _read(path: Path, frame: Frame | None, clean: bool) -> Gaussians:
-    found = open_splat(path)
-    if line := found.granted(frame, "--frame"):
-        tell(line)
-    return found.in_world(frame, clean)
+    return open_splat(path).told(frame, "--frame", clean)

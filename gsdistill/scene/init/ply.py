@@ -49,17 +49,18 @@ class Ply(CloudSettings, Initialiser):
     def create(self, prompt: str, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:
         """Return the Gaussians of the file, a splat's as they are, in our axes; the prompt plays no part.
 
-        Warns with a Notice of what is left out or mended, and of colours that are scaled or not read.
+        Warns with a Notice of axes that are taken for granted, of what is left out or mended, and of colours that are
+        scaled or not read.
 
         Raises:
             BadFile: the file is broken, or a point cloud has fewer than four points or no extent.
         """
         if not is_ply(self.path):
-            return open_splat(self.path).in_world(self.frame, self.clean)
+            return open_splat(self.path).told(self.frame, "--init.frame", self.clean)
         vertices = read_vertices(self.path)
         columns = vertices.columns
         if OF_A_SPLAT & columns.keys():
-            return content_of(vertices).in_world(self.frame, self.clean)
+            return content_of(vertices).told(self.frame, "--init.frame", self.clean)
         matrix = frame_matrix(vertices.axes(self.frame))
         points = (self._places(columns) @ matrix).float()
         kept = torch.from_numpy(self._near(points.numpy()))
