@@ -45,34 +45,34 @@ NAMES = {"camera": "--camera", "cameras": "--cameras", "turntable": "sheet and t
 class RenderCommand(Threads):
     """Draw pictures of a splat: a contact sheet and a turntable, a still, or a film along a path of cameras."""
 
-    source: Path = field(metadata={"positional": True})  # a splat of any format, or the folder of a run
-    # axes of a file that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: as usual
+    source: Path = field(metadata={"positional": True})  # A splat of any format, or the folder of a run.
+    # Axes of a file that does not name them: rdf (y down, as most splats), y-up, z-up, unity or world; none: as usual.
     frame: Frame | None = None
-    clean: bool = False  # leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused
-    output: Path | None = None  # folder of the pictures; none: next to the file, its name and -render
-    # a still in place of sheet and turntable: azimuth and elevation in degrees, and distance from the origin
+    clean: bool = False  # Leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused.
+    output: Path | None = None  # Folder of the pictures; none: next to the file, its name and -render.
+    # A still in place of sheet and turntable: azimuth and elevation in degrees, and distance from the origin.
     camera: tuple[float, float, float] | None = None
-    # a film in place of sheet and turntable, along the cameras of a JSON file: a list such as
+    # A film in place of sheet and turntable, along the cameras of a JSON file: a list such as
     # [{"azimuth": 0, "elevation": 20, "distance": 3.2}, ...], or of viewmat, K, width and height; cameras.json of 3D
-    # Gaussian Splatting and camera_path.json of nerfstudio are read too
+    # Gaussian Splatting and camera_path.json of nerfstudio are read too.
     cameras: Path | None = None
-    cameras_frame: Frame = "world"  # axes of the positions and matrices in the file of --cameras
-    # pixels from top to bottom of each view; none: 256, or as the file of --cameras says
+    cameras_frame: Frame = "world"  # Axes of the positions and matrices in the file of --cameras.
+    # Pixels from top to bottom of each view; none: 256, or as the file of --cameras says.
     size: int | None = bounded(None, low=8, high=4096)
-    width: int | None = bounded(None, low=8, high=4096)  # pixels from left to right of a still or a path; none: as size
-    fov: float | None = bounded(None, low=0.01, below=180)  # degrees from top to bottom; none: 40
-    views: int = bounded(8, low=1, high=64)  # pictures on the contact sheet
-    elevation: float = bounded(20.0, low=-90, high=90)  # of the turntable's camera, degrees above the horizon
-    distance: float = bounded(3.2, above=0, high=FARTHEST)  # of the turntable's camera from the origin, world units
-    # pictures of a film; none: 90 of a turntable, and one for each camera of --cameras. With a number these cameras
-    # are the keys of a smooth path
+    width: int | None = bounded(None, low=8, high=4096)  # Pixels from left to right of still or path; none: as size.
+    fov: float | None = bounded(None, low=0.01, below=180)  # Degrees from top to bottom; none: 40.
+    views: int = bounded(8, low=1, high=64)  # Pictures on the contact sheet.
+    elevation: float = bounded(20.0, low=-90, high=90)  # Of the turntable's camera, degrees above the horizon.
+    distance: float = bounded(3.2, above=0, high=FARTHEST)  # Of the turntable's camera from the origin, world units.
+    # Pictures of a film; none: 90 of a turntable, and one for each camera of --cameras. With a number these cameras
+    # are the keys of a smooth path.
     frames: int | None = bounded(None, low=1, high=10_000)
-    fps: float | None = bounded(None, low=0.01, high=240)  # frames a second; none: 30, or as the file of --cameras says
-    # format of the film; png: a picture for each frame; none: mp4, or with --transparent webm
+    fps: float | None = bounded(None, low=0.01, high=240)  # Frames a second; none: 30, or as --cameras says.
+    # Format of the film; png: a picture for each frame; none: mp4, or with --transparent webm.
     video: Literal["mp4", "gif", "webm", "png"] | None = None
-    background: tuple[float, float, float] = bounded((1.0, 1.0, 1.0), low=0, high=1)  # red, green and blue
-    transparent: bool = False  # no background, and alpha in its place
-    overwrite: bool = False  # replace pictures that are there
+    background: tuple[float, float, float] = bounded((1.0, 1.0, 1.0), low=0, high=1)  # Red, green and blue.
+    transparent: bool = False  # No background, and alpha in its place.
+    overwrite: bool = False  # Replace pictures that are there.
 
     def __post_init__(self) -> None:
         if self.camera and self.cameras:

@@ -33,25 +33,25 @@ __all__ = ["EditCommand", "edit"]
 class EditCommand(Conversion):
     """Change a splat and write it to a new file: crop, clean, reduce, merge, scale, turn, move and recolour it."""
 
-    merge: tuple[Path, ...] = ()  # 1. add the Gaussians of these files, or of these folders of runs
-    # 2. keep what has its centre in the box from xmin ymin zmin to xmax ymax zmax; +x is to the front, +z is up
+    merge: tuple[Path, ...] = ()  # 1. Add the Gaussians of these files, or of these folders of runs.
+    # 2. Keep what has its centre in the box from xmin ymin zmin to xmax ymax zmax; +x is to the front, +z is up.
     crop_box: tuple[float, float, float, float, float, float] | None = None
-    crop_ball: tuple[float, float, float, float] | None = None  # 3. keep what has its centre in the ball x y z radius
-    min_opacity: float = bounded(0.0, low=0, below=1)  # 4. remove what is more transparent
-    remove_floaters: bool = False  # 5. keep the largest of the parts that hang together
-    keep_parts: int | None = bounded(None, low=1)  # with --remove-floaters: keep so many of the largest parts
-    # with --remove-floaters: keep every part with at least this share of the summed opacity
+    crop_ball: tuple[float, float, float, float] | None = None  # 3. Keep what has its centre in the ball x y z radius.
+    min_opacity: float = bounded(0.0, low=0, below=1)  # 4. Remove what is more transparent.
+    remove_floaters: bool = False  # 5. Keep the largest of the parts that hang together.
+    keep_parts: int | None = bounded(None, low=1)  # With --remove-floaters: keep so many of the largest parts.
+    # With --remove-floaters: keep every part with at least this share of the summed opacity.
     min_part: float | None = bounded(None, low=0, high=1)
-    # 6. keep so many Gaussians, those of which most is seen from all around, and widen them where that closes gaps
+    # 6. Keep so many Gaussians, those of which most is seen from all around, and widen them where that closes gaps.
     reduce: int | None = bounded(None, low=1)
-    scale: float = bounded(1.0, above=0)  # 7. times as large, about the origin
-    turn: float = 0.0  # 8. degrees about the vertical axis, counter-clockwise seen from above
-    rotate: tuple[float, float, float, float] | None = None  # 9. about the axis x y z through the origin, by degrees
-    move: tuple[float, float, float] = (0.0, 0.0, 0.0)  # 10. by x y z
-    hue: float = bounded(0.0, low=-360, high=360)  # 11. turn the colours; 120 makes red green, and green blue
-    saturation: float = bounded(1.0, low=0, high=100)  # 12. times as colourful; 0 is grey
-    brightness: float = bounded(1.0, low=0, high=100)  # 13. times as bright
-    tint: tuple[float, float, float] = bounded((1.0, 1.0, 1.0), low=0, high=100)  # 14. times red, green and blue
+    scale: float = bounded(1.0, above=0)  # 7. Times as large, about the origin.
+    turn: float = 0.0  # 8. Degrees about the vertical axis, counter-clockwise seen from above.
+    rotate: tuple[float, float, float, float] | None = None  # 9. About the axis x y z through the origin, by degrees.
+    move: tuple[float, float, float] = (0.0, 0.0, 0.0)  # 10. By x y z.
+    hue: float = bounded(0.0, low=-360, high=360)  # 11. Turn the colours; 120 makes red green, and green blue.
+    saturation: float = bounded(1.0, low=0, high=100)  # 12. Times as colourful; 0 is grey.
+    brightness: float = bounded(1.0, low=0, high=100)  # 13. Times as bright.
+    tint: tuple[float, float, float] = bounded((1.0, 1.0, 1.0), low=0, high=100)  # 14. Times red, green and blue.
 
     def __post_init__(self) -> None:
         if self.crop_box and not all(

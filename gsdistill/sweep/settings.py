@@ -27,18 +27,18 @@ class SweepSettings(Threads):
     other prior any prompt goes, and what needs the truth stays empty.
     """
 
-    methods: tuple[str, ...] = ("sds", "ssd", "cds", "fsd", "asd", "csd")  # names of `gsdistill list methods`
-    prompts: tuple[str, ...] = ()  # what to make, each in quotes
-    prompt_file: Path | None = None  # more prompts, one a line; empty lines and those that begin with # are skipped
-    seeds: tuple[int, ...] = bounded((0, 1, 2), low=0, high=2**32 - 1)  # each prompt is made with each of them
-    iterations: int = bounded(300, low=1)  # steps of every run with equal steps
-    equal: Literal["steps", "evaluations", "both"] = "both"  # what is given to all methods alike; both: two comparisons
-    configs: tuple[str, ...] = ()  # settings of a method over its recipe: ssd=mine.yaml
-    prior: str = field(default="shapes", metadata=may_be_path())  # a name of `gsdistill list priors`, or a folder
-    prior_figures: bool = False  # also ask the prior what it sees in each splat: fronts, and how the prompt fits
-    device: str = "auto"  # as of `gsdistill generate`
-    output: Path = Path("outputs/sweep")  # folder of the runs and of the comparison
-    run: bool = True  # do what is left to do; without it only compare what is done
+    methods: tuple[str, ...] = ("sds", "ssd", "cds", "fsd", "asd", "csd")  # Names of `gsdistill list methods`.
+    prompts: tuple[str, ...] = ()  # What to make, each in quotes.
+    prompt_file: Path | None = None  # More prompts, one a line; empty lines and those that begin with # are skipped.
+    seeds: tuple[int, ...] = bounded((0, 1, 2), low=0, high=2**32 - 1)  # Each prompt is made with each of them.
+    iterations: int = bounded(300, low=1)  # Steps of every run with equal steps.
+    equal: Literal["steps", "evaluations", "both"] = "both"  # What all methods are given alike; both: two comparisons.
+    configs: tuple[str, ...] = ()  # Settings of a method over its recipe: ssd=mine.yaml.
+    prior: str = field(default="shapes", metadata=may_be_path())  # A name of `gsdistill list priors`, or a folder.
+    prior_figures: bool = False  # Also ask the prior what it sees in each splat: fronts, and how the prompt fits.
+    device: str = "auto"  # As of `gsdistill generate`.
+    output: Path = Path("outputs/sweep")  # Folder of the runs and of the comparison.
+    run: bool = True  # Do what is left to do; without it only compare what is done.
 
     def __post_init__(self) -> None:
         known = names("gsdistill.distillation")
