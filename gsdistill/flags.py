@@ -67,7 +67,7 @@ def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description
         description: the paragraphs above the flags.
 
     Raises:
-        ConfigError: an unknown flag, or a flag without its value.
+        ConfigError: an unknown flag, a flag without its value, or one that is given twice with different values.
         SystemExit: help was asked for and printed (code 0).
     """
     settings = [setting for cls, values in sources for setting in rows(cls, values)]
@@ -78,8 +78,8 @@ def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description
         raise SystemExit(0)
     parser = _Parser(prog, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for setting in (one for one in settings if not one.positional):
-        kept: Any = {"action": _Switch} if setting.hint is bool else {}
-        parser.add_argument(*setting.flags, dest=setting.key, nargs=setting.count, **kept)
+        kept = _Switch if setting.hint is bool else _Once
+        parser.add_argument(*setting.flags, dest=setting.key, nargs=setting.count, action=kept)
     parsed, left = parser.parse_known_args([_word(word) for word in words])
     left = [word.removeprefix(VALUE) for word in left]
     if flag := next((word for word in left if word.startswith("-")), None):
@@ -94,6 +94,16 @@ def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description
             place = place.setdefault(name, {})
         place[path[-1]] = _value(typed[setting.key], setting.hint)
     return given
+
+
+class _Once(argparse.Action):
+    """Keeps the words after a flag; others after the same flag would be lost."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if (before := getattr(namespace, self.dest, values)) != values:
+            first, second = (" ".join(word.removeprefix(VALUE) for word in words) for words in (before, values))
+            raise ConfigError(f"the flag '{option_string}' is given twice: '{first}' and '{second}'")
+        setattr(namespace, self.dest, values)
 
 
 class _Switch(argparse.Action):

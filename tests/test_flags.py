@@ -69,7 +69,6 @@ def given(*words):
         ("--seeds", {"seeds": []}),
         ("--inner.rate -1:2:sqrt", {"inner": {"rate": "-1:2:sqrt"}}),
         ("--inner.rate 7 --inner.kind 3", {"inner": {"rate": "7", "kind": 3}}),
-        ("--title a --title b", {"title": "b"}),
     ],
 )
 def test_words_become_the_plain_values_that_a_config_file_holds(words, found):
@@ -191,3 +190,9 @@ def test_the_help_of_generate_fits_on_a_screen_in_whole_sentences(capsys, monkey
         assert words.partition(" (default: ")[0].partition(" (required")[0].endswith(".")
     assert "`gsdistill generate --help-all` shows all " in text
     assert "A RAMP is" in text
+
+
+def test_a_flag_with_two_values_keeps_neither_silently(capsys):
+    assert execute(["generate", "--prompt", "a red torus", "--seed", "1", "--prompt", "a blue cube"]) == 2
+    assert "the flag '--prompt' is given twice: 'a red torus' and 'a blue cube'" in capsys.readouterr().err
+    assert execute(["generate", "--prompt", "a red torus", "--seed", "1", "--seed=1", "--dry-run"]) == 0
