@@ -71,9 +71,10 @@ class Stopped(KeyboardInterrupt):
 
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the nearest of ``allowed``, or an empty string when nothing is near."""
-    near = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    """Return ``" Did you mean 'x'?"`` for the nearest of ``allowed``, in any case, or nothing where none is near."""
+    known = {name.lower(): name for name in allowed}
+    near = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.6)
+    return f" Did you mean '{known[near[0]]}'?" if near else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -87,6 +87,8 @@ def run(
                 _open(job, initial)
             console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)
             console.print(f"start {name_of(config.init)}: {describe(initial)}", markup=False)
+            if optimisation.done:
+                say(f"going on from step {optimisation.done}")
             _distil(job, optimisation, steps(optimisation, config.method, prior, text, plan), interrupt, live)
             interrupt.patient = False
             _write(job, optimisation, writers, extras)

@@ -1,6 +1,5 @@
 """``gsdistill export`` as a user calls it."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -151,7 +150,7 @@ def test_what_is_no_splat_is_named(tmp_path, capsys):
     assert export(tmp_path / "a.ply", tmp_path / "b.ply") == 2
     assert "a.ply: not a splat that is read: it begins as no .ply" in error(capsys)
     assert export(tmp_path, tmp_path / "b.ply") == 2
-    assert f"gaussians.ply: cannot be read: {os.strerror(2)}" in error(capsys)
+    assert "is a folder without gaussians.ply" in error(capsys)
 
 
 @pytest.mark.parametrize(("target", "extra", "package"), [("a.spz", "formats", "gsply"), ("a.glb", "mesh", "xatlas")])

@@ -12,6 +12,7 @@ from typing import Any
 __all__ = ["GROUPS", "NOTHING", "PREFIX", "headline", "renewed"]
 
 NOTHING = "nothing known"  # in place of a name
+LOOSE = 0.005  # of the opacity, from which on it is worth a word beside the truth
 PREFIX = "unseen_"  # of what the cameras above and below see
 
 _PICTURES = {
@@ -65,7 +66,7 @@ def headline(figures: Mapping[str, Any]) -> str:
         ("unseen_iou", "unseen views {:.3f}"),
         ("psnr", "PSNR {:.1f} dB"),
         ("surface_chamfer", "surface Chamfer {:.3f}"),
-        ("loose", "" if "iou" in figures else "loose {:.3f}"),
+        ("loose", "loose {:.3f}" if "iou" not in figures or LOOSE < (figures.get("loose") or 0) <= 1 else ""),
         ("silhouette_agreement", "" if "iou" in figures else "neighbouring silhouettes agree {:.3f}"),
     ):
         if text and isinstance(value := figures.get(name), (int, float)):

@@ -111,6 +111,8 @@ def of_file(path: Path, frame: Frame | None = None, beside: Gaussians | None = N
     elif path.suffix.lower() not in SUFFIXES:
         raise BadFile(f"{path}: a truth is a splat ({', '.join(EXTENSIONS)}) or a mesh ({', '.join(SUFFIXES)})")
     else:
+        if frame is None:
+            tell(f"{path}: its axes are taken to be {_usual(path)}, as is usual; --truth-frame is for others")
         parts = [_turned(part, frame_matrix(frame or _usual(path))) for part in read_mesh(path)]
         extent = float(torch.cat([part.corners for part in parts]).norm(dim=-1).max())
         draw = functools.partial(_drawn, parts)

@@ -49,6 +49,8 @@ def extension_of(file: str) -> str:
     """
     known = extensions()
     fits = [extension for extension in known if file.lower().endswith(extension)]
+    if file.lower().endswith(".gz"):
+        raise ConfigError(f"'{file}': gzipped files are read, and not written. Allowed: {', '.join(known)}")
     if not fits:
         given = f".{file.rpartition('.')[2]}" if "." in file else file
         raise ConfigError(f"'{file}' names no format.{did_you_mean(given, known)} Allowed: {', '.join(known)}")

@@ -105,7 +105,11 @@ def may_be_splat(path: Path) -> bool:
 
 def _file(path: Path | str) -> Path:
     path = Path(path)
-    return path / OF_A_RUN if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    if not (path / OF_A_RUN).exists():
+        raise BadFile(f"{path} is a folder without {OF_A_RUN}, so it is not that of a run")
+    return path / OF_A_RUN
 
 
 def _plain(path: Path) -> str:

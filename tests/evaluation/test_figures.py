@@ -18,7 +18,8 @@ def test_the_main_figures_are_one_line():
     assert headline({}) == headline({"saturation": 0.5}) == ""
     alone = {"loose": 0.0125, "silhouette_agreement": 0.75}
     assert headline(alone) == "loose 0.013, neighbouring silhouettes agree 0.750"
-    assert headline({"iou": 0.5, **alone}) == "IoU 0.500"
+    assert headline({"iou": 0.5, **alone}) == "IoU 0.500, loose 0.013"
+    assert headline({"iou": 0.5, "loose": 0.004}) == "IoU 0.500"
 
 
 def test_an_earlier_name_is_that_of_today():

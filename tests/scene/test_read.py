@@ -105,9 +105,10 @@ def test_what_is_none_of_them_is_told_what_is_read(tmp_path, name, content):
 
 
 def test_what_is_not_there_is_named(tmp_path):
-    for path in (tmp_path / "a.spz", tmp_path):
-        with pytest.raises(BadFile, match="cannot be read: No such file"):
-            read_splat(path)
+    with pytest.raises(BadFile, match=r"a\.spz: cannot be read: No such file"):
+        read_splat(tmp_path / "a.spz")
+    with pytest.raises(BadFile, match=r"is a folder without gaussians\.ply"):
+        read_splat(tmp_path)
 
 
 def test_gzip_that_is_broken_or_a_bomb_is_refused(tmp_path):
