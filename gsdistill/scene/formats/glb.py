@@ -109,11 +109,15 @@ class _Scene:
     def _shown(self) -> Iterator[tuple[int, Float[np.ndarray, "4 4"]]]:
         """The meshes of the scene's nodes, each with the matrix to the scene."""
         nodes, scenes = self._document.get("nodes", []), self._document.get("scenes", [])
-        roots = scenes[self._document.get("scene", 0)].get("nodes", []) if scenes else range(len(nodes))
+        if scenes:
+            roots = scenes[self._document.get("scene", 0)].get("nodes", [])
+        else:  # all nodes that are no child; where all are children, they hang in a circle, which is refused below
+            children = {child for node in nodes for child in node.get("children", [])}
+            roots = [place for place in range(len(nodes)) if place not in children] or range(len(nodes))
         waiting, seen = [(root, np.eye(4)) for root in roots], set()
         while waiting:
             place, above = waiting.pop()
-            if place in seen and scenes:
+            if place in seen:
                 raise BadFile(f"{self._path}: not a sound .glb file; its node {brief(place)} hangs in two places")
             seen.add(place)
             matrix = above @ _matrix(nodes[place])

@@ -92,6 +92,22 @@ def test_all_splats_of_the_scene_are_one_and_the_rest_is_passed_over(tmp_path):
     assert same(moved[0], STONE) and same(moved[1], replace(STONE, means=STONE.means + front))
 
 
+def test_without_scenes_each_node_is_shown_once_where_it_hangs(tmp_path):
+    def loose(nodes):
+        def change(document):
+            del document["scene"], document["scenes"]
+            document["nodes"] = nodes
+
+        return changed(tmp_path, change)
+
+    found = read_splat(loose([{"children": [1], "translation": [0, 0, 9]}, {"mesh": 0}]))
+    front = frame_matrix("y-up").T.float() @ torch.tensor([0.0, 0.0, 9.0])
+    assert same(found, replace(STONE, means=STONE.means + front))
+    assert same(read_splat(loose([{"children": [0]}, {"mesh": 0}])), STONE)  # nothing leads to the circle
+    with pytest.raises(BadFile, match="hangs in two places"):
+        read_splat(loose([{"children": [1], "mesh": 0}, {"children": [0]}]))
+
+
 def test_splats_of_other_degrees_are_filled_up(tmp_path):
     Glb().write(pebble(5, 0), tmp_path / "a.glb")
     Glb().write(STONE, tmp_path / "c.glb")
