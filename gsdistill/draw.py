@@ -60,7 +60,7 @@ class RenderCommand(Threads):
     # Pixels from top to bottom of each view; none: 256, or as the file of --cameras says.
     size: int | None = bounded(None, low=8, high=4096)
     width: int | None = bounded(None, low=8, high=4096)  # Pixels from left to right of still or path; none: as size.
-    fov: float | None = bounded(None, low=0.01, below=180)  # Degrees from top to bottom; none: 40.
+    fov: float | None = bounded(None, low=0.01, below=180)  # Degrees from top to bottom; none: of --cameras, or 40.
     views: int = bounded(8, low=1, high=64)  # Pictures on the contact sheet.
     elevation: float = bounded(20.0, low=-90, high=90)  # Of the turntable's camera, degrees above the horizon.
     distance: float = bounded(3.2, above=0, high=FARTHEST)  # Of the turntable's camera from the origin, world units.

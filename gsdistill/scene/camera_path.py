@@ -150,8 +150,7 @@ def read_cameras(
     if cls is Angles:
         if frame != "world":
             raise ConfigError(f"cameras_frame = '{frame}': the cameras of {path} are angles in gsdistill's own axes")
-        fov = lens.fov or 40.0
-        rows = np.array([[e.azimuth, e.elevation, e.distance, e.fov or fov, *e.target] for e in entries])
+        rows = np.array([[e.azimuth, e.elevation, e.distance, lens.fov or e.fov or 40.0, *e.target] for e in entries])
         height = lens.height or 256
         found = torch.from_numpy(_between(rows, frames) if frames else rows)
         return targeted(found[:, :4], found[:, 4:], height, lens.width or height), rate

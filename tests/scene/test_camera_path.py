@@ -86,6 +86,13 @@ def test_positions_may_be_in_the_axes_of_another_program(tmp_path, kind):
     assert torch.allclose(found.viewmats, truth.viewmats, atol=1e-5)
 
 
+def test_a_field_of_view_that_is_asked_for_comes_before_that_of_the_file(tmp_path):
+    path = written(tmp_path, [{**ANGLES, "fov": 20}, ANGLES])
+    lenses = {fov: orbit(1, 32, fov=fov).Ks for fov in (20.0, 40.0, 90.0)}
+    assert torch.allclose(read_cameras(path, Lens(height=32))[0].Ks, torch.cat([lenses[20.0], lenses[40.0]]))
+    assert torch.allclose(read_cameras(path, Lens(height=32, fov=90.0))[0].Ks, lenses[90.0].repeat(2, 1, 1))
+
+
 def test_a_target_stands_in_the_middle_and_the_picture_may_be_wide(tmp_path):
     stone, step = pebble(200, 1), (0.3, -0.5, 0.2)
     entries = [{**ANGLES, "azimuth": 30, "fov": 50, "target": step}, {**ANGLES, "azimuth": 30, "fov": 50}]
