@@ -121,17 +121,23 @@ def splat_of(source: Path) -> Path:
 
 
 def read_source(
-    source: Path, frame: Frame | None, clean: bool, console: Console, flag: str = "--from-frame"
+    source: Path, frame: Frame | None, clean: bool, console: Console, flag: str = "--from-frame", alone: bool = True
 ) -> Gaussians:
     """Read a splat into our world's axes, and say so where its axes are taken for granted; ``flag`` tells them.
 
+    Of a file that is not ``alone`` the axes that it names come before ``frame``, which is for the others then.
+
     Raises:
-        BadFile: it is none, or some of it is not sound and ``clean`` is not set.
+        BadFile: it is none, its axes are not ``frame``, or some of it is not sound and ``clean`` is not set.
     """
     from gsdistill.scene.read import open_splat
 
     found = open_splat(source)
-    if line := found.granted(frame, flag):
+    line = found.granted(frame, flag)
+    if frame and found.named not in (None, frame) and not alone:
+        line = f"{found.path} names its axes: {found.named}; {flag} {frame} is for the others"
+        frame = found.named
+    if line:
         console.print(Text(line), soft_wrap=True)
     return found.in_world(frame, clean)
 

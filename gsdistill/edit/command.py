@@ -87,7 +87,7 @@ def edit(command: EditCommand, console: Console) -> None:
         raise ConfigError(f"nothing to change; say what with --{', --'.join(flags).replace('_', '-')}")
     writer = writer_for(command.target, command)
     check_targets((command.target,), command.overwrite)
-    gaussians = read_source(command.source, command.from_frame, command.clean, console)
+    gaussians = read_source(command.source, command.from_frame, command.clean, console, alone=not command.merge)
     for path in command.merge:
         gaussians = _merged(gaussians, path, command, console)
     for name, choose in _choices(command):
@@ -103,7 +103,7 @@ def edit(command: EditCommand, console: Console) -> None:
 def _merged(gaussians: Gaussians, path: Path, command: EditCommand, console: Console) -> Gaussians:
     from gsdistill.scene.edit import joined
 
-    more = read_source(path, command.from_frame, command.clean, console)
+    more = read_source(path, command.from_frame, command.clean, console, alone=False)
     both = joined([gaussians, more])
     console.print(Text(f"merge: {len(more):,} Gaussians of {path} added to {len(gaussians):,}"), soft_wrap=True)
     return both

@@ -75,6 +75,19 @@ def test_a_run_is_named_by_its_folder_also_where_it_is_merged(tmp_path, capsys):
     assert f"{tmp_path / 'b.splat'}: 2,010 Gaussians, frame y-up, 64,320 bytes" in lines
 
 
+def test_axes_that_are_told_are_for_the_files_that_do_not_name_theirs(tmp_path, capsys, stone):
+    named, nameless, target = tmp_path / "a.ply", tmp_path / "n.ply", tmp_path / "b.ply"
+    nameless.write_bytes(named.read_bytes().replace(b"gsdistill frame", b"another remark!"))
+    line = f"{named} names its axes: rdf; --from-frame y-up is for the others"
+    parts = {named: stone, nameless: read_splat(nameless, "y-up")}
+    for one, other in ((named, nameless), (nameless, named)):
+        assert edit(one, target, "--merge", other, "--from-frame", "y-up", "--overwrite") == 0
+        assert line in told(capsys)
+        assert torch.allclose(read_splat(target).means, joined([parts[one], parts[other]]).means, atol=1e-6)
+    assert edit(named, target, "--turn", 5, "--from-frame", "y-up", "--overwrite") == 2
+    assert "a.ply: its header names the frame 'rdf', not 'y-up'" in capsys.readouterr().err
+
+
 def test_the_most_transparent_go(tmp_path, capsys, stone):
     assert edit(tmp_path / "a.ply", tmp_path / "b.ply", "--min-opacity", 0.5) == 0
     kept = read_splat(tmp_path / "b.ply")
