@@ -82,7 +82,7 @@ def edit(command: EditCommand, console: Console) -> None:
     """
     from gsdistill.export.formats import writer_for
 
-    flags = [name for name in EditCommand.__annotations__ if name not in ("keep_parts", "min_part")]
+    flags = [name for name in (*EditCommand.__annotations__, "clean") if name not in ("keep_parts", "min_part")]
     if all(getattr(command, name) == getattr(EditCommand, name) for name in flags):
         raise ConfigError(f"nothing to change; say what with --{', --'.join(flags).replace('_', '-')}")
     writer = writer_for(command.target, command)

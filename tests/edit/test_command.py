@@ -1,5 +1,6 @@
 """``gsdistill edit`` as a user calls it."""
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from export.scenes import pebble, pictures, psnr
+from plyfile import PlyData
 
 from gsdistill.cli import execute
 from gsdistill.edit.reduce import reduced
@@ -88,6 +90,15 @@ def test_axes_that_are_told_are_for_the_files_that_do_not_name_theirs(tmp_path, 
     assert "a.ply: its header names the frame 'rdf', not 'y-up'" in capsys.readouterr().err
 
 
+def test_cleaning_alone_is_an_edit(tmp_path, capsys, stone):
+    rows, broken = PlyData.read(tmp_path / "a.ply"), tmp_path / "c.ply"
+    rows["vertex"].data["x"][:2] = math.nan
+    rows.write(broken)
+    assert edit(broken, tmp_path / "b.ply", "--clean") == 0
+    assert "2 of its 300 Gaussians are left out and 0 mended" in "".join(capsys.readouterr())
+    assert torch.equal(read_splat(tmp_path / "b.ply").means, stone.means[2:])
+
+
 def test_the_most_transparent_go(tmp_path, capsys, stone):
     assert edit(tmp_path / "a.ply", tmp_path / "b.ply", "--min-opacity", 0.5) == 0
     kept = read_splat(tmp_path / "b.ply")
@@ -128,6 +139,7 @@ def test_fewer_than_asked_for_stay_as_they_are(tmp_path, capsys, stone):
     ("words", "message"),
     [
         ((), "nothing to change; say what with --merge, --crop-box, --crop-ball, --min-opacity, --remove-floaters"),
+        ((), "--tint, --clean"),
         (("--crop-box", 0, 0, 0, 1, 0, 1), "crop_box = [0.0, 0.0, 0.0, 1.0, 0.0, 1.0] is empty"),
         (("--crop-box", 0, 0, 0, 1), "crop_box = [0, 0, 0, 1] has the wrong type; expected a list of 6 values"),
         (("--crop-ball", 5, 5, 5, 0.1), "crop to the ball: none of 300 Gaussians is left; their centres lie in"),
