@@ -32,6 +32,7 @@ __all__ = ["framed", "importance", "reduced"]
 VIEWS, AT_ONCE = 32, 8  # pictures by which importance is measured, and how many at a time
 SMALLEST, LARGEST = 128, 256  # pixels of their sides: the root of the number of Gaussians, within these
 MIDDLE = (0.01, 0.99)  # the share of the Gaussians that the pictures are to show
+WIDEST, FARTHEST = 600.0, 1e18  # of a logarithm and of a framed position: their powers stay finite
 LEFT = 0.8  # of the Gaussians after one round, at least
 NEIGHBOURS = 3
 UNSEEN = 0.1  # of the mean importance; below it neighbours do not matter
@@ -54,11 +55,13 @@ def reduced(gaussians: Gaussians, count: int) -> tuple[Gaussians, float]:
 
 def framed(gaussians: Gaussians) -> Gaussians:
     """The splat moved and scaled to fill the unit ball, but for its outermost hundredths."""
-    low, high = np.quantile(gaussians.means.double().numpy(), MIDDLE, axis=0)
+    exact = replace(gaussians, means=gaussians.means.double(), scales=gaussians.scales.double())
+    low, high = np.quantile(exact.means.numpy(), MIDDLE, axis=0)
     x, y, z = (-0.5 * (low + high)).tolist()
-    centred = moved(gaussians, (x, y, z))
-    reach = centred.means.norm(dim=1) + centred.scales.amax(dim=1).exp()
-    return scaled(centred, 1.0 / max(float(np.quantile(reach.double().numpy(), MIDDLE[1])), 1e-12))
+    centred = moved(exact, (x, y, z))
+    reach = centred.means.norm(dim=1) + centred.scales.amax(dim=1).clamp(max=WIDEST).exp()
+    found = scaled(centred, 1.0 / max(float(np.quantile(reach.numpy(), MIDDLE[1])), 1e-12))
+    return replace(found, means=found.means.clamp(-FARTHEST, FARTHEST).float(), scales=found.scales.float())
 
 
 def importance(gaussians: Gaussians) -> Float[Tensor, "N"]:

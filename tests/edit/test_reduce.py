@@ -64,6 +64,20 @@ def test_importance_does_not_ask_where_a_splat_is_and_how_large():
     assert torch.allclose(importance(framed(away)), importance(framed(scene)), rtol=1e-2, atol=1.0)
 
 
+@pytest.mark.parametrize("field", ["means", "scales", "one mean", "one scale"])
+def test_sizes_and_places_beyond_what_float32_squares_are_framed(field):
+    scene = pebble(150, 0)
+    far = {
+        "means": {"means": scene.means * 1e35},
+        "scales": {"scales": scene.scales + 97.0},
+        "one mean": {"means": torch.cat([torch.full((1, 3), 3e38), scene.means[1:]])},
+        "one scale": {"scales": torch.cat([torch.full((1, 3), 90.0), scene.scales[1:]])},
+    }[field]
+    away = replace(scene, **far)
+    assert all(value.isfinite().all() and value.dtype == torch.float32 for value in vars(framed(away)).values())
+    assert len(reduced(away, 100)[0]) == 100
+
+
 def test_a_kernel_within_a_shell_goes_first():
     both = joined([scaled(shell(900), 0.2), shell(900)])
     weights = importance(framed(both))
