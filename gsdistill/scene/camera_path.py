@@ -228,7 +228,11 @@ def _pinholes(path: Path, cameras: list[Matrices], height: int | None, frames: i
     lenses = np.array([camera.K for camera in cameras])
     if frames:
         views, lenses = _flown(views, frames), _between(lenses, frames)
-    wide, high = size if height is None else (2 * round(size[0] * height / size[1] / 2), height)
+    wide, high = size if height is None else (max(2, 2 * round(size[0] * height / size[1] / 2)), height)
+    if wide > LARGEST:
+        raise ConfigError(
+            f"size = {height}: pictures of {path} would be {wide:,} pixels wide; {LARGEST:,} are the most"
+        )
     lenses[:, 0] *= wide / size[0]
     lenses[:, 1] *= high / size[1]
     places = -np.einsum("bji,bj->bi", views[:, :3, :3], views[:, :3, 3])

@@ -138,6 +138,12 @@ def test_another_size_scales_the_picture(tmp_path):
     assert torch.equal(found.Ks[0], torch.tensor([[35.0, 0.0, 20.0], [0.0, 30.0, 10.0], [0.0, 0.0, 1.0]]))
 
 
+def test_a_thin_picture_keeps_two_pixels_when_it_is_scaled_down(tmp_path):
+    found, _ = read_cameras(written(tmp_path, [{**VIEW, "width": 2, "height": 2000}]), Lens(height=8))
+    assert (found.width, found.height) == (2, 8)
+    assert torch.equal(found.Ks[0, 0], torch.tensor(VIEW["K"][0]))
+
+
 SQUARE = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 VIEW = {**matrices(orbit(1, 48))[0], "viewmat": SQUARE}
 FLIGHT = nerfstudio(orbit(1, 48))
@@ -182,6 +188,7 @@ def test_what_is_no_camera_is_named(tmp_path, value, message):
         ([ANGLES], {"frames": 5}, "has one camera, and a path needs two"),
         ([ANGLES], {"frame": "rdf"}, "are angles in gsdistill's own axes"),
         ([VIEW], {"lens": Lens(width=50)}, "width = 50: the cameras of"),
+        ([{**VIEW, "width": 2000, "height": 2}], {"lens": Lens(height=100)}, "would be 100,000 pixels wide"),
         ([VIEW], {"lens": Lens(fov=50.0)}, "fov = 50.0: the cameras of"),
     ],
 )
