@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from gsdistill.config import to_dict
-from gsdistill.errors import ConfigError, OutputError
+from gsdistill.errors import ConfigError
 from gsdistill.export.settings import ExportSettings, extensions
+from gsdistill.files import check_targets
 from gsdistill.frames import Frame
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.threads import Threads
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gsdistill.export.base import Writer
     from gsdistill.structs import Gaussians
 
-__all__ = ["Conversion", "ExportCommand", "check_targets", "export", "read_source", "splat_of", "write_splat"]
+__all__ = ["Conversion", "ExportCommand", "export", "read_source", "splat_of", "write_splat"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +69,6 @@ def export(command: ExportCommand, console: Console) -> None:
     told = _write_mesh(gaussians, command)
     size = sum(path.stat().st_size for path in targets)
     console.print(Text(f"{', '.join(map(str, targets))}: {told}, {size:,} bytes"), soft_wrap=True)
-
-
-def check_targets(targets: Iterable[Path], overwrite: bool, choose: str = "another name") -> None:
-    """Refuse files that are folders, or there already; what to ``choose`` in their place is told.
-
-    Raises:
-        OutputError: one is.
-    """
-    for path in targets:
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder; choose {choose}")
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists; choose {choose}, or replace it with --overwrite")
 
 
 def write_splat(gaussians: Gaussians, writer: Writer, target: Path, console: Console) -> None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Literal
 from rich.text import Text
 
 from gsdistill.config import bounded
-from gsdistill.convert import check_targets, read_source, splat_of
+from gsdistill.convert import read_source, splat_of
 from gsdistill.errors import ConfigError
-from gsdistill.files import check_folder
+from gsdistill.files import check_folder, check_targets
 from gsdistill.frames import Frame
 from gsdistill.threads import Threads
 

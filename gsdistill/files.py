@@ -16,7 +16,7 @@ import tempfile
 import threading
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ __all__ = [
     "cache_folder",
     "can_write",
     "check_folder",
+    "check_targets",
     "data_path",
     "remove_drafts",
     "slug",
@@ -145,6 +146,22 @@ def check_folder(path: Path) -> None:
         raise OutputError(f"{first} is a link to {target}, which is not there; make it, or choose another --output")
     if not first.is_dir():
         raise OutputError(f"{first} is a file; choose another --output")
+
+
+def check_targets(targets: Iterable[Path], overwrite: bool, choose: str = "another name") -> None:
+    """Refuse files that are folders, there already, or where none can be made; what to ``choose`` instead is told.
+
+    Raises:
+        OutputError: one is.
+    """
+    for path in targets:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; choose {choose}")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists; choose {choose}, or replace it with --overwrite")
+        nearest = next(place for place in path.absolute().parents if place.is_symlink() or place.exists())
+        if not can_write(nearest):
+            raise OutputError(f"{path} cannot be made: {nearest} is no folder that can be written to; choose {choose}")
 
 
 def temporary_folder() -> Path | None:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from gsdistill.config import bounded
-from gsdistill.convert import Conversion, check_targets, read_source, write_splat
+from gsdistill.convert import Conversion, read_source, write_splat
 from gsdistill.errors import ConfigError
+from gsdistill.files import check_targets
 from gsdistill.ramp import shortest
 
 if TYPE_CHECKING:

@@ -36,9 +36,12 @@ class EvaluateCommand(Threads):
     truth_frame: Frame | None = None
     clean: bool = False  # Leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused.
     json: Path | None = None  # Also write the figures to this file.
+    overwrite: bool = False  # Replace the file of --json if it is there; what is measured is never replaced.
 
     def __post_init__(self) -> None:
         if self.prompt is not None and self.truth is not None and self.prior is None:
             raise ConfigError("prompt and truth are two truths; give one of them, or --prior, which the prompt is for")
+        if self.overwrite and self.json is None:
+            raise ConfigError("overwrite is for the file of --json: add --json FILE")
         if self.truth_frame and self.truth is None:
             raise ConfigError(f"truth_frame = {self.truth_frame} is of a truth: add --truth FILE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from gsdistill import device
 from gsdistill.config import from_dict
-from gsdistill.errors import BadFile, ConfigError, PromptError, tell
+from gsdistill.errors import BadFile, ConfigError, OutputError, PromptError, tell
 from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.figures import GROUPS, PREFIX
 from gsdistill.evaluation.plain import plain_figures
@@ -19,13 +20,24 @@ from gsdistill.evaluation.references import Truth, of_file, of_prompt
 from gsdistill.evaluation.settings import EvaluateCommand
 from gsdistill.evaluation.truth import evaluate as evaluate_splat
 from gsdistill.evaluation.without_truth import figures_without_truth
-from gsdistill.files import write_json
-from gsdistill.pages.run import Run, keep_figures, read_run, truth_of
+from gsdistill.files import check_targets, write_json
+from gsdistill.pages.run import (
+    CONFIG,
+    EVALUATION,
+    FAILURE,
+    RECORDS,
+    SUMMARY,
+    Run,
+    keep_figures,
+    read_run,
+    truth_of,
+)
+from gsdistill.paths import there
 from gsdistill.prior import cards
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.read import open_splat
+from gsdistill.scene.read import OF_A_RUN, open_splat
 from gsdistill.structs import Gaussians, to_device
 
 __all__ = ["evaluate", "gather", "show"]
@@ -37,8 +49,10 @@ def evaluate(command: EvaluateCommand, console: Console) -> None:
     """Measure, print and keep.
 
     Raises:
-        UserError: as :func:`gather`, or a file cannot be written.
+        UserError: as :func:`gather`, or a file cannot be written, or is there already, which is told before the work.
     """
+    if command.json:
+        _check_json(command.json, command)
     figures = gather(command)
     show(figures, console)
     if command.json:
@@ -74,6 +88,15 @@ def gather(command: EvaluateCommand) -> dict[str, Any]:
     if command.prior is None:
         return {**figures, **plain_figures(gaussians)}
     return {**figures, **_with_prior(command.prior, str(prompt), gaussians, run)}
+
+
+def _check_json(target: Path, command: EvaluateCommand) -> None:
+    """Refuse a file of figures that is there, unless it may be replaced; one that is measured, or a run's, always."""
+    for source in filter(None, (command.splat, command.truth)):
+        kept = [source, *(source / name for name in (OF_A_RUN, CONFIG, RECORDS, SUMMARY, EVALUATION, FAILURE))]
+        if any(there(path) and there(target) and path.samefile(target) for path in kept):
+            raise OutputError(f"--json {target} is a file that is read, or a run's own; choose another --json")
+    check_targets([target], command.overwrite, "another --json")
 
 
 def _of_words(prompt: str) -> Truth:

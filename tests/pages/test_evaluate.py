@@ -19,7 +19,7 @@ ALONE = set(plain.MEANINGS)
 
 
 def figures(*words: object, code: int = 0) -> dict:
-    assert execute(["evaluate", *map(str, words), "--json", "found.json"]) == code
+    assert execute(["evaluate", *map(str, words), "--json", "found.json", "--overwrite"]) == code
     return json.loads(Path("found.json").read_text(encoding="utf-8"))
 
 
@@ -66,3 +66,27 @@ def test_a_prior_is_asked_about_the_prompt(tmp_path, capsys):
     assert found.keys() == MEANINGS.keys()
     shown = capsys.readouterr().out
     assert "what the prior sees" in shown and found["views_seen"] in shown
+
+
+def test_the_file_of_figures_replaces_nothing_that_is_read_and_nothing_unasked(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    shutil.copy(CHAIR, "chair.ply")
+    Path("notes.json").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def refused(*words: str) -> str:
+        assert execute(["evaluate", *words]) == 2
+        return capsys.readouterr().err
+
+    for asked in ([], ["--overwrite"]):
+        assert "choose another --json" in refused("chair.ply", "--json", "./chair.ply", *asked)
+        for name in ("config.yaml", "gaussians.ply", "summary.json", "evaluation.json"):
+            if (run / name).exists():
+                assert "choose another --json" in refused("run", "--json", f"run/{name}", *asked)
+        assert ". is a folder" in refused("chair.ply", "--json", "", *asked)
+        assert "is no folder that can be written to" in refused("chair.ply", "--json", "notes.json/a.json", *asked)
+    assert "notes.json exists" in refused("chair.ply", "--json", "notes.json")
+    assert "add --json" in refused("chair.ply", "--overwrite")
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert execute(["evaluate", "chair.ply", "--json", "notes.json", "--overwrite"]) == 0
+    assert json.loads(Path("notes.json").read_text()).keys() == ALONE
