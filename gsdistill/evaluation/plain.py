@@ -8,13 +8,15 @@ High frequencies. With L the luminance of the object's own colour and S its mean
 (1, 2, 1) (1, 2, 1)^T / 16, a wave of f_x and f_y periods per pixel comes through S with cos^2(pi f_x) cos^2(pi f_y):
 whole where it is slow, half at a quarter of the sampling rate, not at all at the finest, half of it. The figure is
 
-    sum (L - S)^2 / sum max((L - mean L)^2, 1 / 255^2)
+    sum over I of (L - S)^2 / sum over T of max((L - mean L)^2, 1 / 255^2),
 
-over all pixels whose 3 x 3 neighbours all are in the silhouette, mean L being that of each picture's: the share of the
-differences in luminance that is too fine to survive S. A checkerboard has 1, white noise 41 / 64, smooth shading
-nearly 0; one grey level of 8 bits is the least that counts as a difference. True pictures of the shapes world have 0 to
-0.025, by their edges, and splats of a thousand large Gaussians, which blur them, 0.001. Mottle, as distillation with a
-strong guidance leaves it in splats of small Gaussians, raises it to a tenth and more.
+I being the pixels whose 3 x 3 neighbours all are in the silhouette, T those neighbours, the pixels that S is made of,
+and mean L that of each picture over T: the share of the differences in luminance that is too fine to survive S. It is
+in 0..1, for what 1 - S makes of any picture has no more energy than the picture, here L - mean L in T and 0 elsewhere.
+A checkerboard has 1, white noise 41 / 64, smooth shading nearly 0, each times the share of I in T, by which small and
+thin objects have less; one grey level of 8 bits is the least that counts as a difference. True pictures of the shapes
+world have 0 to 0.025, by their edges, and splats of a thousand large Gaussians, which blur them, 0.001. Mottle, as
+distillation with a strong guidance leaves it in splats of small Gaussians, raises it to a tenth and more.
 
 Silhouettes. For neighbouring views of the ring the intersection over union of the silhouettes, 0 where both are empty.
 Its mean tells how smoothly the outline turns, its least where it jumps; both fall where the splat is thin from one
@@ -29,7 +31,7 @@ from dataclasses import replace
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, max_pool2d, pad
 
 from gsdistill.evaluation.diversity import LUMINANCE, saturation
 from gsdistill.evaluation.views import Pictures, photograph
@@ -89,12 +91,12 @@ def high_frequency(pictures: Pictures) -> float:
     light = (pictures.colours.double() @ torch.tensor(LUMINANCE, dtype=torch.float64))[:, None]
     weights = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64) / 4.0
     fine = light[:, :, 1:-1, 1:-1] - conv2d(light, torch.outer(weights, weights)[None, None])
-    whole = pictures.silhouettes[:, None].double()
-    inside = (conv2d(whole, torch.ones(1, 1, 3, 3, dtype=torch.float64)) > 8.5).double()
-    centre = light[:, :, 1:-1, 1:-1]
-    mean = (inside * centre).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp_min(1.0)
-    whole_energy = (inside * (centre - mean).square().clamp_min(GREY_LEVEL**2)).sum()
-    return float((inside * fine.square()).sum() / whole_energy) if whole_energy > 0 else 0.0
+    outside = 1.0 - pictures.silhouettes[:, None].double()
+    inside = 1.0 - max_pool2d(outside, 3, stride=1)
+    told = max_pool2d(pad(inside, (2, 2, 2, 2)), 3, stride=1)
+    mean = (told * light).sum((2, 3), keepdim=True) / told.sum((2, 3), keepdim=True).clamp_min(1.0)
+    energy = (told * (light - mean).square().clamp_min(GREY_LEVEL**2)).sum()
+    return float((inside * fine.square()).sum() / energy) if energy > 0 else 0.0
 
 
 def loose(gaussians: Gaussians) -> float:
