@@ -39,6 +39,8 @@ class EvaluateCommand(Threads):
     overwrite: bool = False  # Replace the file of --json if it is there; what is measured is never replaced.
 
     def __post_init__(self) -> None:
+        if self.prompt is not None and not self.prompt.strip():
+            raise ConfigError(f"prompt = '{self.prompt}' is empty; leave it out to measure without one")
         if self.prompt is not None and self.truth is not None and self.prior is None:
             raise ConfigError("prompt and truth are two truths; give one of them, or --prior, which the prompt is for")
         if self.overwrite and self.json is None:

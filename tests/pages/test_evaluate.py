@@ -90,3 +90,9 @@ def test_the_file_of_figures_replaces_nothing_that_is_read_and_nothing_unasked(t
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert execute(["evaluate", "chair.ply", "--json", "notes.json", "--overwrite"]) == 0
     assert json.loads(Path("notes.json").read_text()).keys() == ALONE
+
+
+@pytest.mark.parametrize("prompt", ["", " "])
+def test_an_empty_prompt_is_refused(capsys, prompt):
+    assert execute(["evaluate", str(CHAIR), "--prompt", prompt]) == 2
+    assert f"prompt = '{prompt}' is empty" in capsys.readouterr().err
