@@ -39,11 +39,12 @@ def foresee(config: RunConfig) -> Iterator[str]:
         UserError: of any kind that the run would raise before its first step, as far as it can be known.
     """
     target = device.choose(config.device)
-    folder, finished = checked_folder(config)
-    if finished:
+    folder, done = checked_folder(config)
+    if done is None:
         yield f"the run in {folder.path} is finished; nothing is left to do"
         return
     run_writers(config.export)
+    left = config.iterations - done
     if config.deterministic:
         device.make_deterministic(target)
     source = Path(find(config.prior)[0])
@@ -54,9 +55,9 @@ def foresee(config: RunConfig) -> Iterator[str]:
         size = _weights(config, target)
         if size < SMALL:
             prior = load_prior(config.prior, target, config.model)
-            yield from _tried(config, measure(config, prior, target, STEPS, WARM_UP))
+            yield from _tried(left, measure(config, prior, target, STEPS, WARM_UP))
             return
-    yield from _counted(config, target)
+    yield from _counted(config, left, target)
     yield _download(config, taken, half)
 
 
@@ -66,19 +67,19 @@ def _weights(config: RunConfig, target: torch.device) -> int:
     return sum(chosen(listing(folder), needed_parts(folder), in_half(config.model, target)).values())
 
 
-def _tried(config: RunConfig, timing: Timing) -> Iterator[str]:
-    """Of a run of which a few steps were made."""
+def _tried(left: int, timing: Timing) -> Iterator[str]:
+    """Of a run of which a few steps were made, and ``left`` are to be made."""
     step = timing.seconds / len(timing.steps)
     yield (
-        f"time: about {_duration(step * config.iterations)} for {config.iterations} steps of {1e3 * step:.0f} ms, as "
+        f"time: about {_duration(step * left)} for {left} steps of {1e3 * step:.0f} ms, as "
         f"{len(timing.steps)} of them took here just now; pictures, films and the report come on top"
     )
     yield f"memory: about {gigabytes(timing.peak_bytes)}"
     yield "download: none, all of the prior is on this machine"
 
 
-def _counted(config: RunConfig, target: torch.device) -> Iterator[str]:
-    """Of a run with a large prior, by its card."""
+def _counted(config: RunConfig, left: int, target: torch.device) -> Iterator[str]:
+    """Of the steps that are left of a run with a large prior, by its card."""
     card = cards().get(config.prior)
     if card is None or card.step_tflop is None:
         yield f"time and memory: not known for {config.prior}; `gsdistill bench` measures them once it is here"
@@ -88,7 +89,7 @@ def _counted(config: RunConfig, target: torch.device) -> Iterator[str]:
     network, encoder = card.step_tflop
     operations = 1e12 * config.views / 4 * (network * _evaluations(config) / 2 + encoder)
     yield (
-        f"time: about {_duration(config.iterations * operations / rate)} for {config.iterations} steps, by "
+        f"time: about {_duration(left * operations / rate)} for {left} steps, by "
         f"{1e-12 * operations:.3g} TFLOP a step at a third of this device's rate; an estimate, not measured"
     )
     here = f"; here is {device.describe(target)}"

@@ -66,8 +66,8 @@ def run(
     target = device.choose(config.device)
     if config.deterministic:
         device.make_deterministic(target)
-    folder, finished = checked_folder(config)
-    if finished:
+    folder, done = checked_folder(config)
+    if done is None:
         say(f"the run in {folder.path} is finished; nothing is left to do")
         return folder.path
     writers = run_writers(config.export)
@@ -97,19 +97,20 @@ def run(
     return folder.path
 
 
-def checked_folder(config: RunConfig) -> tuple[RunFolder, bool]:
-    """The folder of a run that may begin or go on there, and whether it is finished already.
+def checked_folder(config: RunConfig) -> tuple[RunFolder, int | None]:
+    """The folder of a run that may begin or go on there, and the steps it has made; None where it is finished.
 
     Raises:
-        UserError: the folder is taken, or cannot serve.
+        UserError: the folder is taken, cannot serve, or holds a run that cannot go on so.
     """
     folder = RunFolder(config.folder, to_dict(replace(config, resume=False, accept_changes=False, overwrite=False)))
     if config.resume and folder.is_finished():
-        return folder, True
+        return folder, None
     folder.check(config.resume, config.overwrite)
-    if config.resume:
-        check_places(config, folder.path)
-    return folder, False
+    if not config.resume:
+        return folder, 0
+    check_places(config, folder.path)
+    return folder, folder.last(config.accept_changes)[0].counters.done
 
 
 @contextmanager

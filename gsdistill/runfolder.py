@@ -132,8 +132,8 @@ class RunFolder:
         write_text(self.path / "config.yaml", dump(self._settings))
         self.save(run)
 
-    def restore(self, run: Optimisation, accept_changes: bool = False) -> list[str]:
-        """Bring ``run`` to the last whole checkpoint and drop the records of later steps; returns what to tell.
+    def last(self, accept_changes: bool = False) -> tuple[checkpoint.Checkpoint, list[str], list[str]]:
+        """The last whole checkpoint, what is wrong with later ones, and the settings that differ from its; reads only.
 
         Raises:
             BadFile: no checkpoint is whole. ConfigError: it is of a run with other settings, and changes are not
@@ -144,6 +144,15 @@ class RunFolder:
         done, wanted = saved.counters.done, self._settings["iterations"]
         if done > wanted:
             raise ConfigError(f"iterations = {wanted}: the run in {self.path} has made {done} steps already")
+        return saved, damaged, changes
+
+    def restore(self, run: Optimisation, accept_changes: bool = False) -> list[str]:
+        """Bring ``run`` to the last whole checkpoint and drop the records of later steps; returns what to tell.
+
+        Raises what :meth:`last` does, and BadFile where the checkpoint is not of such a run.
+        """
+        saved, damaged, changes = self.last(accept_changes)
+        done = saved.counters.done
         checkpoint.restore(run, saved)
         self._kept = done
         self._records = [record for record in read_records(self.path / RECORDS) if record["step"] <= done]

@@ -100,8 +100,26 @@ def test_what_is_not_known_is_said(away, monkeypatch):
 
 def test_a_finished_run_is_told(here, monkeypatch):
     folder = type("Folder", (), {"path": Path("run")})()
-    monkeypatch.setattr(foresight, "checked_folder", lambda config: (folder, True))
+    monkeypatch.setattr(foresight, "checked_folder", lambda config: (folder, None))
     assert list(foresee(replace(config(), resume=True))) == ["the run in run is finished; nothing is left to do"]
+
+
+def test_of_an_interrupted_run_the_steps_that_are_left_count_and_other_settings_are_refused(here, monkeypatch):
+    real = generate.steps
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(generate, "steps", lambda *given: (1 / (2 - one.step) and one for one in real(*given)))
+        generate.run(config(iterations=6, checkpoint_every=0), Console(quiet=True))
+    kept = {path: path.stat().st_mtime_ns for path in (here / "run").rglob("*")}
+    time, *_ = foresee(config(iterations=6, checkpoint_every=0, resume=True))
+    assert " for 4 steps of " in time
+    for other, message in (({"seed": 1}, "cannot change seed = 1"), ({"iterations": 8}, "--accept-changes goes on")):
+        told = []
+        for perform in (lambda run: list(foresee(run)), lambda run: generate.run(run, Console(quiet=True))):
+            with pytest.raises(UserError, match=message) as caught:
+                perform(config(**{"iterations": 6, "checkpoint_every": 0, "resume": True, **other}))
+            told.append(str(caught.value))
+        assert told[0] == told[1]
+    assert kept == {path: path.stat().st_mtime_ns for path in (here / "run").rglob("*")}
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7, "7 s"), (600, "10 minutes"), (36_000, "10 hours")])
