@@ -135,10 +135,12 @@ def cache_folder(*parts: str) -> Path:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a folder to write to where a file, or a link that leads nowhere, stands in the way; nothing is made.
+    """Refuse a folder to write to where a file, or a link that leads nowhere, stands in the way, or that is read-only.
+
+    Nothing is made; what can be written is asked of a file without a name, in the nearest folder that is there.
 
     Raises:
-        OutputError: what stands there.
+        OutputError: what stands there, or why the file system refuses.
     """
     first = next(place for place in (path, *path.parents) if place.is_symlink() or place.exists())
     if not first.exists():
@@ -146,6 +148,10 @@ def check_folder(path: Path) -> None:
         raise OutputError(f"{first} is a link to {target}, which is not there; make it, or choose another --output")
     if not first.is_dir():
         raise OutputError(f"{first} is a file; choose another --output")
+    try:
+        tempfile.TemporaryFile(dir=first).close()
+    except OSError as error:
+        raise OutputError(f"cannot write to {first}: {error.strerror or error}; choose another --output") from error
 
 
 def check_targets(targets: Iterable[Path], overwrite: bool, choose: str = "another name") -> None:

@@ -202,4 +202,7 @@ def test_what_stands_in_the_way_of_a_folder(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(OutputError, match="/file is a file; choose another --output"):
             check_folder(path)
+    for path in (Path("/proc"), Path("/proc/run/here")):  # where root makes no file either
+        with pytest.raises(OutputError, match=r"cannot write to /proc: .*; choose another --output"):
+            check_folder(path)
     assert len(list(tmp_path.iterdir())) == 3
