@@ -17,7 +17,7 @@ from gsdistill import device
 from gsdistill.bench.flops import matmul_ceiling
 from gsdistill.bench.timing import Timing, measure
 from gsdistill.export.formats import run_writers
-from gsdistill.generate import checked_folder
+from gsdistill.generate import check_without_prior, checked_folder
 from gsdistill.prior.cards import cards, find
 from gsdistill.prior.hub import is_offline
 from gsdistill.prior.inventory import Share, gigabytes, shares
@@ -44,6 +44,7 @@ def foresee(config: RunConfig) -> Iterator[str]:
         yield f"the run in {folder.path} is finished; nothing is left to do"
         return
     run_writers(config.export)
+    check_without_prior(config)
     left = config.iterations - done
     if config.deterministic:
         device.make_deterministic(target)

@@ -22,8 +22,9 @@ from gsdistill.errors import ConfigError, OutOfMemory
 from gsdistill.export.base import Writer
 from gsdistill.export.formats import run_writers
 from gsdistill.pages.report import write_report
-from gsdistill.paths import anchored
+from gsdistill.paths import anchored, paths_in
 from gsdistill.prior.base import Prior
+from gsdistill.prior.families import group_of
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.progress import Interrupt, StepBar, Watch, print_summary
@@ -39,7 +40,7 @@ from gsdistill.training.loop import Optimisation, Plan, StepRecord, start, steps
 if TYPE_CHECKING:
     from gsdistill.viewer.live import LiveView
 
-__all__ = ["checked_folder", "prepared", "run"]
+__all__ = ["check_without_prior", "checked_folder", "prepared", "run"]
 
 
 def run(
@@ -71,6 +72,8 @@ def run(
         say(f"the run in {folder.path} is finished; nothing is left to do")
         return folder.path
     writers = run_writers(config.export)
+    if prior is None:
+        check_without_prior(config)
     with _shortage_named(config):
         prior = prior or load_prior(config.prior, target, config.model, say)
         plan, text, initial, optimisation = prepared(config, prior, target)
@@ -111,6 +114,17 @@ def checked_folder(config: RunConfig) -> tuple[RunFolder, int | None]:
         return folder, 0
     check_places(config, folder.path)
     return folder, folder.last(config.accept_changes)[0].counters.done
+
+
+def check_without_prior(config: RunConfig) -> None:
+    """Refuse what needs no weights to be seen wrong: groups of views, and a file to start from.
+
+    Raises:
+        UserError: as :func:`loop_plan` and the initialiser do.
+    """
+    check_groups(config, config.prior, group_of(config.prior))
+    if any(isinstance(value, Path) for _, value in paths_in(config.init)):
+        config.init.create("", torch.Generator())
 
 
 @contextmanager
@@ -222,17 +236,7 @@ def loop_plan(config: RunConfig, prior: Prior) -> Plan:
     Raises:
         ConfigError: the views do not make whole groups, or not those that the prior needs.
     """
-    group = config.cameras.group or prior.view_group
-    if prior.view_group not in (1, group):
-        raise ConfigError(f"cameras.group = {group}: the prior {prior.name} sees {prior.view_group} views together")
-    low, high = config.cameras.azimuth
-    if prior.view_group > 1 and high - low != 360:
-        raise ConfigError(
-            f"cameras.azimuth = [{low:g}, {high:g}]: the prior {prior.name} sees {prior.view_group} views all around, "
-            "which needs 360 degrees"
-        )
-    if config.views % group:
-        raise ConfigError(f"views = {config.views} is no multiple of the {group} views of a group of cameras")
+    group = check_groups(config, prior.name, prior.view_group)
     return Plan(
         iterations=config.iterations,
         views=config.views,
@@ -243,6 +247,26 @@ def loop_plan(config: RunConfig, prior: Prior) -> Plan:
         regularizers=config.regularizers,
         optim=config.optim,
     )
+
+
+def check_groups(config: RunConfig, prior: str, together: int) -> int:
+    """The views of a group of cameras, for a prior of that name that sees so many ``together``.
+
+    Raises:
+        ConfigError: the views do not make whole groups, or not those that the prior needs.
+    """
+    group = config.cameras.group or together
+    if together not in (1, group):
+        raise ConfigError(f"cameras.group = {group}: the prior {prior} sees {together} views together")
+    low, high = config.cameras.azimuth
+    if together > 1 and high - low != 360:
+        raise ConfigError(
+            f"cameras.azimuth = [{low:g}, {high:g}]: the prior {prior} sees {together} views all around, "
+            "which needs 360 degrees"
+        )
+    if config.views % group:
+        raise ConfigError(f"views = {config.views} is no multiple of the {group} views of a group of cameras")
+    return group
 
 
 def check_cameras(settings: CameraSettings, prior: Prior) -> None:

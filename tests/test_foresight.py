@@ -64,6 +64,23 @@ def test_it_refuses_what_the_run_refuses_in_the_same_words(given, message, here,
     assert message in told[0]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"prior": "sd15", "init": {"name": "ply", "path": "none.ply"}}, "none.ply"),
+        ({"prior": "sd15", "views": 3, "cameras": {"group": 2}}, "views = 3 is no multiple of the 2 views"),
+        ({"prior": "mvdream", "views": 3}, "views = 3 is no multiple of the 4 views"),
+        ({"prior": "mvdream", "views": 4, "cameras": {"group": 2}}, "the prior mvdream sees 4 views together"),
+    ],
+)
+def test_what_needs_no_weights_is_refused_before_any_are_loaded(given, message, monkeypatch):
+    monkeypatch.setattr(foresight, "shares", None)
+    monkeypatch.setattr(generate, "load_prior", None)
+    for perform in (lambda run: list(foresee(run)), lambda run: generate.run(run, Console(quiet=True))):
+        with pytest.raises(UserError, match=message):
+            perform(config(**given))
+
+
 @pytest.fixture
 def away(monkeypatch):
     """A prior of the hub of which a part is here; nothing is asked of the network."""

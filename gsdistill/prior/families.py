@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gsdistill.errors import BadFile
-from gsdistill.prior.cards import read_model_card
+from gsdistill.prior.cards import cards, find, read_model_card
 from gsdistill.prior.pretrained import Pretrained
 from gsdistill.reading import read_json
 
-__all__ = ["FAMILIES", "family_of", "leaf_of", "needed_parts"]
+__all__ = ["FAMILIES", "family_of", "group_of", "leaf_of", "needed_parts"]
 
 # The pipeline that a folder's model_index.json names, and the module and class that serve it.
 FAMILIES = {
@@ -47,6 +47,19 @@ def family_of(folder: Path) -> type[Pretrained]:
         raise BadFile(f"{folder / 'model_index.json'}: {name} is of no family that can be a prior; known: {known}")
     shapes = name == "StableDiffusionPipeline" and read_model_card(str(folder), folder.name).world == "shapes"
     return _class(SHAPES) if shapes else leaf_of(name)
+
+
+def group_of(name_or_path: str) -> int:
+    """How many views a prior sees together, by its card or its folder; 1 where only its weights tell.
+
+    Raises:
+        ConfigError, ModelNotFound: as :func:`gsdistill.prior.cards.find`. BadFile: as :func:`family_of`.
+    """
+    card = cards().get(name_or_path)
+    if card and not card.shipped:
+        return leaf_of(card.pipeline).view_group
+    source = Path(find(name_or_path)[0])
+    return family_of(source).view_group if source.is_dir() else 1
 
 
 def needed_parts(folder: Path, own_vae: bool = True) -> tuple[str, ...]:
