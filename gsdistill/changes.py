@@ -17,9 +17,9 @@ from gsdistill.yaml_dialect import load_yaml
 
 __all__ = ["check_places", "command", "differences", "differing", "leaves"]
 
-# Settings that do not change the optimisation, and may differ.
+# Settings that do not change the optimisation, and may differ; recipe decides what others are, no more.
 _FREE = (
-    *("output", "log_every", "preview_every", "checkpoint_every", "snapshots"),
+    *("recipe", "output", "log_every", "preview_every", "checkpoint_every", "snapshots"),
     *("export.formats", "export.frame", "export.sh_pad"),
 )
 # Settings that have had their effect, or whose state is in the checkpoint, and may never differ.

@@ -121,7 +121,8 @@ def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: Non
         say(reason)
     method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None
     recipe = cards.recipe(prior, method) if isinstance(method, str) and basis["recipe"] else None
-    under = merge(defaults(RunConfig), read_config(recipe)) if recipe else defaults(RunConfig)
+    # the config of a paper says for those who name it that no other lies under it; here it is the recipe itself
+    under = merge(defaults(RunConfig), {**read_config(recipe), "recipe": True} if recipe else {})
     table = _quality(prior, method, chosen.quality, merge(under, {"init": given["init"]} if "init" in given else {}))
     basis = merge(merge(under, table), given)
     now = dict(leaves(basis))

@@ -68,10 +68,11 @@ def test_every_start_takes_a_quality(init):
     assert resolve({**BASE, "quality": "draft", "init": {"name": init, **extra}}).iterations == 100
 
 
+@pytest.mark.parametrize("prior", ["shapes", "sd15", "mvdream"])
 @pytest.mark.parametrize("quality", ["draft", "normal", "fine"])
-def test_the_stored_settings_give_the_same_run_again_and_nothing_is_told(quality):
+def test_the_stored_settings_give_the_same_run_again_and_nothing_is_told(quality, prior):
     said = []
-    run = resolve({**BASE, "quality": quality})
+    run = resolve({**BASE, "prior": prior, "method": "sds", "quality": quality})
     assert resolve(yaml.safe_load(to_yaml(run)), said.append) == run
     assert said == []
 
