@@ -51,6 +51,9 @@ class SweepSettings(Threads):
             if not values:
                 raise ConfigError(f"no {what}; name at least one, as in --{what} {_EXAMPLES[what]}")
             _refuse_twins(what, values)
+        for method, config in self.own_configs.items():
+            if method not in self.methods:
+                raise ConfigError(f"configs: '{method}={config}' is for none of the methods {', '.join(self.methods)}")
 
     @property
     def all_prompts(self) -> tuple[str, ...]:
@@ -70,12 +73,13 @@ class SweepSettings(Threads):
         """Method -> config of ``configs``.
 
         Raises:
-            ConfigError: an entry is not ``method=config``.
+            ConfigError: an entry is not ``method=config``, or a method has two.
         """
         pairs = [entry.partition("=") for entry in self.configs]
         for method, equals, config in pairs:
             if not (method and equals and config):
                 raise ConfigError(f"configs: '{method}{equals}{config}' is not method=config, as in ssd=mine.yaml")
+        _refuse_twins("configs", [method for method, *_ in pairs])
         return {method: config for method, _, config in pairs}
 
 
@@ -84,6 +88,6 @@ _EXAMPLES = {"methods": "sds ssd", "prompts": "'a red torus' 'a blue chair'", "s
 
 def _refuse_twins(what: str, values: Iterable[str | int]) -> None:
     """Raise ConfigError where two values would share their runs' folders."""
-    folder, count = Counter(slug(str(value)) for value in values).most_common(1)[0]
-    if count > 1:
-        raise ConfigError(f"{what}: '{folder}' is given {count} times; name each once")
+    for folder, count in Counter(slug(str(value)) for value in values).most_common(1):
+        if count > 1:
+            raise ConfigError(f"{what}: '{folder}' is given {count} times; name each once")

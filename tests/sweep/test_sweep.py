@@ -337,6 +337,8 @@ def test_prompts_come_from_a_file_too(tmp_path):
         ("--configs sdss=a.yaml", "unknown method 'sdss'"),
         ("--configs sds=shapes-cds", "shapes-cds is not a config of the method sds"),
         ("--configs sds=nothing", "unknown config 'nothing'"),
+        ("--configs sds=a.yaml sds=b.yaml", "configs: 'sds' is given 2 times"),
+        ("--methods sds --configs cds=nothing", "configs: 'cds=nothing' is for none of the methods sds"),
         ("--prior nothing", "prior = 'nothing' is neither a known prior nor a folder"),
         ("--method sds", "unknown flag '--method'. Did you mean '--methods'?"),
     ],
