@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from gsdistill.errors import BadFile
-from gsdistill.reading import brief, most_unpacked, parse_json
+from gsdistill.reading import brief, parse_json
 from gsdistill.scene.content import Content, completed, frame_of, from_arrays, tell_antialiased
 from gsdistill.structs import Gaussians
 
@@ -38,6 +38,9 @@ STEPS = 65535  # of a position between its bounds
 ROW = 64  # palette entries in a row of pixels
 LARGEST_IS = 252  # and the place of a quaternion's largest component
 DESCRIPTION, LONGEST = "meta.json", 1 << 20  # bytes of it
+# Bytes of pixels that any file may unpack to, and how many times as many as it has. A Gaussian has 24,
+# and memory is taken for those alone that have their pixels. Packed, its place takes three bytes; in a grid, fewer.
+FREE, TIMES = 32 << 20, 8
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # which can be unpacked in pieces
 
@@ -61,7 +64,7 @@ def read(data: bytes, path: Path) -> Content:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as bundle:
-            given = _Bundle(bundle, path, most_unpacked(len(data)))
+            given = _Bundle(bundle, path, max(FREE, TIMES * len(data)))
             return Content(path, given.gaussians(), frame_of(given.meta.get("asset"), path), "rdf")
     except BadFile:
         raise
@@ -91,7 +94,6 @@ class _Bundle:
 
     def gaussians(self) -> Gaussians:
         """What they describe, in the axes of the file."""
-        self._spend(4 * self._count * (11 + 3 * (1 if self.meta.get("shN") is None else 16)))
         low, high = (self._numbers("means", end, 3) for end in ("mins", "maxs"))
         words = self._pixels("means")[:, :3] + (self._pixels("means", 1)[:, :3].astype(np.int64) << 8)
         turns, colours = self._pixels("quats"), self._pixels("sh0")
@@ -111,7 +113,7 @@ class _Bundle:
     def _higher(self) -> Float[np.ndarray, "N K 3"]:
         """The harmonics above degree 0, none where there is no palette."""
         if self.meta.get("shN") is None:
-            return np.zeros((self._count, 0, 3))
+            return np.zeros((self._count, 0, 3), np.float32)
         labels, palette = self._pixels("shN", 1), self._picture("shN", 0)[..., :3]
         degree = {(band + 1) ** 2 - 1: band for band in (1, 2, 3)}.get(palette.shape[1] // ROW)
         told = degree if self._first else self._part("shN").get("bands")
@@ -124,12 +126,13 @@ class _Bundle:
         return self._values("shN", entries)[entry]
 
     def _values(self, name: str, places: UInt8[np.ndarray, "*S"]) -> Float[np.ndarray, "*S"]:
-        """What bytes stand for: by a codebook, or, in the first version, between bounds."""
-        if not self._first:
-            return self._numbers(name, "codebook", 256)[places]
-        width = {"scales": 3, "sh0": 4, "shN": 1}[name]
-        low, high = (self._numbers(name, end, width)[:3] for end in ("mins", "maxs"))
-        return low + (high - low) * (places / 255.0)
+        """What bytes stand for, float32: by a codebook, or, in the first version, between bounds."""
+        with np.errstate(over="ignore"):
+            if not self._first:
+                return self._numbers(name, "codebook", 256).astype(np.float32)[places]
+            width = {"scales": 3, "sh0": 4, "shN": 1}[name]
+            low, high = (self._numbers(name, end, width)[:3] for end in ("mins", "maxs"))
+            return (low + (high - low) * (places / 255.0)).astype(np.float32)
 
     def _pixels(self, name: str, which: int = 0) -> UInt8[np.ndarray, "N 4"]:
         """The pixels of all Gaussians."""
@@ -170,7 +173,7 @@ class _Bundle:
     def _spend(self, size: int) -> None:
         self._room -= size
         if self._room < 0:
-            raise self._wrong(f"its {self._count:,} Gaussians unpack to far more than it holds")
+            raise self._wrong("its pictures unpack to far more than it holds")
 
     def _part(self, name: str) -> Mapping[str, Any]:
         part = self.meta.get(name)

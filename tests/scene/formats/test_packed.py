@@ -28,7 +28,7 @@ from gsdistill.export.sog import Sog
 from gsdistill.export.spz import Spz
 from gsdistill.scene.formats import spz
 from gsdistill.scene.read import open_splat, read_splat
-from gsdistill.structs import SH_C0
+from gsdistill.structs import SH_C0, Gaussians
 
 MODULES = Path(os.environ.get("GSDISTILL_NODE_MODULES") or Path(__file__).parents[2] / "browser" / "node_modules")
 OTHERS_TOOL = MODULES / "@playcanvas" / "splat-transform" / "bin" / "cli.mjs"
@@ -419,7 +419,7 @@ def replaced(name: str, data: bytes):
     ("change", "said"),
     [
         (put("version", 3), "is of SOG version 3; only versions 1 and 2 are read"),
-        (put("count", 10**12), "its 1,000,000,000,000 Gaussians unpack to far more than it holds"),
+        (put("count", 10**12), "a picture of 'means' has 56 pixels for 1,000,000,000,000 Gaussians"),
         (put("count", 0), "it holds 0 Gaussians"),
         (put("count", "9"), "it holds '9' Gaussians"),
         (put("means", None), "meta.json has no part 'means'"),
@@ -435,11 +435,27 @@ def replaced(name: str, data: bytes):
         (replaced("quats.webp", picture((8, 8), 251)), "its rotations are of another kind"),
         (replaced("sh0.webp", picture((4, 4))), "a picture of 'sh0' has 16 pixels for 50 Gaussians"),
         (replaced("shN_labels.webp", picture((8, 8))), "its palette has 64 entries, and entry 513 is asked for"),
-        (replaced("sh0.webp", picture((9000, 9000))), "its 50 Gaussians unpack to far more than it holds"),
+        (replaced("sh0.webp", picture((9000, 9000))), "its pictures unpack to far more than it holds"),
     ],
 )  # fmt: skip
 def test_a_sog_that_cannot_be_read_is_one_line(tmp_path, change, said):
     assert said in refused(bundle(tmp_path, change))
+
+
+def test_a_sog_of_many_that_are_alike_but_for_their_places_is_read(tmp_path):
+    count = 70_000
+    given = Gaussians(
+        means=torch.rand(count, 3, generator=torch.Generator().manual_seed(0)),
+        quats=torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
+        scales=torch.full((count, 3), -5.0),
+        opacities=torch.full((count,), 2.0),
+        sh=torch.zeros(count, 16, 3),
+    )
+    Sog().write(given, tmp_path / "a.sog")
+    found = read_splat(tmp_path / "a.sog")
+    assert (len(found), found.sh_degree) == (count, 3)
+    assert 4 * count * 59 > 32 * (tmp_path / "a.sog").stat().st_size  # many times what the file has
+    assert torch.allclose(found.means.sort(dim=0).values, given.means.sort(dim=0).values, atol=1e-4)
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -448,7 +464,7 @@ def test_packings_that_unpack_without_bounds_are_refused(tmp_path, packing):
 
 
 def test_a_member_that_unpacks_to_far_more_is_refused(tmp_path):
-    path = bundle(tmp_path, replaced("quats.webp", bytes(20 << 20)), compression=zipfile.ZIP_DEFLATED)
+    path = bundle(tmp_path, replaced("quats.webp", bytes(40 << 20)), compression=zipfile.ZIP_DEFLATED)
     assert "'quats.webp' unpacks to more than" in refused(path)
 
 
