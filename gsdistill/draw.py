@@ -4,8 +4,8 @@ none          a contact sheet views.png, and one turn around the object, turntab
 ``--camera``  still.png, what one camera sees
 ``--cameras`` path.mp4, what the cameras of a JSON file see one after the other (:mod:`gsdistill.scene.camera_path`)
 
-``--video`` chooses another format of the films, or a PNG for each frame. A flag that what is drawn has no use for is
-refused.
+``--video`` chooses another format of the films, or a PNG for each frame; with ``--overwrite`` no older frame of that
+name stays among them. A flag that what is drawn has no use for is refused.
 """
 
 from __future__ import annotations
@@ -121,10 +121,12 @@ def render(command: RenderCommand, console: Console) -> None:
     single = [folder / "still.png"] * (command.kind == "camera")
     if command.video == "png":
         single = [folder / f"{name}-{place:05}.png" for place in range(len(cameras))]
+    frames = folder.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9].png") if command.video == "png" else ()
+    old = sorted(set(frames) - set(single))  # of a longer film
     moving = [] if single else [folder / f"{name}.{command.film}"]
     for path in moving:
         film_format(path, cameras, fps, background)
-    check_targets([*sheet, *single, *moving], command.overwrite, "another --output")
+    check_targets([*sheet, *single, *moving, *old], command.overwrite, "another --output")
     gaussians = read_source(file, command.frame, command.clean, console, "--frame")
     for path in sheet:
         look = {"elevation": command.elevation, "distance": command.distance, "fov": command.fov or FOV}
@@ -133,6 +135,8 @@ def render(command: RenderCommand, console: Console) -> None:
         stills(gaussians, cameras, single, background)
     for path in moving:
         film(gaussians, cameras, path, fps, background)
+    for path in old:
+        path.unlink(missing_ok=True)
     shown = [*sheet, *single[:1], *moving]
     more = f" and {len(single) - 1:,} more" * (len(single) > 1)
     console.print(Text("\n".join(map(str, shown)) + more), soft_wrap=True)

@@ -66,6 +66,18 @@ def test_a_run_is_named_by_its_folder_and_distance_and_angle_are_those_asked_for
     assert np.array_equal(pixels(folder / "views.png")[:32, :32], truth[0])
 
 
+def test_frames_of_a_longer_film_do_not_stay_among_the_new_ones(tmp_path, capsys):
+    given = (CHAIR, "--output", tmp_path, "--size", 8, "--video", "png", "--frames")
+    assert draw(*given, 3) == 0
+    for name in ("turntable-00000.png", "turntable-00001.png", "views.png"):
+        (tmp_path / name).rename(tmp_path / f"kept-{name}")
+    capsys.readouterr()
+    assert mistake(capsys, *given, 2).startswith(f"{tmp_path}/turntable-00002.png exists; choose another --output")
+    assert draw(*given, 2, "--overwrite") == 0
+    new = ["turntable-00000.png", "turntable-00001.png", "views.png"]
+    assert drawn(tmp_path) == [*(f"kept-{name}" for name in new), *new]
+
+
 @pytest.mark.parametrize("video", ["webm", "gif", "mp4"])
 def test_the_film_has_the_format_asked_for(tmp_path, video):
     assert draw(CHAIR, *SMALL, "--output", tmp_path, "--video", video) == 0
