@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -89,8 +90,9 @@ def about_axis(axis: Triple, degrees: float) -> Float[Tensor, "3 3"]:
     """The rotation about ``axis``, of any length but zero, counter-clockwise seen from its tip, float64."""
     from scipy.spatial.transform import Rotation
 
-    unit = torch.nn.functional.normalize(torch.tensor(axis, dtype=torch.float64), dim=0)
-    return torch.from_numpy(Rotation.from_rotvec(math.radians(degrees) * unit.numpy()).as_matrix())
+    largest = max(abs(component) for component in axis)
+    along = np.array(axis) / largest  # whose square is neither too small nor too large for a float
+    return torch.from_numpy(Rotation.from_rotvec(math.radians(degrees) * along / np.linalg.norm(along)).as_matrix())
 
 
 def colour_matrix(

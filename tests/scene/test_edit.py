@@ -49,7 +49,7 @@ def test_a_turned_splat_is_seen_as_from_a_camera_that_went_the_other_way(degrees
     assert (view(turned(stone, about_axis(Z, degrees))) - view(stone)).abs().max() > 0.2
 
 
-@pytest.mark.parametrize("length", [1.0, 7.0])
+@pytest.mark.parametrize("length", [1.0, 7.0, 1e-13, 1e-200, 1e200])
 def test_a_rotation_is_about_its_axis_counter_clockwise(length):
     quarter = about_axis((0.0, length, 0.0), 90.0)
     assert torch.allclose(quarter @ torch.tensor([0.0, 0.0, 1.0]).double(), torch.tensor([1.0, 0.0, 0.0]).double())
