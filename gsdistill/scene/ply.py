@@ -96,10 +96,12 @@ def _widened(
     """Convolve Gaussians with round ones of the deviations ``by``, and dim them by the volume that they gain.
 
     s' = sqrt(s^2 + by^2), opacity' = opacity prod(s / s'). Source: Yu et al., Mip-Splatting, the 3D smoothing filter.
+    Where ``by`` is 0 all stays as it is, to the last bit, and as infinite.
     """
     wide = torch.logaddexp(2.0 * scales.double(), 2.0 * by.double().abs().log()) / 2.0
     share = torch.nn.functional.logsigmoid(opacities.double()) + (scales - wide).sum(dim=1, keepdim=True)
-    return wide.float(), (share - (-share.expm1()).log()).float()
+    dimmed = torch.minimum(share - (-share.expm1()).log(), opacities.double())  # whose share may round to 1
+    return torch.where(by == 0, scales, wide.float()), torch.where(by == 0, opacities, dimmed.float())
 
 
 def _from_plain(columns: Columns, path: Path) -> Float[Tensor, "N 3"]:

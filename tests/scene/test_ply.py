@@ -171,7 +171,7 @@ def test_plain_colours_in_place_of_harmonics_are_taken_and_told(tmp_path, kind, 
 def test_gaussians_of_mip_splatting_are_widened_and_keep_their_mass(tmp_path):
     """Covariances add, and what a Gaussian holds in all, opacity times volume, stays; a filter of 0 changes nothing."""
     rows, by = splat_rows(), np.array([0.0, 1e-3, 0.3, 1.0, 20.0], "f4")
-    rows["opacity"][1:3] = 12.0, -12.0
+    rows["opacity"][:3] = 900.0, 12.0, -12.0
     whole = read_splat(save(tmp_path / "a.ply", rows))
     with pytest.warns(Notice, match="was made for renderers that dim Gaussians thinner than a pixel"):
         found = read_splat(save(tmp_path / "b.ply", rfn.append_fields(rows, "filter_3D", by, usemask=False)))
@@ -179,8 +179,19 @@ def test_gaussians_of_mip_splatting_are_widened_and_keep_their_mass(tmp_path):
     assert torch.allclose(after.square(), before.square() + torch.from_numpy(by)[:, None].double() ** 2, rtol=1e-6)
     masses = [one.opacities.double().sigmoid() * one.scales.double().sum(dim=1).exp() for one in (whole, found)]
     assert torch.allclose(*masses, rtol=1e-5)
-    assert torch.allclose(found.opacities[0], whole.opacities[0], atol=1e-6)
+    assert torch.equal(found.opacities[0], whole.opacities[0]) and torch.equal(found.scales[0], whole.scales[0])
     assert all(torch.equal(getattr(found, name), getattr(whole, name)) for name in ("means", "quats", "sh"))
+
+
+def test_a_filter_that_changes_nothing_makes_nothing_infinite(tmp_path):
+    rows, by = splat_rows(), np.array([0.0, 1e-12, 0.0, 0.1, 0.1], "f4")
+    rows["opacity"][:2] = 900.0
+    rows["scale_0"][2] = -np.inf
+    path = save(tmp_path / "a.ply", rfn.append_fields(rows, "filter_3D", by, usemask=False))
+    with pytest.warns(Notice) as told:
+        found = read_splat(path, clean=True)
+    assert "0 of its 5 Gaussians are left out and 1 mended: 1 of no size" in str(told[-1].message)
+    assert found.opacities[:3].tolist() == rows["opacity"][:3].tolist()
 
 
 def test_harmonics_come_before_plain_colours(tmp_path):
