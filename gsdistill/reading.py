@@ -22,6 +22,7 @@ from gsdistill.errors import BadFile
 
 __all__ = [
     "brief",
+    "first_bytes",
     "most_unpacked",
     "open_file",
     "open_unpacked",
@@ -85,6 +86,25 @@ def open_unpacked(path: Path | str) -> BinaryIO:
         with file:
             file = unpacked(file, most, path)
     return file
+
+
+def first_bytes(path: Path | str, count: int) -> bytes:
+    """Return how a file begins, gunzipped as :func:`open_unpacked` does, but no further; none of a broken gzip file.
+
+    Raises:
+        BadFile: as :func:`open_file`.
+    """
+    with ExitStack() as opened:
+        file: Any = opened.enter_context(open_file(path))
+        try:
+            for _ in range(LAYERS):
+                packed = file.read(len(GZIP)) == GZIP
+                file.seek(0)
+                if packed:
+                    file = opened.enter_context(gzip.GzipFile(fileobj=file, mode="rb"))
+            return file.read(count)
+        except (OSError, EOFError, zlib.error):
+            return b""
 
 
 def unpacked(packed: BinaryIO, most: int, path: Path | str) -> BinaryIO:

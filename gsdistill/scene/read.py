@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gsdistill.errors import BadFile
 from gsdistill.frames import Frame
-from gsdistill.reading import open_file, open_unpacked
+from gsdistill.reading import first_bytes, open_unpacked
 from gsdistill.scene.content import Content
 from gsdistill.scene.formats import compressed_ply, glb, sog, splat, spz
 from gsdistill.scene.ply import Vertices, vertices_in
@@ -26,9 +26,10 @@ __all__ = ["EXTENSIONS", "content_of", "is_ply", "may_be_splat", "open_splat", "
 
 EXTENSIONS = (".compressed.ply", ".glb", ".ply", ".sog", ".splat", ".spz")
 OF_A_RUN = "gaussians.ply"
-READERS = {spz.MAGIC: spz.read, sog.MAGIC: sog.read, glb.MAGIC: glb.read}
+READERS = {".spz": spz.read, ".sog": sog.read, ".glb": glb.read, ".splat": splat.read}
+MAGICS = {spz.MAGIC: ".spz", sog.MAGIC: ".sog", glb.MAGIC: ".glb"}
+DESCRIBED = {".sog": sog.describes_splat, ".glb": glb.describes_splat}  # files that may be of quite other things
 FIRST = 8  # bytes that tell the formats apart
-DESCRIBED = 1 << 16  # bytes of a .glb within which it says what it holds
 
 
 def read_splat(path: Path | str, frame: Frame | None = None, clean: bool = False) -> Gaussians:
@@ -54,17 +55,15 @@ def open_splat(path: Path | str) -> Content:
     with open_unpacked(path) as file:
         start = file.read(FIRST)
         file.seek(0)
-        if begins(start):
+        kind = _kind(start, path)
+        if kind == ".ply":
             return content_of(vertices_in(file, path))
-        reader = next((read for magic, read in READERS.items() if start.startswith(magic)), None)
-        if reader is None and _plain(path).endswith(".splat"):
-            reader = splat.read
-        if reader is None:
+        if kind is None:
             raise BadFile(
                 f"{path}: not a splat that is read: it begins as no .ply, .spz, .sog or .glb does, and its name does "
                 f"not end in .splat. Read are {', '.join(EXTENSIONS)}, each also gzipped"
             )
-        return reader(file.read(), path)
+        return READERS[kind](file.read(), path)
 
 
 def content_of(vertices: Vertices) -> Content:
@@ -91,16 +90,24 @@ def is_ply(path: Path | str) -> bool:
 def may_be_splat(path: Path) -> bool:
     """Whether a file is called like a splat, or begins like one, so that whoever reads it must say what is wrong.
 
-    A .glb is one only if it describes a splat and no mesh.
+    A .glb, or a ZIP file of another name than .sog, is one only if it describes a splat.
 
     Raises:
         BadFile: it cannot be read.
     """
-    with open_file(path) as file:
-        start = file.read(DESCRIBED)
-    if start.startswith(glb.MAGIC):
-        return glb.describes_splat(start)
-    return _plain(path).endswith(EXTENSIONS) or begins(start) or start.startswith(spz.MAGIC)
+    kind, name = _kind(first_bytes(path, FIRST), path), _plain(path)
+    if kind not in DESCRIBED or name.endswith(".sog"):
+        return kind is not None or name.endswith(EXTENSIONS)
+    with open_unpacked(path) as file:
+        return DESCRIBED[kind](file)
+
+
+def _kind(start: bytes, path: Path) -> str | None:
+    """The extension of the format that a file of these first bytes has; None where it is none that is read."""
+    if begins(start):
+        return ".ply"
+    told = next((kind for magic, kind in MAGICS.items() if start.startswith(magic)), None)
+    return ".splat" if told is None and _plain(path).endswith(".splat") else told
 
 
 def _file(path: Path | str) -> Path:

@@ -146,3 +146,20 @@ def test_of_a_folder_full_of_files_what_may_be_a_splat(tmp_path):
     assert all(kept(name, b"cut") for name in ("a.ply", "a.PLY.gz", "a.spz", "a.sog", "a.splat", "a.compressed.ply"))
     assert kept("a", b"ply\n") and kept("a", b"NGSP") and kept("a", b'glTF {"KHR_gaussian_splatting"')
     assert not any(kept(name, data) for name, data in (("a.npz", b"PK\3\4"), ("a.json", b"{}"), ("a.glb", b"glTF {}")))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_splat_of_any_name_may_be_one_exactly_where_it_is_read(tmp_path, extension, packed):
+    """All but .splat, which has nothing but its name."""
+    data = write(tmp_path, extension, pebble(8, 0)).read_bytes()
+    if extension == ".glb":  # which says late what it holds
+        text = data[20 : 20 + int.from_bytes(data[12:16], "little")]
+        text = b'{"copyright": "' + b"x" * 100_000 + b'", ' + text[1:] + b" " * (-(len(text) + 100_016) % 4)
+        parts = (data[:8], len(data).to_bytes(4, "little"), len(text).to_bytes(4, "little"), b"JSON", text)
+        data = b"".join(parts) + data[20 + int.from_bytes(data[12:16], "little") :]
+    path = tmp_path / "x.bin"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    assert may_be_splat(path) == (extension != ".splat")
+    if extension != ".splat":
+        assert len(read_splat(path)) == 8

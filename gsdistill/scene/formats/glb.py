@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -62,9 +62,10 @@ def read(data: bytes, path: Path) -> Content:
         raise BadFile(f"{path}: not a sound .glb file: {reason}") from error
 
 
-def describes_splat(start: bytes) -> bool:
-    """Whether the first bytes of a file, with its JSON among them, name the extension."""
-    return start.startswith(MAGIC) and EXTENSION.encode() in start
+def describes_splat(file: BinaryIO) -> bool:
+    """Whether the JSON of a file, however long, names the extension."""
+    start = file.read(20)
+    return EXTENSION.encode() in start + file.read(int.from_bytes(start[12:16], "little"))
 
 
 def _chunks(data: bytes, path: Path) -> tuple[dict[str, Any], bytes]:

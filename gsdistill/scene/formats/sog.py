@@ -21,7 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -31,7 +31,7 @@ from gsdistill.reading import brief, parse_json
 from gsdistill.scene.content import Content, completed, frame_of, from_arrays, tell_antialiased
 from gsdistill.structs import Gaussians
 
-__all__ = ["LARGEST_IS", "MAGIC", "ROW", "STEPS", "flattened", "read", "unflattened"]
+__all__ = ["LARGEST_IS", "MAGIC", "ROW", "STEPS", "describes_splat", "flattened", "read", "unflattened"]
 
 MAGIC = b"PK\x03\x04"
 STEPS = 65535  # of a position between its bounds
@@ -70,6 +70,15 @@ def read(data: bytes, path: Path) -> Content:
         raise
     except BROKEN as error:
         raise BadFile(f"{path}: not a sound .sog file: {' '.join(str(error).split()) or 'it is cut off'}") from error
+
+
+def describes_splat(file: BinaryIO) -> bool:
+    """Whether a ZIP file has a description."""
+    try:
+        with zipfile.ZipFile(file) as bundle:
+            return DESCRIPTION in bundle.namelist()
+    except BROKEN:
+        return False
 
 
 class _Bundle:
