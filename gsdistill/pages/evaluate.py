@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +41,8 @@ from gsdistill.scene.read import OF_A_RUN, open_splat
 from gsdistill.structs import Gaussians, to_device
 
 __all__ = ["evaluate", "gather", "show"]
+
+T = TypeVar("T")
 
 ALONE, BY_PRIOR, REST = "the splat alone: needs no truth", "what the prior sees: from 24 sides", "others"
 
@@ -110,12 +112,19 @@ def _of_words(prompt: str) -> Truth:
 
 def _with_prior(name: str, prompt: str, gaussians: Gaussians, run: Run | None) -> dict[str, Any]:
     """The figures without a truth; the prior is loaded as the run has it, where it is the run's own."""
-    settings = run.settings if run else {}
-    model = from_dict(ModelSettings, settings.get("model") or {}) if name == settings.get("prior") else ModelSettings()
-    prompts = from_dict(PromptSettings, settings.get("prompts") or {})
+    model = _of_run(ModelSettings, "model", run if run and name == run.settings.get("prior") else None)
+    prompts = _of_run(PromptSettings, "prompts", run)
     target = device.choose("auto", tell)
     prior = load_prior(cards.choose(name, target)[0], target, model, tell)
     return figures_without_truth(to_device(gaussians, target), prompt, prior, prompts)
+
+
+def _of_run(kind: type[T], name: str, run: Run | None) -> T:
+    """A group of a run's settings, or what is usual. Raises BadFile, which names the file and the setting."""
+    try:
+        return from_dict(kind, (run.settings.get(name) or {}) if run else {}, name)
+    except ConfigError as error:
+        raise BadFile(f"{run.folder / CONFIG if run else name}: {error}") from error
 
 
 def show(figures: Mapping[str, Any], console: Console) -> None:

@@ -11,9 +11,11 @@ from pages.folder import CHAIR, make_run
 from tiny.stable_diffusion import build
 
 from gsdistill.cli import execute
+from gsdistill.config import load_yaml
 from gsdistill.evaluation import plain
 from gsdistill.evaluation.without_truth import MEANINGS
 from gsdistill.pages.run import measure, read_run
+from gsdistill.yaml_dialect import dump
 
 ALONE = set(plain.MEANINGS)
 
@@ -96,3 +98,18 @@ def test_the_file_of_figures_replaces_nothing_that_is_read_and_nothing_unasked(t
 def test_an_empty_prompt_is_refused(capsys, prompt):
     assert execute(["evaluate", str(CHAIR), "--prompt", prompt]) == 2
     assert f"prompt = '{prompt}' is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("prompts", {"directon": "view"}, "unknown setting 'prompts.directon'"),
+        ("model", {"precision": 7}, "model.precision = 7"),
+        ("prompts", [1], "prompts = [1] has the wrong type"),
+    ],
+)
+def test_settings_of_a_run_that_its_prior_cannot_take_are_named_with_their_file(tmp_path, capsys, name, value, message):
+    config = make_run(tmp_path / "run", prompt="a corgi") / "config.yaml"
+    config.write_text(dump({**load_yaml(config), name: value}))
+    assert execute(["evaluate", "run", "--prior", "shapes"]) == 2
+    assert f"run/config.yaml: {message}" in " ".join(capsys.readouterr().err.split())
