@@ -33,8 +33,9 @@ REPORT = {"results.json", "table.md", "figure.png", "sheet.png"}
 
 
 def sweep(output: Path, *more: str) -> int:
-    base = ["sweep", "--methods", "sds", "cds", "--prompts", *PROMPTS, "--seeds", "0", "1", "--iterations", "3"]
-    return execute([*base, "--output", str(output), *more])
+    base = {"--methods": ("sds", "cds"), "--prompts": PROMPTS, "--seeds": ("0", "1"), "--iterations": ("3",)}
+    words = [word for flag, values in base.items() if flag not in more for word in (flag, *values)]
+    return execute(["sweep", *words, "--output", str(output), *more])
 
 
 def settings(output: Path, **more) -> SweepSettings:
