@@ -24,8 +24,10 @@ def expanded(path: str, setting: str) -> str:
     ``./~user`` is a folder of that name here; it becomes absolute, so that the answer never begins with ``~``.
 
     Raises:
-        ConfigError: there is no such user, or this account has no home folder; ``setting`` is named.
+        ConfigError: ``path`` is empty, there is no such user, or this account has no home folder; ``setting`` is named.
     """
+    if not path:
+        raise ConfigError(f"{setting} is empty: a path or a name is expected")
     if not str(Path(path)).startswith("~"):
         return path
     if not path.startswith("~"):

@@ -38,7 +38,6 @@ class Outer:
         ("~bob/x", "/home/bob/x"),
         ("runs/~/x", "runs/~/x"),
         ("x~", "x~"),
-        ("", ""),
         ("./x", "./x"),
         ("./~bob", "/here/~bob"),
     ],
@@ -69,6 +68,12 @@ def test_a_home_that_is_none_is_an_error(given, told, home, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         expanded(given, "output")
     assert str(caught.value).startswith(f"output = '{given}': {told}")
+
+
+def test_a_path_that_is_empty_is_not_the_current_folder():
+    for given in ({"output": ""}, {"inner": {"model": ""}}, {"inner": {"files": ["a", ""]}}):
+        with pytest.raises(ConfigError, match=r"^(output|inner\.model|inner\.files\[1\]) is empty: a path or a name"):
+            from_dict(Outer, given)
 
 
 def test_settings_that_are_paths_may_begin_with_a_home_and_texts_may_not(monkeypatch):
@@ -113,7 +118,6 @@ def test_what_is_there_becomes_absolute_and_names_stay_names(tmp_path, monkeypat
         ("./known", str(tmp_path / "known")),
         ("owner/model", str(tmp_path / "owner" / "model")),
         ("owner/other", "owner/other"),
-        ("", ""),
         (None, None),
     ):
         assert anchored(Outer(inner=Inner(model=model))).inner.model == meant
