@@ -30,7 +30,9 @@ T = TypeVar("T")
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         flag = re.search(r"argument (--[^\s/:]+)", message)
-        needs = "takes no value" if "ignored explicit" in message else "lacks a value"
+        count = re.search(r"expected (\d+) arguments", message)
+        needs = f"takes {count[1]} values" if count else "lacks a value"
+        needs = "takes no value" if "ignored explicit" in message else needs
         raise ConfigError(f"{f'the flag {flag[1]!r} {needs}' if flag else message}; see {self.prog} --help")
 
 
@@ -77,10 +79,13 @@ def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description
         print(page(settings, prog, description, common), end="")
         raise SystemExit(0)
     parser = _Parser(prog, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    counts = {flag: setting.count for setting in settings if not setting.positional for flag in setting.flags}
+    marked = [part for word in words for part in _parts(_word(word), counts)]
     for setting in (one for one in settings if not one.positional):
         kept = _Switch if setting.hint is bool else _Once
-        parser.add_argument(*setting.flags, dest=setting.key, nargs=setting.count, action=kept)
-    parsed, left = parser.parse_known_args([_word(word) for word in words])
+        one = setting.count not in (0, 1, "*") and _is_none(behind(marked, setting.flags[0][2:])[:1], setting.hint)
+        parser.add_argument(*setting.flags, dest=setting.key, nargs=1 if one else setting.count, action=kept)
+    parsed, left = parser.parse_known_args(marked)
     left = [word.removeprefix(VALUE) for word in left]
     if flag := next((word for word in left if word.startswith("-")), None):
         known = [name for setting in settings if not setting.positional for name in setting.flags]
@@ -121,6 +126,16 @@ def _word(word: str) -> str:
     return VALUE + word if word.startswith("-") else word
 
 
+def _parts(word: str, counts: Mapping[str, Any]) -> list[str]:
+    """A word for argparse; ``--flag=VALUE`` as two where more values may follow."""
+    name, equals, value = word.partition("=")
+    return [name, VALUE * value.startswith("-") + value] if equals and counts.get(name, 1) not in (0, 1) else [word]
+
+
+def _is_none(words: Sequence[str], hint: Any) -> bool:
+    return NoneType in options_of(hint) and [word.lower() for word in words] in (["none"], ["null"])
+
+
 def _arguments(words: Sequence[str], settings: Sequence[Setting], prog: str) -> dict[str, Sequence[str]]:
     """Share out the words without a flag; the last argument may take any number of them."""
     shares: dict[str, Sequence[str]] = {}
@@ -141,7 +156,7 @@ def _value(words: Any, hint: Any) -> Any:
         return words
     words = [word.removeprefix(VALUE) for word in words]
     options, items = options_of(hint), items_of(hint)
-    if NoneType in options and [word.lower() for word in words] in (["none"], ["null"]):
+    if _is_none(words, hint):
         return None
     if items is not None:
         each = items if len(items) == len(words) and Ellipsis not in items else [items[0]] * len(words)

@@ -50,11 +50,11 @@ class Setting:
 
     @property
     def count(self) -> Any:
-        """How many words it takes: a number, ``*`` for any, or ``+`` for as many as the tuple has, or the word none."""
+        """How many words it takes, unless one is none: a number, or ``*`` for any."""
         items = items_of(self.hint)
         if items is None:
             return 0 if self.hint is bool else 1
-        return "*" if Ellipsis in items else "+" if NoneType in options_of(self.hint) else len(items)
+        return "*" if Ellipsis in items else len(items)
 
 
 def field_help(cls: type) -> dict[str, str]:
@@ -122,7 +122,8 @@ def page(settings: Sequence[Setting], prog: str, description: str, common: Seque
             continue
         shown["metavar"] = _metavar(setting).removesuffix("|none") if common else _metavar(setting)
         names = (setting.key,) if setting.positional else setting.flags
-        rooms[setting.room].add_argument(*names, nargs=None if setting.positional else setting.count, **shown)
+        endless = setting.count == "*" and not setting.positional
+        rooms[setting.room].add_argument(*names, nargs="*" if endless else None, **shown)
     return parser.format_help()
 
 
@@ -164,7 +165,8 @@ def _metavar(setting: Setting) -> str:
 def _kind(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "{" + ",".join(map(str, get_args(hint))) + "}"
-    return METAVARS.get((items_of(hint) or (hint,))[0], "PATH")
+    items = items_of(hint) or (hint,)
+    return " ".join(METAVARS.get(item, "PATH") for item in items if item is not Ellipsis)
 
 
 def _shown(value: Any) -> str:

@@ -262,7 +262,7 @@ def test_the_folder_of_a_run():
         ("--prompt x --iter 3", "unknown flag '--iter'. Did you mean '--iterations'? See gsdistill generate --help"),
         ("--prompt x --seed", "the flag '--seed' lacks a value; see gsdistill generate --help"),
         ("--prompt x --cameras.fov 3 --seed 1",
-         "the flag '--cameras.fov' lacks a value; see gsdistill generate --help"),
+         "the flag '--cameras.fov' takes 2 values; see gsdistill generate --help"),
         ("--prompt x --seed -1", "seed = -1 is out of range; it must be at least 0 and at most 4294967295"),
         ("--prompt x --iterations 1e3", "iterations = 1000.0 has the wrong type; expected a whole number"),
         ("--prompt x --views many", "views = 'many' has the wrong type; expected a whole number"),
