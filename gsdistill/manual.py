@@ -20,6 +20,7 @@ from gsdistill.config import LIMITS, Ramp, setting_fields, shortest
 
 __all__ = ["Setting", "field_help", "items_of", "options_of", "page", "rows"]
 
+NARROWEST = 20  # letters of a line, however small the terminal says that it is
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Ramp: "RAMP"}
 
 
@@ -96,7 +97,7 @@ def rows(cls: type, values: Mapping[str, Any], path: tuple[str, ...] = ()) -> It
 
 def page(settings: Sequence[Setting], prog: str, description: str, common: Sequence[str]) -> str:
     """The page of help: all flags in their rooms, or those in ``common``, in its order, and how to see the others."""
-    width = min(shutil.get_terminal_size().columns, 100)
+    width = max(min(shutil.get_terminal_size().columns, 100), NARROWEST)
     intro, _, more = description.partition("\n\n")
     if common:
         more = f"{more}\n\n`{prog} --help-all` shows all {len(settings)} flags.".strip()

@@ -175,6 +175,14 @@ def test_every_page_of_help_fits_the_terminal(command, columns, capsys, monkeypa
     assert max(map(len, prose)) <= min(columns, 100)
 
 
+def test_a_terminal_without_room_has_help_too(capsys, monkeypatch):
+    pages = []
+    for columns in ("1", "2", "20"):
+        monkeypatch.setenv("COLUMNS", columns)
+        pages.append(help_of(capsys, "--help-all"))
+    assert pages[0] == pages[1] == pages[2]
+
+
 @pytest.mark.parametrize("command", [name for name, (cls, _) in COMMANDS.items() if hasattr(cls, "COMMON")])
 def test_the_short_help_has_every_flag_that_is_called_common(command, capsys):
     assert execute([command, "--help"]) == 0
