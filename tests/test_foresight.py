@@ -89,6 +89,7 @@ def away(monkeypatch):
     monkeypatch.setattr(Share, "here", lambda self: {"vae/b.safetensors": 100_000_000})
     monkeypatch.setattr(foresight, "matmul_ceiling", lambda device, dtype: Ceiling(3e12, 512, "float32"))
     monkeypatch.setattr(foresight, "located", None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # with it a model must be here
 
 
 def test_a_large_prior_is_counted_by_its_card(away):
