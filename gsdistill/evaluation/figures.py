@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["GROUPS", "NOTHING", "PREFIX", "headline", "renewed"]
+__all__ = ["GROUPS", "JUDGE", "NOTHING", "PREFIX", "headline", "renewed"]
 
+JUDGE = "judge"  # beside the figures that a prior gives: its name
 NOTHING = "nothing known"  # in place of a name
 LOOSE = 0.005  # of the opacity, from which on it is worth a word beside the truth
 PREFIX = "unseen_"  # of what the cameras above and below see

@@ -14,7 +14,7 @@ from gsdistill import device
 from gsdistill.config import from_dict
 from gsdistill.errors import BadFile, ConfigError, OutputError, PromptError, tell
 from gsdistill.evaluation import fronts, plain
-from gsdistill.evaluation.figures import GROUPS, PREFIX
+from gsdistill.evaluation.figures import GROUPS, JUDGE, PREFIX
 from gsdistill.evaluation.plain import plain_figures
 from gsdistill.evaluation.references import Truth, of_file, of_prompt
 from gsdistill.evaluation.settings import EvaluateCommand
@@ -115,8 +115,9 @@ def _with_prior(name: str, prompt: str, gaussians: Gaussians, run: Run | None) -
     model = _of_run(ModelSettings, "model", run if run and name == run.settings.get("prior") else None)
     prompts = _of_run(PromptSettings, "prompts", run)
     target = device.choose("auto", tell)
-    prior = load_prior(cards.choose(name, target)[0], target, model, tell)
-    return figures_without_truth(to_device(gaussians, target), prompt, prior, prompts)
+    judge = cards.choose(name, target)[0]
+    prior = load_prior(judge, target, model, tell)
+    return {**figures_without_truth(to_device(gaussians, target), prompt, prior, prompts), JUDGE: judge}
 
 
 def _of_run(kind: type[T], name: str, run: Run | None) -> T:
@@ -129,7 +130,7 @@ def _of_run(kind: type[T], name: str, run: Run | None) -> T:
 
 def show(figures: Mapping[str, Any], console: Console) -> None:
     """Print figures by groups, each with what it means."""
-    groups = {**GROUPS, ALONE: plain.MEANINGS, BY_PRIOR: fronts.MEANINGS}
+    groups = {**GROUPS, ALONE: plain.MEANINGS, BY_PRIOR: {JUDGE: "The prior that was asked.", **fronts.MEANINGS}}
     grouped = {title: {name: figures[name] for name in names if name in figures} for title, names in groups.items()}
     known = {name for names in groups.values() for name in names}
     grouped[REST] = {name: value for name, value in figures.items() if name not in known}

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from gsdistill.errors import PromptError
+from gsdistill.evaluation.figures import JUDGE
 from gsdistill.pages.charts import COLOURS, Curve, bar, curve_figure, shown
 from gsdistill.pages.choices import differences, marked_yaml, shown_leaves
 from gsdistill.pages.markup import Html, element, joined
@@ -100,6 +101,7 @@ def alone(run: Run) -> Html:
         ("silhouettes agree", number(found, "silhouette_agreement"), "", "IoU of neighbouring views; more is better"),
         ("worst of them", number(found, "silhouette_worst"), "", "near 0 the outline jumps"),
         ("saturation", number(found, "saturation"), "", "HSV, mean"),
+        ("judge", str(found[JUDGE]) if JUDGE in found else None, "", "the prior whose word the next figures are"),
         ("fronts", number(found, "fronts"), "", "that the prior sees from all around; 1 is right"),
         ("views agree", number(found, "view_agreement"), "", "share that the prior sees as their cameras do"),
         ("prompt fit", number(found, "prompt_fit"), "", "denoising error less that of no prompt; below 0 it fits"),

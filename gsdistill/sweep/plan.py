@@ -16,7 +16,7 @@ from gsdistill import device
 from gsdistill.config import from_dict, load_yaml, merge, name_of
 from gsdistill.errors import BadFile, ConfigError, UserError
 from gsdistill.evaluation import fronts, plain
-from gsdistill.evaluation.figures import renewed
+from gsdistill.evaluation.figures import JUDGE, renewed
 from gsdistill.files import slug
 from gsdistill.pages.run import number
 from gsdistill.paths import anchored
@@ -85,6 +85,8 @@ class SweepRun:
         path = self.folder / "evaluation.json"
         found = _read(path)
         if found is None or not found.keys() >= set(names):  # measured by a sweep that asked for less
+            return None
+        if self.asked and found.get(JUDGE, self.config.prior) != self.config.prior:  # `evaluate` has asked another one
             return None
         return _read(path, names)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from gsdistill import device
+from gsdistill.evaluation.figures import JUDGE
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.without_truth import figures_without_truth
 from gsdistill.files import Claim, check_folder, write_json
@@ -84,7 +85,9 @@ class _Worker:
         splat = to_device(read_splat(one.folder), device.choose(config.device))
         prior = self._prior(config) if one.asked else None
         true = evaluate(splat, config.prompt) if one.known else {}
-        keep_figures(one.folder, {**true, **figures_without_truth(splat, config.prompt, prior, config.prompts)})
+        judge = {JUDGE: config.prior} if one.asked else {}
+        alone = figures_without_truth(splat, config.prompt, prior, config.prompts)
+        keep_figures(one.folder, {**true, **alone, **judge})
 
     def _prior(self, config: RunConfig) -> Prior:
         """The prior of a run, which is that of the last one unless its settings differ."""

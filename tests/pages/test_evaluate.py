@@ -65,9 +65,10 @@ def test_a_prior_is_asked_about_the_prompt(tmp_path, capsys):
     model = build(tmp_path / "model")
     run = make_run(tmp_path / "run", prompt="a corgi", prior=str(model))
     found = figures(run, "--prior", model)
-    assert found.keys() == MEANINGS.keys()
+    assert found.keys() == {*MEANINGS, "judge"} == json.loads((run / "evaluation.json").read_text()).keys()
+    assert found["judge"] == str(model)
     shown = capsys.readouterr().out
-    assert "what the prior sees" in shown and found["views_seen"] in shown
+    assert "what the prior sees" in shown and "judge" in shown and found["views_seen"] in shown
 
 
 def test_the_file_of_figures_replaces_nothing_that_is_read_and_nothing_unasked(tmp_path, capsys):

@@ -106,6 +106,11 @@ def test_the_prior_is_asked_where_the_flag_says_so_and_nothing_is_run_again(copy
     files = {path: path.stat().st_mtime_ns for path in copy.rglob("evaluation.json")}
     assert sweep(copy, prior, "--prior-figures") == 0
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("evaluation.json")} == files
+    other = next(iter(files))
+    asked = json.loads(other.read_text())
+    other.write_text(json.dumps({**asked, "judge": "sd15", "fronts": 7}))
+    assert sweep(copy, prior, "--prior-figures") == 0
+    assert json.loads(other.read_text()) == asked
 
 
 def test_an_evaluation_that_lacks_a_figure_is_made_again(copy, prior):
