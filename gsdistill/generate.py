@@ -18,7 +18,7 @@ from rich.text import Text
 from gsdistill import device
 from gsdistill.changes import check_places
 from gsdistill.config import defaults, name_of, to_dict
-from gsdistill.errors import ConfigError, OutOfMemory
+from gsdistill.errors import ConfigError, OutOfMemory, tell
 from gsdistill.export.base import Writer
 from gsdistill.export.formats import run_writers
 from gsdistill.pages.report import write_report
@@ -63,6 +63,12 @@ def run(
     def say(line: str) -> None:
         console.print(Text(line), soft_wrap=True)
 
+    def insist(line: str) -> None:
+        try:
+            say(line)
+        except BrokenPipeError:  # who read it has left
+            tell(line)
+
     config = anchored(config)
     target = device.choose(config.device)
     if config.deterministic:
@@ -85,7 +91,7 @@ def run(
                 say(line)
         else:
             folder.begin(optimisation)
-        with folder.rescuing(optimisation, say):
+        with folder.rescuing(optimisation, insist):
             if not optimisation.done:
                 _open(job, initial)
             console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)

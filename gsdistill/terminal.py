@@ -23,7 +23,7 @@ __all__ = ["notice", "notices_told", "printable", "terminal"]
 
 def terminal(stderr: bool = False, highlight: bool = True) -> Console:
     """A console of rich whose own control sequences, of colours and of bars, are the only ones that leave it."""
-    console = Console(stderr=stderr, highlight=highlight)
+    console = _Terminal(stderr=stderr, highlight=highlight)
     console.push_render_hook(_Hook())
     return console
 
@@ -57,6 +57,12 @@ def printable(text: str, encoding: str = "utf-8") -> str:
     """The text with line ends as they are, and all else that does not print as it would stand in a Python string."""
     plain = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
     return plain.encode(encoding, "backslashreplace").decode(encoding)
+
+
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line, which ends as other programs do whose reader has left; rich would exit."""
+        raise BrokenPipeError
 
 
 class _Hook(RenderHook):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -481,11 +482,26 @@ def test_evaluate_says_what_it_needs_to_know(capsys, tmp_path):
     assert "the object of 'a corgi' is not known" in mistake(capsys, "evaluate", "torus.ply", "--prompt", "a corgi")
 
 
-def test_a_lost_reader_ends_the_output_without_a_word():
-    program = "import sys; from gsdistill.cli import execute; sys.exit(execute(['--help']))"
-    command = f'"{sys.executable}" -u -c "{program}" | true; exit ${{PIPESTATUS[0]}}'
-    done = subprocess.run(["bash", "-c", command], cwd=Path(__file__).parents[1], capture_output=True, text=True)
-    assert done.stderr == ""
+def unread(*words):
+    """A command whose output nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as out:
+        command = [sys.executable, "-m", "gsdistill", *words]
+        return subprocess.run(command, cwd=Path(__file__).parents[1], stdout=out, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("words", ["--help", "list all"])
+def test_a_lost_reader_ends_the_output_without_a_word(words):
+    done = unread(*words.split())
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_run_whose_reader_is_lost_says_how_it_goes_on(tmp_path):
+    run = tmp_path / "run"
+    done = unread("generate", "--prompt", "a red torus", "--prior", "shapes", "--views", "1", "--output", str(run))
+    way = f"warning: all is kept up to step 0; go on with: gsdistill generate --config {run} --resume"
+    assert (done.returncode, done.stderr.strip()) == (141, way)
 
 
 def test_doctor_names_the_cure_of_what_is_missing(capsys, monkeypatch):

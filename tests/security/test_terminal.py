@@ -113,7 +113,7 @@ def test_no_command_lets_a_folder_command_the_terminal(words, tmp_path, capfd):
 
 def test_consoles_that_reach_the_terminal_are_made_in_one_place():
     """Others are for nobody to see, or for who asked for a traceback."""
-    made = re.compile(r"(?<!\w)Console\((?!quiet=True|file=StringIO|stderr=True\)\.print_exc)")
+    made = re.compile(r"(?<!\w)(?:Console|_Terminal)\((?!quiet=True|file=StringIO|stderr=True\)\.print_exc)")
     assert [path.name for path in ROOT.rglob("*.py") if made.search(path.read_text(encoding="utf-8"))] == [
         "terminal.py"
     ]
