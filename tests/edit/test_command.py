@@ -141,7 +141,7 @@ def test_fewer_than_asked_for_stay_as_they_are(tmp_path, capsys, stone):
         ((), "nothing to change; say what with --merge, --crop-box, --crop-ball, --min-opacity, --remove-floaters"),
         ((), "--tint, --clean"),
         (("--crop-box", 0, 0, 0, 1, 0, 1), "crop_box = [0.0, 0.0, 0.0, 1.0, 0.0, 1.0] is empty"),
-        (("--crop-box", 0, 0, 0, 1), "crop_box = [0, 0, 0, 1] has the wrong type; expected a list of 6 values"),
+        (("--crop-box", 0, 0, 0, 1), "the flag '--crop-box' takes 6 values; see gsdistill edit --help"),
         (("--crop-ball", 5, 5, 5, 0.1), "crop to the ball: none of 300 Gaussians is left; their centres lie in"),
         (("--crop-ball", 0, 0, 0, 0), "its radius, the last number, must be greater than 0"),
         (("--rotate", 0, 0, 0, 90), "the axis 0 0 0 has no direction"),
