@@ -50,6 +50,7 @@ __all__ = [
 IN_VIEW = 1.09  # 3.2 sin 20 degrees: how far from the origin the cameras see all around
 ALIKE = 1.5  # how many times as large the truth may be as the splat, or the reverse, before it is told
 MOST = 0.995  # share of the opacity within a splat's radius; the rest may be floaters
+CUBE = 0.06  # side of the cubes of far points, by the mean of their reach and distance
 Y_UP = (".glb", ".gltf", ".obj")
 
 Distance = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
@@ -150,10 +151,27 @@ def seen_points(seen: Pictures, below: Pictures) -> Float[Tensor, "M 3"]:
 
 
 def nearest_of(targets: Float[Tensor, "M 3"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-    """The distance of each point to the nearest of ``targets``, of which there is one at least."""
+    """The distance of each point to the nearest of ``targets``, of which there is one at least.
+
+    For points that all lie far away a tree has to look at most targets for each of them. There points within r of their
+    middle, d or more away, are taken together in cubes of side h = 0.06 sqrt(r d), and only those targets count that
+    are nearest to the mean of a cube. Around a sphere about the middle, the worst case, that is too far by
+    h^2 / 4 r, some 0.001 d, and less in the mean.
+    """
     from scipy.spatial import KDTree
 
-    return torch.from_numpy(KDTree(targets.double().numpy()).query(points.double().numpy())[0])
+    tree, ours = KDTree(targets.double().numpy()), points.double().numpy()
+    if not len(ours):
+        return torch.zeros(0, dtype=torch.float64)
+    middle = (ours.min(0) + ours.max(0)) / 2
+    reach = np.linalg.norm(ours - middle, axis=1).max()
+    apart = tree.query(middle)[0] - reach
+    if apart > reach > 0:
+        cubes = np.floor((ours - middle) / (CUBE * np.sqrt(reach * apart)))
+        of = np.unique(cubes, axis=0, return_inverse=True)[1].reshape(-1)
+        means = np.stack([np.bincount(of, column) for column in ours.T], axis=1) / np.bincount(of)[:, None]
+        tree = KDTree(targets.double().numpy()[np.unique(tree.query(means)[1])])
+    return torch.from_numpy(tree.query(ours)[0])
 
 
 @functools.lru_cache(maxsize=8)

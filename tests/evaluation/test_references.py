@@ -9,7 +9,7 @@ import torch
 import trimesh
 
 from gsdistill.errors import BadFile, Notice
-from gsdistill.evaluation.references import of_file, of_prompt, radius, seen_points
+from gsdistill.evaluation.references import nearest_of, of_file, of_prompt, radius, seen_points
 from gsdistill.evaluation.surface import surface
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.views import Pictures, held_out, iou, photograph, unseen
@@ -154,3 +154,16 @@ def test_the_radius_of_a_splat_leaves_floaters_out():
     splat = pebbles(1000)
     strays = replace(splat, means=torch.cat([splat.means[:-2], torch.tensor([[9.0, 0, 0], [0, 7.0, 0]])]))
     assert radius(strays) == pytest.approx(radius(splat), rel=0.1) and 0.7 < radius(splat) < 1.0
+
+
+@pytest.mark.parametrize("away", [0.0, 2.0, 5.0, 80.0])
+def test_the_mean_distance_from_afar_is_that_of_every_pair_to_three_digits(away):
+    """A plane, and a sphere around the points, all of which is as far away."""
+    random = torch.Generator().manual_seed(0)
+    points = torch.nn.functional.normalize(torch.randn(400, 3, generator=random, dtype=torch.float64), dim=1)
+    around = torch.nn.functional.normalize(torch.randn(4000, 3, generator=random, dtype=torch.float64), dim=1)
+    flat = around * torch.tensor([1.0, 1.0, 0.0]) * (1.0 + away)
+    flat[:, 2] = 1.0 + away
+    for targets in (around * (1.0 + away), flat):
+        pairs = torch.cdist(points, targets, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+        assert float(nearest_of(targets, points).mean()) == pytest.approx(float(pairs.mean()), rel=5e-4)
