@@ -157,7 +157,7 @@ def test_the_prior_may_be_any(capsys, tmp_path):
         ("--resume", "--resume is of the files of a run"),
         ("--log-every 3", "--log-every is of the files of a run"),
         ("--steps 0", "steps = 0 is out of range; it must be at least 1 and at most 1000"),
-        ("--compare a.json", "the flag '--compare' takes 2 values; see gsdistill bench --help"),
+        ("--compare a.json", "the flag '--compare' takes 2 values"),
         ("--compare a.json b.json --json c.json", "--compare reads two files and measures nothing: it takes no other"),
         ("--warm-up 3", "unknown flag '--warm-up'. Did you mean '--warmup'?"),
         ("--method sdd", "unknown method 'sdd'."),
