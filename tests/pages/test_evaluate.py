@@ -86,7 +86,7 @@ def test_the_file_of_figures_replaces_nothing_that_is_read_and_nothing_unasked(t
         for name in ("config.yaml", "gaussians.ply", "summary.json", "evaluation.json"):
             if (run / name).exists():
                 assert "choose another --json" in refused("run", "--json", f"run/{name}", *asked)
-        assert ". is a folder" in refused("chair.ply", "--json", "", *asked)
+        assert "json is empty" in refused("chair.ply", "--json", "", *asked)
         assert "is no folder that can be written to" in refused("chair.ply", "--json", "notes.json/a.json", *asked)
     assert "notes.json exists" in refused("chair.ply", "--json", "notes.json")
     assert "add --json" in refused("chair.ply", "--overwrite")
