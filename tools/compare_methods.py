@@ -9,6 +9,7 @@ once, each with OMP_NUM_THREADS=1 and NUMBA_NUM_THREADS=1, share the work of two
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from gsdistill.cli import execute
 
@@ -23,7 +24,14 @@ TUNING = (
     "a red torus", "a blue chair", "a white cube", "a brown table", "a green star", "a yellow mug", "a pink ring",
     "an orange cross",
 )  # fmt: skip
-PRESET = ("--methods", *METHODS, "--prompts", *PROMPTS, "--seeds", *SEEDS)
+PRESET = {"--methods": METHODS, "--prompts": PROMPTS, "--seeds": SEEDS}
+
+
+def words(given: Sequence[str]) -> list[str]:
+    """The preset's flags but for those that are given, and the given ones."""
+    typed = {word.partition("=")[0] for word in given}
+    return [*(word for flag, values in PRESET.items() if flag not in typed for word in (flag, *values)), *given]
+
 
 if __name__ == "__main__":
-    sys.exit(execute(["sweep", *PRESET, *sys.argv[1:]]))
+    sys.exit(execute(["sweep", *words(sys.argv[1:])]))

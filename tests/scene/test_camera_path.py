@@ -96,7 +96,7 @@ def test_a_field_of_view_that_is_asked_for_comes_before_that_of_the_file(tmp_pat
 def test_a_target_stands_in_the_middle_and_the_picture_may_be_wide(tmp_path):
     stone, step = pebble(200, 1), (0.3, -0.5, 0.2)
     entries = [{**ANGLES, "azimuth": 30, "fov": 50, "target": step}, {**ANGLES, "azimuth": 30, "fov": 50}]
-    found, _ = read_cameras(written(tmp_path, entries), Lens(height=48, width=80, fov=10.0))
+    found, _ = read_cameras(written(tmp_path, entries), Lens(height=48, width=80))
     here, there = seen(moved(stone, step), found)[0], seen(stone, found)[1]
     assert here.shape == (48, 80, 3) and (here - there).abs().max() < 1e-3
     assert (seen(moved(stone, step), found)[1] - there).abs().max() > 0.1

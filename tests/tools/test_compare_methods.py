@@ -22,7 +22,7 @@ def tool(name: str):
 
 def test_the_preset_is_a_sweep_on_prompts_that_no_setting_was_tuned_on():
     compare = tool("compare_methods")
-    given = parse([(SweepSettings, {})], [*compare.PRESET, "--seeds", "7"], "sweep", "")
+    given = parse([(SweepSettings, {})], compare.words(["--seeds", "7"]), "sweep", "")
     settings = SweepSettings(tuple(given["methods"]), tuple(given["prompts"]), seeds=tuple(given["seeds"]))
     assert settings.methods == ("sds", "ssd", "cds", "fsd", "asd", "csd")
     assert len(settings.all_prompts) == 12

@@ -50,6 +50,6 @@ def test_a_run_is_measured_and_left_as_it_is(tool, tmp_path, capsys):
 def test_a_folder_that_is_no_run_is_an_error_and_no_place_for_one(tool, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    with pytest.raises(BadFile, match=r"gaussians\.ply: cannot be read"):
+    with pytest.raises(BadFile, match=r"is a folder without gaussians\.ply"):
         tool.main(settings(tool, tmp_path))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
