@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from export.scenes import pebble
+from scene.written import written
 
 from gsdistill.errors import BadFile, Notice
-from gsdistill.export.formats import writer_for
-from gsdistill.export.settings import ExportSettings, extensions
+from gsdistill.export.settings import extensions
 from gsdistill.frames import FRAMES
 from gsdistill.scene.init.ply import Ply
 from gsdistill.scene.read import EXTENSIONS, may_be_splat, open_splat, read_splat
@@ -21,12 +21,6 @@ CHAIR = Path(__file__).parents[1] / "data" / "chair.ply"
 NAMELESS = (".splat", ".spz")  # which have no room for the name of their axes
 
 every_format = pytest.mark.parametrize("extension", EXTENSIONS)
-
-
-def write(folder: Path, extension: str, scene: Gaussians, frame=None) -> Path:
-    path = folder / f"a{extension}"
-    writer_for(path, ExportSettings(frame=frame)).write(scene, path)
-    return path
 
 
 def equal(one: Gaussians, other: Gaussians) -> bool:
@@ -42,7 +36,7 @@ def test_every_format_that_is_written_is_read():
 def test_the_axes_of_a_file_make_no_difference(tmp_path, extension, frame):
     """Up to half a step of what is written along other axes."""
     scene = pebble(64, 0)
-    path = write(tmp_path, extension, scene, frame)
+    path = written(tmp_path, extension, scene, frame)
     found = read_splat(path, frame if extension in NAMELESS else None)
     order = torch.cdist(scene.means, found.means).argmin(dim=1)
     assert (found.means[order] - scene.means).abs().max() < 1e-3 and order.unique().numel() == len(found) == 64
@@ -50,7 +44,7 @@ def test_the_axes_of_a_file_make_no_difference(tmp_path, extension, frame):
 
 @every_format
 def test_a_file_names_its_axes_where_it_can_and_has_its_formats_usual_ones_otherwise(tmp_path, extension):
-    path = write(tmp_path, extension, pebble(9, 0), "z-up")
+    path = written(tmp_path, extension, pebble(9, 0), "z-up")
     found = open_splat(path)
     usual = {".ply": "world", ".glb": "y-up"}.get(extension, "rdf")
     assert (found.named, found.usual) == (None if extension in NAMELESS else "z-up", usual)
@@ -63,7 +57,7 @@ def test_a_file_names_its_axes_where_it_can_and_has_its_formats_usual_ones_other
 
 @every_format
 def test_packed_by_gzip_once_or_twice_is_the_same(tmp_path, extension):
-    path = write(tmp_path, extension, pebble(40, 1))
+    path = written(tmp_path, extension, pebble(40, 1))
     packed = tmp_path / f"b{extension}.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert equal(read_splat(packed), read_splat(path))
@@ -74,7 +68,7 @@ def test_packed_by_gzip_once_or_twice_is_the_same(tmp_path, extension):
 
 @pytest.mark.parametrize("extension", [extension for extension in EXTENSIONS if extension != ".splat"])
 def test_a_wrong_name_does_no_harm(tmp_path, extension):
-    path = write(tmp_path, extension, pebble(40, 1))
+    path = written(tmp_path, extension, pebble(40, 1))
     for name in ("b", "b.splat", "b.ply", "b.spz"):
         shutil.copy(path, tmp_path / name)
         assert equal(read_splat(tmp_path / name), read_splat(path))
@@ -88,7 +82,7 @@ def test_the_folder_of_a_run_is_its_splat(tmp_path):
 
 @every_format
 def test_a_run_starts_from_any_format(tmp_path, extension):
-    path = write(tmp_path, extension, pebble(40, 0), "z-up")
+    path = written(tmp_path, extension, pebble(40, 0), "z-up")
     frame = "z-up" if extension in NAMELESS else None
     assert equal(Ply(path=path, frame=frame).create("", torch.Generator()), read_splat(path, frame))
 
@@ -125,7 +119,7 @@ def test_gzip_that_is_broken_or_a_bomb_is_refused(tmp_path):
 
 @pytest.mark.parametrize("extension", [".ply", ".splat", ".glb"])
 def test_clean_reaches_every_format_that_can_hold_what_is_no_number(tmp_path, extension):
-    path = write(tmp_path, extension, pebble(8, 0))
+    path = written(tmp_path, extension, pebble(8, 0))
     data = bytearray(path.read_bytes())
     start = {".ply": data.find(b"end_header\n") + 11, ".splat": 0, ".glb": data.find(b"BIN\0") + 4}[extension]
     data[start : start + 4] = b"\0\0\xc0\x7f"
@@ -152,7 +146,7 @@ def test_of_a_folder_full_of_files_what_may_be_a_splat(tmp_path):
 @pytest.mark.parametrize("extension", EXTENSIONS)
 def test_a_splat_of_any_name_may_be_one_exactly_where_it_is_read(tmp_path, extension, packed):
     """All but .splat, which has nothing but its name."""
-    data = write(tmp_path, extension, pebble(8, 0)).read_bytes()
+    data = written(tmp_path, extension, pebble(8, 0)).read_bytes()
     if extension == ".glb":  # which says late what it holds
         text = data[20 : 20 + int.from_bytes(data[12:16], "little")]
         text = b'{"copyright": "' + b"x" * 100_000 + b'", ' + text[1:] + b" " * (-(len(text) + 100_016) % 4)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tooling
 import torch
 from tiny import stable_diffusion
 from tiny.steps import load
@@ -20,11 +19,7 @@ from gsdistill.prior.stable_diffusion import StableDiffusion
 from gsdistill.ramp import Ramp
 from gsdistill.scene.cameras import orbit
 
-PATH = Path(__file__).parents[2] / "tools" / "bench_peer_loop.py"
-SPEC = importlib.util.spec_from_file_location("bench_peer_loop", PATH)
-tool = importlib.util.module_from_spec(SPEC)
-sys.modules["bench_peer_loop"] = tool
-SPEC.loader.exec_module(tool)
+tool = tooling.tool("bench_peer_loop")
 
 
 def options(**changes):

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+import tooling
 
 from gsdistill.flags import parse
 from gsdistill.sweep.settings import SweepSettings
 
-TOOLS = Path(__file__).parents[2] / "tools"
-
-
-def tool(name: str):
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 def test_the_preset_is_a_sweep_on_prompts_that_no_setting_was_tuned_on():
-    compare = tool("compare_methods")
+    compare = tooling.tool("compare_methods")
     given = parse([(SweepSettings, {})], compare.words(["--seeds", "7"]), "sweep", "")
     settings = SweepSettings(tuple(given["methods"]), tuple(given["prompts"]), seeds=tuple(given["seeds"]))
     assert settings.methods == ("sds", "ssd", "cds", "fsd", "asd", "csd")

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
+import tooling
 import torch
 from PIL import Image
 
 from gsdistill.runconfig import resolve
 
-TOOL = Path(__file__).parents[2] / "tools" / "cost_curves.py"
-
 
 @pytest.fixture(scope="module")
 def curves():
-    spec = importlib.util.spec_from_file_location("cost_curves", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cost_curves"] = module
-    spec.loader.exec_module(module)
-    return module
+    return tooling.tool("cost_curves")
 
 
 def points(curves):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from email.message import Message
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tooling
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -17,10 +16,7 @@ from packaging.utils import canonicalize_name
 from gsdistill import doctor
 
 pytest.importorskip("tomllib")  # of Python 3.11
-SPEC = importlib.util.spec_from_file_location("dependencies", Path(__file__).parents[2] / "tools" / "dependencies.py")
-dependencies = importlib.util.module_from_spec(SPEC)
-sys.modules["dependencies"] = dependencies
-SPEC.loader.exec_module(dependencies)
+dependencies = tooling.tool("dependencies")
 
 FOUND = json.loads(dependencies.RESULTS.read_text(encoding="utf-8"))
 FREE = ("ruff", "pyright", "pre-commit")  # programs that are run, whose newest release is taken

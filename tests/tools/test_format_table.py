@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
+
+import tooling
 
 from gsdistill.export.settings import extensions
 from gsdistill.frames import FRAMES
 
-TOOL = Path(__file__).parents[2] / "tools" / "format_table.py"
-
 
 def test_each_format_is_measured_and_has_a_line(tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("format_table", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = tooling.tool("format_table")
     monkeypatch.setattr(tool, "SIZE", 64)
     monkeypatch.setattr(sys, "argv", ["format_table", "--gaussians", "200", "400", "--json", str(tmp_path / "a.json")])
     tool.main()

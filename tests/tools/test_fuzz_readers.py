@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
+import tooling
 from fuzz.mutate import BYTES
 from fuzz.targets import TARGETS, Target
 
 from gsdistill.errors import BadFile
-
-TOOL = Path(__file__).parents[2] / "tools" / "fuzz_readers.py"
 
 
 def read(path: Path) -> None:
@@ -35,10 +33,7 @@ def seeds(folder: Path) -> None:
 
 @pytest.fixture
 def fuzz(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("fuzz_readers", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "fuzz_readers", tool)
-    spec.loader.exec_module(tool)
+    tool = tooling.tool("fuzz_readers")
     monkeypatch.setattr(tool, "BATCH", 7)
 
     def run(*words: str, fails: bool = False) -> dict:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+import tooling
 
 from gsdistill.errors import BadFile
 from gsdistill.mesh.settings import MeshSettings
@@ -19,10 +18,7 @@ SMALL = MeshSettings(resolution=32, texture=256)
 
 @pytest.fixture
 def tool(monkeypatch):
-    spec = importlib.util.spec_from_file_location("mesh_figures", ROOT / "tools" / "mesh_figures.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "mesh_figures", module)
-    spec.loader.exec_module(module)
+    module = tooling.tool("mesh_figures")
     monkeypatch.setattr(module, "SIDE", 32)
     return module
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
+import tooling
 
-SPEC = importlib.util.spec_from_file_location("reading_list", Path(__file__).parents[2] / "tools" / "reading_list.py")
-reading_list = importlib.util.module_from_spec(SPEC)
-sys.modules["reading_list"] = reading_list
-SPEC.loader.exec_module(reading_list)
+reading_list = tooling.tool("reading_list")
 Reading = reading_list.Reading
 
 

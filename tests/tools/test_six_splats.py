@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
-from pathlib import Path
 
 import pytest
+import tooling
 import torch
 from PIL import Image
 
@@ -16,15 +14,10 @@ from gsdistill.evaluation.references import surface_points
 from gsdistill.export.ply import Ply
 from gsdistill.structs import SH_C0, Gaussians
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def tool(monkeypatch):
-    spec = importlib.util.spec_from_file_location("six_splats", ROOT / "tools" / "six_splats.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "six_splats", module)
-    spec.loader.exec_module(module)
+    module = tooling.tool("six_splats")
     monkeypatch.setattr(module, "SIDE", 16)
     return module
 

@@ -13,22 +13,17 @@ from export.decoders import READERS
 from export.scenes import extreme, pebble
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scene.written import written
 
-from gsdistill.export.formats import writer_for
-from gsdistill.export.settings import ExportSettings, extensions
+from gsdistill.export.settings import extensions
 from gsdistill.frames import FRAMES
 from gsdistill.scene.read import open_splat, read_splat
 from gsdistill.scene.turn import to_frame
 from gsdistill.structs import SH_C0, Gaussians
 
-NAMES = list(extensions().values())
+EXTENSION = {name: extension for extension, name in extensions().items()}
+NAMES = list(EXTENSION)
 every_format = pytest.mark.parametrize("name", NAMES)
-
-
-def write(name: str, scene: Gaussians, folder: Path, frame=None) -> Path:
-    path = folder / f"a.{name.replace('-', '.')}"
-    writer_for(path, ExportSettings(frame=frame)).write(scene, path)
-    return path
 
 
 def kept(name: str, scene: Gaussians) -> Gaussians:
@@ -54,7 +49,7 @@ def apart(one: Gaussians, other: Gaussians) -> dict[str, float]:
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 @pytest.mark.parametrize("count", [1, 2, 300])
 def test_it_is_what_an_independent_decoder_finds(tmp_path, name, degree, count):
-    path = write(name, pebble(count, degree), tmp_path)
+    path = written(tmp_path, EXTENSION[name], pebble(count, degree))
     ours, theirs = open_splat(path).gaussians, READERS[name](path)
     assert len(ours) == count and ours.sh.shape == theirs.sh.shape
     found = apart(ours, theirs)
@@ -65,7 +60,7 @@ def test_it_is_what_an_independent_decoder_finds(tmp_path, name, degree, count):
 @every_format
 def test_extremes_come_back_finite_and_where_they_were(tmp_path, name):
     scene = kept(name, extreme())
-    found = read_splat(write(name, scene, tmp_path))
+    found = read_splat(written(tmp_path, EXTENSION[name], scene))
     assert len(found) == len(scene) and all(value.isfinite().all() for value in vars(found).values())
     assert torch.cdist(scene.means, found.means).amin(dim=1).max() < 2e-3
 
@@ -91,7 +86,7 @@ def scenes(draw) -> Gaussians:
 def read_back(name: str, scene: Gaussians, frame) -> tuple[Gaussians, Gaussians, dict]:
     """The scene in the axes of its file, what is read of that in the same order, and a description in JSON."""
     with TemporaryDirectory() as folder:
-        path = write(name, scene, Path(folder), frame)
+        path = written(Path(folder), EXTENSION[name], scene, frame)
         content = open_splat(path)
         meta = json.loads(zipfile.ZipFile(path).read("meta.json")) if name == "sog" else None
     axes = content.named or frame or content.usual
