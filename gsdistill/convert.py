@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gsdistill.export.base import Writer
     from gsdistill.structs import Gaussians
 
-__all__ = ["Conversion", "ExportCommand", "export", "read_source", "splat_of", "write_splat"]
+__all__ = ["Conversion", "ExportCommand", "export", "read_source", "write_splat"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +100,6 @@ def _targets(command: ExportCommand) -> tuple[Path, ...]:
 
     check(command.target)
     return (command.target, *companions(command.target, command.meshing))
-
-
-def splat_of(source: Path) -> Path:
-    """The file of a source that may be the folder of a run."""
-    return source / "gaussians.ply" if source.is_dir() else source
 
 
 def read_source(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.text import Text
 
 from gsdistill.config import bounded
-from gsdistill.convert import read_source, splat_of
+from gsdistill.convert import read_source
 from gsdistill.errors import ConfigError
 from gsdistill.files import check_folder, check_targets
 from gsdistill.frames import Frame
@@ -110,8 +110,9 @@ def render(command: RenderCommand, console: Console) -> None:
         UserError: a file is none, a film cannot have such a size or speed, or pictures are there.
     """
     from gsdistill.export.pictures import contact_sheet, film, film_format, stills
+    from gsdistill.scene.read import splat_file
 
-    file = splat_of(command.source)
+    file = splat_file(command.source)
     folder = command.output or file.with_name(f"{file.stem}-render")
     check_folder(folder)
     cameras, fps = _cameras(command)

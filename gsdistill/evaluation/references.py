@@ -28,7 +28,7 @@ from gsdistill.frames import Frame
 from gsdistill.mesh.photographs import reach
 from gsdistill.scene.mesh import SUFFIXES, Part, read_mesh
 from gsdistill.scene.ply import read_vertices
-from gsdistill.scene.read import EXTENSIONS, is_ply, may_be_splat, open_splat
+from gsdistill.scene.read import EXTENSIONS, is_ply, may_be_splat, open_splat, splat_file
 from gsdistill.scene.turn import frame_matrix
 from gsdistill.shapes.captions import Thing, parse
 from gsdistill.shapes.solids import distances
@@ -106,7 +106,7 @@ def of_file(path: Path, frame: Frame | None = None, beside: Gaussians | None = N
     Raises:
         BadFile: it is neither, it is broken, or no camera sees it.
     """
-    path = path / "gaussians.ply" if path.is_dir() else path
+    path = splat_file(path)
     if splat := _splat(path, frame):
         extent, draw = radius(splat), lambda cameras: photograph(splat, cameras)
     elif path.suffix.lower() not in SUFFIXES:

@@ -22,7 +22,7 @@ from gsdistill.scene.ply import content_of as content_of_plain
 from gsdistill.scene.ply_header import begins
 from gsdistill.structs import Gaussians
 
-__all__ = ["EXTENSIONS", "content_of", "is_ply", "may_be_splat", "open_splat", "read_splat"]
+__all__ = ["EXTENSIONS", "content_of", "is_ply", "may_be_splat", "open_splat", "read_splat", "splat_file"]
 
 EXTENSIONS = (".compressed.ply", ".glb", ".ply", ".sog", ".splat", ".spz")
 OF_A_RUN = "gaussians.ply"
@@ -51,7 +51,7 @@ def open_splat(path: Path | str) -> Content:
     Raises:
         BadFile: as :func:`read_splat`.
     """
-    path = _file(path)
+    path = splat_file(path)
     with open_unpacked(path) as file:
         start = file.read(FIRST)
         file.seek(0)
@@ -110,7 +110,12 @@ def _kind(start: bytes, path: Path) -> str | None:
     return ".splat" if told is None and _plain(path).endswith(".splat") else told
 
 
-def _file(path: Path | str) -> Path:
+def splat_file(path: Path | str) -> Path:
+    """The file of a splat that may be the folder of a run.
+
+    Raises:
+        BadFile: it is a folder, and not that of a run.
+    """
     path = Path(path)
     if not path.is_dir():
         return path
