@@ -48,6 +48,14 @@ GROUPS: dict[str, dict[str, str]] = {
     },
 }
 
+_MAIN = {
+    "iou": "IoU {:.3f}",
+    "unseen_iou": "unseen views {:.3f}",
+    "psnr": "PSNR {:.1f} dB",
+    "surface_chamfer": "surface Chamfer {:.3f}",
+    "loose": "loose {:.3f}",
+    "silhouette_agreement": "neighbouring silhouettes agree {:.3f}",
+}
 _RENAMED = {"chamfer": "centre_chamfer"}
 
 
@@ -62,14 +70,9 @@ def headline(figures: Mapping[str, Any]) -> str:
     if "name" in figures:
         other = figures["name"] != NOTHING and not figures.get("name_right")
         parts.append(f"looks like {figures['name']}" + ", not what was asked for" * other)
-    for name, text in (
-        ("iou", "IoU {:.3f}"),
-        ("unseen_iou", "unseen views {:.3f}"),
-        ("psnr", "PSNR {:.1f} dB"),
-        ("surface_chamfer", "surface Chamfer {:.3f}"),
-        ("loose", "loose {:.3f}" if "iou" not in figures or LOOSE < (figures.get("loose") or 0) <= 1 else ""),
-        ("silhouette_agreement", "" if "iou" in figures else "neighbouring silhouettes agree {:.3f}"),
-    ):
-        if text and isinstance(value := figures.get(name), (int, float)):
-            parts.append(text.format(value))
-    return ", ".join(parts)
+    numbers = {name: value for name in _MAIN if isinstance(value := figures.get(name), (int, float))}
+    if "iou" in numbers:
+        numbers.pop("silhouette_agreement", None)
+        if numbers.get("loose", 0.0) <= LOOSE:
+            numbers.pop("loose", None)
+    return ", ".join([*parts, *(_MAIN[name].format(value) for name, value in numbers.items())])
