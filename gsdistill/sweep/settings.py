@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +56,7 @@ class SweepSettings(Threads):
             if method not in self.methods:
                 raise ConfigError(f"configs: '{method}={config}' is for none of the methods {', '.join(self.methods)}")
 
-    @property
+    @cached_property
     def all_prompts(self) -> tuple[str, ...]:
         """``prompts``, then those of the file.
 
