@@ -44,7 +44,7 @@ def foresee(config: RunConfig) -> Iterator[str]:
         yield f"the run in {folder.path} is finished; nothing is left to do"
         return
     run_writers(config.export)
-    check_without_prior(config)
+    check_without_prior(config, target)
     left = config.iterations - done
     if config.deterministic:
         device.make_deterministic(target)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from rich.console import Console
@@ -39,6 +39,8 @@ from gsdistill.training.loop import Optimisation, Plan, StepRecord, start, steps
 
 if TYPE_CHECKING:
     from gsdistill.viewer.live import LiveView
+
+Beginning: TypeAlias = tuple[Gaussians, torch.Generator]  # what a run starts from, and its random numbers after it
 
 __all__ = ["check_without_prior", "checked_folder", "prepared", "run"]
 
@@ -78,11 +80,10 @@ def run(
         say(f"the run in {folder.path} is finished; nothing is left to do")
         return folder.path
     writers = run_writers(config.export)
-    if prior is None:
-        check_without_prior(config)
     with _shortage_named(config):
+        begun = check_without_prior(config, target) if prior is None else None
         prior = prior or load_prior(config.prior, target, config.model, say)
-        plan, text, initial, optimisation = prepared(config, prior, target)
+        plan, text, initial, optimisation = prepared(config, prior, target, begun)
     watch = Watch(initial, console, lambda run: model_fault(run.gaussians(), prior, text, plan.views, plan.resolution))
     job = _Job(config, folder, prior, plan, console, watch)
     with _shortage_named(config), Interrupt(console) as interrupt, folder.claimed(config.resume, config.overwrite):
@@ -122,15 +123,20 @@ def checked_folder(config: RunConfig) -> tuple[RunFolder, int | None]:
     return folder, folder.last(config.accept_changes)[0].counters.done
 
 
-def check_without_prior(config: RunConfig) -> None:
-    """Refuse what needs no weights to be seen wrong: groups of views, and a file to start from.
+def check_without_prior(config: RunConfig, target: torch.device) -> Beginning | None:
+    """Refuse what needs no weights to be seen wrong: groups of views, and a file to start from, which is returned read.
 
     Raises:
         UserError: as :func:`loop_plan` and the initialiser do.
     """
     check_groups(config, config.prior, group_of(config.prior))
-    if any(isinstance(value, Path) for _, value in paths_in(config.init)):
-        config.init.create("", torch.Generator())
+    of_a_file = any(isinstance(value, Path) for _, value in paths_in(config.init))
+    return _begin(config, target) if of_a_file else None
+
+
+def _begin(config: RunConfig, target: torch.device) -> Beginning:
+    generator = torch.Generator().manual_seed(config.seed)
+    return config.init.create(config.init_prompt or config.prompt, generator, target), generator
 
 
 @contextmanager
@@ -221,9 +227,11 @@ def _write(job: _Job, optimisation: Optimisation, writers: Mapping[str, Writer],
 
 
 def prepared(
-    config: RunConfig, prior: Prior, target: torch.device
+    config: RunConfig, prior: Prior, target: torch.device, begun: Beginning | None = None
 ) -> tuple[Plan, EncodedPrompt, Gaussians, Optimisation]:
     """All that the steps of a run take: the plan, the encoded prompt, what it starts from, and its state before them.
+
+    ``begun`` is what :func:`check_without_prior` has read.
 
     Raises:
         ConfigError: the prior cannot serve the settings. Other UserErrors: of the prior and the initialiser.
@@ -231,8 +239,7 @@ def prepared(
     check_cameras(config.cameras, prior)
     plan = loop_plan(config, prior)
     text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
-    generator = torch.Generator().manual_seed(config.seed)
-    initial = config.init.create(config.init_prompt or config.prompt, generator, target)
+    initial, generator = begun or _begin(config, target)
     return plan, text, initial, start(initial, config.method, prior, plan, config.densify, generator, target)
 
 
