@@ -14,9 +14,9 @@ I being the pixels whose 3 x 3 neighbours all are in the silhouette, T those nei
 and mean L that of each picture over T: the share of the differences in luminance that is too fine to survive S. It is
 in 0..1, for what 1 - S makes of any picture has no more energy than the picture, here L - mean L in T and 0 elsewhere.
 A checkerboard has 1, white noise 41 / 64, smooth shading nearly 0, each times the share of I in T, by which small and
-thin objects have less; one grey level of 8 bits is the least that counts as a difference. True pictures of the shapes
-world have 0 to 0.025, by their edges, and splats of a thousand large Gaussians, which blur them, 0.001. Mottle, as
-distillation with a strong guidance leaves it in splats of small Gaussians, raises it to a tenth and more.
+thin objects have less; one grey level of 8 bits is the least that counts as a difference. True pictures of the 14
+solids of the shapes world have 0 to 0.020, by their edges; splats of a thousand large Gaussians, which blur them, less
+than 0.001. Mottle, as distillation with a strong guidance leaves it in splats of small Gaussians, raises it.
 
 Silhouettes. For neighbouring views of the ring the intersection over union of the silhouettes, 0 where both are empty.
 Its mean tells how smoothly the outline turns, its least where it jumps; both fall where the splat is thin from one
@@ -50,7 +50,7 @@ MEANINGS = {
     "saturation": "Mean HSV saturation of the object, 0..1. Neither way is better: colours of distillation are often "
     "stronger than those of a photograph.",
     "high_frequency": "Share of the differences in luminance that is as fine as single pixels, 0..1. Sharp edges have "
-    "a few hundredths, a blurred splat next to nothing; noise and mottle have more, and there lower is better.",
+    "up to two hundredths, a blurred splat next to nothing; noise and mottle have more, and there lower is better.",
     "loose": "Floaters: share of the opacity that does not hang together with the largest part, 0..1. Lower is better, "
     "unless the object has several parts by nature.",
     "silhouette_agreement": "Mean overlap (IoU) of the silhouettes of neighbouring views, 15 degrees apart, 0..1. "
