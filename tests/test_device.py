@@ -124,7 +124,8 @@ def test_one_whose_memory_is_full_can_be_used(monkeypatch):
     assert refusal.__wrapped__("cpu") is None
 
 
-def test_a_run_says_it_once_and_goes_on_without(useless, capsys):
+def test_a_run_says_it_once_and_goes_on_without(useless, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the checkout may hold such a run
     words = ["generate", "--prompt", "a red torus", "--dry-run"]
     assert execute(words) == 0
     told = capsys.readouterr().err

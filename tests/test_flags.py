@@ -205,7 +205,8 @@ def test_the_help_of_generate_fits_on_a_screen_in_whole_sentences(capsys, monkey
     assert "A RAMP is" in text
 
 
-def test_a_flag_with_two_values_keeps_neither_silently(capsys):
+def test_a_flag_with_two_values_keeps_neither_silently(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert execute(["generate", "--prompt", "a red torus", "--seed", "1", "--prompt", "a blue cube"]) == 2
     assert "the flag '--prompt' is given twice: 'a red torus' and 'a blue cube'" in capsys.readouterr().err
     assert execute(["generate", "--prompt", "a red torus", "--seed", "1", "--seed=1", "--dry-run"]) == 0
