@@ -16,6 +16,7 @@ sleep_soon()  # as the command line does
 
 import pytest
 import torch
+from renderer import emulator
 
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.scene.cameras import orbit
@@ -37,6 +38,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def in_place_of_a_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests marked ``emulated``: gsplat's kernels, compiled for the processor, in the place of those on a GPU."""
+    if request.node.get_closest_marker("emulated"):
+        if reason := emulator.missing():
+            pytest.skip(f"gsplat's kernels cannot be compiled here: {reason}")
+        emulator.take_the_place_of_a_gpu(monkeypatch)
 
 
 @pytest.fixture

@@ -6,24 +6,22 @@ import math
 
 import pytest
 import torch
+from renderer.emulator import EMULATED, ON_GPU
 from renderer.scenes import PARAMETERS, ball, cast, everything, loss_weights, one_view, views
 
 from gsdistill.errors import ConfigError
+from gsdistill.renderer import cuda
 from gsdistill.renderer.base import RenderOptions, backends, render
 from gsdistill.scene.cameras import orbit
 from gsdistill.structs import SH_C0, Gaussians
 
 DEFAULTS = RenderOptions()
-on_gpu = pytest.param(
-    "cuda",
-    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")],
-)
-every_backend = pytest.mark.parametrize("backend", ["reference", "cpu", on_gpu])
-compiled_backend = pytest.mark.parametrize("backend", ["cpu", on_gpu])
+every_backend = pytest.mark.parametrize("backend", ["reference", "cpu", EMULATED, ON_GPU])
+compiled_backend = pytest.mark.parametrize("backend", ["cpu", EMULATED, ON_GPU])
 
 
 def device(backend: str) -> str:
-    return backend if backend == "cuda" else "cpu"
+    return cuda.DEVICE if backend == "cuda" else "cpu"
 
 
 def splats(means, scale, opacity, colours, backend):
@@ -109,6 +107,7 @@ CASES = {
     "antialiased": (ball(40, degree=1, size=0.03, seed=2), RenderOptions(antialiased=True)),
     "needles": (ball(40, size=0.05, stretch=2.0, seed=3), RenderOptions()),
     "antialiased needles": (ball(40, size=0.05, stretch=2.0, seed=4), RenderOptions(antialiased=True)),
+    "antialiased splinters": (ball(40, size=0.05, stretch=1.0, seed=4), RenderOptions(antialiased=True)),
     "big": (ball(20, size=1.0, seed=5), RenderOptions()),
     "opaque": (ball(200, size=0.15, seed=6), RenderOptions()),
     "specks": (ball(100, size=0.001, seed=7), RenderOptions()),
@@ -118,14 +117,15 @@ CASES = {
 }
 
 
-# gsplat computes in float32 what the reference has in float64. Its determinant a c - b^2 cancels on needles: with its
-# own formulas in float32 the case of antialiased ones is 8e-5 off in pictures and 3e-4 in gradients. Its backward
+# gsplat computes in float32 what the reference has in float64. Its determinant a c - b^2 cancels on needles, of which
+# a c is up to 26,000 times as large here: dimmed by its root, they are 7e-3 off in pictures and 2e-3 in gradients once
+# products and sums are contracted. Splinters have a factor of 70, and need no more room than others. Its backward
 # begins from 1 - alpha, which is 3e-4 off where T has fallen to 1e-4, and its exponentials and roots are the fast ones.
 def slack(case: str, backend: str) -> tuple[int, float, float]:
     """How far radii (pixels), pictures and gradients (of the largest) may be from the reference's."""
     if backend == "cpu":
         return 0, 1e-5, 1e-4
-    return 1, 5e-4 if case == "antialiased needles" else 1e-5, 2e-3 if case == "antialiased needles" else 1e-3
+    return (1, 2e-2, 1e-2) if case == "antialiased needles" else (1, 1e-5, 1e-3)
 
 
 @compiled_backend

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from renderer.emulator import EMULATED
 from torch.nn import Parameter
 
 from gsdistill.distillation.base import Distillation
@@ -40,6 +41,11 @@ GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=0.25, grow_gr
 
 PICTURE = torch.tensor([-0.8, -0.8, 0.2], dtype=torch.float64)[:, None, None].expand(3, SIZE, SIZE).reshape(1, -1)
 BLUE = Mixture(torch.ones(1), PICTURE, torch.tensor([0.2]))
+
+
+@pytest.fixture(autouse=True, params=["cpu", EMULATED])
+def renderer() -> None:
+    """Every test by our renderer, and by gsplat's kernels."""
 
 
 @pytest.fixture(scope="module")
