@@ -19,6 +19,7 @@ import pytest
 import torch
 from export.scenes import pebble
 from plyfile import PlyData
+from renderer.emulator import EMULATED
 from rich.console import Console
 
 from gsdistill import generate as generating
@@ -337,8 +338,9 @@ def cut(folder: Path, step: int, monkeypatch, **settings) -> None:
         generate(folder, **settings)
 
 
+@pytest.mark.parametrize("renderer", ["cpu", EMULATED])
 @pytest.mark.parametrize("method", ["cds", "vsd"])
-def test_a_run_that_died_goes_on_bit_for_bit(method, tmp_path, monkeypatch):
+def test_a_run_that_died_goes_on_bit_for_bit(method, renderer, tmp_path, monkeypatch):
     """Three steps, then three more in a run of its own, are six; a densification lies on either side."""
     grow = {"enabled": True, "start": 0.0, "stop": 1.0, "every": 1 / 3, "grow_grad2d": 1e-4, "budget": 1200}
     settings = {"method": method, "views": 1, "densify": grow, "snapshots": 0, "checkpoint_every": 1000}

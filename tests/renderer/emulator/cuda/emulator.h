@@ -160,15 +160,16 @@ inline void resume(Fiber& fiber) {
   setcontext(&fiber.context);
 }
 
-// Let the lanes of a warp run until each of them has ended or waits for another warp.
-inline void run_warp(uint32_t first, uint32_t end) {
-  for (bool gone_on = true; gone_on;) {
-    gone_on = false;
+// Let the lanes of a warp run until each of them has ended or waits for another warp; whether any of them could.
+inline bool run_warp(uint32_t first, uint32_t end) {
+  for (bool ever = false;; ever = true) {
+    bool gone_on = false;
     for (current = first; current < end; current++) {
       if (!can_run(*fibers[current])) continue;
       gone_on = true;
       resume(*fibers[current]);
     }
+    if (!gone_on) return ever;
   }
 }
 
@@ -184,8 +185,11 @@ inline void run_block() {
     fibers[thread]->collectives = 0;
     warps[thread / WARP].live++;
   }
-  while (live)
-    for (uint32_t first = 0; first < all; first += WARP) run_warp(first, std::min(first + WARP, all));
+  while (live) {
+    bool gone_on = false;
+    for (uint32_t first = 0; first < all; first += WARP) gone_on |= run_warp(first, std::min(first + WARP, all));
+    TORCH_CHECK(gone_on, live, " threads of a block wait for each other for ever");
+  }
 }
 
 // kernel<<<grid, block, bytes, stream>>>(...) is launch(grid, block, bytes, stream, [&] { kernel(...); }).
