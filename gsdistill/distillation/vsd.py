@@ -47,45 +47,41 @@ class VSD(Distillation):
         check_times(self.t_min, self.t_max)
 
     def init_state(self, prior: Prior, generator: torch.Generator) -> State:
-        """The LoRA's first weights (``lora.*``), their moments (``mean.*``, ``square.*``) and the count of steps."""
-        weights = prior.student(self.rank).initial(generator)
-        moments = {f"{kind}.{name}": torch.zeros_like(w) for kind in ("mean", "square") for name, w in weights.items()}
-        return {f"lora.{name}": w for name, w in weights.items()} | moments | {"steps": torch.zeros(())}
+        """The LoRA's first weights (``lora``), their moments (``mean``, ``square``) and the count of steps."""
+        lora = prior.student(self.rank).initial(generator)
+        none = torch.zeros_like(lora)
+        return {"lora": lora, "mean": none, "square": none.clone(), "steps": torch.zeros(())}
 
     def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """One VSD gradient and one step of the LoRA, see the module."""
         prior, condition, student = moment.prior, moment.condition, moment.prior.student(self.rank)
-        lora = {name.removeprefix("lora."): value for name, value in state.items() if name.startswith("lora.")}
         t = moment.draw_timesteps(self.t_min, self.t_max)
         x_t = moment.schedule.add_noise(moment.x0, moment.draw_noise(), t)
         guided = prior.noise(x_t, t, condition).guided(self.guidance_scale(moment.progress))
         with torch.no_grad():
-            own = student.predict_noise(lora, Query(x_t, t, "positive"), condition)
+            own = student.predict_noise(state["lora"], Query(x_t, t, "positive"), condition)
         g = moment.weight(self.weighting, t) * (guided - own)
-        loss, gradients = self._loss(student, lora, moment)
-        return moment.answer(g, t, {"lora_loss": loss}), self._update(state, lora, gradients)
+        loss, slope = self._loss(student, state["lora"], moment)
+        return moment.answer(g, t, {"lora_loss": loss}), self._update(state, slope)
 
-    def _loss(self, student: Student, lora: dict[str, Tensor], moment: Moment) -> tuple[Tensor, dict[str, Tensor]]:
-        """The LoRA's error on the views at fresh noise, and its gradient in each weight."""
+    def _loss(self, student: Student, lora: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+        """The LoRA's error on the views at fresh noise, and its gradient in the weights."""
         t, eps = moment.draw_timesteps(Ramp(0.0, 0.0), Ramp(1.0, 1.0)), moment.draw_noise()
-        leaves = {name: value.detach().requires_grad_() for name, value in lora.items()}
+        leaf = lora.detach().requires_grad_()
         with torch.enable_grad():
             query = Query(moment.schedule.add_noise(moment.x0, eps, t), t, "positive")
-            error = (student.predict_noise(leaves, query, moment.condition) - eps).square().sum() / len(eps)
-        # the sum's gradients, divided afterwards: those of the mean would vanish in a network of half precision
-        gradients, size = torch.autograd.grad(error, list(leaves.values())), eps[0].numel()
-        return error.detach() / size, {name: g / size for name, g in zip(leaves, gradients, strict=True)}
+            error = (student.predict_noise(leaf, query, moment.condition) - eps).square().sum() / len(eps)
+        # the sum's gradient, divided afterwards: that of the mean would vanish in a network of half precision
+        (slope,), size = torch.autograd.grad(error, [leaf]), eps[0].numel()
+        return error.detach() / size, slope / size
 
-    def _update(self, state: State, lora: dict[str, Tensor], gradients: dict[str, Tensor]) -> State:
+    def _update(self, state: State, slope: Tensor) -> State:
         """AdamW (arXiv 1711.05101), functional so that the state of the step before stays whole."""
-        good = torch.stack([gradient.square().sum().isfinite() for gradient in gradients.values()]).all()
         steps = state["steps"] + 1
-        after = {"steps": steps}
-        for name, value in lora.items():
-            mean = torch.lerp(gradients[name], state[f"mean.{name}"], BETAS[0])
-            square = torch.lerp(gradients[name].square(), state[f"square.{name}"], BETAS[1])
-            size = (square / (1 - BETAS[1] ** steps)).sqrt() + 1e-8
-            step = mean / (1 - BETAS[0] ** steps) / size + DECAY * value
-            after |= {f"lora.{name}": value - self.lora_rate * step, f"mean.{name}": mean, f"square.{name}": square}
-        # one bad answer must not stay in the LoRA
+        mean = torch.lerp(slope, state["mean"], BETAS[0])
+        square = torch.lerp(slope.square(), state["square"], BETAS[1])
+        size = (square / (1 - BETAS[1] ** steps)).sqrt() + 1e-8
+        step = mean / (1 - BETAS[0] ** steps) / size + DECAY * state["lora"]
+        after = {"lora": state["lora"] - self.lora_rate * step, "mean": mean, "square": square, "steps": steps}
+        good = slope.square().sum().isfinite()  # one bad answer must not stay in the LoRA
         return {name: torch.where(good, value, state[name]) for name, value in after.items()}

@@ -156,13 +156,13 @@ class _LinearStudent(Student):
     """eps_c(x) + B A (x, 1): on Gaussian renders the best noise prediction at one t is of this form."""
 
     def __init__(self, prior: AnalyticPrior, rank: int) -> None:
-        self.prior, self._rank = prior, rank
+        self.prior, dimensions = prior, math.prod(prior.latent_shape)
+        self.shapes = {"A": (rank, dimensions + 1), "B": (dimensions, rank)}
 
-    def initial(self, generator: torch.Generator) -> dict[str, Tensor]:
+    def initial(self, generator: torch.Generator) -> Float[Tensor, " P"]:
         """A random, B zero."""
-        dimensions = math.prod(self.prior.latent_shape)
-        down = torch.randn(self._rank, dimensions + 1, generator=generator) / (dimensions + 1) ** 0.5
-        return {"down": down, "up": torch.zeros(dimensions, self._rank)}
+        a = torch.randn(self.shapes["A"], generator=generator) / self.shapes["A"][1] ** 0.5
+        return torch.cat([a.flatten(), torch.zeros(math.prod(self.shapes["B"]))])
 
     def network(
         self,
@@ -176,8 +176,7 @@ class _LinearStudent(Student):
         alpha, sigma = self.prior.schedule.at(timesteps, latents)
         raw = self.prior.network(latents, timesteps, text, cameras)
         flat = torch.nn.functional.pad(latents.flatten(1), (0, 1), value=1.0)
-        down, up = weights["down"].to(latents), weights["up"].to(latents)
-        correction = (flat @ down.T @ up.T).view_as(latents)
+        correction = (flat @ weights["A"].to(latents).T @ weights["B"].to(latents).T).view_as(latents)
         slopes = {
             "epsilon": 1.0, "v_prediction": 1 / alpha, "sample": -sigma / alpha, "flow_prediction": 1 + sigma / alpha,
         }  # fmt: skip

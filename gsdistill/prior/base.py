@@ -189,13 +189,18 @@ class Prior(ABC):
 
 
 class Student(ABC):
-    """A prior's network with a low-rank correction (LoRA, arXiv 2106.09685); the weights are the caller's, to train."""
+    """A prior's network with a low-rank correction (LoRA, arXiv 2106.09685); the weights are the caller's, to train.
+
+    They are one flat tensor, so that a step of theirs is a few operations, not a few for each of hundreds. ``shapes``
+    are those of its parts, by name and in its order.
+    """
 
     prior: Prior
+    shapes: dict[str, tuple[int, int]]
 
     @abstractmethod
-    def initial(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """Weights by name with which the student answers as the prior does."""
+    def initial(self, generator: torch.Generator) -> Float[Tensor, " P"]:
+        """Weights with which the student answers as the prior does."""
 
     @abstractmethod
     def network(
@@ -206,14 +211,20 @@ class Student(ABC):
         text: Embedding,
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
-        """The raw prediction, differentiable in ``weights``."""
+        """The raw prediction, differentiable in the parts ``weights``."""
+
+    def named(self, weights: Float[Tensor, " P"]) -> dict[str, Tensor]:
+        """The parts of the weights by name, as views."""
+        parts = weights.split([rows * columns for rows, columns in self.shapes.values()])
+        return {name: part.view(self.shapes[name]) for name, part in zip(self.shapes, parts, strict=True)}
 
     def predict_noise(
-        self, weights: Mapping[str, Tensor], query: Query, condition: Condition
+        self, weights: Float[Tensor, " P"], query: Query, condition: Condition
     ) -> Float[Tensor, "B C h w"]:
         """Answer one query, differentiable in ``weights``."""
         x_t, t, prior = query.latents, query.timesteps.to(query.latents.device), self.prior
-        raw = self.network(weights, x_t, t, condition.branches[query.branch], condition.cameras)
+        parts = self.named(weights.to(x_t.device))
+        raw = self.network(parts, x_t, t, condition.branches[query.branch], condition.cameras)
         prior.evaluations += len(x_t)
         return noise_from_prediction(raw.to(x_t), x_t, t, prior.schedule, prior.prediction_type)
 

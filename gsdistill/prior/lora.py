@@ -1,17 +1,22 @@
-"""A network's student: LoRA (arXiv 2106.09685) on its attention projections, added by peft to the same module.
+"""A network's student: LoRA (arXiv 2106.09685) on its attention projections.
 
-The prior's own answers go through the module with the adapter off; the student's with it on and with the caller's
-weights in place of the module's. So one copy of the frozen weights serves both.
+A projection of the module answers W x; while the student is asked, a hook on it adds B A x of the caller's weights. At
+any other time the module is the prior's, untouched, so that one copy of the frozen weights serves both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import Linear, Module
+from torch.nn.functional import linear
 
 from gsdistill.prior.base import Prior, Student
 from gsdistill.structs import Embedding
@@ -21,32 +26,31 @@ __all__ = ["LoraStudent"]
 Inputs = Callable[[Tensor, Tensor, Embedding, Tensor | None], dict[str, Any]]
 Output = Callable[[Tensor], Tensor]
 
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+TARGETS = (".to_q", ".to_k", ".to_v", ".to_out.0")
+_FOUND: WeakKeyDictionary[Module, dict[str, Linear]] = WeakKeyDictionary()  # once, not in every step
 
 
 class LoraStudent(Student):
-    """W + B A of rank r on every attention projection, scale 1."""
+    """W + B A of rank r on every attention projection, scale 1; ``NAME.A`` is [r, in] and ``NAME.B`` [out, r]."""
 
-    def __init__(self, prior: Prior, module: Any, inputs: Inputs, output: Output, rank: int) -> None:
+    def __init__(self, prior: Prior, module: Module, inputs: Inputs, output: Output, rank: int) -> None:
         """``inputs`` forms the module's arguments, ``output`` takes the prediction out of what it returns."""
-        from peft import LoraConfig
+        self.prior, self._module, self._inputs, self._output = prior, module, inputs, output
+        if module not in _FOUND:
+            _FOUND[module] = _projections(module)
+        self._layers, self.shapes = _FOUND[module], {}
+        for name, layer in self._layers.items():
+            self.shapes |= {f"{name}.A": (rank, layer.in_features), f"{name}.B": (layer.out_features, rank)}
 
-        self.prior, self._module, self._inputs, self._output, self._rank = prior, module, inputs, output, rank
-        if not getattr(module, "peft_config", {}):
-            module.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
-            module.disable_adapters()
-            module.requires_grad_(False)
-
-    def initial(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """A uniform in 1 / sqrt(fan in) as in peft, drawn from ``generator``; B zero."""
-        weights = {}
-        for name, value in self._module.named_parameters():
-            if ".lora_" not in name:
-                continue
-            shape = list(value.shape)
-            shape[0 if ".lora_A." in name else 1] = self._rank  # the module's own may be another student's
-            uniform = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
-            weights[name] = uniform / shape[1] ** 0.5 if ".lora_A." in name else torch.zeros_like(uniform)
+    def initial(self, generator: torch.Generator) -> Float[Tensor, " P"]:
+        """A uniform in 1 / sqrt(fan in), drawn from ``generator``; B zero."""
+        size = sum(rows * columns for rows, columns in self.shapes.values())
+        weights = 2 * torch.rand(size, generator=generator, device=generator.device) - 1
+        for name, part in self.named(weights).items():
+            if name.endswith(".A"):
+                part /= part.shape[1] ** 0.5
+            else:
+                part.zero_()
         return weights
 
     def network(
@@ -57,11 +61,20 @@ class LoraStudent(Student):
         text: Embedding,
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
-        """The network's raw prediction with the adapter on."""
-        inputs = self._inputs(latents, timesteps, text, cameras)
-        self._module.enable_adapters()
-        try:
-            placed = {name: value.to(latents.device) for name, value in weights.items()}
-            return self._output(torch.func.functional_call(self._module, placed, (), inputs).sample)
-        finally:
-            self._module.disable_adapters()
+        """The network's raw prediction with B A x added; those products are of the weights' precision."""
+        with ExitStack() as hooks:
+            for name, layer in self._layers.items():
+                added = partial(_add, weights[f"{name}.A"], weights[f"{name}.B"])
+                hooks.enter_context(layer.register_forward_hook(added))
+            return self._output(self._module(**self._inputs(latents, timesteps, text, cameras)).sample)
+
+
+def _projections(module: Module) -> dict[str, Linear]:
+    """The attention projections of a network by name."""
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Linear)}
+    return {name: layer for name, layer in layers.items() if name.endswith(TARGETS)}
+
+
+def _add(a: Tensor, b: Tensor, layer: Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    (x,) = inputs
+    return (output + linear(linear(x.to(a.dtype), a), b)).to(output.dtype)

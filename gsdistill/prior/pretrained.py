@@ -185,7 +185,7 @@ class Pretrained(Prior):
         return self.output(raw.clone() if self.origin.settings.compile else raw)  # whose buffers the next call reuses
 
     def student(self, rank: int) -> Student:
-        """The network with LoRA on its attention, through peft."""
+        """The network with LoRA on its attention."""
         return LoraStudent(self, self._network, self.inputs, self.output, rank)
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:

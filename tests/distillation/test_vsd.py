@@ -10,14 +10,16 @@ from gsdistill.distillation.vsd import VSD
 
 
 def student_noise(world, weights, x, t):
-    """eps_c(x) + B A (x, 1), written out."""
+    """eps_c(x) + B A (x, 1), written out, of the weights A and B."""
     flat_x = torch.cat([x.flatten(1), torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
-    correction = flat_x @ weights["down"].to(x).T @ weights["up"].to(x).T
-    return world.exact("positive", x, t) + correction.view_as(x)
+    a, b = (weight.to(x) for weight in weights)
+    return world.exact("positive", x, t) + (flat_x @ a.T @ b.T).view_as(x)
 
 
-def lora(state):
-    return {key.removeprefix("lora."): value for key, value in state.items() if key.startswith("lora.")}
+def parts(packed):
+    """A [4, 13] and B [12, 4] of what the state holds in one piece."""
+    assert packed.shape == (100,)
+    return packed[:52].view(4, 13), packed[52:].view(12, 4)
 
 
 def carry(method, world, latents, cameras, count, state=None):
@@ -45,7 +47,7 @@ def test_trained_it_subtracts_the_students_noise(cameras):
     world = World()
     gradient = step(VSD(flat(3.0)), world, latents, cameras, state=before).gradient
     asked = world.asked["positive"][0]
-    own = student_noise(world, lora(before), asked.x, asked.t)
+    own = student_noise(world, parts(before["lora"]), asked.x, asked.t)
     expected = world.levels(asked.t)[1] ** 2 * (world.guided(asked.x, asked.t, 3.0) - own)
     torch.testing.assert_close(gradient, expected)
     assert float((own - world.exact("positive", asked.x, asked.t)).abs().max()) > 1e-2
@@ -56,8 +58,8 @@ def test_training_is_adamw_on_fresh_noise(cameras):
     world, latents = World(), normal(4, 3, 2, 2)
     method = VSD(t_min=flat(0.3), t_max=flat(0.3), lora_rate=0.01)
     steps = carry(method, world, latents, cameras, 5)
-    weights = {key: value.clone().requires_grad_() for key, value in lora(steps[0].before).items()}
-    optimizer = torch.optim.AdamW(weights.values(), lr=0.01, betas=(0.9, 0.999), weight_decay=0.01)
+    weights = [part.clone().requires_grad_() for part in parts(steps[0].before["lora"])]
+    optimizer = torch.optim.AdamW(weights, lr=0.01, betas=(0.9, 0.999), weight_decay=0.01)
     for index, done in enumerate(steps):
         asked, own, trained = world.asked["positive"][3 * index : 3 * index + 3]
         assert asked.t.tolist() == own.t.tolist() == [300] * 4
@@ -69,12 +71,12 @@ def test_training_is_adamw_on_fresh_noise(cameras):
         loss.backward()
         optimizer.step()
         assert float(done.after["steps"]) == index + 1
-        for key, value in lora(done.after).items():
-            torch.testing.assert_close(value, weights[key].detach(), rtol=1e-5, atol=1e-7)
-            moments = optimizer.state[weights[key]]
-            torch.testing.assert_close(done.after[f"mean.{key}"], moments["exp_avg"], rtol=1e-5, atol=1e-8)
-            torch.testing.assert_close(done.after[f"square.{key}"], moments["exp_avg_sq"], rtol=1e-5, atol=1e-9)
-    assert float(lora(steps[-1].after)["up"].abs().max()) > 1e-3
+        for key, tolerance in {"lora": 1e-7, "mean": 1e-8, "square": 1e-9}.items():
+            for value, weight in zip(parts(done.after[key]), weights, strict=True):
+                expected = {"mean": "exp_avg", "square": "exp_avg_sq"}
+                by_torch = optimizer.state[weight][expected[key]] if key in expected else weight.detach()
+                torch.testing.assert_close(value, by_torch, rtol=1e-5, atol=tolerance)
+    assert float(parts(steps[-1].after["lora"])[1].abs().max()) > 1e-3
 
 
 def test_the_student_trains_at_all_noise_levels(cameras):
@@ -93,7 +95,7 @@ def test_the_student_learns_the_renders(cameras):
     (alpha, sigma), eps = world.levels(t), normal(200, 3, 2, 2, seed=1)
 
     def loss(state):
-        own = student_noise(world, lora(state), alpha * 1.5 + sigma * eps, t)
+        own = student_noise(world, parts(state["lora"]), alpha * 1.5 + sigma * eps, t)
         return float((own - eps).square().mean())
 
     steps = carry(VSD(lora_rate=0.01), world, latents, cameras, 100)
@@ -104,14 +106,13 @@ def test_the_student_learns_the_renders(cameras):
 
 def test_a_rate_of_zero_trains_nothing(cameras):
     result = step(VSD(lora_rate=0.0), World(), normal(4, 3, 2, 2), cameras)
-    for key, value in lora(result.after).items():
-        assert torch.equal(value, lora(result.before)[key])
+    assert torch.equal(result.after["lora"], result.before["lora"])
 
 
 def test_the_state_is_the_lora_and_its_moments():
+    """Each in one piece: A [2, 13] and B [12, 2]."""
     state = VSD(rank=2).init_state(World(), torch.Generator().manual_seed(0))
-    assert {key: tuple(value.shape) for key, value in state.items()} == {
-        "lora.down": (2, 13), "lora.up": (12, 2), "mean.down": (2, 13), "mean.up": (12, 2), "square.down": (2, 13),
-        "square.up": (12, 2), "steps": (),
-    }  # fmt: skip
-    assert float(state["lora.up"].abs().max()) == 0.0
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    assert shapes == {"lora": (50,), "mean": (50,), "square": (50,), "steps": ()}
+    assert state["lora"][:26].all() and not state["lora"][26:].any()
+    assert not state["mean"].any() and not state["square"].any()

@@ -328,7 +328,7 @@ def test_the_student_sees_views_together_too(prior):
     weights = student.initial(torch.Generator().manual_seed(0))
     torch.testing.assert_close(student.predict_noise(weights, query, condition), before, rtol=1e-5, atol=1e-5)
     assert torch.equal(prior.predict_noise([query], condition)[0], before)
-    weights = {name: value + 0.05 for name, value in weights.items()}
+    weights = weights + 0.05
     changed = query.latents.clone()
     changed[5] += 1.0
     own, other = (student.predict_noise(weights, Query(x, T, "positive"), condition) for x in (query.latents, changed))

@@ -65,13 +65,12 @@ def check_student(prior: Pretrained) -> None:
     query = Query(normal(2, *prior.latent_shape), t, "positive")
     (before,) = prior.predict_noise([query], condition)
     student = prior.student(2)
-    weights = student.initial(torch.Generator().manual_seed(0))
-    leaves = {name: value.requires_grad_() for name, value in weights.items()}
-    own = student.predict_noise(leaves, query, condition)
+    weights = student.initial(torch.Generator().manual_seed(0)).requires_grad_()
+    own = student.predict_noise(weights, query, condition)
     torch.testing.assert_close(own, before, rtol=0, atol=1e-6)
     own.square().sum().backward()
-    ups = {name: value.grad for name, value in leaves.items() if ".lora_B." in name}
-    touched = [name for name, grad in ups.items() if grad is not None and float(grad.abs().max()) > 0]
+    ups = {name: slope for name, slope in student.named(weights.grad).items() if name.endswith(".B")}
+    touched = [name for name, slope in ups.items() if float(slope.abs().max()) > 0]
     attentions = [name for name, _ in prior._network.named_modules() if name.endswith(".to_q")]
     assert len(ups) == 4 * len(attentions) > 0
     assert sorted(touched) == sorted(ups)
