@@ -196,7 +196,8 @@ def _check(run: Optimisation, found: Checkpoint) -> None:
     except (RuntimeError, TypeError):
         odd.append("generator")
     if odd:
-        raise BadFile(f"{found.path} does not fit a run with these settings: {odd[0]}")
+        told = "does not fit a run with these settings, or is of another version of gsdistill"
+        raise BadFile(f"{found.path} {told}: {odd[0]}; --overwrite starts anew")
 
 
 def _like(run: Optimisation, tensors: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
