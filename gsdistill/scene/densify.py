@@ -1,4 +1,4 @@
-"""Growing and pruning Gaussians during a run, by gsplat's ``DefaultStrategy`` under a hard budget.
+"""Growing and pruning Gaussians during a run, as gsplat's ``DefaultStrategy`` does, under a hard budget.
 
 Statistics: for every view of every step in which a Gaussian is visible, the norm of the loss gradient of its projected
 mean is taken in units of half an image and times the number of views (so that a loss that is a mean over views does not
@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import Parameter
+from torch.nn.functional import pad
 
 from gsdistill.config import bounded
 from gsdistill.errors import ConfigError
@@ -32,10 +33,6 @@ from gsdistill.structs import Gaussians, Render
 
 __all__ = ["Densifier", "DensifyReport", "DensifySettings", "importance", "without_haze"]
 
-# DefaultStrategy decides by the number of the step it is given. We decide ourselves, in fractions of the run, and so
-# only ever tell it one number, at which it grows and prunes, and which fits refine_every = 2 and reset_every = 3. It
-# never resets opacities itself: gsplat 1.5.3 cannot, for ``step % reset_every == 0 & step > 0`` is always false.
-REFINE = 4
 _SEEDING = threading.Lock()
 
 
@@ -101,8 +98,7 @@ class Densifier:
         self.first, self.last = settings.start * iterations, settings.stop * iterations
         self.period = max(1, round(settings.every * iterations))
         self.reset_period = max(1, round(settings.reset_every * iterations)) if settings.reset_every else 0
-        self.state: dict[str, Any] = {"grad2d": None, "count": None, "scene_scale": 1.0}
-        self._strategy = _strategy(settings) if settings.enabled else None
+        self.state: dict[str, Tensor] = {}  # statistics, one number per Gaussian each
 
     @torch.no_grad()
     def observe(self, render: Render, good: Bool[Tensor, ""]) -> None:
@@ -111,7 +107,7 @@ class Densifier:
         Raises:
             ValueError: the render has no screen gradient, for backward has not run.
         """
-        if self._strategy is None:
+        if not self.settings.enabled:
             return
         if render.screen.grad is None:
             raise ValueError("the render has no screen gradient; call observe after backward")
@@ -121,8 +117,7 @@ class Densifier:
         steepness = torch.where(visible, torch.hypot(x * width, y * height), 0.0)
         found = {"grad2d": steepness.sum(0), "count": visible.sum(0).float(), "seen": visible.sum(0)}
         for name, value in found.items():
-            held = self.state.get(name)
-            self.state[name] = value if held is None else held + value
+            self.state[name] = self.state[name] + value if name in self.state else value
 
     @torch.no_grad()
     def refine(
@@ -132,7 +127,7 @@ class Densifier:
 
         A refinement that would leave no Gaussian at all is put off. Returns None when nothing was due.
         """
-        if self._strategy is None:
+        if not self.settings.enabled:
             return None
         optimizers, n_before = dict(optimizers), len(params["means"])
         due = self.first < done <= self.last and done % self.period == 0
@@ -146,7 +141,7 @@ class Densifier:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return copies of the running statistics, one number per Gaussian each, for a checkpoint."""
-        return {name: value.clone() for name, value in self.state.items() if isinstance(value, Tensor)}
+        return {name: value.clone() for name, value in self.state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from :meth:`state_dict`; the tensors must be on the device of the parameters."""
@@ -155,24 +150,28 @@ class Densifier:
     def _grow_and_prune(
         self, params: dict[str, Parameter], optimizers: dict[str, Any], generator: torch.Generator
     ) -> tuple[int, int]:
+        from gsplat.strategy.ops import duplicate, remove, split
+
         seed = int(torch.randint(2**62, (), generator=generator))
-        if self._strategy is None or self.state["grad2d"] is None or not self._survivors(params):
+        if "grad2d" not in self.state or self._unfit(params).all():
             return 0, 0
-        before, device = len(params["means"]), params["means"].device
-        gradients = self.state["grad2d"] / self.state["count"].clamp_min(1)
-        grown = int((gradients > self.settings.grow_grad2d).sum())
-        no_views = torch.zeros(0, before, 2, device=device)
-        no_views.grad = torch.zeros_like(no_views)
-        info = {"means2d": no_views, "radii": no_views, "width": 1, "height": 1, "n_cameras": 0, "gaussian_ids": None}
-        with _seeded(device, seed):
-            self._strategy.step_post_backward(params, optimizers, self.state, REFINE, info)
+        before = len(params["means"])
+        steep = self.state["grad2d"] / self.state["count"].clamp_min(1) > self.settings.grow_grad2d
+        small = params["scales"].exp().amax(dim=-1) <= self.settings.grow_scale3d
+        duplicate(params, optimizers, self.state, steep & small)
+        large = pad(steep & ~small, (0, len(params["means"]) - before))  # the copies are at the end, and stay
+        with _seeded(large.device, seed):
+            split(params, optimizers, self.state, large)
+        grown = len(params["means"]) - before
+        remove(params, optimizers, self.state, self._unfit(params))
+        for name in ("grad2d", "count"):
+            self.state[name].zero_()
         return grown, before + grown - len(params["means"])
 
-    def _survivors(self, params: dict[str, Parameter]) -> int:
-        """Return how many Gaussians pruning would keep; halves of a split count as the whole."""
-        opaque = params["opacities"].sigmoid() >= self.settings.prune_opacity
-        small = params["scales"].exp().amax(dim=-1) <= self.settings.prune_scale3d
-        return int((opaque & small).sum())
+    def _unfit(self, params: dict[str, Parameter]) -> Bool[Tensor, " N"]:
+        """Which Gaussians are transparent or oversized."""
+        transparent = params["opacities"].sigmoid() < self.settings.prune_opacity
+        return transparent | (params["scales"].exp().amax(dim=-1) > self.settings.prune_scale3d)
 
     def _keep_budget(self, params: dict[str, Parameter], optimizers: dict[str, Any]) -> int:
         from gsplat.strategy.ops import remove
@@ -210,21 +209,6 @@ def importance(params: Mapping[str, Tensor], seen: Tensor) -> Float[Tensor, "N"]
     """Return opacity times (s1 s2 s3)^(2/3), the area of a ball of the same volume, times 1 + views [N] that saw it."""
     area = torch.exp(2.0 * params["scales"].detach().mean(dim=-1))
     return params["opacities"].detach().sigmoid() * area * (1 + seen)
-
-
-def _strategy(settings: DensifySettings) -> Any:
-    from gsplat.strategy import DefaultStrategy
-
-    return DefaultStrategy(
-        prune_opa=settings.prune_opacity,
-        grow_grad2d=settings.grow_grad2d,
-        grow_scale3d=settings.grow_scale3d,
-        prune_scale3d=settings.prune_scale3d,
-        refine_start_iter=0,
-        refine_stop_iter=REFINE + 1,
-        refine_every=2,
-        reset_every=3,
-    )
 
 
 @contextmanager

@@ -153,6 +153,39 @@ def test_statistics_are_those_of_gsplat():
     torch.testing.assert_close(state["grad2d"], theirs["grad2d"])
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_refinement_is_that_of_gsplat(seed, monkeypatch):
+    """DefaultStrategy, from the statistics on: the same ones grow and go, in the same order and with the same draws.
+
+    At step 4 it refines with these settings. What a GPU holds in reserve, which it gives back then, we keep.
+    """
+    random = generator(seed)
+    (ours, our_adams), (theirs, their_adams) = make_scene(count=200), make_scene(count=200)
+    scales, opacities = torch.randn(200, 3, generator=random) * 0.8 - 3, torch.randn(200, generator=random) * 3
+    for params in (ours, theirs):
+        params["scales"].data, params["opacities"].data = scales.clone(), opacities.clone()
+    render = make_render(torch.randn(3, 200, 2, generator=random) * 0.03)
+    strategy = DefaultStrategy(
+        prune_opa=0.05, grow_grad2d=1.5, grow_scale3d=0.05, prune_scale3d=0.3, refine_start_iter=0, refine_every=2,
+        reset_every=3,
+    )  # fmt: skip
+    info = {"means2d": render.screen, "radii": render.radii[..., None].expand(-1, -1, 2), "gaussian_ids": None}
+    info |= {"width": 64, "height": 32, "n_cameras": 3}
+    torch.manual_seed(int(torch.randint(2**62, (), generator=generator(seed))))
+    strategy.step_post_backward(theirs, their_adams, state := strategy.initialize_state(), 4, info)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: pytest.fail("memory was given back"))
+    settings = DensifySettings(**GROW | {"grow_grad2d": 1.5, "prune_opacity": 0.05, "prune_scale3d": 0.3})
+    densifier = Densifier(settings, 10)
+    densifier.observe(render, GOOD)
+    report = densifier.refine(ours, our_adams, 1, generator(seed))
+    assert report.n_grown > 20 and report.n_pruned > 20 and report.n_after == len(theirs["means"])
+    for name, value in theirs.items():
+        assert torch.equal(ours[name], value)
+        for key, moment in their_adams[name].state[value].items():
+            assert torch.equal(our_adams[name].state[ours[name]][key], moment)
+    assert all(torch.equal(densifier.state[name], state[name]) for name in ("grad2d", "count"))
+
+
 def test_a_bad_step_leaves_no_trace_in_the_statistics():
     densifier = Densifier(DensifySettings(**GROW), 10)
     densifier.observe(make_render(high(6, [1])), GOOD)
