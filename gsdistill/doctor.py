@@ -19,7 +19,7 @@ from gsdistill.files import data_path
 
 __all__ = ["Finding", "findings", "report"]
 
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "gsplat", "numba", "matplotlib")
+PACKAGES = ("torch", "diffusers", "transformers", "gsplat", "numba", "matplotlib")
 RAN = "# tests run on Python: "  # a line of the pins, before the Pythons on which the tests ran with them
 
 

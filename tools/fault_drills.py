@@ -42,7 +42,7 @@ SHORT = (
     *("--preview-every", "4", "--densify.enabled", "--densify.grow-grad2d", "0.3"),
     *("--init.count", "200"),
 )
-STUDENTS = ("peft", "diffusers.models.unets.unet_2d_condition")  # which VSD alone needs, and takes seconds for
+STUDENTS = ("diffusers.models.unets.unet_2d_condition",)  # which VSD alone needs, and takes seconds for
 REST = (None, None, None)  # a refusal to go on, a new beginning, and the end
 AIMED, WHOLE = 3, 10  # every so manieth kill waits for a draft; the processes of every so manieth run are whole
 MOST = 8  # kills of one run at random, which may then go on to its end
