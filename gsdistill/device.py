@@ -20,10 +20,10 @@ __all__ = [
     "failure",
     "forget_peak",
     "listed",
-    "make_deterministic",
     "multiplies_bfloat16",
     "out_of_memory",
     "peak_memory",
+    "prepare",
     "processor",
     "refusal",
 ]
@@ -91,18 +91,27 @@ def refusal(name: str) -> str | None:
     return None if total == 9.0 else f"it computes 3 x 2 x 1.5 = {total:g}"
 
 
-def make_deterministic(device: torch.device) -> None:
-    """Let this process compute the same bits as any other on this machine, as far as torch can; call it first.
+def prepare(device: torch.device, deterministic: bool = False) -> None:
+    """Make this process compute on ``device``; called once it is chosen, and before anything is computed there.
 
-    On a CPU torch gets one thread: the order of its sums follows their number. On a CUDA device it takes algorithms
-    that sum in one order, and warns where it has none; gsplat's backward adds up in the order in which threads arrive,
-    which nothing here changes.
+    A numbered device becomes the current one of the calling thread: an event, and what a library makes without being
+    told where, go there. cuDNN tries its algorithms on each shape, of which a run has few, unless it is to be
+    ``deterministic``. That lets this process compute the same bits as any other on this machine, as far as torch can:
+    on a CPU torch gets one thread, for the order of its sums follows their number. On a CUDA device it takes
+    algorithms that sum in one order, and warns where it has none; gsplat's backward adds up in the order in which
+    threads arrive, which nothing here changes.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    if device.index is not None:
+        torch.accelerator.set_device_index(device.index)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # It would write NaN into all memory that is asked for, to show who reads what nobody has written: a kernel
+        # more for each tensor, and it changes no bit of a program that reads none.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
 
 
 def out_of_memory(error: BaseException) -> bool:

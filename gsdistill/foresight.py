@@ -46,8 +46,7 @@ def foresee(config: RunConfig) -> Iterator[str]:
     run_writers(config.export)
     check_without_prior(config, target)
     left = config.iterations - done
-    if config.deterministic:
-        device.make_deterministic(target)
+    device.prepare(target, config.deterministic)
     source = Path(find(config.prior)[0])
     half = in_half(config.model, target)
     taken = [] if source.exists() else list(shares(config.prior, half))

@@ -73,8 +73,7 @@ def run(
 
     config = anchored(config)
     target = device.choose(config.device)
-    if config.deterministic:
-        device.make_deterministic(target)
+    device.prepare(target, config.deterministic)
     folder, done = checked_folder(config)
     if done is None:
         say(f"the run in {folder.path} is finished; nothing is left to do")

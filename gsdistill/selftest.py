@@ -49,6 +49,7 @@ def selftest() -> Iterator[Finding]:
 def _stages(config: RunConfig) -> Iterator[str]:
     """What each stage found. Raises UserError where that is not what it must be."""
     target = device.choose(config.device)
+    device.prepare(target)
     prior = load_prior(config.prior, target, config.model)
     yield f"{prior.name} loads"
     plan, text, _, trial = prepared(config, prior, target)

@@ -20,7 +20,7 @@ from gsdistill.prior.loading import load_prior
 from gsdistill.training.loop import start, steps
 
 here, digest = torch.device("cpu"), hashlib.sha256()
-device.make_deterministic(here)
+device.prepare(here, deterministic=True)
 given = {"prompt": "a red torus", "prior": "shapes", "method": {"name": "sds"}, "init": {"name": "ball", "count": 3000}}
 given |= {"iterations": 4, "densify": {"enabled": True, "start": 0, "stop": 1, "every": 0.5, "grow_grad2d": 0.1}}
 config = runconfig.resolve(given)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gsdistill.cli import execute
-from gsdistill.device import choose, failure, multiplies_bfloat16, processor, refusal
+from gsdistill.device import choose, failure, multiplies_bfloat16, prepare, processor, refusal
 from gsdistill.errors import ConfigError
 
 
@@ -41,6 +41,71 @@ def accelerators(monkeypatch):
 def test_the_device_of_a_name(accelerators, count, apple, name, device):
     accelerators(count, apple)
     assert choose(name) == torch.device(device)
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """What :func:`prepare` changes for the whole process, to be as it was afterwards."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    threads = torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def current(monkeypatch):
+    """The numbers of the devices that became the current one."""
+    found = []
+    monkeypatch.setattr(torch.accelerator, "set_device_index", found.append)
+    return found
+
+
+def test_a_numbered_device_becomes_the_current_one(settings, current):
+    for name in ("cpu", "cuda", "cuda:1", "mps", "cuda:0"):
+        prepare(torch.device(name))
+    assert current == [1, 0]
+
+
+def test_algorithms_are_tried_unless_the_bits_must_be_the_same(settings):
+    """A trial takes what was the fastest this time."""
+    flags = torch.backends.cudnn, torch.utils.deterministic
+    prepare(torch.device("cuda"))
+    assert flags[0].benchmark and not torch.are_deterministic_algorithms_enabled()
+    prepare(torch.device("cuda"), deterministic=True)
+    assert torch.are_deterministic_algorithms_enabled() and not flags[0].benchmark
+    assert not flags[1].fill_uninitialized_memory
+    prepare(torch.device("cuda"))  # of a second run in a process whose first one has made it deterministic
+    assert not flags[0].benchmark
+    torch.set_num_threads(2)
+    prepare(torch.device("cpu"), deterministic=True)
+    assert torch.get_num_threads() == 1
+
+
+RUN = ["--prompt", "a red torus", "--prior", "shapes", "--device", "cuda:1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "load"),
+    [
+        (["generate", *RUN, "--output", "run"], "gsdistill.generate.load_prior"),
+        (["generate", *RUN, "--output", "run", "--dry-run"], "gsdistill.foresight.load_prior"),
+        (["bench", *RUN], "gsdistill.bench.command.load_prior"),
+        (["sweep", "--prompts", "a red torus", "--device", "cuda:1"], "gsdistill.sweep.run.load_prior"),
+        (["play2d", "--prior", "shapes", "--device", "cuda:1"], "gsdistill.laboratory.play.load_prior"),
+    ],
+)
+def test_it_is_so_before_a_prior_is_loaded(words, load, accelerators, settings, current, tmp_path, monkeypatch, capsys):
+    accelerators(2)
+    monkeypatch.chdir(tmp_path)
+    def stop(*given):
+        raise ConfigError(f"here, with {current} on {given[1]}")
+
+    monkeypatch.setattr(load, stop)
+    assert execute(words) == 2
+    assert capsys.readouterr().err.endswith("error: here, with [1] on cuda:1\n")
 
 
 WRONG = ["", "gpu", "cpu:0", "auto:1", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cudaa", "mps:1", "CPU"]

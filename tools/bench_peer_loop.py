@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from gsdistill.bench.figures import environment
-from gsdistill.device import choose, forget_peak, peak_memory
+from gsdistill.device import choose, forget_peak, peak_memory, prepare
 from gsdistill.distillation.sds import SDS
 from gsdistill.errors import UserError
 from gsdistill.files import write_json
@@ -122,7 +122,7 @@ class PeerLoop:
             self.seen[seen] += 1
 
 
-def prepare(options: argparse.Namespace, device: torch.device) -> tuple[Callable[[], Any], Callable[[], Any], Any]:
+def both(options: argparse.Namespace, device: torch.device) -> tuple[Callable[[], Any], Callable[[], Any], Any]:
     """Our step, the peers' step, and our run."""
     prior, eager, network = models(options.prior, device, options.compile)
     if options.views % prior.view_group:
@@ -184,7 +184,7 @@ def synchronize(device: torch.device) -> None:
 
 def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Warm both up, then time them by turns."""
-    ours, peers, run = prepare(options, device)
+    ours, peers, run = both(options, device)
     loops = {"ours": ours, "peers": peers}
     times: dict[str, list[float]] = {name: [] for name in loops}
     peaks: dict[str, int] = dict.fromkeys(loops, 0)
@@ -240,7 +240,9 @@ def main() -> None:
     """Measure and print."""
     options = arguments()
     try:
-        found = measure(options, choose(options.device))
+        device = choose(options.device)
+        prepare(device)
+        found = measure(options, device)
         if options.json:
             write_json(options.json, found)
     except UserError as error:

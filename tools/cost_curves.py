@@ -19,7 +19,7 @@ import torch
 from gsdistill.bench.command import measured
 from gsdistill.bench.settings import BenchFlags
 from gsdistill.config import merge
-from gsdistill.device import choose
+from gsdistill.device import choose, prepare
 from gsdistill.errors import UserError
 from gsdistill.files import write_json
 from gsdistill.laboratory.plots import new_figure, save_figure
@@ -54,6 +54,7 @@ def settings(place: dict[str, int], prior: str) -> dict[str, Any]:
 def points(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The measurement of each point of each curve; they share the prior."""
     device, flags = choose("auto"), BenchFlags(steps=options.steps, warmup=2)
+    prepare(device)
     name = architecture(options.random_weights) if options.random_weights else "shapes"
     prior = None
     for curve, (_, values) in CURVES.items():

@@ -15,7 +15,7 @@ from gsdistill.bench.report import compare, show
 from gsdistill.bench.settings import BenchFlags
 from gsdistill.bench.timing import measure
 from gsdistill.config import from_dict, merge
-from gsdistill.device import choose, make_deterministic
+from gsdistill.device import choose, prepare
 from gsdistill.errors import ConfigError
 from gsdistill.files import write_json
 from gsdistill.flags import parse, peek
@@ -46,8 +46,7 @@ def bench(argv: Sequence[str], console: Console) -> None:
     config = runconfig.resolve(merge(base, given), lambda line: console.print(line, markup=False))
     _check(config, flags, given)
     target = choose(config.device)
-    if config.deterministic:
-        make_deterministic(target)
+    prepare(target, config.deterministic)
     make = load_prior if name is None else random_prior
     prior = make(config.prior, target, config.model)
     console.print(f"{flags.warmup} steps, then {flags.steps} that are timed, on {target}", markup=False)

@@ -57,6 +57,7 @@ class Play(Demonstration):
     def run(self) -> Outcome:
         """Descend."""
         target = device.choose(self.device)
+        device.prepare(target)
         stage = self.world.stage(self.prompt) if self.prior == "analytic" else None
         prior = stage.prior if stage else load_prior(_named(self.prior), target)
         setup = Setup(

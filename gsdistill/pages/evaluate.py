@@ -115,6 +115,7 @@ def _with_prior(name: str, prompt: str, gaussians: Gaussians, run: Run | None) -
     model = _of_run(ModelSettings, "model", run if run and name == run.settings.get("prior") else None)
     prompts = _of_run(PromptSettings, "prompts", run)
     target = device.choose("auto", tell)
+    device.prepare(target)
     judge = cards.choose(name, target)[0]
     prior = load_prior(judge, target, model, tell)
     return {**figures_without_truth(to_device(gaussians, target), prompt, prior, prompts), JUDGE: judge}

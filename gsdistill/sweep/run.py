@@ -93,6 +93,7 @@ class _Worker:
         """The prior of a run, which is that of the last one unless its settings differ."""
         if self._loaded is None or self._used != config.model:
             target = device.choose(config.device, self._say)
+            device.prepare(target, config.deterministic)
             self._loaded, self._used = load_prior(config.prior, target, config.model, self._say), config.model
         return self._loaded
 

@@ -71,7 +71,7 @@ def test_their_network_has_our_weights():
 
 
 def test_a_step_of_theirs_moves_everything_and_counts_what_is_seen():
-    _, step, _ = tool.prepare(options(), torch.device("cpu"))
+    _, step, _ = tool.both(options(), torch.device("cpu"))
     peer = step.__self__
     before = {key: value.detach().clone() for key, value in peer.params.items()}
     step()
