@@ -152,14 +152,19 @@ def processor() -> str:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Let :func:`peak_memory` begin anew on an accelerator; the peak of a process stays what it was."""
+    """Let :func:`peak_memory` begin anew on a CUDA device; the peak of a process, and Apple's, stay what they were."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes held at once: of tensors on a CUDA device, else by this process in main memory."""
+    """Return the most bytes held at once: of tensors on a CUDA device, else by this process in main memory.
+
+    On an Apple GPU it is what torch has taken of its memory by now, which it seldom gives back.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

@@ -74,6 +74,7 @@ def run(
     config = anchored(config)
     target = device.choose(config.device)
     device.prepare(target, config.deterministic)
+    device.forget_peak(target)
     folder, done = checked_folder(config)
     if done is None:
         say(f"the run in {folder.path} is finished; nothing is left to do")

@@ -259,7 +259,7 @@ class RunFolder:
             "skipped_steps": run.skipped,
             "checkpoint_seconds": round(self._saving, 3),
             "network_evaluations": run.evaluations,
-            "peak_memory_mb": round(peak_memory(torch.device("cpu")) / 2**20),
+            "peak_memory_mb": round(peak_memory(run.params["means"].device) / 2**20),
             "device": str(run.params["means"].device),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gsdistill.cli import execute
-from gsdistill.device import choose, failure, multiplies_bfloat16, prepare, processor, refusal
+from gsdistill.device import choose, failure, forget_peak, multiplies_bfloat16, peak_memory, prepare, processor, refusal
 from gsdistill.errors import ConfigError
 
 
@@ -100,12 +100,26 @@ RUN = ["--prompt", "a red torus", "--prior", "shapes", "--device", "cuda:1"]
 def test_it_is_so_before_a_prior_is_loaded(words, load, accelerators, settings, current, tmp_path, monkeypatch, capsys):
     accelerators(2)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+
     def stop(*given):
         raise ConfigError(f"here, with {current} on {given[1]}")
 
     monkeypatch.setattr(load, stop)
     assert execute(words) == 2
     assert capsys.readouterr().err.endswith("error: here, with [1] on cuda:1\n")
+
+
+def test_a_device_s_own_memory_is_asked_for(monkeypatch):
+    reset = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 100 + device.index)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 7)
+    places = [torch.device(name) for name in ("cuda:1", "mps")]
+    assert [peak_memory(place) for place in places] == [101, 7]
+    for place in places:
+        forget_peak(place)
+    assert reset == places[:1]
 
 
 WRONG = ["", "gpu", "cpu:0", "auto:1", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cudaa", "mps:1", "CPU"]
