@@ -93,9 +93,9 @@ def _empty(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B
     """No Gaussian at all: the backgrounds, still attached to the (empty) parameters."""
     B, H, W = len(cameras), cameras.height, cameras.width
     nothing = sum(value.sum() for value in vars(gaussians).values())
-    blank = torch.zeros(B, H, W, 1, device=gaussians.means.device) + nothing
     screen = gaussians.means[None, :, :2].expand(B, -1, -1) * 1.0
     if screen.requires_grad:
         screen.retain_grad()
+    blank = torch.zeros(B, H, W, 1, device=gaussians.means.device) + nothing + screen.sum()  # so that it has a gradient
     radii = torch.zeros(B, 0, dtype=torch.int32, device=gaussians.means.device)
     return Render(backgrounds[:, None, None, :] + blank, blank, blank, screen, radii)

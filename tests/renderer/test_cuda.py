@@ -95,6 +95,18 @@ def test_without_a_gradient_there_is_none_to_keep():
     assert not result.images.requires_grad and not result.screen.requires_grad
 
 
+def test_a_scene_without_gaussians_has_a_gradient_of_its_screen():
+    """Which a densifier asks for."""
+    leaves = {key: getattr(ball(5), key)[:0].clone().requires_grad_() for key in PARAMETERS}
+    out = cuda._empty(Gaussians(**leaves), cast(views(3), torch.float32), torch.full((3, 3), 0.25))
+    assert torch.equal(out.images, torch.full((3, 20, 27, 3), 0.25)) and not out.alphas.any()
+    (out.images.sum() + out.depths.sum()).backward()
+    assert {key: leaf.grad.shape for key, leaf in leaves.items()} == {key: leaf.shape for key, leaf in leaves.items()}
+    densifier = Densifier(DensifySettings(enabled=True), 10)
+    densifier.observe(out, torch.tensor(True))
+    assert {name: len(value) for name, value in densifier.state_dict().items()} == {"grad2d": 0, "count": 0, "seen": 0}
+
+
 @pytest.mark.parametrize("kernels", [EMULATED, ON_GPU])
 def test_a_gpu_gathers_the_statistics_of_the_reference(kernels):
     scene, found = ball(200, seed=5), {}
