@@ -19,7 +19,7 @@ import numpy as np
 from gsdistill.compiled import compiled
 from gsdistill.renderer._bins import bands
 from gsdistill.renderer._vectors import Triple, cross, dot, sh_basis
-from gsdistill.renderer.base import ALPHA_MIN, COVARIANCE_MAX
+from gsdistill.renderer.base import ALPHA_MIN, COVARIANCE_MAX, DEVIATION_MAX
 from gsdistill.structs import SH_C0
 
 MARGIN = 1.001  # of the squared extent, far above the rounding of the rasteriser
@@ -150,8 +150,9 @@ def project(
         R, _, _ = rotation(quats, n)
         M = times_scales(R, sizes, n)
         m = (float(means[n, 0]), float(means[n, 1]), float(means[n, 2]))
+        sound = sizes[n, 0] < DEVIATION_MAX and sizes[n, 1] < DEVIATION_MAX and sizes[n, 2] < DEVIATION_MAX
         for b in range(B):
             i = b * N + n
-            radii[i] = project_one(cams, b, m, M, float(opacities[n]), sh, n, lens, Y, splats, i)
+            radii[i] = project_one(cams, b, m, M, float(opacities[n]), sh, n, lens, Y, splats, i) if sound else 0
             first, last = bands(splats, i, lens.height) if radii[i] > 0 else (0, -1)
             counts[i] = last - first + 1

@@ -27,13 +27,14 @@ from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.structs import SH_C0, Cameras, Gaussians, Render
 
 __all__ = [
-    "ALPHA_MAX", "ALPHA_MIN", "COVARIANCE_MAX", "TRANSMITTANCE_MIN", "RenderOptions", "backends", "blending_weights",
-    "render",
+    "ALPHA_MAX", "ALPHA_MIN", "COVARIANCE_MAX", "DEVIATION_MAX", "TRANSMITTANCE_MIN", "RenderOptions", "backends",
+    "blending_weights", "render",
 ]  # fmt: skip
 
 ALPHA_MIN = 1.0 / 255.0  # fainter pairs of Gaussian and pixel are ignored
 ALPHA_MAX = 0.999  # no Gaussian is more opaque than this at any pixel
 COVARIANCE_MAX = 1e17  # square pixels; a Gaussian wider on the screen has diverged and is culled
+DEVIATION_MAX = 1e5  # world units; a Gaussian with a larger standard deviation has diverged and is culled
 TRANSMITTANCE_MIN = 1e-4  # a pixel ends before the Gaussian that would bring it here
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from gsdistill.errors import ConfigError
 from gsdistill.files import temporary_folder
 from gsdistill.kept import place
-from gsdistill.renderer.base import RenderOptions
+from gsdistill.renderer.base import DEVIATION_MAX, RenderOptions
 from gsdistill.structs import SH_C0, Cameras, Gaussians, Render
 
 __all__ = ["rasterize", "through"]
@@ -61,13 +62,16 @@ def through(
 
     Colours that do not depend on the direction are computed here: for the others gsplat inverts the view matrices, and
     waits for the GPU to say whether that worked. It waits once more, for the number of its pairs of tile and Gaussian.
+    A Gaussian as wide as those that no backend draws has an infinite or no determinant in float32, and is given another
+    size and no opacity here: then nothing is drawn, and nothing but zeros comes back.
     """
     plain = gaussians.sh_degree == 0
+    sound = (gaussians.scales.detach() < math.log(DEVIATION_MAX)).all(-1)
     pixels, alphas, meta = rasterization(
         means=gaussians.means,
         quats=gaussians.quats,
-        scales=gaussians.scales.exp(),
-        opacities=gaussians.opacities.sigmoid(),
+        scales=torch.where(sound[:, None], gaussians.scales, 0.0).exp(),
+        opacities=torch.where(sound, gaussians.opacities, -math.inf).sigmoid(),
         colors=(0.5 + SH_C0 * gaussians.sh[:, 0]).clamp_min(0) if plain else gaussians.sh,
         viewmats=cameras.viewmats,
         Ks=cameras.Ks,

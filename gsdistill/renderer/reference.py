@@ -12,6 +12,7 @@ gsplat's). Memory and time grow with N times pixels: use it for small scenes and
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +21,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, COVARIANCE_MAX, TRANSMITTANCE_MIN, RenderOptions
+from gsdistill.renderer.base import (
+    ALPHA_MAX,
+    ALPHA_MIN,
+    COVARIANCE_MAX,
+    DEVIATION_MAX,
+    TRANSMITTANCE_MIN,
+    RenderOptions,
+)
 from gsdistill.scene.harmonics import sh_basis
 from gsdistill.structs import Cameras, Gaussians, Render
 
@@ -64,7 +72,8 @@ def project(
     """The Gaussians that one camera sees, in depth order, as ellipses on its screen."""
     W, t = viewmat[:3, :3], viewmat[:3, 3]
     depth = gaussians.means.detach() @ W[2] + t[2]
-    index = ((depth >= options.near) & (depth <= options.far)).nonzero()[:, 0]
+    sound = (gaussians.scales < math.log(DEVIATION_MAX)).all(-1)
+    index = (sound & (depth >= options.near) & (depth <= options.far)).nonzero()[:, 0]
     index = index[depth[index].argsort(stable=True)]  # the nearest first; culled ones never reach a division by z
     means = gaussians.means[index]
     x, y, z = (means @ W.T + t).unbind(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from pathlib import Path
 
@@ -93,6 +94,31 @@ def test_without_a_gradient_there_is_none_to_keep():
         leaves = Gaussians(**{key: getattr(ball(5), key).clone().requires_grad_() for key in PARAMETERS})
         result = cuda.through(stand_in, leaves, cast(views(1), torch.float32), torch.zeros(1, 3), RenderOptions())
     assert not result.images.requires_grad and not result.screen.requires_grad
+
+
+def test_what_has_diverged_is_not_drawn_and_gets_no_gradient():
+    """exp of a log scale above 88 is infinite; gsplat is given a size and an opacity that are no trouble."""
+    scene, cameras, grey = ball(30), cast(views(2), torch.float32), torch.full((2, 3), 0.5)
+    wild = torch.tensor([12.0, 88.0, 90.0, 1e30, math.inf, math.nan])
+    scene.scales[: len(wild), 1] = wild
+    given, found = [], {}
+
+    def watched(**arguments):
+        given.append(arguments)
+        return stand_in(**arguments)
+
+    for name in ("ours", "cpu", "reference"):
+        leaves = {key: getattr(scene, key).clone().requires_grad_() for key in PARAMETERS}
+        parts = Gaussians(**leaves), cameras, grey, RenderOptions()
+        result = cuda.through(watched, *parts) if name == "ours" else render(*parts, name)
+        (result.images * loss_weights(result.images.shape, 0)).sum().backward()
+        assert not result.radii[:, : len(wild)].any() and result.radii[:, len(wild) :].any()
+        for leaf in leaves.values():
+            assert leaf.grad.isfinite().all() and not leaf.grad[: len(wild)].any() and leaf.grad.any()
+        found[name] = result.images.detach()
+    assert given[0]["scales"].isfinite().all() and not given[0]["opacities"][: len(wild)].any()
+    for name in ("ours", "cpu"):
+        torch.testing.assert_close(found[name], found["reference"], rtol=1e-4, atol=1e-5)
 
 
 def test_a_scene_without_gaussians_has_a_gradient_of_its_screen():
