@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # Workers of `pytest -n` share the processors, and so do the processes that they start; read when torch is imported.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
@@ -32,10 +33,22 @@ def gaussian(mean: float, deviation: float, dimensions: int) -> Mixture:
     )
 
 
+def extensions() -> Path:
+    """The folder of what torch compiles, by the caches as they are now."""
+    from torch.utils import cpp_extension  # which takes a second to import
+
+    return Path(cpp_extension._get_build_directory("gsplat_cuda", verbose=False)).parent
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Caches of this test run alone, so that nothing comes from an earlier one or stays behind."""
+    """Caches of this test run alone, so that nothing comes from an earlier one or stays behind.
+
+    Kernels for a GPU, which take minutes to compile, stay where torch has them.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        if torch.cuda.is_available() and "TORCH_EXTENSIONS_DIR" not in os.environ:
+            patch.setenv("TORCH_EXTENSIONS_DIR", str(extensions()))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 

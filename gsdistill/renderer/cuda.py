@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
+import subprocess
+import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils import cpp_extension
 
-from gsdistill.errors import ConfigError
-from gsdistill.files import temporary_folder
+from gsdistill.errors import ConfigError, first_line, tell
+from gsdistill.files import Claim, temporary_folder
 from gsdistill.kept import place
 from gsdistill.renderer.base import DEVIATION_MAX, RenderOptions
 from gsdistill.structs import SH_C0, Cameras, Gaussians, Render
 
-__all__ = ["rasterize", "through"]
+__all__ = ["compiles", "rasterize", "through"]
+
+BUILT = "gsplat_cuda"  # what gsplat calls the kernels that it compiles, and PyTorch their folder
+CURE = "install a gsplat wheel built for this torch and CUDA (its README lists them), or use --device cpu"
 
 
 def rasterize(
@@ -32,17 +41,65 @@ def rasterize(
         )
     if len(gaussians) == 0:
         return _empty(gaussians, cameras, backgrounds)
-    _choose_build_folder()
-    from gsplat.cuda import _backend  # builds or loads its kernels
+    _load()
     from gsplat.rendering import rasterization
 
-    if _backend._C is None:
-        raise ConfigError(
-            "gsplat has no compiled kernels here and found no CUDA toolkit to build them with; install a gsplat wheel "
-            "built for this torch and CUDA (its README lists them), or use --device cpu"
-        )
-
     return through(rasterization, gaussians, cameras, backgrounds, options)
+
+
+def compiles() -> bool:
+    """Whether the first render has to compile gsplat's kernels."""
+    return _lack() is not None and cpp_extension.CUDA_HOME is not None and not _built().is_file()
+
+
+@cache
+def _lack() -> str | None:
+    """Why gsplat's kernels must be compiled before they can be used; None where ready ones are installed and load."""
+    try:
+        importlib.import_module("gsplat.csrc")
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "gsplat.csrc":
+            return "gsplat has no compiled kernels here"
+        return f"gsplat's compiled kernels do not load with torch {torch.__version__} ({first_line(error)})"
+    return None
+
+
+@cache
+def _load() -> None:
+    """Import gsplat's kernels; where they must be compiled, this process alone does so, and says it.
+
+    gsplat empties the folder in which it compiles, another process's unfinished work with it: so one process at a time
+    is let in, and finds them compiled where it had to wait.
+
+    Raises:
+        ConfigError: there are none, and they cannot be compiled here.
+    """
+    reason = _lack()
+    if reason is None:
+        return
+    if cpp_extension.CUDA_HOME is None:
+        raise ConfigError(f"{reason}, and there is no CUDA toolkit to compile them with; {CURE}")
+    folder = _built().parent
+    with Claim(folder.with_name(f"{BUILT}.lock")) as claim:
+        if not claim.take():
+            tell(f"another process is compiling gsplat's kernels in {folder}; waiting for it")
+        while not claim.take():
+            time.sleep(1.0)
+        if compiles():
+            tell(f"{reason}; compiling them in {folder}, this takes minutes the first time")
+        try:
+            found = importlib.import_module("gsplat.cuda._backend")._C
+        except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+            told = f"{reason}, and they could not be compiled or loaded in {folder}: {first_line(error)}"
+            raise ConfigError(f"{told}; {CURE}") from error
+    if found is None:
+        raise ConfigError(f"{reason}, and the CUDA toolkit in {cpp_extension.CUDA_HOME} has no compiler; {CURE}")
+
+
+def _built() -> Path:
+    """The file that gsplat's kernels are compiled to."""
+    _choose_build_folder()
+    return Path(cpp_extension._get_build_directory(BUILT, verbose=False)) / f"{BUILT}.so"
 
 
 def _choose_build_folder() -> None:

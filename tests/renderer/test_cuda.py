@@ -5,15 +5,21 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import sys
+import warnings
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import gsplat.rendering
 import pytest
 import torch
+from conftest import extensions
 from renderer.emulator import EMULATED, ON_GPU
 from renderer.scenes import PARAMETERS, ball, cast, loss_weights, views
 from torch.utils import cpp_extension
 
+from gsdistill.errors import ConfigError, Notice
+from gsdistill.files import Claim
 from gsdistill.renderer import cuda, reference
 from gsdistill.renderer.base import RenderOptions, render
 from gsdistill.scene.densify import Densifier, DensifySettings
@@ -164,3 +170,124 @@ def test_without_a_home_kernels_are_not_built_below_the_working_directory(tmp_pa
     cuda._choose_build_folder()
     built = Path(cpp_extension._get_build_directory("x", verbose=False))
     assert built.is_relative_to(tmp_path / f"gsdistill-{os.getuid()}" / "torch_extensions")
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """A machine with a toolkit and without kernels; ``build.make`` stands for what gsplat does when it is imported."""
+    made = SimpleNamespace(folder=tmp_path / "gsplat_cuda", csrc=None, make=lambda: ModuleType("kernels"), claims=[])
+
+    def load(name):
+        if name == "gsplat.csrc":
+            raise made.csrc or ModuleNotFoundError("No module named 'gsplat.csrc'", name=name)
+        assert name == "gsplat.cuda._backend"
+        with Claim(tmp_path / "gsplat_cuda.lock") as claim:
+            made.claims.append(claim.take())
+        return SimpleNamespace(_C=made.make())
+
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", "/usr/local/cuda")
+    monkeypatch.setattr(cuda, "importlib", SimpleNamespace(import_module=load))
+    for cached in (cuda._lack, cuda._load):
+        cached.cache_clear()
+    yield made
+    for cached in (cuda._lack, cuda._load):
+        cached.cache_clear()
+
+
+def told() -> list[str]:
+    """What is told while the kernels are loaded, twice."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        cuda._load()
+        cuda._load()
+    return [str(one.message) for one in found if one.category is Notice]
+
+
+def test_ready_kernels_are_taken_without_a_word(monkeypatch):
+    cuda._lack.cache_clear()
+    cuda._load.cache_clear()
+    monkeypatch.setitem(sys.modules, "gsplat.csrc", ModuleType("gsplat.csrc"))
+    assert told() == [] and not cuda.compiles()
+    cuda._lack.cache_clear()
+    cuda._load.cache_clear()
+
+
+def test_that_kernels_are_compiled_is_said_before(build):
+    (line,) = told()
+    assert cuda.compiles() and build.claims == [False]  # once, and while nobody else is let in
+    assert line.startswith("gsplat has no compiled kernels here; compiling them") and "takes minutes" in line
+
+
+def test_kernels_that_have_been_compiled_are_loaded_without_a_word(build):
+    build.folder.mkdir()
+    (build.folder / "gsplat_cuda.so").touch()
+    assert told() == [] and build.claims == [False] and not cuda.compiles()
+
+
+def test_kernels_for_another_torch_are_told_apart_from_none(build):
+    build.csrc = ImportError("csrc.so: undefined symbol: _ZN3c105ErrorC2E\nmore")
+    (line,) = told()
+    reason = f"gsplat's compiled kernels do not load with torch {torch.__version__} (csrc.so: undefined symbol"
+    assert line.startswith(reason) and "compiling them" in line and "more" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("Error building extension 'gsplat_cuda': nvcc fatal\nmore"), "Error building extension"),
+        (RuntimeError("Ninja is required to load C++ extensions"), "Ninja is required"),
+        (ImportError("gsplat_cuda.so: undefined symbol"), "gsplat_cuda.so: undefined symbol"),
+        (OSError("CUDA_HOME environment variable is not set"), "CUDA_HOME"),
+    ],
+)
+def test_a_build_that_fails_is_one_sentence(build, error, reason):
+    def fail():
+        raise error
+
+    build.make = fail
+    with pytest.raises(ConfigError, match=reason) as caught, pytest.warns(Notice):
+        cuda._load()
+    assert "\n" not in str(caught.value) and str(build.folder) in str(caught.value)
+    assert "install a gsplat wheel" in str(caught.value) and "--device cpu" in str(caught.value)
+
+
+def test_without_a_toolkit_or_its_compiler_the_wheel_is_named(build, monkeypatch):
+    build.make = lambda: None
+    with pytest.raises(ConfigError, match=r"/usr/local/cuda has no compiler; install a gsplat wheel"), pytest.warns():
+        cuda._load()
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    build.claims.clear()
+    with pytest.raises(ConfigError, match="no compiled kernels here, and there is no CUDA toolkit to compile them"):
+        cuda._load()
+    assert not build.claims and not cuda.compiles()
+
+
+def test_a_process_that_compiles_is_waited_for(build, tmp_path, monkeypatch):
+    waits = []
+    with Claim(tmp_path / "gsplat_cuda.lock") as other:
+        assert other.take()
+
+        def sleep(seconds):
+            waits.append(seconds)
+            assert not build.claims
+            if len(waits) == 3:
+                build.folder.mkdir(exist_ok=True)
+                (build.folder / "gsplat_cuda.so").touch()
+                other.__exit__(None, None, None)
+
+        monkeypatch.setattr(cuda.time, "sleep", sleep)
+        (line,) = told()
+    assert len(waits) == 3 and build.claims == [False]
+    assert line == f"another process is compiling gsplat's kernels in {build.folder}; waiting for it"
+
+
+def test_these_tests_take_the_kernels_that_are_compiled_already(tmp_path, monkeypatch):
+    """Where torch has them, whatever cache the tests have."""
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    before = cpp_extension._get_build_directory("gsplat_cuda", verbose=False)
+    folder = extensions()
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "tests"))
+    assert cpp_extension._get_build_directory("gsplat_cuda", verbose=False) == before
