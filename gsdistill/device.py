@@ -26,9 +26,11 @@ __all__ = [
     "prepare",
     "processor",
     "refusal",
+    "widest_float",
 ]
 
 CHOICES = ("auto", "cpu", "cuda", "mps")
+WITHOUT_FLOAT64 = ("mps",)
 # What torch, its libraries and the C++ runtime say in a plain RuntimeError where memory is short.
 SHORT = (
     "can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "ALLOC_FAILED",
@@ -44,7 +46,8 @@ BROKEN = (
 def choose(name: str, say: Callable[[str], None] = lambda line: None) -> torch.device:
     """Return the device called ``name``: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``, once it has computed.
 
-    ``auto`` is a CUDA device where there is one, else the CPU; it never takes ``mps``: no renderer of ours runs there.
+    ``auto`` is a CUDA device where there is one, else the CPU; it never takes ``mps``: no renderer of ours runs there,
+    so that a run draws on the CPU and only its prior computes on the GPU, which has not been tried.
     Where there is one that cannot be used, it is the CPU too, and ``say`` is told why.
 
     Raises:
@@ -149,6 +152,11 @@ def processor() -> str:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """The floating type of most digits that a device has: float64, or float32 where there is none."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
 
 def forget_peak(device: torch.device) -> None:

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -16,6 +17,9 @@ from rich.text import Text
 from gsdistill import __version__
 from gsdistill.extras import EXTRAS, missing
 from gsdistill.files import data_path
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Finding", "findings", "report"]
 
@@ -49,7 +53,7 @@ def report(console: Console, found: Iterable[Finding], lost: str = "missing") ->
 
 
 def findings() -> Iterator[Finding]:
-    """Look at this machine; nothing is built, downloaded or loaded."""
+    """Look at this machine; nothing is built or downloaded, and no model is loaded."""
     yield Finding("software", "gsdistill", __version__)
     yield Finding("software", "python", f"{platform.python_version()} on {platform.platform()}")
     for name in PACKAGES:
@@ -117,6 +121,10 @@ def _machine() -> Iterator[Finding]:
             f"cannot be used: {reason}; until its driver and torch fit it, auto is the CPU" if reason else "it computes"
         )
         yield Finding("machine", f"{accelerator}, tried", told)
+    yield Finding("machine", "renderer", _renderer(device))
+    if torch.backends.mps.is_available():
+        told = f"--device mps, not tried by us, computes the prior on it; renderer {_renderer(torch.device('mps'))}"
+        yield Finding("machine", "mps", told)
     yield Finding("machine", "threads", f"{torch.get_num_threads()} of torch on {cores} cores")
     cure = "compiled anew by every process, for a minute; let NUMBA_CACHE_DIR name a folder that can be written"
     yield Finding("machine", "numba kernels", _kept_kernels(), cure)
@@ -128,6 +136,16 @@ def _machine() -> Iterator[Finding]:
             "compiled at the first use; or a ready wheel: pip install gsplat --index-url https://docs.gsplat.studio/whl"
         )
         yield Finding("machine", "gsplat kernels", str(extension) if extension else None, cure)
+
+
+def _renderer(device: torch.device) -> str:
+    """What draws a scene that lies on a device; tried, unless that would compile kernels."""
+    from gsdistill.renderer.base import compiles, refusal
+
+    if compiles(device):
+        return f"{device.type}, whose kernels are compiled at the first use, for minutes"
+    reason = refusal(device)
+    return f"cpu ({reason})" if reason else device.type
 
 
 def _kept_kernels() -> str | None:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gsdistill.device import widest_float
+
 __all__ = [
     "SH_C0",
     "Cameras",
@@ -166,10 +168,14 @@ def on_processor(gaussians: Gaussians) -> Gaussians:
 
 
 def to_device(value: T, device: torch.device | str) -> T:
-    """Return ``value`` (a struct, a mapping, a tensor, or anything else) with every tensor on ``device``."""
+    """Return ``value`` (a struct, a mapping, a tensor, or anything else) with every tensor on ``device``.
+
+    Float64 becomes float32 on a device that has none.
+    """
     moved: Any = value
     if isinstance(value, torch.Tensor):
-        moved = value.to(device)
+        widest = widest_float(torch.device(device))
+        moved = value.to(device, widest if value.dtype == torch.float64 else value.dtype)
     elif isinstance(value, Mapping):
         moved = {key: to_device(item, device) for key, item in value.items()}
     elif hasattr(value, "__dataclass_fields__"):

@@ -256,6 +256,28 @@ def test_where_compiled_kernels_are_kept_or_that_every_process_compiles(monkeypa
     assert kernels().found is None and "NUMBA_CACHE_DIR" in kernels().cure
 
 
+@pytest.mark.parametrize(
+    ("name", "compiles", "refusal", "renderer"),
+    [
+        ("cpu", False, None, "cpu"),
+        ("cuda", False, None, "cuda"),
+        ("cuda", True, "tried, which would compile", "cuda, whose kernels are compiled at the first use, for minutes"),
+        ("cuda", False, "gsplat has no compiled kernels", "cpu (gsplat has no compiled kernels)"),
+    ],
+)
+def test_what_draws_on_a_device(name, compiles, refusal, renderer, monkeypatch):
+    monkeypatch.setattr("gsdistill.renderer.base.compiles", lambda device: compiles)
+    monkeypatch.setattr("gsdistill.renderer.base.refusal", lambda device: refusal)
+    assert doctor._renderer(torch.device(name)) == renderer
+
+
+def test_an_apple_gpu_computes_the_prior_alone(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    lines = {finding.name: finding.found or "" for finding in doctor.findings()}
+    assert lines["device"].startswith("cpu") and lines["renderer"] == "cpu"
+    assert lines["mps"].endswith("; renderer cpu (there is no renderer for mps)")
+
+
 def test_a_name_that_is_none(capsys):
     with pytest.raises(ConfigError, match="Did you mean 'sd15'"):
         told("sd155")

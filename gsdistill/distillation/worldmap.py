@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gsdistill.device import widest_float
 from gsdistill.structs import Cameras
 
 __all__ = ["crop", "draw"]
@@ -33,8 +34,9 @@ def crop(
     """What each camera sees of the sheet."""
     (_, height, width), device = shape, cameras.azimuths.device
     rows, period = sheet.shape[1] - height, sheet.shape[2] - width
-    top = torch.floor(-cameras.elevations.double() * rows / 180).long() % rows
-    left = torch.floor(cameras.azimuths.double() * period / 360).long() % period
+    exact = widest_float(device)
+    top = torch.floor(-cameras.elevations.to(exact) * rows / 180).long() % rows
+    left = torch.floor(cameras.azimuths.to(exact) * period / 360).long() % period
     row = top[:, None] + torch.arange(height, device=device)
     column = left[:, None] + torch.arange(width, device=device)
     return sheet.to(device)[:, row[:, :, None], column[:, None, :]].transpose(0, 1)

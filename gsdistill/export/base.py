@@ -21,7 +21,7 @@ from gsdistill.extras import require
 from gsdistill.files import atomic_path
 from gsdistill.frames import Frame
 from gsdistill.scene.turn import to_frame
-from gsdistill.structs import Gaussians, on_processor
+from gsdistill.structs import Gaussians, on_processor, to_device
 
 __all__ = ["Writer"]
 
@@ -61,6 +61,7 @@ class Writer(ABC):
             ConfigError, NotInstalled: as :meth:`check`.
         """
         self.check()
+        gaussians = to_device(gaussians, "cpu")  # before the float64 that not every device has
         _check_sound(gaussians, path)
         ready = _plain(to_frame(gaussians, self.axes), self.sh_pad)
         with atomic_path(path) as draft:

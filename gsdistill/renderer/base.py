@@ -9,6 +9,10 @@ al. 2023) as gsplat implements them. A pixel at (x, y) sees, front to back by ca
     image = sum_i T_i alpha_i colour_i + T_end background,
 
 where pairs with alpha < 1/255 are left out and the sum ends before the Gaussian that would bring T to 1e-4 or below.
+
+A scene may lie on a device that has no backend of its name (an Apple GPU), or one whose backend does not run there (a
+GPU that torch knows and gsplat has no kernels for). ``auto`` then draws it on the CPU: what it needs goes there, what
+comes of it goes back, and so do the gradients, so that whoever asks sees no difference but the time.
 """
 
 from __future__ import annotations
@@ -17,18 +21,20 @@ import functools
 import importlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.errors import ConfigError, did_you_mean
-from gsdistill.structs import SH_C0, Cameras, Gaussians, Render
+from gsdistill.device import out_of_memory
+from gsdistill.errors import ConfigError, UserError, did_you_mean, first_line, tell
+from gsdistill.structs import SH_C0, Cameras, Gaussians, Render, to_device
 
 __all__ = [
     "ALPHA_MAX", "ALPHA_MIN", "COVARIANCE_MAX", "DEVIATION_MAX", "TRANSMITTANCE_MIN", "RenderOptions", "backends",
-    "blending_weights", "render",
+    "blending_weights", "compiles", "refusal", "render",
 ]  # fmt: skip
 
 ALPHA_MIN = 1.0 / 255.0  # fainter pairs of Gaussian and pixel are ignored
@@ -68,21 +74,84 @@ def render(
 ) -> Render:
     """Render all ``cameras`` in one call, differentiably in every tensor of ``gaussians``.
 
-    ``backgrounds`` holds one RGB colour per camera, 0..1. ``backend`` is "auto" (the one for the device that holds the
-    Gaussians) or one of :func:`backends`. ``Render.screen.grad`` holds the gradient of the projected means, in pixels,
-    after backward. No gradient reaches the cameras.
+    ``backgrounds`` holds one RGB colour per camera, 0..1. ``backend`` is one of :func:`backends`, or "auto": the one
+    for the device that holds the Gaussians, or where that has a :func:`refusal` the CPU's, which is told once. The
+    cameras and backgrounds are on that device too, and so is the answer. ``Render.screen.grad`` holds the gradient of
+    the projected means, in pixels, after backward. No gradient reaches the cameras.
 
     Raises:
-        ConfigError: the backend is unknown or cannot run here.
+        ConfigError: the backend is unknown, or one that was asked for by its name cannot run here.
     """
-    name = gaussians.means.device.type if backend == "auto" else backend
-    if name not in backends():
+    if backend == "auto":
+        backend = _chosen(gaussians.means.device)
+        if backend != gaussians.means.device.type:
+            return _elsewhere(backend, gaussians, cameras, backgrounds, options)
+    if backend not in backends():
         allowed = ("auto", *backends())
         raise ConfigError(
-            f"backend = '{name}' is not a renderer.{did_you_mean(name, allowed)} Allowed: {', '.join(allowed)}"
+            f"backend = '{backend}' is not a renderer.{did_you_mean(backend, allowed)} Allowed: {', '.join(allowed)}"
         )
-    module = importlib.import_module(f"gsdistill.renderer.{name}")
-    return module.rasterize(gaussians, cameras, backgrounds, options)
+    return _module(backend).rasterize(gaussians, cameras, backgrounds, options)
+
+
+@functools.cache
+def refusal(device: torch.device) -> str | None:
+    """Why there is no drawing on a device itself, in one line; None where a Gaussian is drawn there as it must be.
+
+    Tried once in a process, forwards and backwards, which may compile kernels for minutes. The Gaussian stands on the
+    axis: at the middle pixel alpha is its opacity, the sigmoid of 0, whose derivative is 1/4.
+    """
+    if device.type == "cpu":
+        return None
+    if device.type not in backends():
+        return f"there is no renderer for {device.type}"
+    try:
+        logit = torch.zeros(1, device=device, requires_grad=True)
+        quats, scales = torch.ones(1, 4, device=device), torch.full((1, 3), -2.0, device=device)
+        means, view = torch.tensor([[0.0, 0.0, 3.0]], device=device), torch.eye(4, device=device)[None]
+        K = torch.tensor([[[9.0, 0.0, 4.5], [0.0, 9.0, 4.5], [0.0, 0.0, 1.0]]], device=device)
+        scene, angle = Gaussians(means, quats, scales, logit, torch.zeros(1, 1, 3, device=device)), view[:, 0, 1]
+        with torch.inference_mode(False), torch.enable_grad():
+            out = _module(device.type).rasterize(
+                scene, Cameras(view, K, 9, 9, angle, angle, angle + 3.0), torch.zeros(1, 3, device=device),
+                RenderOptions(),
+            )  # fmt: skip
+            (slope,) = torch.autograd.grad(out.alphas[0, 4, 4, 0], logit)
+        alpha, slope = float(out.alphas.detach()[0, 4, 4, 0]), float(slope)
+    except (ImportError, OSError, RuntimeError, UserError) as error:
+        return None if out_of_memory(error) else first_line(error)
+    sound = abs(alpha - 0.5) < 1e-3 and abs(slope - 0.25) < 1e-3
+    return None if sound else f"it draws {alpha:g} and differentiates it to {slope:g}, where 0.5 and 0.25 are right"
+
+
+def compiles(device: torch.device) -> bool:
+    """Whether the first drawing on a device has to compile kernels, which takes minutes."""
+    return device.type in backends() and device.type != "cpu" and _module(device.type).compiles()
+
+
+@functools.cache
+def _chosen(device: torch.device) -> str:
+    """The backend that draws a scene on ``device``; where that is not its own, the reason is told."""
+    if reason := refusal(device):
+        tell(f"{device} does not draw, and the CPU does it instead: {reason}")
+    return "cpu" if reason else device.type
+
+
+def _elsewhere(
+    backend: str, gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"], options: RenderOptions
+) -> Render:
+    """The render of a scene by the backend of another device, with everything taken there and back."""
+    home = gaussians.means.device
+    there = (to_device(value, backend) for value in (gaussians, cameras, backgrounds))
+    out = _module(backend).rasterize(*there, options)
+    screen = torch.zeros(out.screen.shape, dtype=out.screen.dtype, device=home, requires_grad=out.screen.requires_grad)
+    if screen.requires_grad:
+        out.screen.register_post_accumulate_grad_hook(lambda own: setattr(screen, "grad", own.grad.to(home)))
+    return to_device(replace(out, screen=screen), home)
+
+
+def _module(backend: str) -> Any:
+    return importlib.import_module(f"gsdistill.renderer.{backend}")
 
 
 def blending_weights(gaussians: Gaussians, cameras: Cameras) -> Float[Tensor, "N"]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
@@ -224,6 +224,7 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
                 yield
         else:
             module = torch.get_device_module(device)
-            with torch.random.fork_rng(devices=[device], device_type=device.type), module.device(device):
+            current = getattr(module, "device", nullcontext)  # of Apple's there is one
+            with torch.random.fork_rng(devices=[device], device_type=device.type), current(device):
                 module.manual_seed(seed)
                 yield

@@ -1,0 +1,176 @@
+"""What test_elsewhere.py looks at, each in a process of its own: a scene on a device that does not draw."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from fakedevice import install
+from rich.console import Console
+
+from gsdistill import device, generate, runconfig, runfolder
+from gsdistill.distillation.sds import SDS
+from gsdistill.errors import ConfigError, Notice
+from gsdistill.prior.analytic import AnalyticPrior, Mixture
+from gsdistill.reading import read_json
+from gsdistill.renderer import base, reference
+from gsdistill.renderer.base import RenderOptions, refusal, render
+from gsdistill.scene.cameras import CameraSettings, orbit
+from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.init.ball import Ball
+from gsdistill.scene.read import read_splat
+from gsdistill.structs import to_device
+from gsdistill.training import loop
+from gsdistill.training.regularizers import RegularizerSettings
+
+CPU = torch.device("cpu")
+GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=0.3, grow_grad2d=0.01, budget=150, reset_every=0.5)
+LACK = "CUDA error: no kernel image is available for execution on the device"
+clock = loop.Clock
+loop.Clock = lambda device: clock(CPU)  # the device has no events
+
+
+@cache
+def installed() -> torch.device:
+    """The device with float64, for several checks in one process."""
+    return install(float64=True)
+
+
+@contextmanager
+def told() -> Iterator[list[str]]:
+    """What a user is told meanwhile."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        lines: list[str] = []
+        yield lines
+    lines += [str(one.message) for one in found if one.category is Notice]
+
+
+def steps_are_those_of_the_cpu() -> None:
+    """Ten steps with penalties, growing, pruning, a budget and a reset: the same bits."""
+    fake, found = installed(), {}
+    plan = loop.Plan(10, 4, 16, "mixed", CameraSettings(), RenderOptions(), RegularizerSettings(), loop.OptimSettings())
+    with told() as lines:
+        for place in (CPU, fake):
+            mixture = Mixture(*(torch.ones(n, dtype=torch.float64).to(place) for n in ((1,), (1, 768), (1,))))
+            prior, generator = AnalyticPrior(mixture, mixture, (3, 16, 16)), torch.Generator().manual_seed(0)
+            text = to_device(prior.encode_text("a red torus", ""), place)
+            initial = Ball(count=100).create("", generator)
+            run = loop.start(initial, SDS(), prior, plan, GROWING, generator, place)
+            counts = [record.count for record in loop.steps(run, SDS(), prior, text, plan)]
+            assert {value.device.type for value in run.params.values()} == {place.type}
+            state = {**run.params, **run.densifier.state_dict()}
+            found[place.type] = counts, {name: value.detach().cpu() for name, value in state.items()}
+            assert run.grown and run.pruned and not run.skipped
+    assert lines == ["fake:0 does not draw, and the CPU does it instead: there is no renderer for fake"]
+    assert found["cpu"][0] == found["fake"][0]
+    assert all(torch.equal(value, found["fake"][1][name]) for name, value in found["cpu"][1].items())
+
+
+def a_whole_run_needs_no_float64() -> None:
+    """From the settings to the files, with the peak memory of the device it was on."""
+    fake, folder = install(float64=False), Path(tempfile.mkdtemp())
+    device.choose = lambda *_: fake
+    asked: list[torch.device] = []
+    runfolder.peak_memory = lambda place: asked.append(place) or 123 * 2**20
+    given = {
+        "prompt": "a red torus", "prior": "shapes", "method": "fsd", "init": {"name": "ball", "count": 100},
+        "iterations": 2, "quality": "draft", "output": str(folder),
+        "densify": {"enabled": True, "start": 0, "stop": 1, "every": 0.5, "grow_grad2d": 0.1},
+        "export": {"formats": ["ply", "splat"], "frame": "y-up"},
+    }  # fmt: skip
+    generate.run(runconfig.resolve(given), Console(quiet=True), extras=False)
+    summary = read_json(folder / "summary.json")
+    assert summary["device"] == "fake:0" and summary["skipped_steps"] == 0
+    assert asked == [fake] and summary["peak_memory_mb"] == 123
+    assert len(read_splat(folder)) == summary["gaussians"] > 100
+
+
+def what_comes_back_lies_where_it_should() -> None:
+    """Values, gradients and the gradient of the screen, of two backward passes one after the other."""
+    fake, found = installed(), {}
+    for place in (CPU, fake):
+        scene = to_device(Ball(count=20).create("", torch.Generator().manual_seed(0)), place)
+        leaves = {name: value.clone().requires_grad_() for name, value in vars(scene).items()}
+        grey = torch.full((2, 3), 0.5).to(place).requires_grad_()
+        out = render(type(scene)(**leaves), to_device(orbit(2, 24), place), grey)
+        out.images.square().sum().backward(retain_graph=True)
+        (out.depths.sum() + out.alphas.sum()).backward()
+        parts = {**vars(out), "screen": out.screen.grad, "grey": grey.grad}
+        parts |= {f"d_{name}": value.grad for name, value in leaves.items()}
+        assert {value.device for value in parts.values()} == {place}
+        found[place] = {name: value.detach().cpu() for name, value in parts.items()}
+        with torch.no_grad():
+            assert not render(scene, to_device(orbit(1, 8), place), grey[:1]).screen.requires_grad
+    assert found[CPU]["d_means"].any() and found[CPU]["screen"].any()
+    assert all(torch.equal(value, found[fake][name]) for name, value in found[CPU].items())
+    try:
+        render(scene, to_device(orbit(1, 8), fake), grey[:1], backend="cuda")
+    except ConfigError as error:
+        assert "'cuda' needs an NVIDIA GPU" in str(error)
+    else:
+        raise AssertionError("a backend asked for by its name is not replaced")
+
+
+def a_backend_is_tried_before_it_is_used() -> None:
+    """One that draws as it must is taken; one that fails, or draws something else, gives way to the CPU."""
+    fake = installed()
+    refusal.cache_clear()
+    base._chosen.cache_clear()
+    real, state = base._module, SimpleNamespace(change=lambda out: out, calls=0)
+
+    def rasterize(*given):
+        state.calls += 1
+        return state.change(reference.rasterize(*given))
+
+    base.backends = lambda: ("cpu", "fake", "reference")
+    base._module = lambda name: SimpleNamespace(rasterize=rasterize) if name == "fake" else real(name)
+    scene, cameras = to_device(Ball(count=20).create("", torch.Generator().manual_seed(0)), fake), orbit(1, 8)
+
+    def draw() -> tuple[int, list[str]]:
+        state.calls = 0
+        with told() as lines:
+            for _ in range(3):
+                assert render(scene, to_device(cameras, fake), torch.zeros(1, 3).to(fake)).images.device == fake
+        refusal.cache_clear()
+        base._chosen.cache_clear()
+        return state.calls, lines
+
+    def fails(error: Exception):
+        def change(out):
+            raise error
+
+        return change
+
+    def dimmed(out):
+        return type(out)(**{**vars(out), "alphas": out.alphas * 0.5})
+
+    def wrong_slope(out):
+        return type(out)(**{**vars(out), "alphas": out.alphas.square() * 2})
+
+    assert draw() == (4, [])  # one to try
+    lack = "fake:0 does not draw, and the CPU does it instead: "
+    for change, reason in (
+        (fails(RuntimeError(f"{LACK}\nmore")), LACK),
+        (fails(ConfigError("gsplat has no compiled kernels here")), "gsplat has no compiled kernels here"),
+        (fails(ImportError("libcudart.so.13: cannot open")), "libcudart.so.13: cannot open"),
+        (dimmed, "it draws 0.25 and differentiates it to 0.125, where 0.5 and 0.25 are right"),
+        (wrong_slope, "it draws 0.5 and differentiates it to 0.5, where 0.5 and 0.25 are right"),
+    ):
+        state.change = change
+        assert draw() == (1, [lack + reason])
+    state.change = fails(RuntimeError("CUDA error: out of memory"))
+    assert refusal(fake) is None  # it can draw what needs less
+    assert refusal(CPU) is None
+
+
+if __name__ == "__main__":
+    for check in sys.argv[1:]:
+        globals()[check]()

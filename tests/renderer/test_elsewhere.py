@@ -1,0 +1,27 @@
+"""A scene on a device that does not draw is drawn by the CPU: the checks of elsewhere.py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CHECKS = {
+    "as the CPU alone": (
+        "steps_are_those_of_the_cpu", "what_comes_back_lies_where_it_should", "a_backend_is_tried_before_it_is_used",
+    ),
+    "without float64": ("a_whole_run_needs_no_float64",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("checks", CHECKS.values(), ids=CHECKS)
+def test_a_device_that_does_not_draw(checks):
+    """In processes of their own, for the device that they make up stays there."""
+    places = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])
+    command = [sys.executable, str(HERE / "elsewhere.py"), *checks]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": places}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
