@@ -87,8 +87,8 @@ class JointAttention:
 
 def camera_matrices(cameras: Cameras) -> Float[Tensor, "B 16"]:
     """Camera to world in Blender's axes, the position on the unit sphere, flattened by rows."""
-    rotations, shifts = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3:]
-    axes = rotations.mT * rotations.new_tensor([1.0, -1.0, -1.0])  # columns: right, up, backwards
-    position = torch.nn.functional.normalize(-rotations.mT @ shifts, dim=1)
-    last = rotations.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(cameras), 1, 4)
-    return torch.cat([torch.cat([axes, position], 2), last], 1).flatten(1)
+    turns, shifts = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3:]
+    right, down, forward = turns.unbind(1)
+    position = torch.nn.functional.normalize(-(turns * shifts).sum(1), dim=1)
+    # The last row is that of the view matrix, 0 0 0 1: numbers of Python would be sent, and waited for, in each step.
+    return torch.cat([torch.stack([right, -down, -forward, position], 2), cameras.viewmats[:, 3:]], 1).flatten(1)

@@ -1,7 +1,8 @@
 """No step waits for the device: the loop on PyTorch's meta device, whose tensors have no numbers to give back.
 
 There ``float(x)``, ``if x:``, ``x.cpu()``, ``x.nonzero()`` and an index by a mask raise, which on an accelerator are
-what holds the program up; and a copy from the CPU that is not queued is seen by a dispatch mode.
+what holds the program up; and a copy from the CPU that is not queued is seen by a dispatch mode, or, where it is of
+Python's numbers, by a function mode.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pytest
 import torch
 from tiny import deepfloyd, mvdream, sd3, sdxl, stable_diffusion
 from tiny.steps import load
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsdistill.distillation.sds import SDS
@@ -52,12 +54,42 @@ def test_the_device_of_these_tests_gives_nothing_back():
             ask()
 
 
+class Numbers(TorchFunctionMode):
+    """Keeps where Python's numbers, or an index on the CPU, become a tensor of the device, unseen by dispatch modes."""
+
+    def __init__(self, found: list) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name, given = getattr(func, "__name__", ""), [*args, *(kwargs or {}).values()]
+        if name in ("tensor", "as_tensor", "asarray", "new_tensor"):
+            source = given[name == "new_tensor"]
+            if out.device == META and not (isinstance(source, torch.Tensor) and source.device == META):
+                self.found.append((name, source))
+        elif name in ("__getitem__", "__setitem__") and args[0].device == META:
+            parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+            if any(isinstance(part, (list, torch.Tensor)) and getattr(part, "device", None) != META for part in parts):
+                self.found.append((name, args[1]))
+        return out
+
+
 class Uploads(TorchDispatchMode):
     """Keeps where the program copies from the CPU and stands still for it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.queued, self.blocking = 0, []
+        self.numbers = Numbers(self.blocking)
+
+    def __enter__(self) -> Uploads:
+        self.numbers.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.numbers.__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -72,6 +104,35 @@ class Uploads(TorchDispatchMode):
             if not queued:
                 self.blocking.append((func, source.shape))
         return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda x: x.new_tensor([1.0, 2.0]),
+        lambda x: torch.tensor([1.0, 2.0], device=META),
+        lambda x: torch.tensor(1.0, device=META),
+        lambda x: torch.as_tensor(data=[1.0], device=META),
+        lambda x: torch.ones(3).to(META),
+        lambda x: x.copy_(torch.ones(3)),
+        lambda x: x[[0, 1]],
+        lambda x: x[torch.tensor([0, 1])],
+        lambda x: x[None].__setitem__((0, [0, 1]), 1.0),
+    ],
+)
+def test_a_copy_that_waits_is_seen(copy):
+    with Uploads() as uploads:
+        copy(torch.ones(3, device=META))
+    assert uploads.blocking
+
+
+def test_what_stays_on_the_device_or_is_queued_is_no_such_copy():
+    with Uploads() as uploads:
+        x = torch.ones(3, device=META)
+        torch.as_tensor(x), torch.tensor([1.0]), x[0:2], x[None, 1], torch.full((6,), 2.0, device=META), x.fill_(2.0)
+        x[0] = 3.0
+        x[x.argsort()], torch.ones(3).to(META, non_blocking=True)
+    assert not uploads.blocking and uploads.queued == 1
 
 
 def pretended_render(gaussians, cameras, backgrounds, options):
