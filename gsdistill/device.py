@@ -7,8 +7,9 @@ import platform
 import resource
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +18,7 @@ from gsdistill.errors import ConfigError, did_you_mean, first_line
 __all__ = [
     "choose",
     "describe",
+    "exact_products",
     "failure",
     "forget_peak",
     "listed",
@@ -25,12 +27,15 @@ __all__ = [
     "peak_memory",
     "prepare",
     "processor",
+    "recorder",
     "refusal",
     "widest_float",
 ]
 
+T = TypeVar("T")
 CHOICES = ("auto", "cpu", "cuda", "mps")
 WITHOUT_FLOAT64 = ("mps",)
+WARM = 3  # calls before one is recorded
 # What torch, its libraries and the C++ runtime say in a plain RuntimeError where memory is short.
 SHORT = (
     "can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "ALLOC_FAILED",
@@ -176,3 +181,49 @@ def peak_memory(device: torch.device) -> int:
         return torch.mps.driver_allocated_memory()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def exact_products(exact: bool, device: torch.device) -> None:
+    """Let an accelerator multiply float32 as it is, or faster, rounded to the 10 bits of TF32; nothing on a CPU.
+
+    Left alone, PyTorch rounds in convolutions and not in matrix products. It is one choice for all of a process.
+    """
+    if device.type != "cpu":
+        # Not by ``fp32_precision``: where that was written, readers of the older names raise, torch.compile among them.
+        torch.set_float32_matmul_precision("highest" if exact else "high")
+        torch.backends.cudnn.allow_tf32 = not exact
+
+
+def recorder(device: torch.device) -> Callable[[Callable[[], T]], tuple[Callable[[], None], T]]:
+    """What records the work that a function without arguments gives a CUDA device.
+
+    It returns what does that work once more, on the same memory, and what the function returned, where the work leaves
+    its results, which must be copied before other work of this recorder is done. The function must not wait for the
+    device, and is called some times before it is recorded: libraries choose their algorithms and take memory then.
+
+    Raises:
+        ConfigError: of the setting model.graph: the device is none that records; or, once it is tried, cannot do so.
+    """
+    if device.type != "cuda":
+        raise ConfigError(f"model.graph: only a CUDA device replays recorded calls, and this run is on {device}")
+    return partial(_record, torch.cuda.graph_pool_handle())
+
+
+def _record(pool: Any, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
+    """``pool``: memory that all of one recorder's works share, since results are copied before another is replayed."""
+    here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+    aside.wait_stream(here)
+    with torch.cuda.stream(aside):
+        for _ in range(WARM):
+            work()
+    here.wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, pool):
+            result = work()
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        cause = first_line(error.__context__ or error)  # the end of a recording that failed fails too
+        raise ConfigError(f"model.graph: this network's calls cannot be recorded: {cause}") from error
+    return graph.replay, result

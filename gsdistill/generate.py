@@ -151,7 +151,7 @@ def _shortage_named(config: RunConfig) -> Iterator[None]:
         raise OutOfMemory(
             f"out of memory on {device.choose(config.device)}; lower views (now {config.views}), resolution (now "
             f"{resolution}) or densify.budget (now {config.densify.budget}); a downloaded model takes less with "
-            "model.precision float16, and with a tiny autoencoder as model.vae"
+            "model.precision float16, model.recompute_encoder, or a tiny autoencoder as model.vae"
         ) from error
 
 

@@ -9,12 +9,14 @@ that of the images; gradients come back in theirs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.checkpoint import checkpoint
 
 from gsdistill.errors import BadFile, ConfigError
 from gsdistill.prior.features import fold_image, unfold_image
@@ -40,14 +42,15 @@ class Codec(ABC):
 class PixelCodec(Codec):
     """The image in -1..1, ``factor`` x ``factor`` pixels of it folded into the channels of one latent."""
 
-    def __init__(self, latent_size: int, factor: int, vae: str | None = None) -> None:
-        """``vae`` is what the user's settings name, which pixels have no use for.
+    def __init__(self, latent_size: int, factor: int, vae: str | None = None, recompute: bool = False) -> None:
+        """``vae`` and ``recompute`` are what the user's settings ask of an autoencoder, which pixels do without.
 
         Raises:
-            ConfigError: it names one.
+            ConfigError: they ask for something.
         """
-        if vae is not None:
-            raise ConfigError(f"model.vae = '{vae}': this prior works on pixels, without an autoencoder")
+        for asked, setting in ((vae is not None, f"vae = '{vae}'"), (recompute, "recompute_encoder")):
+            if asked:
+                raise ConfigError(f"model.{setting}: this prior works on pixels, without an autoencoder")
         self.size, self._factor = latent_size * factor, factor
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
@@ -62,14 +65,22 @@ class PixelCodec(Codec):
 class LatentCodec(Codec):
     """A frozen autoencoder of diffusers."""
 
-    def __init__(self, vae: Any, latent_size: int) -> None:
-        """Images are resized so that ``latent_size`` latents come out along each side.
+    def __init__(
+        self, vae: Any, latent_size: int, layout: torch.memory_format = torch.preserve_format, recompute: bool = False
+    ) -> None:
+        """Images are resized so that ``latent_size`` latents come out along each side; ``layout`` is the autoencoder's.
+
+        ``recompute``: hold little of the encoder's work for the way back, and do most of it again there.
 
         Raises:
             BadFile: its config has means and deviations that are not those of its channels.
+            ConfigError: it cannot recompute.
         """
         blocks = getattr(vae.config, "block_out_channels", None) or vae.config.encoder_block_out_channels
-        self._vae, self.size = vae, latent_size * 2 ** (len(blocks) - 1)
+        self._vae, self.size = vae.to(memory_format=layout), latent_size * 2 ** (len(blocks) - 1)
+        self._layout = layout
+        if recompute:
+            _recomputing(vae)
         self._scale: float | Tensor = getattr(vae.config, "scaling_factor", None) or 1.0
         self._shift: float | Tensor = getattr(vae.config, "shift_factor", None) or 0.0
         mean, std = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
@@ -82,7 +93,7 @@ class LatentCodec(Codec):
         planes = 2.0 * images.permute(0, 3, 1, 2) - 1.0
         if planes.shape[-1] != self.size:
             planes = interpolate(planes, size=(self.size, self.size), mode="bilinear", antialias=True)
-        code = self._vae.encode(planes.to(self._vae.dtype))
+        code = self._vae.encode(planes.to(self._vae.dtype, memory_format=self._layout))
         latents = code.latent_dist.mean if hasattr(code, "latent_dist") else code[0]
         return ((latents.to(images) - self._shift) * self._scale).to(images)
 
@@ -92,6 +103,14 @@ class LatentCodec(Codec):
         with torch.no_grad():
             planes = torch.cat([self._vae.decode(one[None]).sample for one in inner]).to(latents)
         return (0.5 * planes.permute(0, 2, 3, 1) + 0.5).clamp(0.0, 1.0)
+
+
+def _recomputing(vae: Any) -> None:
+    """Let each block of an encoder be computed again on the way back. Raises ConfigError where it cannot be."""
+    kind = type(vae).__name__
+    if kind != "AutoencoderKL":  # diffusers' tiny one then reads another image; the deep one has no such way
+        raise ConfigError(f"model.recompute_encoder is for an AutoencoderKL, and this model's is an {kind}")
+    vae.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=False))
 
 
 def _by_channel(name: str, values: Any, vae: Any) -> Float[Tensor, "C 1 1"]:

@@ -36,7 +36,8 @@ class DeepFloyd(Pretrained):
 
     def codec(self, latent_size: int) -> Codec:
         """None but pixels."""
-        return PixelCodec(latent_size, 1, self.origin.settings.vae)
+        settings = self.origin.settings
+        return PixelCodec(latent_size, 1, settings.vae, settings.recompute_encoder)
 
     def prepared(self, text: str, negative: bool) -> str:
         """The text in small letters, as in training."""

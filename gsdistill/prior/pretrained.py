@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.device import out_of_memory
+from gsdistill.device import exact_products, out_of_memory, recorder
 from gsdistill.errors import BadFile, ConfigError, PromptError, UserError, first_line, tell
 from gsdistill.paths import may_be_path
 from gsdistill.prior.base import CameraRange, Prior, Student
@@ -28,7 +28,8 @@ from gsdistill.prior.embeddings import cached, fingerprint
 from gsdistill.prior.lora import LoraStudent
 from gsdistill.prior.lora_files import SUM, fuse, read_files
 from gsdistill.prior.parts import check_class, load_model, pick_class
-from gsdistill.prior.prompts import EncodedPrompt, PromptSettings
+from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, unicode
+from gsdistill.prior.running import Call, Graphs, Layout, answering, memory_format
 from gsdistill.prior.schedulers import Levels, read_levels
 from gsdistill.structs import Cameras, Embedding, to_device
 
@@ -52,6 +53,13 @@ class ModelSettings:
     config: str | None = field(default=None, metadata=may_be_path(cards))
     guidance_rescale: float = bounded(0.0, low=0, high=1)  # phi of CFG rescale; MVDream's is 0.5
     compile: bool = False  # network and encoder through torch.compile: minutes at the start, then faster steps
+    graph: bool = False  # on a GPU: record each kind of the network's calls, and replay it without Python
+    layout: Layout = "auto"  # of diffusers' networks in memory; auto: channels last on accelerators
+    recompute_encoder: bool = False  # do it twice in place of holding it for the way back: a third slower, less memory
+
+    def __post_init__(self) -> None:
+        if self.compile and self.graph:
+            raise ConfigError("model.compile and model.graph exclude each other: what is compiled is recorded too")
 
 
 @dataclass(frozen=True)
@@ -87,15 +95,17 @@ class Pretrained(Prior):
         self.origin, self.folder, self.device = origin, origin.folder, origin.device
         half = torch.float32 if origin.device.type == "cpu" else self.HALF
         precision = origin.settings.precision
+        self.layout = memory_format(origin.settings.layout, origin.device)
         self.dtype: torch.dtype = half if precision == "auto" else getattr(torch, precision)
         self.products = self.dtype  # the precision of the network's products, which a leaf may take otherwise
         camera = origin.card.camera
         self.camera_range = CameraRange(camera.elevation, camera.distance, camera.fov) if camera else None
+        record = recorder(origin.device) if origin.settings.graph else None
+        exact_products(True, origin.device)
         self._network: Any = self.load_network()
         # The student calls the module itself, whose weights change.
-        self._called: Any = (
-            torch.compile(self._network, mode="reduce-overhead") if origin.settings.compile else self._network
-        )
+        self._called = answering(self._network, origin.settings.compile)
+        self._answer: Call = Graphs(self._ask, record) if record else self._ask
         size = latent_side(self._network.config.sample_size, self.FEED, self.folder / self.NETWORK / "config.json")
         self.latent_shape = (self._network.config.in_channels, size, size)
         self._codec = self.codec(size)
@@ -141,7 +151,7 @@ class Pretrained(Prior):
 
         kind = getattr(diffusers, self.NETWORK_CLASS)
         network = self.origin.load(kind, self.folder, self.NETWORK, self.dtype, self.device)
-        return self.with_lora(laid_out(network, self.device), self.NETWORK)
+        return self.with_lora(network.to(memory_format=self.layout), self.NETWORK)
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
@@ -181,8 +191,10 @@ class Pretrained(Prior):
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
         """The network's raw prediction."""
-        raw = self._called(**self.inputs(latents, timesteps, text, cameras)).sample
-        return self.output(raw.clone() if self.origin.settings.compile else raw)  # whose buffers the next call reuses
+        return self.output(self._answer(latents, timesteps, text, cameras))
+
+    def _ask(self, latents: Tensor, timesteps: Tensor, text: Embedding, cameras: Tensor | None) -> Tensor:
+        return self._called(**self.inputs(latents, timesteps, text, cameras))
 
     def student(self, rank: int) -> Student:
         """The network with LoRA on its attention."""
@@ -206,7 +218,7 @@ class Pretrained(Prior):
         """Encode the prompts; what was encoded before comes from the disk."""
         settings = settings.resolved(self.KNOWS_CAMERAS or self.origin.card.camera is not None)
         texts = {"positive": prompt, "negative": negative_prompt, **settings.texts(prompt)}
-        texts = {name: self.prepared(_unicode(text), name == "negative") for name, text in texts.items()}
+        texts = {name: self.prepared(unicode(text), name == "negative") for name, text in texts.items()}
         if self.origin.embed:
             kept = self.origin.embed(self._network.config, list(texts.values()))
         else:
@@ -240,9 +252,10 @@ class Pretrained(Prior):
         vae = self.origin.load(kind, folder, "", self.dtype, self.device)
         if self.UPCAST and self.dtype == torch.float16 and vae.config.get("force_upcast", False):
             vae = self.origin.load(kind, folder, "", torch.float32, self.device)  # from the file, which may hold more
+            exact_products(False, self.device)  # only text encoders are in float32 beside it
         if self.origin.settings.compile:
-            vae.encoder.compile()
-        return LatentCodec(laid_out(vae, self.device), latent_size)
+            vae.encoder.compile(dynamic=False)
+        return LatentCodec(vae, latent_size, self.layout, self.origin.settings.recompute_encoder)
 
     def check_length(self, tokenizer: Any, texts: Sequence[str], limit: int) -> None:
         """Refuse what the encoder would silently cut.
@@ -281,17 +294,3 @@ class Pretrained(Prior):
         files += [file for path in settings.lora for file in read_files(path)]
         sums = [SUM] if settings.lora else []
         return fingerprint(files, str(self.dtype), self.device.type, settings.lora_scale, *sums)
-
-
-def laid_out(network: Any, device: torch.device) -> Any:
-    """The network with channels last where convolutions are fastest so: on accelerators; a CPU finds its own way."""
-    return network if device.type == "cpu" else network.to(memory_format=torch.channels_last)
-
-
-def _unicode(text: str) -> str:
-    """The text; one with lone surrogates, which a shell makes of bytes that are no UTF-8, no tokenizer takes."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PromptError(f"the prompt {text!r} is not valid Unicode: {error.reason}") from error
-    return text

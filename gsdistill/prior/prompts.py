@@ -22,10 +22,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gsdistill.config import bounded
-from gsdistill.errors import ConfigError
+from gsdistill.errors import ConfigError, PromptError
 from gsdistill.structs import Cameras, Embedding
 
-__all__ = ["DIRECTIONS", "EncodedPrompt", "PromptSettings", "branches_for", "direction_of"]
+__all__ = ["DIRECTIONS", "EncodedPrompt", "PromptSettings", "branches_for", "direction_of", "unicode"]
 
 DIRECTIONS = ("front", "side", "back", "overhead")
 
@@ -123,3 +123,16 @@ def _curve(r: Float[Tensor, "B"], curve: Curve) -> Float[Tensor, "B"]:
 def _from_front(azimuths: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
     """|azimuth| in 0..180."""
     return (torch.remainder(azimuths + 180, 360) - 180).abs()
+
+
+def unicode(text: str) -> str:
+    """The text.
+
+    Raises:
+        PromptError: it has lone surrogates, which a shell makes of bytes that are no UTF-8, and no tokenizer takes.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(f"the prompt {text!r} is not valid Unicode: {error.reason}") from error
+    return text

@@ -23,10 +23,10 @@ class StableDiffusion(ClipUNet):
 
     def codec(self, latent_size: int) -> Codec:
         """The autoencoder, or pixels where the card says so."""
-        card = self.origin.card
+        card, settings = self.origin.card, self.origin.settings
         if card.encoder == "vae":
             return super().codec(latent_size)
-        return PixelCodec(latent_size, card.factor, self.origin.settings.vae)
+        return PixelCodec(latent_size, card.factor, settings.vae, settings.recompute_encoder)
 
     @classmethod
     def camera_numbers(cls, card: ModelCard) -> int:

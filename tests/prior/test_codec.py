@@ -13,6 +13,7 @@ from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from tiny import stable_diffusion
+from torch import Tensor
 
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.prior.codec import LatentCodec
@@ -163,6 +164,43 @@ def test_half_precision_is_near_forward_and_backward(dtype, bounds, make):
         assert 0 < float((single - half).norm() / single.norm()) < bound
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_encoder_that_recomputes_holds_less_and_answers_alike(dtype):
+    torch.manual_seed(0)
+    vae, found, held = frozen(full()).to(dtype), [], []
+    for recompute in (False, True):
+        codec, leaf, kept = LatentCodec(vae, 8, recompute=recompute), images(2, 32, 32).requires_grad_(), {}
+
+        def pack(value: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            kept[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+            return value
+
+        weights = {value.untyped_storage().data_ptr() for value in vae.parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+            latents = codec.encode(leaf)
+        held.append(sum(size for place, size in kept.items() if place not in weights))
+        (1e-5 * latents).sum().backward()
+        assert leaf.grad is not None
+        found.append((latents.detach(), leaf.grad))
+    assert 0 < held[1] < held[0] / 3
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    with torch.no_grad():
+        assert torch.equal(codec.encode(images(2, 32, 32)), found[0][0])
+
+
+@pytest.mark.parametrize("make", [tiny, deep])
+def test_an_encoder_that_cannot_recompute(make):
+    message = r"model\.recompute_encoder is for an AutoencoderKL, and this model's is an Autoencoder(Tiny|DC)"
+    with pytest.raises(ConfigError, match=message):
+        LatentCodec(make(), 4, recompute=True)
+
+
+def test_the_settings_let_the_encoder_recompute(model):
+    assert load_prior(str(model), settings=ModelSettings(recompute_encoder=True))._codec._vae.is_gradient_checkpointing
+    assert not load_prior(str(model))._codec._vae.is_gradient_checkpointing
+
+
 def test_float16_overflows_where_float32_does_not(tmp_path):
     """An autoencoder that needs ``force_upcast``: the XL family's answer is finite, the plain one's is not."""
     from tiny import sdxl
@@ -232,3 +270,5 @@ def test_pixels_have_no_use_for_an_autoencoder(tmp_path):
     stable_diffusion.vae().save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"model\.vae = '.*': this prior works on pixels"):
         load_prior("shapes", settings=ModelSettings(vae=str(tmp_path)))
+    with pytest.raises(ConfigError, match=r"model\.recompute_encoder: this prior works on pixels"):
+        load_prior("shapes", settings=ModelSettings(recompute_encoder=True))
