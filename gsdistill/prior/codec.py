@@ -3,7 +3,8 @@
 An autoencoder's latents are (z - shift) times scale with the numbers of its own config, where z is the mean of what the
 KL one answers, and the answer itself of the others. A config with latents_mean and latents_std has a shift, the mean,
 and a scale, scaling_factor / std, for each channel. Each autoencoder runs in the precision it was loaded in, whatever
-that of the images; gradients come back in theirs.
+that of the images; gradients come back in theirs. float16 has few digits below 6e-5, and a method's gradient may lie
+there: it goes back through such an encoder times a power of two, of its own for each image, and is divided by it after.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from gsdistill.prior.features import fold_image, unfold_image
 from gsdistill.reading import brief
 
 __all__ = ["Codec", "LatentCodec", "PixelCodec"]
+
+LARGEST = 4  # the exponent of two below which the largest gradient enters a float16 encoder
 
 
 class Codec(ABC):
@@ -95,7 +98,10 @@ class LatentCodec(Codec):
             planes = interpolate(planes, size=(self.size, self.size), mode="bilinear", antialias=True)
         code = self._vae.encode(planes.to(self._vae.dtype, memory_format=self._layout))
         latents = code.latent_dist.mean if hasattr(code, "latent_dist") else code[0]
-        return ((latents.to(images) - self._shift) * self._scale).to(images)
+        whole = latents.to(images)
+        if latents.dtype == torch.float16 != whole.dtype and planes.requires_grad:
+            _louder_between(planes, whole)
+        return ((whole - self._shift) * self._scale).to(images)
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
         """Images in 0..1, one at a time, without a gradient."""
@@ -111,6 +117,24 @@ def _recomputing(vae: Any) -> None:
     if kind != "AutoencoderKL":  # diffusers' tiny one then reads another image; the deep one has no such way
         raise ConfigError(f"model.recompute_encoder is for an AutoencoderKL, and this model's is an {kind}")
     vae.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=False))
+
+
+def _louder_between(planes: Float[Tensor, "B 3 H W"], latents: Float[Tensor, "B C h w"]) -> None:
+    """Let the gradient of each row go back from ``latents`` to ``planes`` times a power of two.
+
+    With it the row's largest number is 8 to 16: what is a ten-thousandth of that keeps its digits in float16, and the
+    encoder may make it a thousand times larger. The device finds it out by itself.
+    """
+    factors: list[Tensor] = []
+
+    def up(gradient: Tensor) -> Tensor:
+        _, exponent = torch.frexp(gradient.abs().amax((1, 2, 3), keepdim=True))
+        # of what is not finite the exponent may be anything, and stays so; 2^100 of less than 1e-30 is still finite
+        factors[:] = [torch.exp2((LARGEST - exponent).clamp(-100, 100).to(gradient))]
+        return gradient * factors[0]
+
+    latents.register_hook(up)
+    planes.register_hook(lambda gradient: gradient / factors[0])
 
 
 def _by_channel(name: str, values: Any, vae: Any) -> Float[Tensor, "C 1 1"]:

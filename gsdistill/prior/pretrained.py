@@ -82,6 +82,7 @@ class Pretrained(Prior):
     NETWORK: ClassVar[str] = "unet"  # the one of them that predicts noise
     NETWORK_CLASS: ClassVar[str] = "UNet2DConditionModel"  # of diffusers
     HALF: ClassVar[torch.dtype] = torch.float16  # precision on an accelerator, where the settings name none
+    HALF_VAE: ClassVar[torch.dtype | None] = None  # the autoencoder's there, where it is another
     LORA: ClassVar[tuple[str, ...]] = ()  # the parts that take LoRA files, the network first; none: it takes none
     UPCAST: ClassVar[bool] = False  # keep an autoencoder in float32 whose config says force_upcast, not in float16
     FEED: ClassVar[Feed]  # what it feeds the network
@@ -249,7 +250,8 @@ class Pretrained(Prior):
 
         folder = self.origin.vae or self.folder / "vae"
         kind = getattr(diffusers, pick_class(folder, "", AUTOENCODERS))
-        vae = self.origin.load(kind, folder, "", self.dtype, self.device)
+        auto = self.origin.settings.precision == "auto" and self.device.type != "cpu"
+        vae = self.origin.load(kind, folder, "", self.HALF_VAE if auto and self.HALF_VAE else self.dtype, self.device)
         if self.UPCAST and self.dtype == torch.float16 and vae.config.get("force_upcast", False):
             vae = self.origin.load(kind, folder, "", torch.float32, self.device)  # from the file, which may hold more
             exact_products(False, self.device)  # only text encoders are in float32 beside it

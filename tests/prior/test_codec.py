@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,73 @@ def test_half_precision_is_near_forward_and_backward(dtype, bounds, make):
         found.append((latents.detach(), leaf.grad))
     for single, half, bound in zip(*found, bounds, strict=True):
         assert 0 < float((single - half).norm() / single.norm()) < bound
+
+
+def image_gradient(encode: Callable[[Tensor], Tensor], aim: Tensor, count: int = 2) -> Tensor:
+    """The images' gradient where the latents' is ``aim``."""
+    leaf = images(count).requires_grad_()
+    encode(leaf).backward(aim)
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+def error(got: Tensor, truth: Tensor) -> float:
+    """Relative, with norms that float32 can hold."""
+    scale = truth.abs().max()
+    return float((got / scale - truth / scale).norm() / (truth / scale).norm())
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e-7, 1e-5, 1e-3, 1.0, 1e3, 1e6])
+def test_a_small_gradient_keeps_its_digits_in_float16(size):
+    """A thousandth off at any size, where float16 itself would lose it below 1e-4 and overflow above 1e4."""
+    torch.manual_seed(0)
+    vae, aim = frozen(full()), size * torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
+    truth = image_gradient(LatentCodec(vae, 4).encode, aim)
+    vae.half()
+    assert error(image_gradient(LatentCodec(vae, 4).encode, aim), truth) < 0.005
+
+    def plain(leaf: Tensor) -> Tensor:
+        return vae.encode((2 * leaf.permute(0, 3, 1, 2) - 1).half()).latent_dist.mean.float() * 0.18215
+
+    lost = error(image_gradient(plain, aim), truth)
+    assert not lost < 0.05 if size < 1e-4 or size > 1e5 else lost < 0.02
+
+
+@pytest.mark.parametrize("make", [full, tiny, deep])
+def test_each_image_has_a_factor_of_its_own(make):
+    """A gradient of 1e-6 beside one of 1e4 is what it is alone, and bits of one image do not depend on the others."""
+    torch.manual_seed(0)
+    vae = frozen(make()).half()
+    codec = LatentCodec(vae, 4)
+    aim = torch.randn(codec.encode(images(3)).shape, generator=torch.Generator().manual_seed(3))
+    both = image_gradient(codec.encode, aim, 3)
+    sizes = 2.0 ** torch.tensor([-20.0, 0.0, 13.0])[:, None, None, None]
+    assert torch.equal(image_gradient(codec.encode, sizes * aim, 3), sizes * both)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-42, torch.inf, torch.nan])
+def test_gradients_that_no_factor_helps(value):
+    """None at all is none; one that is not finite is not made finite, and stays in its image."""
+    torch.manual_seed(0)
+    codec, aim = LatentCodec(frozen(full()).half(), 4), torch.ones(2, 4, 4, 4)
+    usual = image_gradient(codec.encode, aim)
+    aim[0] = 0.0
+    aim[0, 1, 2, 2] = value
+    found = image_gradient(codec.encode, aim)
+    assert torch.equal(found[1], usual[1])
+    assert bool(found[0].isfinite().all()) is (value < 1) and (value != 0.0 or not bool(found[0].any()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_precisions_are_left_alone(dtype):
+    """Bit for bit: their smallest numbers are those of float32."""
+    torch.manual_seed(0)
+    vae, aim = frozen(full()).to(dtype), 1e-5 * torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
+
+    def plain(leaf: Tensor) -> Tensor:
+        return vae.encode((2 * leaf.permute(0, 3, 1, 2) - 1).to(dtype)).latent_dist.mean.float() * 0.18215
+
+    assert torch.equal(image_gradient(LatentCodec(vae, 4).encode, aim), image_gradient(plain, aim))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -20,6 +20,7 @@ from tiny.steps import check_student, guided, load, normal, steps_of
 
 from gsdistill.errors import BadFile, PromptError
 from gsdistill.prior.flow_matching import StableDiffusion3
+from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.registry import load as load_method
 from gsdistill.registry import names
@@ -137,8 +138,16 @@ def test_pooled_texts_are_mixed_between_directions(prior):
     torch.testing.assert_close(told.pooled[1:2], half)
 
 
-def test_off_the_cpu_it_runs_in_bfloat16(folder):
-    assert load(StableDiffusion3, folder, device="meta").dtype == torch.bfloat16
+def test_off_the_cpu_it_runs_in_bfloat16_and_the_autoencoder_in_float16(folder):
+    """Where the settings name a precision, it is that of both."""
+    for precision, network, encoder in (
+        ("auto", torch.bfloat16, torch.float16), ("bfloat16", torch.bfloat16, torch.bfloat16),
+        ("float32", torch.float32, torch.float32),
+    ):  # fmt: skip
+        prior = load(StableDiffusion3, folder, ModelSettings(precision=precision), "meta")
+        assert (prior.dtype, prior._codec._vae.dtype) == (network, encoder)
+    prior = load(StableDiffusion3, folder)
+    assert prior.dtype == prior._codec._vae.dtype == torch.float32
 
 
 def test_a_student_starts_as_the_prior_and_learns(folder):
