@@ -219,7 +219,7 @@ def _record(pool: Any, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
     here.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph, pool):
+        with torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):  # others may show the scene meanwhile
             result = work()
     except RuntimeError as error:
         if out_of_memory(error):

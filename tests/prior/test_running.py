@@ -188,7 +188,7 @@ def pretended(monkeypatch) -> list[str]:
     graph = SimpleNamespace(replay=lambda: told.append("replay"))
     stand_ins = {
         "Stream": Stream, "current_stream": lambda: Stream("main"), "stream": lambda stream: within(stream.name),
-        "CUDAGraph": lambda: graph, "graph": lambda one, pool: within(f"graph in {pool}"),
+        "CUDAGraph": lambda: graph, "graph": lambda one, pool, capture_error_mode: within(f"graph in {pool}"),
         "graph_pool_handle": lambda: "pool",
     }  # fmt: skip
     for name, value in stand_ins.items():
@@ -307,8 +307,36 @@ def test_float32_is_rounded_where_only_the_autoencoder_is_whole(folder, tmp_path
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+def on_a_gpu(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")(test))
+
+
+@on_a_gpu
+@pytest.mark.usefixtures("rounding")
+def test_float32_on_a_gpu_is_exact_where_it_was_asked_for(folder):
+    load_prior(str(folder), "cuda", ModelSettings(precision="float32"))
+    images, weights = normal(2, 256, 16, 16), normal(64, 256, 3, 3, seed=1)
+    a, b = normal(256, 1024), normal(1024, 64, seed=1)
+    for work, given in ((torch.nn.functional.conv2d, (images, weights)), (torch.mm, (a, b))):
+        truth, got = work(*(x.double() for x in given)), work(*(x.cuda() for x in given)).cpu().double()
+        assert float((got - truth).norm() / truth.norm()) < 1e-5  # TF32: 3e-4
+
+
+@on_a_gpu
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_half_encoder_on_a_gpu_keeps_small_gradients(layout, recompute, folder):
+    images, found = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0)), []
+    for precision in ("float32", "float16"):
+        settings = ModelSettings(precision=precision, layout=layout, recompute_encoder=recompute)
+        leaf = images.cuda().requires_grad_()
+        (1e-6 * load_prior(str(folder), "cuda", settings).encode(leaf)).sum().backward()
+        assert leaf.grad is not None
+        found.append(leaf.grad * 1e6)
+    assert 0 < float((found[1] - found[0]).norm() / found[0].norm()) < 0.01
+
+
+@on_a_gpu
 @pytest.mark.parametrize("pipeline", FAMILIES)
 def test_recorded_on_a_gpu(pipeline, tmp_path):
     """Two forms, each replayed with other latents and texts, beside a student that comes after the recording."""
