@@ -55,7 +55,7 @@ class ModelSettings:
     compile: bool = False  # network and encoder through torch.compile: minutes at the start, then faster steps
     graph: bool = False  # on a GPU: record each kind of the network's calls, and replay it without Python
     layout: Layout = "auto"  # of diffusers' networks in memory; auto: channels last on accelerators
-    recompute_encoder: bool = False  # do it twice in place of holding it for the way back: a third slower, less memory
+    recompute_encoder: bool = False  # compute it again for its gradient, and hold little of it: slower, less memory
 
     def __post_init__(self) -> None:
         if self.compile and self.graph:

@@ -65,9 +65,11 @@ def queries(prior: Any, count: int, seed: int, branches: tuple[str, ...] = ("pos
 
 
 @pytest.mark.parametrize("pipeline", FAMILIES)
-def test_replayed_answers_are_those_of_the_network(pipeline, tmp_path):
+def test_replayed_answers_are_those_of_the_network(pipeline, tmp_path, monkeypatch):
     """Other latents, timesteps, texts and cameras reach the recorded call; each form is recorded once."""
-    prior = load(leaf_of(pipeline), FAMILIES[pipeline].build(tmp_path / "model"))
+    model, recorder = FAMILIES[pipeline].build(tmp_path / "model"), Recorder()
+    monkeypatch.setattr("gsdistill.prior.pretrained.recorder", lambda device: recorder)
+    prior, recorded = (load(leaf_of(pipeline), model, ModelSettings(graph=graph)) for graph in (False, True))
     conditions = {(text, count): asked(prior, text, count) for text in ("a red torus", "a cat") for count in (4, 8)}
     questions = [
         (queries(prior, count, seed, branches), conditions[text, count])
@@ -79,9 +81,7 @@ def test_replayed_answers_are_those_of_the_network(pipeline, tmp_path):
         )
     ]  # fmt: skip
     expected = [prior.predict_noise(*question) for question in questions]
-    recorder = Recorder()
-    prior._answer = Graphs(prior._ask, recorder)
-    found = [prior.predict_noise(*question) for question in questions]  # all kept: each has memory of its own
+    found = [recorded.predict_noise(*question) for question in questions]  # all kept: each has memory of its own
     for one, other in zip(expected, found, strict=True):
         for mine, theirs in zip(one, other, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
