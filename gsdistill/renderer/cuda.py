@@ -25,6 +25,7 @@ from gsdistill.structs import SH_C0, Cameras, Gaussians, Render
 
 __all__ = ["compiles", "rasterize", "through"]
 
+DEVICE = "cuda"  # the type of the devices that its kernels compute on
 BUILT = "gsplat_cuda"  # what gsplat calls the kernels that it compiles, and PyTorch their folder
 CURE = "install a gsplat wheel built for this torch and CUDA (its README lists them), or use --device cpu"
 
@@ -33,7 +34,7 @@ def rasterize(
     gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"], options: RenderOptions
 ) -> Render:
     """See :func:`gsdistill.renderer.base.render`. Raises ConfigError where the Gaussians are not on a GPU."""
-    if gaussians.means.device.type != "cuda":
+    if gaussians.means.device.type != DEVICE:
         have = "this machine has one" if torch.cuda.is_available() else "this machine has none that torch can use"
         raise ConfigError(
             f"backend: 'cuda' needs an NVIDIA GPU ({have}) and the scene on it, got device "
