@@ -189,6 +189,7 @@ HARD = {
     "all behind the cameras": with_parts(ball(10), means=ball(10).means * 0.1 + torch.tensor([0.0, 0.0, 60.0])),
     "all out of sight": with_parts(ball(10), scales=torch.full((10, 3), -9.0), means=ball(10).means * 0.1 + 8.0),
     "one covers everything": with_parts(ball(3), scales=torch.full((3, 3), 6.0), opacities=torch.full((3,), 20.0)),
+    "wider than a float": with_parts(ball(3), scales=torch.full((3, 3), 90.0)),
     "endless needle": with_parts(ball(3), scales=torch.tensor([[5.0, -14.0, -14.0]]).repeat(3, 1)),
     "flat discs": with_parts(ball(10), scales=torch.tensor([[-1.0, -1.0, -40.0]]).repeat(10, 1)),
     "transparent": with_parts(ball(10), opacities=torch.full((10,), -30.0)),
@@ -202,7 +203,7 @@ HARD = {
 def test_hard_scenes_stay_finite(case, antialiased, backend):
     found = everything(HARD[case], views(2), backend, RenderOptions(antialiased=antialiased), device=device(backend))
     assert all(value.isfinite().all() for value in found.values())
-    if case in ("no gaussian", "all behind the cameras", "all out of sight", "transparent"):
+    if case in ("no gaussian", "all behind the cameras", "all out of sight", "transparent", "wider than a float"):
         assert not found["radii"].any()
         assert not found["alphas"].any()
         assert not found["d_means"].any()
