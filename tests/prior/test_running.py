@@ -134,7 +134,7 @@ def test_what_watches_operations_sees_the_networks(folder):
 
 
 def test_a_student_beside_a_recorded_network(folder):
-    """Its adapters come after the recording; the prior answers as before, the student as it does without a graph."""
+    """It comes after the recording; the prior answers as before, the student as it does without a graph."""
     plain, prior, recorder = load_prior(str(folder)), load_prior(str(folder)), Recorder()
     prior._answer = Graphs(prior._ask, recorder)
     found = []
@@ -142,14 +142,14 @@ def test_a_student_beside_a_recorded_network(folder):
         condition, (query,) = asked(each), queries(each, 4, 0, ("positive",))
         (before,) = each.predict_noise([query], condition)
         student = each.student(2)
-        weights = {name: value + 0.1 for name, value in student.initial(torch.Generator().manual_seed(0)).items()}
-        leaves = {name: value.requires_grad_() for name, value in weights.items()}
-        own = student.predict_noise(leaves, query, condition)
+        weights = (student.initial(torch.Generator().manual_seed(0)) + 0.1).requires_grad_()
+        own = student.predict_noise(weights, query, condition)
         own.square().sum().backward()
         (after,) = each.predict_noise([query], condition)
         assert torch.equal(before, after) and float((own.detach() - before).abs().max()) > 1e-2
-        found.append((before, own.detach(), *(leaf.grad for leaf in leaves.values() if leaf.grad is not None)))
-    assert recorder.records == 1 and len(found[0]) > 10
+        assert weights.grad is not None
+        found.append((before, own.detach(), weights.grad))
+    assert recorder.records == 1
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
