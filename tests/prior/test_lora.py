@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from distillation.common import flat, moment_of, step
 from peft import LoraConfig
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.base import Condition, Prior, Query
@@ -104,6 +106,34 @@ def test_another_weight_is_another_answer_and_stays_with_the_student(prior, cond
     assert float((own - before).abs().max()) > 1e-2
     torch.testing.assert_close(student.predict_noise(plain, query, condition), before, rtol=1e-5, atol=1e-5)
     assert torch.equal(prior.predict_noise([query], condition)[0], before)
+
+
+def test_a_student_that_fails_leaves_the_prior_alone(prior, condition):
+    torch.manual_seed(0)
+    query, student = query_of(prior), prior.student(4)
+    weights = student.initial(torch.Generator().manual_seed(1)) + 0.1
+    with pytest.raises(RuntimeError):
+        student.predict_noise(weights, replace(query, latents=query.latents[:, :2]), condition)
+    assert not any(module._forward_hooks for module in prior._trainable.modules())
+
+
+class Count(TorchDispatchMode):
+    """Counts operations; on a GPU most of them are a kernel each."""
+
+    made = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.made += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_of_the_lora_is_few_operations(prior):
+    """However many layers it has; one by one they would be 15 for each."""
+    state = VSD().init_state(prior, torch.Generator().manual_seed(0))
+    assert len(prior.student(4).shapes) > 50
+    with Count() as count:
+        VSD()._update(state, torch.ones_like(state["lora"]))
+    assert 10 < count.made < 50
 
 
 def test_the_rank_is_the_one_asked_for(prior):
