@@ -106,7 +106,7 @@ def prior_figures(
     return {
         "fronts": arcs(found.seen == DIRECTIONS.index("front")),
         "views_seen": "".join("FsB"[place] for place in found.seen.tolist()),
-        "view_agreement": float((found.seen == found.expected).double().mean()),
+        "view_agreement": int((found.seen == found.expected).sum()) / len(found.seen),
         "view_margin": float(found.margin.mean()),
         "prompt_fit": float((found.prompt - found.blank).mean()),
     }

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.config import bounded
+from gsdistill.device import widest_float
 from gsdistill.errors import ConfigError
 from gsdistill.structs import Cameras
 
@@ -52,13 +53,15 @@ def look_at_origin(
 ) -> Cameras:
     """Return cameras with square images of ``size`` pixels at the given angles (degrees) and distances (world units).
 
-    The matrices are computed in float64 and returned, like the angles, in float32 on the device of the arguments.
+    The matrices are computed in float64, where the device of the arguments has it, and returned there in float32, as
+    the angles are.
     """
-    a, e, fov = (torch.deg2rad(angle.double()) for angle in (azimuths, elevations, fovs))
+    exact = widest_float(azimuths.device)
+    a, e, fov = (torch.deg2rad(angle.to(exact)) for angle in (azimuths, elevations, fovs))
     zero, one = torch.zeros_like(a), torch.ones_like(a)
     right = torch.stack([-a.sin(), a.cos(), zero, zero], dim=-1)
     down = torch.stack([e.sin() * a.cos(), e.sin() * a.sin(), -e.cos(), zero], dim=-1)
-    forward = torch.stack([-e.cos() * a.cos(), -e.cos() * a.sin(), -e.sin(), distances.double()], dim=-1)
+    forward = torch.stack([-e.cos() * a.cos(), -e.cos() * a.sin(), -e.sin(), distances.to(exact)], dim=-1)
     last = torch.stack([zero, zero, zero, one], dim=-1)
     focal, centre = 0.5 * size / torch.tan(0.5 * fov), one * (0.5 * size)
     intrinsics = torch.stack([focal, zero, centre, zero, focal, centre, zero, zero, one], dim=-1)

@@ -18,6 +18,7 @@ from rich.console import Console
 from gsdistill import device, generate, runconfig, runfolder
 from gsdistill.distillation.sds import SDS
 from gsdistill.errors import ConfigError, Notice
+from gsdistill.evaluation.fronts import _turned
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.reading import read_json
 from gsdistill.renderer import base, reference
@@ -91,6 +92,8 @@ def a_whole_run_needs_no_float64() -> None:
     assert summary["device"] == "fake:0" and summary["skipped_steps"] == 0
     assert asked == [fake] and summary["peak_memory_mb"] == 123
     assert len(read_splat(folder)) == summary["gaussians"] > 100
+    here, there = (_turned(to_device(orbit(2, 8), place), 30.0) for place in (CPU, fake))  # of the prior's figures
+    torch.testing.assert_close(there.viewmats.cpu(), here.viewmats)
 
 
 def what_comes_back_lies_where_it_should() -> None:
