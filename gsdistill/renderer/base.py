@@ -98,30 +98,32 @@ def render(
 def refusal(device: torch.device) -> str | None:
     """Why there is no drawing on a device itself, in one line; None where a Gaussian is drawn there as it must be.
 
-    Tried once in a process, forwards and backwards, which may compile kernels for minutes. The Gaussian stands on the
-    axis: at the middle pixel alpha is its opacity, the sigmoid of 0, whose derivative is 1/4.
+    Tried once in a process, which may compile kernels for minutes.
     """
     if device.type == "cpu":
         return None
     if device.type not in backends():
         return f"there is no renderer for {device.type}"
     try:
-        logit = torch.zeros(1, device=device, requires_grad=True)
-        quats, scales = torch.ones(1, 4, device=device), torch.full((1, 3), -2.0, device=device)
-        means, view = torch.tensor([[0.0, 0.0, 3.0]], device=device), torch.eye(4, device=device)[None]
-        K = torch.tensor([[[9.0, 0.0, 4.5], [0.0, 9.0, 4.5], [0.0, 0.0, 1.0]]], device=device)
-        scene, angle = Gaussians(means, quats, scales, logit, torch.zeros(1, 1, 3, device=device)), view[:, 0, 1]
-        with torch.inference_mode(False), torch.enable_grad():
-            out = _module(device.type).rasterize(
-                scene, Cameras(view, K, 9, 9, angle, angle, angle + 3.0), torch.zeros(1, 3, device=device),
-                RenderOptions(),
-            )  # fmt: skip
-            (slope,) = torch.autograd.grad(out.alphas[0, 4, 4, 0], logit)
-        alpha, slope = float(out.alphas.detach()[0, 4, 4, 0]), float(slope)
+        alpha, slope = _tried(device.type, device)
     except (ImportError, OSError, RuntimeError, UserError) as error:
         return None if out_of_memory(error) else first_line(error)
     sound = abs(alpha - 0.5) < 1e-3 and abs(slope - 0.25) < 1e-3
     return None if sound else f"it draws {alpha:g} and differentiates it to {slope:g}, where 0.5 and 0.25 are right"
+
+
+def _tried(backend: str, device: torch.device) -> tuple[float, float]:
+    """Alpha of a Gaussian on the axis, at the pixel in the middle, and its derivative: the sigmoid of 0, and 1/4."""
+    logit = torch.zeros(1, device=device, requires_grad=True)
+    quats, scales = torch.ones(1, 4, device=device), torch.full((1, 3), -2.0, device=device)
+    means, view = torch.tensor([[0.0, 0.0, 3.0]], device=device), torch.eye(4, device=device)[None]
+    K = torch.tensor([[[9.0, 0.0, 4.5], [0.0, 9.0, 4.5], [0.0, 0.0, 1.0]]], device=device)
+    scene, angle = Gaussians(means, quats, scales, logit, torch.zeros(1, 1, 3, device=device)), view[:, 0, 1]
+    cameras, black = Cameras(view, K, 9, 9, angle, angle, angle + 3.0), torch.zeros(1, 3, device=device)
+    with torch.inference_mode(False), torch.enable_grad():
+        alpha = _module(backend).rasterize(scene, cameras, black, RenderOptions()).alphas[0, 4, 4, 0]
+        (slope,) = torch.autograd.grad(alpha, logit)
+    return float(alpha.detach()), float(slope)
 
 
 def compiles(device: torch.device) -> bool:

@@ -20,7 +20,7 @@ from torch.utils import cpp_extension
 
 from gsdistill.errors import ConfigError, Notice
 from gsdistill.files import Claim
-from gsdistill.renderer import cuda, reference
+from gsdistill.renderer import base, cuda, reference
 from gsdistill.renderer.base import RenderOptions, render
 from gsdistill.scene.densify import Densifier, DensifySettings
 from gsdistill.structs import SH_C0, Gaussians
@@ -170,6 +170,12 @@ def test_without_a_home_kernels_are_not_built_below_the_working_directory(tmp_pa
     cuda._choose_build_folder()
     built = Path(cpp_extension._get_build_directory("x", verbose=False))
     assert built.is_relative_to(tmp_path / f"gsdistill-{os.getuid()}" / "torch_extensions")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference", EMULATED, ON_GPU])
+def test_every_backend_draws_what_a_device_is_tried_with(backend):
+    place = torch.device(cuda.DEVICE if backend == "cuda" else "cpu")
+    assert base._tried(backend, place) == pytest.approx((0.5, 0.25), abs=1e-5)
 
 
 @pytest.fixture

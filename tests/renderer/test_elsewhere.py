@@ -19,9 +19,10 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("checks", CHECKS.values(), ids=CHECKS)
-def test_a_device_that_does_not_draw(checks):
+def test_a_device_that_does_not_draw(checks, tmp_path):
     """In processes of their own, for the device that they make up stays there."""
     places = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])
     command = [sys.executable, str(HERE / "elsewhere.py"), *checks]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": places}, capture_output=True, text=True)
+    surroundings = {**os.environ, "PYTHONPATH": places, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
