@@ -21,6 +21,7 @@ __all__ = [
     "exact_products",
     "failure",
     "forget_peak",
+    "heeds_found_inf",
     "listed",
     "multiplies_bfloat16",
     "out_of_memory",
@@ -34,7 +35,7 @@ __all__ = [
 
 T = TypeVar("T")
 CHOICES = ("auto", "cpu", "cuda", "mps")
-WITHOUT_FLOAT64 = ("mps",)
+APPLE = ("mps",)
 WARM = 3  # calls before one is recorded
 # What torch, its libraries and the C++ runtime say in a plain RuntimeError where memory is short.
 SHORT = (
@@ -161,7 +162,15 @@ def processor() -> str:
 
 def widest_float(device: torch.device) -> torch.dtype:
     """The floating type of most digits that a device has: float64, or float32 where there is none."""
-    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+    return torch.float32 if device.type in APPLE else torch.float64
+
+
+def heeds_found_inf(device: torch.device) -> bool:
+    """Whether torch's fused Adam changes nothing where its argument ``found_inf`` is 1; Apple's kernel never reads it.
+
+    Source: PyTorch, aten/src/ATen/native/mps/operations/FusedAdamKernelImpl.mm.
+    """
+    return device.type not in APPLE
 
 
 def forget_peak(device: torch.device) -> None:

@@ -1,12 +1,13 @@
 """A device that is not there: tensors that say they lie on it, and whose numbers lie in main memory.
 
 ``install`` gives torch a device called ``fake`` for the rest of the process, which should be one of its own. Like an
-accelerator it takes no tensor of the CPU beside its own, unless that is one number. Like Apple's GPU it may have no
-float64, and ``torch.fake`` holds little more than random numbers.
+accelerator it takes no tensor of the CPU beside its own, unless that is one number. It may be like Apple's GPU: without
+float64, and with a fused Adam that does not read ``found_inf``. ``torch.fake`` holds little more than random numbers.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class Fake(torch.Tensor):
 
     @staticmethod
     def __new__(cls, own: torch.Tensor) -> Fake:
-        if own.dtype == torch.float64 and FAKE.type in device.WITHOUT_FLOAT64:
+        if own.dtype == torch.float64 and FAKE.type in device.APPLE:
             raise TypeError("the fake device has no float64")
         layout = {"strides": own.stride(), "storage_offset": own.storage_offset()}
         made = torch.Tensor._make_wrapper_subclass(cls, own.shape, dtype=own.dtype, device=FAKE, **layout)
@@ -55,6 +56,8 @@ def compute(func: Any, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError(f"{func.name()}: a tensor of shape {strangers[0]} lies on the CPU, the others do not")
     to_processor = kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cpu"
     kwargs |= {name: value for name, value in (("device", "cpu"), ("pin_memory", False)) if name in kwargs}
+    if func is torch.ops.aten._fused_adam_.default and FAKE.type in device.APPLE:
+        kwargs["found_inf"] = None
     args, kwargs = tree_map(lambda value: value.own if isinstance(value, Fake) else value, (args, kwargs))
     answer = func(*args, **kwargs)
     if to_processor:
@@ -82,14 +85,15 @@ class Module(_DummyBackendModule):
         torch.default_generator.manual_seed(seed)
 
 
-def install(float64: bool) -> torch.device:
-    """Let torch know the device, with or without float64; once in a process."""
+@cache
+def install(apple: bool = False) -> torch.device:
+    """Let torch know the device; once in a process."""
     _setup_privateuseone_for_python_backend("fake", Module())
     KEPT.append(torch.library.Library("_", "IMPL"))
     KEPT[-1].fallback(compute, "PrivateUse1")
     original = torch.tensor  # makes no tensor of another class
     torch.tensor = lambda data, *, device=None, **more: original(data, **more).to(device or "cpu")
     torch.Tensor.pin_memory = lambda self, device=None: self
-    if not float64:
-        device.WITHOUT_FLOAT64 = (FAKE.type,)
+    if apple:
+        device.APPLE = (FAKE.type,)
     return FAKE

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim.adam import adam
 
+from gsdistill.device import heeds_found_inf
+
 __all__ = ["Adam"]
 
 EPS = 1e-15  # as in 3D Gaussian Splatting, whose gradients are small
@@ -41,9 +43,13 @@ class Adam:
         if not state:
             state["step"] = torch.zeros((), device=parameter.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        held = (parameter, state["exp_avg"], state["exp_avg_sq"])
+        kept = [] if heeds_found_inf(parameter.device) else [(value, value.clone()) for value in held]
         adam(
             [parameter], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
             fused=True, found_inf=found_inf, amsgrad=False, beta1=self._betas[0], beta2=self._betas[1], lr=rate,
             weight_decay=0.0, eps=EPS, maximize=False,
         )  # fmt: skip
+        for value, before in kept:
+            value.copy_(torch.where(found_inf > 0, before, value))
         parameter.grad = None

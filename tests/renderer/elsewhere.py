@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +28,7 @@ from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
 from gsdistill.structs import to_device
 from gsdistill.training import loop
+from gsdistill.training.adam import Adam
 from gsdistill.training.regularizers import RegularizerSettings
 
 CPU = torch.device("cpu")
@@ -36,12 +36,6 @@ GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=0.3, grow_gra
 LACK = "CUDA error: no kernel image is available for execution on the device"
 clock = loop.Clock
 loop.Clock = lambda device: clock(CPU)  # the device has no events
-
-
-@cache
-def installed() -> torch.device:
-    """The device with float64, for several checks in one process."""
-    return install(float64=True)
 
 
 @contextmanager
@@ -56,7 +50,7 @@ def told() -> Iterator[list[str]]:
 
 def steps_are_those_of_the_cpu() -> None:
     """Ten steps with penalties, growing, pruning, a budget and a reset: the same bits."""
-    fake, found = installed(), {}
+    fake, found = install(), {}
     plan = loop.Plan(10, 4, 16, "mixed", CameraSettings(), RenderOptions(), RegularizerSettings(), loop.OptimSettings())
     with told() as lines:
         for place in (CPU, fake):
@@ -77,7 +71,7 @@ def steps_are_those_of_the_cpu() -> None:
 
 def a_whole_run_needs_no_float64() -> None:
     """From the settings to the files, with the peak memory of the device it was on."""
-    fake, folder = install(float64=False), Path(tempfile.mkdtemp())
+    fake, folder = install(apple=True), Path(tempfile.mkdtemp())
     device.choose = lambda *_: fake
     asked: list[torch.device] = []
     runfolder.peak_memory = lambda place: asked.append(place) or 123 * 2**20
@@ -96,9 +90,23 @@ def a_whole_run_needs_no_float64() -> None:
     torch.testing.assert_close(there.viewmats.cpu(), here.viewmats)
 
 
+def a_bad_step_changes_nothing() -> None:
+    """Neither parameters nor moments, where the fused Adam would go on."""
+    fake = install(apple=True)
+    value = torch.nn.Parameter(torch.ones(3).to(fake))
+    optimizer, seen = Adam(value, (0.9, 0.99)), []
+    for gradient, found_inf in ((2.0, 0.0), (float("nan"), 1.0), (1.0, 0.0)):
+        value.grad = torch.full((3,), gradient).to(fake)
+        optimizer.step(0.1, torch.tensor(found_inf).to(fake))
+        state = optimizer.state[value]
+        seen.append([part.detach().cpu().clone() for part in (value, *state.values())])
+    assert all(torch.equal(before, after) for before, after in zip(seen[0], seen[1], strict=True))
+    assert not torch.equal(seen[1][0], seen[2][0]) and all(part.isfinite().all() for part in seen[2])
+
+
 def what_comes_back_lies_where_it_should() -> None:
     """Values, gradients and the gradient of the screen, of two backward passes one after the other."""
-    fake, found = installed(), {}
+    fake, found = install(), {}
     for place in (CPU, fake):
         scene = to_device(Ball(count=20).create("", torch.Generator().manual_seed(0)), place)
         leaves = {name: value.clone().requires_grad_() for name, value in vars(scene).items()}
@@ -124,7 +132,7 @@ def what_comes_back_lies_where_it_should() -> None:
 
 def a_backend_is_tried_before_it_is_used() -> None:
     """One that draws as it must is taken; one that fails, or draws something else, gives way to the CPU."""
-    fake = installed()
+    fake = install()
     refusal.cache_clear()
     base._chosen.cache_clear()
     real, state = base._module, SimpleNamespace(change=lambda out: out, calls=0)

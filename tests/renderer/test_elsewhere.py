@@ -14,7 +14,7 @@ CHECKS = {
     "as the CPU alone": (
         "steps_are_those_of_the_cpu", "what_comes_back_lies_where_it_should", "a_backend_is_tried_before_it_is_used",
     ),
-    "without float64": ("a_whole_run_needs_no_float64",),
+    "like Apple's": ("a_whole_run_needs_no_float64", "a_bad_step_changes_nothing"),
 }  # fmt: skip
 
 
