@@ -25,7 +25,7 @@ from gsdistill.prior.pretrained import Pretrained
 from gsdistill.prior.random_weights import architecture, random_prior
 from gsdistill.runflags import check_threads, read
 
-__all__ = ["bench", "measured"]
+__all__ = ["bench", "loaded", "measured"]
 
 PROMPT = "a red torus"  # what the text says has no part in the speed
 
@@ -39,6 +39,20 @@ def bench(argv: Sequence[str], console: Console) -> None:
     if peek(argv, "compare") is not None:
         _compare(argv, console)
         return
+    config, prior, target, flags = loaded(argv, console)
+    console.print(f"{flags.warmup} steps, then {flags.steps} that are timed, on {target}", markup=False)
+    found = measured(config, prior, target, flags)
+    show(console, found)
+    if flags.json:
+        write_json(flags.json, found)
+
+
+def loaded(argv: Sequence[str], console: Console) -> tuple[runconfig.RunConfig, Prior, torch.device, BenchFlags]:
+    """What the flags ask for: the run's settings, its prior on its device, and bench's own flags.
+
+    Raises:
+        ConfigError: a flag that means nothing here. UserError: of any kind that the run itself would raise.
+    """
     name = peek(argv, "random-weights")
     name = peek(argv, "random_weights") if name is None else name
     over = {} if name is None else {"prior": architecture(name)}
@@ -48,12 +62,7 @@ def bench(argv: Sequence[str], console: Console) -> None:
     target = choose(config.device)
     prepare(target, config.deterministic)
     make = load_prior if name is None else random_prior
-    prior = make(config.prior, target, config.model)
-    console.print(f"{flags.warmup} steps, then {flags.steps} that are timed, on {target}", markup=False)
-    found = measured(config, prior, target, flags)
-    show(console, found)
-    if flags.json:
-        write_json(flags.json, found)
+    return config, make(config.prior, target, config.model), target, flags
 
 
 def measured(config: runconfig.RunConfig, prior: Prior, device: torch.device, flags: BenchFlags) -> dict[str, Any]:
