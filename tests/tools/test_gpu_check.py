@@ -1,135 +1,286 @@
-"""The script for a bare GPU machine, with a Python in its place that only writes down what it is asked."""
+"""The script for a GPU machine: the order of its parts, what is kept, and that no part asks for what is not there."""
 
 from __future__ import annotations
 
 import json
-import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tooling
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "gpu_check.sh"
-SMALL = ["install", "tests", "bench", "renderer", "peers"]
-PARTS = [*SMALL, "bench_compiled", "peers_compiled"]
+from gsdistill.bench.settings import BenchFlags
+from gsdistill.cli import GenerateFlags
+from gsdistill.config import merge
+from gsdistill.prior.random_weights import architecture
+from gsdistill.runconfig import resolve
+from gsdistill.runflags import read
 
-# It copies itself where a virtual environment is asked for, fails where FAIL is among its arguments, and gives the
-# inline programs of the script to the real one.
-PYTHON = """#!/usr/bin/env bash
-printf '%s\\n' "$*" >>"$CALLS"
-case "$*" in *"$FAIL"*) exit 7 ;; esac
-case "$1 ${2:-}" in
-  "-m venv") mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
-  "-m pytest") for word in "$@"; do case $word in --junitxml=*) cp "$JUNIT" "${word#*=}" ;; esac; done ;;
-  "-c "*getpath* | "-c "*get_path*)
-    if [ $# -gt 2 ]; then exec "$REAL" "$@"; else mkdir -p "$PLACE" && echo "$PLACE"; fi ;;
-  "-c "*"import torch, gsdistill"*) echo there ;;
-  "-c "*) exec "$REAL" "$@" ;;
-esac
+SCRIPT = tooling.TOOLS / "gpu_check.sh"
+parts = tooling.tool("gpu_parts")  # which the next one imports
+tool = tooling.tool("gpu_check")
+
+INSTALL = """mkdir -p "$WORK/venv/bin"
+echo '{"device": "H200", "torch": "2.11", "driver": "580", "capability": "9.0"}' >"$PART/figures.json"
 """
+NOTE = 'echo {} >>"$WORK/../calls"\n'
+JUNIT = '<testsuites><testsuite tests="9" skipped="{}" failures="{}" errors="0"/></testsuites>'
 
 
 @pytest.fixture
 def check(tmp_path, monkeypatch):
-    """Runs the script; returns what it answered and the calls of its Python."""
-    fake = tmp_path / "python"
-    fake.write_text(PYTHON)
-    fake.chmod(0o755)
-    junit = tmp_path / "junit.xml"
+    """Puts parts of these lines into the place of the real ones, runs them, and returns status and calls."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
 
-    def run(*arguments: str, fail: str = "nothing of this", ran: int = 5, **more: str):
-        junit.write_text(f'<testsuites><testsuite tests="9" skipped="{9 - ran}"/></testsuites>')
-        calls = tmp_path / "calls"
+    def run(*argv: str, limit: int = 20, install: str = INSTALL, small: str | None = None, **lines: str):
+        table = [
+            tool.Part(name, 10, limit, "this", NOTE.format(name) + line, small, ("value", "ran", "nothing.here"))
+            for name, line in {"install": install, **lines}.items()
+        ]
+        monkeypatch.setattr(tool, "PARTS", tuple(table))
+        calls = tmp_path / "out" / "calls"
         calls.unlink(missing_ok=True)
-        environment = {
-            **os.environ, "PYTHON": str(fake), "REAL": sys.executable, "CALLS": str(calls),
-            "FAIL": fail, "JUNIT": str(junit), "PLACE": str(tmp_path / "site"), **more,
-        }  # fmt: skip
-        command = ["bash", str(SCRIPT), *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        return done, calls.read_text().splitlines() if calls.exists() else []
+        status = tool.main([str(tmp_path / "out"), *argv])
+        return status, calls.read_text().split() if calls.exists() else []
 
-    monkeypatch.delenv("GPU_CHECK_SMALL", raising=False)
     return run
 
 
-def statuses(folder: Path) -> dict[str, int]:
-    parts = json.loads((folder / "summary.json").read_text())["parts"]
-    return {name: part["status"] for name, part in parts.items()}
+def summary(tmp_path: Path) -> dict:
+    return json.loads((tmp_path / "out" / "summary.json").read_text())
 
 
-def test_goes_through_all_parts(check, tmp_path):
-    done, calls = check(str(tmp_path / "out"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert statuses(tmp_path / "out") == dict.fromkeys(PARTS, 0)
-    asked = "\n".join(calls)
-    assert "-m pytest -q -p no:cacheprovider" in asked and asked.count(" -m gpu\n") == 1
-    assert "-m gsdistill bench --random-weights sd21-base --views 4 --resolution 512 --init.count 100000" in asked
-    assert "tools/bench_renderer.py --backends cuda" in asked and "tools/bench_peer_loop.py --prior sd21-base" in asked
-    assert "pip install" not in asked
-    assert "5 tests ran, 4 were skipped" in done.stdout
+def statuses(tmp_path: Path) -> dict[str, int]:
+    return {name: part["status"] for name, part in summary(tmp_path)["parts"].items()}
 
 
-def test_takes_packages_from_the_folder_alone(check, tmp_path):
-    wheels = tmp_path / "some wheels"
-    wheels.mkdir()
-    done, calls = check(str(tmp_path / "out"), str(wheels))
-    assert done.returncode == 0, done.stdout + done.stderr
-    (install,) = [call for call in calls if "pip install" in call]
-    assert f"--no-index --find-links {wheels} -r" in install
+def alive(pid: int) -> bool:
+    """Whether a process still runs; one that nobody has waited for yet does not."""
+    try:
+        return not re.search(r"^State:\s+Z", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except FileNotFoundError:
+        return False
 
 
-def test_takes_the_whole_folder_where_a_dependency_is_missing(check, tmp_path):
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    for name in ("a-1-py3-none-any.whl", "b-1-py3-none-any.whl"):
-        (wheels / name).touch()
-    done, calls = check(str(tmp_path / "out"), str(wheels), fail="--find-links")
-    assert done.returncode == 0, done.stdout + done.stderr
-    (_, install) = [call for call in calls if "pip install" in call]
-    assert install.endswith(f"--no-index --no-deps {wheels}/a-1-py3-none-any.whl {wheels}/b-1-py3-none-any.whl")
+def test_all_parts_in_order_and_the_summary_of_each(check, tmp_path):
+    status, calls = check(a="""echo '{"value": 2.00004, "more": 1}' >"$PART/figures.json" """, b="true")
+    assert status == 0 and calls == ["install", "a", "b"]
+    found = summary(tmp_path)
+    assert (found["device"], found["torch"], found["driver"], found["small"]) == ("H200", "2.11", "580", False)
+    assert found["parts"]["a"]["figures"] == {"value": 2.0} and found["left"] == []
+    assert found["parts"]["a"]["seconds"] >= 0
+
+
+def test_the_archive_is_whole_after_every_part(check, tmp_path):
+    """Each part looks for what the one before it has left."""
+    look = 'tar tzf "$WORK/../results.tar.gz" >"$PART/seen"\ngrep -q parts/{}/result.json "$PART/seen"\n'
+    status, _ = check(a=look.format("install") + "! grep -q parts/a/ $PART/seen", b=look.format("a"))
+    assert status == 0
+    with tarfile.open(tmp_path / "out" / "results.tar.gz") as archive:
+        names = archive.getnames()
+        assert json.load(archive.extractfile("summary.json")) == summary(tmp_path)
+    assert {"summary.json", "parts/b/log.txt", "parts/b/result.json", "parts/b/seen"} <= {*names}
+    assert not any("work" in name or name.endswith(".part") for name in names)
+
+
+def test_the_two_files_that_come_back_lie_in_another_folder_too(check, tmp_path):
+    (tmp_path / "back").mkdir()
+    check("--copy", str(tmp_path / "back"), a="true")
+    assert {path.name for path in (tmp_path / "back").iterdir()} == {"summary.json", "results.tar.gz"}
+    for path in (tmp_path / "back").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+
+
+def test_what_has_come_out_is_not_run_again_unless_it_is_named(check):
+    lines = {"a": "true", "b": "true"}
+    check(**lines)
+    assert check(**lines) == (0, [])
+    assert check("b", **lines) == (0, ["b"])
+
+
+@pytest.mark.parametrize("argv", [[], ["b", "a"]])
+def test_a_part_that_fails_stops_no_other_and_is_named(argv, check, tmp_path, capsys):
+    status, calls = check(*argv, a="exit 3", b="true")
+    assert status == 1 and calls == ["install", "a", "b"]
+    assert capsys.readouterr().out.splitlines()[-1] == "failed: a"
+    assert statuses(tmp_path) == {"install": 0, "a": 3, "b": 0} and summary(tmp_path)["left"] == ["a"]
+
+
+def test_a_command_that_fails_in_the_middle_of_a_part_ends_it(check, tmp_path):
+    check(a="false | cat\ntrue", b='echo "$nothing"\ntrue')
+    assert all(status for name, status in statuses(tmp_path).items() if name != "install")
+
+
+def test_what_failed_is_run_again_after_what_has_not_run(check):
+    check("a", a="exit 3", b="true")
+    assert check(a="true", b="true") == (0, ["b", "a"])
+
+
+def test_nothing_runs_without_an_environment(check, capsys):
+    status, calls = check(install="exit 4", a="true")
+    assert status == 1 and calls == ["install"]
+    assert "left, 10 s: a" in capsys.readouterr().out
+
+
+def test_an_environment_comes_before_a_part_that_is_named(check, tmp_path):
+    assert check("b", a="true", b="true")[1] == ["install", "b"]
+    (tmp_path / "out/work/venv/bin").rmdir()
+    (tmp_path / "out/work/venv").rmdir()  # a fresh machine, to which the results were brought
+    assert check("b", a="true", b="true")[1] == ["install", "b"]
+
+
+def test_a_part_is_ended_at_its_limit_with_all_that_it_has_started(check, tmp_path):
+    wait = 'sleep 60 &\necho $! >"$PART/child"\nsleep 60'
+    status, calls = check(limit=1, a=wait, b="true")
+    assert status == 1 and calls[-1] == "b" and statuses(tmp_path) == {"install": 0, "a": 124, "b": 0}
+    folder = tmp_path / "out/parts/a"
+    assert not alive(int((folder / "child").read_text()))
+    assert (folder / "log.txt").read_text().endswith("ended after 1 seconds, its limit\n")
+
+
+def test_an_interrupted_part_leaves_no_process_and_is_run_again(check, tmp_path, monkeypatch):
+    pids, popen = [], subprocess.Popen
+
+    class Interrupted(popen):
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout is not None and "exit 9" in self.args[-1]:
+                pids.append(self.pid)
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            check(a="true", b="sleep 60\nexit 9", c="true")
+    assert pids and not alive(*pids) and statuses(tmp_path) == {"install": 0, "a": 0}
+    assert check(a="true", b="true", c="true") == (0, ["b", "c"])
+
+
+def test_stops_before_the_budget_is_exceeded_and_goes_on(check, tmp_path, monkeypatch, capsys):
+    def seconds() -> float:
+        """Each part takes the ten that it should."""
+        calls = tmp_path / "out" / "calls"
+        return 10.0 * len(calls.read_text().split()) if calls.exists() else 0.0
+
+    monkeypatch.setattr(tool, "time", SimpleNamespace(monotonic=seconds))
+    lines = dict.fromkeys("abc", "true")
+    assert check("--budget", "25", **lines) == (0, ["install", "a"])
+    out = capsys.readouterr().out.splitlines()
+    assert "left, 20 s: b c" in out and "go on by the same command" in out
+    assert summary(tmp_path)["left"] == ["b", "c"]
+    assert check("--budget", "5", **lines) == (0, ["b"])  # the first one always
+
+
+@pytest.mark.parametrize(("skipped", "failed", "status", "counts"), [(9, 0, 5, 0), (4, 0, 0, 5), (4, 1, 1, 5)])
+def test_tests_that_were_all_skipped_are_a_failure(skipped, failed, status, counts, check, tmp_path):
+    write = f"echo '{JUNIT.format(skipped, failed)}' >\"$PART/tests.xml\"\nexit {int(failed > 0)}"
+    check(a=write)
+    assert statuses(tmp_path)["a"] == status
+    assert summary(tmp_path)["parts"]["a"]["figures"] == {"ran": counts}
+
+
+def test_what_is_built_is_built_once_and_for_this_gpu(check, tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    check(a='printenv TORCH_CUDA_ARCH_LIST TORCH_EXTENSIONS_DIR XDG_CACHE_HOME HF_HUB_OFFLINE >"$PART/seen"')
+    work = tmp_path / "out/work"
+    assert (tmp_path / "out/parts/a/seen").read_text().split() == ["9.0", f"{work}/extensions", f"{work}/cache", "1"]
+
+
+def test_the_small_form_takes_its_own_lines_and_a_folder_of_its_own(check, tmp_path, capsys):
+    assert check("--small", small=INSTALL + NOTE.format("small"), a="exit 3") == (0, ["small", "small"])
+    assert summary(tmp_path)["small"] is True
+    with pytest.raises(SystemExit, match="2"):
+        check(a="true")
+    assert "holds a check in its small form" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("part", "mark"),
+    ("argv", "said"),
     [
-        ("tests", "-m pytest"),
-        ("bench", "/bench.json"),
-        ("renderer", "bench_renderer"),
-        ("peers", "/peers.json"),
-        ("bench_compiled", "--model.compile"),
-        ("peers_compiled", "peers_compiled.json"),
+        ([], "OUTDIR is missing"),
+        (["out", "bensh"], "no part 'bensh'. Did you mean 'bench'? Parts: install, resume"),
+        (["out", "compiled", "--small"], "'compiled' has no small form"),
+        (["out", "--wheels", "nowhere"], "nowhere is no folder"),
+        (["out", "--copy", "nowhere"], "nowhere is no folder"),
     ],
 )
-def test_goes_on_when_a_part_fails_and_names_it(check, tmp_path, part, mark):
-    done, _ = check(str(tmp_path / "out"), fail=mark)
-    assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == f"failed: {part}"
-    found = statuses(tmp_path / "out")
-    assert [*found] == PARTS and [name for name, status in found.items() if status] == [part]
+def test_a_mistake_is_one_sentence_and_changes_nothing(argv, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        tool.main(argv)
+    assert said in capsys.readouterr().err and not [*tmp_path.iterdir()]
 
 
-def test_tests_that_were_all_skipped_are_a_failure(check, tmp_path):
-    done, _ = check(str(tmp_path / "out"), ran=0)
-    assert done.returncode == 1 and done.stdout.splitlines()[-1] == "failed: tests"
+def test_lists_every_part(capsys):
+    assert tool.main(["--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [part.name for part in parts.PARTS]
 
 
-def test_the_small_form_asks_for_no_gpu(check, tmp_path):
-    done, calls = check(str(tmp_path / "out"), GPU_CHECK_SMALL="1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["small"] is True
-    asked = "\n".join(calls)
-    assert [*statuses(tmp_path / "out")] == SMALL
-    assert "-m gpu" not in asked and "compile" not in asked and "cuda " not in asked and "sd21-base" not in asked
+@pytest.mark.parametrize(
+    ("able", "chosen"), [("python3.12 python3", "python3"), ("python3.12", "python3.12"), ("", "python3")]
+)
+def test_prefers_a_python_that_has_torch(able, chosen, tmp_path):
+    for name in ("python3", "python3.12"):
+        fake = tmp_path / name
+        fake.write_text(f'#!/bin/sh\ncase "$1" in -c) exit {int(name not in able.split())} ;; esac\necho "{name} $*"\n')
+        fake.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/bin:/usr/bin"}
+    for given, expected in ({}, chosen), ({"PYTHON": sys.executable}, None):
+        command = ["bash", str(SCRIPT), "--list"]
+        done = subprocess.run(command, env={**environment, **given}, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(f"{expected} {tooling.TOOLS}/gpu_check.py --list" if expected else "install ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["a", "b", "c"]])
-def test_says_how_it_is_called(check, arguments):
-    done, calls = check(*arguments)
-    assert done.returncode == 2 and "OUTDIR [WHEELDIR]" in done.stderr and not calls
+# The real parts.
 
 
-def test_a_folder_of_wheels_that_is_not_there_stops_it(check, tmp_path):
-    done, calls = check(str(tmp_path / "out"), str(tmp_path / "none"))
-    assert done.returncode == 2 and not calls
+def commands(line: str) -> list[list[str]]:
+    """The words of each command of a part."""
+    return [shlex.split(text) for text in re.split(r"\n|\|\||&&", line)]
+
+
+FORMS = [(part, form) for part in parts.PARTS for form in ("line", "small") if getattr(part, form)]
+DEVICES = {"line": "cuda", "small": "cpu"}
+
+
+def test_a_call_of_the_whole_budget_ends_before_it_is_cut():
+    assert [part for part in parts.PARTS if not 20 <= part.seconds <= part.limit <= 200] == []
+    assert tool.BUDGET + max(part.limit - part.seconds for part in parts.PARTS) < 600
+    first = parts.PARTS[: [part.name for part in parts.PARTS].index("sdxl") + 1]
+    assert sum(part.seconds for part in first) <= tool.BUDGET
+
+
+@pytest.mark.parametrize(("part", "form"), FORMS, ids=lambda value: getattr(value, "name", value))
+def test_a_part_asks_only_for_what_there_is(part, form):
+    line, device = getattr(part, form), DEVICES[form]
+    assert subprocess.run(["bash", "-n", "-c", line], check=False).returncode == 0
+    for words in commands(line):
+        if "--device" in words:
+            place = words.index("--device") + 1
+            assert words[place] == device
+            words[place] = "cpu"  # no other one is here
+        match words:
+            case ["python", "-m", "gsdistill", "generate", *flags]:
+                _, base, given = read(GenerateFlags, flags, "generate")
+            case ["python", "-m", "gsdistill", "bench", *flags] | ["python", "tools/profile_steps.py", _, *flags]:
+                chosen = flags[flags.index("--random-weights") + 1 :][:1] if "--random-weights" in flags else []
+                over = {"prior": architecture(chosen[0])} if chosen else {}
+                _, base, given = read(BenchFlags, flags, "bench", {"prompt": "a red torus"}, over)
+            case ["python", "-m", "pytest", *flags]:
+                assert all((tooling.TOOLS.parent / word).is_file() for word in flags if word.startswith("tests/"))
+                continue
+            case [_, program, *flags] if program.startswith("tools/"):
+                text = (tooling.TOOLS.parent / program).read_text()
+                assert all(flag in text or flag[2:] in text for flag in flags if flag.startswith("--"))
+                continue
+            case _:
+                assert not words or words[0] in ("test", "mv", "rm"), f"{words} is of no kind that is known here"
+                continue
+        assert base["device"] == "cpu"
+        resolve(merge(base, given))
