@@ -129,9 +129,10 @@ class Check:
             for name in ("summary.json", "parts"):
                 archive.add(self.out / name, name)
         draft.replace(self.out / "results.tar.gz")
-        for name in ("summary.json", "results.tar.gz") if self.copy else ():
-            shutil.copyfile(self.out / name, self.copy / f"{name}.part")
-            (self.copy / f"{name}.part").replace(self.copy / name)
+        if self.copy:
+            for name in ("summary.json", "results.tar.gz"):
+                shutil.copyfile(self.out / name, self.copy / f"{name}.part")
+                (self.copy / f"{name}.part").replace(self.copy / name)
 
     def told(self, part: Part) -> dict[str, Any]:
         """A part in the summary; one without a result was cut short, with the command that ran it."""

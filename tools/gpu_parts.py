@@ -13,12 +13,13 @@ __all__ = ["PARTS", "Part"]
 
 JSON = '--json "$PART/figures.json"'
 BENCH = f"python -m gsdistill bench {JSON} "
-SD21 = BENCH + "--device cuda --random-weights sd21-base --views 4 --resolution 512 --init.count 100000 "
+CUDA = "--device cuda --views 4 --init.count 100000 "
+SD21 = f"{CUDA}--random-weights sd21-base --resolution 512 "
 PEERS = f"python tools/bench_peer_loop.py {JSON} "
 TESTS = 'python -m pytest -q -p no:cacheprovider --junitxml="$PART/tests.xml" '
 
 FEW = "--views 2 --resolution 64 --init.count 1000 --steps 3 --warmup 1 "
-SHAPES = BENCH + "--device cpu --prior shapes " + FEW
+SHAPES = f"--device cpu --prior shapes {FEW}"
 TINY = 'test -f "$WORK/tiny/mvdream/model_index.json" || python tools/random_model.py "$WORK/tiny" --tiny\n'
 SMALL = TINY + BENCH + "--device cpu --views 4 --resolution 16 --init.count 1000 --steps 3 --warmup 1 "
 
@@ -55,8 +56,8 @@ PARTS = (
     ),
     Part(
         "resume", 50, 150, "a run that densifies, is stopped and goes on: finite, grown on both sides, every step once",
-        f'python tools/stop_and_resume.py "$PART/run" --device cuda {JSON}\nrm -r "$PART/run"',
-        f'python tools/stop_and_resume.py "$PART/run" --device cpu --iterations 6 {JSON}\nrm -r "$PART/run"',
+        f'python tools/stop_and_resume.py "$WORK/resume" --device cuda {JSON}',
+        f'python tools/stop_and_resume.py "$WORK/resume" --device cpu --iterations 6 {JSON}',
         (*RUN, "gaussians_at_start_stop_and_end"),
     ),
     Part(
@@ -67,14 +68,14 @@ PARTS = (
     ),
     Part(
         "bench", 40, 130, "a step of SD 2.1: 62 ms were reckoned, 39 of them the autoencoder",
-        SD21,
-        SHAPES,
+        BENCH + SD21 + "--method sds",
+        BENCH + SHAPES + "--method sds",
         SPEED,
     ),
     Part(
         "profile", 25, 120, "kernels of a step (776 reckoned), waits (1), nchwToNhwc and copies: the layout's price",
-        f'python tools/profile_steps.py "$PART/kernels.txt" {SD21.removeprefix(BENCH)} --steps 3 {JSON}',
-        f'python tools/profile_steps.py "$PART/kernels.txt" {SHAPES.removeprefix(BENCH)} {JSON}',
+        f'python tools/profile_steps.py "$PART/kernels.txt" {JSON} {SD21}--method sds --steps 3',
+        f'python tools/profile_steps.py "$PART/kernels.txt" {JSON} {SHAPES}--method sds',
         ("milliseconds_on_the_wall", "milliseconds_of_kernels", "kernels", "copies", "waits", "longest_ms"),
     ),
     Part(
@@ -85,26 +86,26 @@ PARTS = (
     ),
     Part(
         "vsd", 25, 100, "network 100 to 140 ms where kernels were launched singly",
-        SD21 + "--method vsd --steps 15",
-        SHAPES + "--method vsd",
+        BENCH + SD21 + "--method vsd --steps 15",
+        BENCH + SHAPES + "--method vsd",
         SPEED,
     ),
     Part(
         "sdi", 25, 100, "network 79 to 217 ms",
-        SD21 + "--method sdi --steps 15",
-        SHAPES + "--method sdi",
+        BENCH + SD21 + "--method sdi --steps 15",
+        BENCH + SHAPES + "--method sdi",
         SPEED,
     ),
     Part(
         "mvdream", 20, 100, "18 ms a step, 27 where launches are what costs",
-        BENCH + "--device cuda --random-weights mvdream --views 4 --init.count 100000",
-        SMALL + '--prior "$WORK/tiny/mvdream"',
+        BENCH + CUDA + "--random-weights mvdream --method sds",
+        SMALL + '--method sds --prior "$WORK/tiny/mvdream"',
         SPEED,
     ),
     Part(
         "sdxl", 40, 150, "0.55 to 0.8 s a step; a peak of 60 GiB, most of it the autoencoder's",
-        BENCH + "--device cuda --random-weights sdxl --views 4 --init.count 100000 --steps 10 --warmup 3",
-        SMALL + '--prior "$WORK/tiny/sdxl"',
+        BENCH + CUDA + "--random-weights sdxl --method sds --steps 10 --warmup 3",
+        SMALL + '--method sds --prior "$WORK/tiny/sdxl"',
         SPEED,
     ),
     Part(
@@ -117,16 +118,16 @@ PARTS = (
         "run", 60, 180, "300 steps through all that loads a model: none skipped, and what a run adds to its steps",
         'python tools/random_model.py "$WORK/sd21" --device cuda\n'
         'python -m gsdistill generate --device cuda --prior "$WORK/sd21" --prompt "a red torus" --iterations 300 '
-        '--views 4 --init.count 100000 --densify.budget 100000 --output "$PART/run"\n'
-        'mv "$PART/run/summary.json" "$PART/figures.json" && rm -r "$PART/run"',
+        '--views 4 --init.count 100000 --densify.budget 100000 --output "$WORK/run" --overwrite\n'
+        'cp "$WORK/run/summary.json" "$PART/figures.json"',
         TINY + 'python -m gsdistill generate --device cpu --prior "$WORK/tiny/stable_diffusion" --prompt "a red torus" '
-        '--iterations 8 --views 2 --init.count 500 --output "$PART/run"\n'
-        'mv "$PART/run/summary.json" "$PART/figures.json" && rm -r "$PART/run"',
+        '--iterations 8 --views 2 --init.count 500 --output "$WORK/run" --overwrite\n'
+        'cp "$WORK/run/summary.json" "$PART/figures.json"',
         RUN,
     ),
     Part(
         "compiled", 90, 200, "against bench; B and 2B must not compile twice",
-        SD21 + "--model.compile",
+        BENCH + SD21 + "--method sds --model.compile",
         figures=SPEED,
     ),
     Part(
