@@ -2,17 +2,16 @@
 
     python tools/profile_steps.py TABLE.txt [--json FIGURES.json] [the flags of `gsdistill bench`]
 
-``--steps`` of them, few, are profiled after ``--warmup`` others. The table has all kernels, the longest first; the
-figures are a step's milliseconds on the device and by the clock on the wall, its kernels, the copies and the waits that
-the program asked for, and the ten longest. Where the kernels take much less than the wall, launching them is what
-costs: fewer of them, ``model.compile`` or a graph help. Many ``nchwToNhwc`` or ``copy`` kernels are a layout that does
-not hold.
+``--steps`` of them, few, are profiled after ``--warmup`` others and as many that are timed without. The table has all
+kernels, the longest first; the figures are a step's milliseconds by the clock on the wall and of its kernels, their
+number, the copies among them, the waits that the program asked for, and the ten longest. Where the kernels take much
+less than the wall, launching them is what costs: fewer of them, ``model.compile`` or a graph help. Many ``nchwToNhwc``
+or ``copy`` kernels are a layout that does not hold.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,14 @@ import torch
 from rich.console import Console
 from torch.profiler import ProfilerActivity, profile
 
+from bench_peer_loop import timed
 from gsdistill.bench.command import loaded
 from gsdistill.errors import UserError
 from gsdistill.files import write_json, write_text
 from gsdistill.generate import prepared
 from gsdistill.training.loop import steps
 
-WAITS = ("Synchronize", "cudaMemcpy")  # in the names of calls; of the plain copy, which waits: not of cudaMemcpyAsync
+WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy")  # cudaDeviceSynchronize is the profiler's
 
 
 def profiled(argv: Sequence[str], console: Console) -> tuple[dict[str, Any], str]:
@@ -35,27 +35,24 @@ def profiled(argv: Sequence[str], console: Console) -> tuple[dict[str, Any], str
     config, prior, device, flags = loaded(argv, console)
     plan, text, _, run = prepared(config, prior, device)
     loop = steps(run, config.method, prior, text, plan)
-    for _ in range(flags.warmup):
-        next(loop)
-    run.clock.settle(wait=True)
+    timed(lambda: next(loop), flags.warmup, device)
+    wall = timed(lambda: next(loop), flags.steps, device)
     kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (device.type == "cuda")]
     with profile(activities=kinds) as found:
-        began = time.perf_counter()
-        for _ in range(flags.steps):
-            next(loop)
-        run.clock.settle(wait=True)
-        seconds = time.perf_counter() - began
+        timed(lambda: next(loop), flags.steps, device)
     rows, on_device = found.key_averages(), device.type == "cuda"
     taken = "self_device_time_total" if on_device else "self_cpu_time_total"
     kernels = [
         row for row in rows
         if (row.device_type == torch.autograd.DeviceType.CUDA) == on_device and not row.is_user_annotation
     ]  # fmt: skip
+    if not kernels:
+        raise UserError(f"the profiler saw nothing of {device}; what it needs of the driver may be forbidden here")
     kernels.sort(key=lambda row: -getattr(row, taken))
-    waits = sum(row.count for row in rows if any(word in row.key for word in WAITS) and "Async" not in row.key)
+    waits = sum(row.count for row in rows if row.key in WAITS)
     count = flags.steps
     figures = {
-        "milliseconds_on_the_wall": 1e3 * seconds / count,
+        "milliseconds_on_the_wall": wall,
         "milliseconds_of_kernels": sum(getattr(row, taken) for row in kernels) / 1e3 / count,
         "kernels": sum(row.count for row in kernels) / count,
         "copies": sum(row.count for row in kernels if "memcpy" in row.key.lower() or "copy" in row.key) / count,

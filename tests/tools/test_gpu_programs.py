@@ -14,6 +14,7 @@ from gsdistill.prior import random_weights
 from gsdistill.prior.loading import load_prior
 
 resuming = tooling.tool("stop_and_resume")
+tooling.tool("bench_peer_loop")  # which the next one imports
 profiling = tooling.tool("profile_steps")
 models = tooling.tool("random_model")
 
@@ -71,11 +72,19 @@ def test_profiles_every_call_of_a_step(tmp_path, monkeypatch):
     flags = "--prior shapes --method sds --views 2 --resolution 32 --init.count 50 --steps 2 --warmup 1 --device cpu"
     call(monkeypatch, profiling, str(tmp_path / "table.txt"), "--json", str(tmp_path / "figures.json"), *flags.split())
     found = json.loads((tmp_path / "figures.json").read_text())
-    assert 0 < found["milliseconds_of_kernels"] < 1.5 * found["milliseconds_on_the_wall"]
+    assert found["milliseconds_of_kernels"] > 0 and found["milliseconds_on_the_wall"] > 0 and found["waits"] == 0
     assert found["kernels"] > 100 and len(found["longest_ms"]) == 10
     assert [*found["longest_ms"].values()] == sorted(found["longest_ms"].values(), reverse=True)
     table = (tmp_path / "table.txt").read_text()
     assert all(name[:60] in table for name in found["longest_ms"])
+
+
+def test_a_profiler_that_sees_nothing_is_no_profile(tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling.profile, "key_averages", lambda _: [])
+    flags = "--prior shapes --method sds --views 2 --resolution 32 --init.count 50 --steps 1 --warmup 1 --device cpu"
+    with pytest.raises(SystemExit, match="saw nothing of cpu"):
+        call(monkeypatch, profiling, str(tmp_path / "table.txt"), *flags.split())
+    assert not (tmp_path / "table.txt").exists()
 
 
 @pytest.mark.parametrize("words", [[], ["--prior", "shapes"]])
