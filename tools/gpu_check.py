@@ -16,16 +16,18 @@ Each part has a limit of its own, after which it is ended with status 124. The e
 failed. A full form without a GPU fails, in ``install``; ``--small`` goes through on a CPU, in minutes.
 
 What no test on a processor shows, and where it is to be seen first:
-- ``profile``: layouts that do not hold (nchwToNhwc before and after each group norm), kernels launched singly that a
-  graph would save, and every wait for the device in a step;
-- ``bench`` beside ``compiled``: what torch.compile saves of 750 launches and diffusers' Python;
-- ``sdxl``: the peak that the autoencoder in float32 reaches at 1024 px;
-- ``tests``: whether a step waits (test_waiting, torch's sync debug mode "error"), and whether gsplat's real kernels,
-  with their contraction of a * b - c * d, keep to the tolerances of test_backends;
-- ``resume``: peak memory and phases that are the GPU's, and checkpoints that come back onto it.
-Not here: gradients through a half-precision encoder of real weights (random ones are no measure of them; compare the
-loss of a run with --model.precision bfloat16 and float16), and ``--device cuda:1``, which wants two GPUs:
-``gsdistill bench --device cuda:1 --prior shapes``.
+- ``install``: that gsplat's own compiled kernels load, without which nothing else runs;
+- ``tests``: whether a step waits for the device (test_waiting, under torch's sync debug mode "error"), and whether
+  gsplat's kernels, whose compiler contracts a * b - c * d, keep to the tolerances of test_backends;
+- ``resume``: phases and peak memory that are the GPU's, and a checkpoint that comes back onto it;
+- ``profile``: kernels launched singly, waits in a step, and nchwToNhwc before and after each group norm: layouts;
+- ``bench`` beside ``contiguous`` (NCHW in place of channels last), ``untried`` (cuDNN without trials), ``graph`` and
+  ``compiled`` (750 launches and diffusers' Python saved): ``gsdistill bench --compare`` shows two of them;
+- ``sdxl`` beside ``sdxl_recomputed``: the peak of the autoencoder in float32 at 1024 px, and what a second forward
+  costs; ``vsd``: whether its student's update is still a matter of launches;
+- ``test_compiled``: CUDA graphs under torch.compile, last, since it waits for a compiler.
+Not here: gradients through a float16 encoder of real weights, of which random ones tell nothing (compare two runs, by
+--model.precision float16 and bfloat16); and a second GPU: ``gsdistill bench --device cuda:1 --prior shapes``.
 """
 
 from __future__ import annotations
@@ -233,7 +235,8 @@ def main(argv: list[str] | None = None) -> int:
             small = "" if part.small else " (not with --small)"
             print(f"{part.name:18}{part.seconds:4} s, at most {part.limit:3}: {part.look}{small}")
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     asked.out.mkdir(parents=True, exist_ok=True)
     check = Check(asked.out.resolve(), asked.small, asked.wheels and asked.wheels.resolve(), asked.copy)
     todo = [part for part in PARTS if part.name in asked.parts] if asked.parts else check.left()

@@ -13,6 +13,12 @@ __all__ = ["PARTS", "Part"]
 
 JSON = '--json "$PART/figures.json"'
 BENCH = f"python -m gsdistill bench {JSON} "
+# bench where cuDNN takes the algorithm that it expects to be fastest, in place of device.prepare's trying
+UNTRIED = (
+    "python -c 'import sys, torch; from gsdistill import cli, device; prepare = device.prepare; "
+    'device.prepare = lambda *given: (prepare(*given), setattr(torch.backends.cudnn, "benchmark", False)); '
+    f"sys.exit(cli.execute(sys.argv[1:]))' bench {JSON} "
+)
 CUDA = "--device cuda --views 4 --init.count 100000 "
 SD21 = f"{CUDA}--random-weights sd21-base --resolution 512 "
 PEERS = f"python tools/bench_peer_loop.py {JSON} "
@@ -124,6 +130,29 @@ PARTS = (
         '--iterations 8 --views 2 --init.count 500 --output "$WORK/run" --overwrite\n'
         'cp "$WORK/run/summary.json" "$PART/figures.json"',
         RUN,
+    ),
+    Part(
+        "contiguous", 40, 130, "against bench: whether channels last pays, or group norms turn it back each time",
+        BENCH + SD21 + "--method sds --model.layout contiguous",
+        SMALL + '--method sds --prior "$WORK/tiny/stable_diffusion" --model.layout channels_last',
+        SPEED,
+    ),
+    Part(
+        "untried", 40, 130, "against bench: what it saves that cuDNN tries its algorithms, here without",
+        UNTRIED + SD21 + "--method sds",
+        UNTRIED + SHAPES + "--method sds",
+        SPEED,
+    ),
+    Part(
+        "graph", 40, 130, "against bench and compiled: a network's call replayed without Python",
+        BENCH + SD21 + "--method sds --model.graph",
+        figures=SPEED,
+    ),
+    Part(
+        "sdxl_recomputed", 40, 150, "against sdxl: 31 GiB at most, a third slower",
+        BENCH + CUDA + "--random-weights sdxl --method sds --steps 10 --warmup 3 --model.recompute_encoder",
+        SMALL + '--method sds --prior "$WORK/tiny/sdxl" --model.recompute_encoder',
+        SPEED,
     ),
     Part(
         "compiled", 90, 200, "against bench; B and 2B must not compile twice",

@@ -270,7 +270,11 @@ def test_a_part_asks_only_for_what_there_is(part, form):
         match words:
             case ["python", "-m", "gsdistill", "generate", *flags]:
                 _, base, given = read(GenerateFlags, flags, "generate")
-            case ["python", "-m", "gsdistill", "bench", *flags] | ["python", "tools/profile_steps.py", _, *flags]:
+            case (
+                ["python", "-m", "gsdistill", "bench", *flags]
+                | ["python", "-c", _, "bench", *flags]
+                | ["python", "tools/profile_steps.py", _, *flags]
+            ):
                 chosen = flags[flags.index("--random-weights") + 1 :][:1] if "--random-weights" in flags else []
                 over = {"prior": architecture(chosen[0])} if chosen else {}
                 _, base, given = read(BenchFlags, flags, "bench", {"prompt": "a red torus"}, over)
