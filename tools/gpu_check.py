@@ -71,6 +71,8 @@ class Check:
             "PATH": f"{self.work / 'venv' / 'bin'}:{os.environ['PATH']}", "BASE": sys.executable,
             "WORK": str(self.work), "WHEELS": str(wheels or ""),
         }  # fmt: skip
+        if small:  # threads of one program wait for each other where other programs share the cores
+            self.environment.setdefault("OMP_NUM_THREADS", "1")
 
     def result(self, name: str) -> dict[str, Any] | None:
         """What has come of a part; none where it has not run to its end."""
