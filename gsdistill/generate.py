@@ -26,16 +26,15 @@ from gsdistill.paths import anchored, paths_in
 from gsdistill.prior.base import Prior
 from gsdistill.prior.families import group_of
 from gsdistill.prior.loading import load_prior
-from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.progress import Interrupt, StepBar, Watch, print_summary
+from gsdistill.representation.gaussians import Splat, SplatSettings
 from gsdistill.runconfig import RunConfig
 from gsdistill.runfolder import RunFolder
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify import without_haze
 from gsdistill.structs import Gaussians
-from gsdistill.training.cause import model_fault
-from gsdistill.training.loop import Optimisation, Plan, StepRecord, start, steps
+from gsdistill.training.distiller import Distiller, ViewSettings
 
 if TYPE_CHECKING:
     from gsdistill.viewer.live import LiveView
@@ -83,26 +82,25 @@ def run(
     with _shortage_named(config):
         begun = check_without_prior(config, target) if prior is None else None
         prior = prior or load_prior(config.prior, target, config.model, say)
-        plan, text, initial, optimisation = prepared(config, prior, target, begun)
-    watch = Watch(initial, console, lambda run: model_fault(run.gaussians(), prior, text, plan.views, plan.resolution))
-    job = _Job(config, folder, prior, plan, console, watch)
+        initial, distiller = prepared(config, prior, target, begun)
+    job = _Job(config, folder, distiller, console, Watch(initial, console))
     with _shortage_named(config), Interrupt(console) as interrupt, folder.claimed(config.resume, config.overwrite):
         if config.resume:
-            for line in folder.restore(optimisation, config.accept_changes):
+            for line in folder.restore(distiller, config.accept_changes):
                 say(line)
         else:
-            folder.begin(optimisation)
-        with folder.rescuing(optimisation, insist):
-            if not optimisation.done:
+            folder.begin(distiller)
+        with folder.rescuing(distiller, insist):
+            if not distiller.done:
                 _open(job, initial)
             console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)
             console.print(f"start {name_of(config.init)}: {describe(initial)}", markup=False)
-            if optimisation.done:
-                say(f"going on from step {optimisation.done}")
-            _distil(job, optimisation, steps(optimisation, config.method, prior, text, plan), interrupt, live)
+            if distiller.done:
+                say(f"going on from step {distiller.done}")
+            _distil(job, interrupt, live)
             interrupt.patient = False
-            _write(job, optimisation, writers, extras)
-            if optimisation.done < plan.iterations:
+            _write(job, writers, extras)
+            if distiller.done < config.iterations:
                 raise interrupt.stopped
     return folder.path
 
@@ -127,7 +125,7 @@ def check_without_prior(config: RunConfig, target: torch.device) -> Beginning | 
     """Refuse what needs no weights to be seen wrong: groups of views, and a file to start from, which is returned read.
 
     Raises:
-        UserError: as :func:`loop_plan` and the initialiser do.
+        UserError: as :func:`check_groups` and the initialiser do.
     """
     check_groups(config, config.prior, group_of(config.prior))
     of_a_file = any(isinstance(value, Path) for _, value in paths_in(config.init))
@@ -161,55 +159,52 @@ class _Job:
 
     config: RunConfig
     folder: RunFolder
-    prior: Prior
-    plan: Plan
+    distiller: Distiller
     console: Console
     watch: Watch
 
 
 def _open(job: _Job, initial: Gaussians) -> None:
     """Keep what the run starts from."""
-    job.folder.picture_start(initial, job.prior.camera_range)
+    job.folder.picture_start(initial, job.distiller.prior.camera_range)
     if job.config.snapshots:
         job.folder.snapshot(0, initial)
 
 
-def _distil(
-    job: _Job, optimisation: Optimisation, records: Iterator[StepRecord], interrupt: Interrupt, live: LiveView | None
-) -> None:
+def _distil(job: _Job, interrupt: Interrupt, live: LiveView | None) -> None:
     """Make the steps that are left, or those until somebody asks for the end, and save what comes of them."""
-    config, folder = job.config, job.folder
-    with StepBar(job.console, job.plan.iterations, optimisation.done) as bar:
-        for record in records:
+    config, folder, distiller = job.config, job.folder, job.distiller
+    with StepBar(job.console, distiller.iterations, distiller.done) as bar:
+        for record in distiller:
             stop = interrupt.asked
             bar.show(record)
-            if stop or record.step in (1, config.iterations) or record.step % config.log_every == 0:
-                folder.log(record, sum(optimisation.clock.seconds.values()), job.watch.look(optimisation)[0])
-            if record.step % config.preview_every == 0:
+            if stop or record.number in (1, config.iterations) or record.number % config.log_every == 0:
+                folder.log(record, sum(distiller.clock.seconds.values()), job.watch.look(distiller)[0])
+            if record.number % config.preview_every == 0:
                 folder.preview(record)
-            if config.snapshots and (stop or record.step * config.snapshots % config.iterations < config.snapshots):
-                folder.snapshot(record.step, without_haze(optimisation.gaussians(), config.densify))
+            if config.snapshots and (stop or record.number * config.snapshots % config.iterations < config.snapshots):
+                folder.snapshot(record.number, without_haze(distiller.representation.splat(), config.densify))
             if live:
-                live.show(optimisation.gaussians(), record)
-            folder.save(optimisation, config.checkpoint_every)
+                live.show(distiller.representation.splat(), record)
+            folder.save(distiller, config.checkpoint_every)
             if stop:
                 break
-    folder.save(optimisation)
+    folder.save(distiller)
 
 
-def _write(job: _Job, optimisation: Optimisation, writers: Mapping[str, Writer], extras: bool) -> None:
+def _write(job: _Job, writers: Mapping[str, Writer], extras: bool) -> None:
     """Write all that shows the splat as it is now, and where it is finished what tells of the run."""
-    config, folder = job.config, job.folder
-    finished = optimisation.done >= job.plan.iterations
-    gaussians = without_haze(optimisation.gaussians(), config.densify)
+    config, folder, distiller = job.config, job.folder, job.distiller
+    finished = distiller.done >= distiller.iterations
+    gaussians = without_haze(distiller.representation.splat(), config.densify)
     for line in folder.splats(gaussians, writers):
         job.console.print(Text(line), soft_wrap=True)
-    folder.pictures(gaussians, job.prior.camera_range, video=extras and finished)
+    folder.pictures(gaussians, job.distiller.prior.camera_range, video=extras and finished)
     if not finished:
         if extras:
             write_report(folder.path, defaults(RunConfig), evaluate=False)
         return
-    health, alarms = job.watch.look(optimisation, gaussians)
+    health, alarms = job.watch.look(distiller, gaussians)
     facts = {
         "prompt": config.prompt,
         "method": name_of(config.method),
@@ -219,7 +214,7 @@ def _write(job: _Job, optimisation: Optimisation, writers: Mapping[str, Writer],
         "health": asdict(health),
         "alarms": alarms,
     }
-    summary = folder.finish(optimisation, facts)
+    summary = folder.finish(distiller, facts)
     if extras:
         write_report(folder.path, defaults(RunConfig))
     print_summary(job.console, folder.path, summary)
@@ -228,8 +223,8 @@ def _write(job: _Job, optimisation: Optimisation, writers: Mapping[str, Writer],
 
 def prepared(
     config: RunConfig, prior: Prior, target: torch.device, begun: Beginning | None = None
-) -> tuple[Plan, EncodedPrompt, Gaussians, Optimisation]:
-    """All that the steps of a run take: the plan, the encoded prompt, what it starts from, and its state before them.
+) -> tuple[Gaussians, Distiller]:
+    """What a run starts from, and the object that makes its steps.
 
     ``begun`` is what :func:`check_without_prior` has read.
 
@@ -237,28 +232,26 @@ def prepared(
         ConfigError: the prior cannot serve the settings. Other UserErrors: of the prior and the initialiser.
     """
     check_cameras(config.cameras, prior)
-    plan = loop_plan(config, prior)
+    views = view_settings(config, prior)
     text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
     initial, generator = begun or _begin(config, target)
-    return plan, text, initial, start(initial, config.method, prior, plan, config.densify, generator, target)
+    scene = SplatSettings(config.renderer, config.optim, config.regularizers, config.densify)
+    splat = Splat(initial, scene, config.iterations, target)
+    return initial, Distiller(splat, prior, config.method, text, views, config.iterations, generator)
 
 
-def loop_plan(config: RunConfig, prior: Prior) -> Plan:
-    """The loop's share of the settings, with what the prior decides filled in.
+def view_settings(config: RunConfig, prior: Prior) -> ViewSettings:
+    """What each step looks at, with what the prior decides filled in.
 
     Raises:
         ConfigError: the views do not make whole groups, or not those that the prior needs.
     """
     group = check_groups(config, prior.name, prior.view_group)
-    return Plan(
-        iterations=config.iterations,
-        views=config.views,
+    return ViewSettings(
+        count=config.views,
         resolution=config.resolution or prior.image_size,
         background=config.background,
         cameras=replace(config.cameras, group=group),
-        renderer=config.renderer,
-        regularizers=config.regularizers,
-        optim=config.optim,
     )
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -20,8 +20,8 @@ from gsdistill.errors import Stopped
 from gsdistill.evaluation.figures import headline
 from gsdistill.pages.run import read_figures
 from gsdistill.structs import Gaussians
+from gsdistill.training.distiller import Distiller, Step
 from gsdistill.training.health import Counts, Health, alarms, measure
-from gsdistill.training.loop import Optimisation, StepRecord
 
 __all__ = ["Interrupt", "StepBar", "Watch", "print_summary"]
 
@@ -58,54 +58,54 @@ class StepBar:
         if self._moves:
             self._progress.stop()
 
-    def show(self, record: StepRecord) -> None:
+    def show(self, record: Step) -> None:
         """Advance to the record's step."""
         if not self._moves:
             self._log(record)
             return
         speed = self._progress.tasks[0].speed
         shown: dict[str, Any] = {"speed": f"{speed:.1f} it/s"} if speed else {}
-        if record.step % _LOSS_EVERY == 0:
+        if record.number % _LOSS_EVERY == 0:
             shown["state"] = f"{record.count} Gaussians, loss {float(record.loss):.4g}"
-        self._progress.update(self._task, completed=record.step, **shown)
+        self._progress.update(self._task, completed=record.number, **shown)
 
-    def _log(self, record: StepRecord) -> None:
-        if 10 * record.step // self._total == 10 * self._last // self._total:
+    def _log(self, record: Step) -> None:
+        if 10 * record.number // self._total == 10 * self._last // self._total:
             return
         now = time.perf_counter()
-        speed = (record.step - self._last) / max(now - self._since, 1e-9)
-        left = f", {(self._total - record.step) / speed:.0f} s left" if record.step < self._total else ""
+        speed = (record.number - self._last) / max(now - self._since, 1e-9)
+        left = f", {(self._total - record.number) / speed:.0f} s left" if record.number < self._total else ""
         self._console.print(
-            f"step {record.step} of {self._total}, {100 * record.step // self._total} %, {speed:.1f} it/s{left}, "
+            f"step {record.number} of {self._total}, {100 * record.number // self._total} %, {speed:.1f} it/s{left}, "
             f"{record.count:,} Gaussians, loss {float(record.loss):.4g}",
             soft_wrap=True,
             highlight=False,
         )
-        self._last, self._since = record.step, now
+        self._last, self._since = record.number, now
 
 
 class Watch:
     """Looks at the health of a run's scene, and tells every kind of alarm once.
 
-    ``fault`` says what is wrong with the model, or None; it is asked once, after a step that changed nothing.
+    What is wrong with the model is asked once, after a step that changed nothing.
     """
 
-    def __init__(self, initial: Gaussians, console: Console, fault: Callable[[Optimisation], str | None]) -> None:
-        self._first, self._console, self._ask = measure(initial), console, fault
+    def __init__(self, initial: Gaussians, console: Console) -> None:
+        self._first, self._console = measure(initial), console
         self._told: set[str] = set()
         self._fault: str | None = None
 
-    def look(self, run: Optimisation, final: Gaussians | None = None) -> tuple[Health, list[str]]:
+    def look(self, run: Distiller, final: Gaussians | None = None) -> tuple[Health, list[str]]:
         """The scene's health now, and what is alarming; waits for an accelerator.
 
         ``final`` is what is left of the scene after the cut at the run's end, which counts as pruning.
         """
-        gaussians = run.gaussians()
-        left = gaussians if final is None else final
-        counts = Counts(run.done, run.skipped, run.grown, run.pruned + len(gaussians) - len(left))
+        scene = run.representation
+        left = scene.splat() if final is None else final
+        counts = Counts(run.done, run.skipped, scene.grown, scene.pruned + len(scene) - len(left))
         health = measure(left, self._first, counts)
         if "skipped" in alarms(health, self._first) and "skipped" not in self._told:
-            self._fault = self._ask(run)
+            self._fault = run.fault()
         found = alarms(health, self._first, self._fault)
         for kind in found.keys() - self._told:
             self._console.print(Text(f"step {run.done}: {found[kind]}", style="yellow"), soft_wrap=True)

@@ -22,11 +22,12 @@ from gsdistill.prior.prompts import PromptSettings
 from gsdistill.reading import read_text
 from gsdistill.registry import load
 from gsdistill.renderer.base import RenderOptions
+from gsdistill.representation.gaussians import OptimSettings
+from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.base import Initialiser
-from gsdistill.training.loop import Background, OptimSettings
-from gsdistill.training.regularizers import RegularizerSettings
+from gsdistill.training.distiller import Background
 
 __all__ = ["RunConfig", "fill", "read_config", "read_prompts", "resolve"]
 

@@ -40,8 +40,8 @@ from gsdistill.prior.base import CameraRange
 from gsdistill.reading import read_records
 from gsdistill.structs import Gaussians
 from gsdistill.training import checkpoint
+from gsdistill.training.distiller import Distiller, Step
 from gsdistill.training.health import Health
-from gsdistill.training.loop import Optimisation, StepRecord
 from gsdistill.yaml_dialect import dump, load_yaml
 
 __all__ = ["RunFolder", "snapshots"]
@@ -118,7 +118,7 @@ class RunFolder:
                 remove_drafts(folder)
             yield
 
-    def begin(self, run: Optimisation) -> None:
+    def begin(self, run: Distiller) -> None:
         """Take the folder for a new run, once everything that a user can get wrong has been checked."""
         pictures = ("views.png", "turntable.mp4", "preview.png", "start.png", "report.html")
         splats = [f"gaussians{extension}" for extension in extensions()]
@@ -146,7 +146,7 @@ class RunFolder:
             raise ConfigError(f"iterations = {wanted}: the run in {self.path} has made {done} steps already")
         return saved, damaged, changes
 
-    def restore(self, run: Optimisation, accept_changes: bool = False) -> list[str]:
+    def restore(self, run: Distiller, accept_changes: bool = False) -> list[str]:
         """Bring ``run`` to the last whole checkpoint and drop the records of later steps; returns what to tell.
 
         Raises what :meth:`last` does, and BadFile where the checkpoint is not of such a run.
@@ -171,12 +171,12 @@ class RunFolder:
             told.append(f"the checkpoint is of {', '.join(other)}: here the run may end otherwise")
         return told
 
-    def log(self, record: StepRecord, seconds: float, health: Health) -> None:
+    def log(self, record: Step, seconds: float, health: Health) -> None:
         """Remember one record; it reaches the disk with the next checkpoint or preview."""
         own = {name: getattr(health, name) for name in ("extent", "coverage", "saturation")}
         found = {name: float(value) for name, value in {"loss": record.loss, **record.figures, **own}.items()}
         sound = {name: round(value, 6) if math.isfinite(value) else None for name, value in found.items()}
-        facts = {"step": record.step, "gaussians": record.count, "finite": bool(record.finite)}
+        facts = {"step": record.number, "gaussians": record.count, "finite": bool(record.finite)}
         self._records.append({**facts, "seconds": round(seconds, 3), **sound})
 
     def picture_start(self, gaussians: Gaussians, cameras: CameraRange | None) -> None:
@@ -184,12 +184,12 @@ class RunFolder:
         distance, fov = _viewpoint(cameras)
         contact_sheet(gaussians, self.path / "start.png", size=192, distance=distance, fov=fov)
 
-    def preview(self, record: StepRecord) -> None:
+    def preview(self, record: Step) -> None:
         """Replace the preview picture."""
         preview(record.images, self.path / "preview.png")
         self._write_records()
 
-    def save(self, run: Optimisation, after: float = 0.0) -> None:
+    def save(self, run: Distiller, after: float = 0.0) -> None:
         """Write a checkpoint, if the last one is ``after`` seconds old, and fifty times as old as it took to write.
 
         With ``after`` = 0 that is always. A folder that has vanished is made anew.
@@ -211,7 +211,7 @@ class RunFolder:
         self._saving += self._cost
 
     @contextmanager
-    def rescuing(self, run: Optimisation, tell: Callable[[str], None]) -> Iterator[None]:
+    def rescuing(self, run: Distiller, tell: Callable[[str], None]) -> Iterator[None]:
         """Where an error ends the block, save the run if it is whole, and ``tell`` how to go on."""
         try:
             yield
@@ -244,7 +244,7 @@ class RunFolder:
         if video:
             turntable(gaussians, self.path / "turntable.mp4", distance=distance, fov=fov)
 
-    def finish(self, run: Optimisation, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(self, run: Distiller, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the records and summary.json, and return the summary; the checkpoints stay until :meth:`close`."""
         run.clock.settle(wait=True)
         phases = run.clock.seconds
@@ -259,8 +259,8 @@ class RunFolder:
             "skipped_steps": run.skipped,
             "checkpoint_seconds": round(self._saving, 3),
             "network_evaluations": run.evaluations,
-            "peak_memory_mb": round(peak_memory(run.params["means"].device) / 2**20),
-            "device": str(run.params["means"].device),
+            "peak_memory_mb": round(peak_memory(run.representation.device) / 2**20),
+            "device": str(run.representation.device),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
             "versions": versions(),
@@ -277,9 +277,9 @@ class RunFolder:
         write_text(self.path / RECORDS, "".join(json.dumps(record) + "\n" for record in self._records))
 
 
-def _made_with(run: Optimisation) -> dict[str, str]:
+def _made_with(run: Distiller) -> dict[str, str]:
     """All besides the settings on which a run's numbers depend."""
-    return {**versions(), "device": str(run.params["means"].device)}
+    return {**versions(), "device": str(run.representation.device)}
 
 
 @cache  # every checkpoint asks

@@ -22,7 +22,6 @@ from gsdistill.generate import prepared, run
 from gsdistill.prior.loading import load_prior
 from gsdistill.reading import read_json
 from gsdistill.runconfig import RunConfig, resolve
-from gsdistill.training.loop import steps
 
 __all__ = ["EXPECTED", "selftest"]
 
@@ -52,8 +51,7 @@ def _stages(config: RunConfig) -> Iterator[str]:
     device.prepare(target)
     prior = load_prior(config.prior, target, config.model)
     yield f"{prior.name} loads"
-    plan, text, _, trial = prepared(config, prior, target)
-    next(steps(trial, config.method, prior, text, plan))
+    prepared(config, prior, target)[1].step()
     yield f"draws on {target}, compiled"
     run(config, Console(quiet=True), prior)
     summary = read_json(config.folder / "summary.json")

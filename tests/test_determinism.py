@@ -17,21 +17,19 @@ RUN = """
 import hashlib, torch
 from gsdistill import device, generate, runconfig
 from gsdistill.prior.loading import load_prior
-from gsdistill.training.loop import start, steps
 
 here, digest = torch.device("cpu"), hashlib.sha256()
 device.prepare(here, deterministic=True)
 given = {"prompt": "a red torus", "prior": "shapes", "method": {"name": "sds"}, "init": {"name": "ball", "count": 3000}}
-given |= {"iterations": 4, "densify": {"enabled": True, "start": 0, "stop": 1, "every": 0.5, "grow_grad2d": 0.1}}
+given |= {"iterations": 4, "seed": 5}
+given |= {"densify": {"enabled": True, "start": 0, "stop": 1, "every": 0.5, "grow_grad2d": 0.1}}
 config = runconfig.resolve(given)
 prior = load_prior(config.prior, here, config.model)
-plan, generator = generate.loop_plan(config, prior), torch.Generator().manual_seed(5)
-initial = config.init.create(config.prompt, generator, here)
-run = start(initial, config.method, prior, plan, config.densify, generator, here)
-for record in steps(run, config.method, prior, prior.encode_text(config.prompt, ""), plan):
-    for value in (record.loss, record.images, *run.params.values()):
+initial, run = generate.prepared(config, prior, here)
+for record in run:
+    for value in (record.loss, record.images, *run.representation.params.values()):
         digest.update(value.detach().numpy().tobytes())
-assert run.grown
+assert run.representation.grown
 print(digest.hexdigest())
 """
 

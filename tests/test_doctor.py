@@ -344,8 +344,8 @@ def test_the_self_test_names_the_stage_that_fails_and_ends_there(monkeypatch, ca
 
 def test_a_figure_out_of_its_range_fails_the_self_test(monkeypatch):
     monkeypatch.setattr(selftest, "load_prior", lambda *settings: type("Prior", (), {"name": "shapes"}))
-    monkeypatch.setattr(selftest, "prepared", lambda *settings: (None, None, None, None))
-    monkeypatch.setattr(selftest, "steps", lambda *settings: iter([None]))
+    trial = type("Trial", (), {"step": lambda self: None})()
+    monkeypatch.setattr(selftest, "prepared", lambda *settings: (None, trial))
     monkeypatch.setattr(selftest, "run", lambda *settings: None)
     summary = {"skipped_steps": 0, "iterations_per_second": 5.0}
     monkeypatch.setattr(selftest, "read_json", lambda path: summary)

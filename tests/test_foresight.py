@@ -16,6 +16,7 @@ from gsdistill.foresight import foresee
 from gsdistill.prior.cards import cards
 from gsdistill.prior.inventory import Share
 from gsdistill.runconfig import RunConfig, resolve
+from gsdistill.training.distiller import Distiller
 
 
 def config(**given) -> RunConfig:
@@ -123,9 +124,9 @@ def test_a_finished_run_is_told(here, monkeypatch):
 
 
 def test_of_an_interrupted_run_the_steps_that_are_left_count_and_other_settings_are_refused(here, monkeypatch):
-    real = generate.steps
+    real = Distiller.__iter__
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(generate, "steps", lambda *given: (1 / (2 - one.step) and one for one in real(*given)))
+        patch.setattr(Distiller, "__iter__", lambda self: (1 / (2 - one.number) and one for one in real(self)))
         generate.run(config(iterations=6, checkpoint_every=0), Console(quiet=True))
     kept = {path: path.stat().st_mtime_ns for path in (here / "run").rglob("*")}
     time, *_ = foresee(config(iterations=6, checkpoint_every=0, resume=True))

@@ -32,13 +32,14 @@ from gsdistill.generate import run
 from gsdistill.prior.cards import find
 from gsdistill.prior.shapes_prior import ShapesPrior
 from gsdistill.progress import SIGNALS, Interrupt
+from gsdistill.representation.gaussians import Splat
 from gsdistill.runconfig import resolve
 from gsdistill.runfolder import RunFolder, snapshots
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.ply import read_vertices
 from gsdistill.scene.read import read_splat
 from gsdistill.training.checkpoint import kept
-from gsdistill.training.loop import Diverged
+from gsdistill.training.distiller import Distiller, Diverged
 
 SMALL = {"prompt": "a red torus", "iterations": 6, "views": 2, "checkpoint_every": 0, "preview_every": 3}
 FILES = {
@@ -326,15 +327,15 @@ def test_deterministic_for_any_state_of_the_global_generator(tmp_path):
 def cut(folder: Path, step: int, monkeypatch, **settings) -> None:
     """A run that dies of a bug after ``step`` steps."""
 
-    def dying(*arguments):
-        for record in real(*arguments):
+    def dying(run):
+        for record in real(run):
             yield record
-            if record.step == step:
+            if record.number == step:
                 raise ZeroDivisionError
 
-    real = generating.steps
+    real = Distiller.__iter__
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(generating, "steps", dying)
+        patch.setattr(Distiller, "__iter__", dying)
         generate(folder, **settings)
 
 
@@ -507,7 +508,7 @@ def test_a_damaged_checkpoint_goes_and_later_snapshots_with_it(tmp_path, monkeyp
     assert list(snapshots(tmp_path / "run")) == [0, 1, 2, 3, 4]
     told = StringIO()
     config = resolve({**SMALL, "output": str(tmp_path / "run"), "resume": True, "accept_changes": True, "snapshots": 2})
-    monkeypatch.setattr(generating, "steps", lambda *arguments: iter(()))
+    monkeypatch.setattr(Distiller, "__iter__", lambda self: iter(()))
     with pytest.raises(Stopped):
         run(config, Console(file=told, width=300))
     assert "step-000004.safetensors is not a whole checkpoint" in told.getvalue()
@@ -516,17 +517,17 @@ def test_a_damaged_checkpoint_goes_and_later_snapshots_with_it(tmp_path, monkeyp
 
 
 def test_a_run_whose_folder_was_taken_over_writes_no_more(tmp_path, monkeypatch):
-    real = generating.steps
+    real = Distiller.__iter__
 
-    def stolen(*arguments):
-        for record in real(*arguments):
-            if record.step == 2:
+    def stolen(self):
+        for record in real(self):
+            if record.number == 2:
                 shutil.rmtree(tmp_path / "run")
                 assert theirs.take()
                 (tmp_path / "run" / "mine").write_text("mine")
             yield record
 
-    monkeypatch.setattr(generating, "steps", stolen)
+    monkeypatch.setattr(Distiller, "__iter__", stolen)
     with Claim(tmp_path / "run" / ".lock") as theirs:
         with pytest.raises(OutputError, match="had vanished, and another run has taken its name"):
             generate(tmp_path / "run", snapshots=0, preview_every=100)
@@ -534,8 +535,8 @@ def test_a_run_whose_folder_was_taken_over_writes_no_more(tmp_path, monkeypatch)
 
 
 def test_a_diverged_run_does_not_become_a_success_by_going_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("gsdistill.training.loop.MAX_SKIPPED", 2)
-    monkeypatch.setattr("gsdistill.training.loop._update", lambda *arguments: torch.tensor(False))
+    monkeypatch.setattr("gsdistill.training.distiller.MAX_SKIPPED", 2)
+    monkeypatch.setattr(Splat, "update", lambda *arguments: torch.tensor(False))
     for more in ({}, {"resume": True}):
         with pytest.raises(Diverged, match="6 of 6 steps had a gradient that is not finite; --resume --accept-changes"):
             generate(tmp_path / "run", **more)

@@ -18,7 +18,7 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,30 +36,38 @@ from gsdistill.prior.pretrained import ModelSettings, Pretrained
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.prior.random_weights import ALIASES, architectures, random_prior
 from gsdistill.ramp import Ramp
-from gsdistill.renderer.base import RenderOptions, render
+from gsdistill.renderer.base import render
+from gsdistill.representation.gaussians import KEYS, Splat, SplatSettings
 from gsdistill.scene.cameras import CameraSettings, sample
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import Gaussians, to_device
-from gsdistill.training.loop import KEYS, OptimSettings, Plan, start, steps
-from gsdistill.training.regularizers import RegularizerSettings
+from gsdistill.training.distiller import Distiller, ViewSettings
 
 OMEGA = 100.0
-GROWING = DensifySettings(enabled=True, start=1.0, stop=1.0, budget=10**8)  # gathers statistics, and never grows
+# gathers statistics, and never grows
+SCENE = SplatSettings(densify=DensifySettings(enabled=True, start=1.0, stop=1.0, budget=10**8))
+STEPS = 10**6
 
 
 class PeerLoop:
     """The peers' step; ``network`` is diffusers' own, with the weights that our prior has."""
 
     def __init__(
-        self, initial: Gaussians, prior: Pretrained, network: Any, text: EncodedPrompt, plan: Plan, extent: float
+        self,
+        initial: Gaussians,
+        prior: Pretrained,
+        network: Any,
+        text: EncodedPrompt,
+        views: ViewSettings,
+        extent: float,
     ) -> None:
-        self.prior, self.network, self.text, self.plan = prior, network, text, plan
+        self.prior, self.network, self.text, self.views = prior, network, text, views
         self.device = initial.means.device
         self.params = {key: torch.nn.Parameter(getattr(initial, key).detach().clone()) for key in KEYS}
-        rates = {key: getattr(plan.optim, key)(0.0) * (extent if key == "means" else 1.0) for key in KEYS}
+        rates = {key: getattr(SCENE.optim, key)(0.0) * (extent if key == "means" else 1.0) for key in KEYS}
         groups = [{"params": [value], "lr": rates[key], "name": key} for key, value in self.params.items()]
-        self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=plan.optim.betas, eps=1e-15)
+        self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=SCENE.optim.betas, eps=1e-15)
         count = len(initial)
         self.widest, self.steepness, self.seen = (torch.zeros(count, device=self.device) for _ in range(3))
         self.generator, self.log = torch.Generator().manual_seed(0), {}
@@ -67,17 +75,17 @@ class PeerLoop:
 
     def step(self) -> None:
         """One step of SDS."""
-        plan, device = self.plan, self.device
-        cameras = to_device(sample(plan.cameras, plan.views, plan.resolution, self.generator), device)
+        settings, device = self.views, self.device
+        cameras = to_device(sample(settings.cameras, settings.count, settings.resolution, self.generator), device)
         views = []
-        for number in range(plan.views):
+        for number in range(settings.count):
             camera = cameras.pick(slice(number, number + 1))
             background = torch.full((1, 3), float(torch.rand((), generator=self.generator) > 0.5), device=device)
-            views.append(render(Gaussians(**self.params), camera, background, plan.renderer))
+            views.append(render(Gaussians(**self.params), camera, background, SCENE.renderer))
         latents = self._encode(torch.cat([view.images for view in views]))
         gradient = self._gradient(latents, self.prior.condition(self.text, cameras))
         target = (latents - gradient).detach()
-        loss = 0.5 * torch.nn.functional.mse_loss(latents, target, reduction="sum") / plan.views
+        loss = 0.5 * torch.nn.functional.mse_loss(latents, target, reduction="sum") / settings.count
         loss.backward()
         self._statistics(views)
         self.log = {"loss": loss.item(), "norm": gradient.norm().item(), "count": int((self.seen > 0).sum())}
@@ -98,7 +106,7 @@ class PeerLoop:
     def _gradient(self, latents: Tensor, condition: Any) -> Tensor:
         """w(t) (eps_cfg - eps) for an epsilon or v network, with the levels looked up on the device."""
         prior, device = self.prior, latents.device
-        t = torch.randint(20, 980, (self.plan.views,), device=device)
+        t = torch.randint(20, 980, (self.views.count,), device=device)
         t = t[:: prior.view_group].repeat_interleave(prior.view_group)
         eps = torch.randn_like(latents)
         kept = self.levels[t].view(-1, 1, 1, 1).to(latents.dtype)
@@ -127,18 +135,15 @@ def both(options: argparse.Namespace, device: torch.device) -> tuple[Callable[[]
     prior, eager, network = models(options.prior, device, options.compile)
     if options.views % prior.view_group:
         raise UserError(f"--views {options.views}: the prior {options.prior} sees {prior.view_group} views together")
-    plan = Plan(
-        10**6, options.views, options.resolution or prior.image_size, "mixed",
-        CameraSettings(group=prior.view_group, **(prior.camera_range.ranges() if prior.camera_range else {})),
-        RenderOptions(), RegularizerSettings(), OptimSettings(),
-    )  # fmt: skip
+    ranges = prior.camera_range.ranges() if prior.camera_range else {}
+    cameras = CameraSettings(group=prior.view_group, **ranges)
+    views = ViewSettings(options.views, options.resolution or prior.image_size, "mixed", cameras)
     generator = torch.Generator().manual_seed(0)
     initial = to_device(Ball(count=options.n).create("", generator), device)
     text, method = prior.encode_text("a red torus", ""), SDS(guidance_scale=Ramp(OMEGA, OMEGA))
-    run = start(initial, method, prior, plan, GROWING, generator, device)
-    stream: Iterator[Any] = steps(run, method, prior, text, plan)
-    peer = PeerLoop(initial, eager, network, text, plan, run.extent)
-    return lambda: next(stream), peer.step, run
+    splat = Splat(initial, SCENE, STEPS, device)
+    run = Distiller(splat, prior, method, text, views, STEPS, generator)
+    return run.step, PeerLoop(initial, eager, network, text, views, splat.extent).step, run
 
 
 def models(name: str, device: torch.device, compiled: bool) -> tuple[Pretrained, Pretrained, Any]:

@@ -20,29 +20,24 @@ import torch
 
 from gsdistill.distillation.sds import SDS
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
-from gsdistill.renderer.base import RenderOptions
-from gsdistill.scene.cameras import CameraSettings
-from gsdistill.scene.densify import DensifySettings
+from gsdistill.representation.gaussians import Splat, SplatSettings
 from gsdistill.structs import Gaussians
 from gsdistill.training import checkpoint
-from gsdistill.training.loop import Optimisation, OptimSettings, Plan, start
-from gsdistill.training.regularizers import RegularizerSettings
-
-PLAN = Plan(1, 1, 16, "grey", CameraSettings(), RenderOptions(), RegularizerSettings(), OptimSettings())
+from gsdistill.training.distiller import Distiller, ViewSettings
 
 
-def state(count: int, degree: int) -> Optimisation:
+def state(count: int, degree: int) -> Distiller:
     """A run of ``count`` Gaussians after one step."""
     generator = torch.Generator().manual_seed(0)
     shapes = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "sh": ((degree + 1) ** 2, 3)}
     scene = Gaussians(**{name: torch.randn(count, *shape, generator=generator) for name, shape in shapes.items()})
     world = Mixture(torch.ones(1), torch.zeros(1, 3), torch.ones(1))
     prior = AnalyticPrior(world, world, (3, 1, 1))
-    run = start(scene, SDS(), prior, PLAN, DensifySettings(), generator, torch.device("cpu"))
-    for key, optimizer in run.optimizers.items():
-        run.params[key].grad = torch.randn_like(run.params[key])
-        optimizer.step(0.01, torch.zeros(()))
-    return run
+    splat = Splat(scene, SplatSettings(), 1, torch.device("cpu"))
+    for value in splat.params.values():
+        value.grad = torch.randn_like(value)
+    splat.update(0.0)
+    return Distiller(splat, prior, SDS(), prior.encode_text("", ""), ViewSettings(1, 16, "grey"), 1, generator)
 
 
 def seconds(act: Callable[[], Any], times: int) -> float:

@@ -39,12 +39,18 @@ CHILD = """
 import sys, time
 import numpy as np
 from gsdistill import cli, generate
-began, kept, inner = float(sys.argv[1]), [], generate.steps
-def watched(run, *rest):
-    for record in inner(run, *rest):
-        kept.append((time.time() - began, [v.detach().numpy().copy() for v in run.params.values()]))
-        yield record
-generate.steps = watched
+began, kept = float(sys.argv[1]), []
+def watch(inner, params):
+    def watched(run, *rest):
+        for record in inner(run, *rest):
+            kept.append((time.time() - began, [v.detach().numpy().copy() for v in params(run).values()]))
+            yield record
+    return watched
+try:
+    from gsdistill.training.distiller import Distiller
+    Distiller.__iter__ = watch(Distiller.__iter__, lambda run: run.representation.params)
+except ImportError:  # an older checkout
+    generate.steps = watch(generate.steps, lambda run: run.params)
 code = cli.execute(["generate", *sys.argv[3:]])
 ended = time.time() - began
 arrays = {f"{step}-{i}": value for step, (_, values) in enumerate(kept) for i, value in enumerate(values)}

@@ -39,7 +39,7 @@ def figures(timing: Timing, ceiling: Ceiling, config: RunConfig, own: Mapping[st
     The network's operations are those of the counted step for each evaluation, times the mean evaluations of the timed
     steps: methods whose network calls change over the run are counted as they were timed.
     """
-    steps, flops, plan = len(timing.steps), timing.flops, timing.plan
+    steps, flops, views = len(timing.steps), timing.flops, timing.views
     settings = {name: value for name, value in to_dict(config).items() if name not in FILES}
     network = flops.network / flops.evaluations * timing.evaluations  # of all timed steps
     rate = network / sum(timing.phases["network"])
@@ -51,8 +51,8 @@ def figures(timing: Timing, ceiling: Ceiling, config: RunConfig, own: Mapping[st
             "method": name_of(config.method),
             "prior": config.prior,
             "gaussians": timing.gaussians,
-            "views": plan.views,
-            "resolution": plan.resolution,
+            "views": views.count,
+            "resolution": views.resolution,
             "skipped_steps": timing.skipped,
         },
         "phases": _phases(timing),

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from gsdistill.prior.base import Prior
 from gsdistill.training.clock import Clock
-from gsdistill.training.loop import StepRecord
+from gsdistill.training.distiller import Step
 
 __all__ = ["Ceiling", "Flops", "count", "count_step", "matmul_ceiling"]
 
@@ -56,9 +56,9 @@ def count(work: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def count_step(prior: Prior, step: Callable[[], StepRecord]) -> Flops:
+def count_step(prior: Prior, step: Callable[[], Step]) -> Flops:
     """The operations of one step, and the encoder's share of it from its images, encoded once more."""
-    records: list[StepRecord] = []
+    records: list[Step] = []
     total = count(lambda: records.append(step()))
     images, latents = records[0].images.clone().requires_grad_(), []
     forward = count(lambda: latents.append(prior.encode(images)))

@@ -1,4 +1,4 @@
-"""The seconds of a run's steps, on the real path: :func:`gsdistill.training.loop.start` and ``steps``.
+"""The seconds of a run's steps, on the real path: :class:`gsdistill.training.distiller.Distiller`.
 
 Step k of n is made where a whole run would be after k / n of its steps: schedules of noise levels and rates, and
 methods whose network calls depend on them, are met as in a whole run. The scene is that of the first steps.
@@ -18,7 +18,7 @@ from gsdistill.generate import prepared
 from gsdistill.prior.base import Prior
 from gsdistill.runconfig import RunConfig
 from gsdistill.training.clock import Clock
-from gsdistill.training.loop import Optimisation, Plan, StepRecord, steps
+from gsdistill.training.distiller import Distiller, Step, ViewSettings
 
 __all__ = ["Timing", "measure"]
 
@@ -27,7 +27,7 @@ __all__ = ["Timing", "measure"]
 class Timing:
     """What was measured."""
 
-    plan: Plan
+    views: ViewSettings
     phases: dict[str, list[float]]  # seconds of each timed step, by phase
     steps: list[float]  # seconds of each timed step, as the device had it
     seconds: float  # of all timed steps by the clock on the wall, until the device had finished
@@ -44,37 +44,36 @@ def measure(config: RunConfig, prior: Prior, device: torch.device, count: int, w
     Raises:
         UserError: of any kind that the run itself would raise.
     """
-    plan, text, _, run = prepared(config, prior, device)
-    loop = steps(run, config.method, prior, text, plan)
+    _, run = prepared(config, prior, device)
     forget_peak(device)
-    for done in _places(plan, warmup):
-        _step(run, loop, done)
+    for done in _places(run, warmup):
+        _step(run, done)
     run.clock.settle(wait=True)
     run.clock.reset()
     laps, evaluations = Clock(device), 0
     began = time.perf_counter()
-    for done in _places(plan, count):
+    for done in _places(run, count):
         with laps("step"):
-            record = _step(run, loop, done)
+            record = _step(run, done)
         evaluations += record.evaluations
     laps.settle(wait=True)
     seconds = time.perf_counter() - began
     run.clock.settle(wait=True)
     phases = {name: list(times) for name, times in run.clock.laps.items()}
     peak = peak_memory(device)
-    flops = count_step(prior, lambda: _step(run, loop, plan.iterations // 2))
+    flops = count_step(prior, lambda: _step(run, run.iterations // 2))
     return Timing(
-        plan, phases, list(laps.laps["step"]), seconds, evaluations, int(run.skipped), len(run.params["means"]), peak,
+        run.views, phases, list(laps.laps["step"]), seconds, evaluations, run.skipped, len(run.representation), peak,
         flops,
     )  # fmt: skip
 
 
-def _places(plan: Plan, count: int) -> Iterator[int]:
+def _places(run: Distiller, count: int) -> Iterator[int]:
     """The finished steps of a whole run at each of ``count`` steps spread evenly over it."""
-    return (k * plan.iterations // count for k in range(count))
+    return (k * run.iterations // count for k in range(count))
 
 
-def _step(run: Optimisation, loop: Iterator[StepRecord], done: int) -> StepRecord:
+def _step(run: Distiller, done: int) -> Step:
     """The step that a run makes after ``done`` others."""
     run.done = done
-    return next(loop)
+    return run.step()

@@ -25,7 +25,7 @@ from gsdistill.structs import to_device
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings
 from gsdistill.training.checkpoint import kept
-from gsdistill.training.loop import Diverged
+from gsdistill.training.distiller import Diverged
 
 __all__ = ["carry_out"]
 

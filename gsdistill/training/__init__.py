@@ -1,1 +1,1 @@
-"""Optimising Gaussians: the loop, its regularisers and its checkpoints."""
+"""Optimising a representation: the steps, their clock, and checkpoints."""

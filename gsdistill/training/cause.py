@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gsdistill.prior.base import Prior, Query
 from gsdistill.prior.prompts import EncodedPrompt
-from gsdistill.renderer.base import render
+from gsdistill.representation.base import Representation
 from gsdistill.scene.cameras import orbit
-from gsdistill.structs import Cameras, Gaussians, to_device
+from gsdistill.structs import Cameras, to_device
 
 __all__ = ["model_fault"]
 
@@ -22,14 +22,14 @@ WHOLE = "its weights are broken, or those of a LoRA that was added: get the file
 
 
 @torch.no_grad()
-def model_fault(scene: Gaussians, prior: Prior, text: EncodedPrompt, views: int, size: int) -> str | None:
+def model_fault(scene: Representation, prior: Prior, text: EncodedPrompt, views: int, size: int) -> str | None:
     """What is wrong with the prior and what to do, if its answers to a few pictures of the scene are not finite.
 
     ``views`` pictures, whole groups of the prior's, of ``size`` pixels. None where the pictures are not finite
     themselves, or all answers are.
     """
-    cameras = to_device(orbit(views, size), scene.means.device)
-    images = render(scene, cameras, torch.full((views, 3), 0.5, device=scene.means.device)).images
+    cameras = to_device(orbit(views, size), scene.device)
+    images = scene.render(cameras, torch.full((views, 3), 0.5, device=scene.device)).images
     if not images.isfinite().all():
         return None
     evaluations, broken = prior.evaluations, None

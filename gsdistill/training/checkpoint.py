@@ -1,8 +1,8 @@
 """Checkpoints of a run: every tensor in one safetensors file with a JSON header in its metadata, replaced in one piece.
 
-Held: parameters, Adam moments and step counts, densification statistics, the method's state, the random generator,
-counters and seconds by phase, the resolved settings and the versions. Schedules are functions of the step. Resuming
-gives the same run as if it had not stopped.
+Held: the representation's state, as parameters, moments and statistics, the method's, the random generator, counters
+and seconds by phase, the resolved settings and the versions. Schedules are functions of the step. Resuming gives the
+same run as if it had not stopped.
 
 A file is called after its step, and the last two are kept. What is read is held against a CRC-32 of all that was
 written, and against the run that it shall continue, before anything of that run changes.
@@ -20,34 +20,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from gsdistill.config import bounded, from_dict
 from gsdistill.errors import BadFile
 from gsdistill.files import write_bytes
 from gsdistill.texts import utf8_name
-from gsdistill.training.loop import KEYS, Optimisation
+from gsdistill.training.distiller import Distiller
 
 __all__ = ["Checkpoint", "drop", "kept", "read", "read_last", "restore", "save"]
 
 KEPT = 2
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-_STATISTICS = {"grad2d": torch.float32, "count": torch.float32, "seen": torch.int64}  # of densification, by Gaussian
-_VERSION = 3  # of the format
+_VERSION = 4  # of the format
+_SCENE, _METHOD = "representation.", "method."  # before the names of their tensors
 _NAME = "gsdistill"  # of the header in the file's metadata
 
 
 @dataclass(frozen=True)
 class Counters:
-    """The numbers of a run that are no tensors, as in Optimisation."""
+    """The numbers of a run that are no tensors, as in Distiller."""
 
     done: int = bounded(low=0)
     skipped: int = bounded(low=0)
     pardoned: int = bounded(low=0)
     evaluations: int = bounded(low=0)
-    grown: int = bounded(low=0)
-    pruned: int = bounded(low=0)
-    extent: float = bounded(low=0)
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def drop(folder: Path) -> None:
         folder.rmdir()
 
 
-def save(run: Optimisation, folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str] = {}) -> Path:
+def save(run: Distiller, folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str] = {}) -> Path:
     """Write ``run``, its resolved settings, plain values, and versions of packages by name; returns the new file.
 
     All but the last two are removed then.
@@ -86,12 +81,8 @@ def save(run: Optimisation, folder: Path, settings: Mapping[str, Any], versions:
     """
     from safetensors.torch import save as to_bytes
 
-    tensors = {f"param.{key}": value for key, value in run.params.items()}
-    for key, optimizer in run.optimizers.items():
-        state = optimizer.state[run.params[key]]
-        tensors |= {f"adam.{key}.{moment}": state[moment] for moment in _MOMENTS if moment in state}
-    tensors |= {f"densify.{key}": value for key, value in run.densifier.state_dict().items()}
-    tensors |= {f"method.{key}": value for key, value in run.method_state.items()}
+    tensors = {f"{_SCENE}{key}": value for key, value in run.representation.state().items()}
+    tensors |= {f"{_METHOD}{key}": value for key, value in run.method_state.items()}
     tensors["generator"] = run.generator.get_state()
     run.clock.settle(wait=True)
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -149,23 +140,17 @@ def read(path: Path) -> Checkpoint:
         raise BadFile(f"{path} is not a whole checkpoint of gsdistill: {error}") from error
 
 
-def restore(run: Optimisation, found: Checkpoint) -> None:
-    """Bring ``run``, freshly started with the same settings, to the state of a checkpoint.
+def restore(run: Distiller, found: Checkpoint) -> None:
+    """Bring ``run``, freshly made with the same settings, to the state of a checkpoint.
 
     Raises:
         BadFile: it is not of such a run, which is as it was then.
     """
     _check(run, found)
     run.generator.set_state(found.tensors["generator"])
-    device = run.params["means"].device
-    for key, optimizer in run.optimizers.items():
-        run.params[key] = Parameter(found.tensors[f"param.{key}"].to(device))
-        optimizer.param_groups[0]["params"] = [run.params[key]]
-        optimizer.state.clear()
-        if moments := _group(found.tensors, f"adam.{key}.", device):
-            optimizer.state[run.params[key]] = moments
-    run.densifier.load_state_dict(_group(found.tensors, "densify.", device))
-    run.method_state = _group(found.tensors, "method.", device)
+    run.representation.restore(_group(found.tensors, _SCENE))
+    device = run.representation.device
+    run.method_state = {key: value.to(device) for key, value in _group(found.tensors, _METHOD).items()}
     for name, value in asdict(found.counters).items():
         if name != "skipped":
             setattr(run, name, value)
@@ -183,42 +168,27 @@ def _checksum(tensors: Mapping[str, Tensor], header: str) -> str:
     return f"{crc:08x}"
 
 
-def _check(run: Optimisation, found: Checkpoint) -> None:
-    """Refuse tensors that are not those of a run like ``run``, with any number of Gaussians."""
-    tensors = found.tensors
-    means = tensors.get("param.means", torch.empty(0))
-    wanted = _like(run, tensors, len(means) if means.ndim else 0)
-    unknown = sorted(tensors.keys() ^ wanted.keys())
+def _check(run: Distiller, found: Checkpoint) -> None:
+    """Refuse tensors that are not those of a run like ``run``."""
+    wanted = {f"{_METHOD}{key}": value for key, value in run.method_state.items()}
+    wanted["generator"] = run.generator.get_state()
+    tensors = {key: value for key, value in found.tensors.items() if not key.startswith(_SCENE)}
     other = [name for name in wanted if name in tensors and _form(wanted[name]) != _form(tensors[name])]
-    odd = [*unknown, *sorted(other)] or ([] if len(means) else ["no Gaussians"])
+    odd = [*sorted(tensors.keys() ^ wanted.keys()), *sorted(other)]
     try:
         torch.Generator().set_state(tensors.get("generator", torch.empty(0)))
     except (RuntimeError, TypeError):
         odd.append("generator")
+    if misfit := run.representation.misfit(_group(found.tensors, _SCENE)):
+        odd.append(misfit)
     if odd:
         told = "does not fit a run with these settings, or is of another version of gsdistill"
         raise BadFile(f"{found.path} {told}: {odd[0]}; --overwrite starts anew")
-
-
-def _like(run: Optimisation, tensors: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Tensors of the forms that those of a checkpoint of ``run`` with ``count`` Gaussians have, without content."""
-    wanted = {f"method.{key}": value for key, value in run.method_state.items()}
-    wanted["generator"] = run.generator.get_state()
-    for key in KEYS:
-        parameter = torch.empty((count, *run.params[key].shape[1:]), device="meta")
-        wanted[f"param.{key}"] = parameter
-        if f"adam.{key}.step" in tensors:  # from the first step on
-            of_adam = (torch.empty((), device="meta"), parameter, parameter)
-            wanted |= {f"adam.{key}.{name}": value for name, value in zip(_MOMENTS, of_adam, strict=True)}
-    for name, dtype in _STATISTICS.items():
-        if f"densify.{name}" in tensors:  # where it is enabled
-            wanted[f"densify.{name}"] = torch.empty(count, dtype=dtype, device="meta")
-    return wanted
 
 
 def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
     return tensor.shape, tensor.dtype
 
 
-def _group(tensors: Mapping[str, Tensor], prefix: str, device: torch.device) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value.to(device) for key, value in tensors.items() if key.startswith(prefix)}
+def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

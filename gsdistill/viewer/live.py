@@ -18,7 +18,7 @@ from rich.text import Text
 
 from gsdistill.extras import require
 from gsdistill.structs import Gaussians
-from gsdistill.training.loop import StepRecord
+from gsdistill.training.distiller import Step
 from gsdistill.viewer.panel import Panel
 from gsdistill.viewer.server import LOOPBACK, serve, stop
 from gsdistill.viewer.splat import Splat
@@ -44,7 +44,7 @@ class LiveView:
         """
         require("viewer", "watching a run")
         self._total, self._port, self._console = total, port, console
-        self._shown: tuple[Splat, StepRecord] | None = None
+        self._shown: tuple[Splat, Step] | None = None
         self._due = 0.0
 
     def __enter__(self) -> LiveView:
@@ -63,10 +63,10 @@ class LiveView:
         self._stage.close()
         stop(self._server)
 
-    def show(self, gaussians: Gaussians, record: StepRecord) -> None:
+    def show(self, gaussians: Gaussians, record: Step) -> None:
         """Take note of the splat after a step: nothing, if nobody looks or the last picture is not old enough."""
         now = time.monotonic()
-        if not self._stage.watched or (now < self._due and record.step < self._total):
+        if not self._stage.watched or (now < self._due and record.number < self._total):
             return
         self._shown = Splat.of(gaussians), record
         self._due = now + max(EVERY, (time.monotonic() - now + self._stage.cost) / SHARE)
@@ -77,5 +77,5 @@ class LiveView:
             return Picture([None])
         splat, record = self._shown
         loss = float(record.loss)
-        self._status.content = f"**step {record.step}** of {self._total}, {record.count} Gaussians, loss {loss:.4g}"
+        self._status.content = f"**step {record.number}** of {self._total}, {record.count} Gaussians, loss {loss:.4g}"
         return Picture([splat], self._panel.threshold, self._panel.size)

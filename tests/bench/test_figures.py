@@ -15,17 +15,16 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.errors import BadFile
 from gsdistill.files import write_json
 from gsdistill.runconfig import RunConfig
-from gsdistill.training.loop import Plan
+from gsdistill.training.distiller import ViewSettings
 
 CONFIG = RunConfig("a", method=SDS(), prior="sd15")
 
 
 @pytest.fixture
 def timing():
-    plan = Plan(100, 3, 64, "grey", CONFIG.cameras, CONFIG.renderer, CONFIG.regularizers, CONFIG.optim)
     phases = {"render": [1.0, 2.0, 3.0, 4.0, 5.0], "network": [10.0] * 5, "encode": [0.5] * 5}
     steps = [12.0, 13.0, 14.0, 15.0, 16.0]
-    return Timing(plan, phases, steps, 80.0, 20, 1, 77, 123_456, Flops(6_000, 6, 100, 150))
+    return Timing(ViewSettings(3, 64, "grey"), phases, steps, 80.0, 20, 1, 77, 123_456, Flops(6_000, 6, 100, 150))
 
 
 @pytest.fixture

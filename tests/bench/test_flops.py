@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from gsdistill.bench import flops
 from gsdistill.bench.flops import count, count_step, matmul_ceiling
 from gsdistill.prior.stable_diffusion import StableDiffusion
-from gsdistill.training.loop import StepRecord
+from gsdistill.training.distiller import Step
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,7 @@ def test_a_step_is_its_evaluations_and_the_encoder(prior):
             prior.network(row[None], t, text, None)
         given = images.clone().requires_grad_()
         prior.encode(given).sum().backward()
-        return StepRecord(1, torch.zeros(()), {}, 6, 10, torch.tensor(True), images)
+        return Step(1, torch.zeros(()), {}, 6, 10, torch.tensor(True), images)
 
     found = count_step(prior, step)
     each = count(lambda: prior.network(latents[:1], t, text, None))

@@ -41,7 +41,7 @@ def test_what_is_measured(prior, config):
     assert sum(found.steps) <= found.seconds
     assert found.evaluations == 4 * 2 * 3
     assert prior.evaluations - before == (2 + 4 + 1) * 2 * 3
-    assert (found.gaussians, found.skipped, found.plan.views) == (50, 0, 3)
+    assert (found.gaussians, found.skipped, found.views.count) == (50, 0, 3)
     assert found.peak_bytes > 10_000_000
     assert found.flops.evaluations == 6
 

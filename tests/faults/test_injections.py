@@ -16,16 +16,13 @@ from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.registry import load, names
-from gsdistill.renderer.base import RenderOptions
-from gsdistill.scene.cameras import CameraSettings
+from gsdistill.representation.gaussians import Splat, SplatSettings
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
-from gsdistill.training.loop import Diverged, Optimisation, OptimSettings, Plan, start, steps
-from gsdistill.training.regularizers import RegularizerSettings
+from gsdistill.training.distiller import Distiller, Diverged, ViewSettings
 
-SIZE, VIEWS = 16, 2
-PLAN = Plan(12, VIEWS, SIZE, "mixed", CameraSettings(), RenderOptions(), RegularizerSettings(), OptimSettings())
+SIZE, VIEWS, STEPS = 16, 2, 12
 GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=1 / 3, grow_grad2d=1e-4, budget=60)
 METHODS: dict[str, Distillation] = {
     **{name: load("gsdistill.distillation", name)() for name in names("gsdistill.distillation")},
@@ -84,29 +81,28 @@ class Ward(AnalyticPrior):
         return self.dose("answers", super().network(latents, timesteps, text, cameras))
 
 
-def begin(prior: Ward, method: Distillation, plan: Plan = PLAN) -> Optimisation:
+def begin(prior: Ward, method: Distillation) -> Distiller:
     generator = torch.Generator().manual_seed(3)
-    run = start(Ball(count=40).create("", generator), method, prior, plan, GROWING, generator, torch.device("cpu"))
+    initial = Ball(count=40).create("", generator)
+    splat = Splat(initial, SplatSettings(densify=GROWING), STEPS, torch.device("cpu"))
+    run = Distiller(splat, prior, method, prior.encode_text("", ""), ViewSettings(VIEWS, SIZE), STEPS, generator)
     for key in ("means", "sh"):
-        run.params[key].register_hook(lambda gradient: prior.dose("gradients", gradient))
+        splat.params[key].register_hook(lambda gradient: prior.dose("gradients", gradient))
     return run
 
 
-def all_steps(run: Optimisation, prior: Ward, method: Distillation, plan: Plan = PLAN) -> Iterator[bool]:
+def all_steps(run: Distiller, prior: Ward) -> Iterator[bool]:
     """Whether each step changed the parameters."""
-    for record in steps(run, method, prior, prior.encode_text("", ""), plan):
+    for record in run:
         yield bool(record.finite)
-        if record.step % GROWS == 0:  # parameters are new ones
+        if record.number % GROWS == 0:  # parameters are new ones
             for key in ("means", "sh"):
-                run.params[key].register_hook(lambda gradient: prior.dose("gradients", gradient))
+                run.representation.params[key].register_hook(lambda gradient: prior.dose("gradients", gradient))
 
 
-def kept(run: Optimisation) -> dict[str, torch.Tensor]:
+def kept(run: Distiller) -> dict[str, torch.Tensor]:
     """All that a step may change but its count and the random numbers, copied."""
-    found = {f"param.{key}": value.detach() for key, value in run.params.items()}
-    for key, optimizer in run.optimizers.items():
-        found |= {f"adam.{key}.{name}": value for name, value in optimizer.state[run.params[key]].items()}
-    found |= {f"densify.{key}": value for key, value in run.densifier.state_dict().items()}
+    found = {name: value.detach() for name, value in run.representation.state().items() if name != "counts"}
     found |= {f"method.{key}": value for key, value in run.method_state.items()}
     return {name: value.clone() for name, value in found.items()}
 
@@ -117,7 +113,7 @@ def test_a_bad_step_changes_nothing_that_is_kept_and_the_run_goes_on(method, sta
     prior = Ward(stage, DOSES)
     run = begin(prior, method)
     before, skipped = kept(run), []
-    for number, updated in enumerate(all_steps(run, prior, method), start=1):
+    for number, updated in enumerate(all_steps(run, prior), start=1):
         after = kept(run)
         if updated:
             assert any(not torch.equal(value, before.get(name, value)) for name, value in after.items())
@@ -130,7 +126,7 @@ def test_a_bad_step_changes_nothing_that_is_kept_and_the_run_goes_on(method, sta
         assert not unfit, (number, unfit)
         before = after
     # a finite number, however large, may be clipped (CDS), or cancel out between two answers that are the same
-    assert {2, 3, 5, 6} <= set(skipped) <= set(DOSES) and run.done == PLAN.iterations
+    assert {2, 3, 5, 6} <= set(skipped) <= set(DOSES) and run.done == STEPS
 
 
 @pytest.mark.parametrize("name", ["sds", "vsd"])

@@ -289,16 +289,12 @@ def _parts() -> Any:
 
 def optimisation() -> Any:
     """A run that has not begun, for a checkpoint to fill."""
-    from gsdistill.renderer.base import RenderOptions
-    from gsdistill.scene.cameras import CameraSettings
-    from gsdistill.scene.densify import DensifySettings
-    from gsdistill.training.loop import OptimSettings, Plan, start
-    from gsdistill.training.regularizers import RegularizerSettings
+    from gsdistill.representation.gaussians import Splat, SplatSettings
+    from gsdistill.training.distiller import Distiller, ViewSettings
 
     prior, method, initial = _parts()
-    plan = Plan(4, 1, 8, "grey", CameraSettings(), RenderOptions(), RegularizerSettings(), OptimSettings())
-    generator = torch.Generator().manual_seed(0)
-    return start(initial, method, prior, plan, DensifySettings(), generator, torch.device("cpu"))
+    splat, generator = Splat(initial, SplatSettings(), 4, torch.device("cpu")), torch.Generator().manual_seed(0)
+    return Distiller(splat, prior, method, prior.encode_text("", ""), ViewSettings(1, 8, "grey"), 4, generator)
 
 
 def checkpoints(folder: Path) -> None:

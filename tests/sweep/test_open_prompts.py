@@ -18,7 +18,7 @@ from gsdistill.evaluation import fronts, plain
 from gsdistill.sweep.figure import GAP, WIDEST
 from gsdistill.sweep.plan import equal_steps, knows_truth
 from gsdistill.sweep.settings import SweepSettings
-from gsdistill.training.loop import Diverged
+from gsdistill.training.distiller import Diverged
 
 PROMPTS = ("a corgi riding a bike", "zebra, 4k")
 TRUE = ("iou", "colour_error", "centre_chamfer", "floaters", "name_right", "colour_right", "iou_over_first")

@@ -25,7 +25,7 @@ from gsdistill.sweep import run as sweep_run
 from gsdistill.sweep.figure import wrapped
 from gsdistill.sweep.plan import equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings
-from gsdistill.training.loop import Diverged
+from gsdistill.training.distiller import Diverged
 
 PROMPTS = ("a green sphere", "an orange cube")
 FILES = {"config.yaml", "start.png", "gaussians.ply", "views.png", "metrics.jsonl", "summary.json", "evaluation.json"}

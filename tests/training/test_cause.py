@@ -10,6 +10,7 @@ from conftest import gaussian
 
 from gsdistill.prior.analytic import AnalyticPrior
 from gsdistill.prior.prompts import EncodedPrompt
+from gsdistill.representation.gaussians import Splat, SplatSettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import Embedding, Gaussians
 from gsdistill.training.cause import model_fault
@@ -29,7 +30,8 @@ def scene() -> Gaussians:
 
 
 def told(scene: Gaussians, prior: AnalyticPrior, text: EncodedPrompt | None = None) -> str | None:
-    return model_fault(scene, prior, text or prior.encode_text("", ""), 2, SIZE)
+    splat = Splat(scene, SplatSettings(), 1, torch.device("cpu"))
+    return model_fault(splat, prior, text or prior.encode_text("", ""), 2, SIZE)
 
 
 def test_a_sound_model_is_not_blamed_and_the_search_leaves_no_trace(prior, scene):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -15,17 +15,14 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.errors import BadFile, OutputError
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
-from gsdistill.renderer.base import RenderOptions
-from gsdistill.scene.cameras import CameraSettings
+from gsdistill.representation.gaussians import Splat, SplatSettings
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
-from gsdistill.training import checkpoint, loop
-from gsdistill.training.loop import Optimisation, OptimSettings, Plan, start, steps
-from gsdistill.training.regularizers import RegularizerSettings
+from gsdistill.training import checkpoint
+from gsdistill.training.distiller import Distiller, Diverged, ViewSettings
 
 SIZE = 8
 PLAIN = SDS()
-PLAN = Plan(12, 2, SIZE, "mixed", CameraSettings(), RenderOptions(), RegularizerSettings(), OptimSettings())
 GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=0.25, grow_grad2d=1e-4, budget=30)
 
 
@@ -37,24 +34,26 @@ def prior() -> AnalyticPrior:
     return AnalyticPrior(picture, anything, (3, SIZE, SIZE))
 
 
-def begin(prior, method=PLAIN, plan=PLAN, densify=GROWING) -> Optimisation:
+def begin(prior, method=PLAIN, iterations=12) -> Distiller:
     generator = torch.Generator().manual_seed(3)
     initial = Ball(count=20).create("", generator)
-    return start(initial, method, prior, plan, densify, generator, torch.device("cpu"))
+    splat = Splat(initial, SplatSettings(densify=GROWING), iterations, torch.device("cpu"))
+    return Distiller(splat, prior, method, prior.encode_text("", ""), ViewSettings(2, SIZE), iterations, generator)
 
 
-def carry(run, prior, count, method=PLAIN, plan=PLAN) -> None:
-    stream = steps(run, method, prior, prior.encode_text("", ""), plan)
-    for _ in range(count):
-        next(stream)
+def carry(run: Distiller, count: int) -> None:
+    for _ in islice(run, count):
+        pass
 
 
-def everything(run: Optimisation) -> dict[str, object]:
+def everything(run: Distiller) -> dict[str, object]:
     """All that decides how a run goes on, to compare."""
-    found: dict[str, object] = {f"param.{key}": value.detach().clone() for key, value in run.params.items()}
-    for key, optimizer in run.optimizers.items():
-        found |= {f"adam.{key}.{n}": value.clone() for n, value in optimizer.state[run.params[key]].items()}
-    found |= {f"densify.{key}": value for key, value in run.densifier.state_dict().items()}
+    scene = run.representation
+    found: dict[str, object] = {f"param.{key}": value.detach().clone() for key, value in scene.params.items()}
+    for key, optimizer in scene.optimizers.items():
+        found |= {f"adam.{key}.{n}": value.clone() for n, value in optimizer.state[scene.params[key]].items()}
+    found |= {f"densify.{key}": value for key, value in scene.densifier.state_dict().items()}
+    found |= {name: getattr(scene, name) for name in ("extent", "grown", "pruned")}
     found |= {f"method.{key}": value.clone() for key, value in run.method_state.items()}
     found["generator"] = run.generator.get_state()
     return found | {name: getattr(run, name) for name in checkpoint.Counters.__dataclass_fields__}
@@ -69,7 +68,7 @@ def assert_same(a: dict[str, object], b: dict[str, object]) -> None:
 def test_the_last_two_stay(prior, tmp_path):
     run = begin(prior)
     for _ in range(4):
-        carry(run, prior, 1)
+        carry(run, 1)
         checkpoint.save(run, tmp_path, {})
     assert [path.name for path in checkpoint.kept(tmp_path)] == ["step-000004.safetensors", "step-000003.safetensors"]
     assert len(list(tmp_path.iterdir())) == 2
@@ -80,7 +79,7 @@ def test_the_last_two_stay(prior, tmp_path):
 @pytest.mark.parametrize("method", [SDS(), CDS(), VSD()], ids=["sds", "cds", "vsd"])
 def test_all_comes_back(method, prior, tmp_path):
     first = begin(prior, method)
-    carry(first, prior, 5, method)
+    carry(first, 5)
     first.bad += 2
     first.pardoned = 1
     path = checkpoint.save(first, tmp_path, {"method": {"name": "x"}}, {"torch": "2"})
@@ -96,7 +95,7 @@ def test_a_full_disk_leaves_what_was_there(prior, tmp_path, monkeypatch):
     run = begin(prior)
     checkpoint.save(run, tmp_path, {})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    carry(run, prior, 1)
+    carry(run, 1)
 
     def full(self, data):
         raise OSError(28, "No space left on device")
@@ -110,9 +109,9 @@ def test_a_full_disk_leaves_what_was_there(prior, tmp_path, monkeypatch):
 @pytest.fixture
 def two(prior, tmp_path) -> tuple[Path, Path]:
     run = begin(prior)
-    carry(run, prior, 3)
+    carry(run, 3)
     older = checkpoint.save(run, tmp_path, {"seed": 1})
-    carry(run, prior, 1)
+    carry(run, 1)
     return checkpoint.save(run, tmp_path, {"seed": 1}), older
 
 
@@ -199,32 +198,31 @@ class Broken(AnalyticPrior):
 def test_a_step_that_fails_leaves_the_run_as_it_was(method, prior, tmp_path):
     """Saved then, it ends where an undisturbed run ends."""
     whole = begin(prior, method)
-    carry(whole, prior, 12, method)
-    broken, run = Broken(*reversed(prior._mixtures), prior.latent_shape), begin(prior, method)
+    carry(whole, 12)
+    run = begin(Broken(*reversed(prior._mixtures), prior.latent_shape), method)
     with pytest.raises(RuntimeError, match="the network is gone"):
-        carry(run, broken, 12, method)
+        carry(run, 12)
     assert 0 < run.done < 7 and run.whole
     again = begin(prior, method)
     checkpoint.restore(again, checkpoint.read(checkpoint.save(run, tmp_path, {})))
-    carry(again, prior, 12 - again.done, method)
+    carry(again, 12 - again.done)
     assert_same(everything(whole), everything(again))
 
 
 def test_a_step_that_fails_while_parameters_change_is_not_whole(prior, monkeypatch):
     run = begin(prior)
-    carry(run, prior, 2)
-    monkeypatch.setattr(loop, "_densify", lambda *arguments: 1 / 0)
+    carry(run, 2)
+    monkeypatch.setattr(run.representation, "adapt", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        carry(run, prior, 1)
+        carry(run, 1)
     assert not run.whole
 
 
 def test_pardoned_steps_do_not_count_against_a_run(prior):
-    plan = replace(PLAN, iterations=100)
-    run = begin(prior, plan=plan)
+    run = begin(prior, iterations=100)
     run.bad += 60
-    with pytest.raises(loop.Diverged, match="60 of 10 steps"):
-        carry(run, prior, 10, plan=plan)
+    with pytest.raises(Diverged, match="60 of 10 steps"):
+        carry(run, 10)
     run.pardoned = run.skipped
-    carry(run, prior, 10, plan=plan)
+    carry(run, 10)
     assert run.done == 20

@@ -25,19 +25,21 @@ from gsdistill.prior.families import leaf_of
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.registry import load as load_method
 from gsdistill.registry import names
-from gsdistill.renderer.base import RenderOptions
+from gsdistill.representation import gaussians
+from gsdistill.representation.gaussians import Splat, SplatSettings
+from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import Render, to_device
-from gsdistill.training import loop
-from gsdistill.training.loop import OptimSettings, Plan, start, steps
-from gsdistill.training.regularizers import RegularizerSettings
+from gsdistill.training import distiller
+from gsdistill.training.distiller import Distiller, ViewSettings
 
 META = torch.device("meta")
 EVERYTHING = RegularizerSettings(*[replace(RegularizerSettings().opacity, start=1.0, end=1.0)] * 3)
-PLAN = Plan(9, 4, 16, "mixed", CameraSettings(group=4), RenderOptions(), EVERYTHING, OptimSettings())
-GROWING = DensifySettings(enabled=True, start=1.0, stop=1.0)  # observes in every step, refines in none of these
+# observes in every step, refines in none of these
+SETTINGS = SplatSettings(regularizers=EVERYTHING, densify=DensifySettings(enabled=True, start=1.0, stop=1.0))
+VIEWS = ViewSettings(4, 16, "mixed", CameraSettings(group=4))
 METHODS = {name: load_method("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
 METHODS["sds-adaptive"] = SDS(timesteps="linear-anneal", variance_reduction="adaptive")
 METHODS["fsd-mixed"] = replace(METHODS["fsd"], background="fresh", sqrt_beta=0.5)
@@ -149,16 +151,16 @@ def pretended_render(gaussians, cameras, backgrounds, options):
 @pytest.fixture
 def on_meta(monkeypatch):
     """The loop without what the meta device has no kernels or no events for."""
-    monkeypatch.setattr(loop, "render", pretended_render)
-    monkeypatch.setattr(loop, "Clock", lambda device: loop_clock(torch.device("cpu")))
+    monkeypatch.setattr(gaussians, "render", pretended_render)
+    monkeypatch.setattr(distiller, "Clock", lambda device: real_clock(torch.device("cpu")))
 
     def without_kernel(parameters, gradients, *_, found_inf, **__):
         assert found_inf.device == parameters[0].device == gradients[0].device == META
 
-    monkeypatch.setattr("gsdistill.training.adam.adam", without_kernel)
+    monkeypatch.setattr("gsdistill.representation.adam.adam", without_kernel)
 
 
-loop_clock = loop.Clock
+real_clock = distiller.Clock
 
 
 def carry(prior: Prior, method, settings: PromptSettings, device: torch.device, watch: Any) -> None:
@@ -166,8 +168,8 @@ def carry(prior: Prior, method, settings: PromptSettings, device: torch.device, 
     generator = torch.Generator().manual_seed(0)
     initial = Ball(count=20).create("", generator)
     text = to_device(prior.encode_text("a red torus", "", settings), device)
-    run = start(initial, method, prior, PLAN, GROWING, generator, device)
-    stream = steps(run, method, prior, text, PLAN)
+    run = Distiller(Splat(initial, SETTINGS, 9, device), prior, method, text, VIEWS, 9, generator)
+    stream = iter(run)
     records = [next(stream)]
     with watch:
         records += [next(stream), next(stream)]
@@ -212,7 +214,7 @@ def watched(device: torch.device):
     ],
 )
 def test_a_gpu_is_not_waited_for(place, name, monkeypatch):
-    monkeypatch.setattr(loop, "render", pretended_render)  # gsplat's waits once
+    monkeypatch.setattr(gaussians, "render", pretended_render)  # gsplat's waits once
     device = torch.device(place)
     carry(alike(device), METHODS[name], PromptSettings(), device, watched(device))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gsdistill.errors import NotInstalled
-from gsdistill.training.loop import StepRecord
+from gsdistill.training.distiller import Step
 from gsdistill.viewer import live
 from gsdistill.viewer.live import LiveView
 from gsdistill.viewer.splat import UNIT
@@ -29,7 +29,7 @@ def watch(console):
 
 
 def record(step, count=10):
-    return StepRecord(step, torch.tensor(1.5), {}, 1, count, torch.tensor(True), torch.zeros(1, 2, 2, 3))
+    return Step(step, torch.tensor(1.5), {}, 1, count, torch.tensor(True), torch.zeros(1, 2, 2, 3))
 
 
 def test_without_a_looker_nothing_is_copied(watch, splat):

@@ -122,11 +122,11 @@ def _flags_of_the_processor() -> list[str]:
 
 
 def take_the_place_of_a_gpu(patch: pytest.MonkeyPatch) -> None:
-    """Let the renderer ``cuda`` take scenes on the CPU and call the kernels here, and the loop render by it."""
+    """Let the renderer ``cuda`` take scenes on the CPU and call the kernels here, and splats render by it."""
     import gsplat.cuda
 
     from gsdistill.renderer import base, cuda
-    from gsdistill.training import loop
+    from gsdistill.representation import gaussians
 
     backend: Any = types.ModuleType("gsplat.cuda._backend")  # gsplat's own would look for a toolkit, and compile
     backend._C = kernels()
@@ -134,4 +134,4 @@ def take_the_place_of_a_gpu(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gsplat.cuda, "_backend", backend, raising=False)
     patch.setattr(cuda, "_load", lambda: None)
     patch.setattr(cuda, "DEVICE", "cpu")
-    patch.setattr(loop, "render", partial(base.render, backend="cuda"))
+    patch.setattr(gaussians, "render", partial(base.render, backend="cuda"))

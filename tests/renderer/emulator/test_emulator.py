@@ -13,12 +13,12 @@ from renderer.scenes import cast
 from gsdistill.prior.loading import load_prior
 from gsdistill.registry import load
 from gsdistill.renderer.base import RenderOptions, render
-from gsdistill.scene.cameras import CameraSettings, orbit
+from gsdistill.representation.gaussians import Splat, SplatSettings
+from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
-from gsdistill.training.loop import OptimSettings, Plan, start, steps
-from gsdistill.training.regularizers import RegularizerSettings
+from gsdistill.training.distiller import Distiller, ViewSettings
 
 CHAIR = Path(__file__).parents[2] / "data" / "chair.ply"
 CPU = torch.device("cpu")
@@ -77,17 +77,19 @@ def test_a_splat_looks_the_same():
 def test_a_run_goes_the_same_way(growing, monkeypatch):
     """Twelve steps with the shapes prior: Gaussians go to the same places, and where runs refine, as many grow."""
     prior = load_prior("shapes", CPU)
-    plan = Plan(12, 2, 48, "mixed", CameraSettings(), RenderOptions(), RegularizerSettings(), OptimSettings())
     densify = DensifySettings(enabled=growing, start=0.0, stop=1.0, every=0.5, grow_grad2d=1.0)
     ends = []
     for renderer in ("cuda", "cpu"):
-        monkeypatch.setattr("gsdistill.training.loop.render", lambda *given, name=renderer: render(*given, name))
+        monkeypatch.setattr(
+            "gsdistill.representation.gaussians.render", lambda *given, name=renderer: render(*given, name)
+        )
         generator = torch.Generator().manual_seed(5)
         method = load("gsdistill.distillation", "sds")()
-        run = start(Ball(count=200).create("", generator), method, prior, plan, densify, generator, CPU)
-        for _ in steps(run, method, prior, prior.encode_text("a red torus", ""), plan):
+        splat = Splat(Ball(count=200).create("", generator), SplatSettings(densify=densify), 12, CPU)
+        text = prior.encode_text("a red torus", "")
+        for _ in Distiller(splat, prior, method, text, ViewSettings(2, 48), 12, generator):
             pass
-        ends.append(run)
+        ends.append(splat)
     ours, truth = ends
     assert (ours.grown, ours.pruned) == (truth.grown, truth.pruned)
     assert truth.grown > 20 if growing else truth.grown == 0
@@ -95,5 +97,5 @@ def test_a_run_goes_the_same_way(growing, monkeypatch):
         for name in ("means", "scales", "opacities", "sh"):
             torch.testing.assert_close(ours.params[name], truth.params[name], rtol=0, atol=3e-3, msg=name)
     cameras, white = cast(orbit(2, 48), torch.float32), torch.ones(2, 3)
-    one, other = (render(run.gaussians(), cameras, white).images for run in ends)
+    one, other = (render(scene.splat(), cameras, white).images for scene in ends)
     assert (one - other).square().mean().sqrt() < 5e-3

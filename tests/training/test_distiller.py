@@ -1,9 +1,9 @@
-"""The loop on a closed-form prior: it learns, resumes bit for bit, depends on the seed alone, survives bad steps."""
+"""Distilling on a closed-form prior: it learns, resumes bit for bit, depends on the seed alone, survives bad steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -17,26 +17,15 @@ from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.ramp import Ramp
 from gsdistill.registry import load, names
-from gsdistill.renderer.base import RenderOptions
-from gsdistill.scene.cameras import CameraSettings
+from gsdistill.representation.gaussians import OptimSettings, Splat, SplatSettings
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
-from gsdistill.training.loop import (
-    Diverged,
-    Optimisation,
-    OptimSettings,
-    Plan,
-    _update,
-    draw_backgrounds,
-    start,
-    steps,
-)
-from gsdistill.training.regularizers import RegularizerSettings
+from gsdistill.training.distiller import Distiller, Diverged, ViewSettings, draw_backgrounds
 
 SIZE = 16
 PHASES = ["render", "encode", "network", "encode backward", "render backward", "optimise", "densify"]
-PLAN = Plan(12, 2, SIZE, "mixed", CameraSettings(), RenderOptions(), RegularizerSettings(), OptimSettings())
+VIEWS = ViewSettings(2, SIZE)
 GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=0.25, grow_grad2d=1e-4, budget=60)
 
 PICTURE = torch.tensor([-0.8, -0.8, 0.2], dtype=torch.float64)[:, None, None].expand(3, SIZE, SIZE).reshape(1, -1)
@@ -62,20 +51,24 @@ def telling() -> AnalyticPrior:
 
 
 def begin(
-    prior: AnalyticPrior, method: Distillation, plan: Plan = PLAN, densify: DensifySettings = GROWING
-) -> Optimisation:
+    prior: AnalyticPrior,
+    method: Distillation,
+    iterations: int = 12,
+    densify: DensifySettings = GROWING,
+    views: ViewSettings = VIEWS,
+) -> Distiller:
     generator = torch.Generator().manual_seed(3)
     initial = Ball(count=40).create("", generator)
-    return start(initial, method, prior, plan, densify, generator, torch.device("cpu"))
+    splat = Splat(initial, SplatSettings(densify=densify), iterations, torch.device("cpu"))
+    return Distiller(splat, prior, method, prior.encode_text("", ""), views, iterations, generator)
 
 
-def carry(run: Optimisation, prior: AnalyticPrior, method: Distillation, count: int, plan: Plan = PLAN) -> list:
-    stream: Iterator = steps(run, method, prior, prior.encode_text("", ""), plan)
-    return [next(stream) for _ in range(count)]
+def carry(run: Distiller, count: int) -> list:
+    return list(islice(run, count))
 
 
-def state(run: Optimisation) -> list[torch.Tensor]:
-    return [value.detach().clone() for value in run.params.values()]
+def state(run: Distiller) -> list[torch.Tensor]:
+    return [value.detach().clone() for value in run.representation.params.values()]
 
 
 def assert_equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
@@ -84,16 +77,15 @@ def assert_equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
 
 
 def test_learns_the_only_picture_of_its_world(prior):
-    plan = replace(PLAN, iterations=80, background="black")
     method = SDS(guidance_scale=Ramp(1.0, 1.0), weighting="uniform")
-    run = begin(prior, method, plan, DensifySettings())
-    records = carry(run, prior, method, 80, plan)
+    run = begin(prior, method, 80, DensifySettings(), replace(VIEWS, background="black"))
+    records = carry(run, 80)
 
     def blue(images):
         return float((images[..., 2] - images[..., 0]).mean())
 
     assert blue(records[-1].images) > blue(records[0].images) + 0.1
-    assert [r.step for r in records] == list(range(1, 81))
+    assert [r.number for r in records] == list(range(1, 81))
     assert [*run.clock.seconds] == PHASES
     assert all(len(laps) == 80 for laps in run.clock.laps.values())
 
@@ -106,17 +98,18 @@ EVERY["vsd-fast"] = VSD(lora_rate=0.1)
 @pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
 def test_resumes_bit_for_bit_across_a_densification(method, telling, tmp_path):
     whole = begin(telling, method)
-    carry(whole, telling, method, 12)
+    carry(whole, 12)
     first = begin(telling, method)
-    carry(first, telling, method, 7)
-    assert len(first.params["means"]) > 40  # it has grown
+    carry(first, 7)
+    assert len(first.representation) > 40  # it has grown
     saved = checkpoint.save(first, tmp_path, {"seed": 1}, {"torch": "2"})
     second = begin(telling, method)
     checkpoint.restore(second, checkpoint.read(saved))
     assert second.done == 7
-    carry(second, telling, method, 5)
+    carry(second, 5)
     assert_equal(state(whole), state(second))
-    assert (whole.grown, whole.pruned) == (second.grown, second.pruned) and whole.grown > 0
+    ours, theirs = whole.representation, second.representation
+    assert (ours.grown, ours.pruned) == (theirs.grown, theirs.pruned) and ours.grown > 0
     assert whole.method_state.keys() == second.method_state.keys()
     for key, value in whole.method_state.items():
         assert torch.equal(value, second.method_state[key])
@@ -127,14 +120,14 @@ def test_is_a_function_of_the_seed_alone(prior):
     for offset in (0, 123):
         torch.manual_seed(offset)  # the global generator must not matter
         run = begin(prior, CDS())
-        carry(run, prior, CDS(), 8)
+        carry(run, 8)
         runs.append(state(run))
     assert_equal(*runs)
 
 
 def test_the_budget_holds(prior):
     run = begin(prior, SDS())
-    assert max(record.count for record in carry(run, prior, SDS(), 12)) == 60
+    assert max(record.count for record in carry(run, 12)) == 60
 
 
 class Broken(AnalyticPrior):
@@ -146,22 +139,21 @@ class Broken(AnalyticPrior):
 
 def test_a_step_without_a_finite_gradient_changes_nothing_and_too_many_stop_the_run(prior):
     broken = Broken(*prior._mixtures, prior.latent_shape)
-    plan = replace(PLAN, iterations=200)
-    run = begin(broken, SDS(), plan)
+    run = begin(broken, SDS(), 200)
     before = state(run)
-    records = carry(run, broken, SDS(), 50, plan)
+    records = carry(run, 50)
     assert_equal(before, state(run))
     assert run.skipped == 50 and not any(record.finite for record in records)
-    assert not any(value.any() for value in run.densifier.state_dict().values())
+    assert not any(value.any() for value in run.representation.densifier.state_dict().values())
     with pytest.raises(Diverged, match="60 of 60 steps"):
-        carry(run, broken, SDS(), 10, plan)
+        carry(run, 10)
 
 
 def test_a_hopeless_run_stops_at_its_end_too(prior):
     """However few steps lie after the last look."""
-    broken, plan = Broken(*prior._mixtures, prior.latent_shape), replace(PLAN, iterations=59)
+    broken = Broken(*prior._mixtures, prior.latent_shape)
     with pytest.raises(Diverged, match="59 of 59 steps"):
-        carry(begin(broken, SDS(), plan), broken, SDS(), 59, plan)
+        carry(begin(broken, SDS(), 59), 59)
 
 
 class Ill(AnalyticPrior):
@@ -180,13 +172,13 @@ class Ill(AnalyticPrior):
 def test_half_of_a_short_run_may_be_skipped(telling):
     ill = Ill(telling, 6)
     run = begin(ill, SDS())
-    assert len(carry(run, ill, SDS(), 12)) == 12 and run.skipped == 6
+    assert len(carry(run, 12)) == 12 and run.skipped == 6
     ill = Ill(telling, 7)
     run = begin(ill, SDS())
-    carry(run, ill, SDS(), 11)
+    carry(run, 11)
     told = "7 of 12 steps had a gradient that is not finite; --resume --accept-changes .* method.guidance_scale"
     with pytest.raises(Diverged, match=told):  # the network is well by now, so it is not what is blamed
-        carry(run, ill, SDS(), 1)
+        carry(run, 1)
     assert run.done == 12 and run.whole
 
 
@@ -195,12 +187,12 @@ def test_of_a_run_without_any_step_the_model_is_blamed(prior):
     run = begin(broken, SDS())
     told = "12 of 12 steps had a gradient that is not finite; the network of the prior analytic answers"
     with pytest.raises(Diverged, match=told) as caught:
-        carry(run, broken, SDS(), 12)
+        carry(run, 12)
     assert "guidance" not in str(caught.value)
     assert broken.evaluations == run.evaluations  # those of the search for the cause do not count
     run.pardoned = 12  # as where the run goes on with other settings
-    more = replace(PLAN, iterations=14)
-    assert len(carry(run, prior, SDS(), 2, more)) == 2 and run.skipped == 12
+    run.prior, run.iterations = prior, 14
+    assert len(carry(run, 2)) == 2 and run.skipped == 12
 
 
 class Hiccup(AnalyticPrior):
@@ -224,33 +216,33 @@ def test_one_bad_answer_costs_one_step_at_most(method, bad, telling):
     """Whichever of a step's calls it was, what the method remembers included."""
     prior = Hiccup(telling, bad)
     run = begin(prior, method)
-    records = carry(run, prior, method, 10)
+    records = carry(run, 10)
     assert run.skipped == sum(not record.finite for record in records) <= 1
     assert all(bool(value.isfinite().all()) for value in run.method_state.values())
 
 
 def test_a_bad_step_leaves_adam_as_if_it_had_not_been(telling):
     """The fused kernel's own way of skipping against five optimisers that are not stepped at all."""
-    run, generator = begin(telling, SDS()), torch.Generator().manual_seed(1)
-    plain = {key: Parameter(value.detach().clone()) for key, value in run.params.items()}
+    scene, generator = begin(telling, SDS()).representation, torch.Generator().manual_seed(1)
+    plain = {key: Parameter(value.detach().clone()) for key, value in scene.params.items()}
     kept = {key: torch.optim.Adam([v], betas=(0.9, 0.99), eps=1e-15, fused=True) for key, v in plain.items()}
     for step in range(8):
         gradients = {key: torch.randn(value.shape, generator=generator) for key, value in plain.items()}
         bad = step in (0, 3, 4, 7)
-        for key, value in run.params.items():
+        for key, value in scene.params.items():
             value.grad, plain[key].grad = gradients[key].clone(), gradients[key].clone()
         if bad:
-            run.params["scales"].grad[7, 1] = torch.inf if step else torch.nan
-        finite = _update(run, OptimSettings(), step / 8)
+            scene.params["scales"].grad[7, 1] = torch.inf if step else torch.nan
+        finite = scene.update(step / 8)
         assert bool(finite) is not bad
-        assert all(value.grad is None for value in run.params.values())
+        assert all(value.grad is None for value in scene.params.values())
         for key, optimizer in kept.items():
             if not bad:
                 rate = getattr(OptimSettings(), key)(step / 8)
-                optimizer.param_groups[0]["lr"] = rate * run.extent if key == "means" else rate
+                optimizer.param_groups[0]["lr"] = rate * scene.extent if key == "means" else rate
                 optimizer.step()
-            assert torch.equal(run.params[key], plain[key])
-            ours, theirs = run.optimizers[key].state[run.params[key]], optimizer.state.get(plain[key])
+            assert torch.equal(scene.params[key], plain[key])
+            ours, theirs = scene.optimizers[key].state[scene.params[key]], optimizer.state.get(plain[key])
             for name, value in ours.items():
                 assert torch.equal(value, theirs[name] if theirs else torch.zeros_like(value))
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gsdistill.ramp import Ramp
+from gsdistill.representation.regularizers import RegularizerSettings, penalty
 from gsdistill.structs import Gaussians, Render
-from gsdistill.training.regularizers import RegularizerSettings, penalty
 
 
 @pytest.fixture

@@ -1,0 +1,63 @@
+"""The contract of a 3D representation: what cameras see of it, how it follows a gradient, and what is kept of it.
+
+A step of a run renders it, differentiates a loss of what was seen, and asks it for ``update`` and ``adapt``, in that
+order. Priors and methods are unknown to it, and it is the only one that knows which renderer draws it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gsdistill.structs import Cameras, Gaussians, Render
+
+__all__ = ["Representation"]
+
+
+class Representation(ABC):
+    """Something that cameras see and a gradient changes."""
+
+    device: torch.device  # of all its tensors; cameras and backgrounds come there
+    grown = 0  # parts that were added on the way
+    pruned = 0  # parts that were removed
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many parts it has, as the Gaussians of a splat."""
+
+    @abstractmethod
+    def render(self, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
+        """What the cameras see, differentiably, before one colour a view, 0..1."""
+
+    def penalty(self, render: Render, progress: float) -> Float[Tensor, ""]:
+        """What is added to the loss of a render at ``progress`` (0..1) of the run: nothing, unless a leaf says more."""
+        return render.images.new_zeros(())
+
+    @abstractmethod
+    def update(self, progress: float) -> Bool[Tensor, ""]:
+        """Follow the gradients and forget them; where one is not finite nothing changes, and the answer is False."""
+
+    def adapt(self, render: Render, good: Bool[Tensor, ""], done: int, generator: torch.Generator) -> None:  # noqa: B027
+        """Grow and prune after ``done`` steps, the last of which saw ``render`` and was ``good`` or left out."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that decides how it goes on, by name."""
+
+    @abstractmethod
+    def misfit(self, state: Mapping[str, Tensor]) -> str | None:
+        """The name of a tensor that is missing in ``state``, is not of a state of such a representation, or has another
+        form there; None where it can be restored. Nothing changes.
+        """
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a :meth:`state`, which is copied to the device; one without a :meth:`misfit`."""
+
+    @abstractmethod
+    def splat(self) -> Gaussians:
+        """The scene as it is now, to look at and to write; it may share memory with the representation."""

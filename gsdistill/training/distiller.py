@@ -1,0 +1,212 @@
+"""Distillation as an object that one iterates: a representation, a prior and a method, one step after the other.
+
+One step: draw cameras and backgrounds, render, encode, ask the method for the gradient of the latents, send it back
+through encoder and renderer with the penalties, and let the representation follow it, grow and prune. The caller
+decides what to log, when to save and when to stop. All randomness comes from one generator.
+
+On an accelerator the program runs ahead of the device: a step asks it for nothing, and what it is told goes through
+pinned memory. Whether a gradient was finite is a tensor there, by which what changes leaves a step out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from gsdistill.config import bounded
+from gsdistill.distillation.base import Distillation, Moment, State, send, surrogate_loss
+from gsdistill.errors import UserError
+from gsdistill.prior.base import Prior
+from gsdistill.prior.prompts import EncodedPrompt
+from gsdistill.representation.base import Representation
+from gsdistill.scene.cameras import CameraSettings, sample
+from gsdistill.structs import Cameras, Guidance, Render, Views, to_device
+from gsdistill.training.cause import model_fault
+from gsdistill.training.clock import Clock
+
+__all__ = ["Background", "Distiller", "Diverged", "Step", "Term", "ViewSettings"]
+
+Background = Literal["mixed", "random", "grey", "white", "black"]
+# One more loss on what was rendered: of the render, its cameras and the progress of the run (0..1), a scalar.
+Term: TypeAlias = Callable[[Render, Cameras, float], Float[Tensor, ""]]
+MAX_SKIPPED = 50  # steps with a non-finite gradient, after which a run does not go on as it is
+MOST_OF_ALL = 0.5  # share of the steps of a run with such a gradient, above which its end is no success
+ASK_EVERY = 10  # steps between looks at their number, for each of which the program waits for the device
+
+
+class Diverged(UserError):
+    """Too many steps had a non-finite gradient."""
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """What a step looks at."""
+
+    count: int = bounded(4, low=1)
+    resolution: int = bounded(64, low=8)  # pixels
+    background: Background = "mixed"
+    cameras: CameraSettings = field(default_factory=CameraSettings)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did."""
+
+    number: int  # 1 for the first
+    loss: Float[Tensor, ""]  # surrogate plus penalties
+    figures: Mapping[str, Tensor]  # the method's own
+    evaluations: int  # samples through the network in this step
+    count: int  # parts of the representation after the step
+    finite: Bool[Tensor, ""]  # whether the representation was updated
+    images: Float[Tensor, "B H W 3"]  # the rendered views, detached
+
+
+class Distiller:
+    """``for step in Distiller(representation, prior, method, text, views, iterations, generator): ...``.
+
+    It is ``whole``, fit for a checkpoint, between steps. A step that fails before it changes the representation leaves
+    everything as it was before; one that fails later leaves ``whole`` False.
+    """
+
+    def __init__(
+        self,
+        representation: Representation,
+        prior: Prior,
+        method: Distillation,
+        text: EncodedPrompt,
+        views: ViewSettings,
+        iterations: int,
+        generator: torch.Generator,
+        terms: Sequence[Term] = (),
+    ) -> None:
+        """Prepare ``iterations`` steps; the method's state is drawn from ``generator``."""
+        self.representation, self.prior, self.method, self.text = representation, prior, method, text
+        self.views, self.iterations, self.generator = views, iterations, generator
+        self.terms: list[Term] = list(terms)
+        self.clock = Clock(representation.device)  # seconds by phase of a step
+        self.method_state: State = to_device(method.init_state(prior, generator), representation.device)
+        # steps without an update since the gradient was not finite, on the device
+        self.bad: Int[Tensor, ""] = torch.zeros((), dtype=torch.long, device=representation.device)
+        self.done = 0  # finished steps, the bad ones among them
+        self.evaluations = 0  # samples that went through the network
+        self.pardoned = 0  # bad steps that were made with other settings than now
+        self.whole = True
+        self._like = torch.zeros((), device=representation.device)  # of what is sent there
+        prior.schedule = to_device(prior.schedule, representation.device)  # where its timesteps are drawn to
+
+    @property
+    def skipped(self) -> int:
+        """Steps without an update; waits for the device."""
+        return int(self.bad)
+
+    def __iter__(self) -> Iterator[Step]:
+        """The steps that are left; raises what :meth:`step` does."""
+        if self.done:
+            self._check_skipped()
+        while self.done < self.iterations:
+            yield self.step()
+
+    def step(self) -> Step:
+        """One step.
+
+        Raises:
+            Diverged: more than 50 steps had a non-finite gradient, which every tenth step and the last look at; or at
+                the end more than half of them all.
+        """
+        progress, before = self.done / self.iterations, self.method_state
+        with self._undone_by_errors():
+            out, loss, guidance = self._differentiate(progress)
+        self.whole = False
+        with self.clock("optimise"):
+            finite = self.representation.update(progress)
+            self.method_state = {key: torch.where(finite, new, before[key]) for key, new in self.method_state.items()}
+        with self.clock("densify"):
+            self.done += 1
+            self.bad += ~finite
+            self.representation.adapt(out, finite, self.done, self.generator)
+        self.whole = True
+        self._check_skipped()
+        return Step(
+            self.done, loss.detach(), guidance.figures, guidance.evaluations, len(self.representation), finite,
+            out.images.detach(),
+        )  # fmt: skip
+
+    def fault(self) -> str | None:
+        """What is wrong with the prior's model and what to do, where that is why no gradient is finite."""
+        return model_fault(self.representation, self.prior, self.text, self.views.count, self.views.resolution)
+
+    @contextmanager
+    def _undone_by_errors(self) -> Iterator[None]:
+        """Put back what a part of a step that fails has changed: random numbers, the method's state, the count."""
+        generator, state, evaluations = self.generator.get_state(), self.method_state, self.evaluations
+        try:
+            yield
+        except BaseException:
+            self.generator.set_state(generator)
+            self.method_state, self.evaluations = state, evaluations
+            raise
+
+    def _differentiate(self, progress: float) -> tuple[Render, Float[Tensor, ""], Guidance]:
+        """Render views, ask the method, and give every parameter its gradient."""
+        clock, views = self.clock, self.views
+        cameras = sample(views.cameras, views.count, views.resolution, self.generator)
+        backgrounds = draw_backgrounds(views.background, views.count, self.generator)
+        with clock("render"):
+            cameras, backgrounds = _placed(cameras, backgrounds, self._like)
+            out = self.representation.render(cameras, backgrounds)
+        with clock("encode"):
+            latents = self.prior.encode(out.images)
+        with clock("network"):
+            alphas = adaptive_avg_pool2d(
+                out.alphas.detach().permute(0, 3, 1, 2), (latents.shape[-2], latents.shape[-1])
+            )
+            seen = Views(latents.detach(), alphas, cameras)
+            moment = Moment(self.prior, seen, self.prior.condition(self.text, cameras), progress, self.generator)
+            guidance, self.method_state = self.method.gradient(moment, self.method_state)
+        self.evaluations += guidance.evaluations
+        with clock("encode backward"):
+            clock.split(out.images, "render backward")
+            loss = surrogate_loss(latents, guidance.gradient) + self.representation.penalty(out, progress)
+            for term in self.terms:
+                loss = loss + term(out, cameras, progress)
+            loss.backward()
+        return out, loss, guidance
+
+    def _check_skipped(self) -> None:
+        """Raise Diverged where too many steps changed nothing."""
+        ended = self.done == self.iterations
+        if not ended and self.done % ASK_EVERY:
+            return
+        most = min(MAX_SKIPPED, MOST_OF_ALL * self.iterations) if ended else MAX_SKIPPED
+        if self.skipped - self.pardoned > most:
+            advice = "--resume --accept-changes goes on with a lower method.guidance_scale or lower optim rates"
+            told = f"{self.skipped} of {self.done} steps had a gradient that is not finite"
+            raise Diverged(f"{told}; {self.fault() or advice}")
+
+
+def draw_backgrounds(kind: Background, count: int, generator: torch.Generator) -> Float[Tensor, "B 3"]:
+    """One colour a view: ``mixed`` is mid grey for half of the draws, and any colour for the others."""
+    fixed = {"grey": 0.5, "white": 1.0, "black": 0.0}
+    if kind in fixed:
+        return torch.full((count, 3), fixed[kind])
+    colors = torch.rand(count, 3, generator=generator)
+    if kind == "random":
+        return colors
+    grey = torch.rand(count, 1, generator=generator) < 0.5
+    return torch.where(grey, torch.full_like(colors, 0.5), colors)
+
+
+def _placed(cameras: Cameras, backgrounds: Float[Tensor, "B 3"], like: Tensor) -> tuple[Cameras, Float[Tensor, "B 3"]]:
+    """Both on the device of ``like``, in one copy."""
+    names = ("viewmats", "Ks", "azimuths", "elevations", "distances")
+    parts = [*(getattr(cameras, name) for name in names), backgrounds]
+    flat = send(torch.cat([part.flatten() for part in parts]), like)
+    pieces = [piece.view(part.shape) for piece, part in zip(flat.split([p.numel() for p in parts]), parts, strict=True)]
+    return replace(cameras, **dict(zip(names, pieces[:-1], strict=True))), pieces[-1]
