@@ -27,7 +27,7 @@ from gsdistill.prior.base import Prior
 from gsdistill.prior.families import group_of
 from gsdistill.prior.loading import load_prior
 from gsdistill.progress import Interrupt, StepBar, Watch, print_summary
-from gsdistill.representation.gaussians import Splat, SplatSettings
+from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.runconfig import RunConfig
 from gsdistill.runfolder import RunFolder
 from gsdistill.scene.cameras import CameraSettings
@@ -235,8 +235,8 @@ def prepared(
     views = view_settings(config, prior)
     text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
     initial, generator = begun or _begin(config, target)
-    scene = SplatSettings(config.renderer, config.optim, config.regularizers, config.densify)
-    splat = Splat(initial, scene, config.iterations, target)
+    scene = SceneSettings(config.renderer, config.optim, config.regularizers, config.densify)
+    splat = GaussianScene(initial, scene, config.iterations, target)
     return initial, Distiller(splat, prior, config.method, text, views, config.iterations, generator)
 
 

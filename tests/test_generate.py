@@ -32,7 +32,7 @@ from gsdistill.generate import run
 from gsdistill.prior.cards import find
 from gsdistill.prior.shapes_prior import ShapesPrior
 from gsdistill.progress import SIGNALS, Interrupt
-from gsdistill.representation.gaussians import Splat
+from gsdistill.representation.gaussians import GaussianScene
 from gsdistill.runconfig import resolve
 from gsdistill.runfolder import RunFolder, snapshots
 from gsdistill.scene.init.ball import Ball
@@ -151,7 +151,7 @@ def test_the_start_is_told_and_drawn_before_the_first_step(tmp_path, monkeypatch
     header = "\n".join(f"property {name}" for name in properties)
     cloud = tmp_path / "cloud.ply"
     cloud.write_text(f"ply\nformat ascii 1.0\nelement vertex 27\n{header}\nend_header\n{rows}\n")
-    monkeypatch.setattr("gsdistill.generate.steps", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(Distiller, "step", lambda self: 1 / 0)
     told = StringIO()
     config = resolve({**SMALL, "output": str(tmp_path / "run"), "init": {"name": "ply", "path": str(cloud)}})
     with pytest.raises(ZeroDivisionError):
@@ -536,7 +536,7 @@ def test_a_run_whose_folder_was_taken_over_writes_no_more(tmp_path, monkeypatch)
 
 def test_a_diverged_run_does_not_become_a_success_by_going_on(tmp_path, monkeypatch):
     monkeypatch.setattr("gsdistill.training.distiller.MAX_SKIPPED", 2)
-    monkeypatch.setattr(Splat, "update", lambda *arguments: torch.tensor(False))
+    monkeypatch.setattr(GaussianScene, "update", lambda *arguments: torch.tensor(False))
     for more in ({}, {"resume": True}):
         with pytest.raises(Diverged, match="6 of 6 steps had a gradient that is not finite; --resume --accept-changes"):
             generate(tmp_path / "run", **more)

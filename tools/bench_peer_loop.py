@@ -37,7 +37,7 @@ from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.prior.random_weights import ALIASES, architectures, random_prior
 from gsdistill.ramp import Ramp
 from gsdistill.renderer.base import render
-from gsdistill.representation.gaussians import KEYS, Splat, SplatSettings
+from gsdistill.representation.gaussians import KEYS, GaussianScene, SceneSettings
 from gsdistill.scene.cameras import CameraSettings, sample
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
@@ -46,7 +46,7 @@ from gsdistill.training.distiller import Distiller, ViewSettings
 
 OMEGA = 100.0
 # gathers statistics, and never grows
-SCENE = SplatSettings(densify=DensifySettings(enabled=True, start=1.0, stop=1.0, budget=10**8))
+SCENE = SceneSettings(densify=DensifySettings(enabled=True, start=1.0, stop=1.0, budget=10**8))
 STEPS = 10**6
 
 
@@ -141,7 +141,7 @@ def both(options: argparse.Namespace, device: torch.device) -> tuple[Callable[[]
     generator = torch.Generator().manual_seed(0)
     initial = to_device(Ball(count=options.n).create("", generator), device)
     text, method = prior.encode_text("a red torus", ""), SDS(guidance_scale=Ramp(OMEGA, OMEGA))
-    splat = Splat(initial, SCENE, STEPS, device)
+    splat = GaussianScene(initial, SCENE, STEPS, device)
     run = Distiller(splat, prior, method, text, views, STEPS, generator)
     return run.step, PeerLoop(initial, eager, network, text, views, splat.extent).step, run
 

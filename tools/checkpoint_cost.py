@@ -20,7 +20,7 @@ import torch
 
 from gsdistill.distillation.sds import SDS
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
-from gsdistill.representation.gaussians import Splat, SplatSettings
+from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.structs import Gaussians
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, ViewSettings
@@ -33,7 +33,7 @@ def state(count: int, degree: int) -> Distiller:
     scene = Gaussians(**{name: torch.randn(count, *shape, generator=generator) for name, shape in shapes.items()})
     world = Mixture(torch.ones(1), torch.zeros(1, 3), torch.ones(1))
     prior = AnalyticPrior(world, world, (3, 1, 1))
-    splat = Splat(scene, SplatSettings(), 1, torch.device("cpu"))
+    splat = GaussianScene(scene, SceneSettings(), 1, torch.device("cpu"))
     for value in splat.params.values():
         value.grad = torch.randn_like(value)
     splat.update(0.0)

@@ -18,7 +18,7 @@ from gsdistill.representation.regularizers import RegularizerSettings, penalty
 from gsdistill.scene.densify import Densifier, DensifySettings
 from gsdistill.structs import Cameras, Gaussians, Render
 
-__all__ = ["KEYS", "OptimSettings", "Splat", "SplatSettings"]
+__all__ = ["KEYS", "GaussianScene", "OptimSettings", "SceneSettings"]
 
 KEYS = ("means", "quats", "scales", "opacities", "sh")
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -38,7 +38,7 @@ class OptimSettings:
 
 
 @dataclass(frozen=True)
-class SplatSettings:
+class SceneSettings:
     """How a splat is drawn, follows its gradients, is penalised and grows."""
 
     renderer: RenderOptions = field(default_factory=RenderOptions)
@@ -47,10 +47,10 @@ class SplatSettings:
     densify: DensifySettings = field(default_factory=DensifySettings)
 
 
-class Splat(Representation):
+class GaussianScene(Representation):
     """The Gaussians of one scene."""
 
-    def __init__(self, initial: Gaussians, settings: SplatSettings, iterations: int, device: torch.device) -> None:
+    def __init__(self, initial: Gaussians, settings: SceneSettings, iterations: int, device: torch.device) -> None:
         """Parameters and optimisers for an initial scene, in a run of so many steps.
 
         One optimiser a key, as growing and pruning need them: over one packed tensor a step would save 0.1 ms with

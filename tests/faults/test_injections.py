@@ -16,7 +16,7 @@ from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.registry import load, names
-from gsdistill.representation.gaussians import Splat, SplatSettings
+from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
@@ -84,7 +84,7 @@ class Ward(AnalyticPrior):
 def begin(prior: Ward, method: Distillation) -> Distiller:
     generator = torch.Generator().manual_seed(3)
     initial = Ball(count=40).create("", generator)
-    splat = Splat(initial, SplatSettings(densify=GROWING), STEPS, torch.device("cpu"))
+    splat = GaussianScene(initial, SceneSettings(densify=GROWING), STEPS, torch.device("cpu"))
     run = Distiller(splat, prior, method, prior.encode_text("", ""), ViewSettings(VIEWS, SIZE), STEPS, generator)
     for key in ("means", "sh"):
         splat.params[key].register_hook(lambda gradient: prior.dose("gradients", gradient))

@@ -289,11 +289,11 @@ def _parts() -> Any:
 
 def optimisation() -> Any:
     """A run that has not begun, for a checkpoint to fill."""
-    from gsdistill.representation.gaussians import Splat, SplatSettings
+    from gsdistill.representation.gaussians import GaussianScene, SceneSettings
     from gsdistill.training.distiller import Distiller, ViewSettings
 
     prior, method, initial = _parts()
-    splat, generator = Splat(initial, SplatSettings(), 4, torch.device("cpu")), torch.Generator().manual_seed(0)
+    splat, generator = GaussianScene(initial, SceneSettings(), 4, torch.device("cpu")), torch.Generator().manual_seed(0)
     return Distiller(splat, prior, method, prior.encode_text("", ""), ViewSettings(1, 8, "grey"), 4, generator)
 
 

@@ -11,14 +11,13 @@ import pytest
 from PIL import Image
 from tiny import stable_diffusion
 
-from gsdistill import generate
 from gsdistill.cli import execute
 from gsdistill.errors import PromptError
 from gsdistill.evaluation import fronts, plain
 from gsdistill.sweep.figure import GAP, WIDEST
 from gsdistill.sweep.plan import equal_steps, knows_truth
 from gsdistill.sweep.settings import SweepSettings
-from gsdistill.training.distiller import Diverged
+from gsdistill.training.distiller import Distiller, Diverged
 
 PROMPTS = ("a corgi riding a bike", "zebra, 4k")
 TRUE = ("iou", "colour_error", "centre_chamfer", "floaters", "name_right", "colour_right", "iou_over_first")
@@ -123,11 +122,11 @@ def test_an_evaluation_that_lacks_a_figure_is_made_again(copy, prior):
 
 
 def test_a_failed_run_has_no_figure_at_all(tmp_path, prior, monkeypatch):
-    def steps(*parts):
+    def steps(self):
         raise Diverged("all steps had a gradient that is not finite")
         yield
 
-    monkeypatch.setattr(generate, "steps", steps)
+    monkeypatch.setattr(Distiller, "__iter__", steps)
     assert sweep(tmp_path / "failed", prior) == 0
     for entry in results(tmp_path / "failed")["comparison"]:
         assert entry["failed"] == entry["runs"] == 2

@@ -25,7 +25,7 @@ from gsdistill.sweep import run as sweep_run
 from gsdistill.sweep.figure import wrapped
 from gsdistill.sweep.plan import equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings
-from gsdistill.training.distiller import Diverged
+from gsdistill.training.distiller import Distiller, Diverged
 
 PROMPTS = ("a green sphere", "an orange cube")
 FILES = {"config.yaml", "start.png", "gaussians.ply", "views.png", "metrics.jsonl", "summary.json", "evaluation.json"}
@@ -245,12 +245,12 @@ def test_a_stopped_sweep_goes_on_from_the_checkpoint_to_the_same_end(done, tmp_p
 
 def diverging(method: str):
     """Return the loop, in which one method diverges."""
-    real = generate.steps
+    real = Distiller.__iter__
 
-    def steps(run, distillation, *others):
-        if type(distillation).__name__ == method:
+    def steps(self):
+        if type(self.method).__name__ == method:
             raise Diverged("51 of 60 steps had a gradient that is not finite")
-        yield from real(run, distillation, *others)
+        yield from real(self)
 
     return steps
 
@@ -258,7 +258,7 @@ def diverging(method: str):
 def test_a_failed_run_is_counted_and_not_tried_again(tmp_path, monkeypatch, capsys):
     words = ("--seeds", "0", "--equal", "steps")
     with monkeypatch.context() as patch:
-        patch.setattr(generate, "steps", diverging("CDS"))
+        patch.setattr(Distiller, "__iter__", diverging("CDS"))
         assert sweep(tmp_path, *words) == 0
     assert "failed: 51 of 60 steps" in capsys.readouterr().out
     sds, cds = results(tmp_path)["comparison"]
@@ -288,7 +288,7 @@ def test_equal_evaluations_wait_for_the_first_run_of_every_method(copy):
 
 
 def test_equal_evaluations_go_without_a_method_that_always_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "steps", diverging("CDS"))
+    monkeypatch.setattr(Distiller, "__iter__", diverging("CDS"))
     assert sweep(tmp_path, "--seeds", "0") == 0
     facts = [(e["method"], e["iterations"], e["equal_evaluations"]) for e in results(tmp_path)["comparison"]]
     assert facts == [("sds", 3, True), ("cds", 3, False)]

@@ -10,7 +10,7 @@ from conftest import gaussian
 
 from gsdistill.prior.analytic import AnalyticPrior
 from gsdistill.prior.prompts import EncodedPrompt
-from gsdistill.representation.gaussians import Splat, SplatSettings
+from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import Embedding, Gaussians
 from gsdistill.training.cause import model_fault
@@ -30,7 +30,7 @@ def scene() -> Gaussians:
 
 
 def told(scene: Gaussians, prior: AnalyticPrior, text: EncodedPrompt | None = None) -> str | None:
-    splat = Splat(scene, SplatSettings(), 1, torch.device("cpu"))
+    splat = GaussianScene(scene, SceneSettings(), 1, torch.device("cpu"))
     return model_fault(splat, prior, text or prior.encode_text("", ""), 2, SIZE)
 
 

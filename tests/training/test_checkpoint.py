@@ -15,7 +15,7 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.errors import BadFile, OutputError
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
-from gsdistill.representation.gaussians import Splat, SplatSettings
+from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
@@ -37,7 +37,7 @@ def prior() -> AnalyticPrior:
 def begin(prior, method=PLAIN, iterations=12) -> Distiller:
     generator = torch.Generator().manual_seed(3)
     initial = Ball(count=20).create("", generator)
-    splat = Splat(initial, SplatSettings(densify=GROWING), iterations, torch.device("cpu"))
+    splat = GaussianScene(initial, SceneSettings(densify=GROWING), iterations, torch.device("cpu"))
     return Distiller(splat, prior, method, prior.encode_text("", ""), ViewSettings(2, SIZE), iterations, generator)
 
 

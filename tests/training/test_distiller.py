@@ -17,7 +17,7 @@ from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.ramp import Ramp
 from gsdistill.registry import load, names
-from gsdistill.representation.gaussians import OptimSettings, Splat, SplatSettings
+from gsdistill.representation.gaussians import GaussianScene, OptimSettings, SceneSettings
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
@@ -59,7 +59,7 @@ def begin(
 ) -> Distiller:
     generator = torch.Generator().manual_seed(3)
     initial = Ball(count=40).create("", generator)
-    splat = Splat(initial, SplatSettings(densify=densify), iterations, torch.device("cpu"))
+    splat = GaussianScene(initial, SceneSettings(densify=densify), iterations, torch.device("cpu"))
     return Distiller(splat, prior, method, prior.encode_text("", ""), views, iterations, generator)
 
 

@@ -26,7 +26,7 @@ from gsdistill.prior.prompts import PromptSettings
 from gsdistill.registry import load as load_method
 from gsdistill.registry import names
 from gsdistill.representation import gaussians
-from gsdistill.representation.gaussians import Splat, SplatSettings
+from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.densify import DensifySettings
@@ -38,7 +38,7 @@ from gsdistill.training.distiller import Distiller, ViewSettings
 META = torch.device("meta")
 EVERYTHING = RegularizerSettings(*[replace(RegularizerSettings().opacity, start=1.0, end=1.0)] * 3)
 # observes in every step, refines in none of these
-SETTINGS = SplatSettings(regularizers=EVERYTHING, densify=DensifySettings(enabled=True, start=1.0, stop=1.0))
+SETTINGS = SceneSettings(regularizers=EVERYTHING, densify=DensifySettings(enabled=True, start=1.0, stop=1.0))
 VIEWS = ViewSettings(4, 16, "mixed", CameraSettings(group=4))
 METHODS = {name: load_method("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
 METHODS["sds-adaptive"] = SDS(timesteps="linear-anneal", variance_reduction="adaptive")
@@ -168,7 +168,7 @@ def carry(prior: Prior, method, settings: PromptSettings, device: torch.device, 
     generator = torch.Generator().manual_seed(0)
     initial = Ball(count=20).create("", generator)
     text = to_device(prior.encode_text("a red torus", "", settings), device)
-    run = Distiller(Splat(initial, SETTINGS, 9, device), prior, method, text, VIEWS, 9, generator)
+    run = Distiller(GaussianScene(initial, SETTINGS, 9, device), prior, method, text, VIEWS, 9, generator)
     stream = iter(run)
     records = [next(stream)]
     with watch:

@@ -13,7 +13,7 @@ from renderer.scenes import cast
 from gsdistill.prior.loading import load_prior
 from gsdistill.registry import load
 from gsdistill.renderer.base import RenderOptions, render
-from gsdistill.representation.gaussians import Splat, SplatSettings
+from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
@@ -85,7 +85,7 @@ def test_a_run_goes_the_same_way(growing, monkeypatch):
         )
         generator = torch.Generator().manual_seed(5)
         method = load("gsdistill.distillation", "sds")()
-        splat = Splat(Ball(count=200).create("", generator), SplatSettings(densify=densify), 12, CPU)
+        splat = GaussianScene(Ball(count=200).create("", generator), SceneSettings(densify=densify), 12, CPU)
         text = prior.encode_text("a red torus", "")
         for _ in Distiller(splat, prior, method, text, ViewSettings(2, 48), 12, generator):
             pass

@@ -1,0 +1,177 @@
+"""What a run may optimise: a splat, bare pictures, many scenes of one network; and losses of anybody's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from torch import nn
+
+from gsdistill.distillation.sds import SDS
+from gsdistill.errors import BadFile
+from gsdistill.prior.analytic import AnalyticPrior, Mixture
+from gsdistill.ramp import Ramp
+from gsdistill.renderer.base import render
+from gsdistill.representation.base import Representation
+from gsdistill.representation.gaussians import GaussianScene, SceneSettings
+from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.init.ball import Ball
+from gsdistill.structs import Gaussians, Render
+from gsdistill.training import checkpoint
+from gsdistill.training.distiller import Distiller, ViewSettings
+
+SIZE = 16
+CPU = torch.device("cpu")
+VIEWS = ViewSettings(2, SIZE, "black")
+CLEAN = SDS(guidance_scale=Ramp(1.0, 1.0), weighting="uniform")
+
+
+class Network(Representation):
+    """Gaussians that a small network moves, colours and shows, out of a code for each of its scenes."""
+
+    def __init__(self, ball: Gaussians, scenes: int = 2) -> None:
+        torch.manual_seed(0)
+        self.device, self.ball, self.chosen = CPU, ball, 0
+        self.codes, self.net = nn.Embedding(scenes, 8), nn.Sequential(nn.Linear(11, 32), nn.SiLU(), nn.Linear(32, 7))
+        self.adam = torch.optim.Adam([*self.codes.parameters(), *self.net.parameters()], 0.03)
+
+    def __len__(self):
+        return len(self.ball)
+
+    def splat(self):
+        code = self.codes.weight[self.chosen].expand(len(self.ball), -1)
+        move, opacity, colour = self.net(torch.cat([code, self.ball.means], 1)).split([3, 1, 3], 1)
+        return replace(
+            self.ball,
+            means=self.ball.means + 0.1 * move,
+            opacities=self.ball.opacities + opacity[:, 0],
+            sh=self.ball.sh + colour[:, None],
+        )
+
+    def render(self, cameras, backgrounds):
+        return render(self.splat(), cameras, backgrounds)
+
+    def update(self, progress):
+        self.adam.step()
+        self.adam.zero_grad()
+        return torch.tensor(True)
+
+    def state(self):
+        moments = [value for state in self.adam.state_dict()["state"].values() for value in state.values()]
+        return {**self.net.state_dict(), **self.codes.state_dict(), **{f"adam.{i}": v for i, v in enumerate(moments)}}
+
+    def misfit(self, state):
+        return next((name for name in self.net.state_dict() if name not in state), None)
+
+    def restore(self, state):
+        self.net.load_state_dict({name: state[name] for name in self.net.state_dict()})
+        self.codes.load_state_dict({"weight": state["weight"]})
+
+
+class Pictures(Representation):
+    """One picture a view, whatever the camera: the two-dimensional case."""
+
+    def __init__(self) -> None:
+        self.device, self.pixels = CPU, nn.Parameter(torch.full((2, SIZE, SIZE, 3), 0.5))
+        self.adam = torch.optim.Adam([self.pixels], 0.05)
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def render(self, cameras, backgrounds):
+        one = torch.ones_like(self.pixels[..., :1])
+        return Render(self.pixels, one, one, torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.int32))
+
+    def update(self, progress):
+        self.adam.step()
+        self.adam.zero_grad()
+        return torch.tensor(True)
+
+    def state(self):
+        return {"pixels": self.pixels}
+
+    def misfit(self, state):
+        return None if state["pixels"].shape == self.pixels.shape else "pixels"
+
+    def restore(self, state):
+        self.pixels.data.copy_(state["pixels"])
+
+    def splat(self):
+        raise BadFile("pictures are no splat")
+
+
+def ball(count: int = 40) -> Gaussians:
+    return Ball(count=count).create("", torch.Generator().manual_seed(3))
+
+
+def world(*colour: float) -> AnalyticPrior:
+    """All pictures are of one colour, -1 to 1."""
+    picture = torch.tensor(colour, dtype=torch.float64).repeat_interleave(SIZE * SIZE)[None]
+    mixture = Mixture(torch.ones(1), picture, torch.tensor([0.2]))
+    return AnalyticPrior(mixture, mixture, (3, SIZE, SIZE))
+
+
+def distiller(scene: Representation, prior: AnalyticPrior, steps: int, **more) -> Distiller:
+    text, generator = prior.encode_text("", ""), torch.Generator().manual_seed(1)
+    return Distiller(scene, prior, CLEAN, text, VIEWS, steps, generator, **more)
+
+
+def test_pictures_become_the_only_one_of_their_world():
+    scene = Pictures()
+    for step in distiller(scene, world(-0.8, -0.8, 0.2), 60):
+        assert step.count == 2 and bool(step.finite)
+    assert torch.allclose(scene.pixels.mean((0, 1, 2)), torch.tensor([0.1, 0.1, 0.6]), atol=0.05)
+
+
+def test_one_network_learns_two_worlds():
+    """A step of the one, a step of the other: amortised distillation, with nothing but the public parts."""
+    scene, colours = Network(ball()), []
+    runs = [distiller(scene, prior, 60) for prior in (world(0.2, -0.8, -0.8), world(-0.8, -0.8, 0.2))]
+    for _ in range(60):
+        for number, run in enumerate(runs):
+            scene.chosen = number
+            run.step()
+    for number in range(2):
+        scene.chosen = number
+        with torch.no_grad():
+            splat = scene.splat()
+        weight = splat.opacities.sigmoid()[:, None]
+        colours.append(((0.5 + 0.28209479 * splat.sh[:, 0]) * weight).sum(0) / weight.sum())
+    assert float(colours[0][0] - colours[0][2]) > 0.2 and float(colours[1][2] - colours[1][0]) > 0.2
+
+
+def test_a_term_adds_its_loss():
+    """One that pulls everything to the left, by a known gradient."""
+    prior, ends = world(0.0, 0.0, 0.0), []
+    for terms in ((), (lambda render, cameras, progress: 1e6 * scene.params["means"][:, 0].sum(),)):
+        scene = GaussianScene(ball(), SceneSettings(), 10, CPU)
+        before = scene.params["means"].detach().clone()
+        losses = [float(step.loss) for step in islice(distiller(scene, prior, 10, terms=terms), 5)]
+        ends.append((losses, scene.params["means"].detach() - before))
+    assert ends[0][0] != ends[1][0]
+    assert (ends[1][1][:, 0] < -0.02).all() and not (ends[0][1][:, 0] < -0.02).all()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: GaussianScene(ball(), SceneSettings(), 8, CPU), lambda: Network(ball()), Pictures]
+)
+def test_each_is_kept_by_a_checkpoint_and_comes_back(make, tmp_path):
+    prior = world(-0.8, -0.8, 0.2)
+    run = distiller(make(), prior, 8)
+    list(islice(run, 4))
+    again = distiller(make(), prior, 8)
+    checkpoint.restore(again, checkpoint.read(checkpoint.save(run, tmp_path, {})))
+    assert again.done == 4 and torch.equal(again.generator.get_state(), run.generator.get_state())
+    for name, value in run.representation.state().items():
+        if "adam" not in name or isinstance(run.representation, GaussianScene):
+            assert torch.equal(again.representation.state()[name], value), name
+
+
+def test_a_checkpoint_of_another_representation_is_refused(tmp_path):
+    prior = world(-0.8, -0.8, 0.2)
+    path = checkpoint.save(distiller(Pictures(), prior, 8), tmp_path, {})
+    run = distiller(GaussianScene(ball(), SceneSettings(densify=DensifySettings(enabled=True)), 8, CPU), prior, 8)
+    with pytest.raises(BadFile, match="does not fit a run with these settings: counts"):
+        checkpoint.restore(run, checkpoint.read(path))
