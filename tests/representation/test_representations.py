@@ -20,7 +20,7 @@ from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import Gaussians, Render
 from gsdistill.training import checkpoint
-from gsdistill.training.distiller import Distiller, ViewSettings
+from gsdistill.training.distiller import Distiller, Term, ViewSettings
 
 SIZE = 16
 CPU = torch.device("cpu")
@@ -142,21 +142,31 @@ def test_one_network_learns_two_worlds():
     assert float(colours[0][0] - colours[0][2]) > 0.2 and float(colours[1][2] - colours[1][0]) > 0.2
 
 
+def leftwards(scene: GaussianScene) -> Term:
+    """A loss that falls where Gaussians go to the left."""
+    return lambda render, cameras, progress: 1e6 * scene.params["means"][:, 0].sum()
+
+
 def test_a_term_adds_its_loss():
-    """One that pulls everything to the left, by a known gradient."""
     prior, ends = world(0.0, 0.0, 0.0), []
-    for terms in ((), (lambda render, cameras, progress: 1e6 * scene.params["means"][:, 0].sum(),)):
+    for wanted in (False, True):
         scene = GaussianScene(ball(), SceneSettings(), 10, CPU)
         before = scene.params["means"].detach().clone()
-        losses = [float(step.loss) for step in islice(distiller(scene, prior, 10, terms=terms), 5)]
+        run = distiller(scene, prior, 10, terms=[leftwards(scene)] if wanted else [])
+        losses = [float(step.loss) for step in islice(run, 5)]
         ends.append((losses, scene.params["means"].detach() - before))
     assert ends[0][0] != ends[1][0]
     assert (ends[1][1][:, 0] < -0.02).all() and not (ends[0][1][:, 0] < -0.02).all()
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: GaussianScene(ball(), SceneSettings(), 8, CPU), lambda: Network(ball()), Pictures]
-)
+SCENES = {
+    "splat": lambda: GaussianScene(ball(), SceneSettings(), 8, CPU),
+    "network": lambda: Network(ball()),
+    "pictures": Pictures,
+}
+
+
+@pytest.mark.parametrize("make", SCENES.values(), ids=SCENES)
 def test_each_is_kept_by_a_checkpoint_and_comes_back(make, tmp_path):
     prior = world(-0.8, -0.8, 0.2)
     run = distiller(make(), prior, 8)
