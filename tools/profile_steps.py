@@ -25,7 +25,6 @@ from gsdistill.bench.command import loaded
 from gsdistill.errors import UserError
 from gsdistill.files import write_json, write_text
 from gsdistill.generate import prepared
-from gsdistill.training.loop import steps
 
 WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy")  # cudaDeviceSynchronize is the profiler's
 
@@ -33,13 +32,12 @@ WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy")  # cudaD
 def profiled(argv: Sequence[str], console: Console) -> tuple[dict[str, Any], str]:
     """Figures of a step, and the table of all steps that were profiled."""
     config, prior, device, flags = loaded(argv, console)
-    plan, text, _, run = prepared(config, prior, device)
-    loop = steps(run, config.method, prior, text, plan)
-    timed(lambda: next(loop), flags.warmup, device)
-    wall = timed(lambda: next(loop), flags.steps, device)
+    _, run = prepared(config, prior, device)
+    timed(run.step, flags.warmup, device)
+    wall = timed(run.step, flags.steps, device)
     kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (device.type == "cuda")]
     with profile(activities=kinds) as found:
-        timed(lambda: next(loop), flags.steps, device)
+        timed(run.step, flags.steps, device)
     rows, on_device = found.key_averages(), device.type == "cuda"
     taken = "self_device_time_total" if on_device else "self_cpu_time_total"
     kernels = [

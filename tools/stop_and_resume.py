@@ -27,7 +27,7 @@ from gsdistill.generate import run
 from gsdistill.reading import read_json, read_records
 from gsdistill.runconfig import resolve
 from gsdistill.scene.read import read_splat
-from gsdistill.training.loop import StepRecord
+from gsdistill.training.distiller import Step
 
 COUNT = 1000  # Gaussians at the start
 SETTINGS = {
@@ -40,8 +40,8 @@ SETTINGS = {
 def stopped(folder: Path, iterations: int, device: str, console: Console) -> None:
     """Begin the run, and stop it after half of its steps."""
 
-    def show(_: Any, record: StepRecord) -> None:
-        if record.step == iterations // 2 - 1:  # the step under way is the last one
+    def show(_: Any, record: Step) -> None:
+        if record.number == iterations // 2 - 1:  # the step under way is the last one
             signal.raise_signal(signal.SIGINT)
 
     config = resolve({**SETTINGS, "iterations": iterations, "device": device, "output": str(folder)})

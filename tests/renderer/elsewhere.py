@@ -21,21 +21,22 @@ from gsdistill.evaluation.fronts import _turned
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.reading import read_json
 from gsdistill.renderer import base, reference
-from gsdistill.renderer.base import RenderOptions, refusal, render
-from gsdistill.scene.cameras import CameraSettings, orbit
+from gsdistill.renderer.base import refusal, render
+from gsdistill.representation.adam import Adam
+from gsdistill.representation.gaussians import GaussianScene, SceneSettings
+from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
 from gsdistill.structs import to_device
-from gsdistill.training import loop
-from gsdistill.training.adam import Adam
-from gsdistill.training.regularizers import RegularizerSettings
+from gsdistill.training import distiller
+from gsdistill.training.distiller import Distiller, ViewSettings
 
 CPU = torch.device("cpu")
 GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=0.3, grow_grad2d=0.01, budget=150, reset_every=0.5)
 LACK = "CUDA error: no kernel image is available for execution on the device"
-clock = loop.Clock
-loop.Clock = lambda device: clock(CPU)  # the device has no events
+clock = distiller.Clock
+distiller.Clock = lambda device: clock(CPU)  # the device has no events
 
 
 @contextmanager
@@ -51,19 +52,19 @@ def told() -> Iterator[list[str]]:
 def steps_are_those_of_the_cpu() -> None:
     """Ten steps with penalties, growing, pruning, a budget and a reset: the same bits."""
     fake, found = install(), {}
-    plan = loop.Plan(10, 4, 16, "mixed", CameraSettings(), RenderOptions(), RegularizerSettings(), loop.OptimSettings())
     with told() as lines:
         for place in (CPU, fake):
             mixture = Mixture(*(torch.ones(n, dtype=torch.float64).to(place) for n in ((1,), (1, 768), (1,))))
             prior, generator = AnalyticPrior(mixture, mixture, (3, 16, 16)), torch.Generator().manual_seed(0)
             text = to_device(prior.encode_text("a red torus", ""), place)
             initial = Ball(count=100).create("", generator)
-            run = loop.start(initial, SDS(), prior, plan, GROWING, generator, place)
-            counts = [record.count for record in loop.steps(run, SDS(), prior, text, plan)]
-            assert {value.device.type for value in run.params.values()} == {place.type}
-            state = {**run.params, **run.densifier.state_dict()}
+            scene = GaussianScene(initial, SceneSettings(densify=GROWING), 10, place)
+            run = Distiller(scene, prior, SDS(), text, ViewSettings(4, 16), 10, generator)
+            counts = [record.count for record in run]
+            assert {value.device.type for value in scene.params.values()} == {place.type}
+            state = {**scene.params, **scene.densifier.state_dict()}
             found[place.type] = counts, {name: value.detach().cpu() for name, value in state.items()}
-            assert run.grown and run.pruned and not run.skipped
+            assert scene.grown and scene.pruned and not run.skipped
     assert lines == ["fake:0 does not draw, and the CPU does it instead: there is no renderer for fake"]
     assert found["cpu"][0] == found["fake"][0]
     assert all(torch.equal(value, found["fake"][1][name]) for name, value in found["cpu"][1].items())

@@ -51,7 +51,7 @@ def test_the_peers_gradient_is_that_of_sds(prediction_type, tmp_path, monkeypatc
     monkeypatch.setattr(torch, "randint", lambda *_, **__: t)
     monkeypatch.setattr(torch, "randn_like", lambda _: eps)
     peer = SimpleNamespace(
-        prior=prior, network=prior._network, text=text, plan=SimpleNamespace(views=3),
+        prior=prior, network=prior._network, text=text, views=SimpleNamespace(count=3),
         levels=prior.schedule.alphas.square(),
     )  # fmt: skip
     found = tool.PeerLoop._gradient(peer, x0, condition)
