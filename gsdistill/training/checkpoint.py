@@ -182,8 +182,7 @@ def _check(run: Distiller, found: Checkpoint) -> None:
     if misfit := run.representation.misfit(_group(found.tensors, _SCENE)):
         odd.append(misfit)
     if odd:
-        told = "does not fit a run with these settings, or is of another version of gsdistill"
-        raise BadFile(f"{found.path} {told}: {odd[0]}; --overwrite starts anew")
+        raise BadFile(f"{found.path} does not fit a run with these settings: {odd[0]}; --overwrite starts anew")
 
 
 def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:

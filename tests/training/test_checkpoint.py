@@ -159,20 +159,6 @@ def test_it_must_fit_the_run(two, prior):
     assert_same(everything(run), everything(begin(prior, VSD())))
 
 
-def test_a_run_whose_lora_was_kept_by_layer_is_of_another_version(prior, tmp_path):
-    """As VSD's state once was: each weight and its moments under its own name. It is refused, and not begun anew."""
-    old, now = begin(prior, VSD()), begin(prior, VSD())
-    carry(old, prior, 1, VSD())
-    parts = prior.student(VSD().rank).named
-    kinds = ("lora", "mean", "square")
-    state = {f"{kind}.{name}": part for kind in kinds for name, part in parts(old.method_state[kind]).items()}
-    old.method_state = state | {"steps": old.method_state["steps"]}
-    found = checkpoint.read(checkpoint.save(old, tmp_path, {}))
-    with pytest.raises(BadFile, match=r"is of another version of gsdistill: method\.lora; --overwrite starts anew"):
-        checkpoint.restore(now, found)
-    assert_same(everything(now), everything(begin(prior, VSD())))
-
-
 def test_another_version_is_named(prior, tmp_path, monkeypatch):
     run = begin(prior)
     with monkeypatch.context() as patch:
