@@ -154,7 +154,7 @@ def test_no_flipped_bit_passes(two):
 
 def test_it_must_fit_the_run(two, prior):
     run = begin(prior, VSD())
-    with pytest.raises(BadFile, match=r"not fit a run with these settings, .*: method\.lora; --overwrite starts anew"):
+    with pytest.raises(BadFile, match=r"not fit a run with these settings: method\.lora; --overwrite starts anew"):
         checkpoint.restore(run, checkpoint.read(two[0]))
     assert_same(everything(run), everything(begin(prior, VSD())))
 
