@@ -32,7 +32,7 @@ from gsdistill.runconfig import RunConfig
 from gsdistill.runfolder import RunFolder
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.clouds import describe
-from gsdistill.scene.densify import without_haze
+from gsdistill.scene.densify.base import without_haze
 from gsdistill.structs import Gaussians
 from gsdistill.training.distiller import Distiller, ViewSettings
 

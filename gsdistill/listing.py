@@ -15,20 +15,21 @@ __all__ = ["ListCommand", "listing"]
 PACKAGES = {
     "methods": "gsdistill.distillation",
     "inits": "gsdistill.scene.init",
+    "densifiers": "gsdistill.scene.densify",
     "formats": "gsdistill.export",
     "demos": "gsdistill.laboratory.demos",
     "worlds": "gsdistill.laboratory.worlds",
 }
 
-KINDS = ("methods", "priors", "inits", "configs", "formats", "demos", "worlds")
+KINDS = ("methods", "priors", "inits", "densifiers", "configs", "formats", "demos", "worlds")
 
 
 @dataclass(frozen=True)
 class ListCommand:
-    """Show what can be chosen by name: methods, priors, inits, configs, formats, demos or worlds."""
+    """Show what can be chosen by name: methods, priors, inits, densifiers, configs, formats, demos or worlds."""
 
     # One of these kinds, or all of them.
-    what: Literal["methods", "priors", "inits", "configs", "formats", "demos", "worlds", "all"] = field(
+    what: Literal["methods", "priors", "inits", "densifiers", "configs", "formats", "demos", "worlds", "all"] = field(
         default="all", metadata={"positional": True}
     )
 

@@ -22,10 +22,10 @@ from gsdistill.prior.prompts import PromptSettings
 from gsdistill.reading import read_text
 from gsdistill.registry import load
 from gsdistill.renderer.base import RenderOptions
-from gsdistill.representation.gaussians import OptimSettings
+from gsdistill.representation.gaussians import DENSIFIER_CLASS, OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.scene.cameras import CameraSettings
-from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.densify.base import Densification
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.training.distiller import Background
 
@@ -36,6 +36,7 @@ PRIOR = may_be_path(lambda: ("auto", *cards.cards()))
 Quality = Literal["draft", "normal", "fine"]
 INIT_CLASS = partial(load, "gsdistill.scene.init", kind="initialiser")
 INIT: Any = named(INIT_CLASS, "ball")
+DENSIFY: Any = named(DENSIFIER_CLASS, "gradient")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class RunConfig:
     export: RunExport = field(default_factory=RunExport)
     model: ModelSettings = field(default_factory=ModelSettings)
     cameras: CameraSettings = field(default_factory=CameraSettings)
-    densify: DensifySettings = field(default_factory=DensifySettings)
+    # How the number of Gaussians changes: a name of `gsdistill list densifiers`; each has its own flags.
+    densify: Densification = DENSIFY
     renderer: RenderOptions = field(default_factory=RenderOptions)
     optim: OptimSettings = field(default_factory=OptimSettings)
     regularizers: RegularizerSettings = field(default_factory=RegularizerSettings)
@@ -123,13 +125,23 @@ def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: Non
     method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None
     recipe = cards.recipe(prior, method) if isinstance(method, str) and basis["recipe"] else None
     # the config of a paper says for those who name it that no other lies under it; here it is the recipe itself
-    under = merge(defaults(RunConfig), {**read_config(recipe), "recipe": True} if recipe else {})
+    settings = {**read_config(recipe), "recipe": True} if recipe else {}
+    under = merge(defaults(RunConfig), _with_densifier(settings, given.get("densify")))
     table = _quality(prior, method, chosen.quality, merge(under, {"init": given["init"]} if "init" in given else {}))
     basis = merge(merge(under, table), given)
     now = dict(leaves(basis))
     if lost := [f"{name} = {now[name]}" for name, value in leaves(table) if name in now and now[name] != value]:
         say(f"quality: {chosen.quality}, but {', '.join(lost)}, as given")
     return {**basis, "prior": prior}
+
+
+def _with_densifier(recipe: Mapping[str, Any], given: Any) -> Mapping[str, Any]:
+    """The recipe with the densifier that ``given`` names, if it does, and of its settings those that this one has."""
+    name, own = given.get("name") if isinstance(given, Mapping) else given, recipe.get("densify")
+    if not isinstance(name, str) or not isinstance(own, Mapping):
+        return recipe
+    known = setting_fields(DENSIFIER_CLASS(name))
+    return {**recipe, "densify": {**{key: value for key, value in own.items() if key in known}, "name": name}}
 
 
 def _quality(prior: str, method: Any, name: str, under: Mapping[str, Any]) -> dict[str, Any]:

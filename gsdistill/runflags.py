@@ -38,8 +38,8 @@ def read(
 ) -> tuple[F, dict[str, Any], dict[str, Any]]:
     """Return a command's own flags, the settings under what was typed, and what was typed of the run's.
 
-    The config lies over ``basis``, ``over`` and what was typed over it; method, init, prior and device, which decide
-    what other flags there are, come into the settings too.
+    The config lies over ``basis``, ``over`` and what was typed over it; method, init, densify, prior and device, which
+    decide what other flags there are, come into the settings too.
 
     Raises:
         ConfigError: an unknown flag, config or name, or several prompts.
@@ -54,7 +54,9 @@ def read(
         )
     file = peek(argv, "config")
     chosen = {
-        choice: value for choice in ("method", "init", "prior", "device", "quality") if (value := peek(argv, choice))
+        choice: value
+        for choice in ("method", "init", "densify", "prior", "device", "quality")
+        if (value := peek(argv, choice))
     }
     base = merge(merge(merge(basis, runconfig.read_config(file) if file else {}), over), chosen)
     sources = [(command, {}), (runconfig.RunConfig, runconfig.fill(base))]

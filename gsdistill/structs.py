@@ -27,6 +27,7 @@ __all__ = [
     "Render",
     "Views",
     "on_processor",
+    "send",
     "to_device",
 ]
 
@@ -182,3 +183,14 @@ def to_device(value: T, device: torch.device | str) -> T:
         names = [f.name for f in fields(moved)]
         moved = replace(moved, **{name: to_device(getattr(moved, name), device) for name in names})
     return moved
+
+
+def send(value: Tensor, like: Tensor) -> Tensor:
+    """``value`` on the device of ``like``, and a floating one in its type.
+
+    From the CPU to an accelerator it goes through pinned memory, takes its turn in the queue, and nobody waits for it.
+    """
+    dtype, queued = like.dtype if value.is_floating_point() else value.dtype, like.device.type != "cpu"
+    if queued and value.device.type == "cpu" and torch.accelerator.is_available():
+        value = value.pin_memory()
+    return value.to(like.device, dtype, non_blocking=queued)

@@ -83,6 +83,15 @@ def test_a_name_of_the_hub_is_compared_as_it_is(here):
     assert differ(Run(prior="owner/model"), Run(prior="owner/other"), here) == ["prior"]
 
 
+def test_a_densifier_stays_while_its_settings_may_change(here):
+    before, folder = {"densify": {"name": "gradient", "budget": 5}}, here / "outputs" / "x" / "run"
+    with pytest.raises(ConfigError, match=r"cannot change densify\.name = mcmc \(was gradient\)"):
+        differences({"densify": {"name": "mcmc", "budget": 5}}, before, folder, accepted=True)
+    now = {"densify": {"name": "gradient", "budget": 6}}
+    assert differences(now, before, folder, accepted=True) == ["densify.budget = 6 (was 5)"]
+    assert differences(now, {"densify": {"budget": 6}}, folder, accepted=False) == []  # of a run without a name
+
+
 def test_what_is_gone_may_be_named_anew_where_changes_are_accepted(here):
     before, now = Run(prior="/gone/models/mine", init=Start(here / "start.ply")), anchored(Run())
     folder = run_folder(here, before)

@@ -357,9 +357,9 @@ def test_every_setting_of_a_run_has_its_flag(capsys):
             yield from flags(value, f"{flag}.") if isinstance(value, dict) else [flag]
 
     plain = yaml.safe_load(to_yaml(RunConfig("x")))
-    for named in ("method", "init"):
+    for named in ("method", "init", "densify"):
         del plain[named]["name"]
-    for flag in [*flags(plain, "--"), "--method", "--init"]:
+    for flag in [*flags(plain, "--"), "--method", "--init", "--densify"]:
         assert re.search(rf"^  {flag}[ ,\n]", text, re.MULTILINE)
 
 
@@ -393,8 +393,8 @@ def test_version_and_overview(capsys):
         ("render none.ply", "none.ply: cannot be read: No such file or directory"),
         ("evaluate", "SPLAT is missing; see gsdistill evaluate --help"),
         ("list method",
-         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, configs, formats, "
-         "demos, worlds, all"),
+         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, densifiers, "
+         "configs, formats, demos, worlds, all"),
         ("doctor --fix", "unknown flag '--fix'. See gsdistill doctor --help"),
     ],
 )  # fmt: skip
@@ -450,6 +450,8 @@ def test_list_shows_names_and_first_lines(capsys):
         "  shapes ",
         "inits\n",
         "  sphere  ",
+        "densifiers\n",
+        "  gradient  ",
         "configs\n",
     ):
         assert start in text

@@ -15,7 +15,7 @@ import torch
 
 from gsdistill.files import write_text
 from gsdistill.prior.parts import quiet
-from gsdistill.scene.densify import _seeded
+from gsdistill.scene.densify.gradient import _seeded
 
 CPU = torch.device("cpu")
 

@@ -39,14 +39,14 @@ from gsdistill.ramp import Ramp
 from gsdistill.renderer.base import render
 from gsdistill.representation.gaussians import KEYS, GaussianScene, SceneSettings
 from gsdistill.scene.cameras import CameraSettings, sample
-from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import Gaussians, to_device
 from gsdistill.training.distiller import Distiller, ViewSettings
 
 OMEGA = 100.0
 # gathers statistics, and never grows
-SCENE = SceneSettings(densify=DensifySettings(enabled=True, start=1.0, stop=1.0, budget=10**8))
+SCENE = SceneSettings(densify=Gradient(enabled=True, start=1.0, stop=1.0, budget=10**8))
 STEPS = 10**6
 
 

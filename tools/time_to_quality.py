@@ -29,7 +29,8 @@ from compare_methods import PROMPTS
 from gsdistill.config import load_yaml
 from gsdistill.evaluation.views import Pictures, iou, photograph, truth
 from gsdistill.files import write_json
-from gsdistill.scene.densify import DensifySettings, without_haze
+from gsdistill.scene.densify.base import without_haze
+from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.shapes.captions import parse
 from gsdistill.structs import Gaussians
 
@@ -71,7 +72,7 @@ def generate(checkout: Path, folder: Path, flags: Sequence[str]) -> tuple[np.nda
         capture_output=True,
     )
     config, kept = load_yaml(folder / "run" / "config.yaml"), np.load(folder / "kept.npz")
-    settings = DensifySettings(final_opacity=config["densify"]["final_opacity"])
+    settings = Gradient(final_opacity=config["densify"]["final_opacity"])
     splats = []
     for step in range(len(kept["seconds"])):
         values = [torch.from_numpy(kept[f"{step}-{i}"]) for i in range(len(KEYS))]

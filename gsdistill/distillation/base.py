@@ -20,9 +20,9 @@ from gsdistill.errors import ConfigError
 from gsdistill.prior.base import Prior
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.ramp import Ramp
-from gsdistill.structs import Condition, Guidance, Views
+from gsdistill.structs import Condition, Guidance, Views, send
 
-__all__ = ["Distillation", "Moment", "State", "Weighting", "check_times", "dot", "send", "surrogate_loss"]
+__all__ = ["Distillation", "Moment", "State", "Weighting", "check_times", "dot", "surrogate_loss"]
 
 State = Mapping[str, Tensor]  # what a method remembers between steps; it goes into checkpoints
 Weighting = Literal["sds", "uniform", "fantasia3d", "snr"]
@@ -117,17 +117,6 @@ def check_times(t_min: Ramp, t_max: Ramp) -> None:
     for end in (0.0, 1.0):
         if t_min(end) > t_max(end):
             raise ConfigError(f"method.t_min = {t_min} exceeds method.t_max = {t_max} at progress {end:g}; lower t_min")
-
-
-def send(value: Tensor, like: Tensor) -> Tensor:
-    """``value`` on the device of ``like``, and a floating one in its type.
-
-    From the CPU to an accelerator it goes through pinned memory, takes its turn in the queue, and nobody waits for it.
-    """
-    dtype, queued = like.dtype if value.is_floating_point() else value.dtype, like.device.type != "cpu"
-    if queued and value.device.type == "cpu" and torch.accelerator.is_available():
-        value = value.pin_memory()
-    return value.to(like.device, dtype, non_blocking=queued)
 
 
 def dot(a: Float[Tensor, "B C h w"], b: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 1 1"]:

@@ -17,7 +17,11 @@ from gsdistill.yaml_dialect import dump
 
 __all__ = ["differences", "marked_yaml", "shown_leaves"]
 
-_NAMED = {"method": ("gsdistill.distillation", "method"), "init": ("gsdistill.scene.init", "initialiser")}
+_NAMED = {
+    "method": ("gsdistill.distillation", "method"),
+    "init": ("gsdistill.scene.init", "initialiser"),
+    "densify": ("gsdistill.scene.densify", "densifier"),
+}
 _LEFT_OUT = ("output", "resume", "accept_changes", "overwrite")
 _OPEN = ("prompt",)  # what has no default to differ from
 
@@ -25,10 +29,10 @@ _OPEN = ("prompt",)  # what has no default to differ from
 def differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the default of each setting that has another value, by dotted name.
 
-    ``defaults`` are those of a whole run; of a method and an initialiser those of its own class are taken instead.
+    ``defaults`` are those of a whole run; of what a name chooses those of its own class are taken instead.
 
     Raises:
-        ConfigError: there is no method or initialiser of that name.
+        ConfigError: there is no method, initialiser or densifier of that name.
     """
     basis = {**defaults}
     for key, (package, kind) in _NAMED.items():

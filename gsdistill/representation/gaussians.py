@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import Parameter
 
-from gsdistill.config import Ramp, bounded
+from gsdistill.config import Ramp, bounded, named
+from gsdistill.registry import load
 from gsdistill.renderer.base import RenderOptions, render
 from gsdistill.representation.adam import Adam
 from gsdistill.representation.base import Representation
 from gsdistill.representation.regularizers import RegularizerSettings, penalty
-from gsdistill.scene.densify import Densifier, DensifySettings
+from gsdistill.scene.densify.base import Densification
 from gsdistill.structs import Cameras, Gaussians, Render
 
-__all__ = ["KEYS", "GaussianScene", "OptimSettings", "SceneSettings"]
+__all__ = ["DENSIFIER_CLASS", "KEYS", "GaussianScene", "OptimSettings", "SceneSettings"]
 
 KEYS = ("means", "quats", "scales", "opacities", "sh")
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-_STATISTICS = {"grad2d": torch.float32, "count": torch.float32, "seen": torch.int64}  # of densification, by Gaussian
+DENSIFIER_CLASS = partial(load, "gsdistill.scene.densify", kind="densifier")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class SceneSettings:
     renderer: RenderOptions = field(default_factory=RenderOptions)
     optim: OptimSettings = field(default_factory=OptimSettings)
     regularizers: RegularizerSettings = field(default_factory=RegularizerSettings)
-    densify: DensifySettings = field(default_factory=DensifySettings)
+    densify: Densification = named(DENSIFIER_CLASS, "gradient")
 
 
 class GaussianScene(Representation):
@@ -56,10 +58,10 @@ class GaussianScene(Representation):
         One optimiser a key, as growing and pruning need them: over one packed tensor a step would save 0.1 ms with
         5,000 Gaussians on a CPU, nothing with 100,000, and 12 of 15 launches on a GPU.
         """
-        self.device, self.settings = device, settings
+        self.device, self.settings, self.iterations = device, settings, iterations
         self.params = {key: Parameter(getattr(initial, key).detach().to(device).clone()) for key in KEYS}
         self.optimizers = {key: Adam(value, settings.optim.betas) for key, value in self.params.items()}
-        self.densifier = Densifier(settings.densify, iterations)
+        self.densifier = settings.densify.begin(iterations)
         self.extent = float(initial.means.norm(dim=-1).max())  # radius of the initial scene, world units
 
     def __len__(self) -> int:
@@ -83,16 +85,18 @@ class GaussianScene(Representation):
         finite = torch.stack(sums).isfinite().all()
         found_inf = (~finite).float()
         for key, optimizer in self.optimizers.items():
-            rate = getattr(self.settings.optim, key)(progress)
-            optimizer.step(rate * self.extent if key == "means" else rate, found_inf)
+            optimizer.step(self._rate(key, progress), found_inf)
         return finite
 
     def adapt(self, render: Render, good: Bool[Tensor, ""], done: int, generator: torch.Generator) -> None:
-        """Observe the step where it was a good one, and grow and prune."""
+        """What the densifier does where it is enabled."""
+        if not self.settings.densify.enabled:
+            return
         self.densifier.observe(render, good)
         if report := self.densifier.refine(self.params, self.optimizers, done, generator):
             self.grown += report.n_grown
             self.pruned += report.n_pruned + report.n_budget
+        self.densifier.disturb(self.params, self._rate("means", (done - 1) / self.iterations), generator)
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, Adam's moments and step counts, densification's statistics, extent and counts."""
@@ -130,6 +134,11 @@ class GaussianScene(Representation):
         """The scene, sharing the parameters."""
         return Gaussians(*(self.params[key] for key in KEYS))
 
+    def _rate(self, key: str, progress: float) -> float:
+        """The learning rate of a parameter at ``progress`` (0..1) of the run, in the parameter's units."""
+        rate = getattr(self.settings.optim, key)(progress)
+        return rate * self.extent if key == "means" else rate
+
     def _group(self, state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): value.to(self.device) for k, value in state.items() if k.startswith(prefix)}
 
@@ -142,7 +151,7 @@ class GaussianScene(Representation):
             if f"adam.{key}.step" in state:  # from the first step on
                 of_adam = (torch.empty((), device="meta"), parameter, parameter)
                 wanted |= {f"adam.{key}.{name}": value for name, value in zip(_MOMENTS, of_adam, strict=True)}
-        for name, dtype in _STATISTICS.items():
+        for name, dtype in self.densifier.STATISTICS.items():
             if f"densify.{name}" in state:  # where it is enabled
                 wanted[f"densify.{name}"] = torch.empty(count, dtype=dtype, device="meta")
         return wanted

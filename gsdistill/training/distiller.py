@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gsdistill.config import bounded
-from gsdistill.distillation.base import Distillation, Moment, State, send, surrogate_loss
+from gsdistill.distillation.base import Distillation, Moment, State, surrogate_loss
 from gsdistill.errors import UserError
 from gsdistill.prior.base import Prior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.representation.base import Representation
 from gsdistill.scene.cameras import CameraSettings, sample
-from gsdistill.structs import Cameras, Guidance, Render, Views, to_device
+from gsdistill.structs import Cameras, Guidance, Render, Views, send, to_device
 from gsdistill.training.cause import model_fault
 from gsdistill.training.clock import Clock
 

@@ -17,13 +17,13 @@ from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.registry import load, names
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
-from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Diverged, ViewSettings
 
 SIZE, VIEWS, STEPS = 16, 2, 12
-GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=1 / 3, grow_grad2d=1e-4, budget=60)
+GROWING = Gradient(enabled=True, start=0.0, stop=1.0, every=1 / 3, grow_grad2d=1e-4, budget=60)
 METHODS: dict[str, Distillation] = {
     **{name: load("gsdistill.distillation", name)() for name in names("gsdistill.distillation")},
     "cds-antithetic": CDS(noise="antithetic"),

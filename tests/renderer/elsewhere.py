@@ -25,7 +25,7 @@ from gsdistill.renderer.base import refusal, render
 from gsdistill.representation.adam import Adam
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.cameras import orbit
-from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
 from gsdistill.structs import to_device
@@ -33,7 +33,7 @@ from gsdistill.training import distiller
 from gsdistill.training.distiller import Distiller, ViewSettings
 
 CPU = torch.device("cpu")
-GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=0.3, grow_grad2d=0.01, budget=150, reset_every=0.5)
+GROWING = Gradient(enabled=True, start=0.0, stop=1.0, every=0.3, grow_grad2d=0.01, budget=150, reset_every=0.5)
 LACK = "CUDA error: no kernel image is available for execution on the device"
 clock = distiller.Clock
 distiller.Clock = lambda device: clock(CPU)  # the device has no events

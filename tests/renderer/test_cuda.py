@@ -22,7 +22,7 @@ from gsdistill.errors import ConfigError, Notice
 from gsdistill.files import Claim
 from gsdistill.renderer import base, cuda, reference
 from gsdistill.renderer.base import RenderOptions, render
-from gsdistill.scene.densify import Densifier, DensifySettings
+from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.structs import SH_C0, Gaussians
 
 SIGNATURE = inspect.signature(gsplat.rendering.rasterization)
@@ -134,7 +134,7 @@ def test_a_scene_without_gaussians_has_a_gradient_of_its_screen():
     assert torch.equal(out.images, torch.full((3, 20, 27, 3), 0.25)) and not out.alphas.any()
     (out.images.sum() + out.depths.sum()).backward()
     assert {key: leaf.grad.shape for key, leaf in leaves.items()} == {key: leaf.shape for key, leaf in leaves.items()}
-    densifier = Densifier(DensifySettings(enabled=True), 10)
+    densifier = Gradient(enabled=True).begin(10)
     densifier.observe(out, torch.tensor(True))
     assert {name: len(value) for name, value in densifier.state_dict().items()} == {"grad2d": 0, "count": 0, "seen": 0}
 
@@ -148,7 +148,7 @@ def test_a_gpu_gathers_the_statistics_of_the_reference(kernels):
             Gaussians(**leaves), cast(views(3), torch.float32, place), torch.ones(3, 3, device=place), backend=backend
         )
         (out.images * loss_weights(out.images.shape, 0).to(place, torch.float32)).sum().backward()
-        densifier = Densifier(DensifySettings(enabled=True), 10)
+        densifier = Gradient(enabled=True).begin(10)
         densifier.observe(out, torch.tensor(True, device=place))
         found[backend] = {name: value.cpu() for name, value in densifier.state_dict().items()}
     ours, truth = found["cuda"], found["reference"]

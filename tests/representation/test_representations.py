@@ -16,7 +16,7 @@ from gsdistill.ramp import Ramp
 from gsdistill.renderer.base import render
 from gsdistill.representation.base import Representation
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
-from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import Gaussians, Render
 from gsdistill.training import checkpoint
@@ -182,6 +182,6 @@ def test_each_is_kept_by_a_checkpoint_and_comes_back(make, tmp_path):
 def test_a_checkpoint_of_another_representation_is_refused(tmp_path):
     prior = world(-0.8, -0.8, 0.2)
     path = checkpoint.save(distiller(Pictures(), prior, 8), tmp_path, {})
-    run = distiller(GaussianScene(ball(), SceneSettings(densify=DensifySettings(enabled=True)), 8, CPU), prior, 8)
+    run = distiller(GaussianScene(ball(), SceneSettings(densify=Gradient(enabled=True)), 8, CPU), prior, 8)
     with pytest.raises(BadFile, match="does not fit a run with these settings: counts"):
         checkpoint.restore(run, checkpoint.read(path))

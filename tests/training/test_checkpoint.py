@@ -16,14 +16,14 @@ from gsdistill.distillation.vsd import VSD
 from gsdistill.errors import BadFile, OutputError
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
-from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Diverged, ViewSettings
 
 SIZE = 8
 PLAIN = SDS()
-GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=0.25, grow_grad2d=1e-4, budget=30)
+GROWING = Gradient(enabled=True, start=0.0, stop=1.0, every=0.25, grow_grad2d=1e-4, budget=30)
 
 
 @pytest.fixture(scope="module")

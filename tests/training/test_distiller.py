@@ -18,7 +18,7 @@ from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.ramp import Ramp
 from gsdistill.registry import load, names
 from gsdistill.representation.gaussians import GaussianScene, OptimSettings, SceneSettings
-from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Diverged, ViewSettings, draw_backgrounds
@@ -26,7 +26,7 @@ from gsdistill.training.distiller import Distiller, Diverged, ViewSettings, draw
 SIZE = 16
 PHASES = ["render", "encode", "network", "encode backward", "render backward", "optimise", "densify"]
 VIEWS = ViewSettings(2, SIZE)
-GROWING = DensifySettings(enabled=True, start=0.0, stop=1.0, every=0.25, grow_grad2d=1e-4, budget=60)
+GROWING = Gradient(enabled=True, start=0.0, stop=1.0, every=0.25, grow_grad2d=1e-4, budget=60)
 
 PICTURE = torch.tensor([-0.8, -0.8, 0.2], dtype=torch.float64)[:, None, None].expand(3, SIZE, SIZE).reshape(1, -1)
 BLUE = Mixture(torch.ones(1), PICTURE, torch.tensor([0.2]))
@@ -54,7 +54,7 @@ def begin(
     prior: AnalyticPrior,
     method: Distillation,
     iterations: int = 12,
-    densify: DensifySettings = GROWING,
+    densify: Gradient = GROWING,
     views: ViewSettings = VIEWS,
 ) -> Distiller:
     generator = torch.Generator().manual_seed(3)
@@ -78,7 +78,7 @@ def assert_equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
 
 def test_learns_the_only_picture_of_its_world(prior):
     method = SDS(guidance_scale=Ramp(1.0, 1.0), weighting="uniform")
-    run = begin(prior, method, 80, DensifySettings(), replace(VIEWS, background="black"))
+    run = begin(prior, method, 80, Gradient(), replace(VIEWS, background="black"))
     records = carry(run, 80)
 
     def blue(images):

@@ -23,13 +23,12 @@ from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.base import Prior
 from gsdistill.prior.families import leaf_of
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.registry import load as load_method
+from gsdistill.registry import load as load_class
 from gsdistill.registry import names
 from gsdistill.representation import gaussians
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.scene.cameras import CameraSettings
-from gsdistill.scene.densify import DensifySettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import Render, to_device
 from gsdistill.training import distiller
@@ -37,10 +36,8 @@ from gsdistill.training.distiller import Distiller, ViewSettings
 
 META = torch.device("meta")
 EVERYTHING = RegularizerSettings(*[replace(RegularizerSettings().opacity, start=1.0, end=1.0)] * 3)
-# observes in every step, refines in none of these
-SETTINGS = SceneSettings(regularizers=EVERYTHING, densify=DensifySettings(enabled=True, start=1.0, stop=1.0))
 VIEWS = ViewSettings(4, 16, "mixed", CameraSettings(group=4))
-METHODS = {name: load_method("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
+METHODS = {name: load_class("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
 METHODS["sds-adaptive"] = SDS(timesteps="linear-anneal", variance_reduction="adaptive")
 METHODS["fsd-mixed"] = replace(METHODS["fsd"], background="fresh", sqrt_beta=0.5)
 METHODS["cds-rescaled"] = replace(METHODS["cds"], noise="antithetic", rescale=0.5)
@@ -163,12 +160,24 @@ def on_meta(monkeypatch):
 real_clock = distiller.Clock
 
 
-def carry(prior: Prior, method, settings: PromptSettings, device: torch.device, watch: Any) -> None:
+def carry(
+    prior: Prior, method, settings: PromptSettings, device: torch.device, watch: Any, densify: str = "gradient"
+) -> None:
     """Three steps on ``device``; the first may prepare what the others use, which are made within ``watch``."""
+    # observes in every step, refines in none of these
+    growing = load_class("gsdistill.scene.densify", densify)(enabled=True, start=1.0, stop=1.0)
     generator = torch.Generator().manual_seed(0)
     initial = Ball(count=20).create("", generator)
     text = to_device(prior.encode_text("a red torus", "", settings), device)
-    run = Distiller(GaussianScene(initial, SETTINGS, 9, device), prior, method, text, VIEWS, 9, generator)
+    run = Distiller(
+        GaussianScene(initial, SceneSettings(regularizers=EVERYTHING, densify=growing), 9, device),
+        prior,
+        method,
+        text,
+        VIEWS,
+        9,
+        generator,
+    )
     stream = iter(run)
     records = [next(stream)]
     with watch:
@@ -187,6 +196,13 @@ def alike(device: torch.device) -> AnalyticPrior:
 def test_no_method_waits(name, on_meta):
     uploads = Uploads()
     carry(alike(META), METHODS[name], PromptSettings(), META, uploads)
+    assert uploads.queued and not uploads.blocking
+
+
+@pytest.mark.parametrize("name", names("gsdistill.scene.densify"))
+def test_no_densifier_waits_between_refinements(name, on_meta):
+    uploads = Uploads()
+    carry(alike(META), METHODS["sds"], PromptSettings(), META, uploads, name)
     assert uploads.queued and not uploads.blocking
 
 

@@ -15,7 +15,7 @@ from gsdistill.registry import load
 from gsdistill.renderer.base import RenderOptions, render
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.cameras import orbit
-from gsdistill.scene.densify import DensifySettings
+from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
 from gsdistill.training.distiller import Distiller, ViewSettings
@@ -77,7 +77,7 @@ def test_a_splat_looks_the_same():
 def test_a_run_goes_the_same_way(growing, monkeypatch):
     """Twelve steps with the shapes prior: Gaussians go to the same places, and where runs refine, as many grow."""
     prior = load_prior("shapes", CPU)
-    densify = DensifySettings(enabled=growing, start=0.0, stop=1.0, every=0.5, grow_grad2d=1.0)
+    densify = Gradient(enabled=growing, start=0.0, stop=1.0, every=0.5, grow_grad2d=1.0)
     ends = []
     for renderer in ("cuda", "cpu"):
         monkeypatch.setattr(

@@ -1,82 +1,18 @@
 import pytest
 import torch
 from gsplat.strategy import DefaultStrategy
-from torch.nn import Parameter
+from scene.densify.common import GOOD, generator, high, in_step, make_render, make_scene, rows_of
 
 from gsdistill.errors import ConfigError
-from gsdistill.scene.densify import Densifier, DensifySettings, importance, without_haze
-from gsdistill.structs import Gaussians, Render
+from gsdistill.scene.densify.gradient import Gradient
 
 GROW = {"enabled": True, "start": 0.0, "stop": 1.0, "every": 0.1, "grow_grad2d": 1.0, "grow_scale3d": 0.05}
-
-GOOD = torch.tensor(True)
-
-
-def make_scene(count: int = 6, std: float = 0.02, opacity: float = 0.5):
-    """Parameters after one Adam step, so that the optimisers have a state: first moments 0.1 (i + 1) in row i."""
-    g = torch.Generator().manual_seed(0)
-    params = {
-        "means": Parameter(torch.randn(count, 3, generator=g) * 0.3),
-        "quats": Parameter(torch.randn(count, 4, generator=g)),
-        "scales": Parameter(torch.full((count, 3), std).log()),
-        "opacities": Parameter(torch.full((count,), opacity).logit()),
-        "sh": Parameter(torch.randn(count, 4, 3, generator=g)),
-    }
-    optimizers = {name: torch.optim.Adam([value], lr=1e-12) for name, value in params.items()}
-    for name, value in params.items():
-        rows = torch.arange(1.0, count + 1).reshape(-1, *[1] * (value.dim() - 1))
-        value.grad = rows.expand_as(value).clone()
-        optimizers[name].step()
-    return params, optimizers
-
-
-def make_render(
-    gradients: torch.Tensor, radii: torch.Tensor | None = None, height: int = 32, width: int = 64
-) -> Render:
-    """A render of B views whose screen gradients [B, N, 2] are given."""
-    views, count, _ = gradients.shape
-    screen = torch.zeros(views, count, 2)
-    screen.grad = gradients
-    radii = torch.ones(views, count, dtype=torch.int32) if radii is None else radii
-    images, alphas = torch.zeros(views, height, width, 3), torch.zeros(views, height, width, 1)
-    return Render(images, alphas, alphas.clone(), screen, radii)
-
-
-def high(count: int, rows, views: int = 1) -> torch.Tensor:
-    """Gradients far above the threshold for some Gaussians, zero for the others."""
-    gradients = torch.zeros(views, count, 2)
-    gradients[:, rows] = 1.0
-    return gradients
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def in_step(params, optimizers) -> bool:
-    """Whether every optimiser holds the present parameter, with a state of its shape, and can step."""
-    for name, value in params.items():
-        (held,) = optimizers[name].param_groups[0]["params"]
-        state = optimizers[name].state[value]
-        if held is not value or list(optimizers[name].state) != [value] or not value.requires_grad:
-            return False
-        if state["exp_avg"].shape != value.shape or state["exp_avg_sq"].shape != value.shape:
-            return False
-        value.grad = torch.ones_like(value)
-        optimizers[name].step()
-    return True
-
-
-def rows_of(optimizers, params, name="means") -> list[float]:
-    """First moments of the Adam state, per row, in units that make row i read i + 1; new rows read 0."""
-    moments = optimizers[name].state[params[name]]["exp_avg"].flatten(1)[:, 0]
-    return [round(value / 0.1, 3) for value in moments.tolist()]
 
 
 def test_small_ones_are_duplicated_with_their_adam_state():
     params, optimizers = make_scene()
     old = {name: value.detach().clone() for name, value in params.items()}
-    densifier = Densifier(DensifySettings(**GROW), 10)
+    densifier = Gradient(**GROW).begin(10)
     densifier.observe(make_render(high(6, [1, 4])), GOOD)
     report = densifier.refine(params, optimizers, 1, generator())
     assert (report.n_before, report.n_grown, report.n_pruned, report.n_budget, report.n_after) == (6, 2, 0, 0, 8)
@@ -89,7 +25,7 @@ def test_small_ones_are_duplicated_with_their_adam_state():
 def test_large_ones_are_split_with_their_adam_state():
     params, optimizers = make_scene(std=0.1)
     old = {name: value.detach().clone() for name, value in params.items()}
-    densifier = Densifier(DensifySettings(**GROW), 10)
+    densifier = Gradient(**GROW).begin(10)
     densifier.observe(make_render(high(6, [2])), GOOD)
     report = densifier.refine(params, optimizers, 1, generator())
     assert (report.n_grown, report.n_after, len(params["means"])) == (1, 7, 7)
@@ -105,7 +41,7 @@ def test_transparent_and_oversized_ones_are_pruned():
     params, optimizers = make_scene()
     with torch.no_grad():
         params["opacities"][0], params["scales"][3, 1] = -8.0, 0.0  # a deviation of 1
-    densifier = Densifier(DensifySettings(**GROW), 10)
+    densifier = Gradient(**GROW).begin(10)
     densifier.observe(make_render(high(6, [])), GOOD)
     report = densifier.refine(params, optimizers, 1, generator())
     assert (report.n_grown, report.n_pruned, report.n_after) == (0, 2, 4)
@@ -116,7 +52,7 @@ def test_a_gradient_in_any_view_counts():
     params, optimizers = make_scene()
     gradients = torch.zeros(3, 6, 2)
     gradients[1, 5] = 1.0
-    densifier = Densifier(DensifySettings(**GROW), 10)
+    densifier = Gradient(**GROW).begin(10)
     densifier.observe(make_render(gradients), GOOD)
     assert densifier.refine(params, optimizers, 1, generator()).n_grown == 1
     assert torch.equal(params["means"][6], params["means"][5])
@@ -127,7 +63,7 @@ def test_the_average_is_over_visible_views_in_half_images_times_views():
     gradients[0, 0], gradients[1, 0] = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 8.0])
     gradients[0, 1] = torch.tensor([1.0, 0.0])
     radii = torch.tensor([[4, 4], [4, 0]], dtype=torch.int32)  # the second Gaussian is not in the second view
-    densifier = Densifier(DensifySettings(**GROW), 10)
+    densifier = Gradient(**GROW).begin(10)
     densifier.observe(make_render(gradients, radii, height=32, width=64), GOOD)
     state = densifier.state_dict()
     averages = state["grad2d"] / state["count"]
@@ -139,7 +75,7 @@ def test_statistics_are_those_of_gsplat():
     """Over two steps, against DefaultStrategy's own way of gathering them."""
     params, optimizers = make_scene(count=50)
     strategy, random = DefaultStrategy(), generator(3)
-    theirs, ours = strategy.initialize_state(), Densifier(DensifySettings(**GROW), 10)
+    theirs, ours = strategy.initialize_state(), Gradient(**GROW).begin(10)
     for _ in range(2):
         gradients = torch.randn(4, 50, 2, generator=random)
         radii = torch.randint(0, 3, (4, 50), generator=random, dtype=torch.int32)
@@ -174,8 +110,8 @@ def test_a_refinement_is_that_of_gsplat(seed, monkeypatch):
     torch.manual_seed(int(torch.randint(2**62, (), generator=generator(seed))))
     strategy.step_post_backward(theirs, their_adams, state := strategy.initialize_state(), 4, info)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: pytest.fail("memory was given back"))
-    settings = DensifySettings(**GROW | {"grow_grad2d": 1.5, "prune_opacity": 0.05, "prune_scale3d": 0.3})
-    densifier = Densifier(settings, 10)
+    settings = Gradient(**GROW | {"grow_grad2d": 1.5, "prune_opacity": 0.05, "prune_scale3d": 0.3})
+    densifier = settings.begin(10)
     densifier.observe(render, GOOD)
     report = densifier.refine(ours, our_adams, 1, generator(seed))
     assert report.n_grown > 20 and report.n_pruned > 20 and report.n_after == len(theirs["means"])
@@ -187,7 +123,7 @@ def test_a_refinement_is_that_of_gsplat(seed, monkeypatch):
 
 
 def test_a_bad_step_leaves_no_trace_in_the_statistics():
-    densifier = Densifier(DensifySettings(**GROW), 10)
+    densifier = Gradient(**GROW).begin(10)
     densifier.observe(make_render(high(6, [1])), GOOD)
     before = densifier.state_dict()
     densifier.observe(make_render(high(6, [1, 2]) * torch.nan), ~GOOD)
@@ -197,7 +133,7 @@ def test_a_bad_step_leaves_no_trace_in_the_statistics():
 
 def test_statistics_add_up_over_steps_and_start_anew_after_a_refinement():
     params, optimizers = make_scene()
-    densifier = Densifier(DensifySettings(**GROW | {"every": 0.2}), 10)
+    densifier = Gradient(**GROW | {"every": 0.2}).begin(10)
     for done in (1, 2):
         densifier.observe(make_render(high(6, [done])), GOOD)
         report = densifier.refine(params, optimizers, done, generator())
@@ -210,7 +146,7 @@ def test_the_budget_removes_the_least_important():
     params, optimizers = make_scene(count=6)
     with torch.no_grad():
         params["opacities"].copy_(torch.tensor([0.9, 0.1, 0.8, 0.2, 0.7, 0.3]).logit())
-    densifier = Densifier(DensifySettings(**GROW | {"budget": 4}), 10)
+    densifier = Gradient(**GROW | {"budget": 4}).begin(10)
     densifier.observe(make_render(high(6, [])), GOOD)
     report = densifier.refine(params, optimizers, 1, generator())
     assert (report.n_budget, report.n_after) == (2, 4)
@@ -219,7 +155,7 @@ def test_the_budget_removes_the_least_important():
 
 def test_the_budget_holds_after_every_step_of_a_growing_run():
     params, optimizers = make_scene(count=30)
-    densifier, g = Densifier(DensifySettings(**GROW | {"budget": 50}), 20), generator()
+    densifier, g = Gradient(**GROW | {"budget": 50}).begin(20), generator()
     counts = []
     for done in range(1, 21):
         count = len(params["means"])
@@ -229,39 +165,9 @@ def test_the_budget_holds_after_every_step_of_a_growing_run():
     assert counts[0] == 30 and counts[1] == 50 and max(counts) == 50 and in_step(params, optimizers)
 
 
-def test_a_scene_above_the_budget_is_cut_at_once():
-    params, optimizers = make_scene(count=9)
-    densifier = Densifier(DensifySettings(**GROW | {"budget": 7, "start": 0.5}), 100)
-    assert densifier.refine(params, optimizers, 1, generator()).n_budget == 2
-    assert len(params["means"]) == 7
-
-
-def test_importance_is_opacity_times_area_times_visibility():
-    params = {
-        "opacities": torch.tensor([0.5, 0.25, 0.5]).logit(),
-        "scales": torch.tensor([[0.1, 0.1, 0.1], [0.2, 0.2, 0.2], [0.4, 0.1, 0.025]]).log(),
-    }
-    values = importance(params, torch.tensor([0, 3, 1]))
-    assert torch.allclose(values, torch.tensor([0.5 * 0.01, 0.25 * 0.04 * 4, 0.5 * 0.01 * 2]))
-
-
-def test_one_seed_gives_one_result_and_global_random_numbers_stay():
-    def run(seed: int, global_seed: int):
-        torch.manual_seed(global_seed)
-        params, optimizers = make_scene(std=0.1)
-        densifier = Densifier(DensifySettings(**GROW), 10)
-        densifier.observe(make_render(high(6, [0, 3])), GOOD)
-        before = torch.get_rng_state()
-        densifier.refine(params, optimizers, 1, generator(seed))
-        assert torch.equal(torch.get_rng_state(), before)
-        return params["means"]
-
-    assert torch.equal(run(1, 10), run(1, 20)) and not torch.equal(run(1, 10), run(2, 10))
-
-
 def test_refinements_come_when_they_are_due():
     params, optimizers = make_scene()
-    densifier = Densifier(DensifySettings(**GROW | {"start": 0.2, "stop": 0.65, "every": 0.1}), 40)
+    densifier = Gradient(**GROW | {"start": 0.2, "stop": 0.65, "every": 0.1}).begin(40)
     due = []
     for done in range(1, 41):
         densifier.observe(make_render(high(6, [])), GOOD)
@@ -272,8 +178,8 @@ def test_refinements_come_when_they_are_due():
 
 def test_opacities_are_reset_when_due_and_at_no_other_time():
     params, optimizers = make_scene()
-    settings = DensifySettings(**GROW | {"every": 1.0, "stop": 0.8, "reset_every": 0.3, "prune_opacity": 0.02})
-    densifier, resets = Densifier(settings, 10), []
+    settings = Gradient(**GROW | {"every": 1.0, "stop": 0.8, "reset_every": 0.3, "prune_opacity": 0.02})
+    densifier, resets = settings.begin(10), []
     for done in range(1, 11):
         densifier.observe(make_render(high(6, [])), GOOD)
         densifier.refine(params, optimizers, done, generator())
@@ -288,55 +194,16 @@ def test_opacities_are_reset_when_due_and_at_no_other_time():
 
 def test_a_refinement_that_would_leave_nothing_is_put_off():
     params, optimizers = make_scene(opacity=0.001)
-    densifier = Densifier(DensifySettings(**GROW), 10)
+    densifier = Gradient(**GROW).begin(10)
     densifier.observe(make_render(high(6, [0])), GOOD)
     report = densifier.refine(params, optimizers, 1, generator())
     assert (report.n_grown, report.n_pruned, len(params["means"])) == (0, 0, 6)
 
 
-def test_a_checkpoint_continues_to_the_same_scene():
-    def run(stop_at: int | None):
-        params, optimizers = make_scene(std=0.1)
-        densifier, g = Densifier(DensifySettings(**GROW | {"every": 0.4}), 10), generator()
-        for done in range(1, 9):
-            count = len(params["means"])
-            gradients = torch.rand(2, count, 2, generator=generator(done)) * 0.05
-            densifier.observe(make_render(gradients), GOOD)
-            densifier.refine(params, optimizers, done, g)
-            if done == stop_at:
-                saved = densifier.state_dict()
-                densifier = Densifier(densifier.settings, 10)
-                densifier.load_state_dict(saved)
-        return params["means"]
-
-    whole = run(None)
-    assert len(whole) > 6 and torch.equal(whole, run(3)) and torch.equal(whole, run(6))
-
-
-def test_off_means_nothing_happens():
-    params, optimizers = make_scene()
-    before = params["means"]
-    densifier = Densifier(DensifySettings(budget=2), 10)
-    densifier.observe(make_render(high(6, [0])), GOOD)
-    assert densifier.refine(params, optimizers, 1, generator()) is None
-    assert params["means"] is before and densifier.state_dict() == {}
-
-
 def test_mistakes_are_named():
     with pytest.raises(ConfigError, match=r"densify\.start = 0\.8 lies after densify\.stop = 0\.2"):
-        DensifySettings(start=0.8, stop=0.2)
+        Gradient(start=0.8, stop=0.2)
     render = make_render(high(6, []))
     render.screen.grad = None
     with pytest.raises(ValueError, match="after backward"):
-        Densifier(DensifySettings(**GROW), 10).observe(render, GOOD)
-
-
-def test_haze_goes_at_the_end_and_something_always_stays():
-    opacities = torch.tensor([0.05, 0.5, 0.2]).logit()
-    scene = Gaussians(
-        torch.arange(9.0).reshape(3, 3), torch.ones(3, 4), torch.zeros(3, 3), opacities, torch.zeros(3, 1, 3)
-    )
-    kept = without_haze(scene, DensifySettings(final_opacity=0.1))
-    assert torch.equal(kept.means, scene.means[1:]) and torch.equal(kept.opacities, opacities[1:])
-    assert len(without_haze(scene, DensifySettings())) == 3
-    assert torch.equal(without_haze(scene, DensifySettings(final_opacity=0.9)).means, scene.means[1:2])
+        Gradient(**GROW).begin(10).observe(render, GOOD)

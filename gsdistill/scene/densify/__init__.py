@@ -1,0 +1,3 @@
+"""Densifiers: one file each, picked by its name. A file holds one frozen dataclass, a :class:`Densification`."""
+
+INTERFACE = "Densification"

@@ -1,0 +1,157 @@
+"""The contract of a densifier, which changes the number of Gaussians during a run, and the budget that all hold.
+
+Settings, a :class:`Densification`, make the object with the running state, a :class:`Densifier`. Whatever brings the
+number above the budget, the least important go: importance is opacity times (s1 s2 s3)^(2/3) times one plus the number
+of views in which the Gaussian was seen since the last refinement, where that is counted.
+
+Every decision is a function of the scene and the statistics; whatever is random is drawn from the run's generator, so
+that the same run gives the same scene and the global random numbers stay as they were.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import Parameter
+
+from gsdistill.config import bounded
+from gsdistill.errors import ConfigError
+from gsdistill.structs import Gaussians, Render
+
+__all__ = ["Densification", "Densifier", "DensifyReport", "Stepped", "importance", "without_haze"]
+
+
+@runtime_checkable
+class Stepped(Protocol):
+    """What is asked of an optimiser, which torch's have too: its parameter, and what it remembers by parameter."""
+
+    param_groups: list[dict[str, Any]]
+    state: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Densification(ABC):
+    """When the number of Gaussians changes, and its budget; subclasses are final frozen dataclasses.
+
+    Times are fractions of the run, lengths are world units.
+    """
+
+    enabled: bool = False  # off: the initialiser's number of Gaussians stays
+    start: float = bounded(0.1, low=0, high=1)  # no refinement up to here
+    stop: float = bounded(0.7, low=0, high=1)  # the last refinement is not after here
+    every: float = bounded(0.1, above=0, high=1)  # between refinements
+    final_opacity: float = bounded(
+        0.0, low=0, below=1
+    )  # when the run ends, more transparent ones go; even if not enabled
+    budget: int = bounded(5_000, low=1)  # most Gaussians, after every step
+
+    def __post_init__(self) -> None:
+        if self.start > self.stop:
+            raise ConfigError(f"densify.start = {self.start} lies after densify.stop = {self.stop}")
+
+    @abstractmethod
+    def begin(self, iterations: int) -> Densifier:
+        """The running state for a run of so many steps; whether it is ``enabled`` is the caller's to heed."""
+
+
+@dataclass(frozen=True)
+class DensifyReport:
+    """What one refinement did to the number of Gaussians."""
+
+    n_before: int
+    n_grown: int  # each is one more
+    n_pruned: int  # removed for what they are
+    n_budget: int  # removed to keep the budget
+
+    @property
+    def n_after(self) -> int:
+        """Number of Gaussians afterwards."""
+        return self.n_before + self.n_grown - self.n_pruned - self.n_budget
+
+
+class Densifier(ABC):
+    """Changes parameters and their Adam states in step.
+
+    Per step: backward, optimise, :meth:`observe`, :meth:`refine`, :meth:`disturb`. Only a refinement that is due may
+    wait for the device.
+
+    ``params`` has the keys means, quats, scales, opacities and sh (log scales, logit opacities, as in Gaussians) and is
+    changed in place: its values may be new Parameters afterwards, which the optimisers hold too, one per key with one
+    parameter group each.
+    """
+
+    STATISTICS: ClassVar[Mapping[str, torch.dtype]] = {}  # names and types of those in ``state``
+
+    def __init__(self, settings: Densification, iterations: int) -> None:
+        """Prepare for a run of ``iterations`` steps."""
+        self.first, self.last = settings.start * iterations, settings.stop * iterations
+        self.period = max(1, round(settings.every * iterations))
+        self.budget = settings.budget
+        self.state: dict[str, Tensor] = {}  # statistics, one number per Gaussian each
+
+    def observe(self, render: Render, good: Bool[Tensor, ""]) -> None:  # noqa: B027
+        """Take note of a step's render, whose loss has been differentiated; where not ``good`` it changed nothing."""
+
+    @abstractmethod
+    def refine(
+        self, params: dict[str, Parameter], optimizers: Mapping[str, Stepped], done: int, generator: torch.Generator
+    ) -> DensifyReport | None:
+        """Grow and prune where due after ``done`` steps of the run (1, 2, ...), and keep the budget in any case.
+
+        A refinement that would leave no Gaussian at all is put off. Returns None when nothing was due.
+        """
+
+    def disturb(self, params: Mapping[str, Parameter], rate: float, generator: torch.Generator) -> None:  # noqa: B027
+        """Move Gaussians at random; nothing, unless a leaf says otherwise.
+
+        ``rate`` is the learning rate that the means had in the step, world units.
+        """
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return copies of the running statistics, one number per Gaussian each, for a checkpoint."""
+        return {name: value.clone() for name, value in self.state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from :meth:`state_dict`; the tensors must be on the device of the parameters."""
+        self.state |= {name: value.clone() for name, value in state.items()}
+
+    def _due(self, done: int) -> bool:
+        return self.first < done <= self.last and done % self.period == 0
+
+    def _keep_budget(self, params: dict[str, Parameter], optimizers: dict[str, Any]) -> int:
+        from gsplat.strategy.ops import remove
+
+        surplus = len(params["means"]) - self.budget
+        if surplus <= 0:
+            return 0
+        order = importance(params, self._seen(params)).argsort(stable=True)
+        mask = torch.zeros_like(order, dtype=torch.bool)
+        mask[order[:surplus]] = True
+        remove(params, optimizers, self.state, mask)
+        return surplus
+
+    def _seen(self, params: dict[str, Parameter]) -> Tensor:
+        means = params["means"]
+        return self.state.get("seen", torch.zeros(len(means), dtype=torch.long, device=means.device))
+
+
+def without_haze(gaussians: Gaussians, settings: Densification) -> Gaussians:
+    """Return the scene without the Gaussians more transparent than ``final_opacity``; the most opaque one always stays.
+
+    What the opacity penalty has faded is invisible on the training views but shows as specks on a bright background.
+    """
+    opacities = gaussians.opacities.detach().sigmoid()
+    keep = (opacities >= settings.final_opacity) | (opacities == opacities.max())
+    return Gaussians(*(getattr(gaussians, f.name).detach()[keep] for f in fields(gaussians)))
+
+
+def importance(params: Mapping[str, Tensor], seen: Tensor) -> Float[Tensor, "N"]:
+    """Return opacity times (s1 s2 s3)^(2/3), the area of a ball of the same volume, times 1 + views [N] that saw it."""
+    area = torch.exp(2.0 * params["scales"].detach().mean(dim=-1))
+    return params["opacities"].detach().sigmoid() * area * (1 + seen)
