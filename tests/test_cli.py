@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gsdistill import __version__, generate
 from gsdistill.cli import COMMANDS, execute
-from gsdistill.config import Ramp, from_dict, load_yaml, to_yaml
+from gsdistill.config import Ramp, from_dict, load_yaml, name_of, to_yaml
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
 from gsdistill.doctor import findings
@@ -87,6 +87,16 @@ def test_flags_reach_the_run(ran):
     assert run.cameras.elevation == (-20.0, 70.0)
     assert (run.init.count, run.densify.budget, run.densify.enabled) == (99, 3000, True)
     assert (run.seed, run.output, run.renderer.eps2d) == (7, Path.cwd() / "here", 1.0)
+
+
+def test_a_densifier_is_named_and_has_its_own_flags(ran):
+    words = ["generate", "--prompt", "x", "--prior", "shapes", "--method", "sds"]
+    assert execute([*words, "--densify", "mcmc", "--densify.growth", "0.2"]) == 0
+    densify = ran[0].densify
+    assert (name_of(densify), densify.enabled, densify.growth) == ("mcmc", True, 0.2)
+    assert execute([*words, "--densify", "gradient"]) == execute([*words, "--densify.budget", "7"]) == 0
+    assert [name_of(run.densify) for run in ran] == ["mcmc", "gradient", "gradient"]
+    assert not ran[1].densify.enabled and ran[2].densify.budget == 7
 
 
 @pytest.mark.parametrize("words", [["--model.lora-scale=-1.5"], ["--model.lora-scale", "-1.5"]])
@@ -451,7 +461,7 @@ def test_list_shows_names_and_first_lines(capsys):
         "inits\n",
         "  sphere  ",
         "densifiers\n",
-        "  gradient  ",
+        "  mcmc  ",
         "configs\n",
     ):
         assert start in text

@@ -1,11 +1,13 @@
-"""What a run's settings read besides themselves: files of prompts."""
+"""What a run's settings read besides themselves: files of prompts, and recipes under what is given."""
 
 from __future__ import annotations
 
 import pytest
 
+from gsdistill import runconfig
+from gsdistill.config import name_of
 from gsdistill.errors import BadFile
-from gsdistill.runconfig import read_prompts
+from gsdistill.runconfig import read_prompts, resolve
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,22 @@ def test_a_file_without_a_prompt_is_refused(content, message, tmp_path):
     with pytest.raises(BadFile, match=message) as caught:
         read_prompts(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "enabled"),
+    [
+        ({}, "gradient", False),
+        ({"enabled": True, "grow_grad2d": 2.0}, "gradient", True),  # as runs of 0.1 have it, without a name
+        ("gradient", "gradient", False),
+        ({"name": "mcmc"}, "mcmc", True),
+        ("mcmc", "mcmc", True),
+        ({"name": "mcmc", "enabled": False}, "mcmc", False),
+    ],
+)
+def test_a_densifier_takes_what_the_recipe_says_as_far_as_it_knows_that(given, name, enabled, monkeypatch):
+    recipe = {"densify": {"final_opacity": 0.3, "prune_scale3d": 0.7}}
+    monkeypatch.setattr(runconfig, "read_config", lambda file: recipe)
+    run = resolve({"prompt": "x", "prior": "shapes", "method": "sds", "densify": given})
+    assert (name_of(run.densify), run.densify.enabled, run.densify.final_opacity) == (name, enabled, 0.3)
+    assert name == "mcmc" or run.densify.prune_scale3d == 0.7

@@ -16,7 +16,9 @@ from gsdistill.distillation.vsd import VSD
 from gsdistill.errors import BadFile, OutputError
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
+from gsdistill.scene.densify.base import Densification
 from gsdistill.scene.densify.gradient import Gradient
+from gsdistill.scene.densify.mcmc import MCMC
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Diverged, ViewSettings
@@ -34,10 +36,10 @@ def prior() -> AnalyticPrior:
     return AnalyticPrior(picture, anything, (3, SIZE, SIZE))
 
 
-def begin(prior, method=PLAIN, iterations=12) -> Distiller:
+def begin(prior, method=PLAIN, iterations=12, densify: Densification = GROWING) -> Distiller:
     generator = torch.Generator().manual_seed(3)
     initial = Ball(count=20).create("", generator)
-    splat = GaussianScene(initial, SceneSettings(densify=GROWING), iterations, torch.device("cpu"))
+    splat = GaussianScene(initial, SceneSettings(densify=densify), iterations, torch.device("cpu"))
     return Distiller(splat, prior, method, prior.encode_text("", ""), ViewSettings(2, SIZE), iterations, generator)
 
 
@@ -89,6 +91,24 @@ def test_all_comes_back(method, prior, tmp_path):
     checkpoint.restore(second, found)
     assert_same(everything(first), everything(second))
     assert second.clock.seconds == first.clock.seconds
+
+
+@pytest.mark.parametrize("densify", [GROWING, MCMC(start=0.0, stop=1.0, every=0.1, growth=0.2, noise_lr=1e4)])
+def test_a_run_that_grows_goes_on_as_if_it_had_not_stopped(densify, prior, tmp_path):
+    whole, first, second = (begin(prior, densify=densify) for _ in range(3))
+    carry(whole, 12)
+    carry(first, 5)
+    checkpoint.restore(second, checkpoint.read(checkpoint.save(first, tmp_path, {})))
+    carry(second, 7)
+    assert whole.representation.grown > 0
+    assert_same(everything(whole), everything(second))
+
+
+def test_a_checkpoint_of_another_densifier_is_refused(prior, tmp_path):
+    run = begin(prior)
+    carry(run, 5)
+    with pytest.raises(BadFile, match=r"does not fit a run with these settings: densify\.count"):
+        checkpoint.restore(begin(prior, densify=MCMC()), checkpoint.read(checkpoint.save(run, tmp_path, {})))
 
 
 def test_a_full_disk_leaves_what_was_there(prior, tmp_path, monkeypatch):

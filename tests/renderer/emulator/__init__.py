@@ -29,6 +29,7 @@ FOLDER = place("emulator")  # before the tests move caches: what is compiled is 
 PARTS = (
     "Projection.cpp", "ProjectionEWA3DGSFused.cu", "Intersect.cpp", "IntersectTile.cu", "Rasterization.cpp",
     "RasterizeToPixels3DGSFwd.cu", "RasterizeToPixels3DGSBwd.cu", "SphericalHarmonics.cpp", "SphericalHarmonicsCUDA.cu",
+    "Relocation.cpp", "RelocationCUDA.cu",
 )  # fmt: skip
 # As nvcc does, products and sums are contracted; what is of other kernels is dropped with what it calls.
 FLAGS = ("-O2", "-w", "-U_FORTIFY_SOURCE", "-ffp-contract=fast", "-fvisibility=hidden", "-ffunction-sections")

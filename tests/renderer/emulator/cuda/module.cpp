@@ -15,6 +15,8 @@
 #include "RasterizeToPixels3DGSBwd.cu"
 #include "SphericalHarmonics.cpp"
 #include "SphericalHarmonicsCUDA.cu"
+#include "Relocation.cpp"
+#include "RelocationCUDA.cu"
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   pybind11::enum_<gsplat::CameraModelType>(m, "CameraModelType")
@@ -29,4 +31,5 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   OP(rasterize_to_pixels_3dgs_bwd);
   OP(spherical_harmonics_fwd);
   OP(spherical_harmonics_bwd);
+  OP(relocation);
 }
