@@ -189,7 +189,7 @@ def _generate(argv: Sequence[str]) -> None:
     from gsdistill.viewer.live import LiveView
 
     with LiveView(config.iterations, flags.port, console) as live:
-        generate.run(config, console, live=live)
+        generate.run(config, console, listeners=(live,))
 
 
 def _sweep(argv: Sequence[str]) -> None:

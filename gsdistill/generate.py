@@ -5,11 +5,11 @@ config -> prior -> scene -> renderer -> distillation -> training -> export
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from rich.console import Console
@@ -21,12 +21,13 @@ from gsdistill.config import defaults, name_of, to_dict
 from gsdistill.errors import ConfigError, OutOfMemory, tell
 from gsdistill.export.base import Writer
 from gsdistill.export.formats import run_writers
+from gsdistill.keeper import Keeper
 from gsdistill.pages.report import write_report
 from gsdistill.paths import anchored, paths_in
 from gsdistill.prior.base import Prior
 from gsdistill.prior.families import group_of
 from gsdistill.prior.loading import load_prior
-from gsdistill.progress import Interrupt, StepBar, Watch, print_summary
+from gsdistill.progress import Halt, Interrupt, StepBar, Watch, print_summary
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.runconfig import RunConfig
 from gsdistill.runfolder import RunFolder
@@ -34,10 +35,7 @@ from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify.base import without_haze
 from gsdistill.structs import Gaussians
-from gsdistill.training.distiller import Distiller, ViewSettings
-
-if TYPE_CHECKING:
-    from gsdistill.viewer.live import LiveView
+from gsdistill.training.distiller import Distiller, Listener, ViewSettings
 
 Beginning: TypeAlias = tuple[Gaussians, torch.Generator]  # what a run starts from, and its random numbers after it
 
@@ -49,12 +47,13 @@ def run(
     console: Console,
     prior: Prior | None = None,
     extras: bool = True,
-    live: LiveView | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Path:
     """Generate one splat, from the config to the files; returns the run's folder.
 
     ``prior`` is the one that the config names, where the caller has it loaded already. Without ``extras`` there is no
-    turntable and no report. ``live`` is an open page that shows the splat after every step.
+    turntable and no report. ``listeners`` hear of every step, and of the end, before anything of it is written, so that
+    a step in which one of them stops the run is kept as the last one.
 
     Raises:
         UserError: of any kind, before the work where it can be known.
@@ -83,7 +82,7 @@ def run(
         begun = check_without_prior(config, target) if prior is None else None
         prior = prior or load_prior(config.prior, target, config.model, say)
         initial, distiller = prepared(config, prior, target, begun)
-    job = _Job(config, folder, distiller, console, Watch(initial, console))
+    watch = Watch(initial, console, config.log_every)
     with _shortage_named(config), Interrupt(console) as interrupt, folder.claimed(config.resume, config.overwrite):
         if config.resume:
             for line in folder.restore(distiller, config.accept_changes):
@@ -92,14 +91,16 @@ def run(
             folder.begin(distiller)
         with folder.rescuing(distiller, insist):
             if not distiller.done:
-                _open(job, initial)
+                folder.picture_start(initial, prior.camera_range)
+                if config.snapshots:
+                    folder.snapshot(0, initial)
             console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)
             console.print(f"start {name_of(config.init)}: {describe(initial)}", markup=False)
             if distiller.done:
                 say(f"going on from step {distiller.done}")
-            _distil(job, interrupt, live)
-            interrupt.patient = False
-            _write(job, writers, extras)
+            keeper, results = Keeper(folder, config, watch), _Results(config, folder, watch, console, writers, extras)
+            with StepBar(console, distiller.iterations, distiller.done) as bar:
+                distiller.run((Halt(interrupt), *listeners, bar, watch, keeper, results))
             if distiller.done < config.iterations:
                 raise interrupt.stopped
     return folder.path
@@ -153,72 +154,43 @@ def _shortage_named(config: RunConfig) -> Iterator[None]:
         ) from error
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What stays the same while a run goes on."""
+class _Results(Listener):
+    """Writes all that shows the splat as it is at the end, and where it is finished what tells of the run."""
 
-    config: RunConfig
-    folder: RunFolder
-    distiller: Distiller
-    console: Console
-    watch: Watch
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, watch: Watch, console: Console, writers: Mapping[str, Writer],
+        extras: bool,
+    ) -> None:  # fmt: skip
+        self._config, self._folder, self._watch, self._console = config, folder, watch, console
+        self._writers, self._extras = writers, extras
 
+    def on_end(self, run: Distiller) -> None:
+        """Write the files; the report is the last of them."""
+        config, folder = self._config, self._folder
+        finished = run.done >= run.iterations
+        gaussians = without_haze(run.representation.splat(), config.densify)
+        for line in folder.splats(gaussians, self._writers):
+            self._console.print(Text(line), soft_wrap=True)
+        folder.pictures(gaussians, run.prior.camera_range, video=self._extras and finished)
+        summary = self._summed_up(run, gaussians) if finished else {}
+        if self._extras:
+            write_report(folder.path, defaults(RunConfig), evaluate=finished)
+        if finished:
+            print_summary(self._console, folder.path, summary)
+            folder.close()
 
-def _open(job: _Job, initial: Gaussians) -> None:
-    """Keep what the run starts from."""
-    job.folder.picture_start(initial, job.distiller.prior.camera_range)
-    if job.config.snapshots:
-        job.folder.snapshot(0, initial)
-
-
-def _distil(job: _Job, interrupt: Interrupt, live: LiveView | None) -> None:
-    """Make the steps that are left, or those until somebody asks for the end, and save what comes of them."""
-    config, folder, distiller = job.config, job.folder, job.distiller
-    with StepBar(job.console, distiller.iterations, distiller.done) as bar:
-        for record in distiller:
-            stop = interrupt.asked
-            bar.show(record)
-            if stop or record.number in (1, config.iterations) or record.number % config.log_every == 0:
-                folder.log(record, sum(distiller.clock.seconds.values()), job.watch.look(distiller)[0])
-            if record.number % config.preview_every == 0:
-                folder.preview(record)
-            if config.snapshots and (stop or record.number * config.snapshots % config.iterations < config.snapshots):
-                folder.snapshot(record.number, without_haze(distiller.representation.splat(), config.densify))
-            if live:
-                live.show(distiller.representation.splat(), record)
-            folder.save(distiller, config.checkpoint_every)
-            if stop:
-                break
-    folder.save(distiller)
-
-
-def _write(job: _Job, writers: Mapping[str, Writer], extras: bool) -> None:
-    """Write all that shows the splat as it is now, and where it is finished what tells of the run."""
-    config, folder, distiller = job.config, job.folder, job.distiller
-    finished = distiller.done >= distiller.iterations
-    gaussians = without_haze(distiller.representation.splat(), config.densify)
-    for line in folder.splats(gaussians, writers):
-        job.console.print(Text(line), soft_wrap=True)
-    folder.pictures(gaussians, job.distiller.prior.camera_range, video=extras and finished)
-    if not finished:
-        if extras:
-            write_report(folder.path, defaults(RunConfig), evaluate=False)
-        return
-    health, alarms = job.watch.look(distiller, gaussians)
-    facts = {
-        "prompt": config.prompt,
-        "method": name_of(config.method),
-        "prior": config.prior,
-        "seed": config.seed,
-        "gaussians": len(gaussians),
-        "health": asdict(health),
-        "alarms": alarms,
-    }
-    summary = folder.finish(distiller, facts)
-    if extras:
-        write_report(folder.path, defaults(RunConfig))
-    print_summary(job.console, folder.path, summary)
-    folder.close()
+    def _summed_up(self, run: Distiller, gaussians: Gaussians) -> dict[str, Any]:
+        health, alarms = self._watch.look(run, gaussians)
+        facts = {
+            "prompt": self._config.prompt,
+            "method": name_of(self._config.method),
+            "prior": self._config.prior,
+            "seed": self._config.seed,
+            "gaussians": len(gaussians),
+            "health": asdict(health),
+            "alarms": alarms,
+        }
+        return self._folder.finish(run, facts)
 
 
 def prepared(

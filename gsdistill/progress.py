@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -20,17 +21,17 @@ from gsdistill.errors import Stopped
 from gsdistill.evaluation.figures import headline
 from gsdistill.pages.run import read_figures
 from gsdistill.structs import Gaussians
-from gsdistill.training.distiller import Distiller, Step
+from gsdistill.training.distiller import Distiller, Listener, Step
 from gsdistill.training.health import Counts, Health, alarms, measure
 
-__all__ = ["Interrupt", "StepBar", "Watch", "print_summary"]
+__all__ = ["Halt", "Interrupt", "StepBar", "Watch", "print_summary"]
 
 FILES = ("gaussians.ply", "views.png", "turntable.mp4", "report.html")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOSS_EVERY = 5  # steps between readings of the loss, which on an accelerator waits for it
 
 
-class StepBar:
+class StepBar(Listener):
     """A progress bar over the steps of a run, with speed, remaining time, Gaussians and loss.
 
     On what is no terminal, as a log, it is a plain line after every tenth of the steps; speed and time left are by the
@@ -55,45 +56,69 @@ class StepBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._moves:
-            self._progress.stop()
+        self._halt()
 
-    def show(self, record: Step) -> None:
-        """Advance to the record's step."""
+    def on_step(self, step: Step, run: Distiller) -> None:
+        """Advance to the step."""
         if not self._moves:
-            self._log(record)
+            self._log(step)
             return
         speed = self._progress.tasks[0].speed
         shown: dict[str, Any] = {"speed": f"{speed:.1f} it/s"} if speed else {}
-        if record.number % _LOSS_EVERY == 0:
-            shown["state"] = f"{record.count} Gaussians, loss {float(record.loss):.4g}"
-        self._progress.update(self._task, completed=record.number, **shown)
+        if step.number % _LOSS_EVERY == 0:
+            shown["state"] = f"{step.count} Gaussians, loss {float(step.loss):.4g}"
+        self._progress.update(self._task, completed=step.number, **shown)
 
-    def _log(self, record: Step) -> None:
-        if 10 * record.number // self._total == 10 * self._last // self._total:
+    def on_end(self, run: Distiller) -> None:
+        """Leave the bar as it is, above what is printed from now on."""
+        self._halt()
+
+    def _halt(self) -> None:
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def _log(self, step: Step) -> None:
+        if 10 * step.number // self._total == 10 * self._last // self._total:
             return
         now = time.perf_counter()
-        speed = (record.number - self._last) / max(now - self._since, 1e-9)
-        left = f", {(self._total - record.number) / speed:.0f} s left" if record.number < self._total else ""
+        speed = (step.number - self._last) / max(now - self._since, 1e-9)
+        left = f", {(self._total - step.number) / speed:.0f} s left" if step.number < self._total else ""
         self._console.print(
-            f"step {record.number} of {self._total}, {100 * record.number // self._total} %, {speed:.1f} it/s{left}, "
-            f"{record.count:,} Gaussians, loss {float(record.loss):.4g}",
+            f"step {step.number} of {self._total}, {100 * step.number // self._total} %, {speed:.1f} it/s{left}, "
+            f"{step.count:,} Gaussians, loss {float(step.loss):.4g}",
             soft_wrap=True,
             highlight=False,
         )
-        self._last, self._since = record.number, now
+        self._last, self._since = step.number, now
 
 
-class Watch:
-    """Looks at the health of a run's scene, and tells every kind of alarm once.
+class Watch(Listener):
+    """Looks at the health of a run's scene every so many steps, and tells every kind of alarm once.
 
-    What is wrong with the model is asked once, after a step that changed nothing.
+    What is wrong with the model is asked once, after a step that changed nothing. ``record`` holds the figures of the
+    step, for the listeners that write them down, where it is one of these, the first or the last; else it is None.
     """
 
-    def __init__(self, initial: Gaussians, console: Console) -> None:
-        self._first, self._console = measure(initial), console
+    record: dict[str, Any] | None = None
+
+    def __init__(self, initial: Gaussians, console: Console, every: int) -> None:
+        self._first, self._console, self._every = measure(initial), console, every
         self._told: set[str] = set()
         self._fault: str | None = None
+
+    def on_step(self, step: Step, run: Distiller) -> None:
+        """Look, where it is time to."""
+        due = run.over or step.number == 1 or step.number % self._every == 0
+        self.record = self._figures(step, run) if due else None
+
+    def _figures(self, step: Step, run: Distiller) -> dict[str, Any]:
+        """What is told of a step: its number, seconds in steps so far, loss, the method's figures and health."""
+        seconds, (health, _) = sum(run.clock.seconds.values()), self.look(run)
+        own = {name: getattr(health, name) for name in ("extent", "coverage", "saturation")}
+        found = {name: float(value) for name, value in {"loss": step.loss, **step.figures, **own}.items()}
+        sound = {name: round(value, 6) if math.isfinite(value) else None for name, value in found.items()}
+        facts = {"step": step.number, "gaussians": step.count, "finite": bool(step.finite)}
+        return {**facts, "seconds": round(seconds, 3), **sound}
 
     def look(self, run: Distiller, final: Gaussians | None = None) -> tuple[Health, list[str]]:
         """The scene's health now, and what is alarming; waits for an accelerator.
@@ -156,6 +181,22 @@ class Interrupt:
                 os.dup2(nowhere, stream)
         except RuntimeError:  # it came while the same stream was written to
             return
+
+
+class Halt(Listener):
+    """Makes a step the last one where an :class:`Interrupt` was asked for the end, after which it waits no more."""
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+
+    def on_step(self, step: Step, run: Distiller) -> None:
+        """Stop, if that is asked."""
+        if self._interrupt.asked:
+            run.stop()
+
+    def on_end(self, run: Distiller) -> None:
+        """What is left is no step whose end a signal would wait for."""
+        self._interrupt.patient = False
 
 
 def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ evaluation.json, report.html   written by gsdistill.pages
 from __future__ import annotations
 
 import json
-import math
 import platform
 import re
 import time
@@ -41,7 +40,6 @@ from gsdistill.reading import read_records
 from gsdistill.structs import Gaussians
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Step
-from gsdistill.training.health import Health
 from gsdistill.yaml_dialect import dump, load_yaml
 
 __all__ = ["RunFolder", "snapshots"]
@@ -171,13 +169,9 @@ class RunFolder:
             told.append(f"the checkpoint is of {', '.join(other)}: here the run may end otherwise")
         return told
 
-    def log(self, record: Step, seconds: float, health: Health) -> None:
-        """Remember one record; it reaches the disk with the next checkpoint or preview."""
-        own = {name: getattr(health, name) for name in ("extent", "coverage", "saturation")}
-        found = {name: float(value) for name, value in {"loss": record.loss, **record.figures, **own}.items()}
-        sound = {name: round(value, 6) if math.isfinite(value) else None for name, value in found.items()}
-        facts = {"step": record.number, "gaussians": record.count, "finite": bool(record.finite)}
-        self._records.append({**facts, "seconds": round(seconds, 3), **sound})
+    def log(self, record: dict[str, Any]) -> None:
+        """Remember the figures of one step; they reach the disk with the next checkpoint or preview."""
+        self._records.append(record)
 
     def picture_start(self, gaussians: Gaussians, cameras: CameraRange | None) -> None:
         """Draw what the run starts from."""

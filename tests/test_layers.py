@@ -18,8 +18,9 @@ ROOMS = (
     "errors", "extras", "files", "paths", "reading", "texts", "kept", "ramp", "yaml_dialect", "config", "registry",
     "manual", "flags", "device", "threads", "compiled", "structs", "frames", "shapes", "prior", "point_e", "scene",
     "renderer", "representation", "distillation", "training", "export", "mesh", "evaluation", "laboratory", "changes",
-    "runfolder", "pages", "viewer", "progress", "runconfig", "generate", "runflags", "sweep", "bench", "foresight",
-    "convert", "edit", "draw", "doctor", "doctor_prior", "selftest", "listing", "terminal", "cli", "__main__",
+    "runfolder", "pages", "viewer", "progress", "runconfig", "keeper", "logs", "generate", "runflags", "sweep", "bench",
+    "foresight", "convert", "edit", "draw", "doctor", "doctor_prior", "selftest", "listing", "terminal", "cli",
+    "__main__",
 )  # fmt: skip
 
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -46,7 +46,7 @@ def test_in_another_thread_no_handler_changes():
 
 def records(first, last):
     for step in range(first, last + 1):
-        yield types.SimpleNamespace(step=step, count=1000 + step, loss=torch.tensor(0.125))
+        yield types.SimpleNamespace(number=step, count=1000 + step, loss=torch.tensor(0.125))
 
 
 def test_a_log_gets_a_plain_line_after_every_tenth_of_the_steps(monkeypatch):
@@ -55,7 +55,7 @@ def test_a_log_gets_a_plain_line_after_every_tenth_of_the_steps(monkeypatch):
     file = io.StringIO()
     with StepBar(Console(file=file), 300, 0) as bar:
         for record in records(1, 300):
-            bar.show(record)
+            bar.on_step(record, None)
     lines = file.getvalue().splitlines()
     assert len(lines) == 10
     assert lines[0] == "step 30 of 300, 10 %, 7.5 it/s, 36 s left, 1,030 Gaussians, loss 0.125"
@@ -67,7 +67,7 @@ def test_a_log_of_a_run_that_goes_on_begins_where_it_went_on():
     file = io.StringIO()
     with StepBar(Console(file=file), 7, 5) as bar:
         for record in records(6, 7):
-            bar.show(record)
+            bar.on_step(record, None)
     assert [line.partition(",")[0] for line in file.getvalue().splitlines()] == ["step 6 of 7", "step 7 of 7"]
 
 
@@ -75,6 +75,6 @@ def test_a_terminal_gets_a_bar():
     file = io.StringIO()
     with StepBar(Console(file=file, force_terminal=True, width=120), 20, 0) as bar:
         for record in records(1, 20):
-            bar.show(record)
+            bar.on_step(record, None)
     assert "step 2 of 20" not in file.getvalue()
     assert "20/20" in file.getvalue()

@@ -1,8 +1,8 @@
 """Distillation as an object that one iterates: a representation, a prior and a method, one step after the other.
 
 One step: draw cameras and backgrounds, render, encode, ask the method for the gradient of the latents, send it back
-through encoder and renderer with the penalties, and let the representation follow it, grow and prune. The caller
-decides what to log, when to save and when to stop. All randomness comes from one generator.
+through encoder and renderer with the penalties, and let the representation follow it, grow and prune. What is logged
+and saved, and when to stop, is up to who iterates, or to listeners. All randomness comes from one generator.
 
 On an accelerator the program runs ahead of the device: a step asks it for nothing, and what it is told goes through
 pinned memory. Whether a gradient was finite is a tensor there, by which what changes leaves a step out.
@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gsdistill.config import bounded
+from gsdistill.device import failure, out_of_memory
 from gsdistill.distillation.base import Distillation, Moment, State, surrogate_loss
-from gsdistill.errors import UserError
+from gsdistill.errors import UserError, first_line
 from gsdistill.prior.base import Prior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.representation.base import Representation
@@ -31,7 +32,7 @@ from gsdistill.structs import Cameras, Guidance, Render, Views, send, to_device
 from gsdistill.training.cause import model_fault
 from gsdistill.training.clock import Clock
 
-__all__ = ["Background", "Distiller", "Diverged", "Step", "Term", "ViewSettings"]
+__all__ = ["Background", "Distiller", "Diverged", "Listener", "ListenerFailed", "Step", "Term", "ViewSettings"]
 
 Background = Literal["mixed", "random", "grey", "white", "black"]
 # One more loss on what was rendered: of the render, its cameras and the progress of the run (0..1), a scalar.
@@ -43,6 +44,10 @@ ASK_EVERY = 10  # steps between looks at their number, for each of which the pro
 
 class Diverged(UserError):
     """Too many steps had a non-finite gradient."""
+
+
+class ListenerFailed(UserError):
+    """Something that was told of a step broke, and is named; the steps themselves are sound."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,19 @@ class Step:
     count: int  # parts of the representation after the step
     finite: Bool[Tensor, ""]  # whether the representation was updated
     images: Float[Tensor, "B H W 3"]  # the rendered views, detached
+
+
+class Listener:
+    """What :meth:`Distiller.run` tells of its steps. One's own overrides what it wants to hear of.
+
+    An error of a listener ends the run as one in a step does, and no listener hears of an end.
+    """
+
+    def on_step(self, step: Step, run: Distiller) -> None:
+        """After every step; ``run.over`` is true in the last one, and ``run.stop()`` makes this the last one."""
+
+    def on_end(self, run: Distiller) -> None:
+        """Once no step is left, or after the one in which a stop was asked for."""
 
 
 class Distiller:
@@ -98,6 +116,7 @@ class Distiller:
         self.evaluations = 0  # samples that went through the network
         self.pardoned = 0  # bad steps that were made with other settings than now
         self.whole = True
+        self._stopped = False
         self._like = torch.zeros((), device=representation.device)  # of what is sent there
         prior.schedule = to_device(prior.schedule, representation.device)  # where its timesteps are drawn to
 
@@ -106,12 +125,37 @@ class Distiller:
         """Steps without an update; waits for the device."""
         return int(self.bad)
 
+    @property
+    def over(self) -> bool:
+        """Whether all steps are made, or :meth:`stop` was called."""
+        return self._stopped or self.done >= self.iterations
+
+    def stop(self) -> None:
+        """Make no more steps for now; who iterates again goes on."""
+        self._stopped = True
+
     def __iter__(self) -> Iterator[Step]:
         """The steps that are left; raises what :meth:`step` does."""
+        self._stopped = False
         if self.done:
             self._check_skipped()
-        while self.done < self.iterations:
+        while not self.over:
             yield self.step()
+
+    def run(self, listeners: Sequence[Listener] = ()) -> None:
+        """Make the steps that are left, and tell the listeners of each in their order, and of the end.
+
+        Raises:
+            ListenerFailed: one of them broke. What it says to a user itself, and what tells of memory, files or the
+                device, is raised as it is; so is what :meth:`step` raises.
+        """
+        for step in self:
+            for listener in listeners:
+                with _named(listener, self):
+                    listener.on_step(step, self)
+        for listener in listeners:
+            with _named(listener, self):
+                listener.on_end(self)
 
     def step(self) -> Step:
         """One step.
@@ -189,6 +233,21 @@ class Distiller:
             advice = "--resume --accept-changes goes on with a lower method.guidance_scale or lower optim rates"
             told = f"{self.skipped} of {self.done} steps had a gradient that is not finite"
             raise Diverged(f"{told}; {self.fault() or advice}")
+
+
+@contextmanager
+def _named(listener: Listener, run: Distiller) -> Iterator[None]:
+    """Say of an error in the block whose it is, unless it is of a kind that says enough. Raises ListenerFailed."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (UserError, OSError)) or out_of_memory(error) or failure(error):
+            raise
+        kind = type(listener)
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise ListenerFailed(
+            f"the listener {kind.__module__}.{kind.__qualname__} failed after step {run.done}, {said}"
+        ) from error
 
 
 def draw_backgrounds(kind: Background, count: int, generator: torch.Generator) -> Float[Tensor, "B 3"]:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from gsdistill.extras import require
-from gsdistill.structs import Gaussians
-from gsdistill.training.distiller import Step
+from gsdistill.training.distiller import Distiller, Listener, Step
 from gsdistill.viewer.panel import Panel
 from gsdistill.viewer.server import LOOPBACK, serve, stop
 from gsdistill.viewer.splat import Splat
@@ -33,7 +32,7 @@ SHARE = 0.02  # of the time, for drawing
 EVERY = 0.5  # seconds between two pictures, at least
 
 
-class LiveView:
+class LiveView(Listener):
     """A page that follows a run from where the block begins to where it ends."""
 
     def __init__(self, total: int, port: int, console: Console) -> None:
@@ -63,19 +62,19 @@ class LiveView:
         self._stage.close()
         stop(self._server)
 
-    def show(self, gaussians: Gaussians, record: Step) -> None:
-        """Take note of the splat after a step: nothing, if nobody looks or the last picture is not old enough."""
+    def on_step(self, step: Step, run: Distiller) -> None:
+        """Take note of the splat: nothing, if nobody looks or the last picture is not old enough."""
         now = time.monotonic()
-        if not self._stage.watched or (now < self._due and record.number < self._total):
+        if not self._stage.watched or (now < self._due and step.number < self._total):
             return
-        self._shown = Splat.of(gaussians), record
+        self._shown = Splat.of(run.representation.splat()), step
         self._due = now + max(EVERY, (time.monotonic() - now + self._stage.cost) / SHARE)
         self._stage.change()
 
     def _picture(self) -> Picture:
         if self._shown is None:
             return Picture([None])
-        splat, record = self._shown
-        loss = float(record.loss)
-        self._status.content = f"**step {record.number}** of {self._total}, {record.count} Gaussians, loss {loss:.4g}"
+        splat, step = self._shown
+        loss = float(step.loss)
+        self._status.content = f"**step {step.number}** of {self._total}, {step.count} Gaussians, loss {loss:.4g}"
         return Picture([splat], self._panel.threshold, self._panel.size)

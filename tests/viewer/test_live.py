@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 from gsdistill.errors import NotInstalled
-from gsdistill.training.distiller import Step
+from gsdistill.training.distiller import Distiller, Step
 from gsdistill.viewer import live
 from gsdistill.viewer.live import LiveView
 from gsdistill.viewer.splat import UNIT
@@ -32,9 +34,13 @@ def record(step, count=10):
     return Step(step, torch.tensor(1.5), {}, 1, count, torch.tensor(True), torch.zeros(1, 2, 2, 3))
 
 
+def run_of(splat):
+    return Mock(Distiller, representation=SimpleNamespace(splat=lambda: splat))
+
+
 def test_without_a_looker_nothing_is_copied(watch, splat):
     view, _ = watch
-    view.show(splat(10), record(1))
+    view.on_step(record(1), run_of(splat(10)))
     assert view._shown is None
 
 
@@ -43,7 +49,7 @@ def test_a_looker_gets_the_splat_as_it_was_then(watch, splat, look):
     looker, moving = look(url), replace(splat(10), means=splat(10).means.requires_grad_())
     while not view._stage.watched:
         looker.receive(0.01)
-    view.show(moving, record(7))
+    view.on_step(record(7), run_of(moving))
     with torch.no_grad():
         moving.means.add_(5.0)
     looker.until(lambda: bool(looker.buffers))
@@ -63,7 +69,7 @@ def test_pictures_come_as_often_as_their_cost_allows_and_the_last_one_always(wat
     taken = []
     for step in range(1, TOTAL + 1):
         before = view._shown
-        view.show(splat(10), record(step))
+        view.on_step(record(step), run_of(splat(10)))
         taken += [step] if view._shown is not before else []
         now += 0.25
     assert taken[-1] == TOTAL
@@ -75,7 +81,7 @@ def test_who_comes_late_gets_the_last_picture(watch, splat, look):
     first = look(url)
     while not view._stage.watched:
         first.receive(0.01)
-    view.show(splat(10), record(1))
+    view.on_step(record(1), run_of(splat(10)))
     late = look(url)
     late.until(lambda: bool(late.buffers))
     np.testing.assert_allclose(late.centers()[:10] * UNIT, splat(10).means, atol=1e-6)

@@ -1,0 +1,30 @@
+"""The listener that keeps a run in its folder, step by step."""
+
+from __future__ import annotations
+
+from gsdistill.progress import Watch
+from gsdistill.runconfig import RunConfig
+from gsdistill.runfolder import RunFolder
+from gsdistill.scene.densify import without_haze
+from gsdistill.training.distiller import Distiller, Listener, Step
+
+__all__ = ["Keeper"]
+
+
+class Keeper(Listener):
+    """Writes figures, previews, snapshots and checkpoints as often as the settings say, and all of it at the end."""
+
+    def __init__(self, folder: RunFolder, config: RunConfig, watch: Watch) -> None:
+        """``watch`` is told of each step before this one."""
+        self._folder, self._config, self._watch = folder, config, watch
+
+    def on_step(self, step: Step, run: Distiller) -> None:
+        """Keep what is due after the step; after the last one the run can go on or be finished from what is there."""
+        folder, config = self._folder, self._config
+        if self._watch.record:
+            folder.log(self._watch.record)
+        if step.number % config.preview_every == 0:
+            folder.preview(step)
+        if config.snapshots and (run.over or step.number * config.snapshots % config.iterations < config.snapshots):
+            folder.snapshot(step.number, without_haze(run.representation.splat(), config.densify))
+        folder.save(run, 0.0 if run.over else config.checkpoint_every)
