@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -30,13 +30,14 @@ Weighting = Literal["sds", "uniform", "fantasia3d", "snr"]
 
 @dataclass(frozen=True)
 class Moment:
-    """What a method is given at one step of a run, besides its own memory; never the scene or the renderer."""
+    """What a method is given at a step, besides its memory; never the scene. ``depth`` is for those that need it."""
 
     prior: Prior
     views: Views
     condition: Condition
     progress: float  # in [0, 1]
     generator: torch.Generator  # of the run: every random number comes from it
+    depth: Float[Tensor, "B 1 h w"] | None = None  # mean z before the camera of what a latent shows, else 0
     evaluations_before: int = field(init=False)  # of the prior
 
     def __post_init__(self) -> None:
@@ -80,11 +81,8 @@ class Moment:
     def weight(self, kind: Weighting, t: Int[Tensor, "B"]) -> Float[Tensor, "B 1 1 1"]:
         """w(t): ``sds`` sigma^2, ``uniform`` 1, ``fantasia3d`` alpha sigma^2, ``snr`` sigma / alpha."""
         alpha, sigma = self.schedule.at(t, self.x0)
-        if kind == "sds":
-            return sigma.square()
-        if kind == "fantasia3d":
-            return alpha * sigma.square()
-        return sigma / alpha if kind == "snr" else torch.ones_like(sigma)
+        weights = {"sds": sigma.square(), "fantasia3d": alpha * sigma.square(), "snr": sigma / alpha}
+        return weights.get(kind, torch.ones_like(sigma))
 
     def answer(
         self, gradient: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], more: Mapping[str, Tensor] | None = None
@@ -96,6 +94,8 @@ class Moment:
 
 class Distillation(ABC):
     """Settings plus pure functions; a leaf is a frozen dataclass whose fields are its settings."""
+
+    NEEDS: ClassVar[tuple[Literal["depth"], ...]] = ()  # what of a moment is computed for such methods alone
 
     def init_state(self, prior: Prior, generator: torch.Generator) -> State:
         """What is drawn once, before the first step; nothing, unless a method says otherwise."""

@@ -208,11 +208,13 @@ class Distiller:
         with clock("encode"):
             latents = self.prior.encode(out.images)
         with clock("network"):
-            alphas = adaptive_avg_pool2d(
-                out.alphas.detach().permute(0, 3, 1, 2), (latents.shape[-2], latents.shape[-1])
-            )
-            seen = Views(latents.detach(), alphas, cameras)
-            moment = Moment(self.prior, seen, self.prior.condition(self.text, cameras), progress, self.generator)
+            size = (latents.shape[-2], latents.shape[-1])
+            alphas = _pooled(out.alphas, size)
+            depth = None
+            if "depth" in self.method.NEEDS:
+                depth = _pooled(out.depths, size) / alphas.clamp_min(torch.finfo(alphas.dtype).tiny)
+            seen, condition = Views(latents.detach(), alphas, cameras), self.prior.condition(self.text, cameras)
+            moment = Moment(self.prior, seen, condition, progress, self.generator, depth)
             guidance, self.method_state = self.method.gradient(moment, self.method_state)
         self.evaluations += guidance.evaluations
         with clock("encode backward"):
@@ -260,6 +262,11 @@ def draw_backgrounds(kind: Background, count: int, generator: torch.Generator) -
         return colors
     grey = torch.rand(count, 1, generator=generator) < 0.5
     return torch.where(grey, torch.full_like(colors, 0.5), colors)
+
+
+def _pooled(values: Float[Tensor, "B H W 1"], size: tuple[int, int]) -> Float[Tensor, "B 1 h w"]:
+    """Means over the pixels of each latent, detached."""
+    return adaptive_avg_pool2d(values.detach().permute(0, 3, 1, 2), size)
 
 
 def _placed(cameras: Cameras, backgrounds: Float[Tensor, "B 3"], like: Tensor) -> tuple[Cameras, Float[Tensor, "B 3"]]:

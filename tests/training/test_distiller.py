@@ -255,3 +255,35 @@ def test_backgrounds():
     assert 0.45 < float(grey.float().mean()) < 0.55
     assert 0.45 < float(mixed[~grey].mean()) < 0.55
     assert draw_backgrounds("random", 5, generator).shape == (5, 3)
+
+
+class Deep(SDS):
+    """SDS that looks at the depth."""
+
+    NEEDS = ("depth",)
+
+
+@pytest.mark.parametrize("method", [SDS(), Deep()], ids=lambda method: type(method).__name__)
+def test_depth_is_computed_for_the_methods_that_need_it_alone(method, telling, monkeypatch):
+    """It is the mean of what is seen, by opacity, and 0 where a latent shows nothing."""
+    seen, gradient = [], SDS.gradient
+
+    def spy(self, moment, state):
+        seen.append(moment.depth)
+        return gradient(self, moment, state)
+
+    monkeypatch.setattr(SDS, "gradient", spy)
+    run = begin(telling, method, densify=DensifySettings())
+    renders, render = [], run.representation.render
+    run.representation.render = lambda *given: renders.append(render(*given)) or renders[-1]
+    run.step()
+    if not method.NEEDS:
+        assert seen == [None]
+        return
+    (depth,), (out,) = seen, renders
+    alphas, depths = (value.detach()[..., 0] for value in (out.alphas, out.depths))
+    assert depth.shape == (2, 1, SIZE, SIZE) and not depth.requires_grad
+    assert not depth[:, 0][alphas == 0].any() and (alphas == 0).any()  # a latent is a pixel here
+    torch.testing.assert_close((depth[:, 0] * alphas), depths)
+    distance = run.views.cameras.distance
+    assert distance[0] - 1 < float(depth[:, 0][alphas > 0.1].mean()) < distance[1] + 1
