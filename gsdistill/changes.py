@@ -19,7 +19,7 @@ __all__ = ["check_places", "command", "differences", "differing", "leaves"]
 
 # Settings that do not change the optimisation, and may differ; recipe decides what others are, no more.
 _FREE = (
-    *("recipe", "output", "log_every", "preview_every", "checkpoint_every", "snapshots"),
+    *("recipe", "output", "log_every", "preview_every", "checkpoint_every", "snapshots", "logs"),
     *("export.formats", "export.frame", "export.sh_pad", "model.recompute_encoder"),
 )
 # Settings that have had their effect, or whose state is in the checkpoint, and may never differ.

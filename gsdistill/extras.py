@@ -12,6 +12,7 @@ __all__ = ["EXTRAS", "missing", "require"]
 # by extra of pyproject.toml: the modules, each with the package that has it
 EXTRAS: dict[str, dict[str, str]] = {
     "formats": {"gsply": "gsply", "zstandard": "zstandard"},
+    "logs": {"tensorboard": "tensorboard", "wandb": "wandb"},
     "mesh": {"skimage": "scikit-image", "xatlas": "xatlas"},
     "viewer": {"viser": "viser"},
 }

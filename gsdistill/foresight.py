@@ -18,6 +18,7 @@ from gsdistill.bench.flops import matmul_ceiling
 from gsdistill.bench.timing import Timing, measure
 from gsdistill.export.formats import run_writers
 from gsdistill.generate import check_without_prior, checked_folder
+from gsdistill.logs import check_logs
 from gsdistill.prior.cards import cards, find
 from gsdistill.prior.hub import is_offline
 from gsdistill.prior.inventory import Share, gigabytes, shares
@@ -44,6 +45,7 @@ def foresee(config: RunConfig) -> Iterator[str]:
         yield f"the run in {folder.path} is finished; nothing is left to do"
         return
     run_writers(config.export)
+    check_logs(config)
     check_without_prior(config, target)
     left = config.iterations - done
     device.prepare(target, config.deterministic)

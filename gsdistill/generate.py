@@ -22,6 +22,7 @@ from gsdistill.errors import ConfigError, OutOfMemory, tell
 from gsdistill.export.base import Writer
 from gsdistill.export.formats import run_writers
 from gsdistill.keeper import Keeper
+from gsdistill.logs import LOGS, check_logs
 from gsdistill.pages.report import write_report
 from gsdistill.paths import anchored, paths_in
 from gsdistill.prior.base import Prior
@@ -78,6 +79,7 @@ def run(
         say(f"the run in {folder.path} is finished; nothing is left to do")
         return folder.path
     writers = run_writers(config.export)
+    check_logs(config)
     with _shortage_named(config):
         begun = check_without_prior(config, target) if prior is None else None
         prior = prior or load_prior(config.prior, target, config.model, say)
@@ -99,8 +101,9 @@ def run(
             if distiller.done:
                 say(f"going on from step {distiller.done}")
             keeper, results = Keeper(folder, config, watch), _Results(config, folder, watch, console, writers, extras)
+            logs = [LOGS[name](folder.path, config, watch, distiller.done) for name in config.logs]
             with StepBar(console, distiller.iterations, distiller.done) as bar:
-                distiller.run((Halt(interrupt), *listeners, bar, watch, keeper, results))
+                distiller.run((Halt(interrupt), *listeners, bar, watch, keeper, results, *logs))
             if distiller.done < config.iterations:
                 raise interrupt.stopped
     return folder.path

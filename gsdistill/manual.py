@@ -167,7 +167,9 @@ def _kind(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "{" + ",".join(map(str, get_args(hint))) + "}"
     items = items_of(hint) or (hint,)
-    return " ".join(METAVARS.get(item, "PATH") for item in items if item is not Ellipsis)
+    return " ".join(
+        _kind(item) if get_origin(item) is Literal else METAVARS.get(item, "PATH") for item in items if item is not ...
+    )
 
 
 def _shown(value: Any) -> str:

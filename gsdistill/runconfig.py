@@ -34,6 +34,7 @@ __all__ = ["RunConfig", "fill", "read_config", "read_prompts", "resolve"]
 METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
 PRIOR = may_be_path(lambda: ("auto", *cards.cards()))
 Quality = Literal["draft", "normal", "fine"]
+Log = Literal["tensorboard", "wandb"]
 INIT_CLASS = partial(load, "gsdistill.scene.init", kind="initialiser")
 INIT: Any = named(INIT_CLASS, "ball")
 DENSIFY: Any = named(DENSIFIER_CLASS, "gradient")
@@ -62,6 +63,7 @@ class RunConfig:
     recipe: bool = True  # start from the settings that fit the prior, a config of its card
     log_every: int = bounded(10, low=1)  # steps between records in metrics.jsonl
     preview_every: int = bounded(100, low=1)  # steps between preview pictures
+    logs: tuple[Log, ...] = ()  # also tell tensorboard, wandb or both, each of which is to be installed
     snapshots: int = bounded(10, low=0)  # splats kept on the way, at equal steps, to look at with `gsdistill view`
     # seconds between checkpoints, more where they would take over 2 % of the time; 0: one after every step
     checkpoint_every: float = bounded(30.0, low=0)

@@ -7,6 +7,7 @@ preview.png        the training views of a late step
 checkpoints/step-000120.safetensors   the last two, while the run is unfinished
 snapshots/step-000030.ply   the splat on its way, for viewers
 gaussians.ply and other formats, views.png, turntable.mp4, summary.json   at the end
+tensorboard, wandb   where the run was to be logged there too
 evaluation.json, report.html   written by gsdistill.pages
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -127,6 +129,8 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         for snapshot in snapshots(self.path).values():
             snapshot.unlink()
+        for log in ("tensorboard", "wandb"):
+            shutil.rmtree(self.path / log, ignore_errors=True)
         write_text(self.path / "config.yaml", dump(self._settings))
         self.save(run)
 

@@ -67,6 +67,8 @@ PURPOSES = {
     "trimesh": "meshes: reading, sampling, writing",
     "gsply": "compressed formats of splats",
     "zstandard": "reading SPZ of version 4",
+    "tensorboard": "event files of TensorBoard",
+    "wandb": "runs of Weights & Biases",
     "scikit-image": "marching cubes",
     "xatlas": "charts of textures",
     "viser": "the viewer's page",
