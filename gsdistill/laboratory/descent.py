@@ -4,6 +4,10 @@
 
 s_t = sigma_t / alpha_t, t falls over the run by ``times`` and t' is the next one, s' = 0 after the last. With weight 1
 the rate of ``ddim`` turns FSD into DDIM sampling (FSD, arXiv 2405.10988). Latents are seen as opaque renders.
+
+No run of ``training`` is made for it: there views are drawn anew in each step, progress is below 1 in the last one, and
+the loss is a mean over all views. Here nothing is drawn but a method's own noise, the last t is that of progress 1, and
+each sample has a method's state, and the whole of its gradient, for itself.
 """
 
 from __future__ import annotations
