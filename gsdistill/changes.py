@@ -13,6 +13,7 @@ from typing import Any
 
 from gsdistill.errors import ConfigError
 from gsdistill.paths import paths_in, there
+from gsdistill.registry import file_of
 from gsdistill.yaml_dialect import load_yaml
 
 __all__ = ["check_places", "command", "differences", "differing", "leaves"]
@@ -70,7 +71,7 @@ def differences(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path,
         ConfigError: settings differ and that is not ``accepted``, or one of them cannot change on the way.
     """
     told, same = differing(now, before, folder), f"{command(folder)} takes those of the run"
-    gone = [name for name, value in leaves(before) if str(value).startswith("/") and not there(str(value))]
+    gone = [name for name, value in leaves(before) if str(value).startswith("/") and not there(file_of(str(value)))]
     fixed = [told[name] for name in told if name not in gone and {name, name.partition(".")[0]} & {*_FIXED}]
     if fixed:
         raise ConfigError(f"the run in {folder} cannot change {', '.join(fixed)} on its way; {same}")

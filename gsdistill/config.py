@@ -19,6 +19,7 @@ from gsdistill.errors import ConfigError, UserError, did_you_mean
 from gsdistill.paths import expanded
 from gsdistill.ramp import Ramp, shortest
 from gsdistill.reading import brief
+from gsdistill.registry import own_name, same_name
 from gsdistill.texts import checked, letters
 from gsdistill.yaml_dialect import dump, load_yaml
 
@@ -51,16 +52,13 @@ def bounded(
 
 
 def named(pick: Pick, default: str) -> Any:
-    """Return a dataclass field that holds an instance of ``pick(name)``; without a name it is ``pick(default)``.
-
-    The name of an instance is the last part of its class's module, with hyphens: the file name is the registry.
-    """
+    """Return a dataclass field that holds an instance of ``pick(name)``; without a name it is ``pick(default)``."""
     return dataclasses.field(default_factory=lambda: pick(default)(), metadata={"pick": pick, "name": default})
 
 
 def name_of(config: object) -> str:
-    """Return the name under which the class of a named settings object is registered: its module's file name."""
-    return type(config).__module__.rpartition(".")[2].replace("_", "-")
+    """Return the name by which the class of a named settings object is found again: :func:`registry.own_name`."""
+    return own_name(type(config))
 
 
 def setting_fields(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
@@ -159,7 +157,7 @@ def merge(defaults: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str,
         if isinstance(new, Mapping) and isinstance(old, str):
             old = {"name": old}
         if isinstance(new, Mapping) and isinstance(old, Mapping):
-            renamed = "name" in old and new.get("name", old["name"]) != old["name"]
+            renamed = "name" in old and not same_name(new.get("name", old["name"]), old["name"])
             new = merge({} if renamed else old, new)
         merged[key] = new
     return merged

@@ -20,7 +20,7 @@ from gsdistill.prior import cards
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.reading import read_text
-from gsdistill.registry import load
+from gsdistill.registry import label_of, load
 from gsdistill.renderer.base import RenderOptions
 from gsdistill.representation.gaussians import DENSIFIER_CLASS, OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings
@@ -92,7 +92,8 @@ class RunConfig:
     @property
     def folder(self) -> Path:
         """The folder of the run: ``output``, or the one that the prompt, the method and the seed name."""
-        return self.output or Path("outputs") / slug(self.prompt) / f"{name_of(self.method)}-seed{self.seed}"
+        method = slug(label_of(name_of(self.method)))
+        return self.output or Path("outputs") / slug(self.prompt) / f"{method}-seed{self.seed}"
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from gsdistill.sweep.settings import SweepSettings
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 METHODS = names("gsdistill.distillation")
 INITS = names("gsdistill.scene.init")
+OWN = ", or one of your own as module:Class or file.py:Class"
 RECIPE = "# What CDS needs here.\nmethod: {name: cds, near_min: 0.02}\niterations: 222\n"
 
 
@@ -255,9 +256,10 @@ def test_the_folder_of_a_run():
     [
         ("", "no prompt; say what to make, as in --prompt 'a red torus'"),
         ("--prompt=", "no prompt; say what to make, as in --prompt 'a red torus'"),
-        ("--prompt x --method sdss", f"unknown method 'sdss'. Did you mean 'sds'? Available: {', '.join(METHODS)}"),
+        ("--prompt x --method sdss",
+         f"unknown method 'sdss'. Did you mean 'sds'? Available: {', '.join(METHODS)}{OWN}"),
         ("--prompt x --init spere",
-         f"unknown initialiser 'spere'. Did you mean 'sphere'? Available: {', '.join(INITS)}"),
+         f"unknown initialiser 'spere'. Did you mean 'sphere'? Available: {', '.join(INITS)}{OWN}"),
         ("--prompt x --metod sds", "unknown flag '--metod'. Did you mean '--method'? See gsdistill generate --help"),
         ("--prompt x --sed=3", "unknown flag '--sed'. Did you mean '--seed'? See gsdistill generate --help"),
         ("--prompt a red --seed=3",

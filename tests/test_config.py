@@ -37,6 +37,9 @@ class Other:
     depth: int = 2
 
 
+SUB = f"{__name__}:Sub"
+
+
 @dataclass(frozen=True)
 class Run:
     prompt: str
@@ -44,7 +47,7 @@ class Run:
     quick: bool = False
     folder: Path | None = None
     lens: Lens = field(default_factory=Lens)
-    method: object = named(lambda name: {"test-config": Sub, "other": Other}[name], "test-config")
+    method: object = named(lambda name: {SUB: Sub, "other": Other}[name], SUB)
 
 
 MESSAGES = [
@@ -269,7 +272,7 @@ def test_shorthand_and_mapping_name_the_same_class():
 
 
 def test_to_dict_writes_the_name_of_a_named_setting():
-    assert to_dict(Run("x"))["method"] == {"name": "test-config", "scale": "101:51", "names": ["a", "b"], "limit": None}
+    assert to_dict(Run("x"))["method"] == {"name": SUB, "scale": "101:51", "names": ["a", "b"], "limit": None}
 
 
 def test_defaults_are_all_settings_but_the_required():

@@ -12,7 +12,7 @@ from gsdistill import config
 from gsdistill.changes import leaves
 from gsdistill.pages.markup import Html, element, joined
 from gsdistill.pages.run import named
-from gsdistill.registry import load
+from gsdistill.registry import at_hand
 from gsdistill.yaml_dialect import dump
 
 __all__ = ["differences", "marked_yaml", "shown_leaves"]
@@ -29,7 +29,8 @@ _OPEN = ("prompt",)  # what has no default to differ from
 def differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the default of each setting that has another value, by dotted name.
 
-    ``defaults`` are those of a whole run; of what a name chooses those of its own class are taken instead.
+    ``defaults`` are those of a whole run; of what a name chooses those of its own class are taken instead. A class
+    from outside that is not loaded has none: a page of a run runs nothing that the run names.
 
     Raises:
         ConfigError: there is no method, initialiser or densifier of that name.
@@ -37,7 +38,8 @@ def differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
     basis = {**defaults}
     for key, (package, kind) in _NAMED.items():
         if name := named(settings.get(key)):
-            basis[key] = {"name": named(defaults.get(key)), **config.defaults(load(package, name, kind))}
+            cls = at_hand(package, name, kind)
+            basis[key] = {"name": named(defaults.get(key)), **(config.defaults(cls) if cls else {})}
     usual = shown_leaves(basis)
     given = shown_leaves(settings).items()
     return {path: usual[path] for path, value in given if path in usual and value != usual[path]}

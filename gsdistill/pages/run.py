@@ -21,6 +21,7 @@ from gsdistill.errors import BadFile, PromptError, UserError
 from gsdistill.evaluation.figures import renewed
 from gsdistill.files import write_json
 from gsdistill.reading import read_json
+from gsdistill.registry import label_of
 
 if TYPE_CHECKING:
     from gsdistill.evaluation.references import Truth
@@ -61,8 +62,8 @@ class Run:
 
     @property
     def method(self) -> str:
-        """The method's name."""
-        return named(self.settings.get("method")) or "?"
+        """The method's name, of one from outside its class."""
+        return label_of(named(self.settings.get("method")) or "?")
 
     @property
     def prior(self) -> str:

@@ -1,4 +1,5 @@
 """Initialisers: one file each, picked by its name. A file holds one frozen dataclass, an :class:`Initialiser`."""
 
 INTERFACE = "Initialiser"
+GROUP = "gsdistill.initialisers"
 NOT_LISTED = ("uniform",)
