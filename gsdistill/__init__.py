@@ -1,3 +1,53 @@
-"""gsdistill: text to 3D Gaussian splats by score distillation."""
+"""gsdistill: text to 3D Gaussian splats by score distillation.
+
+    import gsdistill as gs
+
+    run = gs.distil("a red torus", "shapes", method="sds", iterations=300)
+    for step in run:
+        print(step.number, float(step.loss))
+    gs.save(run.representation.splat(), "torus.ply")
+
+Each name is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gsdistill.distillation.base import Distillation
+    from gsdistill.front import distil, evaluate, load, load_prior, render, save
+    from gsdistill.prior.base import Prior
+    from gsdistill.ramp import Ramp
+    from gsdistill.representation.base import Representation
+    from gsdistill.structs import Gaussians as Splat
+    from gsdistill.training.distiller import Distiller
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Distillation", "Distiller", "Prior", "Ramp", "Representation", "Splat", "distil", "evaluate", "load", "load_prior",
+    "render", "save",
+]  # fmt: skip
+
+_HOMES = {
+    "Distillation": "gsdistill.distillation.base",
+    "Distiller": "gsdistill.training.distiller",
+    "Prior": "gsdistill.prior.base",
+    "Ramp": "gsdistill.ramp",
+    "Representation": "gsdistill.representation.base",
+    "Splat": "gsdistill.structs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'gsdistill' has no attribute '{name}'")
+    home = importlib.import_module(_HOMES.get(name, "gsdistill.front"))
+    found = globals()[name] = getattr(home, "Gaussians" if name == "Splat" else name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -133,14 +133,14 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
 
 
 def validate(config: T, path: str = "") -> T:
-    """Check the types and ranges of a settings object and of all inside it; return it.
+    """Check the types and ranges of a settings object and of all inside it; return it, each value as its type has it.
+
+    An object that was made by hand may hold a text for a path, a name for what it names, a list for a tuple.
 
     Raises:
         ConfigError: the first value that is not allowed.
     """
-    for name, (field, hint) in setting_fields(type(config)).items():
-        _convert(getattr(config, name), hint, field.metadata, _under(path) + name)
-    return config
+    return from_dict(type(config), {name: getattr(config, name) for name in setting_fields(type(config))}, path)
 
 
 def merge(defaults: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,11 +259,11 @@ def _convert_nested(value: Any, hint: Any, path: str) -> Any:
 def _convert_scalar(value: Any, hint: Any, limits: Mapping[str, Any], path: str) -> Any:
     if hint not in EXPECTED:
         raise TypeError(f"{path}: settings of type {hint!r} are not supported")
-    accepted = {int: (int,), float: (int, float), Path: (str, Path)}.get(hint, (hint,))
+    names_file = hint is Path or "place" in limits  # a text that gsdistill.paths marks
+    accepted = (str, Path) if names_file else (int, float) if hint is float else (hint,)
     if not isinstance(value, accepted) or isinstance(value, bool) is not (hint is bool):
         raise _wrong_type(path, value, EXPECTED[hint])
     if hint in (str, Path):
-        names_file = hint is Path or "place" in limits  # a text that gsdistill.paths marks
         value = checked(str(value), names_file, path)
         value = expanded(value, path) if names_file else value
     if hint is int and abs(value) > LARGEST_INTEGER:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from gsdistill import device
 from gsdistill.changes import check_places
-from gsdistill.config import defaults, name_of, to_dict
+from gsdistill.config import defaults, name_of, to_dict, validate
 from gsdistill.errors import ConfigError, OutOfMemory, tell
 from gsdistill.export.base import Writer
 from gsdistill.export.formats import run_writers
@@ -26,6 +26,7 @@ from gsdistill.logs import LOGS, check_logs
 from gsdistill.pages.report import write_report
 from gsdistill.paths import anchored, paths_in
 from gsdistill.prior.base import Prior
+from gsdistill.prior.cards import choose
 from gsdistill.prior.families import group_of
 from gsdistill.prior.loading import load_prior
 from gsdistill.progress import Halt, Interrupt, StepBar, Watch, print_summary
@@ -70,8 +71,12 @@ def run(
         except BrokenPipeError:  # who read it has left
             tell(line)
 
-    config = anchored(config)
+    config = anchored(validate(config))
     target = device.choose(config.device)
+    name, reason = choose(config.prior, target)
+    if reason:
+        say(reason)
+    config = replace(config, prior=name)
     device.prepare(target, config.deterministic)
     device.forget_peak(target)
     folder, done = checked_folder(config)

@@ -6,6 +6,7 @@ L text tokens, D their width, F camera features.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -51,6 +52,10 @@ class Gaussians:
 
     def __len__(self) -> int:
         return self.means.shape[0]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: a turning picture, drawn by the renderer, which is imported for that."""
+        return importlib.import_module("gsdistill.front").turntable_html(self)
 
     @property
     def sh_degree(self) -> int:

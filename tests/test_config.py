@@ -299,3 +299,10 @@ def test_merge_goes_deep_and_leaves_its_arguments():
 )
 def test_merge_drops_the_settings_of_another_class(low, high, merged):
     assert merge({"method": low}, {"method": high}) == {"method": merged}
+
+
+def test_settings_made_by_hand_are_taken_as_their_types_have_them():
+    made = validate(Run("x", folder="a/b", lens=Lens(shift=[0, 1]), method="other"))  # type: ignore[arg-type]
+    assert made == Run("x", folder=Path("a/b"), lens=Lens(shift=(0.0, 1.0)), method=Other())
+    with pytest.raises(ConfigError, match=r"lens\.shift = 3 has the wrong type"):
+        validate(Run("x", lens=Lens(shift=3)))  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from torch import Tensor
 from gsdistill.prior.base import Prediction, Prior, Student
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.structs import Cameras, Embedding
+from gsdistill.structs import Embedding
 
 __all__ = ["AnalyticPrior", "Mixture", "plain_schedule"]
 
@@ -125,10 +125,6 @@ class AnalyticPrior(Prior):
     ) -> EncodedPrompt:
         """One number tells the mixtures apart; the words and the view play no part."""
         return EncodedPrompt(Embedding(torch.ones(1, 1, 1)), Embedding(torch.zeros(1, 1, 1)))
-
-    def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
-        """None: the mixtures are of any view."""
-        return None
 
     def network(
         self,

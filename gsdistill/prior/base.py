@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gsdistill.errors import ConfigError
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, branches_for
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.structs import Cameras, Condition, Embedding
@@ -105,19 +106,23 @@ class CameraRange:
 class Prior(ABC):
     """A text-to-image diffusion model, as distillation methods and the training loop see it.
 
-    Attributes set by every leaf: ``name``; ``schedule``; ``prediction_type``; ``image_size`` in pixels;
-    ``latent_shape`` (C, h, w); ``camera_range``, or None where any camera is fine; ``evaluations``, samples sent
-    through the network so far. ``view_group`` views in a row are seen together by the network, and stand at equal
-    steps around the object; ``guidance_rescale`` is phi of CFG rescale, 0 for none.
+    A prior of one's own needs three methods, :meth:`encode`, :meth:`encode_text` and :meth:`network`, and four
+    attributes: ``name``; ``schedule``; ``image_size`` in pixels; ``latent_shape`` (C, h, w).
+
+    The others have defaults: ``device``, where it computes; ``prediction_type``; ``camera_range``, or None where any
+    camera is fine; ``evaluations``, samples sent through the network so far. ``view_group`` views in a row are seen
+    together by the network, and stand at equal steps around the object; ``guidance_rescale`` is phi of CFG rescale, 0
+    for none.
     """
 
     name: str
     schedule: NoiseSchedule
-    prediction_type: Prediction
     image_size: int
     latent_shape: tuple[int, int, int]
-    camera_range: CameraRange | None
-    evaluations: int
+    device: torch.device = torch.device("cpu")
+    prediction_type: Prediction = "epsilon"
+    camera_range: CameraRange | None = None
+    evaluations: int = 0
     view_group: int = 1
     guidance_rescale: float = 0.0
 
@@ -125,9 +130,13 @@ class Prior(ABC):
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Latents of images in 0..1 of any size; differentiable."""
 
-    @abstractmethod
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """Images in 0..1 of latents, without a gradient."""
+        """Images in 0..1 of latents, without a gradient; no run needs them, only `gsdistill play2d`.
+
+        Raises:
+            ConfigError: the prior has none.
+        """
+        raise ConfigError(f"the prior {self.name} shows no pictures of its latents: it has no `decode`")
 
     @abstractmethod
     def encode_text(
@@ -139,9 +148,9 @@ class Prior(ABC):
             PromptError: the prior cannot serve a prompt.
         """
 
-    @abstractmethod
     def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
-        """What the network is told of the cameras themselves, or None."""
+        """What the network is told of the cameras themselves; None, unless a leaf knows them."""
+        return None
 
     def condition(self, text: EncodedPrompt, cameras: Cameras) -> Condition:
         """What the network is told about each view."""
@@ -158,9 +167,13 @@ class Prior(ABC):
     ) -> Float[Tensor, "B C h w"]:
         """The network's raw prediction, of ``prediction_type``."""
 
-    @abstractmethod
     def student(self, rank: int) -> Student:
-        """A trainable copy of the network that shares its weights, for methods that tune one (VSD)."""
+        """A trainable copy of the network that shares its weights, for methods that tune one (VSD).
+
+        Raises:
+            ConfigError: the prior has none.
+        """
+        raise ConfigError(f"the prior {self.name} cannot be tuned, which this method does: it has no `student`")
 
     def predict_noise(self, queries: Sequence[Query], condition: Condition) -> list[Float[Tensor, "B C h w"]]:
         """Answer all queries with one batched network call; no gradient flows through it."""

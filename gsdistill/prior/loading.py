@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from gsdistill.config import validate
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.prior.base import Prior
-from gsdistill.prior.cards import cards, find, read_model_card
+from gsdistill.prior.cards import cards, choose, find, read_model_card
 from gsdistill.prior.families import FAMILIES, family_of, leaf_of, needed_parts
 from gsdistill.prior.hub import Need, fetched, fetched_file
 from gsdistill.prior.layout import check_weights, chosen, lack, listing
@@ -40,12 +41,12 @@ WHICH_2 = "--model.config sd21-base (noise, 512 px) or --model.config sd21 (v, 7
 
 
 def load_prior(
-    name_or_path: str,
+    name_or_path: str | Path,
     device: torch.device | str = "cpu",
     settings: ModelSettings = ModelSettings(),
     say: Callable[[str], None] = lambda line: None,
 ) -> Prior:
-    """Load a prior by short name, diffusers folder, checkpoint in one file, or hub id.
+    """Load a prior by short name, diffusers folder, checkpoint in one file, or hub id; ``auto`` is what serves here.
 
     ``say`` is told what of the settings gives way to what a file says of itself. Nothing is asked of the network for
     what is on this machine: folders, files, and complete snapshots in the cache.
@@ -55,7 +56,11 @@ def load_prior(
             or the hub does not give them. BadFile: a file is corrupted or of another kind. OutputError: a checkpoint in
             one file cannot be kept as a folder.
     """
-    origin = located(name_or_path, torch.device(device), settings, say)
+    settings = validate(settings, "model")
+    name, reason = choose(str(name_or_path), torch.device(device))
+    if reason:
+        say(reason)
+    origin = located(name, torch.device(device), settings, say)
     return family_of(origin.folder)(origin)
 
 

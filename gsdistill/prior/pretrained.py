@@ -31,7 +31,7 @@ from gsdistill.prior.parts import check_class, load_model, pick_class
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, unicode
 from gsdistill.prior.running import Call, Graphs, Layout, answering, memory_format
 from gsdistill.prior.schedulers import Levels, read_levels
-from gsdistill.structs import Cameras, Embedding, to_device
+from gsdistill.structs import Embedding, to_device
 
 __all__ = ["ModelSettings", "Origin", "Pretrained"]
 
@@ -208,10 +208,6 @@ class Pretrained(Prior):
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
         """What the autoencoder makes of latents."""
         return self._codec.decode(latents)
-
-    def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
-        """None: the family knows no cameras."""
-        return None
 
     def encode_text(
         self, prompt: str, negative_prompt: str, settings: PromptSettings = PromptSettings()

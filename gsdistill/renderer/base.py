@@ -34,7 +34,7 @@ from gsdistill.structs import SH_C0, Cameras, Gaussians, Render, to_device
 
 __all__ = [
     "ALPHA_MAX", "ALPHA_MIN", "COVARIANCE_MAX", "DEVIATION_MAX", "TRANSMITTANCE_MIN", "RenderOptions", "backends",
-    "blending_weights", "compiles", "refusal", "render",
+    "blending_weights", "check_backgrounds", "compiles", "refusal", "render",
 ]  # fmt: skip
 
 ALPHA_MIN = 1.0 / 255.0  # fainter pairs of Gaussian and pixel are ignored
@@ -80,8 +80,10 @@ def render(
     the projected means, in pixels, after backward. No gradient reaches the cameras.
 
     Raises:
-        ConfigError: the backend is unknown, or one that was asked for by its name cannot run here.
+        ConfigError: the backend is unknown, or one that was asked for by its name cannot run here; or ``backgrounds``
+            is not one colour per camera.
     """
+    check_backgrounds(cameras, backgrounds)
     if backend == "auto":
         backend = _chosen(gaussians.means.device)
         if backend != gaussians.means.device.type:
@@ -92,6 +94,18 @@ def render(
             f"backend = '{backend}' is not a renderer.{did_you_mean(backend, allowed)} Allowed: {', '.join(allowed)}"
         )
     return _module(backend).rasterize(gaussians, cameras, backgrounds, options)
+
+
+def check_backgrounds(cameras: Cameras, backgrounds: object) -> None:
+    """Refuse what is not one colour per camera. Raises ConfigError."""
+    wanted = (len(cameras), 3)
+    if not isinstance(backgrounds, Tensor):
+        told = f"a {type(backgrounds).__name__}"
+    elif backgrounds.shape != wanted or not backgrounds.is_floating_point():
+        told = f"{str(backgrounds.dtype).removeprefix('torch.')} {list(backgrounds.shape)}"
+    else:
+        return
+    raise ConfigError(f"backgrounds is {told}; one colour per camera is expected, a tensor of floats {list(wanted)}")
 
 
 @functools.cache

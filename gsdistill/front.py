@@ -1,0 +1,221 @@
+"""The front door of the library, which ``import gsdistill`` shows: a prompt in, an object to iterate out, and splats.
+
+    run = distil("a red torus", "shapes", method="sds")
+    for step in run: ...
+    save(run.representation.splat(), "torus.ply")
+
+Nothing here keeps a folder, prints, or listens to signals, so all of it serves in notebooks, threads and workers.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from gsdistill import device as devices
+from gsdistill.config import from_dict, name_of, to_dict
+from gsdistill.errors import ConfigError, OutputError, PromptError, tell
+from gsdistill.evaluation.plain import plain_figures
+from gsdistill.evaluation.references import of_prompt
+from gsdistill.evaluation.truth import Figures
+from gsdistill.evaluation.truth import evaluate as beside
+from gsdistill.export.formats import writer_for
+from gsdistill.export.pictures import to_bytes
+from gsdistill.export.settings import ExportSettings
+from gsdistill.files import check_targets
+from gsdistill.generate import prepared
+from gsdistill.paths import expanded
+from gsdistill.prior import cards, loading
+from gsdistill.prior.base import Prior
+from gsdistill.prior.pretrained import ModelSettings
+from gsdistill.reading import brief
+from gsdistill.renderer.base import RenderOptions
+from gsdistill.renderer.base import render as drawn
+from gsdistill.runconfig import resolve
+from gsdistill.scene.cameras import orbit
+from gsdistill.scene.read import read_splat
+from gsdistill.structs import Cameras, Gaussians, to_device
+from gsdistill.training.distiller import Distiller, Term
+from gsdistill.training.health import measure
+
+__all__ = ["distil", "evaluate", "load", "load_prior", "render", "save", "turntable_html"]
+
+OF_FILES = (
+    *("output", "resume", "accept_changes", "overwrite", "export"),
+    *("log_every", "preview_every", "snapshots", "checkpoint_every"),
+)
+TURN = 16  # pictures of a splat's turntable in a notebook
+TURN_SIZE = 192  # pixels
+TURN_LASTS = 3_200  # milliseconds
+
+
+def load_prior(prior: str | Path = "auto", device: str = "auto", **settings: Any) -> Prior:
+    """Load a diffusion model to distil from.
+
+    Args:
+        prior: a name of ``gsdistill list priors``, a diffusers folder, a checkpoint in one file, or a hub id; ``auto``
+            is a large model where there is an accelerator and one is cached, else the shapes prior.
+        device: where it computes, as torch names it; ``auto`` is a GPU where there is one.
+        settings: those of ``model.`` on the command line, as in ``precision="float16"``.
+
+    Raises:
+        ConfigError: an unknown name, device or setting. ModelNotFound: weights are missing. BadFile: a file is broken.
+    """
+    target = devices.choose(device, tell)
+    return loading.load_prior(str(prior), target, from_dict(ModelSettings, settings, "model"), tell)
+
+
+def distil(
+    prompt: str, prior: Prior | str | Path = "auto", *, terms: Sequence[Term] = (), **settings: Any
+) -> Distiller:
+    """Prepare the distillation of a prompt: iterating what is returned makes its steps.
+
+    The settings are those of ``gsdistill generate`` with underscores, those of a group in a mapping:
+    ``method={"name": "cds", "guidance_scale": 7.5}, iterations=300, cameras={"fov": 40}``. As there, what is not given
+    comes from the recipe for the method with the prior; a Notice (a warning) says where there is none.
+
+    Args:
+        prompt: what to make.
+        prior: what to distil from; one that is loaded decides the device too.
+        terms: more losses, each of what was rendered, its cameras and the progress of the run (0..1).
+        settings: see above; a method or an initialiser may also be an object, whose own settings then all stand.
+
+    Raises:
+        ConfigError: an unknown setting, a value out of range, one of files (nothing is written here), or another device
+            than the prior's. Other UserErrors: of the prior and the initialiser.
+    """
+    if of_files := [name for name in OF_FILES if name in settings]:
+        raise ConfigError(f"{of_files[0]} is of `gsdistill generate`: distil keeps no files; save() writes the splat")
+    given = {**settings, "prompt": prompt, "prior": prior.name if isinstance(prior, Prior) else str(prior)}
+    if isinstance(prior, Prior):
+        there = str(prior.device)
+        if devices.choose(str(given.setdefault("device", there))) != prior.device:
+            raise ConfigError(f"device = '{given['device']}', but the prior {prior.name} is on {there}")
+    method = given.get("method")
+    if is_dataclass(method) and ":" not in (name := name_of(method)):
+        given["method"] = {"name": name, **to_dict(method)}
+    config = resolve(given, tell)
+    name = name_of(config.method)
+    if config.recipe and cards.recipe(config.prior, name) is None:
+        tell(f"no recipe is known for {name} with the prior {config.prior}: the settings are the usual ones")
+    target = devices.choose(config.device)
+    devices.prepare(target, config.deterministic)
+    loaded = prior if isinstance(prior, Prior) else loading.load_prior(config.prior, target, config.model, tell)
+    _, run = prepared(config, loaded, target)
+    run.terms.extend(terms)
+    return run
+
+
+def load(path: str | Path) -> Gaussians:
+    """Read a splat: a .ply, .spz, .sog, .splat or .glb, also gzipped, or the folder of a run; turned into our axes.
+
+    Raises:
+        BadFile: it is not there, or holds no sound splat.
+    """
+    return read_splat(Path(expanded(str(path), "path")))
+
+
+def save(splat: Gaussians, path: str | Path, overwrite: bool = False) -> Path:
+    """Write a splat in the format that the ending of ``path`` names, and return the path; folders are made.
+
+    Raises:
+        ConfigError: no format has this ending, or it is no splat. NotInstalled: its package is missing.
+        OutputError: the file is there and ``overwrite`` is not set, or it cannot be written.
+    """
+    file = Path(expanded(str(path), "path"))
+    writer = writer_for(file, ExportSettings())
+    if file.exists() and not overwrite:
+        raise OutputError(f"{file} exists; choose another name, or replace it with overwrite=True")
+    check_targets([file], overwrite=True)
+    for line in writer.write(_splat(splat), file):
+        tell(line)
+    return file
+
+
+def evaluate(splat: Gaussians, prompt: str | None = None) -> Figures:
+    """Measure a splat; ``gsdistill evaluate`` prints what each figure means.
+
+    Where ``prompt`` names an object of the shapes world, whose truth is known, there are ``iou`` of the silhouettes
+    (0..1), ``colour_error`` (0..1), ``surface_chamfer`` (world units) and more; for any other a Notice says so.
+    """
+    figures: Figures = {}
+    if prompt is not None:
+        try:
+            figures = beside(_splat(splat), of_prompt(prompt))
+        except PromptError as error:
+            tell(f"what needs a truth is left out: {error}")
+    return {**figures, **plain_figures(splat)}
+
+
+def render(
+    splat: Gaussians,
+    cameras: Cameras | int = 4,
+    size: int = 256,
+    background: float | Sequence[float] = 1.0,
+    options: RenderOptions = RenderOptions(),
+) -> Float[Tensor, "B H W 3"]:
+    """Pictures of a splat, RGB in 0..1, detached and on the CPU: ``plt.imshow(render(splat)[0])``.
+
+    Args:
+        splat: on any device, which draws.
+        cameras: or how many at equal steps around the object, 20 degrees above the horizon, the first at the front.
+        size: pixels of a side, for such a number.
+        background: a grey value or a colour, 0..1.
+        options: of the renderer.
+
+    Raises:
+        ConfigError: a background that is no colour, or no camera.
+    """
+    try:
+        colour = torch.as_tensor(background, dtype=torch.float32).cpu()
+        sound = colour.shape in ((), (3,)) and bool(((colour >= 0) & (colour <= 1)).all())
+    except (TypeError, ValueError, RuntimeError):
+        sound = False
+    if not sound:
+        raise ConfigError(f"background = {brief(background)} is no grey value or RGB colour in 0..1")
+    if isinstance(cameras, int):
+        if cameras < 1 or size < 1:
+            raise ConfigError(f"cameras = {cameras}, size = {size}: at least 1 is needed of both")
+        cameras = orbit(cameras, size)
+    return _seen(_splat(splat), cameras, colour.expand(3), options)
+
+
+def turntable_html(splat: Gaussians) -> str:
+    """A small turning picture of a splat over white, as one element of HTML that needs nothing else."""
+    told = f"{len(splat):,} Gaussians"
+    if not len(splat):
+        return f"<p>{told}</p>"
+    reach = max(1.0, measure(splat).extent)  # a scene that is larger than the ball is seen whole
+    images = _seen(splat, orbit(TURN, TURN_SIZE, distance=3.2 * reach), torch.ones(3), RenderOptions(far=10.0 * reach))
+    frames = [Image.fromarray(one) for one in to_bytes(images)]
+    file = io.BytesIO()
+    frames[0].save(
+        file, "WEBP", save_all=True, append_images=frames[1:], duration=TURN_LASTS // TURN, loop=0, quality=80
+    )
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<img alt="{told}" title="{told}" width="{TURN_SIZE}" src="data:image/webp;base64,{data}">'
+
+
+@torch.no_grad()
+def _seen(
+    splat: Gaussians, cameras: Cameras, colour: Float[Tensor, "3"], options: RenderOptions
+) -> Float[Tensor, "B H W 3"]:
+    place = splat.means.device
+    backgrounds = colour.expand(len(cameras), 3).contiguous()
+    images = drawn(splat, to_device(cameras, place), backgrounds.to(place), options).images
+    return images.clamp(0.0, 1.0).cpu()
+
+
+def _splat(thing: Any) -> Gaussians:
+    if isinstance(thing, Gaussians):
+        return thing
+    raise ConfigError(f"a splat is expected, not {type(thing).__name__}; that of a run is run.representation.splat()")

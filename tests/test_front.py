@@ -1,0 +1,237 @@
+"""What `import gsdistill` shows, used as a notebook uses it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import multiprocessing
+import re
+import subprocess
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import gsdistill as gs
+from gsdistill.config import validate
+from gsdistill.distillation.sds import SDS
+from gsdistill.errors import BadFile, ConfigError, Notice, OutputError
+from gsdistill.generate import prepared
+from gsdistill.renderer.base import check_backgrounds
+from gsdistill.runconfig import RunConfig, resolve
+from gsdistill.scene.cameras import orbit
+from gsdistill.structs import SH_C0, Gaussians
+
+ROOT = Path(gs.__file__).parent
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return gs.load_prior("shapes", "cpu")
+
+
+@pytest.fixture
+def ball():
+    """One red Gaussian in the middle."""
+    colour = (torch.tensor([[[1.0, 0.0, 0.0]]]) - 0.5) / SH_C0
+    quats = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    return Gaussians(torch.zeros(1, 3), quats, torch.full((1, 3), -1.0), torch.full((1,), 6.0), colour)
+
+
+def test_the_first_block_of_the_readme_does_what_it_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(BLOCKS[0], "README.md", "exec"), names)
+    said = capsys.readouterr().out.split()
+    assert [said[i] for i in (0, 2, 4)] == ["20", "40", "60"]
+    assert float(said[6]) > 0.6
+    assert len(gs.load(tmp_path / "torus.ply")) == len(names["splat"])
+
+
+def test_the_method_of_the_readme_runs(tmp_path, monkeypatch, prior):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(BLOCKS[1])
+    with pytest.warns(Notice, match="no recipe is known for .*Mine with the prior shapes"):
+        run = gs.distil("a red torus", prior, method="./mine.py:Mine", iterations=2, views=1, resolution=16)
+    assert [step.number for step in run] == [1, 2]
+
+
+def test_the_door_is_light_and_lists_what_it_has():
+    program = (
+        "import sys, gsdistill; print(*dir(gsdistill)); print(*sorted({'torch', 'yaml', 'PIL'} & set(sys.modules)))"
+    )
+    listed, loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT.parent
+    ).stdout.splitlines()
+    assert set(gs.__all__) <= set(listed.split())
+    assert loaded == ""
+    assert len(gs.__all__) <= 15 and all(getattr(gs, name).__doc__ for name in gs.__all__)
+    assert gs.Splat is Gaussians
+    assert (ROOT / "py.typed").is_file()
+    with pytest.raises(AttributeError, match="no attribute 'distill'"):
+        gs.distill  # noqa: B018
+
+
+def test_distil_is_the_run_of_the_command_line(prior):
+    """The same recipe, start and steps, to the last bit."""
+    settings = {"iterations": 2, "views": 1, "resolution": 16, "seed": 3}
+    run = gs.distil("a red torus", prior, method="cds", **settings)
+    config = resolve({"prompt": "a red torus", "prior": "shapes", "method": "cds", "device": "cpu", **settings})
+    assert run.method == config.method
+    _, other = prepared(config, prior, torch.device("cpu"))
+    for ours, theirs in zip(run, other, strict=True):
+        assert torch.equal(ours.loss, theirs.loss)
+    splats = [vars(each.representation.splat()) for each in (run, other)]
+    assert all(torch.equal(value, splats[1][name]) for name, value in splats[0].items())
+
+
+def test_a_method_that_is_an_object_stands_as_it_is_within_the_recipe(prior):
+    by_name = gs.distil("a red torus", prior, method="sds")
+    by_object = gs.distil("a red torus", prior, method=SDS(gs.Ramp(33.0, 33.0)))
+    assert by_object.method == SDS(gs.Ramp(33.0, 33.0)) != by_name.method
+    assert by_object.representation.settings == by_name.representation.settings  # of the recipe
+    assert by_object.iterations == by_name.iterations
+
+
+def test_terms_of_ones_own_are_added(prior):
+    settings = {"method": "sds", "iterations": 1, "views": 1, "resolution": 16}
+    plain, more = (
+        next(iter(gs.distil("a red torus", prior, terms=terms, **settings)))
+        for terms in ((), [lambda out, cameras, progress: 5.0 + 0.0 * out.alphas.sum()])
+    )
+    assert float(more.loss) == pytest.approx(float(plain.loss) + 5.0)
+
+
+def test_it_is_told_where_no_recipe_is_known(prior):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)
+        gs.distil("a red torus", prior, method="sds", iterations=1)
+        gs.distil("a red torus", prior, method="ism", iterations=1, recipe=False)
+    with pytest.warns(Notice, match="quality: draft, but iterations = 3, as given"):
+        gs.distil("a red torus", prior, method="sds", iterations=3, quality="draft")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"output": "x"}, "output is of `gsdistill generate`: distil keeps no files; save() writes the splat"),
+        ({"itertions": 3}, "unknown setting 'itertions' (value 3). Did you mean 'iterations'?"),
+        ({"method": "sdss"}, "unknown method 'sdss'. Did you mean 'sds'?"),
+        ({"iterations": 0}, "iterations = 0 is out of range; it must be at least 1"),
+        ({"device": "meta"}, "device = 'meta'"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(prior, settings, told):
+    with pytest.raises(ConfigError) as caught:
+        gs.distil("a red torus", prior, **settings)
+    assert str(caught.value).startswith(told)
+
+
+def test_a_splat_goes_to_a_file_and_back(tmp_path, ball):
+    for ending in ("ply", "splat", "glb"):
+        file = gs.save(ball, tmp_path / "new" / f"ball.{ending}")
+        back = gs.load(str(file))
+        torch.testing.assert_close(back.means, ball.means, atol=1e-4, rtol=0)
+        with pytest.raises(OutputError, match=r"exists; choose another name, or replace it with overwrite=True"):
+            gs.save(ball, file)
+        gs.save(ball, file, overwrite=True)
+    with pytest.raises(ConfigError, match="names no format"):
+        gs.save(ball, tmp_path / "ball.obj")
+    with pytest.raises(ConfigError, match="a splat is expected, not int"):
+        gs.save(7, tmp_path / "seven.ply")  # type: ignore[arg-type]
+    with pytest.raises(BadFile, match=r"none\.ply"):
+        gs.load(tmp_path / "none.ply")
+
+
+def test_pictures_are_over_the_background_that_was_asked_for(ball):
+    pictures = gs.render(ball, 3, 32, (0.0, 0.0, 1.0))
+    assert pictures.shape == (3, 32, 32, 3) and not pictures.requires_grad
+    assert torch.equal(pictures[:, 0, 0], torch.tensor([[0.0, 0.0, 1.0]]).expand(3, 3))
+    torch.testing.assert_close(pictures[:, 16, 16], torch.tensor([[1.0, 0.0, 0.0]]).expand(3, 3), atol=0.02, rtol=0)
+    assert torch.equal(gs.render(ball, orbit(2, 16), background=0.5)[:, 0, 0], torch.full((2, 3), 0.5))
+    for wrong in ("red", (1.0, 0.0), 2.0, [[1.0, 1.0, 1.0]], float("nan")):
+        with pytest.raises(ConfigError, match="is no grey value or RGB colour"):
+            gs.render(ball, 1, 16, wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="cameras = 0"):
+        gs.render(ball, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ((1.0, 1.0, 1.0), "backgrounds is a tuple; one colour per camera is expected, a tensor of floats [4, 3]"),
+        (torch.ones(3), "backgrounds is float32 [3]; one colour per camera is expected, a tensor of floats [4, 3]"),
+        (torch.ones(1, 3), "backgrounds is float32 [1, 3]; one colour per camera is expected, "
+                           "a tensor of floats [4, 3]"),
+        (torch.ones(4, 3).long(), "backgrounds is int64 [4, 3]; one colour per camera is expected, "
+                                  "a tensor of floats [4, 3]"),
+    ],
+)  # fmt: skip
+def test_a_renderer_says_what_is_wrong_with_backgrounds(wrong, told):
+    with pytest.raises(ConfigError) as caught:
+        check_backgrounds(orbit(4, 8), wrong)
+    assert str(caught.value) == told
+
+
+def test_figures_have_the_truth_where_it_is_known(ball):
+    assert 0 < gs.evaluate(ball, "a red sphere")["iou"] < 1
+    assert "iou" not in gs.evaluate(ball)
+    with pytest.warns(Notice, match="what needs a truth is left out"):
+        assert "iou" not in gs.evaluate(ball, "a photograph of a hamburger")
+
+
+def test_a_splat_shows_itself_turning(ball):
+    pair = Gaussians(*(torch.cat([value, value]) for value in vars(ball).values()))
+    pair.means[1, 0] = 0.8
+    html = pair._repr_html_()
+    head, _, data = html.partition("base64,")
+    assert head == '<img alt="2 Gaussians" title="2 Gaussians" width="192" src="data:image/webp;'
+    picture = Image.open(io.BytesIO(base64.b64decode(data.removesuffix('">'))))
+    assert (picture.size, picture.n_frames) == ((192, 192), 16)
+    red, green, blue = picture.convert("RGB").getpixel((96, 96))
+    assert red > 200 and green < 60 and blue < 60
+    assert min(picture.convert("RGB").getpixel((2, 2))) > 240
+    far = Gaussians(ball.means + 50.0, *list(vars(ball).values())[1:])
+    assert far._repr_html_().startswith("<img")
+    empty = Gaussians(*(value[:0] for value in vars(ball).values()))
+    assert empty._repr_html_() == "<p>0 Gaussians</p>"
+
+
+def loss_of_a_step(seed: int) -> float:
+    run = gs.distil(
+        "a red torus", "shapes", method="sds", iterations=1, views=1, resolution=16, seed=seed, device="cpu"
+    )
+    return float(run.step().loss)
+
+
+def test_any_thread_serves():
+    here = loss_of_a_step(1)
+    assert threading.current_thread() is threading.main_thread()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(loss_of_a_step, 1).result() == here
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_pools_of_processes_serve(how):
+    here = loss_of_a_step(1)
+    with multiprocessing.get_context(how).Pool(1) as pool:
+        assert pool.map_async(loss_of_a_step, [1]).get(200) == [here]
+
+
+def test_settings_made_by_hand_may_be_texts():
+    config = validate(RunConfig("a red torus", prior=ROOT, method="sds", output="x", init="ball"))  # type: ignore[arg-type]
+    assert (config.prior, config.output, type(config.method)) == (str(ROOT), Path("x"), SDS)
+    with pytest.raises(ConfigError, match=r"lora = 'a\.safetensors' has the wrong type"):
+        gs.load_prior("shapes", lora="a.safetensors")
+
+
+def test_a_prior_is_found_by_auto_and_by_path(prior):
+    assert gs.load_prior("auto", "cpu").name == "shapes"
+    assert gs.load_prior(prior.folder).name == "shapes"
