@@ -5,7 +5,7 @@ from __future__ import annotations
 from gsdistill.progress import Watch
 from gsdistill.runconfig import RunConfig
 from gsdistill.runfolder import RunFolder
-from gsdistill.scene.densify import without_haze
+from gsdistill.scene.densify.base import without_haze
 from gsdistill.training.distiller import Distiller, Listener, Step
 
 __all__ = ["Keeper"]
