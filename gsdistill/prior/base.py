@@ -106,25 +106,19 @@ class CameraRange:
 class Prior(ABC):
     """A text-to-image diffusion model, as distillation methods and the training loop see it.
 
-    A prior of one's own needs three methods, :meth:`encode`, :meth:`encode_text` and :meth:`network`, and four
-    attributes: ``name``; ``schedule``; ``image_size`` in pixels; ``latent_shape`` (C, h, w).
-
-    The others have defaults: ``device``, where it computes; ``prediction_type``; ``camera_range``, or None where any
-    camera is fine; ``evaluations``, samples sent through the network so far. ``view_group`` views in a row are seen
-    together by the network, and stand at equal steps around the object; ``guidance_rescale`` is phi of CFG rescale, 0
-    for none.
+    One's own needs :meth:`encode`, :meth:`encode_text`, :meth:`network`, and the first four attributes.
     """
 
     name: str
     schedule: NoiseSchedule
-    image_size: int
-    latent_shape: tuple[int, int, int]
-    device: torch.device = torch.device("cpu")
+    image_size: int  # pixels
+    latent_shape: tuple[int, int, int]  # C, h, w
+    device: torch.device = torch.device("cpu")  # where it computes
     prediction_type: Prediction = "epsilon"
-    camera_range: CameraRange | None = None
-    evaluations: int = 0
-    view_group: int = 1
-    guidance_rescale: float = 0.0
+    camera_range: CameraRange | None = None  # None: any camera is fine
+    evaluations: int = 0  # samples that were sent through the network so far
+    view_group: int = 1  # so many views in a row are seen together, and stand at equal steps around the object
+    guidance_rescale: float = 0.0  # phi of CFG rescale, 0 for none
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:

@@ -11,12 +11,13 @@ import torch
 from distillation.common import BRANCHES, World, flat, normal, step, told
 
 from gsdistill.distillation.base import Distillation
-from gsdistill.prior.analytic import AnalyticPrior, plain_schedule
+from gsdistill.prior.analytic import plain_schedule
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.ramp import Ramp
 from gsdistill.registry import load, names
 from gsdistill.scene.cameras import orbit
 from gsdistill.structs import to_device
+from gsdistill.testing import METHOD_CHECKS
 
 NAMES = names("gsdistill.distillation")
 PLAIN = {name: load("gsdistill.distillation", name)() for name in NAMES}
@@ -49,13 +50,9 @@ def weights() -> torch.Tensor:
 
 
 @every_case
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_gradient_is_like_the_latents(method, dtype, latents, cameras):
-    x0 = latents.to(dtype)
-    gradient = step(method, World(), x0, cameras, 0.3).gradient
-    assert (gradient.shape, gradient.dtype, gradient.device) == (x0.shape, dtype, x0.device)
-    assert bool(gradient.isfinite().all())
-    assert float(gradient.abs().max()) > 0
+@pytest.mark.parametrize("check", METHOD_CHECKS.values(), ids=METHOD_CHECKS)
+def test_keeps_every_promise(method, check):
+    check(method)
 
 
 @every_case
@@ -79,26 +76,6 @@ def test_latents_on_a_gpu_have_the_gradient_that_they_have_on_a_cpu(method, late
     torch.testing.assert_close(there.gradient.cpu(), here.gradient, rtol=1e-8, atol=1e-10)
 
 
-@every_case
-def test_is_a_function_of_the_generator_alone(method, latents, cameras):
-    gradients = []
-    for elsewhere, seed in ((1, 5), (2, 5), (1, 6)):
-        torch.manual_seed(elsewhere)
-        gradients.append(step(method, World(), latents, cameras, 0.3, seed).gradient)
-    assert torch.equal(gradients[0], gradients[1])
-    assert not torch.equal(gradients[0], gradients[2])
-
-
-@every_case
-def test_each_view_is_alone(method, latents, cameras):
-    """What is in one view does not reach the gradient of the others."""
-    moved = latents.clone()
-    moved[3] += 5.0
-    first, second = (step(method, World(), x0, cameras, 0.3).gradient for x0 in (latents, moved))
-    assert torch.equal(first[:3], second[:3])
-    assert not torch.equal(first[3], second[3])
-
-
 class OneByOne(World):
     """A network that cannot take more than one sample at a time."""
 
@@ -114,32 +91,6 @@ def test_splitting_the_batch_of_the_network_changes_nothing(method, latents, wei
     whole, split = (step(method, world, latents, cameras, 0.3, condition=condition) for world in (World(), OneByOne()))
     torch.testing.assert_close(whole.gradient, split.gradient, rtol=1e-10, atol=1e-12)
     assert whole.guidance.evaluations == split.guidance.evaluations
-
-
-@every_case
-def test_no_gradient_flows_through_the_network(method, latents, cameras):
-    """The network of the world refuses latents that require one; a student trains in any mode of the caller."""
-    with torch.enable_grad():
-        on = step(method, World(), latents, cameras, 0.3)
-    with torch.no_grad():
-        off = step(method, World(), latents, cameras, 0.3)
-    assert torch.equal(on.gradient, off.gradient)
-    tensors = [on.gradient, *on.guidance.figures.values(), *on.before.values(), *on.after.values()]
-    assert not any(tensor.requires_grad for tensor in tensors)
-
-
-@every_case
-def test_the_state_is_tensors_and_is_not_changed_in_place(method, latents, cameras):
-    before = method.init_state(World(), torch.Generator().manual_seed(1))
-    copies = {key: value.clone() for key, value in before.items()}
-    again = method.init_state(World(), torch.Generator().manual_seed(1))
-    kept = latents.clone()
-    after = step(method, World(), latents, cameras, 0.3, state=before).after
-    assert torch.equal(latents, kept)
-    assert before.keys() == copies.keys() == after.keys()
-    for key, value in before.items():
-        assert torch.equal(value, copies[key]) and torch.equal(value, again[key])
-        assert (after[key].shape, after[key].dtype) == (value.shape, value.dtype)
 
 
 @dataclass(frozen=True)
@@ -204,16 +155,6 @@ def test_listens_to_both_prompts(method, branch, latents, cameras):
         for tokens in ({}, {branch: "perp1"})
     )
     assert all(float((a - b).abs().max()) > 1e-6 for a, b in zip(plain, other, strict=True))
-
-
-@every_case
-def test_the_prediction_type_of_the_network_is_no_matter(method, latents, gaussian_prior, cameras):
-    expected = step(method, gaussian_prior, latents, cameras, 0.3).gradient
-    for kind in ("v_prediction", "sample", "flow_prediction"):
-        other = AnalyticPrior(*reversed(gaussian_prior._mixtures), (3, 2, 2), prediction_type=kind)
-        torch.testing.assert_close(
-            step(method, other, latents, cameras, 0.3).gradient, expected, rtol=1e-8, atol=1e-10, msg=kind
-        )
 
 
 @every_case
