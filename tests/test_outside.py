@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
 from gsdistill import registry
 from gsdistill.changes import differences as changes
@@ -16,6 +17,7 @@ from gsdistill.cli import execute
 from gsdistill.config import defaults, from_dict, load_yaml, merge, name_of, to_dict
 from gsdistill.distillation.base import Distillation
 from gsdistill.errors import ConfigError, Notice
+from gsdistill.front import save
 from gsdistill.generate import run
 from gsdistill.pages.choices import differences
 from gsdistill.pages.gallery import gallery
@@ -23,6 +25,7 @@ from gsdistill.pages.settings import GalleryCommand
 from gsdistill.registry import at_hand, load, names, summary
 from gsdistill.runconfig import RunConfig, resolve
 from gsdistill.scene.init.base import Initialiser
+from gsdistill.structs import Gaussians
 from gsdistill.terminal import terminal
 
 METHODS, INITS = "gsdistill.distillation", "gsdistill.scene.init"
@@ -292,6 +295,33 @@ def test_an_installed_package_brings_names(lab, monkeypatch, capsys):
     config = resolve({"prompt": "a red torus", "method": {"name": "low", "guidance_scale": 3}, "init": "dice"})
     assert to_dict(config)["method"] == {"name": "low", "guidance_scale": 3.0}
     assert differences(to_dict(config), defaults(RunConfig))["method.guidance_scale"] == 7.5
+
+
+WRITER = '''
+from dataclasses import dataclass
+from gsdistill.export.base import Writer
+
+@dataclass(frozen=True)
+class Xyz(Writer):
+    """Places as text."""
+
+    def encode(self, gaussians, draft):
+        draft.write_text("".join(f"{x:.3f} {y:.3f} {z:.3f}\\n" for x, y, z in gaussians.means.tolist()))
+        return []
+'''
+
+
+def test_an_installed_package_brings_a_format(lab, monkeypatch, capsys):
+    """Its name is the ending of its files."""
+    install(lab, "lab-of-mine", "[gsdistill.writers]\nxyz = mine_writer:Xyz\n")
+    (lab / "mine_writer.py").write_text(WRITER)
+    monkeypatch.syspath_prepend(str(lab))
+    quats = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    splat = Gaussians(torch.tensor([[0.1, 0.2, 0.3]]), quats, torch.zeros(1, 3), torch.zeros(1), torch.zeros(1, 1, 3))
+    save(splat, "a.xyz")
+    assert (lab / "a.xyz").read_text() == "-0.200 -0.300 0.100\n"  # right, down, front
+    assert execute(["list", "formats"]) == 0
+    assert "xyz             mine_writer:Xyz of the package lab-of-mine" in capsys.readouterr().out
 
 
 def test_an_installed_package_does_not_take_our_names(lab, monkeypatch):
