@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ from gsdistill.prior import cards, loading
 from gsdistill.prior.base import Prior
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.reading import brief
-from gsdistill.renderer.base import RenderOptions
 from gsdistill.renderer.base import render as drawn
 from gsdistill.runconfig import resolve
 from gsdistill.scene.cameras import orbit
@@ -161,16 +160,16 @@ def render(
     cameras: Cameras | int = 4,
     size: int = 256,
     background: float | Sequence[float] = 1.0,
-    options: RenderOptions = RenderOptions(),
 ) -> Float[Tensor, "B H W 3"]:
     """Pictures of a splat, RGB in 0..1, detached and on the CPU: ``plt.imshow(render(splat)[0])``.
+
+    It is drawn with its own options: ``replace(splat, options=...)`` gives it others.
 
     Args:
         splat: on any device, which draws.
         cameras: or how many at equal steps around the object, 20 degrees above the horizon, the first at the front.
         size: pixels of a side, for such a number.
         background: a grey value or a colour, 0..1.
-        options: of the renderer.
 
     Raises:
         ConfigError: a background that is no colour, or no camera.
@@ -186,7 +185,7 @@ def render(
         if cameras < 1 or size < 1:
             raise ConfigError(f"cameras = {cameras}, size = {size}: at least 1 is needed of both")
         cameras = orbit(cameras, size)
-    return _seen(_splat(splat), cameras, colour.expand(3), options)
+    return _seen(_splat(splat), cameras, colour.expand(3))
 
 
 def turntable_html(splat: Gaussians) -> str:
@@ -195,7 +194,8 @@ def turntable_html(splat: Gaussians) -> str:
     if not len(splat):
         return f"<p>{told}</p>"
     reach = max(1.0, measure(splat).extent)  # a scene that is larger than the ball is seen whole
-    images = _seen(splat, orbit(TURN, TURN_SIZE, distance=3.2 * reach), torch.ones(3), RenderOptions(far=10.0 * reach))
+    whole = replace(splat, options=replace(splat.options, far=max(splat.options.far, 10.0 * reach)))
+    images = _seen(whole, orbit(TURN, TURN_SIZE, distance=3.2 * reach), torch.ones(3))
     frames = [Image.fromarray(one) for one in to_bytes(images)]
     file = io.BytesIO()
     frames[0].save(
@@ -206,12 +206,10 @@ def turntable_html(splat: Gaussians) -> str:
 
 
 @torch.no_grad()
-def _seen(
-    splat: Gaussians, cameras: Cameras, colour: Float[Tensor, "3"], options: RenderOptions
-) -> Float[Tensor, "B H W 3"]:
+def _seen(splat: Gaussians, cameras: Cameras, colour: Float[Tensor, "3"]) -> Float[Tensor, "B H W 3"]:
     place = splat.means.device
     backgrounds = colour.expand(len(cameras), 3).contiguous()
-    images = drawn(splat, to_device(cameras, place), backgrounds.to(place), options).images
+    images = drawn(splat, to_device(cameras, place), backgrounds.to(place)).images
     return images.clamp(0.0, 1.0).cpu()
 
 

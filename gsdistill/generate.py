@@ -36,7 +36,7 @@ from gsdistill.runfolder import RunFolder
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify.base import without_haze
-from gsdistill.structs import Gaussians
+from gsdistill.structs import Gaussians, RenderOptions
 from gsdistill.training.distiller import Distiller, Listener, ViewSettings
 
 Beginning: TypeAlias = tuple[Gaussians, torch.Generator]  # what a run starts from, and its random numbers after it
@@ -143,7 +143,10 @@ def check_without_prior(config: RunConfig, target: torch.device) -> Beginning | 
 
 def _begin(config: RunConfig, target: torch.device) -> Beginning:
     generator = torch.Generator().manual_seed(config.seed)
-    return config.init.create(config.init_prompt or config.prompt, generator, target), generator
+    initial = config.init.create(config.init_prompt or config.prompt, generator, target)
+    if initial.options not in (RenderOptions(), config.renderer):
+        tell(f"the start was made with {initial.options} of the renderer; the run draws it with {config.renderer}")
+    return replace(initial, options=config.renderer), generator
 
 
 @contextmanager

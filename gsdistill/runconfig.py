@@ -21,12 +21,12 @@ from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.reading import read_text
 from gsdistill.registry import label_of, load
-from gsdistill.renderer.base import RenderOptions
 from gsdistill.representation.gaussians import DENSIFIER_CLASS, OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.densify.base import Densification
 from gsdistill.scene.init.base import Initialiser
+from gsdistill.structs import RenderOptions
 from gsdistill.training.distiller import Background
 
 __all__ = ["RunConfig", "fill", "read_config", "read_prompts", "resolve"]

@@ -7,7 +7,7 @@ L text tokens, D their width, F camera features.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gsdistill.config import bounded
 from gsdistill.device import widest_float
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Guidance",
     "PointCloud",
     "Render",
+    "RenderOptions",
     "Views",
     "on_processor",
     "send",
@@ -38,10 +40,37 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class RenderOptions:
+    """How Gaussians become pixels."""
+
+    # Gaussians nearer to the camera than this are culled (world units along the optical axis).
+    near: float = bounded(0.1, above=0.0)
+    # Gaussians farther than this are culled.
+    far: float = bounded(100.0, above=0.0)
+    # Square pixels added to the diagonal of the screen covariance, a low-pass filter.
+    eps2d: float = bounded(0.3, low=0.0)
+    # Dim every Gaussian by the area that the low-pass filter adds, so that distant ones do not grow (Mip-Splatting).
+    antialiased: bool = False
+
+    def elsewhere(self) -> RenderOptions:
+        """The same for a scene that was moved or scaled: near and far as usual, for they were where cameras stood."""
+        return replace(self, near=RenderOptions.near, far=RenderOptions.far)
+
+    def unusual(self) -> dict[str, float | bool]:
+        """Those that are not as usual, by name."""
+        return {name: value for name, value in vars(self).items() if value != getattr(RenderOptions, name)}
+
+    def __str__(self) -> str:
+        words = (f"{name} {str(value).lower()}" for name, value in self.unusual().items())
+        return ", ".join(words) or "the usual options"
+
+
+@dataclass(frozen=True)
 class Gaussians:
     """A splat scene in its unconstrained parameters, the ones that are optimised and saved.
 
-    World axes: right-handed, +z up, the object inside the unit ball, its front towards +x.
+    World axes: right-handed, +z up, the object inside the unit ball, its front towards +x. The same parameters are
+    another picture with other options, so that a scene is drawn with its own by whoever draws it.
     """
 
     means: Float[Tensor, "N 3"]
@@ -49,6 +78,7 @@ class Gaussians:
     scales: Float[Tensor, "N 3"]  # natural logarithm of the standard deviations
     opacities: Float[Tensor, "N"]  # logit
     sh: Float[Tensor, "N K 3"]  # real spherical harmonics, K = (degree + 1)^2
+    options: RenderOptions = field(default=RenderOptions(), kw_only=True)  # with which it was made, and is drawn
 
     def __len__(self) -> int:
         return self.means.shape[0]
@@ -56,6 +86,14 @@ class Gaussians:
     def _repr_html_(self) -> str:
         """What a notebook shows of it: a turning picture, drawn by the renderer, which is imported for that."""
         return importlib.import_module("gsdistill.front").turntable_html(self)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters by name, in their order."""
+        return {name: value for name, value in vars(self).items() if name != "options"}
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Gaussians:
+        """The scene with every parameter changed in the same way."""
+        return replace(self, **{name: change(value) for name, value in self.tensors().items()})
 
     @property
     def sh_degree(self) -> int:
@@ -170,7 +208,7 @@ class Guidance:
 
 def on_processor(gaussians: Gaussians) -> Gaussians:
     """The splat detached, in contiguous float32 on the CPU; a tensor that is all that already is shared."""
-    return Gaussians(**{name: value.detach().to("cpu").float().contiguous() for name, value in vars(gaussians).items()})
+    return gaussians.each(lambda value: value.detach().to("cpu").float().contiguous())
 
 
 def to_device(value: T, device: torch.device | str) -> T:

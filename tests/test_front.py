@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_distil_is_the_run_of_the_command_line(prior):
     _, other = prepared(config, prior, torch.device("cpu"))
     for ours, theirs in zip(run, other, strict=True):
         assert torch.equal(ours.loss, theirs.loss)
-    splats = [vars(each.representation.splat()) for each in (run, other)]
+    splats = [each.representation.splat().tensors() for each in (run, other)]
     assert all(torch.equal(value, splats[1][name]) for name, value in splats[0].items())
 
 
@@ -187,7 +188,7 @@ def test_figures_have_the_truth_where_it_is_known(ball):
 
 
 def test_a_splat_shows_itself_turning(ball):
-    pair = Gaussians(*(torch.cat([value, value]) for value in vars(ball).values()))
+    pair = ball.each(lambda value: torch.cat([value, value]))
     pair.means[1, 0] = 0.8
     html = pair._repr_html_()
     head, _, data = html.partition("base64,")
@@ -197,9 +198,9 @@ def test_a_splat_shows_itself_turning(ball):
     red, green, blue = picture.convert("RGB").getpixel((96, 96))
     assert red > 200 and green < 60 and blue < 60
     assert min(picture.convert("RGB").getpixel((2, 2))) > 240
-    far = Gaussians(ball.means + 50.0, *list(vars(ball).values())[1:])
+    far = replace(ball, means=ball.means + 50.0)
     assert far._repr_html_().startswith("<img")
-    empty = Gaussians(*(value[:0] for value in vars(ball).values()))
+    empty = ball.each(lambda value: value[:0])
     assert empty._repr_html_() == "<p>0 Gaussians</p>"
 
 

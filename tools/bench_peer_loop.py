@@ -81,7 +81,7 @@ class PeerLoop:
         for number in range(settings.count):
             camera = cameras.pick(slice(number, number + 1))
             background = torch.full((1, 3), float(torch.rand((), generator=self.generator) > 0.5), device=device)
-            views.append(render(Gaussians(**self.params), camera, background, SCENE.renderer))
+            views.append(render(Gaussians(**self.params), camera, background))
         latents = self._encode(torch.cat([view.images for view in views]))
         gradient = self._gradient(latents, self.prior.condition(self.text, cameras))
         target = (latents - gradient).detach()

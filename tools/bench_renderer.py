@@ -80,7 +80,7 @@ def scene(name: str, count: int, ply: Path) -> Gaussians:
 def step(gaussians: Gaussians, options: argparse.Namespace, backend: str) -> tuple[float, float]:
     """Milliseconds of one forward and one backward pass."""
     device = gaussians.means.device.type
-    leaves = Gaussians(**{key: value.clone().requires_grad_() for key, value in vars(gaussians).items()})
+    leaves = gaussians.each(lambda value: value.clone().requires_grad_())
     cameras, backgrounds = orbit(options.views, options.size), torch.ones(options.views, 3, device=device)
     cameras = replace(cameras, viewmats=cameras.viewmats.to(device), Ks=cameras.Ks.to(device))
     wait = torch.cuda.synchronize if device != "cpu" else (lambda: None)
@@ -100,8 +100,8 @@ def measure(name: str, backend: str, options: argparse.Namespace) -> dict[str, A
     torch.set_num_threads(options.threads[0])
     device = "cuda" if backend == "cuda" else "cpu"
     whole = scene(name, options.n, options.ply)
-    whole = Gaussians(**{key: value.to(device) for key, value in vars(whole).items()})
-    first = sum(step(Gaussians(**{key: value[:1] for key, value in vars(whole).items()}), options, backend))
+    whole = whole.each(lambda value: value.to(device))
+    first = sum(step(whole.each(lambda value: value[:1]), options, backend))
     held = peak_memory(torch.device(device))
     rounds = 1 if backend == "reference" else 1 + options.repeats
     times = [step(whole, options, backend) for _ in range(rounds)]

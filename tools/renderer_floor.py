@@ -21,7 +21,6 @@ from gsdistill.compiled import compiled
 from gsdistill.renderer import _project, _raster, cpu
 from gsdistill.renderer._bins import TALL, WIDE
 from gsdistill.renderer._raster import DONE, FAINT, FAR, ONE, OPAQUE, ZERO, exp_eight
-from gsdistill.renderer.base import RenderOptions
 from gsdistill.structs import Cameras, Gaussians
 
 PIXELS = 1024
@@ -130,7 +129,7 @@ def count_pairs(
 
 def counts(gaussians: Gaussians, cameras: Cameras) -> dict[str, int]:
     """What one render of the scene holds: visible splats, pairs of splat and tile, and pairs with pixels."""
-    options, size = RenderOptions(), (cameras.width, cameras.height)
+    options, size = gaussians.options, (cameras.width, cameras.height)
     lens = _project.Lens(*size, options.near, options.far, options.eps2d, options.antialiased)
     g = gaussians
     values = [v.detach().numpy() for v in (g.means, g.quats, g.scales.exp(), g.opacities.sigmoid(), g.sh)]

@@ -96,7 +96,7 @@ def six(splat: Gaussians, generator: torch.Generator) -> dict[str, Gaussians]:
         "floater": joined(splat, ball(200, 0.25, (0.1, 0.7, 0.1), generator)),
         "two-faced": dataclasses.replace(splat, sh=torch.where(below, colours((0.15, 0.25, 0.9)), splat.sh)),
         "inside out": inside_out(splat),
-        "half": Gaussians(**{name: value[front] for name, value in vars(splat).items()}),
+        "half": splat.each(lambda value: value[front]),
     }
 
 
@@ -118,7 +118,7 @@ def ball(count: int, size: float, rgb: tuple[float, float, float], generator: to
 
 def joined(*parts: Gaussians) -> Gaussians:
     """All Gaussians of the parts."""
-    return Gaussians(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})
+    return Gaussians(**{name: torch.cat([part.tensors()[name] for part in parts]) for name in parts[0].tensors()})
 
 
 def sheet(splats: dict[str, Gaussians]) -> Image.Image:

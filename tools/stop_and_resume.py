@@ -83,7 +83,7 @@ def main() -> None:
         raise SystemExit(status)
     records, summary = read_records(options.folder / "metrics.jsonl"), read_json(options.folder / "summary.json")
     splat = read_splat(options.folder / "gaussians.ply")
-    sound = all(bool(value.isfinite().all()) for value in vars(splat).values())
+    sound = all(bool(value.isfinite().all()) for value in splat.tensors().values())
     picked = ("device", "iterations", "milliseconds_per_step", "peak_memory_mb", "skipped_steps")
     counts = [COUNT, records[options.iterations // 2 - 1]["gaussians"], records[-1]["gaussians"]]
     found = {**{name: summary[name] for name in picked}, "gaussians_at_start_stop_and_end": counts}

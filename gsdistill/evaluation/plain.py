@@ -114,4 +114,5 @@ def silhouettes(gaussians: Gaussians) -> Bool[Tensor, "24 H W"]:
 
 
 def _shrunk(gaussians: Gaussians, by: float) -> Gaussians:
-    return replace(gaussians, means=gaussians.means / by, scales=gaussians.scales - math.log(by))
+    g = gaussians
+    return replace(g, means=g.means / by, scales=g.scales - math.log(by), options=g.options.elsewhere())

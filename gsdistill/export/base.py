@@ -21,7 +21,7 @@ from gsdistill.extras import require
 from gsdistill.files import atomic_path
 from gsdistill.frames import Frame
 from gsdistill.scene.turn import to_frame
-from gsdistill.structs import Gaussians, on_processor, to_device
+from gsdistill.structs import Gaussians, RenderOptions, on_processor, to_device
 
 __all__ = ["Writer"]
 
@@ -33,6 +33,8 @@ class Writer(ABC):
     expected: ClassVar[Frame] = "rdf"  # the axes that viewers of the format take it to be in
     needs_extra: ClassVar[bool] = False  # whether a package of the extra `formats` writes it
     highest_degree: ClassVar[int] = 3  # of the spherical harmonics that it holds
+    read_by_all: ClassVar[frozenset[str]] = frozenset()  # options of drawing that all readers of the format know
+    read_by_us: ClassVar[bool] = False  # whether it has room for the others, which gsdistill reads
 
     frame: Frame | None = None  # axes to write; none: the expected ones
     sh_pad: int | None = None  # SH degree to fill up to with zeros
@@ -65,7 +67,14 @@ class Writer(ABC):
         _check_sound(gaussians, path)
         ready = _plain(to_frame(gaussians, self.axes), self.sh_pad)
         with atomic_path(path) as draft:
-            return self.encode(ready, draft)
+            return self.encode(ready, draft) + self._told_of_drawing(gaussians.options)
+
+    def _told_of_drawing(self, options: RenderOptions) -> list[str]:
+        others = replace(options, **{name: getattr(RenderOptions, name) for name in self.read_by_all})
+        if not others.unusual():
+            return []
+        kept = "only gsdistill reads there" if self.read_by_us else "there is no room for"
+        return [f"{kept} that it is drawn with {others}; other programs draw it otherwise"]
 
     @property
     def axes(self) -> Frame:
@@ -84,7 +93,7 @@ def _check_sound(gaussians: Gaussians, path: Path | str) -> None:
     """Refuse what no reader takes: nothing, numbers that float32 does not hold, rotations that are none."""
     if not len(gaussians):
         raise OutputError(f"{path}: there is no Gaussian to write")
-    infinite = {name: int((~value.float().isfinite()).sum()) for name, value in vars(gaussians).items()}
+    infinite = {name: int((~value.float().isfinite()).sum()) for name, value in gaussians.tensors().items()}
     found = ", ".join(f"{name} ({count})" for name, count in infinite.items() if count)
     if found:
         raise OutputError(f"{path}: values that are NaN or infinite among {len(gaussians)} Gaussians: {found}")

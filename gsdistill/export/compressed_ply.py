@@ -3,8 +3,8 @@
 Chunks of 256 Gaussians, one after the other in the file, share their bounds; within them positions and scales have 11,
 10 and 11 bits, colours and opacities 8, rotations 32 in all, harmonics above degree 0 8 from -4 to 4. So Gaussians are
 written in an order in which neighbours share a chunk, and what lies far from all others shares none with them: where a
-chunk is not full, invisible Gaussians follow, of opacity 0 at the place of its first, which a comment counts. Another
-names the axes.
+chunk is not full, invisible Gaussians follow, of opacity 0 at the place of its first, which a comment counts. Others
+are those of a PLY.
 
 gsply writes it: gsplat's writer announces an empty table of harmonics at degree 0, by which readers refuse the file,
 and drops what is nearly transparent.
@@ -25,9 +25,9 @@ from torch import Tensor
 from gsdistill.export._chunks import chunks, filled
 from gsdistill.export._losses import cut_off, displaced
 from gsdistill.export.base import Writer
+from gsdistill.export.ply import comments_of
 from gsdistill.scene.formats.compressed_ply import CHUNK, FARTHEST, FILLING, STEPS
 from gsdistill.scene.limits import NARROWEST, OPAQUE, WIDEST
-from gsdistill.scene.ply import FRAME_COMMENT
 from gsdistill.structs import Gaussians
 
 if TYPE_CHECKING:
@@ -43,24 +43,26 @@ class CompressedPly(Writer):
     """PlayCanvas' compressed PLY."""
 
     needs_extra: ClassVar[bool] = True
+    read_by_us: ClassVar[bool] = True
 
     def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write all Gaussians, neighbours together."""
         from gsply import compress_to_bytes
 
         order, filling = (torch.from_numpy(array) for array in filled(chunks(gaussians)))
-        rows = Gaussians(**{name: value[order] for name, value in vars(gaussians).items()})
+        rows = gaussians.each(lambda value: value[order])
         added, content = int(filling.sum()), ~filling
         held = _held(rows.means)[content]
-        told = displaced(Gaussians(**{name: value[content] for name, value in vars(rows).items()}), held)
+        told = displaced(rows.each(lambda value: value[content]), held)
         told += cut_off("scales", gaussians.scales, NARROWEST, WIDEST)
         told += cut_off("harmonics above degree 0", gaussians.sh[:, 1:], -FARTHEST, FARTHEST)
         data = compress_to_bytes(gsply_data(replace(rows, opacities=rows.opacities.masked_fill(filling, -OPAQUE))))
-        comments = f"comment {FRAME_COMMENT} {self.axes}\n"
+        comments = comments_of(gaussians, self.axes)
         if added:
-            comments += f"comment {FILLING} {added}\n"
+            comments.append(f"{FILLING} {added}")
             told.append(f"{added:,} invisible Gaussians are added, so that those far apart do not share bounds")
-        draft.write_bytes(data.replace(FORMAT, FORMAT + comments.encode(), 1))
+        header = "".join(f"comment {line}\n" for line in comments)
+        draft.write_bytes(data.replace(FORMAT, FORMAT + header.encode(), 1))
         return told
 
 

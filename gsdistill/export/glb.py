@@ -24,7 +24,7 @@ from gsdistill import __version__
 from gsdistill.export._losses import cut_off
 from gsdistill.export.base import Writer
 from gsdistill.frames import Frame
-from gsdistill.scene.content import FRAME_KEY
+from gsdistill.scene.content import described
 from gsdistill.scene.formats.glb import COLOR_SPACE, COMPONENTS, EXTENSION, KERNEL, SHAPES, bands
 from gsdistill.scene.limits import NARROWEST, WIDEST
 from gsdistill.scene.surface import to_linear
@@ -42,11 +42,12 @@ class Glb(Writer):
     """Binary glTF with the extension KHR_gaussian_splatting."""
 
     expected: ClassVar[Frame] = "y-up"
+    read_by_us: ClassVar[bool] = True
 
     def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write means, rotations and colours bit for bit, scales and opacities as what they stand for."""
         columns = _attributes(gaussians)
-        text = json.dumps(_document(columns, self.axes), separators=(",", ":")).encode()
+        text = json.dumps(_document(columns, described(gaussians, self.axes)), separators=(",", ":")).encode()
         text += b" " * (-len(text) % 4)
         size = sum(column.nbytes for column in columns.values())
         with draft.open("wb") as file:
@@ -73,7 +74,7 @@ def _attributes(gaussians: Gaussians) -> dict[str, Tensor]:
     }
 
 
-def _document(columns: dict[str, Tensor], axes: Frame) -> dict[str, Any]:
+def _document(columns: dict[str, Tensor], extras: dict[str, Any]) -> dict[str, Any]:
     """The JSON of one point primitive whose attributes lie behind each other in the buffer."""
     views, offset = [], 0
     for column in columns.values():
@@ -88,7 +89,7 @@ def _document(columns: dict[str, Tensor], axes: Frame) -> dict[str, Any]:
         "extensions": {EXTENSION: {"kernel": KERNEL, "colorSpace": COLOR_SPACE}},
     }
     return {
-        "asset": {"version": "2.0", "generator": f"gsdistill {__version__}", "extras": {FRAME_KEY: axes}},
+        "asset": {"version": "2.0", "generator": f"gsdistill {__version__}", "extras": extras},
         "extensionsUsed": [EXTENSION],
         "scene": 0,
         "scenes": [{"nodes": [0]}],

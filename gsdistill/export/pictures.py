@@ -11,6 +11,7 @@ a (b / a) + (1 - a) g, as it would be if rendered before g.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,9 +22,9 @@ from torch import Tensor
 
 from gsdistill.errors import ConfigError, OutputError
 from gsdistill.files import atomic_path
-from gsdistill.renderer.base import RenderOptions, render
+from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin, orbit
-from gsdistill.structs import Cameras, Gaussians, Render, to_device
+from gsdistill.structs import Cameras, Gaussians, Render, RenderOptions, to_device
 
 __all__ = [
     "FILMS",
@@ -45,7 +46,7 @@ BLACK = (0.0, 0.0, 0.0)
 UPPER_ROW = 60.0  # degrees, elevation of the second row of a contact sheet
 UNDERSIDE = -50.0  # degrees, of its last picture: what no camera of a usual run has seen
 PIXELS_AT_ONCE = 1 << 19  # 8 views of 256 px
-WHOLE = RenderOptions(far=1e9)  # however far the camera stands, all that is before it is seen
+ENDLESS = 1e9  # the far plane of who has none of his own: however far the camera stands, all before it is seen
 MOST_FPS_OF_GIF = 50  # whose unit is 1/100 s; faster ones are played at 10 frames a second
 
 
@@ -193,11 +194,12 @@ def preview(images: Float[Tensor, "B H W 3"], path: Path | str) -> None:
 
 def shots(gaussians: Gaussians, cameras: Cameras, background: Color) -> Iterator[np.ndarray]:
     """Yield the views one by one as [H, W, 3] of bytes, or [H, W, 4] with alpha where there is no background."""
-    device = gaussians.means.device
+    device, own = gaussians.means.device, gaussians.options
+    whole = replace(gaussians, options=replace(own, far=ENDLESS if own.far == RenderOptions.far else own.far))
     for chunk in _chunks(cameras):
         backgrounds = torch.tensor(background or BLACK, device=device).expand(len(chunk), 3)
         with torch.no_grad():
-            seen = render(gaussians, to_device(chunk, device), backgrounds, WHOLE)
+            seen = render(whole, to_device(chunk, device), backgrounds)
         yield from to_bytes(seen.images if background else with_alpha(seen))
 
 

@@ -2,15 +2,17 @@
 
 x y z nx ny nz f_dc_0..2 f_rest_* opacity scale_0..2 rot_0..3; float32, binary little endian; normals zero. f_rest is
 channel-major: with K coefficients, f_rest_{c (K - 1) + k - 1} is coefficient k of channel c. Scales and opacities are
-the raw parameters (logarithm, logit), rotations unit quaternions w x y z. A comment of the header names the axes, by
-which gsdistill reads the file back into its own.
+the raw parameters (logarithm, logit), rotations unit quaternions w x y z. Comments of the header name the axes, by
+which gsdistill reads the file back into its own, and the options of drawing that are not the usual ones.
 Source: B. Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023, reference code.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,15 +20,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.export.base import Writer
-from gsdistill.scene.ply import FRAME_COMMENT
+from gsdistill.frames import Frame
+from gsdistill.scene.ply import FRAME_COMMENT, OPTIONS_COMMENT
 from gsdistill.structs import Gaussians
 
-__all__ = ["Ply", "inria_columns"]
+__all__ = ["Ply", "comments_of", "inria_columns"]
 
 
 @dataclass(frozen=True)
 class Ply(Writer):
     """The INRIA PLY layout."""
+
+    read_by_us: ClassVar[bool] = True
 
     def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write all parameters bit for bit."""
@@ -34,9 +39,15 @@ class Ply(Writer):
 
         names, table = inria_columns(gaussians)
         vertices = table.numpy().view(np.dtype([(name, "f4") for name in names]))[:, 0]
-        comments = [f"{FRAME_COMMENT} {self.axes}"]
+        comments = comments_of(gaussians, self.axes)
         PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<", comments=comments).write(str(draft))
         return []
+
+
+def comments_of(gaussians: Gaussians, axes: Frame) -> list[str]:
+    """What a header says in comments: the axes, and the options of drawing that are not the usual ones."""
+    unusual = gaussians.options.unusual()
+    return [f"{FRAME_COMMENT} {axes}", *([f"{OPTIONS_COMMENT} {json.dumps(unusual)}"] if unusual else [])]
 
 
 def inria_columns(gaussians: Gaussians) -> tuple[list[str], Float[Tensor, "N P"]]:

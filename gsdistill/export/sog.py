@@ -14,7 +14,7 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from gsdistill import __version__
 from gsdistill.export._codebook import codebook, palette
 from gsdistill.export._losses import displaced
 from gsdistill.export.base import Writer
-from gsdistill.scene.content import FRAME_KEY, OTHERS
+from gsdistill.scene.content import OTHERS, described
 from gsdistill.scene.formats.sog import LARGEST_IS, ROW, STEPS, flattened, unflattened
 from gsdistill.structs import Gaussians
 
@@ -37,10 +37,13 @@ Part: TypeAlias = tuple[dict[str, object], dict[str, np.ndarray]]  # what meta.j
 class Sog(Writer):
     """PlayCanvas' spatially ordered Gaussians, one file."""
 
+    read_by_all: ClassVar[frozenset[str]] = frozenset({"antialiased"})
+    read_by_us: ClassVar[bool] = True
+
     def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write all Gaussians, neighbours together."""
         order = _along_curve(flattened(gaussians.means.numpy()))
-        arrays = {name: value.numpy()[order] for name, value in vars(gaussians).items()}
+        arrays = {name: value.numpy()[order] for name, value in gaussians.tensors().items()}
         parts = {
             "means": _means(arrays["means"]),
             "scales": _scales(arrays["scales"]),
@@ -51,9 +54,9 @@ class Sog(Writer):
             parts["shN"] = _harmonics(arrays["sh"][:, 1:], gaussians.sh_degree)
         meta: dict[str, object] = {
             "version": 2,
-            "asset": {"generator": f"gsdistill {__version__}", FRAME_KEY: self.axes},
+            "asset": {"generator": f"gsdistill {__version__}", **described(gaussians, self.axes)},
         }
-        meta |= {"count": len(gaussians), "antialias": False}
+        meta |= {"count": len(gaussians), "antialias": gaussians.options.antialiased}
         meta |= {name: {**told, "files": list(pictures)} for name, (told, pictures) in parts.items()}
         with zipfile.ZipFile(draft, "w") as bundle:
             bundle.writestr(zipfile.ZipInfo("meta.json"), json.dumps(meta))

@@ -14,6 +14,7 @@ Source: Niantic Spatial, github.com/nianticlabs/spz.
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -24,13 +25,13 @@ from gsdistill.errors import OutputError
 from gsdistill.export._losses import cut_off, displaced
 from gsdistill.export.base import Writer
 from gsdistill.export.compressed_ply import gsply_data
-from gsdistill.scene.formats.spz import COLOUR, DOWN_FRONT_TO_UP_BACK, FIRST_SCALE, SCALE_STEPS
+from gsdistill.scene.formats.spz import ANTIALIASED, COLOUR, DOWN_FRONT_TO_UP_BACK, FIRST_SCALE, SCALE_STEPS
 from gsdistill.scene.turn import turned
 from gsdistill.structs import SH_C0, Gaussians
 
 __all__ = ["Spz"]
 
-VERSION = 3
+VERSION, FLAGS = 3, 14  # and the byte of the header that holds them
 STEPS = 4096.0  # of a position in a unit
 FARTHEST = 2048.0 - 1.0 / STEPS  # position
 SCALES = (FIRST_SCALE, FIRST_SCALE + 255 / SCALE_STEPS)
@@ -42,6 +43,7 @@ class Spz(Writer):
     """Niantic's packed format."""
 
     needs_extra: ClassVar[bool] = True
+    read_by_all: ClassVar[frozenset[str]] = frozenset({"antialiased"})
 
     def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
         """Write all Gaussians in their order, and no time, so that the same scene is the same bytes.
@@ -55,9 +57,12 @@ class Spz(Writer):
         if largest > FARTHEST:
             raise OutputError(f".spz holds positions up to 2048, not {largest:g}; .ply and .sog hold any")
         write_spz(draft, gsply_data(turned(gaussians, torch.tensor(DOWN_FRONT_TO_UP_BACK))), version=VERSION)
-        with draft.open("r+b") as file:  # gzip's header has the time in its bytes 4 to 7
-            file.seek(4)
-            file.write(bytes(4))
+        packed = draft.read_bytes()
+        if gaussians.options.antialiased:  # which gsply has no word for
+            plain = bytearray(gzip.decompress(packed))
+            plain[FLAGS] |= ANTIALIASED
+            packed = gzip.compress(plain)
+        draft.write_bytes(packed[:4] + bytes(4) + packed[8:])  # gzip's header has the time in its bytes 4 to 7
         told = displaced(gaussians, (gaussians.means.double() * STEPS).round() / STEPS)
         told += cut_off("scales", gaussians.scales, *SCALES)
         told += cut_off("colours", 0.5 + SH_C0 * gaussians.sh[:, 0], *COLOURS)

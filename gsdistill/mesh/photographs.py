@@ -103,7 +103,12 @@ def centred(gaussians: Gaussians) -> tuple[Gaussians, Ball]:
         raise OutputError(
             f"there is nothing to mesh: the visible Gaussians have no finite extent, but a radius of {radius:.3g}"
         )
-    moved = replace(some, means=((means - centre) / radius).float(), scales=some.scales - math.log(radius))
+    moved = replace(
+        some,
+        means=((means - centre) / radius).float(),
+        scales=some.scales - math.log(radius),
+        options=some.options.elsewhere(),
+    )
     return moved, Ball(centre, radius)
 
 
@@ -116,7 +121,7 @@ def _without_floaters(gaussians: Gaussians) -> Gaussians:
 
 
 def _picked(gaussians: Gaussians, keep: Bool[Tensor, "N"]) -> Gaussians:
-    return Gaussians(**{name: value[keep] for name, value in vars(gaussians).items()})
+    return gaussians.each(lambda value: value[keep])
 
 
 def _quantile(values: Float[Tensor, "N"], weights: Float[Tensor, "N"], share: float) -> Float[Tensor, ""]:

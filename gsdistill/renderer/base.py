@@ -1,7 +1,7 @@
 """The one entry to all renderers: Gaussians and cameras in, images, alphas, depths and screen gradients out.
 
 Every module of this folder except this one (and those with a leading underscore) is a backend of that name with one
-function ``rasterize(gaussians, cameras, backgrounds, options) -> Render``. All backends mean the same thing, which
+function ``rasterize(gaussians, cameras, backgrounds) -> Render``. All backends mean the same thing, which
 ``reference`` spells out: EWA splatting (Zwicker et al. 2001) with the conventions of 3D Gaussian Splatting (Kerbl et
 al. 2023) as gsplat implements them. A pixel at (x, y) sees, front to back by camera z,
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded
 from gsdistill.device import out_of_memory
 from gsdistill.errors import ConfigError, UserError, did_you_mean, first_line, tell
 from gsdistill.structs import SH_C0, Cameras, Gaussians, Render, to_device
 
 __all__ = [
-    "ALPHA_MAX", "ALPHA_MIN", "COVARIANCE_MAX", "DEVIATION_MAX", "TRANSMITTANCE_MIN", "RenderOptions", "backends",
-    "blending_weights", "check_backgrounds", "compiles", "refusal", "render",
+    "ALPHA_MAX", "ALPHA_MIN", "COVARIANCE_MAX", "DEVIATION_MAX", "TRANSMITTANCE_MIN", "backends", "blending_weights",
+    "check_backgrounds", "compiles", "refusal", "render",
 ]  # fmt: skip
 
 ALPHA_MIN = 1.0 / 255.0  # fainter pairs of Gaussian and pixel are ignored
@@ -42,20 +41,6 @@ ALPHA_MAX = 0.999  # no Gaussian is more opaque than this at any pixel
 COVARIANCE_MAX = 1e17  # square pixels; a Gaussian wider on the screen has diverged and is culled
 DEVIATION_MAX = 1e5  # world units; a Gaussian with a larger standard deviation has diverged and is culled
 TRANSMITTANCE_MIN = 1e-4  # a pixel ends before the Gaussian that would bring it here
-
-
-@dataclass(frozen=True)
-class RenderOptions:
-    """How Gaussians become pixels."""
-
-    # Gaussians nearer to the camera than this are culled (world units along the optical axis).
-    near: float = bounded(0.1, above=0.0)
-    # Gaussians farther than this are culled.
-    far: float = bounded(100.0, above=0.0)
-    # Square pixels added to the diagonal of the screen covariance, a low-pass filter.
-    eps2d: float = bounded(0.3, low=0.0)
-    # Dim every Gaussian by the area that the low-pass filter adds, so that distant ones do not grow (Mip-Splatting).
-    antialiased: bool = False
 
 
 @functools.cache
@@ -69,10 +54,9 @@ def render(
     gaussians: Gaussians,
     cameras: Cameras,
     backgrounds: Float[Tensor, "B 3"],
-    options: RenderOptions = RenderOptions(),
     backend: str = "auto",
 ) -> Render:
-    """Render all ``cameras`` in one call, differentiably in every tensor of ``gaussians``.
+    """Render all ``cameras`` in one call with the scene's own options, differentiably in every tensor of it.
 
     ``backgrounds`` holds one RGB colour per camera, 0..1. ``backend`` is one of :func:`backends`, or "auto": the one
     for the device that holds the Gaussians, or where that has a :func:`refusal` the CPU's, which is told once. The
@@ -87,13 +71,13 @@ def render(
     if backend == "auto":
         backend = _chosen(gaussians.means.device)
         if backend != gaussians.means.device.type:
-            return _elsewhere(backend, gaussians, cameras, backgrounds, options)
+            return _elsewhere(backend, gaussians, cameras, backgrounds)
     if backend not in backends():
         allowed = ("auto", *backends())
         raise ConfigError(
             f"backend = '{backend}' is not a renderer.{did_you_mean(backend, allowed)} Allowed: {', '.join(allowed)}"
         )
-    return _module(backend).rasterize(gaussians, cameras, backgrounds, options)
+    return _module(backend).rasterize(gaussians, cameras, backgrounds)
 
 
 def check_backgrounds(cameras: Cameras, backgrounds: object) -> None:
@@ -135,7 +119,7 @@ def _tried(backend: str, device: torch.device) -> tuple[float, float]:
     scene, angle = Gaussians(means, quats, scales, logit, torch.zeros(1, 1, 3, device=device)), view[:, 0, 1]
     cameras, black = Cameras(view, K, 9, 9, angle, angle, angle + 3.0), torch.zeros(1, 3, device=device)
     with torch.inference_mode(False), torch.enable_grad():
-        alpha = _module(backend).rasterize(scene, cameras, black, RenderOptions()).alphas[0, 4, 4, 0]
+        alpha = _module(backend).rasterize(scene, cameras, black).alphas[0, 4, 4, 0]
         (slope,) = torch.autograd.grad(alpha, logit)
     return float(alpha.detach()), float(slope)
 
@@ -153,13 +137,11 @@ def _chosen(device: torch.device) -> str:
     return "cpu" if reason else device.type
 
 
-def _elsewhere(
-    backend: str, gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"], options: RenderOptions
-) -> Render:
+def _elsewhere(backend: str, gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
     """The render of a scene by the backend of another device, with everything taken there and back."""
     home = gaussians.means.device
     there = (to_device(value, backend) for value in (gaussians, cameras, backgrounds))
-    out = _module(backend).rasterize(*there, options)
+    out = _module(backend).rasterize(*there)
     screen = torch.zeros(out.screen.shape, dtype=out.screen.dtype, device=home, requires_grad=out.screen.requires_grad)
     if screen.requires_grad:
         out.screen.register_post_accumulate_grad_hook(lambda own: setattr(screen, "grad", own.grad.to(home)))

@@ -22,7 +22,6 @@ from torch.autograd.function import once_differentiable
 
 from gsdistill.renderer import _bins, _project, _raster, _unproject
 from gsdistill.renderer._shares import in_shares
-from gsdistill.renderer.base import RenderOptions
 from gsdistill.structs import Cameras, Gaussians, Render
 
 __all__ = ["rasterize"]
@@ -35,28 +34,25 @@ if hasattr(os, "register_at_fork"):  # another thread of the parent's may hold i
     os.register_at_fork(after_in_child=lambda: _locks.__setitem__(0, threading.Lock()))
 
 
-def rasterize(
-    gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"], options: RenderOptions
-) -> Render:
+def rasterize(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
     """See :func:`gsdistill.renderer.base.render`. Needs every tensor in main memory."""
     g = gaussians
     parameters = (g.means, g.quats, g.scales, g.opacities, g.sh)
     wanted = torch.is_grad_enabled() and any(value.requires_grad for value in parameters)
     screen = torch.zeros(len(cameras), len(g), 2, dtype=g.means.dtype, requires_grad=wanted)
-    images, alphas, depths, radii = _Rasterize.apply(*parameters, screen, backgrounds, cameras, options)
+    images, alphas, depths, radii = _Rasterize.apply(*parameters, screen, backgrounds, cameras, g.options)
     return Render(images, alphas, depths, screen, radii)
 
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        means, quats, scales, logits, sh, _, backgrounds, cameras, options = inputs
+        means, quats, scales, logits, sh, _, backgrounds, cameras, o = inputs
         with np.errstate(over="ignore"):  # not torch.exp: it wakes threads that spin for longer than it takes
             sizes, opacities = np.exp(_array(scales)), 1 / (1 + np.exp(-_array(logits)))
         values = [_array(means), _array(quats), sizes, opacities, _array(sh)]
         cams = camera_rows(cameras)
         B, N, H, W = len(cameras), len(values[0]), cameras.height, cameras.width
-        o = options
         lens = _project.Lens(W, H, float(o.near), float(o.far), float(o.eps2d), bool(o.antialiased))
         splats, radii, counts = np.empty((B * N, 12), np.float32), np.empty(B * N, np.int32), np.empty(B * N, np.int64)
         threads = _threads()

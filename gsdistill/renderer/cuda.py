@@ -20,7 +20,7 @@ from torch.utils import cpp_extension
 from gsdistill.errors import ConfigError, first_line, tell
 from gsdistill.files import Claim, temporary_folder
 from gsdistill.kept import place
-from gsdistill.renderer.base import DEVIATION_MAX, RenderOptions
+from gsdistill.renderer.base import DEVIATION_MAX
 from gsdistill.structs import SH_C0, Cameras, Gaussians, Render
 
 __all__ = ["compiles", "rasterize", "through"]
@@ -30,9 +30,7 @@ BUILT = "gsplat_cuda"  # what gsplat calls the kernels that it compiles, and PyT
 CURE = "install a gsplat wheel built for this torch and CUDA (its README lists them), or use --device cpu"
 
 
-def rasterize(
-    gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"], options: RenderOptions
-) -> Render:
+def rasterize(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
     """See :func:`gsdistill.renderer.base.render`. Raises ConfigError where the Gaussians are not on a GPU."""
     if gaussians.means.device.type != DEVICE:
         have = "this machine has one" if torch.cuda.is_available() else "this machine has none that torch can use"
@@ -45,7 +43,7 @@ def rasterize(
     _load()
     from gsplat.rendering import rasterization
 
-    return through(rasterization, gaussians, cameras, backgrounds, options)
+    return through(rasterization, gaussians, cameras, backgrounds)
 
 
 def compiles() -> bool:
@@ -114,7 +112,6 @@ def through(
     gaussians: Gaussians,
     cameras: Cameras,
     backgrounds: Float[Tensor, "B 3"],
-    options: RenderOptions,
 ) -> Render:
     """The render by gsplat's ``rasterization``, or by anything with its arguments and answers.
 
@@ -123,7 +120,7 @@ def through(
     A Gaussian as wide as those that no backend draws has an infinite or no determinant in float32, and is given another
     size and no opacity here: then nothing is drawn, and nothing but zeros comes back.
     """
-    plain = gaussians.sh_degree == 0
+    plain, options = gaussians.sh_degree == 0, gaussians.options
     sound = (gaussians.scales.detach() < math.log(DEVIATION_MAX)).all(-1)
     pixels, alphas, meta = rasterization(
         means=gaussians.means,
@@ -154,7 +151,7 @@ def through(
 def _empty(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
     """No Gaussian at all: the backgrounds, still attached to the (empty) parameters."""
     B, H, W = len(cameras), cameras.height, cameras.width
-    nothing = sum(value.sum() for value in vars(gaussians).values())
+    nothing = sum(value.sum() for value in gaussians.tensors().values())
     screen = gaussians.means[None, :, :2].expand(B, -1, -1) * 1.0
     if screen.requires_grad:
         screen.retain_grad()

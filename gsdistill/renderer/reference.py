@@ -27,7 +27,6 @@ from gsdistill.renderer.base import (
     COVARIANCE_MAX,
     DEVIATION_MAX,
     TRANSMITTANCE_MIN,
-    RenderOptions,
 )
 from gsdistill.scene.harmonics import sh_basis
 from gsdistill.structs import Cameras, Gaussians, Render
@@ -67,9 +66,9 @@ def project(
     K: Float[Tensor, "3 3"],
     width: int,
     height: int,
-    options: RenderOptions,
 ) -> Splats:
     """The Gaussians that one camera sees, in depth order, as ellipses on its screen."""
+    options = gaussians.options
     W, t = viewmat[:3, :3], viewmat[:3, 3]
     depth = gaussians.means.detach() @ W[2] + t[2]
     sound = (gaussians.scales < math.log(DEVIATION_MAX)).all(-1)
@@ -106,17 +105,15 @@ def project(
     return Splats(index[keep], screen[keep], conics, opacities[keep], colours[keep], z[keep], radii)
 
 
-def rasterize(
-    gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"], options: RenderOptions
-) -> Render:
+def rasterize(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
     """See :func:`gsdistill.renderer.base.render`. Any device, any floating type."""
     B, N = len(cameras), len(gaussians)
-    wanted = torch.is_grad_enabled() and any(value.requires_grad for value in vars(gaussians).values())
+    wanted = torch.is_grad_enabled() and any(value.requires_grad for value in gaussians.tensors().values())
     screen = torch.zeros(B, N, 2, dtype=gaussians.means.dtype, device=gaussians.means.device, requires_grad=wanted)
     radii = torch.zeros(B, N, dtype=torch.int32, device=gaussians.means.device)
     views = []
     for b in range(B):
-        splats = project(gaussians, cameras.viewmats[b], cameras.Ks[b], cameras.width, cameras.height, options)
+        splats = project(gaussians, cameras.viewmats[b], cameras.Ks[b], cameras.width, cameras.height)
         radii[b, splats.index] = splats.radii
         means = splats.means + screen[b, splats.index]
         views.append(_view(splats, means, cameras.width, cameras.height))

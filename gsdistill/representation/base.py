@@ -60,4 +60,4 @@ class Representation(ABC):
 
     @abstractmethod
     def splat(self) -> Gaussians:
-        """The scene as it is now, to look at and to write; it may share memory with the representation."""
+        """The scene as it is now, with the options it is drawn with; it may share memory with the representation."""

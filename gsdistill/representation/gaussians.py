@@ -13,12 +13,12 @@ from torch.nn import Parameter
 
 from gsdistill.config import Ramp, bounded, named
 from gsdistill.registry import load
-from gsdistill.renderer.base import RenderOptions, render
+from gsdistill.renderer.base import render
 from gsdistill.representation.adam import Adam
 from gsdistill.representation.base import Representation
 from gsdistill.representation.regularizers import RegularizerSettings, penalty
 from gsdistill.scene.densify.base import Densification
-from gsdistill.structs import Cameras, Gaussians, Render
+from gsdistill.structs import Cameras, Gaussians, Render, RenderOptions
 
 __all__ = ["DENSIFIER_CLASS", "KEYS", "GaussianScene", "OptimSettings", "SceneSettings"]
 
@@ -70,7 +70,7 @@ class GaussianScene(Representation):
 
     def render(self, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
         """By the renderer of the device, with the settings' options."""
-        return render(self.splat(), cameras, backgrounds, self.settings.renderer)
+        return render(self.splat(), cameras, backgrounds)
 
     def penalty(self, render: Render, progress: float) -> Float[Tensor, ""]:
         """The regularisers' sum."""
@@ -131,8 +131,8 @@ class GaussianScene(Representation):
         self.grown, self.pruned = state["counts"].tolist()
 
     def splat(self) -> Gaussians:
-        """The scene, sharing the parameters."""
-        return Gaussians(*(self.params[key] for key in KEYS))
+        """The scene, sharing the parameters, with the settings' options of drawing."""
+        return Gaussians(*(self.params[key] for key in KEYS), options=self.settings.renderer)
 
     def _rate(self, key: str, progress: float) -> float:
         """The learning rate of a parameter at ``progress`` (0..1) of the run, in the parameter's units."""

@@ -5,31 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from gsdistill.errors import BadFile, did_you_mean, tell
+from gsdistill.config import from_dict
+from gsdistill.errors import BadFile, ConfigError, did_you_mean, tell
 from gsdistill.frames import FRAMES, Frame
 from gsdistill.scene.limits import logits
 from gsdistill.scene.sound import sound
 from gsdistill.scene.turn import from_frame
-from gsdistill.structs import Gaussians
+from gsdistill.structs import Gaussians, RenderOptions
 
 __all__ = [
     "FRAME_KEY",
+    "OPTIONS_KEY",
     "OTHERS",
     "Content",
     "axes_of",
     "completed",
+    "described",
     "frame_called",
     "frame_of",
     "from_arrays",
-    "tell_antialiased",
+    "options_called",
+    "options_of",
 ]
 
 FRAME_KEY = "gsdistill_frame"  # under which a description in JSON names the axes
+OPTIONS_KEY = "gsdistill_renderer"  # and those options of drawing that are not the usual ones
 OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the components of a quaternion besides its largest
 
 
@@ -107,15 +113,32 @@ def frame_of(described: object, path: Path | str) -> Frame | None:
     return None if name is None else frame_called(name, path)
 
 
-def tell_antialiased(path: Path) -> None:
-    """Tell that a file was made for a renderer which dims a Gaussian by the area that its low-pass filter adds.
+def described(gaussians: Gaussians, axes: Frame) -> dict[str, Any]:
+    """What a description in JSON says for :func:`frame_of` and :func:`options_of`."""
+    unusual = gaussians.options.unusual()
+    return {FRAME_KEY: axes, **({OPTIONS_KEY: unusual} if unusual else {})}
 
-    Source: Yu et al., Mip-Splatting, the 2D Mip filter; RenderOptions.antialiased does the same.
+
+def options_called(given: Any, path: Path | str) -> RenderOptions:
+    """Return the options of drawing that a file gives by name, the others as usual.
+
+    Raises:
+        BadFile: they are none.
     """
-    tell(
-        f"{path}: was made for renderers that dim Gaussians thinner than a pixel (antialiasing, Mip-Splatting); it is "
-        "drawn and kept without that, so that fine and distant parts look a little thicker"
-    )
+    try:
+        return from_dict(RenderOptions, given, "renderer")
+    except ConfigError as error:
+        raise BadFile(f"{path}: how it is drawn cannot be read: {error}") from error
+
+
+def options_of(described: object, path: Path | str) -> RenderOptions:
+    """Return the options of drawing that a mapping of a description gives, or the usual ones.
+
+    Raises:
+        BadFile: as :func:`options_called`.
+    """
+    given = described.get(OPTIONS_KEY, {}) if isinstance(described, Mapping) else {}
+    return options_called(given, path)
 
 
 def from_arrays(

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from gsdistill.errors import tell
 from gsdistill.structs import SH_C0, Gaussians
 
 __all__ = [
@@ -35,15 +36,22 @@ LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
 
 
 def joined(splats: Sequence[Gaussians]) -> Gaussians:
-    """All Gaussians of the splats, one after the other, with harmonics of the highest degree among them."""
+    """All Gaussians of the splats, one after the other, with harmonics of the highest degree among them.
+
+    All are drawn with the options of the first; where others have other ones a Notice says so.
+    """
+    for other in splats[1:]:
+        if other.options != splats[0].options:
+            tell(f"what was made to be drawn with {other.options} is drawn as the first is, with {splats[0].options}")
     most = max(splat.sh.shape[1] for splat in splats)
     padded = [replace(g, sh=torch.nn.functional.pad(g.sh, (0, 0, 0, most - g.sh.shape[1]))) for g in splats]
-    return Gaussians(**{name: torch.cat([getattr(g, name) for g in padded]) for name in vars(splats[0])})
+    first = padded[0]
+    return replace(first, **{name: torch.cat([getattr(g, name) for g in padded]) for name in first.tensors()})
 
 
 def picked(gaussians: Gaussians, which: Bool[Tensor, "N"] | Int[Tensor, "M"]) -> Gaussians:
     """The Gaussians of a mask, or of places."""
-    return Gaussians(**{name: value[which] for name, value in vars(gaussians).items()})
+    return gaussians.each(lambda value: value[which])
 
 
 def in_box(gaussians: Gaussians, low: Triple, high: Triple) -> Bool[Tensor, "N"]:
@@ -77,13 +85,15 @@ def most_important(importance: Shaped[Tensor, "N"], count: int) -> Bool[Tensor, 
 
 def scaled(gaussians: Gaussians, factor: float) -> Gaussians:
     """The splat ``factor`` times as large, about the origin."""
-    return replace(gaussians, means=gaussians.means * factor, scales=gaussians.scales + math.log(factor))
+    g = gaussians
+    return replace(g, means=g.means * factor, scales=g.scales + math.log(factor), options=g.options.elsewhere())
 
 
 def moved(gaussians: Gaussians, step: Triple) -> Gaussians:
     """The splat moved by ``step`` in world units."""
     means = gaussians.means
-    return replace(gaussians, means=(means.double() + means.new_tensor(step).double()).to(means))
+    there = (means.double() + means.new_tensor(step).double()).to(means)
+    return replace(gaussians, means=there, options=gaussians.options.elsewhere())
 
 
 def about_axis(axis: Triple, degrees: float) -> Float[Tensor, "3 3"]:

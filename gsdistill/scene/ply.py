@@ -7,7 +7,9 @@ deviation by which a Gaussian is to be widened. Text and both binary byte orders
 remarks. What a header claims is held against its file's size before memory is taken for it.
 
 A splat's axes are those that the comment "gsdistill frame NAME" of its header names, which gsdistill writes. Of other
-files nothing is known: they are taken to be in our world's axes, if the reader is not told otherwise.
+files nothing is known: they are taken to be in our world's axes, if the reader is not told otherwise. Another comment
+has the options of drawing that are not the usual ones. A splat with filter_3D is drawn antialiased, as Mip-Splatting
+draws it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO, FileIO
 from pathlib import Path
 from typing import BinaryIO
@@ -27,15 +29,15 @@ from torch import Tensor
 
 from gsdistill.errors import BadFile, tell
 from gsdistill.frames import Frame
-from gsdistill.reading import open_unpacked
+from gsdistill.reading import open_unpacked, parse_json
 from gsdistill.scene.columns import RGB, Columns, scaled, stacked
-from gsdistill.scene.content import Content, axes_of, frame_called, tell_antialiased
+from gsdistill.scene.content import Content, axes_of, frame_called, options_called
 from gsdistill.scene.ply_header import LONGEST, Header, Rewritten, read_header
-from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.structs import SH_C0, Gaussians, RenderOptions
 
-__all__ = ["FRAME_COMMENT", "Vertices", "content_of", "read_vertices", "vertices_in"]
+__all__ = ["FRAME_COMMENT", "OPTIONS_COMMENT", "Vertices", "content_of", "read_vertices", "vertices_in"]
 
-FRAME_COMMENT = "gsdistill frame"
+FRAME_COMMENT, OPTIONS_COMMENT = "gsdistill frame", "gsdistill renderer"
 POSITION = ("x", "y", "z")
 DC = ("f_dc_0", "f_dc_1", "f_dc_2")
 OTHERS = ("opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3")
@@ -54,6 +56,16 @@ class Vertices:
     comments: Sequence[str] = ()  # all that the header has
     tables: Mapping[str, Columns] = field(default_factory=dict)  # what else belongs to the vertices of a compressed PLY
 
+    @property
+    def options(self) -> RenderOptions:
+        """The options of drawing: as a comment of the header has them, or the usual ones.
+
+        Raises:
+            BadFile: the comment has none that can be read.
+        """
+        given = _commented(self.comments, OPTIONS_COMMENT)
+        return options_called(parse_json(given, f"{self.path}: {OPTIONS_COMMENT}") if given else {}, self.path)
+
     def axes(self, told: Frame | None) -> Frame:
         """The axes of the file: of the header, or else as ``told``, or else those of our world.
 
@@ -66,10 +78,10 @@ class Vertices:
 def content_of(vertices: Vertices) -> Content:
     """Return the splat that the vertices are, as it stands.
 
-    A Notice tells of plain colours in place of harmonics, and of Gaussians that were made for antialiasing.
+    A Notice tells of plain colours in place of harmonics.
 
     Raises:
-        BadFile: a property is missing, or plain colours are none.
+        BadFile: a property is missing, plain colours are none, or as :attr:`Vertices.options`.
     """
     columns, path = vertices.columns, vertices.path
     rest = [name for name in columns if name.startswith("f_rest_")]
@@ -83,11 +95,12 @@ def content_of(vertices: Vertices) -> Content:
     base = _from_plain(columns, path) if plain else dc
     higher = rest_of_sh.reshape(len(table), 3, -1).transpose(1, 2)
     sh = torch.cat([base[:, None], higher], dim=1).contiguous()
+    options = vertices.options
     if WIDENING in columns:
-        tell_antialiased(path)
+        options = replace(options, antialiased=True)
         scales, opacities = _widened(scales, opacities, stacked(columns, [WIDENING], path, finite=False))
-    found = Gaussians(means.contiguous(), quats.contiguous(), scales.contiguous(), opacities[:, 0].contiguous(), sh)
-    return Content(path, found, vertices.frame, "world")
+    parts = (means.contiguous(), quats.contiguous(), scales.contiguous(), opacities[:, 0].contiguous(), sh)
+    return Content(path, Gaussians(*parts, options=options), vertices.frame, "world")
 
 
 def _widened(
@@ -153,8 +166,13 @@ def _columns(rows: np.ndarray) -> Columns:
 
 def _frame(comments: Sequence[str], path: Path | str) -> Frame | None:
     """The axes that the comments of a header name."""
-    given = [line[len(FRAME_COMMENT) :].strip() for line in comments if line.startswith(FRAME_COMMENT)]
-    return frame_called(given[0], path) if given else None
+    given = _commented(comments, FRAME_COMMENT)
+    return None if given is None else frame_called(given, path)
+
+
+def _commented(comments: Sequence[str], word: str) -> str | None:
+    """What follows a word in the first comment that begins with it."""
+    return next((line[len(word) :].strip() for line in comments if line.startswith(word)), None)
 
 
 def _check_header(given: Header, path: Path, size: int) -> None:

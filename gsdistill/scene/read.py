@@ -1,7 +1,8 @@
 """Reading a splat of any format: .ply .compressed.ply .spz .sog .splat .glb, each also gzipped (.ply.gz).
 
 A file is told by its first bytes, so a wrong name does no harm; .splat alone has none of its own and is told by its
-name. A folder is that of a run, whose gaussians.ply is read.
+name. A folder is that of a run, whose gaussians.ply is read. Where such a file does not say how it is drawn, which
+those of gsdistill 0.1 never did, the run's config.yaml does.
 
 A file's axes are those that it names (gsdistill writes the name where a format has room for one), or else as the reader
 is told, or else as is usual with its format: right, down, front (rdf) for all but .glb, which is y-up, and .ply, which
@@ -10,22 +11,24 @@ is taken to be in our own axes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from gsdistill.errors import BadFile
+from gsdistill.config import load_yaml
+from gsdistill.errors import BadFile, tell
 from gsdistill.frames import Frame
 from gsdistill.reading import first_bytes, open_unpacked
-from gsdistill.scene.content import Content
+from gsdistill.scene.content import Content, options_called
 from gsdistill.scene.formats import compressed_ply, glb, sog, splat, spz
 from gsdistill.scene.ply import Vertices, vertices_in
 from gsdistill.scene.ply import content_of as content_of_plain
 from gsdistill.scene.ply_header import begins
-from gsdistill.structs import Gaussians
+from gsdistill.structs import Gaussians, RenderOptions
 
 __all__ = ["EXTENSIONS", "content_of", "is_ply", "may_be_splat", "open_splat", "read_splat", "splat_file"]
 
 EXTENSIONS = (".compressed.ply", ".glb", ".ply", ".sog", ".splat", ".spz")
-OF_A_RUN = "gaussians.ply"
+OF_A_RUN, CONFIG = "gaussians.ply", "config.yaml"
 READERS = {".spz": spz.read, ".sog": sog.read, ".glb": glb.read, ".splat": splat.read}
 MAGICS = {spz.MAGIC: ".spz", sog.MAGIC: ".sog", glb.MAGIC: ".glb"}
 DESCRIBED = {".sog": sog.describes_splat, ".glb": glb.describes_splat}  # files that may be of quite other things
@@ -57,13 +60,26 @@ def open_splat(path: Path | str) -> Content:
         file.seek(0)
         kind = _kind(start, path)
         if kind == ".ply":
-            return content_of(vertices_in(file, path))
+            return _as_its_run(content_of(vertices_in(file, path)))
         if kind is None:
             raise BadFile(
                 f"{path}: not a splat that is read: it begins as no .ply, .spz, .sog or .glb does, and its name does "
                 f"not end in .splat. Read are {', '.join(EXTENSIONS)}, each also gzipped"
             )
         return READERS[kind](file.read(), path)
+
+
+def _as_its_run(content: Content) -> Content:
+    """The splat of a run that does not say how it is drawn, with the options of the run; any other as it is."""
+    config = content.path.with_name(CONFIG)
+    if content.path.name != OF_A_RUN or content.gaussians.options != RenderOptions() or not config.is_file():
+        return content
+    try:
+        options = options_called(load_yaml(config).get("renderer") or {}, config)
+    except BadFile as error:
+        tell(f"{content.path} is drawn with {RenderOptions()}: {error}")
+        return content
+    return replace(content, gaussians=replace(content.gaussians, options=options))
 
 
 def content_of(vertices: Vertices) -> Content:

@@ -52,7 +52,7 @@ def sound(gaussians: Gaussians, path: Path | str, clean: bool = False) -> Gaussi
     if not left:
         raise BadFile(f"{path}: no Gaussian is left of its {count:,}: {found}")
     tell(f"{path}: {count - left:,} of its {count:,} Gaussians are left out and {bad - count + left:,} mended: {found}")
-    kept = Gaussians(**{name: value[~gone] for name, value in vars(gaussians).items()})
+    kept = gaussians.each(lambda value: value[~gone])
     zero = (kept.quats.double().norm(dim=-1, keepdim=True) < LEAST_LENGTH).expand_as(kept.quats)
     return replace(
         kept,
@@ -64,7 +64,8 @@ def sound(gaussians: Gaussians, path: Path | str, clean: bool = False) -> Gaussi
 
 def _lost(gaussians: Gaussians) -> dict[str, Bool[Tensor, "N"]]:
     """Which rows are left out, by what is wrong with them; each for its first reason alone."""
-    fields = {name: value.flatten(1) if value.ndim > 1 else value[:, None] for name, value in vars(gaussians).items()}
+    tensors = gaussians.tensors()
+    fields = {name: value.flatten(1) if value.ndim > 1 else value[:, None] for name, value in tensors.items()}
     nan = [name for name, value in fields.items() if value.isnan().any()]
     reasons = {
         f"with NaN in {' '.join(nan)}": torch.stack([v.isnan().any(dim=1) for v in fields.values()]).any(dim=0),

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from gsdistill.errors import tell
 from gsdistill.renderer.reference import rotations
 from gsdistill.scene.harmonics import sh_basis
-from gsdistill.structs import Gaussians, on_processor
+from gsdistill.structs import Gaussians, RenderOptions, on_processor
 
 __all__ = ["ROWS", "UNIT", "Ball", "Splat", "ball_of"]
 
@@ -51,7 +52,12 @@ class Splat:
 
     @classmethod
     def of(cls, gaussians: Gaussians, ball: Ball = Ball()) -> Splat:
-        """Return a copy of ``gaussians``, of any device, with ``ball`` as the unit ball."""
+        """Return a copy of ``gaussians``, of any device, with ``ball`` as the unit ball.
+
+        A page draws all splats alike, near ones and far ones; a Notice tells of one that was made otherwise.
+        """
+        if (made := gaussians.options.elsewhere()) != RenderOptions():
+            tell(f"a splat was made with {made}, which gsdistill render draws; the page draws with {RenderOptions()}")
         plain = on_processor(gaussians)
         deviations = (plain.scales.exp() / ball.radius).clamp_max(WIDEST) / UNIT
         spread = rotations(plain.quats) * deviations[:, None]

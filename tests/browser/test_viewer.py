@@ -143,7 +143,7 @@ def test_from_another_side_the_colours_are_those_of_that_side(browser, page):
 def test_sliders_leave_out_the_faint_and_shrink_the_others(browser, page):
     opened(browser, page.url)
     kept = page.gaussians.opacities.sigmoid() >= 0.6
-    parts = {name: value[kept] for name, value in vars(page.gaussians).items()}
+    parts = {name: value[kept] for name, value in page.gaussians.tensors().items()}
     changed = Gaussians(**{**parts, "scales": parts["scales"] + np.log(0.5)})
     try:
         turn(browser, "opacity from", "0.6")

@@ -74,7 +74,7 @@ def test_sizes_and_places_beyond_what_float32_squares_are_framed(field):
         "one scale": {"scales": torch.cat([torch.full((1, 3), 90.0), scene.scales[1:]])},
     }[field]
     away = replace(scene, **far)
-    assert all(value.isfinite().all() and value.dtype == torch.float32 for value in vars(framed(away)).values())
+    assert all(value.isfinite().all() and value.dtype == torch.float32 for value in framed(away).tensors().values())
     assert len(reduced(away, 100)[0]) == 100
 
 

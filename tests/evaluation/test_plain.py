@@ -108,8 +108,8 @@ def test_mottle_raises_the_high_frequencies_and_a_colour_the_saturation():
 def test_loose_is_the_opacity_apart_from_the_largest_part():
     body, crumbs = shell(1000), ball(50, size=0.01, seed=2)
     away = replace(crumbs, means=crumbs.means + 10.0)
-    both = Gaussians(*(torch.cat([value, vars(away)[name][:, :1] if name == "sh" else vars(away)[name]])
-                       for name, value in vars(body).items()))  # fmt: skip
+    both = Gaussians(*(torch.cat([value, away.tensors()[name][:, :1] if name == "sh" else away.tensors()[name]])
+                       for name, value in body.tensors().items()))  # fmt: skip
     shares = [float(torch.sigmoid(one.opacities).sum()) for one in (body, away)]
     assert loose(body) == 0.0
     assert loose(both) == pytest.approx(shares[1] / sum(shares), rel=1e-5)

@@ -216,7 +216,7 @@ def test_a_wrong_underside_costs_in_the_unseen_views():
 
 def test_a_missing_underside_costs_surface(red_sphere, right):
     upper = red_sphere.means[:, 2] > -0.4
-    figures = evaluate(Gaussians(**{name: value[upper] for name, value in vars(red_sphere).items()}), "a red sphere")
+    figures = evaluate(red_sphere.each(lambda value: value[upper]), "a red sphere")
     assert figures["unseen_soft_iou"] < right["unseen_soft_iou"] - 0.02
     assert figures["truth_to_surface"] > 3 * right["truth_to_surface"]
 

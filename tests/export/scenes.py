@@ -107,7 +107,7 @@ def errors(name: str, scene: Gaussians, folder: Path) -> dict[str, float]:
     truth, found = to_frame(scene, "rdf"), written(name, scene, folder)
     _, places = KDTree(found.means.numpy()).query(truth.means.numpy())
     assert len(set(places)) == len(found) == len(truth)
-    found = Gaussians(**{key: value[torch.from_numpy(places)] for key, value in vars(found).items()})
+    found = found.each(lambda value: value[torch.from_numpy(places)])
     p, q = (torch.nn.functional.normalize(g.quats.double(), dim=1) for g in (truth, found))
     chord = torch.minimum((p - q).norm(dim=1), (p + q).norm(dim=1))
     apart = {

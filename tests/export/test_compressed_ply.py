@@ -46,7 +46,7 @@ def written(scene: Gaussians, folder) -> tuple[Gaussians, Gaussians, list[str]]:
     told = CompressedPly().write(scene, path)
     found = from_frame(read_compressed_ply(path), "rdf")
     seen = found.opacities > -15
-    visible, invisible = (Gaussians(**{k: v[which] for k, v in vars(found).items()}) for which in (seen, ~seen))
+    visible, invisible = (found.each(lambda v, which=which: v[which]) for which in (seen, ~seen))
     return visible, invisible, told
 
 

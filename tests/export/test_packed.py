@@ -54,7 +54,7 @@ def test_extremes_neither_wrap_nor_become_nan(tmp_path, name):
     scene = kept(name, extreme())
     found = written(name, scene, tmp_path)
     assert len(found) == len(scene)
-    assert all(torch.isfinite(value).all() for value in vars(found).values())
+    assert all(torch.isfinite(value).all() for value in found.tensors().values())
     assert fidelity(scene, from_frame(found, "rdf"))[0] > 40
 
 

@@ -45,7 +45,7 @@ def test_the_round_trip_keeps_every_bit(tmp_path, degree):
     scene.means[0] = torch.tensor([-0.0, 1e-42, 3.4e38])  # a signed zero, a subnormal, the edge of the range
     Ply(frame="world").write(scene, tmp_path / "a.ply")
     again = read_splat(tmp_path / "a.ply")
-    for name, value in vars(scene).items():
+    for name, value in scene.tensors().items():
         assert torch.equal(value.view(torch.int32), getattr(again, name).view(torch.int32)), name
     Ply(frame="world").write(again, tmp_path / "b.ply")
     assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
@@ -53,7 +53,7 @@ def test_the_round_trip_keeps_every_bit(tmp_path, degree):
 
 def test_trainable_and_float64_parameters_are_written_in_float32(tmp_path):
     scene = random_scene(3, 0)
-    Ply().write(Gaussians(**{k: v.double().requires_grad_() for k, v in vars(scene).items()}), tmp_path / "a.ply")
+    Ply().write(scene.each(lambda v: v.double().requires_grad_()), tmp_path / "a.ply")
     assert torch.equal(read_splat(tmp_path / "a.ply").means, scene.means)
 
 
@@ -77,7 +77,7 @@ def test_what_no_reader_takes_is_refused_with_its_count(tmp_path, name, value):
     broken = getattr(scene, name).double()
     broken[3] = value
     with pytest.raises(OutputError, match=rf"NaN or infinite among 5 Gaussians: {name} \({broken[3].numel()}\)$"):
-        Ply().write(Gaussians(**{**vars(scene), name: broken}), tmp_path / "a.ply")
+        Ply().write(Gaussians(**{**scene.tensors(), name: broken}), tmp_path / "a.ply")
     scene.quats[1:3] = 0.0
     with pytest.raises(OutputError, match=r"the rotation is zero, which is none, for 2 of 5 Gaussians"):
         Ply().write(scene, tmp_path / "a.ply")

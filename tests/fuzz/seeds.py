@@ -51,7 +51,7 @@ def rows(names: str, count: int = 24, kind: str = "f4") -> np.ndarray:
 def small_splat(path: Path, count: int = 24) -> None:
     """A few Gaussians of the chair."""
     whole = read_splat(CHAIR)
-    Ply().write(type(whole)(*(value[:count] for value in vars(whole).values())), path)
+    Ply().write(whole.each(lambda value: value[:count]), path)
 
 
 def splats(folder: Path) -> None:
@@ -75,7 +75,7 @@ def packed_splats(folder: Path) -> None:
     from gsdistill.export.settings import ExportSettings
 
     whole = read_splat(CHAIR)
-    scene = type(whole)(*(value[:24] for value in vars(whole).values()))
+    scene = whole.each(lambda value: value[:24])
     for extension in (".compressed.ply", ".spz", ".sog", ".glb", ".splat"):
         for degree in (0, 1) if extension != ".splat" else (0,):
             path = folder / f"{degree}{extension}"

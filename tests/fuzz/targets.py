@@ -55,7 +55,7 @@ def sound(gaussians: Gaussians) -> None:
     count = len(gaussians)
     assert count and gaussians.means.shape == gaussians.scales.shape == (count, 3)
     assert gaussians.quats.shape == (count, 4) and gaussians.sh.shape[1] in (1, 4, 9, 16)
-    sane(*vars(gaussians).values())
+    sane(*gaussians.tensors().values())
     assert (gaussians.quats.double().norm(dim=-1) > 0).all()
 
 

@@ -118,10 +118,10 @@ def test_a_scene_far_from_the_unit_ball_keeps_its_shape(tmp_path, torus):
 
 def test_crumbs_are_dropped_and_what_is_enclosed_is_filled(tmp_path):
     ball = covered("sphere")
-    crumb = Gaussians(**{name: value[:1].clone() for name, value in vars(ball).items()})
+    crumb = ball.each(lambda value: value[:1].clone())
     crumb.means[:] = torch.tensor([1.3, 0.0, 0.0])
     crumb.scales[:] = math.log(0.08)
-    both = Gaussians(**{name: torch.cat([value, vars(crumb)[name]]) for name, value in vars(ball).items()})
+    both = Gaussians(**{name: torch.cat([value, crumb.tensors()[name]]) for name, value in ball.tensors().items()})
     assert write_mesh(both, tmp_path / "a.glb", PLAIN).parts == 1
     assert write_mesh(both, tmp_path / "a.glb", replace(PLAIN, smallest=0.0)).parts == 2
 
@@ -232,10 +232,10 @@ def test_the_charts_fill_the_texture_and_keep_their_distance(torus, side):
     ids=["far", "endless", "wide"],
 )
 def test_a_floater_is_left_outside(tmp_path, torus, floater):
-    one = {name: value[:1].clone() for name, value in vars(torus).items()} | {"opacities": torch.full((1,), -2.5)}
+    one = {name: value[:1].clone() for name, value in torus.tensors().items()} | {"opacities": torch.full((1,), -2.5)}
     for name, value in floater.items():
         one[name][:] = value
-    both = Gaussians(**{name: torch.cat([value, one[name]]) for name, value in vars(torus).items()})
+    both = Gaussians(**{name: torch.cat([value, one[name]]) for name, value in torus.tensors().items()})
     for name, scene in (("a.glb", torus), ("b.glb", both)):
         write_mesh(scene, tmp_path / name, PLAIN)
     assert (tmp_path / "a.glb").read_bytes() == (tmp_path / "b.glb").read_bytes()
@@ -243,7 +243,7 @@ def test_a_floater_is_left_outside(tmp_path, torus, floater):
 
 def test_two_things_far_apart_are_both_meshed(tmp_path, torus):
     there = replace(torus, means=torus.means + torch.tensor([10.0, 0.0, 0.0]))
-    both = Gaussians(**{name: torch.cat([value, vars(there)[name]]) for name, value in vars(torus).items()})
+    both = Gaussians(**{name: torch.cat([value, there.tensors()[name]]) for name, value in torus.tensors().items()})
     assert write_mesh(both, tmp_path / "a.glb", replace(PLAIN, resolution=200)).parts == 2
 
 
@@ -253,11 +253,11 @@ def test_what_cannot_be_meshed_is_one_clear_error_before_any_work(tmp_path, toru
     with pytest.raises(OutputError, match=r"none of the 2500 Gaussians has an opacity above 0\.05"):
         write_mesh(replace(torus, opacities=torus.opacities - 20.0), tmp_path / "a.glb", SMALL)
     faint = replace(torus, opacities=torch.full_like(torus.opacities, -2.5))
-    one = Gaussians(**{name: value[:1] for name, value in vars(faint).items()})
+    one = faint.each(lambda value: value[:1])
     with pytest.raises(OutputError, match=r"in 0\.2 x 0\.2 x 0\.2 with .* lower meshing\.level, or raise meshing\.res"):
         write_mesh(one, tmp_path / "a.glb", SMALL)
     for name, value in (("scales", 100.0), ("scales", -100.0), ("means", float("inf"))):
-        endless = Gaussians(**{**vars(one), name: torch.full((1, 3), value)})
+        endless = Gaussians(**{**one.tensors(), name: torch.full((1, 3), value)})
         with pytest.raises(OutputError, match="the visible Gaussians have no finite extent"):
             write_mesh(endless, tmp_path / "a.glb", SMALL)
     with pytest.raises(OutputError, match=r"a texture of 64 x 64 pixels is too small .* meshing\.texture 256, or none"):

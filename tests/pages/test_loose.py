@@ -21,7 +21,7 @@ def blob(centre: tuple[float, float, float], colour: tuple[float, float, float],
 
 
 def joined(*splats: Gaussians) -> Gaussians:
-    return Gaussians(*(torch.cat(each) for each in zip(*(vars(splat).values() for splat in splats), strict=True)))
+    return Gaussians(*(torch.cat(each) for each in zip(*(splat.tensors().values() for splat in splats), strict=True)))
 
 
 def test_a_whole_object_has_nothing_loose():

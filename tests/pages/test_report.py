@@ -21,7 +21,6 @@ from gsdistill.pages.report import write_report
 from gsdistill.pages.run import keep_figures, read_run
 from gsdistill.scene.parts import parts
 from gsdistill.scene.read import read_splat
-from gsdistill.structs import Gaussians
 
 HOSTILE = (
     "</script></title></style><script>alert(1)</script>\"' onerror='alert(2)' <img src=x> & \u202e\x00 ]]> <!-- 日本 🪑"
@@ -275,7 +274,7 @@ def test_what_floats_loose_is_shown_first(tmp_path):
     assert "floats loose" in first["alt"]
     splat = read_splat(folder / "gaussians.ply")
     main = parts(splat) == 0
-    Ply().write(Gaussians(*(value[main] for value in vars(splat).values())), folder / "gaussians.ply")
+    Ply().write(splat.each(lambda value: value[main]), folder / "gaussians.ply")
     write_report(folder, DEFAULTS, evaluate=False)
     assert "floats loose" not in (folder / "report.html").read_text(encoding="utf-8")
 

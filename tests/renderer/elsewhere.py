@@ -110,7 +110,7 @@ def what_comes_back_lies_where_it_should() -> None:
     fake, found = install(), {}
     for place in (CPU, fake):
         scene = to_device(Ball(count=20).create("", torch.Generator().manual_seed(0)), place)
-        leaves = {name: value.clone().requires_grad_() for name, value in vars(scene).items()}
+        leaves = {name: value.clone().requires_grad_() for name, value in scene.tensors().items()}
         grey = torch.full((2, 3), 0.5).to(place).requires_grad_()
         out = render(type(scene)(**leaves), to_device(orbit(2, 24), place), grey)
         out.images.square().sum().backward(retain_graph=True)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from gsdistill.renderer.base import RenderOptions, render
+from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
-from gsdistill.structs import Cameras, Gaussians
+from gsdistill.structs import Cameras, Gaussians, RenderOptions
 
 DEFAULTS = RenderOptions()
 PARAMETERS = ("means", "quats", "scales", "opacities", "sh")
@@ -69,7 +69,7 @@ def everything(
     """Pictures, radii, and under ``d_*`` the gradients of a random linear loss of the pictures, all in float64."""
     leaves = {name: getattr(gaussians, name).detach().to(device, dtype).requires_grad_() for name in PARAMETERS}
     backgrounds = torch.linspace(0, 1, 3 * len(cameras)).reshape(-1, 3).to(device, dtype)
-    result = render(Gaussians(**leaves), cast(cameras, dtype, device), backgrounds, options, backend)
+    result = render(Gaussians(**leaves, options=options), cast(cameras, dtype, device), backgrounds, backend)
     pictures = {"images": result.images, "alphas": result.alphas, "depths": result.depths}
     loss = sum(
         (value * loss_weights(value.shape, seed).to(device, dtype)).sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from renderer.scenes import PARAMETERS, ball, cast, everything, loss_weights, on
 
 from gsdistill.errors import ConfigError
 from gsdistill.renderer import cuda
-from gsdistill.renderer.base import RenderOptions, backends, render
+from gsdistill.renderer.base import backends, render
 from gsdistill.scene.cameras import orbit
-from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.structs import SH_C0, Gaussians, RenderOptions
 
 DEFAULTS = RenderOptions()
 every_backend = pytest.mark.parametrize("backend", ["reference", "cpu", EMULATED, ON_GPU])
@@ -41,10 +42,9 @@ def splats(means, scale, opacity, colours, backend):
 def show(scene, cameras, background, backend, options=DEFAULTS):
     place = device(backend)
     result = render(
-        scene,
+        replace(scene, options=options),
         cast(cameras, torch.float32, place),
         torch.full((len(cameras), 3), background, device=place),
-        options,
         backend,
     )
     return result.images.cpu(), result.alphas.cpu()[..., 0], result.depths.cpu()[..., 0], result.radii.cpu()

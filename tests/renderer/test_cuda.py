@@ -21,9 +21,9 @@ from torch.utils import cpp_extension
 from gsdistill.errors import ConfigError, Notice
 from gsdistill.files import Claim
 from gsdistill.renderer import base, cuda, reference
-from gsdistill.renderer.base import RenderOptions, render
+from gsdistill.renderer.base import render
 from gsdistill.scene.densify.gradient import Gradient
-from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.structs import SH_C0, Gaussians, RenderOptions
 
 SIGNATURE = inspect.signature(gsplat.rendering.rasterization)
 UNUSED = {  # what the stand-in does not know must have been left as gsplat has it
@@ -52,14 +52,13 @@ def stand_in(*args, **kwargs):
         colours = (colours[:, None] - 0.5) / SH_C0
     else:
         assert colours.shape == (N, (degree + 1) ** 2, 3)
+    planes, filtered = (given["near_plane"], given["far_plane"]), given["rasterize_mode"] == "antialiased"
     scene = Gaussians(
         given["means"], given["quats"], given["scales"].log(), given["opacities"].logit(), colours,
+        options=RenderOptions(*planes, given["eps2d"], filtered),
     )  # fmt: skip
-    options = RenderOptions(
-        given["near_plane"], given["far_plane"], given["eps2d"], given["rasterize_mode"] == "antialiased"
-    )
     means2d, radii, pictures = torch.zeros(C, N, 2), torch.zeros(C, N, 2, dtype=torch.int32), []
-    lens = [(given["viewmats"][c], given["Ks"][c], given["width"], given["height"], options) for c in range(C)]
+    lens = [(given["viewmats"][c], given["Ks"][c], given["width"], given["height"]) for c in range(C)]
     splats = [reference.project(scene, *one) for one in lens]
     for c, one in enumerate(splats):
         means2d = means2d.index_put((torch.tensor(c), one.index), one.means)
@@ -76,14 +75,14 @@ def stand_in(*args, **kwargs):
 @pytest.mark.parametrize("antialiased", [False, True])
 @pytest.mark.parametrize("degree", [0, 2])
 def test_gsplat_is_asked_for_what_the_reference_renders(degree, antialiased):
-    scene, cameras, options = ball(30, degree, seed=4), cast(views(2), torch.float32), RenderOptions(0.2, 50.0, 0.4)
-    options = RenderOptions(options.near, options.far, options.eps2d, antialiased)
+    scene, cameras = ball(30, degree, seed=4), cast(views(2), torch.float32)
+    options = RenderOptions(0.2, 50.0, 0.4, antialiased)
     scene.sh[:3] -= 3.0  # colours below 0, which are cut off
     backgrounds = torch.linspace(0, 1, 6).reshape(2, 3)
     found = {}
     for name in ("ours", "reference"):
         leaves = {key: getattr(scene, key).clone().requires_grad_() for key in PARAMETERS}
-        parts = Gaussians(**leaves), cameras, backgrounds, options
+        parts = Gaussians(**leaves, options=options), cameras, backgrounds
         result = cuda.through(stand_in, *parts) if name == "ours" else render(*parts, "reference")
         pictures = (result.images, result.alphas, result.depths)
         sum((p * loss_weights(p.shape, seed)).sum() for seed, p in enumerate(pictures)).backward()
@@ -98,7 +97,7 @@ def test_gsplat_is_asked_for_what_the_reference_renders(degree, antialiased):
 def test_without_a_gradient_there_is_none_to_keep():
     with torch.no_grad():
         leaves = Gaussians(**{key: getattr(ball(5), key).clone().requires_grad_() for key in PARAMETERS})
-        result = cuda.through(stand_in, leaves, cast(views(1), torch.float32), torch.zeros(1, 3), RenderOptions())
+        result = cuda.through(stand_in, leaves, cast(views(1), torch.float32), torch.zeros(1, 3))
     assert not result.images.requires_grad and not result.screen.requires_grad
 
 
@@ -115,7 +114,7 @@ def test_what_has_diverged_is_not_drawn_and_gets_no_gradient():
 
     for name in ("ours", "cpu", "reference"):
         leaves = {key: getattr(scene, key).clone().requires_grad_() for key in PARAMETERS}
-        parts = Gaussians(**leaves), cameras, grey, RenderOptions()
+        parts = Gaussians(**leaves), cameras, grey
         result = cuda.through(watched, *parts) if name == "ours" else render(*parts, name)
         (result.images * loss_weights(result.images.shape, 0)).sum().backward()
         assert not result.radii[:, : len(wild)].any() and result.radii[:, len(wild) :].any()

@@ -29,7 +29,7 @@ def spoilt(gaussians: Gaussians, name: str, value: float, rows: slice) -> Gaussi
 @pytest.mark.parametrize(("name", "value"), UNSEEN)
 def test_what_has_no_place_size_or_opacity_is_not_drawn(name, value, backend):
     scene, cameras, grey = ball(30), views(2), torch.full((2, 3), 0.5)
-    others = Gaussians(*(tensor[1:] for tensor in vars(scene).values()))
+    others = scene.each(lambda tensor: tensor[1:])
     found, alone = (render(g, cameras, grey, backend=backend) for g in (spoilt(scene, name, value, slice(1)), others))
     assert not found.radii[:, 0].any()
     torch.testing.assert_close(found.images, alone.images, rtol=0, atol=1e-6)

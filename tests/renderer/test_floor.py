@@ -11,7 +11,7 @@ import torch
 from renderer.scenes import ball, views
 
 from gsdistill.renderer import reference
-from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, RenderOptions
+from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -29,7 +29,7 @@ def floor():
 @pytest.mark.parametrize(("count", "size"), [(1, 0.3), (40, 0.1), (200, 0.2)])
 def test_contributing_pairs_are_those_of_the_reference(floor, count, size):
     scene, cameras = ball(count, size=size), views(1)
-    splats = reference.project(scene, cameras.viewmats[0], cameras.Ks[0], 27, 20, RenderOptions())
+    splats = reference.project(scene, cameras.viewmats[0], cameras.Ks[0], 27, 20)
     y, x = torch.meshgrid(torch.arange(20) + 0.5, torch.arange(27) + 0.5, indexing="ij")
     left, expected = torch.ones(20, 27), 0
     for mean, (a, b, c), opacity in zip(splats.means, splats.conics, splats.opacities, strict=True):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci, _spherical_harmonics
 from renderer.scenes import PARAMETERS, ball, cast, loss_weights, views
 
 from gsdistill.renderer import reference
-from gsdistill.renderer.base import RenderOptions, render
-from gsdistill.structs import Gaussians
+from gsdistill.renderer.base import render
+from gsdistill.structs import Gaussians, RenderOptions
 
 
 @pytest.mark.parametrize("antialiased", [False, True])
@@ -21,7 +23,7 @@ def test_gradients_equal_finite_differences(name, antialiased):
     options = RenderOptions(antialiased=antialiased)
 
     def loss(value: torch.Tensor) -> torch.Tensor:
-        result = render(Gaussians(**{**values, name: value}), cameras, backgrounds, options, "reference")
+        result = render(Gaussians(**{**values, name: value}, options=options), cameras, backgrounds, "reference")
         pictures = (result.images, result.alphas, result.depths)
         return sum((part * loss_weights(part.shape, seed)).sum() for seed, part in enumerate(pictures))
 
@@ -51,8 +53,9 @@ def test_projection_equals_gsplat(size):
         far_plane=100.0,
         calc_compensations=True,
     )
+    dimmed = replace(scene, options=RenderOptions(antialiased=True))
     for b in range(3):
-        ours = reference.project(scene, cameras.viewmats[b], cameras.Ks[b], 27, 20, RenderOptions(antialiased=True))
+        ours = reference.project(dimmed, cameras.viewmats[b], cameras.Ks[b], 27, 20)
         assert len(ours.index) > 50
         torch.testing.assert_close(ours.means, means[b, ours.index])
         torch.testing.assert_close(ours.depths, depths[b, ours.index])
@@ -63,7 +66,7 @@ def test_projection_equals_gsplat(size):
 
 def test_some_of_those_are_clamped_to_the_field_of_view():
     scene, cameras = ball(200, size=0.8, seed=1), views(3, distance=1.5)
-    seen = reference.project(scene, cameras.viewmats[0], cameras.Ks[0], 27, 20, RenderOptions())
+    seen = reference.project(scene, cameras.viewmats[0], cameras.Ks[0], 27, 20)
     assert (seen.means[:, 0] > 27 + 0.15 * 27).any()
     assert (seen.means[:, 1] < -0.15 * 20).any()
 

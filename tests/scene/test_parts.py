@@ -78,7 +78,7 @@ def test_a_large_gaussian_joins_the_small_ones_that_it_holds():
     )
     assert int(parts(two).max()) == 1
     large = blobs([[0.0, 0.0, 0.0]], deviation=0.3)
-    joined = Gaussians(*(torch.cat([value, vars(large)[name]]) for name, value in vars(two).items()))
+    joined = Gaussians(*(torch.cat([value, large.tensors()[name]]) for name, value in two.tensors().items()))
     assert int(parts(joined).max()) == 0
 
 

@@ -8,7 +8,7 @@ from gsdistill.errors import BadFile, Notice
 from gsdistill.scene.ply import read_vertices
 from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import from_frame
-from gsdistill.structs import SH_C0
+from gsdistill.structs import SH_C0, RenderOptions
 
 NAMES = [
     *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
@@ -46,7 +46,7 @@ def test_every_encoding_reads_to_the_same_values(tmp_path, text, order, kind):
     assert np.array_equal(scene.means.numpy(), np.stack([rows[n] for n in "xyz"], 1).astype("f4"))
     assert np.array_equal(scene.opacities.numpy(), rows["opacity"].astype("f4"))
     assert np.array_equal(scene.quats.numpy()[:, 3], rows["rot_3"].astype("f4"))
-    assert scene.sh_degree == 1 and {t.dtype for t in vars(scene).values()} == {torch.float32}
+    assert scene.sh_degree == 1 and {t.dtype for t in scene.tensors().values()} == {torch.float32}
     for channel in range(3):
         assert np.array_equal(scene.sh[:, 0, channel].numpy(), rows[f"f_dc_{channel}"].astype("f4"))
         for k in range(1, 4):
@@ -59,7 +59,7 @@ def test_the_order_of_the_properties_does_not_matter_and_others_are_passed_over(
     for name in NAMES:
         other[name] = rows[name]
     first, second = read_splat(save(tmp_path / "a.ply", rows)), read_splat(save(tmp_path / "b.ply", other))
-    assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in vars(first))
+    assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in first.tensors())
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
@@ -122,7 +122,7 @@ def test_remarks_blanks_and_line_ends_of_a_header_are_of_no_account(tmp_path, en
     path.write_bytes(mark + ends.join(lines) + data)
     assert read_vertices(path).frame == "rdf"
     found, turned = read_splat(path), from_frame(plain, "rdf")
-    assert all(torch.equal(getattr(found, name), getattr(turned, name)) for name in vars(plain))
+    assert all(torch.equal(getattr(found, name), getattr(turned, name)) for name in plain.tensors())
 
 
 def test_data_that_begin_like_a_line_end_are_not_taken_for_one(tmp_path):
@@ -165,7 +165,7 @@ def test_plain_colours_in_place_of_harmonics_are_taken_and_told(tmp_path, kind, 
         found = read_splat(save(tmp_path / "a.ply", plain))
     assert found.sh_degree == 0 and np.allclose(0.5 + SH_C0 * found.sh[:, 0].numpy(), colors, atol=1e-6)
     whole = read_splat(save(tmp_path / "b.ply", rows))
-    assert all(torch.equal(getattr(found, name), getattr(whole, name)) for name in vars(found) if name != "sh")
+    assert all(torch.equal(getattr(found, name), getattr(whole, name)) for name in found.tensors() if name != "sh")
 
 
 def test_gaussians_of_mip_splatting_are_widened_and_keep_their_mass(tmp_path):
@@ -173,8 +173,8 @@ def test_gaussians_of_mip_splatting_are_widened_and_keep_their_mass(tmp_path):
     rows, by = splat_rows(), np.array([0.0, 1e-3, 0.3, 1.0, 20.0], "f4")
     rows["opacity"][:3] = 900.0, 12.0, -12.0
     whole = read_splat(save(tmp_path / "a.ply", rows))
-    with pytest.warns(Notice, match="was made for renderers that dim Gaussians thinner than a pixel"):
-        found = read_splat(save(tmp_path / "b.ply", rfn.append_fields(rows, "filter_3D", by, usemask=False)))
+    found = read_splat(save(tmp_path / "b.ply", rfn.append_fields(rows, "filter_3D", by, usemask=False)))
+    assert found.options == RenderOptions(antialiased=True) and whole.options == RenderOptions()
     before, after = whole.scales.double().exp(), found.scales.double().exp()
     assert torch.allclose(after.square(), before.square() + torch.from_numpy(by)[:, None].double() ** 2, rtol=1e-6)
     masses = [one.opacities.double().sigmoid() * one.scales.double().sum(dim=1).exp() for one in (whole, found)]

@@ -108,9 +108,9 @@ def test_rotations_turn_and_keep_their_length(frame):
 
 
 def test_types_and_gradients_pass_through():
-    stone = Gaussians(**{name: value.double().requires_grad_() for name, value in vars(pebble(9, 1)).items()})
+    stone = Gaussians(**{name: value.double().requires_grad_() for name, value in pebble(9, 1).tensors().items()})
     there = to_frame(stone, "unity")
-    assert {value.dtype for value in vars(there).values()} == {torch.float64}
+    assert {value.dtype for value in there.tensors().values()} == {torch.float64}
     there.sh.sum().backward()
     assert stone.sh.grad is not None and stone.sh.grad.abs().sum() > 0
 

@@ -31,7 +31,7 @@ def tool(monkeypatch) -> Any:
 def grown(share: float) -> Gaussians:
     """An opaque ball of ``share`` of the sphere's radius."""
     start = Ball(count=2000).create("", torch.Generator().manual_seed(0))
-    values = {key: value.clone() for key, value in vars(start).items()}
+    values = {key: value.clone() for key, value in start.tensors().items()}
     values["means"] = values["means"] * (share * 0.45 / values["means"].norm(dim=-1).max())
     values["scales"] = torch.full_like(values["scales"], -3.6)
     values["opacities"] = torch.full_like(values["opacities"], 4.0)

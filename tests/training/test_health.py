@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gsdistill.scene.edit import joined
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
 from gsdistill.structs import SH_C0, Gaussians
@@ -63,9 +64,9 @@ def test_colours(colour, saturation, garish):
 
 def test_the_order_of_the_gaussians_does_not_matter_and_those_that_show_nothing_do_not_count(ball):
     order = torch.randperm(len(ball), generator=torch.Generator().manual_seed(1))
-    shuffled = Gaussians(*(value[order] for value in vars(ball).values()))
+    shuffled = ball.each(lambda value: value[order])
     unseen = scene([50.0, 60.0], opacity=1e-12)
-    more = Gaussians(*(torch.cat([a, b]) for a, b in zip(vars(ball).values(), vars(unseen).values(), strict=True)))
+    more = joined([ball, unseen])
     for other in (shuffled, more):
         assert asdict(measure(other)) == pytest.approx(asdict(measure(ball)), rel=1e-5)
 

@@ -136,7 +136,7 @@ def test_what_stays_on_the_device_or_is_queued_is_no_such_copy():
 
 def pretended_render(gaussians, cameras, backgrounds, options):
     """Something of a render's shapes that depends on every parameter."""
-    everything = sum(value.sum() for value in vars(gaussians).values())
+    everything = sum(value.sum() for value in gaussians.tensors().values())
     blank = torch.zeros(len(cameras), cameras.height, cameras.width, 1, device=everything.device) + everything
     screen = gaussians.means[None, :, :2] * cameras.viewmats[:, :1, :1]
     screen.retain_grad()

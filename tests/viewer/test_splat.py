@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from gsdistill.renderer.base import RenderOptions
 from gsdistill.renderer.reference import project
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.viewer.splat import ROWS, UNIT, Ball, Splat, ball_of
@@ -45,7 +44,7 @@ def test_a_threshold_takes_the_opacity_of_those_below_it_alone(splat):
 def test_colours_are_those_that_the_renderer_sees(splat, degree):
     gaussians = splat(40, degree)
     camera = look_at_origin(*(torch.tensor([value]) for value in (70.0, 20.0, 3.2, 40.0)), size=64)
-    seen = project(gaussians, camera.viewmats[0], camera.Ks[0], 64, 64, RenderOptions())
+    seen = project(gaussians, camera.viewmats[0], camera.Ks[0], 64, 64)
     eye = tuple((-camera.viewmats[0, :3, :3].T @ camera.viewmats[0, :3, 3]).tolist())
     expected = 255 * seen.colours.clamp(0, 1).numpy()
     assert len(expected) > 20
@@ -97,7 +96,7 @@ def test_what_is_shown_is_a_copy(splat):
     scene = splat(10)
     shown = Splat.of(scene)
     before = [shown.centers.copy(), shown.covariances.copy(), shown.opacities.copy(), shown.sh.clone().numpy()]
-    for value in vars(scene).values():
+    for value in scene.tensors().values():
         value.add_(1.0)  # as an optimiser does while the page draws
     after = [shown.centers, shown.covariances, shown.opacities, shown.sh.numpy()]
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -148,7 +148,7 @@ def without_haze(gaussians: Gaussians, settings: Densification) -> Gaussians:
     """
     opacities = gaussians.opacities.detach().sigmoid()
     keep = (opacities >= settings.final_opacity) | (opacities == opacities.max())
-    return Gaussians(*(getattr(gaussians, f.name).detach()[keep] for f in fields(gaussians)))
+    return gaussians.each(lambda value: value.detach()[keep])
 
 
 def importance(params: Mapping[str, Tensor], seen: Tensor) -> Float[Tensor, "N"]:

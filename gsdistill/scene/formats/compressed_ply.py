@@ -13,6 +13,8 @@ Source: PlayCanvas, developer.playcanvas.com, Compressed PLY.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Bool, Float, UInt8, UInt32
 
@@ -40,7 +42,8 @@ def read(vertices: Vertices) -> Content:
     """Return what a file holds.
 
     Raises:
-        BadFile: a property is missing or of another type, or there are too few chunks or harmonics.
+        BadFile: a property is missing or of another type, there are too few chunks or harmonics, or as
+            :attr:`gsdistill.scene.ply.Vertices.options`.
     """
     position, rotation, scale, color = (_words(vertices, name) for name in PACKED)
     bounds, of = _bounds(vertices), np.arange(len(position)) // CHUNK
@@ -57,8 +60,8 @@ def read(vertices: Vertices) -> Content:
     )
     kept = _content(vertices, np.stack([position, rotation, scale, color], axis=1))
     if not kept.all():
-        found = type(found)(**{name: value[kept] for name, value in vars(found).items()})
-    return Content(vertices.path, found, vertices.frame, "rdf")
+        found = found.each(lambda value: value[kept])
+    return Content(vertices.path, replace(found, options=vertices.options), vertices.frame, "rdf")
 
 
 def _words(vertices: Vertices, name: str) -> UInt32[np.ndarray, "N"]:

@@ -25,7 +25,8 @@ from jaxtyping import Float
 
 from gsdistill.errors import BadFile, UserError
 from gsdistill.reading import brief, most_unpacked, parse_json, unpacked
-from gsdistill.scene.content import Content, frame_of, from_arrays
+from gsdistill.scene.content import Content, frame_of, from_arrays, options_of
+from gsdistill.scene.edit import joined
 from gsdistill.scene.formats import spz
 from gsdistill.scene.turn import turned
 from gsdistill.structs import Gaussians
@@ -99,13 +100,10 @@ class _Scene:
         if not parts:
             hint = "; a mesh is read by --init mesh" if self._document.get("meshes") else ""
             raise BadFile(f"{self._path}: holds no splat: nothing in it has the extension {EXTENSION}{hint}")
-        most = max(part.sh.shape[1] for part in parts)
-        padded = [
-            replace(part, sh=torch.nn.functional.pad(part.sh, (0, 0, 0, most - part.sh.shape[1]))) for part in parts
-        ]
-        whole = {name: torch.cat([getattr(part, name) for part in padded]) for name in vars(parts[0])}
-        named = frame_of(self._document.get("asset", {}).get("extras"), self._path)
-        return Content(self._path, Gaussians(**whole), named, "y-up")
+        whole, extras = joined(parts), self._document.get("asset", {}).get("extras")
+        own = options_of(extras, self._path)
+        options = replace(own, antialiased=own.antialiased or whole.options.antialiased)
+        return Content(self._path, replace(whole, options=options), frame_of(extras, self._path), "y-up")
 
     def _shown(self) -> Iterator[tuple[int, Float[np.ndarray, "4 4"]]]:
         """The meshes of the scene's nodes, each with the matrix to the scene."""
@@ -156,7 +154,7 @@ class _Scene:
             data = unpacked(BytesIO(data), self._room, self._path).read()
         self._spend(len(data))
         found = spz.decode(data, self._path, self._room)
-        self._spend(sum(values.numel() for values in vars(found).values()))
+        self._spend(sum(values.numel() for values in found.tensors().values()))
         return found
 
     def _view(self, place: int) -> bytes:

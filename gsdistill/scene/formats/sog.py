@@ -20,6 +20,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +29,7 @@ from jaxtyping import Float, UInt8
 
 from gsdistill.errors import BadFile
 from gsdistill.reading import brief, parse_json
-from gsdistill.scene.content import Content, completed, frame_of, from_arrays, tell_antialiased
+from gsdistill.scene.content import Content, completed, frame_of, from_arrays, options_of
 from gsdistill.structs import Gaussians
 
 __all__ = ["LARGEST_IS", "MAGIC", "ROW", "STEPS", "describes_splat", "flattened", "read", "unflattened"]
@@ -112,12 +113,11 @@ class _Bundle:
         scales = self._values("scales", self._pixels("scales")[:, :3])
         sh = np.concatenate([self._values("sh0", colours[:, :3])[:, None], self._higher()], axis=1)
         found = from_arrays(unflattened(low + (high - low) * (words / STEPS)), quats, scales, colours[:, 3] / 255.0, sh)
-        if self.meta.get("antialias") is True:
-            tell_antialiased(self._path)
         if self._first:
             bottom, top = (self._numbers("sh0", end, 4)[3] for end in ("mins", "maxs"))
             found.opacities.numpy()[:] = bottom + (top - bottom) * (colours[:, 3] / 255.0)
-        return found
+        own = options_of(self.meta.get("asset"), self._path)
+        return replace(found, options=replace(own, antialiased=self.meta.get("antialias") is True))
 
     def _higher(self) -> Float[np.ndarray, "N K 3"]:
         """The harmonics above degree 0, none where there is no palette."""

@@ -21,7 +21,7 @@ Source: Niantic Spatial, github.com/nianticlabs/spz.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +32,11 @@ from gsdistill.errors import BadFile
 from gsdistill.extras import require
 from gsdistill.frames import Frame
 from gsdistill.reading import most_unpacked
-from gsdistill.scene.content import Content, completed, from_arrays, tell_antialiased
+from gsdistill.scene.content import Content, completed, from_arrays
 from gsdistill.scene.turn import turned
-from gsdistill.structs import Gaussians
+from gsdistill.structs import Gaussians, RenderOptions
 
-__all__ = ["COLOUR", "DOWN_FRONT_TO_UP_BACK", "FIRST_SCALE", "MAGIC", "SCALE_STEPS", "decode", "read"]
+__all__ = ["ANTIALIASED", "COLOUR", "DOWN_FRONT_TO_UP_BACK", "FIRST_SCALE", "MAGIC", "SCALE_STEPS", "decode", "read"]
 
 MAGIC = b"NGSP"
 HEADER = struct.Struct("<4sIIBBBB")
@@ -75,8 +75,6 @@ def read(data: bytes, path: Path) -> Content:
 def decode(data: bytes, path: Path, most: int) -> Gaussians:
     """Return the Gaussians as their numbers stand, in whatever axes; ``path`` is named in errors.
 
-    Warns with a Notice where they were made for antialiasing.
-
     Raises:
         BadFile: another version, less than its header promises, no Gaussian, or columns of version 4 that are broken or
             unpack to more than ``most`` bytes.
@@ -85,19 +83,18 @@ def decode(data: bytes, path: Path, most: int) -> Gaussians:
     header = _Header.of(data, path)
     columns = _streams(data, header, path, most) if header.version >= 4 else _columns(data, header, path)
     places, alphas, colours, scales, rotations, harmonics = columns
-    if header.flags & ANTIALIASED:
-        tell_antialiased(path)
     higher = header.widths[-1] // 3
     sh = np.empty((header.count, 1 + higher, 3))
     sh[:, 0] = (colours / 255.0 - 0.5) / COLOUR
     sh[:, 1:] = (harmonics.reshape(header.count, higher, 3) - 128.0) / 128.0
-    return from_arrays(
+    found = from_arrays(
         _signed(places) / 2.0**header.bits,
         np.roll(_first_three(rotations) if header.version == 2 else _smallest_three(rotations), 1, axis=1),
         scales / SCALE_STEPS + FIRST_SCALE,
         alphas[:, 0] / 255.0,
         sh,
     )
+    return replace(found, options=RenderOptions(antialiased=bool(header.flags & ANTIALIASED)))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from renderer.scenes import cast
 
 from gsdistill.prior.loading import load_prior
 from gsdistill.registry import load
-from gsdistill.renderer.base import RenderOptions, render
+from gsdistill.renderer.base import render
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify.gradient import Gradient
@@ -65,7 +65,7 @@ def test_a_splat_looks_the_same():
     """A chair of a run, at a size of many tiles, one of them cut off: no pixel is off by half a step of 8 bits."""
     chair = read_splat(CHAIR)
     cameras, white = cast(orbit(3, 72, elevation=20.0), torch.float32), torch.ones(3, 3)
-    found, truth = (render(chair, cameras, white, RenderOptions(), backend) for backend in ("cuda", "cpu"))
+    found, truth = (render(chair, cameras, white, backend) for backend in ("cuda", "cpu"))
     assert truth.alphas.mean() > 0.05
     assert (found.images - truth.images).abs().max() < 0.5 / 255
     assert (found.images - truth.images).square().mean().sqrt() < 1e-5

@@ -10,10 +10,10 @@ import torch
 from renderer import emulator
 from scene.densify.common import GOOD, generator, in_step, make_render, make_scene, rows_of
 
-from gsdistill.renderer.base import RenderOptions, render
+from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify.mcmc import MCMC, shared
-from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.structs import SH_C0, Gaussians, RenderOptions
 
 NOW = {"start": 0.0, "stop": 1.0, "every": 0.1, "growth": 0.0}
 OPACITIES = (0.006, 0.1, 0.5, 0.9, 0.99, 0.9999)
@@ -80,9 +80,8 @@ def test_as_many_in_one_place_look_like_the_one_before(opacity, count):
     def row(opacities: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         n = len(opacities)
         quats, sh = torch.eye(4)[:1].repeat(n, 1), torch.full((n, 1, 3), 0.5 / SH_C0)
-        splat = Gaussians(torch.zeros(n, 3), quats, scales, opacities, sh)
-        options = RenderOptions(eps2d=0.0)
-        alphas = render(splat, orbit(1, 129), torch.zeros(1, 3), options, "reference").alphas
+        splat = Gaussians(torch.zeros(n, 3), quats, scales, opacities, sh, options=RenderOptions(eps2d=0.0))
+        alphas = render(splat, orbit(1, 129), torch.zeros(1, 3), "reference").alphas
         return alphas[0, 64, :, 0]
 
     logits, scales = torch.tensor([opacity]).logit(), torch.full((1, 3), 0.15).log()

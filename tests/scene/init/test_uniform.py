@@ -94,7 +94,7 @@ def test_parameters_decode_to_the_settings(kind, degree):
     assert torch.allclose(0.5 + SH_C0 * scene.sh[:, 0], torch.full((100, 3), 0.7))
     assert not scene.sh[:, 1:].any()
     assert torch.equal(scene.quats, torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(100, 4))
-    assert {tensor.dtype for tensor in vars(scene).values()} == {torch.float32}
+    assert {tensor.dtype for tensor in scene.tensors().values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("kind", KINDS)
