@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsdistill.config import from_dict
@@ -58,6 +58,7 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", plain.casefold().replace("_", " "))
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_the_folder_of_any_prompt_is_below_outputs(text):
     parts = replace(from_dict(RunConfig, {"prompt": "x"}), prompt=text if text.strip() else "x").folder.parts
