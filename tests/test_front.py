@@ -29,7 +29,10 @@ from gsdistill.scene.cameras import orbit
 from gsdistill.structs import SH_C0, Gaussians
 
 ROOT = Path(gs.__file__).parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+BLOCKS, FRONT = (
+    re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    for folder in (ROOT, ROOT.parent)
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,7 @@ def ball():
 def test_the_first_block_of_the_readme_does_what_it_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
+    assert BLOCKS[0] == FRONT[0]
     exec(compile(BLOCKS[0], "README.md", "exec"), names)
     said = capsys.readouterr().out.split()
     assert [said[i] for i in (0, 2, 4)] == ["20", "40", "60"]
