@@ -154,8 +154,8 @@ def test_a_run_with_an_outside_method_goes_on_from_another_folder(made, tmp_path
     assert first == second
 
 
-def interrupted_after_two_steps(folder, record, *others):
-    if record.number >= 2:
+def interrupted_after_two_steps(folder, record):
+    if record["step"] >= 2:
         raise KeyboardInterrupt
 
 

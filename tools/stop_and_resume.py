@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from rich.console import Console
@@ -27,7 +26,7 @@ from gsdistill.generate import run
 from gsdistill.reading import read_json, read_records
 from gsdistill.runconfig import resolve
 from gsdistill.scene.read import read_splat
-from gsdistill.training.distiller import Step
+from gsdistill.training.distiller import Distiller, Listener, Step
 
 COUNT = 1000  # Gaussians at the start
 SETTINGS = {
@@ -40,13 +39,14 @@ SETTINGS = {
 def stopped(folder: Path, iterations: int, device: str, console: Console) -> None:
     """Begin the run, and stop it after half of its steps."""
 
-    def show(_: Any, record: Step) -> None:
-        if record.number == iterations // 2 - 1:  # the step under way is the last one
-            signal.raise_signal(signal.SIGINT)
+    class Impatient(Listener):
+        def on_step(self, step: Step, run: Distiller) -> None:
+            if step.number == iterations // 2 - 1:  # the step after it is the last one
+                signal.raise_signal(signal.SIGINT)
 
     config = resolve({**SETTINGS, "iterations": iterations, "device": device, "output": str(folder)})
     try:
-        run(config, console, extras=False, live=SimpleNamespace(show=show))  # pyright: ignore[reportArgumentType]
+        run(config, console, extras=False, listeners=[Impatient()])
     except Stopped:
         return
     raise SystemExit("the run was not stopped")

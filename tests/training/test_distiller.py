@@ -273,7 +273,7 @@ def test_depth_is_computed_for_the_methods_that_need_it_alone(method, telling, m
         return gradient(self, moment, state)
 
     monkeypatch.setattr(SDS, "gradient", spy)
-    run = begin(telling, method, densify=DensifySettings())
+    run = begin(telling, method, densify=Gradient())
     renders, render = [], run.representation.render
     run.representation.render = lambda *given: renders.append(render(*given)) or renders[-1]
     run.step()

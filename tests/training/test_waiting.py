@@ -134,7 +134,7 @@ def test_what_stays_on_the_device_or_is_queued_is_no_such_copy():
     assert not uploads.blocking and uploads.queued == 1
 
 
-def pretended_render(gaussians, cameras, backgrounds, options):
+def pretended_render(gaussians, cameras, backgrounds):
     """Something of a render's shapes that depends on every parameter."""
     everything = sum(value.sum() for value in gaussians.tensors().values())
     blank = torch.zeros(len(cameras), cameras.height, cameras.width, 1, device=everything.device) + everything
