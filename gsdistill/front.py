@@ -50,7 +50,7 @@ __all__ = ["distil", "evaluate", "load", "load_prior", "render", "save", "turnta
 
 OF_FILES = (
     *("output", "resume", "accept_changes", "overwrite", "export"),
-    *("log_every", "preview_every", "snapshots", "checkpoint_every"),
+    *("log_every", "preview_every", "snapshots", "checkpoint_every", "logs"),
 )
 TURN = 16  # pictures of a splat's turntable in a notebook
 TURN_SIZE = 192  # pixels
@@ -94,12 +94,17 @@ def distil(
     """
     if of_files := [name for name in OF_FILES if name in settings]:
         raise ConfigError(f"{of_files[0]} is of `gsdistill generate`: distil keeps no files; save() writes the splat")
+    if isinstance(prior, Prior) and "model" in settings:
+        raise ConfigError("model is of how a prior is loaded, and this one is: give it to load_prior")
+    if callable(terms):
+        raise ConfigError("terms is one function; a list of them is expected, as in terms=[mine]")
     given = {**settings, "prompt": prompt, "prior": prior.name if isinstance(prior, Prior) else str(prior)}
     if isinstance(prior, Prior):
         there = str(prior.device)
         if devices.choose(str(given.setdefault("device", there))) != prior.device:
             raise ConfigError(f"device = '{given['device']}', but the prior {prior.name} is on {there}")
-    method = given.get("method")
+    if isinstance(method := given.get("method"), type):
+        method = given["method"] = method()
     if is_dataclass(method) and ":" not in (name := name_of(method)):
         given["method"] = {"name": name, **to_dict(method)}
     config = resolve(given, tell)
@@ -146,6 +151,7 @@ def evaluate(splat: Gaussians, prompt: str | None = None) -> Figures:
     Where ``prompt`` names an object of the shapes world, whose truth is known, there are ``iou`` of the silhouettes
     (0..1), ``colour_error`` (0..1), ``surface_chamfer`` (world units) and more; for any other a Notice says so.
     """
+    splat = _splat(splat)
     figures: Figures = {}
     if prompt is not None:
         try:
@@ -181,6 +187,8 @@ def render(
         sound = False
     if not sound:
         raise ConfigError(f"background = {brief(background)} is no grey value or RGB colour in 0..1")
+    if isinstance(cameras, bool) or not isinstance(cameras, (int, Cameras)):
+        raise ConfigError(f"cameras = {brief(cameras)}: a number of them, or Cameras, are expected")
     if isinstance(cameras, int):
         if cameras < 1 or size < 1:
             raise ConfigError(f"cameras = {cameras}, size = {size}: at least 1 is needed of both")

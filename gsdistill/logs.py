@@ -14,6 +14,7 @@ from gsdistill.errors import UserError, first_line
 from gsdistill.extras import require
 from gsdistill.files import slug, write_text
 from gsdistill.progress import Watch
+from gsdistill.registry import label_of
 from gsdistill.runconfig import RunConfig
 from gsdistill.training.distiller import Distiller, Listener, Step
 
@@ -55,7 +56,7 @@ class WeightsAndBiases(Listener):
         self._wandb, self._watch, self._every = wandb, watch, config.preview_every
         kept = folder / "wandb" / "id"
         more = {"id": kept.read_text(encoding="utf-8"), "resume": "allow"} if kept.is_file() else {}
-        name = f"{slug(config.prompt)}/{name_of(config.method)}-seed{config.seed}"
+        name = f"{slug(config.prompt)}/{label_of(name_of(config.method))}-seed{config.seed}"
         try:
             self._run: Any = wandb.init(
                 project="gsdistill",

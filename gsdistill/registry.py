@@ -51,6 +51,8 @@ def load(package: str, name: str, kind: str = "method") -> type:
         ConfigError: no such name, or nothing that can serve under it; ``kind`` says in the message what it is of.
         TypeError: a module of the package does not hold exactly one such class.
     """
+    if not isinstance(name, str):  # as YAML may have it
+        raise ConfigError(f"{kind} = {name!r} is no name; expected text")
     home, group, shipped = importlib.import_module(package), _group(package), _shipped(package)
     if name in shipped:
         if same := installed(group).get(name):
@@ -65,14 +67,10 @@ def load(package: str, name: str, kind: str = "method") -> type:
 
 
 def at_hand(package: str, name: str, kind: str = "method") -> type | None:
-    """What :func:`load` returns, but None for a class from outside that this process has not loaded: none of it runs.
-
-    Raises:
-        ConfigError: no such name.
-    """
-    if ":" in name:
-        return next((thing for thing, called in _CALLED.items() if called == name and isinstance(thing, type)), None)
-    return load(package, name, kind)
+    """What :func:`load` returns, but None for what is not ours and this process has not loaded: none of it runs."""
+    if name in _shipped(package):
+        return load(package, name, kind)
+    return next((thing for thing, called in _CALLED.items() if called == name and isinstance(thing, type)), None)
 
 
 def outside(name: str, group: str, kind: str) -> Any:

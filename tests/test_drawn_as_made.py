@@ -215,3 +215,11 @@ def test_the_command_line_draws_a_run_as_it_was_made(tmp_path):
     words = ["--method", "sds", "--iterations", "1", "--views", "2", "--renderer.antialiased"]
     assert execute(["generate", "--prompt", "a red torus", *words, "--output", str(tmp_path / "run")]) == 0
     assert read_splat(tmp_path / "run").options == RenderOptions(antialiased=True)
+
+
+def test_a_splat_written_back_into_its_run_is_drawn_as_it_says(tmp_path):
+    """Not as the run was: it says that it is drawn as usual."""
+    (tmp_path / "config.yaml").write_text("renderer: {near: 3.1}\n")
+    usual = Ball(count=3).create("", torch.Generator().manual_seed(0))
+    Ply().write(usual, tmp_path / "gaussians.ply")
+    assert read_splat(tmp_path / "gaussians.ply").options == RenderOptions()

@@ -240,3 +240,23 @@ def test_settings_made_by_hand_may_be_texts():
 def test_a_prior_is_found_by_auto_and_by_path(prior):
     assert gs.load_prior("auto", "cpu").name == "shapes"
     assert gs.load_prior(prior.folder).name == "shapes"
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda prior, ball: gs.distil("a red torus", prior, model={"precision": "float16"}), "give it to load_prior"),
+        (lambda prior, ball: gs.distil("a red torus", prior, terms=lambda *given: 0.0), r"as in terms=\[mine\]"),
+        (lambda prior, ball: gs.distil("a red torus", prior, logs=("tensorboard",)), "logs is of `gsdistill generate`"),
+        (lambda prior, ball: gs.evaluate("torus.ply"), "a splat is expected, not str"),
+        (lambda prior, ball: gs.render(ball, 4.0), "a number of them, or Cameras"),
+        (lambda prior, ball: gs.render(ball, True), "a number of them, or Cameras"),
+    ],
+)
+def test_what_is_asked_wrongly_is_said(ask, told, prior, ball):
+    with pytest.raises(ConfigError, match=told):
+        ask(prior, ball)
+
+
+def test_a_method_may_be_its_class(prior):
+    assert gs.distil("a red torus", prior, method=SDS, iterations=2).method == SDS()

@@ -366,3 +366,15 @@ def test_a_program_is_its_file(lab):
     )
     done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["once", f"{lab / 'program.py'}:Mine"], done.stderr
+
+
+def test_a_page_loads_no_package_that_a_run_names():
+    assert at_hand("gsdistill.distillation", "nobodys") is None
+    assert at_hand("gsdistill.distillation", "sds").__name__ == "SDS"
+
+
+@pytest.mark.parametrize("name", [5, [1]])
+@pytest.mark.parametrize("key", ["method", "init", "densify"])
+def test_a_name_that_is_no_text_is_refused(key, name):
+    with pytest.raises(ConfigError, match=r"is no name; expected text|expected"):
+        resolve({"prompt": "a red torus", "prior": "shapes", key: {"name": name}})

@@ -30,7 +30,10 @@ FORMAT, VERSION = "gsdistill bench", 1
 PACKAGES = ("torch", "numba", "diffusers", "gsplat")
 
 # Settings of the files of a run, of which a measurement makes none.
-FILES = ("log_every", "preview_every", "checkpoint_every", "output", "resume", "accept_changes", "overwrite")
+FILES = (
+    *("log_every", "preview_every", "snapshots", "checkpoint_every", "logs"),
+    *("output", "resume", "accept_changes", "overwrite"),
+)
 
 
 def figures(timing: Timing, ceiling: Ceiling, config: RunConfig, own: Mapping[str, Any]) -> dict[str, Any]:

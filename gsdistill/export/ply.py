@@ -45,9 +45,8 @@ class Ply(Writer):
 
 
 def comments_of(gaussians: Gaussians, axes: Frame) -> list[str]:
-    """What a header says in comments: the axes, and the options of drawing that are not the usual ones."""
-    unusual = gaussians.options.unusual()
-    return [f"{FRAME_COMMENT} {axes}", *([f"{OPTIONS_COMMENT} {json.dumps(unusual)}"] if unusual else [])]
+    """What a header says in comments: the axes, and the options of drawing that are not the usual ones, if any."""
+    return [f"{FRAME_COMMENT} {axes}", f"{OPTIONS_COMMENT} {json.dumps(gaussians.options.unusual())}"]
 
 
 def inria_columns(gaussians: Gaussians) -> tuple[list[str], Float[Tensor, "N P"]]:

@@ -10,10 +10,11 @@ from rich.text import Text
 
 from gsdistill.config import name_of, to_dict, to_yaml
 from gsdistill.errors import OutputError
-from gsdistill.files import check_folder, write_json, write_text
+from gsdistill.files import check_folder, slug, write_json, write_text
 from gsdistill.laboratory.demos.base import Demonstration
 from gsdistill.laboratory.play import Play
 from gsdistill.laboratory.plots import save_figure
+from gsdistill.registry import label_of
 
 __all__ = ["default_folder", "perform"]
 
@@ -23,7 +24,7 @@ def default_folder(demonstration: Demonstration) -> Path:
     name = name_of(demonstration)
     if isinstance(demonstration, Play):
         prior = name_of(demonstration.world) if demonstration.prior == "analytic" else Path(demonstration.prior).name
-        name = f"{prior}-{name_of(demonstration.method)}-seed{demonstration.seed}"
+        name = f"{prior}-{slug(label_of(name_of(demonstration.method)))}-seed{demonstration.seed}"
     return Path("outputs") / "play2d" / name
 
 

@@ -31,9 +31,6 @@ def differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
 
     ``defaults`` are those of a whole run; of what a name chooses those of its own class are taken instead. A class
     from outside that is not loaded has none: a page of a run runs nothing that the run names.
-
-    Raises:
-        ConfigError: there is no method, initialiser or densifier of that name.
     """
     basis = {**defaults}
     for key, (package, kind) in _NAMED.items():

@@ -57,6 +57,11 @@ class Vertices:
     tables: Mapping[str, Columns] = field(default_factory=dict)  # what else belongs to the vertices of a compressed PLY
 
     @property
+    def tells_options(self) -> bool:
+        """Whether the header says how the splat is drawn, were it as usual."""
+        return _commented(self.comments, OPTIONS_COMMENT) is not None
+
+    @property
     def options(self) -> RenderOptions:
         """The options of drawing: as a comment of the header has them, or the usual ones.
 

@@ -60,7 +60,8 @@ def open_splat(path: Path | str) -> Content:
         file.seek(0)
         kind = _kind(start, path)
         if kind == ".ply":
-            return _as_its_run(content_of(vertices_in(file, path)))
+            vertices = vertices_in(file, path)
+            return content_of(vertices) if vertices.tells_options else _as_its_run(content_of(vertices))
         if kind is None:
             raise BadFile(
                 f"{path}: not a splat that is read: it begins as no .ply, .spz, .sog or .glb does, and its name does "
@@ -70,9 +71,12 @@ def open_splat(path: Path | str) -> Content:
 
 
 def _as_its_run(content: Content) -> Content:
-    """The splat of a run that does not say how it is drawn, with the options of the run; any other as it is."""
+    """A splat that does not say how it is drawn, with the options of the run whose it is; any other as it is.
+
+    The files of gsdistill 0.1 did not say.
+    """
     config = content.path.with_name(CONFIG)
-    if content.path.name != OF_A_RUN or content.gaussians.options != RenderOptions() or not config.is_file():
+    if content.path.name != OF_A_RUN or not config.is_file():
         return content
     try:
         options = options_called(load_yaml(config).get("renderer") or {}, config)

@@ -130,7 +130,8 @@ def test_filling_is_invisible_where_others_are_and_counted_in_the_header(tmp_pat
         and 0 < len(added) < 256
         and (file["vertex"].data["packed_color"] & 255 == 0).sum() == len(added)
     )
-    assert file.comments == ["gsdistill frame rdf", f"invisible Gaussians that fill up chunks: {len(added)}"]
+    axes, drawn = "gsdistill frame rdf", "gsdistill renderer {}"
+    assert file.comments == [axes, drawn, f"invisible Gaussians that fill up chunks: {len(added)}"]
     assert f"{len(added)} invisible Gaussians" in told[-1]
     assert aside(added, found).max() < 1e-6
     assert aside(scene, found).max() < 1e-3 and aside(found, scene).max() < 1e-3

@@ -12,7 +12,7 @@ import pytest
 from pages.folder import DEFAULTS, PHASES, Page, losses, make_run
 from PIL import Image
 
-from gsdistill.errors import BadFile, ConfigError
+from gsdistill.errors import BadFile
 from gsdistill.evaluation import plain
 from gsdistill.evaluation.truth import evaluate_run
 from gsdistill.export.ply import Ply
@@ -279,10 +279,11 @@ def test_what_floats_loose_is_shown_first(tmp_path):
     assert "floats loose" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_no_run_and_no_method(tmp_path):
+def test_no_run_and_a_method_that_is_not_here(tmp_path):
+    """What another machine's packages brought need not be installed to look at a run."""
     with pytest.raises(BadFile, match="there is no such folder"):
         write_report(tmp_path / "nowhere", DEFAULTS)
     folder = make_run(tmp_path / "run")
-    (folder / "config.yaml").write_text("prompt: a red torus\nmethod: sdss\n")
-    with pytest.raises(ConfigError, match="Did you mean 'sds'"):
-        write_report(folder, DEFAULTS)
+    (folder / "config.yaml").write_text("prompt: a red torus\nmethod: nobodys\n")
+    write_report(folder, DEFAULTS)
+    assert "nobodys" in (folder / "report.html").read_text()
