@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.errors import OutputError
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.edit import picked
 from gsdistill.structs import Cameras, Gaussians
 
 __all__ = ["Ball", "Glimpse", "Photographs", "centred", "photograph", "reach"]
@@ -95,7 +96,7 @@ def centred(gaussians: Gaussians) -> tuple[Gaussians, Ball]:
         raise OutputError(
             f"there is nothing to mesh: none of the {len(gaussians)} Gaussians has an opacity above {VISIBLE}"
         )
-    some = _without_floaters(_picked(gaussians, keep))
+    some = _without_floaters(picked(gaussians, keep))
     means, far = some.means.double(), reach(some)[:, None]
     centre = 0.5 * ((means - far).amin(dim=0) + (means + far).amax(dim=0))
     radius = float(((means - centre).norm(dim=1) + far[:, 0]).max())
@@ -117,11 +118,7 @@ def _without_floaters(gaussians: Gaussians) -> Gaussians:
     means, weights = gaussians.means.double(), torch.sigmoid(gaussians.opacities.double())
     median = torch.stack([_quantile(axis, weights, 0.5) for axis in means.unbind(dim=1)])
     distances = (means - median).norm(dim=1) + reach(gaussians)
-    return _picked(gaussians, ~(distances > FLOATING * _quantile(distances, weights, REST)))
-
-
-def _picked(gaussians: Gaussians, keep: Bool[Tensor, "N"]) -> Gaussians:
-    return gaussians.each(lambda value: value[keep])
+    return picked(gaussians, ~(distances > FLOATING * _quantile(distances, weights, REST)))
 
 
 def _quantile(values: Float[Tensor, "N"], weights: Float[Tensor, "N"], share: float) -> Float[Tensor, ""]:

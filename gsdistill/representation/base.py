@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gsdistill.structs import Cameras, Gaussians, Render
 
-__all__ = ["Representation"]
+__all__ = ["Representation", "unfit"]
 
 
 class Representation(ABC):
@@ -61,3 +61,10 @@ class Representation(ABC):
     @abstractmethod
     def splat(self) -> Gaussians:
         """The scene as it is now, with the options it is drawn with; it may share memory with the representation."""
+
+
+def unfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """The names that only one of them has, and then those of tensors of another shape or type than is wanted."""
+    both = sorted(found.keys() & wanted.keys())
+    other = [n for n in both if (found[n].shape, found[n].dtype) != (wanted[n].shape, wanted[n].dtype)]
+    return [*sorted(found.keys() ^ wanted.keys()), *other]

@@ -15,7 +15,7 @@ from gsdistill.config import Ramp, bounded, named
 from gsdistill.registry import load
 from gsdistill.renderer.base import render
 from gsdistill.representation.adam import Adam
-from gsdistill.representation.base import Representation
+from gsdistill.representation.base import Representation, unfit
 from gsdistill.representation.regularizers import RegularizerSettings, penalty
 from gsdistill.scene.densify.base import Densification
 from gsdistill.structs import Cameras, Gaussians, Render, RenderOptions
@@ -113,9 +113,7 @@ class GaussianScene(Representation):
         """See the base; there may be any number of Gaussians but none."""
         means = state.get("param.means", torch.empty(0))
         wanted = self._like(state, len(means) if means.ndim else 0)
-        unknown = sorted(state.keys() ^ wanted.keys())
-        other = [name for name in wanted if name in state and _form(wanted[name]) != _form(state[name])]
-        odd = [*unknown, *sorted(other)] or ([] if len(means) else ["no Gaussians"])
+        odd = unfit(state, wanted) or ([] if len(means) else ["no Gaussians"])
         return odd[0] if odd else None
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -155,7 +153,3 @@ class GaussianScene(Representation):
             if f"densify.{name}" in state:  # where it is enabled
                 wanted[f"densify.{name}"] = torch.empty(count, dtype=dtype, device="meta")
         return wanted
-
-
-def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
-    return tensor.shape, tensor.dtype

@@ -24,6 +24,7 @@ from torch import Tensor
 from gsdistill.config import bounded, from_dict
 from gsdistill.errors import BadFile
 from gsdistill.files import write_bytes
+from gsdistill.representation.base import unfit
 from gsdistill.texts import utf8_name
 from gsdistill.training.distiller import Distiller
 
@@ -173,8 +174,7 @@ def _check(run: Distiller, found: Checkpoint) -> None:
     wanted = {f"{_METHOD}{key}": value for key, value in run.method_state.items()}
     wanted["generator"] = run.generator.get_state()
     tensors = {key: value for key, value in found.tensors.items() if not key.startswith(_SCENE)}
-    other = [name for name in wanted if name in tensors and _form(wanted[name]) != _form(tensors[name])]
-    odd = [*sorted(tensors.keys() ^ wanted.keys()), *sorted(other)]
+    odd = unfit(tensors, wanted)
     try:
         torch.Generator().set_state(tensors.get("generator", torch.empty(0)))
     except (RuntimeError, TypeError):
@@ -183,10 +183,6 @@ def _check(run: Distiller, found: Checkpoint) -> None:
         odd.append(misfit)
     if odd:
         raise BadFile(f"{found.path} does not fit a run with these settings: {odd[0]}; --overwrite starts anew")
-
-
-def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
-    return tensor.shape, tensor.dtype
 
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
