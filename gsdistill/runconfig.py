@@ -27,7 +27,7 @@ from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.densify.base import Densification
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.structs import RenderOptions
-from gsdistill.training.distiller import Background
+from gsdistill.training.views import Background
 
 __all__ = ["RunConfig", "fill", "read_config", "read_prompts", "resolve"]
 

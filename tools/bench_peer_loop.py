@@ -42,7 +42,8 @@ from gsdistill.scene.cameras import CameraSettings, sample
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import Gaussians, to_device
-from gsdistill.training.distiller import Distiller, ViewSettings
+from gsdistill.training.distiller import Distiller
+from gsdistill.training.views import ViewSettings
 
 OMEGA = 100.0
 # gathers statistics, and never grows

@@ -23,7 +23,8 @@ from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.structs import Gaussians
 from gsdistill.training import checkpoint
-from gsdistill.training.distiller import Distiller, ViewSettings
+from gsdistill.training.distiller import Distiller
+from gsdistill.training.views import ViewSettings
 
 
 def state(count: int, degree: int) -> Distiller:

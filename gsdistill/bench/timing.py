@@ -18,7 +18,8 @@ from gsdistill.generate import prepared
 from gsdistill.prior.base import Prior
 from gsdistill.runconfig import RunConfig
 from gsdistill.training.clock import Clock
-from gsdistill.training.distiller import Distiller, Step, ViewSettings
+from gsdistill.training.distiller import Distiller, Step
+from gsdistill.training.views import ViewSettings
 
 __all__ = ["Timing", "measure"]
 

@@ -30,7 +30,7 @@ class Adam:
         """``betas`` are the decays of the two moments."""
         self.param_groups: list[dict[str, Any]] = [{"params": [parameter]}]
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
-        self._betas = betas
+        self.betas = betas
 
     @torch.no_grad()
     def step(self, rate: float, found_inf: Float[Tensor, ""]) -> None:
@@ -47,7 +47,7 @@ class Adam:
         kept = [] if heeds_found_inf(parameter.device) else [(value, value.clone()) for value in held]
         adam(
             [parameter], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
-            fused=True, found_inf=found_inf, amsgrad=False, beta1=self._betas[0], beta2=self._betas[1], lr=rate,
+            fused=True, found_inf=found_inf, amsgrad=False, beta1=self.betas[0], beta2=self.betas[1], lr=rate,
             weight_decay=0.0, eps=EPS, maximize=False,
         )  # fmt: skip
         for value, before in kept:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,6 +26,13 @@ class Representation(ABC):
     grown = 0  # parts that were added on the way
     pruned = 0  # parts that were removed
 
+    def begin(self, settings: Any, iterations: int, anew: bool) -> None:  # noqa: B027
+        """Enter another stage of a run, of so many steps: progress and steps count from its beginning.
+
+        ``settings`` are those that the leaf takes, None for no others; ``anew`` is whether moments of gradients of
+        another method are to be forgotten.
+        """
+
     @abstractmethod
     def __len__(self) -> int:
         """How many parts it has, as the Gaussians of a splat."""
@@ -34,7 +42,7 @@ class Representation(ABC):
         """What the cameras see, differentiably, before one colour a view, 0..1."""
 
     def penalty(self, render: Render, progress: float) -> Float[Tensor, ""]:
-        """What is added to the loss of a render at ``progress`` (0..1) of the run: nothing, unless a leaf says more."""
+        """What is added to the loss of a render at ``progress`` (0..1) of the stage: nothing, unless a leaf says so."""
         return render.images.new_zeros(())
 
     @abstractmethod
@@ -42,7 +50,7 @@ class Representation(ABC):
         """Follow the gradients and forget them; where one is not finite nothing changes, and the answer is False."""
 
     def adapt(self, render: Render, good: Bool[Tensor, ""], done: int, generator: torch.Generator) -> None:  # noqa: B027
-        """Grow and prune after ``done`` steps, the last of which saw ``render`` and was ``good`` or left out."""
+        """Grow and prune after ``done`` steps of the stage; the last saw ``render`` and was ``good`` or left out."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:

@@ -62,7 +62,16 @@ class GaussianScene(Representation):
         self.params = {key: Parameter(getattr(initial, key).detach().to(device).clone()) for key in KEYS}
         self.optimizers = {key: Adam(value, settings.optim.betas) for key, value in self.params.items()}
         self.densifier = settings.densify.begin(iterations)
-        self.extent = float(initial.means.norm(dim=-1).max())  # radius of the initial scene, world units
+        self.extent = float(initial.means.detach().norm(dim=-1).max())  # radius of the initial scene, world units
+
+    def begin(self, settings: SceneSettings | None, iterations: int, anew: bool) -> None:
+        """See the base; the densifier is another one, and lengths stay relative to the extent of the first scene."""
+        self.settings, self.iterations = settings or self.settings, iterations
+        self.densifier = self.settings.densify.begin(iterations)
+        for optimizer in self.optimizers.values():
+            optimizer.betas = self.settings.optim.betas
+            if anew:
+                optimizer.state.clear()
 
     def __len__(self) -> int:
         """The number of Gaussians."""
@@ -133,7 +142,7 @@ class GaussianScene(Representation):
         return Gaussians(*(self.params[key] for key in KEYS), options=self.settings.renderer)
 
     def _rate(self, key: str, progress: float) -> float:
-        """The learning rate of a parameter at ``progress`` (0..1) of the run, in the parameter's units."""
+        """The learning rate of a parameter at ``progress`` (0..1) of the stage, in the parameter's units."""
         rate = getattr(self.settings.optim, key)(progress)
         return rate * self.extent if key == "means" else rate
 

@@ -147,7 +147,15 @@ def restore(run: Distiller, found: Checkpoint) -> None:
     Raises:
         BadFile: it is not of such a run, which is as it was then.
     """
-    _check(run, found)
+    drawn, begun = run.generator.get_state(), run.method_state
+    run.seek(found.counters.done)
+    try:
+        _check(run, found)
+    except BadFile:
+        run.seek(0)
+        run.method_state = begun
+        run.generator.set_state(drawn)
+        raise
     run.generator.set_state(found.tensors["generator"])
     run.representation.restore(_group(found.tensors, _SCENE))
     device = run.representation.device

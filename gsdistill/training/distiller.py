@@ -12,30 +12,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gsdistill.config import bounded
 from gsdistill.device import failure, out_of_memory
 from gsdistill.distillation.base import Distillation, Moment, State, surrogate_loss
 from gsdistill.errors import UserError, first_line
 from gsdistill.prior.base import Prior
 from gsdistill.prior.prompts import EncodedPrompt
-from gsdistill.representation.base import Representation
-from gsdistill.scene.cameras import CameraSettings, sample
-from gsdistill.structs import Cameras, Guidance, Render, Views, send, to_device
+from gsdistill.representation.base import Representation, unfit
+from gsdistill.structs import Cameras, Guidance, Render, Views, to_device
 from gsdistill.training.cause import model_fault
 from gsdistill.training.clock import Clock
+from gsdistill.training.views import ViewSettings, draw_views
 
-__all__ = ["Background", "Distiller", "Diverged", "Listener", "ListenerFailed", "Step", "Term", "ViewSettings"]
+__all__ = ["Distiller", "Diverged", "Listener", "ListenerFailed", "Stage", "Step", "Term"]
 
-Background = Literal["mixed", "random", "grey", "white", "black"]
-# One more loss on what was rendered: of the render, its cameras and the progress of the run (0..1), a scalar.
+# One more loss on what was rendered: of the render, its cameras and the progress of the stage (0..1), a scalar.
 Term: TypeAlias = Callable[[Render, Cameras, float], Float[Tensor, ""]]
 MAX_SKIPPED = 50  # steps with a non-finite gradient, after which a run does not go on as it is
 MOST_OF_ALL = 0.5  # share of the steps of a run with such a gradient, above which its end is no success
@@ -51,13 +50,13 @@ class ListenerFailed(UserError):
 
 
 @dataclass(frozen=True)
-class ViewSettings:
-    """What a step looks at."""
+class Stage:
+    """A part of a run with a method, views and settings of its own."""
 
-    count: int = bounded(4, low=1)
-    resolution: int = bounded(64, low=8)  # pixels
-    background: Background = "mixed"
-    cameras: CameraSettings = field(default_factory=CameraSettings)
+    method: Distillation
+    views: ViewSettings
+    iterations: int
+    settings: Any = None  # of the representation, see Representation.begin; None: those before stay
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,11 @@ class Distiller:
 
     It is ``whole``, fit for a checkpoint, between steps. A step that fails before it changes the representation leaves
     everything as it was before; one that fails later leaves ``whole`` False.
+
+    More stages may follow the first; ``done`` and ``iterations`` count the steps of them all, ``stage``, ``method`` and
+    ``views`` are those of the next step, and progress is that of its stage. A stage of another method begins with a
+    state of its own and fresh optimisers, as a run from the splat so far would; one of the same method goes on with
+    both, unless its state has another form.
     """
 
     def __init__(
@@ -103,10 +107,13 @@ class Distiller:
         iterations: int,
         generator: torch.Generator,
         terms: Sequence[Term] = (),
+        then: Sequence[Stage] = (),
     ) -> None:
-        """Prepare ``iterations`` steps; the method's state is drawn from ``generator``."""
-        self.representation, self.prior, self.method, self.text = representation, prior, method, text
-        self.views, self.iterations, self.generator = views, iterations, generator
+        """Prepare ``iterations`` steps, and those of the stages after; methods draw their states from ``generator``."""
+        self.representation, self.prior, self.text, self.generator = representation, prior, text, generator
+        self.stages = (Stage(method, views, iterations), *then)
+        self._ends = list(accumulate(stage.iterations for stage in self.stages))
+        self.iterations, self._place = self._ends[-1], 0
         self.terms: list[Term] = list(terms)
         self.clock = Clock(representation.device)  # seconds by phase of a step
         self.method_state: State = to_device(method.init_state(prior, generator), representation.device)
@@ -121,6 +128,21 @@ class Distiller:
         prior.schedule = to_device(prior.schedule, representation.device)  # where its timesteps are drawn to
 
     @property
+    def stage(self) -> Stage:
+        """The stage of the next step, and of the last one when no step is left."""
+        return self.stages[self._place]
+
+    @property
+    def method(self) -> Distillation:
+        """The stage's method."""
+        return self.stage.method
+
+    @property
+    def views(self) -> ViewSettings:
+        """What a step of the stage looks at."""
+        return self.stage.views
+
+    @property
     def skipped(self) -> int:
         """Steps without an update; waits for the device."""
         return int(self.bad)
@@ -129,6 +151,13 @@ class Distiller:
     def over(self) -> bool:
         """Whether all steps are made, or :meth:`stop` was called."""
         return self._stopped or self.done >= self.iterations
+
+    def seek(self, done: int) -> None:
+        """Stand after ``done`` steps; their stage begins as it would after the one that was."""
+        place = next((i for i, end in enumerate(self._ends) if done < end), len(self._ends) - 1)
+        if place != self._place:
+            self._begin(place)
+        self.done = done
 
     def stop(self) -> None:
         """Make no more steps for now; who iterates again goes on."""
@@ -164,7 +193,8 @@ class Distiller:
             Diverged: more than 50 steps had a non-finite gradient, which every tenth step and the last look at; or at
                 the end more than half of them all.
         """
-        progress, before = self.done / self.iterations, self.method_state
+        first, before = self._ends[self._place] - self.stage.iterations, self.method_state
+        progress = (self.done - first) / self.stage.iterations
         with self._undone_by_errors():
             out, loss, guidance = self._differentiate(progress)
         self.whole = False
@@ -174,13 +204,23 @@ class Distiller:
         with self.clock("densify"):
             self.done += 1
             self.bad += ~finite
-            self.representation.adapt(out, finite, self.done, self.generator)
+            self.representation.adapt(out, finite, self.done - first, self.generator)
+        self.seek(self.done)
         self.whole = True
         self._check_skipped()
         return Step(
             self.done, loss.detach(), guidance.figures, guidance.evaluations, len(self.representation), finite,
             out.images.detach(),
         )  # fmt: skip
+
+    def _begin(self, place: int) -> None:
+        """Enter a stage."""
+        before, self._place = self.method, place
+        state = to_device(self.method.init_state(self.prior, self.generator), self.representation.device)
+        anew = type(self.method) is not type(before) or bool(unfit(state, self.method_state))
+        if anew:
+            self.method_state = state
+        self.representation.begin(self.stage.settings, self.stage.iterations, anew)
 
     def fault(self) -> str | None:
         """What is wrong with the prior's model and what to do, where that is why no gradient is finite."""
@@ -200,10 +240,8 @@ class Distiller:
     def _differentiate(self, progress: float) -> tuple[Render, Float[Tensor, ""], Guidance]:
         """Render views, ask the method, and give every parameter its gradient."""
         clock, views = self.clock, self.views
-        cameras = sample(views.cameras, views.count, views.resolution, self.generator)
-        backgrounds = draw_backgrounds(views.background, views.count, self.generator)
         with clock("render"):
-            cameras, backgrounds = _placed(cameras, backgrounds, self._like)
+            cameras, backgrounds = draw_views(views, self.generator, self._like)
             out = self.representation.render(cameras, backgrounds)
         with clock("encode"):
             latents = self.prior.encode(out.images)
@@ -252,27 +290,6 @@ def _named(listener: Listener, run: Distiller) -> Iterator[None]:
         ) from error
 
 
-def draw_backgrounds(kind: Background, count: int, generator: torch.Generator) -> Float[Tensor, "B 3"]:
-    """One colour a view: ``mixed`` is mid grey for half of the draws, and any colour for the others."""
-    fixed = {"grey": 0.5, "white": 1.0, "black": 0.0}
-    if kind in fixed:
-        return torch.full((count, 3), fixed[kind])
-    colors = torch.rand(count, 3, generator=generator)
-    if kind == "random":
-        return colors
-    grey = torch.rand(count, 1, generator=generator) < 0.5
-    return torch.where(grey, torch.full_like(colors, 0.5), colors)
-
-
 def _pooled(values: Float[Tensor, "B H W 1"], size: tuple[int, int]) -> Float[Tensor, "B 1 h w"]:
     """Means over the pixels of each latent, detached."""
     return adaptive_avg_pool2d(values.detach().permute(0, 3, 1, 2), size)
-
-
-def _placed(cameras: Cameras, backgrounds: Float[Tensor, "B 3"], like: Tensor) -> tuple[Cameras, Float[Tensor, "B 3"]]:
-    """Both on the device of ``like``, in one copy."""
-    names = ("viewmats", "Ks", "azimuths", "elevations", "distances")
-    parts = [*(getattr(cameras, name) for name in names), backgrounds]
-    flat = send(torch.cat([part.flatten() for part in parts]), like)
-    pieces = [piece.view(part.shape) for piece, part in zip(flat.split([p.numel() for p in parts]), parts, strict=True)]
-    return replace(cameras, **dict(zip(names, pieces[:-1], strict=True))), pieces[-1]

@@ -15,7 +15,7 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.errors import BadFile
 from gsdistill.files import write_json
 from gsdistill.runconfig import RunConfig
-from gsdistill.training.distiller import ViewSettings
+from gsdistill.training.views import ViewSettings
 
 CONFIG = RunConfig("a", method=SDS(), prior="sd15")
 

@@ -20,7 +20,8 @@ from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
-from gsdistill.training.distiller import Distiller, Diverged, ViewSettings
+from gsdistill.training.distiller import Distiller, Diverged
+from gsdistill.training.views import ViewSettings
 
 SIZE, VIEWS, STEPS = 16, 2, 12
 GROWING = Gradient(enabled=True, start=0.0, stop=1.0, every=1 / 3, grow_grad2d=1e-4, budget=60)

@@ -290,7 +290,8 @@ def _parts() -> Any:
 def optimisation() -> Any:
     """A run that has not begun, for a checkpoint to fill."""
     from gsdistill.representation.gaussians import GaussianScene, SceneSettings
-    from gsdistill.training.distiller import Distiller, ViewSettings
+    from gsdistill.training.distiller import Distiller
+    from gsdistill.training.views import ViewSettings
 
     prior, method, initial = _parts()
     splat, generator = GaussianScene(initial, SceneSettings(), 4, torch.device("cpu")), torch.Generator().manual_seed(0)

@@ -30,7 +30,8 @@ from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
 from gsdistill.structs import to_device
 from gsdistill.training import distiller
-from gsdistill.training.distiller import Distiller, ViewSettings
+from gsdistill.training.distiller import Distiller
+from gsdistill.training.views import ViewSettings
 
 CPU = torch.device("cpu")
 GROWING = Gradient(enabled=True, start=0.0, stop=1.0, every=0.3, grow_grad2d=0.01, budget=150, reset_every=0.5)

@@ -20,7 +20,8 @@ from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import Gaussians, Render
 from gsdistill.training import checkpoint
-from gsdistill.training.distiller import Distiller, Term, ViewSettings
+from gsdistill.training.distiller import Distiller, Term
+from gsdistill.training.views import ViewSettings
 
 SIZE = 16
 CPU = torch.device("cpu")

@@ -21,7 +21,8 @@ from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.densify.mcmc import MCMC
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
-from gsdistill.training.distiller import Distiller, Diverged, ViewSettings
+from gsdistill.training.distiller import Distiller, Diverged
+from gsdistill.training.views import ViewSettings
 
 SIZE = 8
 PLAIN = SDS()

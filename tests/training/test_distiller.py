@@ -21,7 +21,8 @@ from gsdistill.representation.gaussians import GaussianScene, OptimSettings, Sce
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training import checkpoint
-from gsdistill.training.distiller import Distiller, Diverged, ViewSettings, draw_backgrounds
+from gsdistill.training.distiller import Distiller, Diverged
+from gsdistill.training.views import ViewSettings, draw_backgrounds
 
 SIZE = 16
 PHASES = ["render", "encode", "network", "encode backward", "render backward", "optimise", "densify"]

@@ -32,7 +32,8 @@ from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import Render, to_device
 from gsdistill.training import distiller
-from gsdistill.training.distiller import Distiller, ViewSettings
+from gsdistill.training.distiller import Distiller
+from gsdistill.training.views import ViewSettings
 
 META = torch.device("meta")
 EVERYTHING = RegularizerSettings(*[replace(RegularizerSettings().opacity, start=1.0, end=1.0)] * 3)

@@ -18,7 +18,8 @@ from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
-from gsdistill.training.distiller import Distiller, ViewSettings
+from gsdistill.training.distiller import Distiller
+from gsdistill.training.views import ViewSettings
 
 CHAIR = Path(__file__).parents[2] / "data" / "chair.ply"
 CPU = torch.device("cpu")
