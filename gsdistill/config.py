@@ -181,6 +181,10 @@ def _convert(value: Any, hint: Any, limits: Mapping[str, Any], path: str) -> Any
         return _convert_named(value, limits["pick"], limits["name"], path)
     if origin in (Union, UnionType):
         return _convert_union(value, get_args(hint), limits, path)
+    if origin is Mapping:  # of settings that its owner checks
+        if not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
+            raise _wrong_type(path, value, "a mapping of settings")
+        return dict(value)
     if origin is Literal:
         return _convert_literal(value, get_args(hint), path)
     if origin is tuple:

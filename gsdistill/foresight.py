@@ -59,7 +59,7 @@ def foresee(config: RunConfig) -> Iterator[str]:
             prior = load_prior(config.prior, target, config.model)
             yield from _tried(left, measure(config, prior, target, STEPS, WARM_UP))
             return
-    yield from _counted(config, left, target)
+    yield from _counted(config, done, target)
     yield _download(config, taken, half)
 
 
@@ -80,28 +80,32 @@ def _tried(left: int, timing: Timing) -> Iterator[str]:
     yield "download: none, all of the prior is on this machine"
 
 
-def _counted(config: RunConfig, left: int, target: torch.device) -> Iterator[str]:
-    """Of the steps that are left of a run with a large prior, by its card."""
+def _counted(config: RunConfig, done: int, target: torch.device) -> Iterator[str]:
+    """Of the steps that are left of a run with a large prior after ``done``, by its card."""
     card = cards().get(config.prior)
     if card is None or card.step_tflop is None:
         yield f"time and memory: not known for {config.prior}; `gsdistill bench` measures them once it is here"
         return
     dtype = torch.float16 if in_half(config.model, target) else torch.float32
     rate = SHARE * matmul_ceiling(target, dtype).flops_per_second
-    network, encoder = card.step_tflop
-    operations = 1e12 * config.views / 4 * (network * _evaluations(config) / 2 + encoder)
+    (network, encoder), operations, end = card.step_tflop, 0.0, 0
+    for part in config.parts:
+        end += part.iterations
+        steps = max(0, min(part.iterations, end - done))
+        operations += 1e12 * steps * part.views / 4 * (network * _evaluations(part) / 2 + encoder)
+    left = config.iterations - done
     yield (
-        f"time: about {_duration(left * operations / rate)} for {left} steps, by "
-        f"{1e-12 * operations:.3g} TFLOP a step at a third of this device's rate; an estimate, not measured"
+        f"time: about {_duration(operations / rate)} for {left} steps, by {1e-12 * operations / max(left, 1):.3g} "
+        "TFLOP a step at a third of this device's rate; an estimate, not measured"
     )
     here = f"; here is {device.describe(target)}"
     yield f"memory: about {card.gpu_gb:g} GB in half precision with 4 views, counted and not measured{here}"
 
 
-def _evaluations(config: RunConfig) -> float:
-    """Samples that the method sends through the network for a view of a step, counted on the shapes prior."""
-    given = {"prompt": "a red torus", "prior": "shapes", "device": "cpu", "views": 1, "iterations": config.iterations}
-    trial = replace(resolve(given), method=config.method)
+def _evaluations(part: RunConfig) -> float:
+    """Samples that a stage's method sends through the network for a view of a step, counted on the shapes prior."""
+    alone = {"finish": "none", "views": 1, "iterations": part.iterations}
+    trial = replace(resolve({"prompt": "a red torus", "prior": "shapes", "device": "cpu", **alone}), method=part.method)
     timing = measure(trial, load_prior("shapes"), torch.device("cpu"), 2, 1)
     return timing.evaluations / len(timing.steps)
 

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from gsdistill import device as devices
+from gsdistill import stages
 from gsdistill.config import from_dict, name_of, to_dict
 from gsdistill.errors import ConfigError, OutputError, PromptError, tell
 from gsdistill.evaluation.plain import plain_figures
@@ -111,6 +112,8 @@ def distil(
     name = name_of(config.method)
     if config.recipe and cards.recipe(config.prior, name) is None:
         tell(f"no recipe is known for {name} with the prior {config.prior}: the settings are the usual ones")
+    for line in stages.lines(config):
+        tell(line.replace("--finish none", 'finish="none"'))
     target = devices.choose(config.device)
     devices.prepare(target, config.deterministic)
     loaded = prior if isinstance(prior, Prior) else loading.load_prior(config.prior, target, config.model, tell)

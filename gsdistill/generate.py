@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from gsdistill import device
+from gsdistill import device, stages
 from gsdistill.changes import check_places
 from gsdistill.config import defaults, name_of, to_dict, validate
 from gsdistill.errors import ConfigError, OutOfMemory, tell
@@ -37,7 +37,7 @@ from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify.base import without_haze
 from gsdistill.structs import Gaussians, RenderOptions
-from gsdistill.training.distiller import Distiller, Listener
+from gsdistill.training.distiller import Distiller, Listener, Stage
 from gsdistill.training.views import ViewSettings
 
 Beginning: TypeAlias = tuple[Gaussians, torch.Generator]  # what a run starts from, and its random numbers after it
@@ -104,6 +104,8 @@ def run(
                     folder.snapshot(0, initial)
             console.print(f"prior {prior.name}, method {name_of(config.method)}, {target}", markup=False)
             console.print(f"start {name_of(config.init)}: {describe(initial)}", markup=False)
+            for line in stages.lines(config):
+                say(line)
             if distiller.done:
                 say(f"going on from step {distiller.done}")
             keeper, results = Keeper(folder, config, watch), _Results(config, folder, watch, console, writers, extras)
@@ -137,7 +139,8 @@ def check_without_prior(config: RunConfig, target: torch.device) -> Beginning | 
     Raises:
         UserError: as :func:`check_groups` and the initialiser do.
     """
-    check_groups(config, config.prior, group_of(config.prior))
+    for part in config.parts:
+        check_groups(part, config.prior, group_of(config.prior))
     of_a_file = any(isinstance(value, Path) for _, value in paths_in(config.init))
     return _begin(config, target) if of_a_file else None
 
@@ -158,9 +161,10 @@ def _shortage_named(config: RunConfig) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not device.out_of_memory(error):
             raise
-        resolution = "the prior's" if config.resolution is None else config.resolution
+        largest = max(config.parts, key=lambda part: part.views * (part.resolution or 0) ** 2)
+        resolution = "the prior's" if largest.resolution is None else largest.resolution
         raise OutOfMemory(
-            f"out of memory on {device.choose(config.device)}; lower views (now {config.views}), resolution (now "
+            f"out of memory on {device.choose(config.device)}; lower views (now {largest.views}), resolution (now "
             f"{resolution}) or densify.budget (now {config.densify.budget}); a downloaded model takes less with "
             "model.precision float16, model.recompute_encoder, or a tiny autoencoder as model.vae"
         ) from error
@@ -180,7 +184,7 @@ class _Results(Listener):
         """Write the files; the report is the last of them."""
         config, folder = self._config, self._folder
         finished = run.done >= run.iterations
-        gaussians = without_haze(run.representation.splat(), config.densify)
+        gaussians = without_haze(run.representation.splat(), config.parts[-1].densify)
         for line in folder.splats(gaussians, self._writers):
             self._console.print(Text(line), soft_wrap=True)
         folder.pictures(gaussians, run.prior.camera_range, video=self._extras and finished)
@@ -196,6 +200,16 @@ class _Results(Listener):
         facts = {
             "prompt": self._config.prompt,
             "method": name_of(self._config.method),
+            "finish": name_of(self._config.finish),
+            "stages": [
+                {
+                    "method": name_of(stage.method),
+                    "iterations": stage.iterations,
+                    "views": stage.views.count,
+                    "resolution": stage.views.resolution,
+                }
+                for stage in run.stages
+            ],
             "prior": self._config.prior,
             "seed": self._config.seed,
             "gaussians": len(gaussians),
@@ -215,13 +229,18 @@ def prepared(
     Raises:
         ConfigError: the prior cannot serve the settings. Other UserErrors: of the prior and the initialiser.
     """
-    check_cameras(config.cameras, prior)
-    views = view_settings(config, prior)
+    first, *then = [_stage(part, prior) for part in config.parts]
     text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
     initial, generator = begun or _begin(config, target)
-    scene = SceneSettings(config.renderer, config.optim, config.regularizers, config.densify)
-    splat = GaussianScene(initial, scene, config.iterations, target)
-    return initial, Distiller(splat, prior, config.method, text, views, config.iterations, generator)
+    splat = GaussianScene(initial, first.settings, first.iterations, target)
+    run = Distiller(splat, prior, first.method, text, first.views, first.iterations, generator, then=then)
+    return initial, run
+
+
+def _stage(part: RunConfig, prior: Prior) -> Stage:
+    check_cameras(part.cameras, prior)
+    scene = SceneSettings(part.renderer, part.optim, part.regularizers, part.densify)
+    return Stage(part.method, view_settings(part, prior), part.iterations, scene)
 
 
 def view_settings(config: RunConfig, prior: Prior) -> ViewSettings:

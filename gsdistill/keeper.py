@@ -17,6 +17,7 @@ class Keeper(Listener):
     def __init__(self, folder: RunFolder, config: RunConfig, watch: Watch) -> None:
         """``watch`` is told of each step before this one."""
         self._folder, self._config, self._watch = folder, config, watch
+        self._cut = config.parts[-1].densify
 
     def on_step(self, step: Step, run: Distiller) -> None:
         """Keep what is due after the step; after the last one the run can go on or be finished from what is there."""
@@ -26,5 +27,5 @@ class Keeper(Listener):
         if step.number % config.preview_every == 0:
             folder.preview(step)
         if config.snapshots and (run.over or step.number * config.snapshots % config.iterations < config.snapshots):
-            folder.snapshot(step.number, without_haze(run.representation.splat(), config.densify))
+            folder.snapshot(step.number, without_haze(run.representation.splat(), self._cut))
         folder.save(run, 0.0 if run.over else config.checkpoint_every)

@@ -16,22 +16,22 @@ PACKAGES = {
     "methods": "gsdistill.distillation",
     "inits": "gsdistill.scene.init",
     "densifiers": "gsdistill.scene.densify",
+    "finishes": "gsdistill.training.finish",
     "formats": "gsdistill.export",
     "demos": "gsdistill.laboratory.demos",
     "worlds": "gsdistill.laboratory.worlds",
 }
 
-KINDS = ("methods", "priors", "inits", "densifiers", "configs", "formats", "demos", "worlds")
+KINDS = ("methods", "priors", "inits", "densifiers", "finishes", "configs", "formats", "demos", "worlds")
+Kind = Literal["methods", "priors", "inits", "densifiers", "finishes", "configs", "formats", "demos", "worlds", "all"]
 
 
 @dataclass(frozen=True)
 class ListCommand:
-    """Show what can be chosen by name: methods, priors, inits, densifiers, configs, formats, demos or worlds."""
+    """Show what can be chosen by name: methods, priors, inits, densifiers, finishes, configs, formats and more."""
 
     # One of these kinds, or all of them.
-    what: Literal["methods", "priors", "inits", "densifiers", "configs", "formats", "demos", "worlds", "all"] = field(
-        default="all", metadata={"positional": True}
-    )
+    what: Kind = field(default="all", metadata={"positional": True})
 
 
 def listing(command: ListCommand, console: Console) -> None:

@@ -9,12 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from gsdistill.config import name_of, to_dict
+from gsdistill.config import to_dict
 from gsdistill.errors import UserError, first_line
 from gsdistill.extras import require
 from gsdistill.files import slug, write_text
 from gsdistill.progress import Watch
-from gsdistill.registry import label_of
 from gsdistill.runconfig import RunConfig
 from gsdistill.training.distiller import Distiller, Listener, Step
 
@@ -56,7 +55,7 @@ class WeightsAndBiases(Listener):
         self._wandb, self._watch, self._every = wandb, watch, config.preview_every
         kept = folder / "wandb" / "id"
         more = {"id": kept.read_text(encoding="utf-8"), "resume": "allow"} if kept.is_file() else {}
-        name = f"{slug(config.prompt)}/{label_of(name_of(config.method))}-seed{config.seed}"
+        name = f"{slug(config.prompt)}/{config.label}"
         try:
             self._run: Any = wandb.init(
                 project="gsdistill",

@@ -90,7 +90,7 @@ def rows(cls: type, values: Mapping[str, Any], path: tuple[str, ...] = ()) -> It
             yield from rows(pick(chosen), inner, here)
         elif dataclasses.is_dataclass(hint) and hint is not Ramp:
             yield from rows(cast(type, hint), inner, here)
-        else:
+        elif field.metadata.get("typed", True):
             positional = bool(field.metadata.get("positional"))
             yield Setting(here, hint, value, text, " and ".join(limits), room, positional=positional)
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from gsdistill import device
+from gsdistill import device, stages
 from gsdistill.changes import leaves
 from gsdistill.config import bounded, defaults, from_dict, load_yaml, merge, name_of, named, setting_fields
 from gsdistill.distillation.base import Distillation
@@ -27,6 +27,8 @@ from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.densify.base import Densification
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.structs import RenderOptions
+from gsdistill.training.finish.base import Finish
+from gsdistill.training.finish.none import Without
 from gsdistill.training.views import Background
 
 __all__ = ["RunConfig", "fill", "read_config", "read_prompts", "resolve"]
@@ -38,6 +40,7 @@ Log = Literal["tensorboard", "wandb"]
 INIT_CLASS = partial(load, "gsdistill.scene.init", kind="initialiser")
 INIT: Any = named(INIT_CLASS, "ball")
 DENSIFY: Any = named(DENSIFIER_CLASS, "gradient")
+FINISH: Any = named(partial(load, "gsdistill.training.finish", kind="finish"), "none")
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,12 @@ class RunConfig:
     init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt
     # How much work to put in: draft to try a prompt in a third of the time, fine for a sharper splat in twice.
     quality: Quality = "normal"
+    # What follows the method in the last steps: none, or a name of `gsdistill list finishes`; each has its own flags.
+    finish: Finish = FINISH
     seed: int = bounded(0, low=0, high=2**32 - 1)  # Another seed gives another splat, the same one the same again.
-    iterations: int = bounded(300, low=1)  # Make so many steps.
+    iterations: int = bounded(300, low=1)  # Make so many steps, those of all stages and of the finish.
+    # what each stage has other than the run, and its iterations, its share of the run's; only in a config
+    stages: tuple[Mapping[str, Any], ...] = field(default=(), metadata={"typed": False})
     views: int = bounded(4, low=1)  # Draw so many views in a step.
     resolution: int | None = bounded(None, low=8, high=4096)  # Pixels of a training view; none: the prior's own.
     background: Background = "mixed"  # behind the training views; mixed: half mid grey, half any colour
@@ -67,7 +74,8 @@ class RunConfig:
     snapshots: int = bounded(10, low=0)  # splats kept on the way, at equal steps, to look at with `gsdistill view`
     # seconds between checkpoints, more where they would take over 2 % of the time; 0: one after every step
     checkpoint_every: float = bounded(30.0, low=0)
-    output: Path | None = None  # Write to this folder; none: outputs/<prompt>/<method>-seed<seed>.
+    # Write to this folder; none: outputs/<prompt>/<method>-<finish>-seed<seed>, without a finish that is none.
+    output: Path | None = None
     resume: bool = False  # Go on with the run in the output folder that was interrupted.
     accept_changes: bool = False  # go on with other settings than those of the checkpoint
     overwrite: bool = False  # Replace an earlier run in the output folder.
@@ -88,12 +96,24 @@ class RunConfig:
             raise ConfigError("resume and overwrite exclude each other: go on with the earlier run, or replace it")
         if self.accept_changes and not self.resume:
             raise ConfigError("--accept-changes needs --resume: without it all settings are new")
+        if self.stages:
+            object.__setattr__(self, "stages", stages.checked(self))
+
+    @property
+    def parts(self) -> tuple[RunConfig, ...]:
+        """The settings of each stage as of a run of its own, in order: this very object where there is one."""
+        return stages.parts(self)
+
+    @property
+    def label(self) -> str:
+        """The method, what finishes it, and the seed, as the folder of a run is called."""
+        done = [] if isinstance(self.finish, Without) else [name_of(self.finish)]
+        return "-".join([slug(label_of(name_of(self.method))), *done, f"seed{self.seed}"])
 
     @property
     def folder(self) -> Path:
-        """The folder of the run: ``output``, or the one that the prompt, the method and the seed name."""
-        method = slug(label_of(name_of(self.method)))
-        return self.output or Path("outputs") / slug(self.prompt) / f"{method}-seed{self.seed}"
+        """The folder of the run: ``output``, or the one that the prompt and the label name."""
+        return self.output or Path("outputs") / slug(self.prompt) / self.label
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,7 @@ def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: Non
     The prior ``auto`` becomes the name of the one that serves on this machine, and ``say`` is told why; as it is where
     the device ``auto`` is the CPU for a GPU that cannot be used.
     """
+    given = stages.counted(given)
     basis = merge(defaults(RunConfig), given)
     chosen = from_dict(Chosen, {field: basis[field] for field in ("prior", "device", "quality")})
     prior, reason = cards.choose(chosen.prior, device.choose(chosen.device, say))
@@ -128,7 +149,7 @@ def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: Non
     method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None
     recipe = cards.recipe(prior, method) if isinstance(method, str) and basis["recipe"] else None
     # the config of a paper says for those who name it that no other lies under it; here it is the recipe itself
-    settings = {**read_config(recipe), "recipe": True} if recipe else {}
+    settings = {**stages.counted(read_config(recipe)), "recipe": True} if recipe else {}
     under = merge(defaults(RunConfig), _with_densifier(settings, given.get("densify")))
     table = _quality(prior, method, chosen.quality, merge(under, {"init": given["init"]} if "init" in given else {}))
     basis = merge(merge(under, table), given)
@@ -168,8 +189,8 @@ def read_config(name: str) -> dict[str, Any]:
         BadFile: the file is no YAML mapping.
     """
     path, shipped = Path(expanded(name, "config")), data_path("configs")
-    if path.is_dir():
-        return load_yaml(path / "config.yaml")
+    if path.is_dir():  # all settings of its version, of which what came later has no recipe either
+        return merge({"finish": {"name": "none"}, "stages": []}, load_yaml(path / "config.yaml"))
     if path.is_file() or path.suffix in (".yaml", ".yml"):
         return load_yaml(path)
     known = sorted(file.stem for file in shipped.glob("*.yaml"))

@@ -38,13 +38,13 @@ def read(
 ) -> tuple[F, dict[str, Any], dict[str, Any]]:
     """Return a command's own flags, the settings under what was typed, and what was typed of the run's.
 
-    The config lies over ``basis``, ``over`` and what was typed over it; method, init, densify, prior and device, which
-    decide what other flags there are, come into the settings too.
+    The config lies over ``basis``, ``over`` and what was typed over it; method, init, densify, finish, prior and
+    device, which decide what other flags there are, come into the settings too.
 
     Raises:
         ConfigError: an unknown flag, config or name, or several prompts.
     """
-    from gsdistill import runconfig
+    from gsdistill import runconfig, stages
     from gsdistill.prior.hub import go_offline
 
     if len(words := behind(argv, "prompt")) > 1:
@@ -55,7 +55,7 @@ def read(
     file = peek(argv, "config")
     chosen = {
         choice: value
-        for choice in ("method", "init", "densify", "prior", "device", "quality")
+        for choice in ("method", "init", "densify", "finish", "prior", "device", "quality")
         if (value := peek(argv, choice))
     }
     base = merge(merge(merge(basis, runconfig.read_config(file) if file else {}), over), chosen)
@@ -72,6 +72,7 @@ def read(
         if more:
             told = f"{flags.prompt_file} holds {1 + len(more)} prompts, one on each line, and this command takes one"
             raise ConfigError(f"{told}; gsdistill sweep --prompt-file {flags.prompt_file} makes them all")
+    stages.refuse_idle(merge(chosen, given), base)
     return flags, base, given
 
 

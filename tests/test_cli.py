@@ -187,7 +187,7 @@ def test_every_shipped_config_is_short_explained_and_right(file):
 def test_the_folder_of_a_run_and_a_shipped_name_are_configs(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.yaml").write_text("prompt: x\n")
-    assert read_config("old") == {"prompt": "x"}
+    assert read_config("old") == {"prompt": "x", "finish": {"name": "none"}, "stages": []}
     assert read_config("shapes-cds") == {"method": {"name": "cds", "near_min": 0.02}, "iterations": 222}
     with pytest.raises(ConfigError) as caught:
         read_config("shape-cds")
@@ -369,9 +369,10 @@ def test_every_setting_of_a_run_has_its_flag(capsys):
             yield from flags(value, f"{flag}.") if isinstance(value, dict) else [flag]
 
     plain = yaml.safe_load(to_yaml(RunConfig("x")))
-    for named in ("method", "init", "densify"):
+    del plain["stages"]  # which only a config can say
+    for named in ("method", "init", "densify", "finish"):
         del plain[named]["name"]
-    for flag in [*flags(plain, "--"), "--method", "--init", "--densify"]:
+    for flag in [*flags(plain, "--"), "--method", "--init", "--densify", "--finish"]:
         assert re.search(rf"^  {flag}[ ,\n]", text, re.MULTILINE)
 
 
@@ -406,7 +407,7 @@ def test_version_and_overview(capsys):
         ("evaluate", "SPLAT is missing; see gsdistill evaluate --help"),
         ("list method",
          "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, densifiers, "
-         "configs, formats, demos, worlds, all"),
+         "finishes, configs, formats, demos, worlds, all"),
         ("doctor --fix", "unknown flag '--fix'. See gsdistill doctor --help"),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ ROOMS = (
     "errors", "extras", "files", "paths", "reading", "texts", "kept", "ramp", "yaml_dialect", "registry", "config",
     "manual", "flags", "device", "threads", "compiled", "structs", "frames", "shapes", "prior", "point_e", "scene",
     "renderer", "representation", "distillation", "training", "export", "mesh", "evaluation", "laboratory", "changes",
-    "runfolder", "pages", "viewer", "progress", "runconfig", "keeper", "logs", "generate", "front", "testing",
+    "runfolder", "pages", "viewer", "progress", "stages", "runconfig", "keeper", "logs", "generate", "front", "testing",
     "runflags", "sweep", "bench", "foresight", "convert", "edit", "draw", "doctor", "doctor_prior", "selftest",
     "listing", "terminal", "cli", "__main__", "__init__",
 )  # fmt: skip

@@ -76,5 +76,5 @@ def _places(run: Distiller, count: int) -> Iterator[int]:
 
 def _step(run: Distiller, done: int) -> Step:
     """The step that a run makes after ``done`` others."""
-    run.done = done
+    run.seek(done)
     return run.step()

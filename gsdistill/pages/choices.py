@@ -21,6 +21,7 @@ _NAMED = {
     "method": ("gsdistill.distillation", "method"),
     "init": ("gsdistill.scene.init", "initialiser"),
     "densify": ("gsdistill.scene.densify", "densifier"),
+    "finish": ("gsdistill.training.finish", "finish"),
 }
 _LEFT_OUT = ("output", "resume", "accept_changes", "overwrite")
 _OPEN = ("prompt",)  # what has no default to differ from

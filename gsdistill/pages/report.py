@@ -46,6 +46,7 @@ def write_report(folder: Path, defaults: Mapping[str, Any], evaluate: bool = Tru
                 sections.truth(run),
                 sections.alone(run),
                 sections.growing(run),
+                sections.stages(run),
                 sections.course(records),
                 sections.health(run),
                 sections.time(run),

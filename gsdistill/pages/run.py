@@ -62,8 +62,14 @@ class Run:
 
     @property
     def method(self) -> str:
-        """The method's name, of one from outside its class."""
-        return label_of(named(self.settings.get("method")) or "?")
+        """The names of its stages' methods, of one from outside its class, and of what finished it."""
+        top, stages = self.settings.get("method"), self.settings.get("stages")
+        own = (
+            [stage.get("method") for stage in stages if isinstance(stage, Mapping)] if isinstance(stages, list) else []
+        )
+        called = dict.fromkeys(label_of(named(method) or named(top) or "?") for method in own or [top])
+        finish = named(self.settings.get("finish")) or "none"
+        return ", ".join([*called, *([] if finish == "none" else [f"finish {finish}"])])
 
     @property
     def prior(self) -> str:

@@ -18,7 +18,19 @@ from gsdistill.pages.run import Run, number
 from gsdistill.runfolder import snapshots
 from gsdistill.yaml_dialect import dump
 
-__all__ = ["absent", "choices", "course", "figure_list", "files", "growing", "health", "time", "truth", "views"]
+__all__ = [
+    "absent",
+    "choices",
+    "course",
+    "figure_list",
+    "files",
+    "growing",
+    "health",
+    "stages",
+    "time",
+    "truth",
+    "views",
+]
 
 POINTS = 1000  # of a curve at most
 TITLES = {"loss": "loss", "gaussians": "number of Gaussians", "timestep": "mean timestep of the noise"}
@@ -141,6 +153,17 @@ def growing(run: Run) -> Html:
         caption = element("figcaption", {}, "what the prior saw of a late step: the training views")
         parts.append(element("figure", {"class": "preview"}, picture(late, "training views of a late step"), caption))
     return _section("How it came about", *parts) if parts else Html("")
+
+
+def stages(run: Run) -> Html:
+    """The stages of a run of several, in order; the finish is the last of them."""
+    held = run.summary.get("stages")
+    found = [stage for stage in held if isinstance(stage, dict)] if isinstance(held, list) else []
+    if len(found) < 2:
+        return Html("")
+    names = ("method", "iterations", "views", "resolution")
+    rows = [element("tr", {}, *(element("td", {}, str(stage.get(name, "?"))) for name in names)) for stage in found]
+    return _section("Stages", _table(("method", "steps", "views", "pixels"), rows))
 
 
 def course(records: Sequence[Mapping[str, Any]]) -> Html:

@@ -99,7 +99,8 @@ class SweepRun:
 
 def folder(settings: SweepSettings, method: str, prompt: str, seed: int, iterations: int) -> Path:
     """The folder of one run of a sweep."""
-    return settings.output / "runs" / slug(prompt) / f"{method}-seed{seed}-{iterations}steps"
+    finished = "" if settings.finish == "none" else f"-{settings.finish}"
+    return settings.output / "runs" / slug(prompt) / f"{method}{finished}-seed{seed}-{iterations}steps"
 
 
 def knows_truth(settings: SweepSettings) -> bool:
@@ -165,7 +166,7 @@ def _base(settings: SweepSettings, method: str) -> RunConfig:
     if (named.get("name", method) if isinstance(named, dict) else named) != method:
         raise ConfigError(f"configs: {file} is not a config of the method {method}")
     shared = {"prompt": settings.all_prompts[0], "prior": settings.prior, "device": settings.device, "snapshots": 0}
-    return resolve(merge(own, {**shared, "method": method}))
+    return resolve(merge({"finish": settings.finish}, merge(own, {**shared, "method": method})))
 
 
 def _read(path: Path, numbers: Sequence[str] = ()) -> dict[str, Any] | None:

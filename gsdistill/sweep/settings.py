@@ -34,6 +34,9 @@ class SweepSettings(Threads):
     seeds: tuple[int, ...] = bounded((0, 1, 2), low=0, high=2**32 - 1)  # Each prompt is made with each of them.
     iterations: int = bounded(300, low=1)  # Steps of every run with equal steps.
     equal: Literal["steps", "evaluations", "both"] = "both"  # What all methods are given alike; both: two comparisons.
+    finish: str = (
+        "none"  # What follows each method, a name of `gsdistill list finishes`; none: methods are compared pure.
+    )
     configs: tuple[str, ...] = ()  # Settings of a method over its recipe: ssd=mine.yaml.
     prior: str = field(default="shapes", metadata=may_be_path())  # A name of `gsdistill list priors`, or a folder.
     prior_figures: bool = False  # Also ask the prior what it sees in each splat: fronts, and how the prompt fits.
@@ -48,6 +51,10 @@ class SweepSettings(Threads):
                 raise ConfigError(
                     f"unknown method '{method}'.{did_you_mean(method, known)} Available: {', '.join(known)}"
                 )
+        if self.finish not in (known := names("gsdistill.training.finish")):
+            raise ConfigError(
+                f"unknown finish '{self.finish}'.{did_you_mean(self.finish, known)} Available: {', '.join(known)}"
+            )
         for what, values in (("methods", self.methods), ("prompts", self.all_prompts), ("seeds", self.seeds)):
             if not values:
                 raise ConfigError(f"no {what}; name at least one, as in --{what} {_EXAMPLES[what]}")

@@ -78,6 +78,7 @@ def _legend(comparison: Comparison) -> str:
     lines = [
         f"Prompts: {prompts}, seeds: {seeds}.",
         "Behind each mean its 95 % interval: bootstrap over prompts, then seeds; of what is right Wilson's.",
+        *([] if settings.finish == "none" else [f"The last steps of every run are the finish {settings.finish}."]),
         *_about_truth(comparison, first),
         "High frequency: share of the differences in luminance that is as fine as pixels. Loose: share of the opacity",
         "apart from the largest part. Silhouettes agree: IoU of neighbouring views 15 degrees apart, mean.",

@@ -1,0 +1,127 @@
+"""The stages of a run, each with all settings of a run of one stage; the finish is the last of them.
+
+``stages`` in a config lists what each has other than the run; ``iterations`` in it counts its steps, or where the run
+has another number of them in all, says its share of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import Any, TypeAlias
+
+from gsdistill.changes import leaves
+from gsdistill.config import from_dict, merge, name_of, to_dict, unknown_setting
+from gsdistill.errors import ConfigError
+from gsdistill.registry import label_of, same_name
+from gsdistill.training.finish.none import Without
+
+__all__ = ["checked", "counted", "lines", "parts", "refuse_idle"]
+
+RunConfig: TypeAlias = Any  # that of gsdistill.runconfig, which knows this module
+SETTINGS = (
+    *("iterations", "method", "views", "resolution", "background", "cameras", "densify", "renderer", "optim"),
+    "regularizers",
+)
+
+
+def parts(config: RunConfig) -> tuple[RunConfig, ...]:
+    """The settings of every stage that has steps, in order, each of a run of this stage alone."""
+    if not config.stages and isinstance(config.finish, Without):
+        return (config,)
+    alone = replace(config, stages=(), finish=Without())
+    stages = [_built(alone, own, f"stages[{i}]") for i, own in enumerate(config.stages)] or [alone]
+    last = config.finish.steps(config.iterations)
+    weights = [stage.iterations for stage in stages]
+    ends = [round(end * (config.iterations - last) / sum(weights)) for end in accumulate(weights, initial=0)]
+    if last:
+        stages.append(_built(stages[-1], config.finish.overrides(), "finish"))
+        ends.append(config.iterations)
+    counts = [after - before for before, after in pairwise(ends)]
+    return tuple(replace(stage, iterations=n) for stage, n in zip(stages, counts, strict=True) if n)
+
+
+def checked(config: RunConfig) -> tuple[dict[str, Any], ...]:
+    """The overrides of every stage, as plain values that say all that they mean.
+
+    Raises:
+        ConfigError: a stage lacks its iterations, overrides what a stage cannot, or has a value that is not allowed.
+    """
+    alone, found = replace(config, stages=(), finish=Without()), []
+    for number, own in enumerate(config.stages):
+        path = f"stages[{number}]"
+        if "iterations" not in own:
+            raise ConfigError(f"the setting '{path}.iterations' is missing: how many steps the stage has")
+        found.append(_given(to_dict(_built(alone, own, path)), own, to_dict(alone)))
+    return tuple(found)
+
+
+def counted(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``settings`` with the steps of its stages as those of the run, where it has stages and says no number itself."""
+    stages = settings.get("stages")
+    if "iterations" in settings or not isinstance(stages, (list, tuple)):
+        return settings
+    counts = [stage.get("iterations") for stage in stages if isinstance(stage, Mapping)]
+    whole = [count for count in counts if isinstance(count, int) and count > 0]
+    return {**settings, "iterations": sum(whole)} if whole and len(whole) == len(stages) else settings
+
+
+def lines(config: RunConfig) -> list[str]:
+    """What a user is told of the stages; nothing of a run of one."""
+    all_parts = parts(config)
+    own = all_parts[: len(all_parts) - bool(config.finish.steps(config.iterations))]
+    told = [f"stage {number}: {_told(part)}" for number, part in enumerate(own, 1)] if len(own) > 1 else []
+    if own != all_parts:
+        told.append(f"finish: {_told(all_parts[-1])} (--finish none for the pure method)")
+    return told
+
+
+def refuse_idle(typed: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse a setting beside ``settings`` with stages, each of which has it itself, so that it would mean nothing.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    stages = [stage for stage in settings.get("stages") or () if isinstance(stage, Mapping)]
+    for name, value in leaves(typed):
+        if stages and name != "iterations" and all(_sets(stage, name, settings) for stage in stages):
+            raise ConfigError(
+                f"{name} = {value} would have no effect: each of the {len(stages)} stages of the config says its own; "
+                "change it there"
+            )
+
+
+def _sets(stage: Mapping[str, Any], name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a stage says the setting of a dotted name itself, or takes another class than the one it is of."""
+    group, _, rest = name.partition(".")
+    own, above = stage.get(group), settings.get(group)
+    if not rest or not isinstance(own, Mapping):
+        return group in stage
+    called, before = own.get("name"), above.get("name") if isinstance(above, Mapping) else above
+    return name in dict(leaves(stage)) or (called is not None and not same_name(called, before))
+
+
+def _built(alone: RunConfig, own: Mapping[str, Any], path: str) -> RunConfig:
+    """The settings of a run of one stage, with what the stage overrides."""
+    for key, value in own.items():
+        if key not in SETTINGS:
+            raise ConfigError(unknown_setting(f"{path}.{key}", value, [f"{path}.{name}" for name in SETTINGS]))
+    return from_dict(type(alone), merge(to_dict(alone), own), path)
+
+
+def _given(whole: Mapping[str, Any], own: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``own`` says, as it stands in ``whole``; all settings of a class that is another one than ``above``."""
+    found = {}
+    for key, value in own.items():
+        now, before = whole[key], above.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping) and now.get("name") == before.get("name"):
+            now = _given(now, value, before)
+        found[key] = now
+    return found
+
+
+def _told(part: RunConfig) -> str:
+    size = "" if part.resolution is None else f" at {part.resolution} px"
+    steps = f"{part.iterations} step{'s' * (part.iterations > 1)}"
+    return f"{steps} of {label_of(name_of(part.method))}{size}, {part.views} view{'s' * (part.views > 1)} each"

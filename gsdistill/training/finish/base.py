@@ -1,0 +1,20 @@
+"""The contract of a finish: how many of a run's steps it takes, and what its stage has other than the one before."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+__all__ = ["Finish"]
+
+
+class Finish(ABC):
+    """Settings of a finish; a leaf is a frozen dataclass."""
+
+    @abstractmethod
+    def steps(self, iterations: int) -> int:
+        """How many of so many steps it takes: less than all."""
+
+    @abstractmethod
+    def overrides(self) -> dict[str, Any]:
+        """The settings of its stage that differ from those of the stage before, as plain values; not its steps."""

@@ -1,0 +1,187 @@
+"""Stages and the finish in settings: what each stage is, what is refused, and what a run, its folder and pages say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from gsdistill import stages
+from gsdistill.cli import execute
+from gsdistill.config import Ramp, defaults, from_dict, load_yaml, to_dict
+from gsdistill.distillation.csd import CSD
+from gsdistill.distillation.sds import SDS
+from gsdistill.errors import ConfigError
+from gsdistill.files import data_path
+from gsdistill.pages.run import read_run
+from gsdistill.runconfig import RunConfig, read_config, resolve
+from gsdistill.training.finish.none import Without
+from gsdistill.training.finish.sds import SDSFinish
+
+THREE = [
+    {"iterations": 30, "resolution": 32, "views": 2},
+    {"iterations": 20, "method": {"name": "csd", "t_max": 0.5}, "optim": {"sh": 0.2}},
+    {"iterations": 10, "method": {"t_max": "0.9:0.2"}, "regularizers": {"opacity": 5}},
+]
+GIVEN = {"prompt": "a red torus", "prior": "shapes", "recipe": False, "method": "sds", "stages": THREE}
+
+
+def test_a_stage_has_the_settings_of_the_run_but_for_its_own():
+    config = resolve(GIVEN)
+    first, second, third = config.parts
+    assert config.iterations == 60
+    alone = replace(config, stages=())
+    assert first == replace(alone, iterations=30, resolution=32, views=2)
+    assert second == replace(
+        alone, iterations=20, method=CSD(t_max=Ramp(0.5, 0.5)), optim=replace(alone.optim, sh=Ramp(0.2, 0.2))
+    )
+    assert third.method == SDS(t_max=Ramp(0.9, 0.2))
+    assert (third.iterations, third.regularizers.opacity, third.views) == (10, Ramp(5, 5), config.views)
+
+
+def test_settings_with_stages_come_back_from_yaml_and_say_all_of_another_class():
+    config = resolve(GIVEN)
+    assert from_dict(RunConfig, yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
+    assert config.stages[1]["method"] == {"name": "csd", **defaults(CSD), "t_max": 0.5}
+    assert config.stages[2]["method"] == {"t_max": "0.9:0.2"}  # of the run's own method, whatever else of it is set
+    assert replace(config, method=SDS(guidance_scale=Ramp(7, 7))).parts[2].method.guidance_scale == Ramp(7, 7)
+
+
+@pytest.mark.parametrize(
+    ("iterations", "counts"),
+    [(60, [30, 20, 10]), (6, [3, 2, 1]), (120, [60, 40, 20]), (7, [4, 2, 1]), (1, [1])],
+)
+def test_stages_share_the_steps_of_the_run_as_their_own_numbers_say(iterations, counts):
+    assert [part.iterations for part in resolve({**GIVEN, "iterations": iterations}).parts] == counts
+
+
+@pytest.mark.parametrize("iterations", range(1, 60, 7))
+@pytest.mark.parametrize("finish", ["none", "sds"])
+def test_no_step_is_lost_and_the_method_has_one_at_least(iterations, finish):
+    config = resolve({**GIVEN, "iterations": iterations, "finish": finish})
+    parts = config.parts
+    assert sum(part.iterations for part in parts) == iterations
+    last = config.finish.steps(iterations)
+    assert last == (min(round(0.25 * iterations), iterations - 1) if finish == "sds" else 0)
+    assert (parts[-1].iterations == last) if last else parts[-1].method != SDSFinish
+    assert len(parts) > bool(last)
+
+
+def test_a_finish_is_sds_after_the_last_stage_with_what_it_says_and_nothing_else():
+    config = resolve({**GIVEN, "iterations": 80, "finish": {"name": "sds", "views": 8, "means": 0.002}})
+    *_, before, last = config.parts
+    overrides = {"method": last.method, "views": 8, "iterations": 20, "optim": last.optim, "densify": last.densify}
+    assert last == replace(before, **overrides)
+    assert last.method == SDS(Ramp(3, 1.5), t_max=Ramp(0.4, 0.2), weighting="uniform")
+    assert last.optim == replace(before.optim, means=Ramp(0.002, 0.002), sh=Ramp(0.03, 0.005))
+    assert last.densify == replace(before.densify, enabled=False)
+
+
+def test_one_stage_is_the_run_itself():
+    config = resolve({"prompt": "a red torus", "prior": "shapes", "method": "sds"})
+    assert config.parts == (config,)
+    assert config.parts[0] is config
+    assert stages.lines(config) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ([{"iterations": 3, "viws": 2}], r"unknown setting 'stages\[0\].viws' .*Did you mean 'stages\[0\].views'\?"),
+        ([{"iterations": 3, "seed": 2}], r"unknown setting 'stages\[0\].seed' .*Allowed: stages\[0\].iterations"),
+        ([{"iterations": 3}, {"views": 2}], r"'stages\[1\].iterations' is missing"),
+        ([{"iterations": 0}], r"stages\[0\].iterations = 0 is out of range"),
+        ([{"iterations": 3, "method": "sdss"}], "unknown method 'sdss'. Did you mean 'sds'"),
+        ([{"iterations": 3, "method": {"guidance": 2}}], r"'stages\[0\].method.guidance'"),
+        ([{"iterations": 3, "optim": {"sh": -1}}], r"stages\[0\].optim.sh = -1"),
+        ([7], r"stages\[0\] = 7 has the wrong type; expected a mapping of settings"),
+        ("two", "stages = 'two' has the wrong type"),
+        ({"iterations": 3}, "stages = .* has the wrong type"),
+    ],
+)
+def test_a_wrong_stage_is_one_sentence_that_names_it(wrong, words):
+    with pytest.raises(ConfigError, match=words):
+        resolve({**GIVEN, "stages": wrong})
+
+
+@pytest.mark.parametrize(
+    ("typed", "idle"),
+    [
+        ({"views": 3}, "views"),
+        ({"method": {"name": "ism"}}, "method.name"),
+        ({"method": {"t_max": 0.7}}, "method.t_max"),
+        ({"optim": {"sh": 0.1}}, "optim.sh"),
+        ({"optim": {"means": 0.1}}, None),
+        ({"iterations": 3, "seed": 1}, None),
+        ({"resolution": 32}, None),
+    ],
+)
+def test_a_setting_that_every_stage_says_itself_is_no_flag(typed, idle):
+    first = {"iterations": 3, "views": 2, "method": "csd", "optim": {"sh": 0.2}, "resolution": 64}
+    settings = {"method": {"name": "sds"}, "stages": [first, {**first, "resolution": 32}]}
+    settings["stages"][1].pop("resolution")
+    if idle is None:
+        stages.refuse_idle(typed, settings)
+        return
+    with pytest.raises(ConfigError, match=f"^{idle} = .* no effect: each of the 2 stages"):
+        stages.refuse_idle(typed, settings)
+
+
+def test_flags_speak_of_stages_and_of_the_finish(tmp_path, capsys):
+    file = tmp_path / "three.yaml"
+    file.write_text(yaml.safe_dump({**GIVEN, "stages": [{**one, "views": 1} for one in THREE]}))
+    assert execute(["generate", "--config", str(file), "--views", "2", "--output", str(tmp_path / "out")]) == 2
+    assert "views = 2 would have no effect" in capsys.readouterr().err
+    assert execute(["generate", "--config", str(file), "--finish", "sdss"]) == 2
+    assert "unknown finish 'sdss'. Did you mean 'sds'?" in capsys.readouterr().err
+
+
+def test_a_run_of_stages_and_a_finish_says_so_everywhere_and_goes_on_from_its_middle(tmp_path, capsys):
+    file, folder = tmp_path / "three.yaml", tmp_path / "run"
+    file.write_text(yaml.safe_dump({**GIVEN, "init": {"name": "ball", "count": 50}, "views": 1, "checkpoint_every": 0}))
+    words = ["generate", "--config", str(file), "--iterations", "8", "--finish", "sds", "--output", str(folder)]
+    assert execute(words) == 0
+    told = capsys.readouterr().out
+    for line in (
+        "stage 1: 3 steps of sds at 32 px, 2 views each", "stage 2: 2 steps of csd, 1 view each",
+        "stage 3: 1 step of sds, 1 view each", "finish: 2 steps of sds, 1 view each (--finish none for the pure",
+    ):  # fmt: skip
+        assert line in told
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["finish"] == "sds"
+    assert [(one["method"], one["iterations"]) for one in summary["stages"]] == [
+        ("sds", 3), ("csd", 2), ("sds", 1), ("sds", 2)
+    ]  # fmt: skip
+    assert read_run(folder).method == "sds, csd, finish sds"
+    assert "sds, csd, finish sds" in (folder / "report.html").read_text()
+    again = load_yaml(folder / "config.yaml")
+    assert resolve(again).parts == resolve(read_config(str(folder))).parts
+    assert len(resolve(again).parts) == 4
+
+
+def test_the_folder_says_what_finished_the_run():
+    config = resolve({"prompt": "a red torus", "prior": "shapes", "method": "csd", "finish": "none"})
+    assert config.folder.as_posix().endswith("outputs/a-red-torus/csd-seed0")
+    assert replace(config, finish=SDSFinish()).folder.name == "csd-sds-seed0"
+
+
+def test_only_recipes_of_the_methods_that_need_it_have_a_finish():
+    finished = {
+        method
+        for method in ("sds", "ssd", "cds", "csd", "asd", "fsd", "ism", "sdi", "vsd")
+        if not isinstance(resolve({"prompt": "a red torus", "prior": "shapes", "method": method}).finish, Without)
+    }
+    assert finished == {"cds", "csd", "asd"}
+    for file in data_path("configs").glob("*.yaml"):
+        settings = load_yaml(file)
+        if not file.stem.startswith("shapes-"):
+            assert isinstance(resolve({**settings, "prompt": "x", "prior": "sd15"}).finish, Without), file.stem
+
+
+def test_a_run_of_a_version_without_finishes_has_none(tmp_path):
+    old = to_dict(resolve({"prompt": "a red torus", "prior": "shapes", "method": "cds", "finish": "none"}))
+    del old["finish"], old["stages"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
+    assert isinstance(resolve(read_config(str(tmp_path))).finish, Without)
