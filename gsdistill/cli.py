@@ -164,13 +164,13 @@ def _read(cls: type[T], argv: Sequence[str], name: str) -> T:
 
 
 def _generate(argv: Sequence[str]) -> None:
-    from gsdistill import generate, runconfig
+    from gsdistill import generate, runconfig, stages
 
     flags, base, given = read(GenerateFlags, argv, "generate")
     notices: list[str] = []
     if given.get("resume") and flags.config and Path(flags.config).is_dir():
         given.setdefault("output", flags.config)  # wherever the folder has been moved to
-    config = runconfig.resolve(merge(base, given), notices.append)
+    config = runconfig.resolve(stages.over(base, given), notices.append)
     check_threads(flags, config)
     for line in notices:
         notice("", line)

@@ -152,7 +152,7 @@ def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: Non
     settings = {**stages.counted(read_config(recipe)), "recipe": True} if recipe else {}
     under = merge(defaults(RunConfig), _with_densifier(settings, given.get("densify")))
     table = _quality(prior, method, chosen.quality, merge(under, {"init": given["init"]} if "init" in given else {}))
-    basis = merge(merge(under, table), given)
+    basis = stages.over(stages.over(under, table), given)
     now = dict(leaves(basis))
     if lost := [f"{name} = {now[name]}" for name, value in leaves(table) if name in now and now[name] != value]:
         say(f"quality: {chosen.quality}, but {', '.join(lost)}, as given")

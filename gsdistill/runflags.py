@@ -58,7 +58,7 @@ def read(
         for choice in ("method", "init", "densify", "finish", "prior", "device", "quality")
         if (value := peek(argv, choice))
     }
-    base = merge(merge(merge(basis, runconfig.read_config(file) if file else {}), over), chosen)
+    base = stages.over(stages.over(merge(basis, runconfig.read_config(file) if file else {}), over), chosen)
     sources = [(command, {}), (runconfig.RunConfig, runconfig.fill(base))]
     given = parse(sources, argv, prog=f"gsdistill {name}", description=inspect.getdoc(command) or "")
     flags = from_dict(command, {flag: given.pop(flag) for flag in setting_fields(command) if flag in given})
@@ -72,7 +72,6 @@ def read(
         if more:
             told = f"{flags.prompt_file} holds {1 + len(more)} prompts, one on each line, and this command takes one"
             raise ConfigError(f"{told}; gsdistill sweep --prompt-file {flags.prompt_file} makes them all")
-    stages.refuse_idle(merge(chosen, given), base)
     return flags, base, given
 
 

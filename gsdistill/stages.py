@@ -1,7 +1,8 @@
 """The stages of a run, each with all settings of a run of one stage; the finish is the last of them.
 
 ``stages`` in a config lists what each has other than the run; ``iterations`` in it counts its steps, or where the run
-has another number of them in all, says its share of these.
+has another number of them in all, says its share of these. What lies over a config, as flags do, is meant for every
+stage of it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
-from gsdistill.changes import leaves
 from gsdistill.config import from_dict, merge, name_of, to_dict, unknown_setting
 from gsdistill.errors import ConfigError
 from gsdistill.registry import label_of, same_name
 from gsdistill.training.finish.none import Without
 
-__all__ = ["checked", "counted", "lines", "parts", "refuse_idle"]
+__all__ = ["checked", "counted", "lines", "over", "parts"]
 
 RunConfig: TypeAlias = Any  # that of gsdistill.runconfig, which knows this module
 SETTINGS = (
@@ -77,29 +77,28 @@ def lines(config: RunConfig) -> list[str]:
     return told
 
 
-def refuse_idle(typed: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Refuse a setting beside ``settings`` with stages, each of which has it itself, so that it would mean nothing.
-
-    Raises:
-        ConfigError: there is one.
-    """
-    stages = [stage for stage in settings.get("stages") or () if isinstance(stage, Mapping)]
-    for name, value in leaves(typed):
-        if stages and name != "iterations" and all(_sets(stage, name, settings) for stage in stages):
-            raise ConfigError(
-                f"{name} = {value} would have no effect: each of the {len(stages)} stages of the config says its own; "
-                "change it there"
-            )
+def over(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` laid over ``settings``, and over what their stages say of the same, unless it has stages itself."""
+    merged, stages = merge(settings, given), settings.get("stages")
+    if "stages" not in given and isinstance(stages, (list, tuple)):
+        merged["stages"] = [_without(stage, given) if isinstance(stage, Mapping) else stage for stage in stages]
+    return merged
 
 
-def _sets(stage: Mapping[str, Any], name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a stage says the setting of a dotted name itself, or takes another class than the one it is of."""
-    group, _, rest = name.partition(".")
-    own, above = stage.get(group), settings.get(group)
-    if not rest or not isinstance(own, Mapping):
-        return group in stage
-    called, before = own.get("name"), above.get("name") if isinstance(above, Mapping) else above
-    return name in dict(leaves(stage)) or (called is not None and not same_name(called, before))
+def _without(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage says but for what is ``given``; with another class goes all that is said of it."""
+    left: dict[str, Any] = {}
+    for key, value in own.items():
+        if key not in given or key in ("iterations", "name"):
+            left[key] = value
+            continue
+        said, typed = ({"name": one} if isinstance(one, str) else one for one in (value, given[key]))
+        if not (isinstance(said, Mapping) and isinstance(typed, Mapping)):
+            continue
+        same = not {"name"} <= said.keys() & typed.keys() or same_name(said["name"], typed["name"])
+        if same and (inner := _without(said, typed)):
+            left[key] = value if isinstance(value, str) else inner
+    return left
 
 
 def _built(alone: RunConfig, own: Mapping[str, Any], path: str) -> RunConfig:

@@ -41,7 +41,14 @@ from gsdistill.scene.read import read_splat
 from gsdistill.training.checkpoint import kept
 from gsdistill.training.distiller import Distiller, Diverged
 
-SMALL = {"prompt": "a red torus", "iterations": 6, "views": 2, "checkpoint_every": 0, "preview_every": 3}
+SMALL = {
+    "prompt": "a red torus",
+    "finish": "none",
+    "iterations": 6,
+    "views": 2,
+    "checkpoint_every": 0,
+    "preview_every": 3,
+}
 FILES = {
     "config.yaml", "snapshots", "start.png", "gaussians.ply", "views.png", "turntable.mp4", "metrics.jsonl",
     "summary.json", "preview.png", "evaluation.json", "report.html",
@@ -243,7 +250,7 @@ class Asked(Interrupt):
 
 
 def test_a_stopped_run_shows_its_last_step_and_goes_on_to_the_same_end(tmp_path, monkeypatch, capsys):
-    settings = ["--prompt", "a red torus", "--iterations", "6", "--views", "2"]
+    settings = ["--prompt", "a red torus", "--iterations", "6", "--views", "2", "--finish", "none"]
     command, output = ["generate", *settings, "--output", str(tmp_path / "cut")], tmp_path / "cut"
     with monkeypatch.context() as patch:
         patch.setattr(generating, "Interrupt", Asked)
@@ -340,14 +347,19 @@ def cut(folder: Path, step: int, monkeypatch, **settings) -> None:
 
 
 @pytest.mark.parametrize("renderer", ["cpu", EMULATED])
-@pytest.mark.parametrize("method", ["cds", "vsd"])
-def test_a_run_that_died_goes_on_bit_for_bit(method, renderer, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "finish", "made"),
+    [("cds", "none", 3), ("vsd", "none", 3), ("cds", {"name": "sds", "share": 0.5}, 3), ("vsd", "sds", 5)],
+    ids=["cds", "vsd", "cds-between-stages", "vsd-in-the-finish"],
+)
+def test_a_run_that_died_goes_on_bit_for_bit(method, finish, made, renderer, tmp_path, monkeypatch):
     """Three steps, then three more in a run of its own, are six; a densification lies on either side."""
     grow = {"enabled": True, "start": 0.0, "stop": 1.0, "every": 1 / 3, "grow_grad2d": 1e-4, "budget": 1200}
     settings = {"method": method, "views": 1, "densify": grow, "snapshots": 0, "checkpoint_every": 1000}
+    settings["finish"] = finish
     whole = generate(tmp_path / "whole", **settings)
-    cut(tmp_path / "cut", 3, monkeypatch, **settings)
-    assert [path.stem for path in kept(tmp_path / "cut" / "checkpoints")] == ["step-000003", "step-000000"]
+    cut(tmp_path / "cut", made, monkeypatch, **settings)
+    assert [path.stem for path in kept(tmp_path / "cut" / "checkpoints")] == [f"step-00000{made}", "step-000000"]
     again = generate(tmp_path / "cut", **settings, resume=True)
     assert digest((whole / "gaussians.ply").read_bytes()) == digest((again / "gaussians.ply").read_bytes())
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, again)]
@@ -397,9 +409,9 @@ def test_a_folder_that_was_moved_goes_on_where_it_is(tmp_path, monkeypatch, caps
     with monkeypatch.context() as patch:
         patch.setattr(generating, "Interrupt", Asked)
         assert execute(["generate", "--prompt", "a red torus", "--iterations", "4", "--views", "1"]) == 130
-    Path("outputs/a-red-torus/cds-seed0").rename("moved")
+    Path("outputs/a-red-torus/cds-sds-seed0").rename("moved")
     assert execute(["generate", "--config", "moved", "--resume"]) == 0
-    assert Path("moved/summary.json").exists() and not Path("outputs/a-red-torus/cds-seed0").exists()
+    assert Path("moved/summary.json").exists() and not Path("outputs/a-red-torus/cds-sds-seed0").exists()
     assert load_yaml("moved/config.yaml")["output"] == str(tmp_path / "moved")
     capsys.readouterr()
 

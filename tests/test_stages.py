@@ -16,6 +16,7 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.errors import ConfigError
 from gsdistill.files import data_path
 from gsdistill.pages.run import read_run
+from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.runconfig import RunConfig, read_config, resolve
 from gsdistill.training.finish.none import Without
 from gsdistill.training.finish.sds import SDSFinish
@@ -64,18 +65,18 @@ def test_no_step_is_lost_and_the_method_has_one_at_least(iterations, finish):
     parts = config.parts
     assert sum(part.iterations for part in parts) == iterations
     last = config.finish.steps(iterations)
-    assert last == (min(round(0.25 * iterations), iterations - 1) if finish == "sds" else 0)
+    assert last == (min(round(0.38 * iterations), iterations - 1) if finish == "sds" else 0)
     assert (parts[-1].iterations == last) if last else parts[-1].method != SDSFinish
     assert len(parts) > bool(last)
 
 
 def test_a_finish_is_sds_after_the_last_stage_with_what_it_says_and_nothing_else():
-    config = resolve({**GIVEN, "iterations": 80, "finish": {"name": "sds", "views": 8, "means": 0.002}})
+    config = resolve({**GIVEN, "iterations": 80, "finish": {"name": "sds", "share": 0.25, "views": 8}})
     *_, before, last = config.parts
-    overrides = {"method": last.method, "views": 8, "iterations": 20, "optim": last.optim, "densify": last.densify}
+    overrides = {"method": last.method, "views": 8, "iterations": 20, "densify": last.densify}
+    overrides["regularizers"] = RegularizerSettings(entropy=Ramp(200, 200))
     assert last == replace(before, **overrides)
     assert last.method == SDS(Ramp(3, 1.5), t_max=Ramp(0.4, 0.2), weighting="uniform")
-    assert last.optim == replace(before.optim, means=Ramp(0.002, 0.002), sh=Ramp(0.03, 0.005))
     assert last.densify == replace(before.densify, enabled=False)
 
 
@@ -106,53 +107,66 @@ def test_a_wrong_stage_is_one_sentence_that_names_it(wrong, words):
         resolve({**GIVEN, "stages": wrong})
 
 
+FIRST = {"iterations": 3, "views": 2, "method": {"name": "csd", "t_max": 0.5}, "optim": {"sh": 0.2, "means": 0.1}}
+SECOND = {"iterations": 4, "method": {"t_min": 0.1}, "resolution": 64}
+
+
 @pytest.mark.parametrize(
-    ("typed", "idle"),
+    ("typed", "first", "second"),
     [
-        ({"views": 3}, "views"),
-        ({"method": {"name": "ism"}}, "method.name"),
-        ({"method": {"t_max": 0.7}}, "method.t_max"),
-        ({"optim": {"sh": 0.1}}, "optim.sh"),
-        ({"optim": {"means": 0.1}}, None),
-        ({"iterations": 3, "seed": 1}, None),
-        ({"resolution": 32}, None),
+        ({"views": 3}, {"views": None}, {}),
+        ({"method": {"name": "ism"}}, {"method": None}, {}),
+        ({"method": "csd"}, {}, {}),
+        ({"method": {"t_max": 0.7}}, {"method": {"name": "csd"}}, {}),
+        ({"optim": {"sh": 0.1}}, {"optim": {"means": 0.1}}, {}),
+        ({"optim": {"sh": 0.1, "means": 0.1}}, {"optim": None}, {}),
+        ({"iterations": 3, "seed": 1}, {}, {}),
+        ({"resolution": 32, "method": {"t_min": 0.2}}, {}, {"resolution": None, "method": None}),
     ],
 )
-def test_a_setting_that_every_stage_says_itself_is_no_flag(typed, idle):
-    first = {"iterations": 3, "views": 2, "method": "csd", "optim": {"sh": 0.2}, "resolution": 64}
-    settings = {"method": {"name": "sds"}, "stages": [first, {**first, "resolution": 32}]}
-    settings["stages"][1].pop("resolution")
-    if idle is None:
-        stages.refuse_idle(typed, settings)
-        return
-    with pytest.raises(ConfigError, match=f"^{idle} = .* no effect: each of the 2 stages"):
-        stages.refuse_idle(typed, settings)
+def test_what_is_typed_holds_for_every_stage(typed, first, second):
+    settings = {"method": {"name": "sds"}, "stages": [FIRST, SECOND]}
+    wanted = [{**FIRST, **first}, {**SECOND, **second}]
+    left = [{key: value for key, value in stage.items() if value is not None} for stage in wanted]
+    assert stages.over(settings, typed)["stages"] == left
+    own = [{"iterations": 1}]
+    assert stages.over(settings, {**typed, "stages": own})["stages"] == own
+
+
+def test_a_users_settings_lie_over_the_stages_of_a_recipe():
+    base = {"prompt": "x", "prior": "mvdream"}
+    config = resolve({**base, "method": {"name": "sds", "t_min": 0.1}, "views": 12, "iterations": 100})
+    found = [(part.views, part.resolution, part.method.t_min, part.iterations) for part in config.parts]
+    assert found == [(12, 64, Ramp(0.1, 0.1), 50), (12, 256, Ramp(0.1, 0.1), 50)]
+    assert config.parts[1].method.t_max == Ramp(0.68, 0.5, until=0.6)
 
 
 def test_flags_speak_of_stages_and_of_the_finish(tmp_path, capsys):
     file = tmp_path / "three.yaml"
     file.write_text(yaml.safe_dump({**GIVEN, "stages": [{**one, "views": 1} for one in THREE]}))
-    assert execute(["generate", "--config", str(file), "--views", "2", "--output", str(tmp_path / "out")]) == 2
-    assert "views = 2 would have no effect" in capsys.readouterr().err
+    assert execute(["generate", "--config", str(file), "--views", "2", "--iterations", "9", "--dry-run"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["stages"][0] == {"iterations": 30, "resolution": 32}
+    assert (shown["views"], shown["iterations"]) == (2, 9)
     assert execute(["generate", "--config", str(file), "--finish", "sdss"]) == 2
     assert "unknown finish 'sdss'. Did you mean 'sds'?" in capsys.readouterr().err
 
 
-def test_a_run_of_stages_and_a_finish_says_so_everywhere_and_goes_on_from_its_middle(tmp_path, capsys):
+def test_a_run_of_stages_and_a_finish_says_so_everywhere(tmp_path, capsys):
     file, folder = tmp_path / "three.yaml", tmp_path / "run"
     file.write_text(yaml.safe_dump({**GIVEN, "init": {"name": "ball", "count": 50}, "views": 1, "checkpoint_every": 0}))
     words = ["generate", "--config", str(file), "--iterations", "8", "--finish", "sds", "--output", str(folder)]
     assert execute(words) == 0
     told = capsys.readouterr().out
     for line in (
-        "stage 1: 3 steps of sds at 32 px, 2 views each", "stage 2: 2 steps of csd, 1 view each",
-        "stage 3: 1 step of sds, 1 view each", "finish: 2 steps of sds, 1 view each (--finish none for the pure",
+        "stage 1: 2 steps of sds at 32 px, 2 views each", "stage 2: 2 steps of csd, 1 view each",
+        "stage 3: 1 step of sds, 1 view each", "finish: 3 steps of sds, 4 views each (--finish none for the pure",
     ):  # fmt: skip
         assert line in told
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["finish"] == "sds"
     assert [(one["method"], one["iterations"]) for one in summary["stages"]] == [
-        ("sds", 3), ("csd", 2), ("sds", 1), ("sds", 2)
+        ("sds", 2), ("csd", 2), ("sds", 1), ("sds", 3)
     ]  # fmt: skip
     assert read_run(folder).method == "sds, csd, finish sds"
     assert "sds, csd, finish sds" in (folder / "report.html").read_text()
@@ -185,3 +199,16 @@ def test_a_run_of_a_version_without_finishes_has_none(tmp_path):
     del old["finish"], old["stages"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
     assert isinstance(resolve(read_config(str(tmp_path))).finish, Without)
+
+
+def test_every_shipped_config_of_stages_has_the_lengths_that_it_says():
+    found = {}
+    for file in data_path("configs").glob("*.yaml"):
+        parts = resolve({**load_yaml(file), "prompt": "x", "prior": "sd15", "finish": "none"}).parts
+        if len(parts) > 1 and not file.stem.startswith("shapes-"):
+            found[file.stem] = [(part.iterations, part.resolution) for part in parts]
+    assert found == {
+        "sds-milestones": [(5000, 64), (3000, 256), (2000, 512)],
+        "sds-mvdream": [(5000, 64), (5000, 256)],
+        "vsd-prolificdreamer": [(5000, 64), (20000, 512)],
+    }

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from gsdistill import runconfig
+from gsdistill import runconfig, stages
 from gsdistill.bench.figures import FILES, environment, figures, read_figures
 from gsdistill.bench.flops import matmul_ceiling
 from gsdistill.bench.report import compare, show
 from gsdistill.bench.settings import BenchFlags
 from gsdistill.bench.timing import measure
-from gsdistill.config import from_dict, merge
+from gsdistill.config import from_dict
 from gsdistill.device import choose, prepare
 from gsdistill.errors import ConfigError
 from gsdistill.files import write_json
@@ -57,7 +57,7 @@ def loaded(argv: Sequence[str], console: Console) -> tuple[runconfig.RunConfig, 
     name = peek(argv, "random_weights") if name is None else name
     over = {} if name is None else {"prior": architecture(name)}
     flags, base, given = read(BenchFlags, argv, "bench", {"prompt": PROMPT}, over)
-    config = runconfig.resolve(merge(base, given), lambda line: console.print(line, markup=False))
+    config = runconfig.resolve(stages.over(base, given), lambda line: console.print(line, markup=False))
     _check(config, flags, given)
     target = choose(config.device)
     prepare(target, config.deterministic)

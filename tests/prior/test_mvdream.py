@@ -18,6 +18,7 @@ from tiny import mvdream
 from torch import Tensor
 from torch.nn import functional
 
+from gsdistill.config import Ramp
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.errors import BadFile, ConfigError
@@ -457,13 +458,15 @@ def test_a_run_without_whole_groups_is_refused(settings, message, folder, tmp_pa
 
 
 def test_the_released_settings():
+    """t falls from 0.98 over 0.8 of 10,000 steps, of which each half is a stage with ramps of its own."""
     config = resolve({"prompt": "a cat", "prior": "shapes", **read_config("sds-mvdream")})
-    method = config.method
-    assert method.guidance_scale == flat(50.0) and method.weighting == "snr" and config.model.guidance_rescale == 0.5
-    assert (method.t_min(0), method.t_max(0)) == (0.98, 0.98)
-    assert (method.t_min(0.4), method.t_max(0.4)) == pytest.approx((0.5, 0.74))
-    assert (method.t_min(0.8), method.t_max(0.8)) == (method.t_min(1), method.t_max(1)) == (0.02, 0.5)
-    assert config.views % 4 == 0 and config.cameras.group is None
+    low, high = Ramp(0.98, 0.02, until=0.8), Ramp(0.98, 0.5, until=0.8)
+    assert [(part.iterations, part.views, part.resolution) for part in config.parts] == [(5000, 8, 64), (5000, 4, 256)]
+    for done in range(0, 10_000, 500):
+        method, progress = config.parts[done // 5000].method, done % 5000 / 5000
+        assert method.guidance_scale == flat(50.0) and method.weighting == "snr"
+        assert (method.t_min(progress), method.t_max(progress)) == pytest.approx((low(done / 1e4), high(done / 1e4)))
+    assert config.model.guidance_rescale == 0.5 and config.cameras.group is None
 
 
 def test_the_released_loss_is_weight_snr(prior, monkeypatch):

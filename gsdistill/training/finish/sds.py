@@ -2,7 +2,7 @@
 
 On a prior that is sharp, as those of small worlds are, the guided part of a score falls to nothing at low noise while
 the part that seeks the mode stays. CDS, CSD and ASD keep the first alone: their colours saturate, and empty space is
-not cleared. A few steps of SDS there, with means and colours that move little, put that right and leave the shape.
+not cleared. A few steps of SDS there put that right and leave the shape.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ __all__ = ["SDSFinish"]
 class SDSFinish(Finish):
     """SDS at low noise. A step costs two evaluations a view."""
 
-    share: float = bounded(0.25, above=0, below=1)  # of the steps of the run
-    views: int | None = bounded(None, low=1)  # in a step; none: as before
+    share: float = bounded(0.38, above=0, below=1)  # of the steps of the run
+    views: int | None = bounded(4, low=1)  # in a step; none: as before
     guidance_scale: Ramp = bounded(Ramp(3.0, 1.5), low=1)  # omega
     t_max: Ramp = bounded(Ramp(0.4, 0.2), low=0, high=1)  # highest timestep, a share of the schedule
-    means: Ramp = bounded(Ramp(0.003, 0.001), low=0)  # learning rate, relative to the extent of the initial scene
-    sh: Ramp = bounded(Ramp(0.03, 0.005), low=0)  # learning rate of the colours
+    entropy: Ramp = bounded(Ramp(200.0, 200.0), low=0)  # weight of the mean alpha (1 - alpha), with no other penalty
 
     def steps(self, iterations: int) -> int:
         """The share of them, but at least one is the method's."""
         return min(round(self.share * iterations), iterations - 1)
 
     def overrides(self) -> dict[str, Any]:
-        """SDS with weight 1 in place of the method, and no more growing."""
+        """SDS with weight 1 in place of the method, solid Gaussians, and no more growing."""
         method = {"name": "sds", "guidance_scale": str(self.guidance_scale), "t_max": str(self.t_max)}
         found: dict[str, Any] = {
             "method": {**method, "weighting": "uniform"},
-            "optim": {"means": str(self.means), "sh": str(self.sh)},
+            "regularizers": {"opacity": 0.0, "entropy": str(self.entropy), "scale": 0.0},
             "densify": {"enabled": False},
         }
         return found if self.views is None else {**found, "views": self.views}
