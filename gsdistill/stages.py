@@ -36,7 +36,7 @@ def parts(config: RunConfig) -> tuple[RunConfig, ...]:
     weights = [stage.iterations for stage in stages]
     ends = [round(end * (config.iterations - last) / sum(weights)) for end in accumulate(weights, initial=0)]
     if last:
-        stages.append(_built(stages[-1], config.finish.overrides(), "finish"))
+        stages.append(_built(stages[-1], config.finish.overrides(stages[-1].views), "finish"))
         ends.append(config.iterations)
     counts = [after - before for before, after in pairwise(ends)]
     return tuple(replace(stage, iterations=n) for stage, n in zip(stages, counts, strict=True) if n)

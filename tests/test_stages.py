@@ -71,13 +71,19 @@ def test_no_step_is_lost_and_the_method_has_one_at_least(iterations, finish):
 
 
 def test_a_finish_is_sds_after_the_last_stage_with_what_it_says_and_nothing_else():
-    config = resolve({**GIVEN, "iterations": 80, "finish": {"name": "sds", "share": 0.25, "views": 8}})
+    config = resolve({**GIVEN, "iterations": 80, "finish": {"name": "sds", "share": 0.25, "views": 3}})
     *_, before, last = config.parts
-    overrides = {"method": last.method, "views": 8, "iterations": 20, "densify": last.densify}
+    overrides = {"method": last.method, "views": 3, "iterations": 20, "densify": last.densify}
     overrides["regularizers"] = RegularizerSettings(entropy=Ramp(200, 200))
     assert last == replace(before, **overrides)
     assert last.method == SDS(Ramp(3, 1.5), t_max=Ramp(0.4, 0.2), weighting="uniform")
     assert last.densify == replace(before.densify, enabled=False)
+
+
+@pytest.mark.parametrize(("given", "views"), [({}, 4), ({"views": 2}, 2), ({"finish": {"views": None}}, 8)])
+def test_a_finish_has_no_more_views_than_the_method(given, views):
+    config = resolve({"prompt": "a red torus", "prior": "shapes", "method": "cds", **given})
+    assert config.parts[-1].views == views
 
 
 def test_one_stage_is_the_run_itself():
@@ -160,7 +166,7 @@ def test_a_run_of_stages_and_a_finish_says_so_everywhere(tmp_path, capsys):
     told = capsys.readouterr().out
     for line in (
         "stage 1: 2 steps of sds at 32 px, 2 views each", "stage 2: 2 steps of csd, 1 view each",
-        "stage 3: 1 step of sds, 1 view each", "finish: 3 steps of sds, 4 views each (--finish none for the pure",
+        "stage 3: 1 step of sds, 1 view each", "finish: 3 steps of sds, 1 view each (--finish none for the pure",
     ):  # fmt: skip
         assert line in told
     summary = json.loads((folder / "summary.json").read_text())

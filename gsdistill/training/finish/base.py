@@ -16,5 +16,5 @@ class Finish(ABC):
         """How many of so many steps it takes: less than all."""
 
     @abstractmethod
-    def overrides(self) -> dict[str, Any]:
-        """The settings of its stage that differ from those of the stage before, as plain values; not its steps."""
+    def overrides(self, views: int) -> dict[str, Any]:
+        """The settings of its stage but its steps that differ from those of the one before, of so many views a step."""

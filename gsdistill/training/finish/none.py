@@ -18,6 +18,6 @@ class Without(Finish):
         """None."""
         return 0
 
-    def overrides(self) -> dict[str, Any]:
+    def overrides(self, views: int) -> dict[str, Any]:
         """None."""
         return {}

@@ -21,7 +21,7 @@ class SDSFinish(Finish):
     """SDS at low noise. A step costs two evaluations a view."""
 
     share: float = bounded(0.38, above=0, below=1)  # of the steps of the run
-    views: int | None = bounded(4, low=1)  # in a step; none: as before
+    views: int | None = bounded(4, low=1)  # in a step, if the method has not less; none: as many
     guidance_scale: Ramp = bounded(Ramp(3.0, 1.5), low=1)  # omega
     t_max: Ramp = bounded(Ramp(0.4, 0.2), low=0, high=1)  # highest timestep, a share of the schedule
     entropy: Ramp = bounded(Ramp(200.0, 200.0), low=0)  # weight of the mean alpha (1 - alpha), with no other penalty
@@ -30,7 +30,7 @@ class SDSFinish(Finish):
         """The share of them, but at least one is the method's."""
         return min(round(self.share * iterations), iterations - 1)
 
-    def overrides(self) -> dict[str, Any]:
+    def overrides(self, views: int) -> dict[str, Any]:
         """SDS with weight 1 in place of the method, solid Gaussians, and no more growing."""
         method = {"name": "sds", "guidance_scale": str(self.guidance_scale), "t_max": str(self.t_max)}
         found: dict[str, Any] = {
@@ -38,4 +38,4 @@ class SDSFinish(Finish):
             "regularizers": {"opacity": 0.0, "entropy": str(self.entropy), "scale": 0.0},
             "densify": {"enabled": False},
         }
-        return found if self.views is None else {**found, "views": self.views}
+        return {**found, "views": min(self.views or views, views)}
