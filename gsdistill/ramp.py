@@ -1,7 +1,8 @@
 """Schedules: a number that changes over a run, and the one text syntax for it.
 
 With u = min(progress / until, 1), value = start + (end - start) * law(u), where law(u) is u (linear), sqrt(u) (sqrt) or
-(1 - cos(pi u)) / 2 (cosine). Progress is the fraction of the run that is done: schedules know no step counts.
+(1 - cos(pi u)) / 2 (cosine). Progress is the share of a stage that is done, of a
+run of one stage of the run: schedules know no step counts.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Ramp:
             raise ConfigError(f"a schedule ends at a fraction of the run in (0, 1], not at @{shortest(self.until)}")
 
     def __call__(self, progress: float) -> float:
-        """Return the value at ``progress``, the fraction of the run that is done, clamped to [0, 1]."""
+        """Return the value at ``progress``, the share of the stage that is done, clamped to [0, 1]."""
         u = min(max(progress, 0.0) / self.until, 1.0)
         if u == 1.0:
             return self.end

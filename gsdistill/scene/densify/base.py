@@ -39,7 +39,7 @@ class Stepped(Protocol):
 class Densification(ABC):
     """When the number of Gaussians changes, and its budget; subclasses are final frozen dataclasses.
 
-    Times are fractions of the run, lengths are world units.
+    Times are fractions of the stage, lengths are world units.
     """
 
     enabled: bool = False  # off: the initialiser's number of Gaussians stays

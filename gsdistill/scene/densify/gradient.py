@@ -36,7 +36,7 @@ _SEEDING = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(Densification):
-    """When and how the number of Gaussians changes. Times are fractions of the run, lengths are world units."""
+    """When and how the number of Gaussians changes. Times are fractions of the stage, lengths are world units."""
 
     # average screen gradient above which a Gaussian grows; it scales with the method's gradient: reconstruction takes
     # 0.0002, DreamGaussian 0.01. SDS on the shapes prior has a median of 0.5 and a ninth decile of 1.1 to 1.9.

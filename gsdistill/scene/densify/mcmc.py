@@ -48,7 +48,7 @@ REACH, PLACES = 6.0, 61  # of the trapezoid rule on one half of the line, which 
 
 @dataclass(frozen=True, kw_only=True)
 class MCMC(Densification):
-    """How Gaussians move, grow in number and are shaken. Times are fractions of the run."""
+    """How Gaussians move, grow in number and are shaken. Times are fractions of the stage."""
 
     enabled: bool = True  # off: the initialiser's number of Gaussians stays, and nothing moves
     start: float = bounded(0.02, low=0, high=1)  # no refinement up to here
