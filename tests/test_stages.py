@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 
 import pytest
 import yaml
 
+import gsdistill as gs
 from gsdistill import stages
 from gsdistill.cli import execute
-from gsdistill.config import Ramp, defaults, from_dict, load_yaml, to_dict
+from gsdistill.config import Ramp, defaults, from_dict, load_yaml, name_of, to_dict
 from gsdistill.distillation.csd import CSD
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import ConfigError
+from gsdistill.errors import ConfigError, Notice
 from gsdistill.files import data_path
 from gsdistill.pages.run import read_run
 from gsdistill.representation.regularizers import RegularizerSettings
@@ -218,3 +220,13 @@ def test_every_shipped_config_of_stages_has_the_lengths_that_it_says():
         "sds-mvdream": [(5000, 64), (5000, 256)],
         "vsd-prolificdreamer": [(5000, 64), (20000, 512)],
     }
+
+
+def test_the_library_tells_of_the_finish_and_leaves_it_out_where_asked():
+    with pytest.warns(Notice, match=r'finish: 2 steps of sds.*\(finish="none" for the pure method\)'):
+        run = gs.distil("a red torus", "shapes", method="cds", iterations=5)
+    assert [(name_of(stage.method), stage.iterations) for stage in run.stages] == [("cds", 3), ("sds", 2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pure = gs.distil("a red torus", run.prior, method="cds", iterations=5, finish="none")
+    assert [stage.iterations for stage in pure.stages] == [5]
