@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gsdistill.errors import ConfigError
-from gsdistill.paths import paths_in, there
-from gsdistill.registry import file_of
+from gsdistill.paths import file_of, paths_in, there
 from gsdistill.yaml_dialect import load_yaml
 
 __all__ = ["check_places", "command", "differences", "differing", "leaves"]
@@ -38,7 +37,7 @@ def check_places(config: Any, folder: Path) -> None:
     Raises:
         ConfigError: the setting, and where the run has it, as far as that can be told.
     """
-    lost = [(name, value) for name, value in paths_in(config) if name != "output" and not there(value)]
+    lost = [(name, value) for name, value in paths_in(config) if name != "output" and not there(file_of(str(value)))]
     if not lost:
         return
     before = load_yaml(folder / "config.yaml") if there(folder / "config.yaml") else {}
@@ -48,7 +47,7 @@ def check_places(config: Any, folder: Path) -> None:
         held = old.get(name)
         places = [home / text for text in (held if isinstance(held, list) else [held]) if isinstance(text, str)]
         alike = [place for place in places if len(places) == 1 or place.name == Path(value).name]
-        if found := next(filter(there, alike), None):
+        if found := next((place for place in alike if there(file_of(str(place)))), None):
             raise ConfigError(f"{told}; the run in {folder} has it at {found}: name it with {flag}")
         if Path(value).is_absolute():  # else it may be a name on the hub
             raise ConfigError(f"{told}; say where it is now with {flag} and --accept-changes")
@@ -98,7 +97,9 @@ def _same(new: Any, old: Any, home: Path) -> bool:
         return all(_same(*pair, home) for pair in zip(new, old, strict=True))
     if new == old or not (isinstance(new, str) and isinstance(old, str) and new.startswith("/")):
         return new == old
-    return there(new) and there(home / old) and (home / old).samefile(new)
+    here, before = file_of(new), home / file_of(old)
+    same_class = new.removeprefix(here) == old.removeprefix(file_of(old))
+    return same_class and there(here) and there(before) and before.samefile(here)
 
 
 def _started_in(settings: Mapping[str, Any], folder: Path) -> Path:

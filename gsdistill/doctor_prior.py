@@ -5,6 +5,7 @@ Sizes are of the files that would be loaded on this machine: in half precision o
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from gsdistill.doctor import Finding
 from gsdistill.errors import UserError
 from gsdistill.files import cache_folder
 from gsdistill.prior import inventory
-from gsdistill.prior.cards import cards, choose, find
+from gsdistill.prior.cards import cards, choose, find, is_outside
 from gsdistill.prior.families import family_of, needed_parts
 from gsdistill.prior.inventory import gigabytes
 from gsdistill.prior.layout import chosen, lack, listing
 from gsdistill.prior.loading import WHICH_2, check_model, completing
 from gsdistill.prior.original_layout import look
+from gsdistill.prior.own import load_class
 from gsdistill.prior.single_file import PIPELINES
 
 __all__ = ["prior_findings"]
@@ -32,11 +34,15 @@ def prior_findings(name: str) -> Iterator[Finding]:
     Only names and sizes are asked of the hub, and without an answer the card says about how large the model is.
 
     Raises:
-        ConfigError: a name that is none.
+        ConfigError: a name that is none, or of a class that cannot be a prior.
     """
     target = device.choose("auto")
     name, reason = choose(name, target)
-    group, source, half = f"prior {name}", Path(find(name)[0]), target.type != "cpu"
+    group, half = f"prior {name}", target.type != "cpu"
+    if is_outside(name):
+        yield from _of_ones_own(group, name)
+        return
+    source = Path(find(name)[0])
     if reason:
         yield Finding(group, "chosen", reason)
     if card := cards().get(name):
@@ -54,6 +60,14 @@ def prior_findings(name: str) -> Iterator[Finding]:
         yield from _single_file(group, source)
     else:
         yield from _from_hub(group, name, half)
+
+
+def _of_ones_own(group: str, name: str) -> Iterator[Finding]:
+    """A class from outside, which is imported and not made."""
+    cls = load_class(name)
+    yield Finding(group, "class", f"{cls.__qualname__} of {inspect.getsourcefile(cls)}")
+    yield Finding(group, "what", (cls.__doc__ or "its docstring would say").partition("\n")[0])
+    yield Finding(group, "all in all", f"it has what a prior needs: --prior {name} makes it")
 
 
 def _folder(group: str, folder: Path, half: bool) -> Iterator[Finding]:

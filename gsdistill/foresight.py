@@ -19,7 +19,7 @@ from gsdistill.bench.timing import Timing, measure
 from gsdistill.export.formats import run_writers
 from gsdistill.generate import check_without_prior, checked_folder
 from gsdistill.logs import check_logs
-from gsdistill.prior.cards import cards, find
+from gsdistill.prior.cards import cards, find, is_outside
 from gsdistill.prior.hub import is_offline
 from gsdistill.prior.inventory import Share, gigabytes, shares
 from gsdistill.prior.layout import chosen, listing
@@ -49,6 +49,9 @@ def foresee(config: RunConfig) -> Iterator[str]:
     check_without_prior(config, target)
     left = config.iterations - done
     device.prepare(target, config.deterministic)
+    if is_outside(config.prior):  # whose class alone knows what it loads, and is not made to see
+        yield f"time, memory and download: not known for {config.prior}; `gsdistill bench` makes some of its steps"
+        return
     source = Path(find(config.prior)[0])
     half = in_half(config.model, target)
     taken = [] if source.exists() else list(shares(config.prior, half))

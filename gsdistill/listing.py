@@ -8,7 +8,8 @@ from typing import Literal
 from rich.console import Console
 
 from gsdistill.files import data_path
-from gsdistill.registry import names, summary
+from gsdistill.prior import GROUP
+from gsdistill.registry import names, origin, summary
 
 __all__ = ["ListCommand", "listing"]
 
@@ -48,9 +49,13 @@ def listing(command: ListCommand, console: Console) -> None:
 def _rows(kind: str) -> dict[str, str]:
     """Return the names of a kind, each with a line that says what it is."""
     if kind == "priors":
-        from gsdistill.prior.cards import cards
+        from gsdistill.prior.cards import cards, known
 
-        return {name: f"{card.summary}; {card.licence}" for name, card in cards().items()}
+        ours = cards()
+        return {
+            name: f"{ours[name].summary}; {ours[name].licence}" if name in ours else origin(name, GROUP)
+            for name in known()
+        }
     if kind in PACKAGES:
         return {name: summary(PACKAGES[kind], name) for name in names(PACKAGES[kind])}
     files = sorted(data_path("configs").glob("*.yaml"))

@@ -1,6 +1,7 @@
 """Settings that are paths: home folders written out, and absolute, to mean the same from every working directory.
 
-They are those of type Path, and texts that may be one: a model is a name, a hub id, or where it lies.
+They are those of type Path, and texts that may be one: a model is a name, a hub id, or where it lies; one of a user's
+own is a class in a file, as in ``./mine.py:Mine``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from gsdistill.errors import ConfigError
 
-__all__ = ["anchored", "expanded", "may_be_path", "paths_in", "there"]
+__all__ = ["absolute", "anchored", "anchored_text", "expanded", "file_of", "may_be_path", "paths_in", "there"]
 
 T = TypeVar("T")
 
@@ -51,6 +52,12 @@ def there(path: Path | str) -> bool:
         return False
 
 
+def file_of(name: str) -> str:
+    """The file of a name such as ``file.py:Class``; another text as it is."""
+    place, _, label = name.rpartition(":")
+    return place if place.endswith(".py") and label.isidentifier() else name
+
+
 def may_be_path(names: Callable[[], Collection[str]] = tuple) -> dict[str, Any]:
     """Return the metadata of a text setting that may be a path; ``names()`` never are, whatever lies here."""
     return {"place": names}
@@ -71,6 +78,12 @@ def anchored(config: T, under: str = "") -> T:
     return dataclasses.replace(whole, **values)
 
 
+def anchored_text(full: str) -> str:
+    """A text that may be a path, absolute where something is there; of ``file.py:Class`` where the file is."""
+    file = full if there(full) else file_of(full)
+    return f"{absolute(file)}{full[len(file) :]}" if there(file) else full
+
+
 def paths_in(config: Any, under: str = "") -> Iterator[tuple[str, Path | str]]:
     """Yield the dotted name and the value of every setting that is a path or may be one, of a list for each item."""
     for field in dataclasses.fields(config):
@@ -88,9 +101,7 @@ def _anchored(value: Any, metadata: Mapping[str, Any], name: str) -> Any:
     if not _may_be_path(value, metadata):
         return value
     full = expanded(str(value), name)
-    if isinstance(value, Path):
-        return _absolute(full)
-    return str(_absolute(full)) if there(full) else full
+    return absolute(full) if isinstance(value, Path) else anchored_text(full)
 
 
 def _items(value: Any) -> tuple[Any, ...]:
@@ -102,7 +113,7 @@ def _may_be_path(value: Any, metadata: Mapping[str, Any]) -> bool:
     return isinstance(value, Path) or (named is not None and isinstance(value, str) and value not in named())
 
 
-def _absolute(path: str) -> Path:
+def absolute(path: str) -> Path:
     """The path from the root, without its dots where they mean what they look like: behind a link they may not."""
     whole = Path(path).absolute()
     plain = Path(os.path.normpath(whole))

@@ -8,7 +8,8 @@ one module per implementation with exactly one public concrete subclass of it. M
 
 Where the package names a ``GROUP``, classes from outside are taken too: ``module:Class`` of what can be imported,
 ``file.py:Class`` of any file, and the entry points of that group in installed packages, by their own names. The code of
-what is named so runs; nothing that only looks at files of others may load it (:func:`at_hand` serves there).
+what is named so runs; nothing that only looks at files of others may load it (:func:`at_hand` serves there). They are
+frozen dataclasses, whose fields are their settings, unless the package says ``SETTINGS = False``.
 """
 
 from __future__ import annotations
@@ -21,22 +22,28 @@ import inspect
 import pkgutil
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gsdistill.errors import ConfigError, did_you_mean, first_line, tell
-from gsdistill.paths import expanded
+from gsdistill.paths import absolute, expanded, file_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["at_hand", "file_of", "label_of", "load", "names", "outside", "own_name", "same_name", "summary"]
+__all__ = [
+    "OWN", "at_hand", "broken", "installed", "is_own", "label_of", "load", "load_own", "names", "only_looking",
+    "origin", "own_name", "same_name", "summary", "tell_of_twin",
+]  # fmt: skip
 
 OWN = "module:Class or file.py:Class"
 _CALLED: dict[object, str] = {}  # things from outside by the names that they were loaded by
+_LOOKING = ContextVar("looking", default=False)
 
 
 def names(package: str, base_modules: Collection[str] = ("base",)) -> list[str]:
@@ -55,12 +62,10 @@ def load(package: str, name: str, kind: str = "method") -> type:
         raise ConfigError(f"{kind} = {name!r} is no name; expected text")
     home, group, shipped = importlib.import_module(package), _group(package), _shipped(package)
     if name in shipped:
-        if same := installed(group).get(name):
-            tell(f"the {kind} '{name}' is gsdistill's own; that of {_package(same[0])} is {same[0].value}: name it so")
+        tell_of_twin(name, group, kind)
         return _one_class(importlib.import_module(f"{package}.{name.replace('-', '_')}"), _interface(package))
     if group and (":" in name or name.endswith(".py") or name in installed(group)):
-        cls = outside(name, group, kind)
-        return _checked(cls, _interface(package), f"{kind} '{name}'")
+        return load_own(name, group, _interface(package), kind, getattr(home, "SETTINGS", True))
     known = names(package)
     told = f"unknown {kind} '{name}'.{did_you_mean(name, known)} Available: {', '.join(known)}"
     raise ConfigError(f"{told}, or one of your own as {OWN}" if hasattr(home, "GROUP") else told)
@@ -68,17 +73,45 @@ def load(package: str, name: str, kind: str = "method") -> type:
 
 def at_hand(package: str, name: str, kind: str = "method") -> type | None:
     """What :func:`load` returns, but None for what is not ours and this process has not loaded: none of it runs."""
-    if name in _shipped(package):
+    with only_looking(), suppress(ConfigError):
         return load(package, name, kind)
-    return next((thing for thing, called in _CALLED.items() if called == name and isinstance(thing, type)), None)
 
 
-def outside(name: str, group: str, kind: str) -> Any:
-    """Import what ``name`` says from outside: ``module:Thing``, ``file.py:Thing``, or an entry point of ``group``.
+def load_own(name: str, group: str, interface: type, kind: str, settings: bool = True) -> type:
+    """Import the class that ``name`` says from outside: ``module:Class``, ``file.py:Class``, or an entry point.
 
     Raises:
-        ConfigError: it names nothing, or cannot be imported; or several installed packages have that name.
+        ConfigError: it names nothing, or cannot be imported; or several installed packages have that name; or it is no
+            concrete subclass of ``interface``, and where that is one of ``settings`` no frozen dataclass.
     """
+    return _checked(_outside(name, group, kind), interface, f"{kind} '{name}'", settings)
+
+
+@contextmanager
+def only_looking() -> Iterator[None]:
+    """In the block nothing from outside is loaded that this process has not loaded before: to name it is an error."""
+    before = _LOOKING.set(True)
+    try:
+        yield
+    finally:
+        _LOOKING.reset(before)
+
+
+def is_own(name: str) -> bool:
+    """Whether a text has the form of a name from outside: ``module:Class``, or ``file.py:Class``, a class or none."""
+    place, _, label = name.rpartition(":")
+    module = bool(place) and all(part.isidentifier() for part in place.split("."))
+    return name.endswith(".py") or (label.isidentifier() and (module or place.endswith(".py")))
+
+
+def tell_of_twin(name: str, group: str, kind: str) -> None:
+    """Tell where an installed package has given ``name``, which is ours, to something of its own."""
+    if same := installed(group).get(name):
+        tell(f"the {kind} '{name}' is gsdistill's own; that of {_package(same[0])} is {same[0].value}: name it so")
+
+
+def _outside(name: str, group: str, kind: str) -> Any:
+    """What ``name`` says from outside, whatever it is; raises what :func:`load_own` does."""
     told = f"{kind} '{name}'"
     if entries := installed(group).get(name):
         if len(entries) > 1:
@@ -87,6 +120,10 @@ def outside(name: str, group: str, kind: str) -> Any:
         called, text = name, entries[0].value
     else:
         called = text = _whole(name, kind)
+    if _LOOKING.get():
+        if found := next((thing for thing, known in _CALLED.items() if known == called), None):
+            return found
+        raise ConfigError(f"{told} is of a class from outside, which is not loaded only to look")
     place, _, label = text.rpartition(":")
     if not place or not label.isidentifier():
         raise ConfigError(f"{told} names no class; write {OWN}, as in ./mine.py:Mine")
@@ -111,7 +148,7 @@ def own_name(cls: type) -> str:
     if cls in _CALLED:
         return _CALLED[cls]
     main = getattr(sys.modules.get(module), "__file__", None) if module == "__main__" else None
-    return f"{Path(main).absolute() if main else module}:{cls.__qualname__}"
+    return f"{absolute(main) if main else module}:{cls.__qualname__}"
 
 
 def same_name(one: Any, other: Any) -> bool:
@@ -119,15 +156,9 @@ def same_name(one: Any, other: Any) -> bool:
     return one == other or _whole(str(one), "name") == _whole(str(other), "name")
 
 
-def file_of(name: str) -> str:
-    """The file that a name says to load from; another name as it is."""
-    place, _, label = name.rpartition(":")
-    return place if place.endswith(".py") and label.isidentifier() else name
-
-
 def label_of(name: str) -> str:
     """A short form of a name for titles and folders: the class of one from outside, another as it is."""
-    return name.rpartition(":")[2]
+    return name.rpartition(":")[2] if is_own(name) else name
 
 
 def summary(package: str, name: str) -> str:
@@ -135,12 +166,17 @@ def summary(package: str, name: str) -> str:
 
     Of ours it is the first line of the docstring of its module, of others where they come from.
     """
-    entries = installed(_group(package)).get(name)
-    if entries and name not in _shipped(package):
-        return ", ".join(f"{entry.value} of {_package(entry)}" for entry in entries)
+    group = _group(package)
+    if name in installed(group) and name not in _shipped(package):
+        return origin(name, group)
     spec = importlib.util.find_spec(f"{package}.{name.replace('-', '_')}")
     source = spec.loader.get_source(spec.name) if spec and spec.loader else ""  # type: ignore[attr-defined]
     return (ast.get_docstring(ast.parse(source or "")) or "").partition("\n")[0]
+
+
+def origin(name: str, group: str) -> str:
+    """Where a name of an installed package comes from."""
+    return ", ".join(f"{entry.value} of {_package(entry)}" for entry in installed(group)[name])
 
 
 @cache
@@ -185,15 +221,15 @@ def _one_class(module: ModuleType, interface: type) -> type:
     return found[0]
 
 
-def _checked(cls: Any, interface: type, told: str) -> type:
-    """A class from outside that can serve: a concrete frozen dataclass of the interface."""
+def _checked(cls: Any, interface: type, told: str, settings: bool) -> type:
+    """A class from outside that can serve: concrete, of the interface, and a frozen dataclass where it is settings."""
     base = f"{interface.__module__}.{interface.__name__}"
     if not (inspect.isclass(cls) and issubclass(cls, interface)):
         raise ConfigError(f"{told} is no subclass of {base}")
     if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
         raise ConfigError(f"{told} is abstract: it lacks {', '.join(lacking)} of {base}")
     dataclass = vars(cls).get("__dataclass_params__")
-    if dataclass is None or not dataclass.frozen:
+    if settings and (dataclass is None or not dataclass.frozen):
         raise ConfigError(f"{told} is no frozen dataclass: write @dataclass(frozen=True) above the class")
     return cls
 
@@ -203,7 +239,7 @@ def _whole(name: str, kind: str) -> str:
     file = file_of(name)
     if file == name:
         return name
-    return f"{Path(expanded(file, kind)).absolute()}:{label_of(name)}"
+    return f"{absolute(expanded(file, kind))}:{label_of(name)}"
 
 
 def _of_module(place: str, label: str, told: str) -> ModuleType:
@@ -213,12 +249,12 @@ def _of_module(place: str, label: str, told: str) -> ModuleType:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise _broken(told, error) from error
+            raise broken(told, error) from error
         file = Path(f"{place.replace('.', '/')}.py")
         hint = f"; the file {file} here is ./{file}:{label}" if file.is_file() else ""
         raise ConfigError(f"{told}: there is no module '{error.name}' that Python finds{hint}") from error
     except (Exception, SystemExit) as error:
-        raise _broken(told, error) from error
+        raise broken(told, error) from error
 
 
 def _of_file(path: Path, told: str) -> ModuleType:
@@ -226,7 +262,7 @@ def _of_file(path: Path, told: str) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"{told}: there is no file {path}")
     main = sys.modules.get("__main__")
-    if Path(getattr(main, "__file__", None) or ".").absolute() == path and main:
+    if absolute(getattr(main, "__file__", None) or ".") == path and main:
         return main
     name = f"{path.stem}@{hashlib.sha256(str(path).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
     if name in sys.modules:
@@ -238,14 +274,14 @@ def _of_file(path: Path, told: str) -> ModuleType:
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, (Exception, SystemExit)):
-            raise _broken(told, error, str(path)) from error
+            raise broken(told, error, str(path)) from error
         raise
     return module
 
 
-def _broken(told: str, error: BaseException, file: str = "") -> ConfigError:
-    """What to say where the import of outside code fails, and where in it, or in its ``file``."""
+def broken(told: str, error: BaseException, file: str = "", doing: str = "import") -> ConfigError:
+    """What to say where outside code fails, as in its import, and where in it, or in its ``file``."""
     frames = traceback.extract_tb(error.__traceback__)
     at = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
     where = "" if isinstance(error, SyntaxError) else f" ({at.filename}, line {at.lineno})"
-    return ConfigError(f"{told} does not import: {type(error).__name__}: {first_line(error)}{where}")
+    return ConfigError(f"{told} does not {doing}: {type(error).__name__}: {first_line(error)}{where}")

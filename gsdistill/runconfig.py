@@ -34,7 +34,7 @@ from gsdistill.training.views import Background
 __all__ = ["RunConfig", "fill", "read_config", "read_prompts", "resolve"]
 
 METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
-PRIOR = may_be_path(lambda: ("auto", *cards.cards()))
+PRIOR = may_be_path(lambda: ("auto", *cards.known()))
 Quality = Literal["draft", "normal", "fine"]
 Log = Literal["tensorboard", "wandb"]
 INIT_CLASS = partial(load, "gsdistill.scene.init", kind="initialiser")
@@ -50,7 +50,8 @@ class RunConfig:
     prompt: str  # What to make, in quotes, as in "a red torus".
     negative_prompt: str = ""  # what to keep away from
     method: Distillation = METHOD  # How to distil: a name of `gsdistill list methods`; each has its own flags.
-    # The diffusion model: a name of `gsdistill list priors`, a diffusers folder, a checkpoint in one file, or a hub id.
+    # The diffusion model: a name of `gsdistill list priors`, a diffusers folder, a checkpoint in one file, a hub id, or
+    # a class of your own as file.py:Class.
     prior: str = field(default="auto", metadata=PRIOR)
     init: Initialiser = INIT  # What to start from: a name of `gsdistill list inits`; each has its own flags.
     init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt

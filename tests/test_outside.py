@@ -6,12 +6,12 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
+import labs
 import pytest
 import torch
+from labs import install
 
-from gsdistill import registry
 from gsdistill.changes import differences as changes
 from gsdistill.cli import execute
 from gsdistill.config import defaults, from_dict, load_yaml, merge, name_of, to_dict
@@ -86,26 +86,10 @@ ANYTHING = [7]
 
 
 @pytest.fixture
-def lab(tmp_path, monkeypatch):
-    """A folder with the file mine.py, in which we are; nothing of it is left in the process."""
-    before = set(sys.modules)
-    (tmp_path / "mine.py").write_text(SOURCE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_CALLED", {})
-    registry.installed.cache_clear()
-    yield tmp_path
-    registry.installed.cache_clear()
-    for name in {name for name in sys.modules if name.partition(".")[0].startswith(("mine", "lab_of"))} - before:
-        del sys.modules[name]
-
-
-def install(folder: Path, package: str, points: str) -> None:
-    """What pip leaves of an installed package: its metadata."""
-    info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(textwrap.dedent(points))
-    registry.installed.cache_clear()
+def lab(tmp_path):
+    """A folder with the file mine.py, in which we are."""
+    with labs.lab(tmp_path, mine=SOURCE) as folder:
+        yield folder
 
 
 SMALL = ("--iterations", "4", "--resolution", "16", "--views", "1", "--no-recipe", "--snapshots", "0")

@@ -20,7 +20,8 @@ that neither a single view makes a front nor a single one parts it. The fronts a
 
 All of this is the prior's word. A prompt that the splat does not show, or a prior that does not tell its views apart,
 gives some answer too: then ``prompt_fit`` is above 0, or ``view_margin`` next to 0. Networks of random weights have
-margins of 0.001 to 0.004, the shapes prior has 0.9 on a good chair and 0.1 on a sphere, by its shading.
+margins of 0.001 to 0.004, the shapes prior has 0.9 on a good chair and 0.1 on a sphere, by its shading. A prior that
+is told nothing of the view has a margin of 0.
 
 Cost: samples through the network are 24 views x 3 timesteps x (3 texts + 1 for no prompt), 288 in all, and with cameras
 24 x 3 x (12 + 1), 936; and 24 pictures through the encoder.
@@ -174,7 +175,8 @@ def _text(
     """The prompt, and the prompt of front, side and back where the prior is not told the camera."""
     knows = prior.camera_features(cameras) is not None
     text = prior.encode_text(prompt, "", replace(settings, direction="none" if knows else "view"))
-    return text, [] if knows else [EncodedPrompt(text.views[name], text.negative) for name in DIRECTIONS[:3]]
+    views = [text.views.get(name, text.positive) for name in DIRECTIONS[:3]]
+    return text, [] if knows else [EncodedPrompt(view, text.negative) for view in views]
 
 
 def _errors(

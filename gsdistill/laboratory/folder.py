@@ -23,7 +23,11 @@ def default_folder(demonstration: Demonstration) -> Path:
     """Where the files go if nothing else is said: named after the demonstration, or the prior and the method."""
     name = name_of(demonstration)
     if isinstance(demonstration, Play):
-        prior = name_of(demonstration.world) if demonstration.prior == "analytic" else Path(demonstration.prior).name
+        prior = (
+            name_of(demonstration.world)
+            if demonstration.prior == "analytic"
+            else Path(label_of(demonstration.prior)).name
+        )
         name = f"{prior}-{slug(label_of(name_of(demonstration.method)))}-seed{demonstration.seed}"
     return Path("outputs") / "play2d" / name
 

@@ -32,7 +32,7 @@ from gsdistill.pages.run import (
     read_run,
     truth_of,
 )
-from gsdistill.paths import there
+from gsdistill.paths import anchored_text, there
 from gsdistill.prior import cards
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.pretrained import ModelSettings
@@ -112,6 +112,7 @@ def _of_words(prompt: str) -> Truth:
 
 def _with_prior(name: str, prompt: str, gaussians: Gaussians, run: Run | None) -> dict[str, Any]:
     """The figures without a truth; the prior is loaded as the run has it, where it is the run's own."""
+    name = name if name in ("auto", *cards.known()) else anchored_text(name)  # as a run has it
     model = _of_run(ModelSettings, "model", run if run and name == run.settings.get("prior") else None)
     prompts = _of_run(PromptSettings, "prompts", run)
     target = device.choose("auto", tell)

@@ -73,8 +73,8 @@ class Run:
 
     @property
     def prior(self) -> str:
-        """The prior's name."""
-        return told(self.settings.get("prior"))
+        """The prior's name, of one from outside its class."""
+        return label_of(told(self.settings.get("prior")))
 
     @property
     def seed(self) -> str:
@@ -139,7 +139,7 @@ def truth_of(run: Run) -> Truth | None:
     from gsdistill.prior.cards import world_of
 
     with suppress(UserError):
-        if world_of(run.prior) != "shapes":
+        if world_of(told(run.settings.get("prior"))) != "shapes":
             return None
     try:
         return of_prompt(run.prompt)

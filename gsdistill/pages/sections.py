@@ -15,6 +15,7 @@ from gsdistill.pages.choices import differences, marked_yaml, shown_leaves
 from gsdistill.pages.markup import Html, element, joined
 from gsdistill.pages.pictures import beside_truth, growth, picture
 from gsdistill.pages.run import Run, number
+from gsdistill.registry import label_of
 from gsdistill.runfolder import snapshots
 from gsdistill.yaml_dialect import dump
 
@@ -113,7 +114,12 @@ def alone(run: Run) -> Html:
         ("silhouettes agree", number(found, "silhouette_agreement"), "", "IoU of neighbouring views; more is better"),
         ("worst of them", number(found, "silhouette_worst"), "", "near 0 the outline jumps"),
         ("saturation", number(found, "saturation"), "", "HSV, mean"),
-        ("judge", str(found[JUDGE]) if JUDGE in found else None, "", "the prior whose word the next figures are"),
+        (
+            "judge",
+            label_of(str(found[JUDGE])) if JUDGE in found else None,
+            "",
+            "the prior whose word the next figures are",
+        ),
         ("fronts", number(found, "fronts"), "", "that the prior sees from all around; 1 is right"),
         ("views agree", number(found, "view_agreement"), "", "share that the prior sees as their cameras do"),
         ("prompt fit", number(found, "prompt_fit"), "", "denoising error less that of no prompt; below 0 it fits"),

@@ -1,1 +1,3 @@
 """Diffusion priors behind one interface: each yields encode, encode_text, condition and predict_noise."""
+
+GROUP = "gsdistill.priors"  # of entry points

@@ -106,7 +106,8 @@ class CameraRange:
 class Prior(ABC):
     """A text-to-image diffusion model, as distillation methods and the training loop see it.
 
-    One's own needs :meth:`encode`, :meth:`encode_text`, :meth:`network`, and the first four attributes.
+    One's own needs :meth:`encode`, :meth:`encode_text`, :meth:`network`, and the first four attributes. Where it is
+    chosen by a name it is made by ``Mine(device)``.
     """
 
     name: str
@@ -119,6 +120,10 @@ class Prior(ABC):
     evaluations: int = 0  # samples that were sent through the network so far
     view_group: int = 1  # so many views in a row are seen together, and stand at equal steps around the object
     guidance_rescale: float = 0.0  # phi of CFG rescale, 0 for none
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        """Compute on ``device``; a leaf that loads something there has its own."""
+        self.device = torch.device(device)
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:

@@ -19,9 +19,12 @@ import yaml
 from gsdistill.config import bounded, from_dict
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound, did_you_mean
 from gsdistill.files import data_path
+from gsdistill.paths import there
+from gsdistill.prior import GROUP
 from gsdistill.prior.base import Prediction
 from gsdistill.prior.hub import Need, cached, cached_file
 from gsdistill.reading import read_json
+from gsdistill.registry import OWN, installed, is_own
 
 __all__ = [
     "SINGLE",
@@ -34,6 +37,8 @@ __all__ = [
     "find",
     "is_hub_id",
     "is_local",
+    "is_outside",
+    "known",
     "quality",
     "read_model_card",
     "recipe",
@@ -116,6 +121,11 @@ def cards() -> dict[str, Card]:
     return {name: from_dict(Card, entry, f"cards.yaml: {name}") for name, entry in _shipped("cards.yaml").items()}
 
 
+def known() -> list[str]:
+    """Every short name: of the cards, and what installed packages call priors of theirs."""
+    return [*cards(), *(name for name in installed(GROUP) if name not in cards())]
+
+
 def recipe(prior: str, method: str) -> str | None:
     """The shipped config that ``method`` starts from with ``prior``, or None for the method's own defaults."""
     group = _recipes(prior)
@@ -190,17 +200,27 @@ def find(name_or_path: str, setting: str = "prior") -> tuple[str, ...]:
     if is_local(name_or_path) or is_hub_id(name_or_path):
         refuse_mistyped(name_or_path)
         return (name_or_path,)
-    known = [*(["auto"] if setting == "prior" else []), *cards()]
-    hint = did_you_mean(name_or_path, cards())
+    names, own = (["auto", *known()], f", or one of your own as {OWN}") if setting == "prior" else ([*cards()], "")
     raise ConfigError(
-        f"{setting} = '{name_or_path}' is neither a known prior nor a folder or file that is there.{hint} Known: "
-        f"{', '.join(known)}, a diffusers folder, a .safetensors file in the original layout, or a hub id owner/name"
+        f"{setting} = '{name_or_path}' is neither a known prior nor a folder or file that is there."
+        f"{did_you_mean(name_or_path, names)} Known: {', '.join(names)}, a diffusers folder, a .safetensors file in "
+        f"the original layout, or a hub id owner/name{own}"
     )
 
 
 def is_local(name: str) -> bool:
     """Whether a setting that names a model is the path of a folder or file on this machine."""
     return bool(name) and name not in cards() and Path(name).exists()
+
+
+def is_outside(name: str) -> bool:
+    """Whether a prior's name says a class from outside, which :mod:`gsdistill.prior.own` loads; nothing is loaded.
+
+    A folder or a model's file that is there is never taken for one.
+    """
+    if name in known():
+        return name not in cards()
+    return is_own(name) and (not there(name) or Path(name).is_file())
 
 
 def is_hub_id(name: str) -> bool:
@@ -230,9 +250,13 @@ def refuse_mistyped(name: str) -> None:
 def world_of(name_or_path: str) -> Literal["shapes"] | None:
     """The closed world that a prior's prompts are of, as its folder's card says; None where any prompt goes.
 
+    One from outside is not loaded to tell, and has none.
+
     Raises:
         ConfigError, ModelNotFound: as :func:`find`. BadFile: the card cannot be read.
     """
+    if is_outside(name_or_path):
+        return None
     return read_model_card(find(name_or_path)[0], name_or_path).world
 
 

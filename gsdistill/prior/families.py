@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gsdistill.errors import BadFile
-from gsdistill.prior.cards import cards, find, read_model_card
+from gsdistill.prior.cards import cards, find, is_outside, read_model_card
+from gsdistill.prior.own import load_class
 from gsdistill.prior.pretrained import Pretrained
 from gsdistill.reading import read_json
 
@@ -50,11 +51,14 @@ def family_of(folder: Path) -> type[Pretrained]:
 
 
 def group_of(name_or_path: str) -> int:
-    """How many views a prior sees together, by its card or its folder; 1 where only its weights tell.
+    """How many views a prior sees together, by its card, folder or class; 1 where only its weights tell.
 
     Raises:
-        ConfigError, ModelNotFound: as :func:`gsdistill.prior.cards.find`. BadFile: as :func:`family_of`.
+        ConfigError, ModelNotFound: as :func:`gsdistill.prior.cards.find`. BadFile: as :func:`family_of`. ConfigError:
+            as :func:`gsdistill.prior.own.load_class`, of one from outside.
     """
+    if is_outside(name_or_path):
+        return load_class(name_or_path).view_group
     card = cards().get(name_or_path)
     if card and not card.shipped:
         return leaf_of(card.pipeline).view_group

@@ -10,17 +10,20 @@ import torch
 
 from gsdistill.config import validate
 from gsdistill.errors import BadFile, ConfigError, ModelNotFound
+from gsdistill.prior import GROUP
 from gsdistill.prior.base import Prior
-from gsdistill.prior.cards import cards, choose, find, read_model_card
+from gsdistill.prior.cards import cards, choose, find, is_outside, read_model_card
 from gsdistill.prior.families import FAMILIES, family_of, leaf_of, needed_parts
 from gsdistill.prior.hub import Need, fetched, fetched_file
 from gsdistill.prior.layout import check_weights, chosen, lack, listing
 from gsdistill.prior.lora_files import check
 from gsdistill.prior.original_layout import Kind, Original, look
+from gsdistill.prior.own import make
 from gsdistill.prior.parts import pick_class
 from gsdistill.prior.pretrained import AUTOENCODERS, ModelSettings, Origin
 from gsdistill.prior.single_file import SCHEDULER, assembled, converted, converted_vae
 from gsdistill.reading import read_json
+from gsdistill.registry import tell_of_twin
 
 __all__ = [
     "FAMILIES",
@@ -46,7 +49,7 @@ def load_prior(
     settings: ModelSettings = ModelSettings(),
     say: Callable[[str], None] = lambda line: None,
 ) -> Prior:
-    """Load a prior by short name, diffusers folder, checkpoint in one file, or hub id; ``auto`` is what serves here.
+    """Load a prior by short name, folder, checkpoint in one file, hub id or class; ``auto`` is what serves here.
 
     ``say`` is told what of the settings gives way to what a file says of itself. Nothing is asked of the network for
     what is on this machine: folders, files, and complete snapshots in the cache.
@@ -54,12 +57,15 @@ def load_prior(
     Raises:
         ConfigError: unknown name, or a setting that means nothing for it. ModelNotFound: weights or parts are missing,
             or the hub does not give them. BadFile: a file is corrupted or of another kind. OutputError: a checkpoint in
-            one file cannot be kept as a folder.
+            one file cannot be kept as a folder. Of a class from outside: as :func:`gsdistill.prior.own.make`.
     """
     settings = validate(settings, "model")
     name, reason = choose(str(name_or_path), torch.device(device))
     if reason:
         say(reason)
+    if is_outside(name):
+        return make(name, torch.device(device), settings)
+    tell_of_twin(name, GROUP, "prior")
     origin = located(name, torch.device(device), settings, say)
     return family_of(origin.folder)(origin)
 

@@ -1,0 +1,98 @@
+"""Priors of one's own: a class that ``mylab:Mine``, ``./mine.py:Mine`` or an installed package's name says.
+
+It is called with the device to compute on, ``Mine(device)``, and is otherwise like any other: it loads what it needs
+itself, so that the settings of ``model.`` mean nothing for it, and no card tells of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, get_args
+
+import torch
+
+from gsdistill.config import to_dict
+from gsdistill.device import failure, out_of_memory
+from gsdistill.errors import ConfigError, UserError, did_you_mean
+from gsdistill.prior import GROUP
+from gsdistill.prior.base import Prediction, Prior
+from gsdistill.prior.pretrained import ModelSettings
+from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.reading import brief
+from gsdistill.registry import broken, load_own
+
+__all__ = ["load_class", "make"]
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+# What every prior has, what that must be, and whether it is.
+_ATTRIBUTES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("text", lambda value: isinstance(value, str)),
+    "schedule": ("a gsdistill.prior.schedule.NoiseSchedule", lambda value: isinstance(value, NoiseSchedule)),
+    "image_size": ("a number of pixels", _whole),
+    "latent_shape": (
+        "a tuple of channels, height and width",
+        lambda value: isinstance(value, tuple) and len(value) == 3 and all(map(_whole, value)),
+    ),
+    "device": ("a torch.device", lambda value: isinstance(value, torch.device)),
+}
+
+
+def load_class(name: str) -> type[Prior]:
+    """Import the class of a prior of one's own; its code runs.
+
+    Raises:
+        ConfigError: there is none of that name, or it can be no prior.
+    """
+    cls = load_own(name, GROUP, Prior, "prior", settings=False)
+    try:
+        inspect.signature(cls).bind(torch.device("cpu"))
+    except TypeError as error:
+        told = f"prior '{name}' is made by {cls.__name__}(device), which its __init__ does not take"
+        raise ConfigError(told) from error
+    return cls
+
+
+def make(name: str, device: torch.device, settings: ModelSettings = ModelSettings()) -> Prior:
+    """A prior of one's own on a device.
+
+    Raises:
+        ConfigError: as :func:`load_class`; or its class fails, or makes what is no whole prior; or ``settings`` says
+            anything, which is of the models that gsdistill loads. Other UserErrors: of the class.
+    """
+    told, cls = f"prior '{name}'", load_class(name)
+    usual = to_dict(ModelSettings())
+    if given := [f"model.{key} = {brief(value)}" for key, value in to_dict(settings).items() if value != usual[key]]:
+        raise ConfigError(f"{given[0]} is of models that gsdistill loads; {told} loads itself")
+    try:
+        prior = cls(device)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, UserError) or out_of_memory(error) or failure(error):
+            raise
+        raise broken(told, error, getattr(sys.modules[cls.__module__], "__file__", None) or "", "load") from error
+    _check(prior, told, device)
+    return prior
+
+
+def _check(prior: Prior, told: str, device: torch.device) -> None:
+    """Refuse what is no whole prior for a device. Raises ConfigError."""
+    if lacking := [name for name in _ATTRIBUTES if not hasattr(prior, name)]:
+        raise ConfigError(f"{told} lacks {', '.join(lacking)}: attributes that every gsdistill.Prior has")
+    for name, (expected, sound) in _ATTRIBUTES.items():
+        if not sound(value := getattr(prior, name)):
+            raise ConfigError(f"{told}: {name} = {brief(value)} is not {expected}")
+    if (kind := prior.prediction_type) not in get_args(Prediction):
+        known = get_args(Prediction)
+        raise ConfigError(
+            f"{told}: prediction_type = {brief(kind)}.{did_you_mean(str(kind), known)} Allowed: {', '.join(known)}"
+        )
+    if (prior.device.type, prior.device.index or 0) != (device.type, device.index or 0):
+        raise ConfigError(
+            f"{told} computes on {prior.device}, not on {device}: let it keep the device that it is made with as "
+            f"self.device, or take --device {prior.device}"
+        )
