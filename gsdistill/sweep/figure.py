@@ -16,6 +16,7 @@ from gsdistill.scene.read import read_splat
 from gsdistill.structs import Cameras
 from gsdistill.sweep.plan import folder
 from gsdistill.sweep.results import Comparison, Entry
+from gsdistill.sweep.settings import shown
 
 __all__ = ["draw_figure", "draw_sheet", "wrapped"]
 
@@ -161,4 +162,4 @@ def _cameras(size: int) -> Cameras:
 
 
 def _label(entry: Entry) -> str:
-    return f"{entry.method}, {entry.iterations} steps"
+    return f"{shown(entry.method)}, {entry.iterations} steps"

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from gsdistill import device
-from gsdistill.config import from_dict, load_yaml, merge, name_of
+from gsdistill.config import from_dict, load_yaml, merge
 from gsdistill.errors import BadFile, ConfigError, UserError
 from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.figures import JUDGE, renewed
 from gsdistill.files import slug
-from gsdistill.pages.run import number
+from gsdistill.pages.run import named, number
 from gsdistill.paths import anchored
 from gsdistill.prior.cards import choose, world_of
 from gsdistill.reading import brief, read_json
+from gsdistill.registry import only_looking, same_name
 from gsdistill.runconfig import RunConfig, read_config, resolve
 from gsdistill.shapes.captions import parse
-from gsdistill.sweep.settings import SweepSettings
+from gsdistill.sweep.settings import SweepSettings, shown
 
 __all__ = ["SweepRun", "equal_evaluations", "equal_steps", "folder", "knows_truth"]
 
@@ -36,14 +37,10 @@ COUNTED = ("iterations", "network_evaluations")
 class SweepRun:
     """One run of a sweep."""
 
+    method: str  # its name as the settings have it
     config: RunConfig
     known: bool  # the truth of its prompt is, and it is measured against it
     asked: bool  # the prior is asked what it sees in the splat
-
-    @property
-    def method(self) -> str:
-        """The method's name."""
-        return name_of(self.config.method)
 
     @property
     def folder(self) -> Path:
@@ -52,9 +49,10 @@ class SweepRun:
 
     @property
     def begun(self) -> bool:
-        """Whether the folder holds a run of these very settings, finished or not."""
+        """Whether the folder holds a run of these very settings, finished or not; no class that it names is loaded."""
         try:
-            before = anchored(from_dict(RunConfig, load_yaml(self.folder / "config.yaml")))
+            with only_looking():
+                before = anchored(from_dict(RunConfig, load_yaml(self.folder / "config.yaml")))
         except UserError:
             return False
         return replace(before, output=self.config.output) == self.config
@@ -100,7 +98,7 @@ class SweepRun:
 def folder(settings: SweepSettings, method: str, prompt: str, seed: int, iterations: int) -> Path:
     """The folder of one run of a sweep."""
     finished = "" if settings.finish == "none" else f"-{settings.finish}"
-    return settings.output / "runs" / slug(prompt) / f"{method}{finished}-seed{seed}-{iterations}steps"
+    return settings.output / "runs" / slug(prompt) / f"{slug(shown(method))}{finished}-seed{seed}-{iterations}steps"
 
 
 def knows_truth(settings: SweepSettings) -> bool:
@@ -154,7 +152,8 @@ def _runs(settings: SweepSettings, iterations: dict[str, int]) -> list[SweepRun]
             for method, count in iterations.items():
                 own = {"prompt": prompt, "seed": seed, "iterations": count}
                 output = folder(settings, method, prompt, seed, count)
-                runs.append(SweepRun(replace(bases[method], **own, output=output), known, settings.prior_figures))
+                config = replace(bases[method], **own, output=output)
+                runs.append(SweepRun(method, config, known, settings.prior_figures))
     return runs
 
 
@@ -162,8 +161,7 @@ def _base(settings: SweepSettings, method: str) -> RunConfig:
     """What all runs of a method share: its recipe, under the sweep's own config for it, under the sweep's settings."""
     file = settings.own_configs.get(method)
     own = read_config(file) if file else {}
-    named = own.get("method", method)
-    if (named.get("name", method) if isinstance(named, dict) else named) != method:
+    if not same_name(named(own.get("method", method)) or method, method):
         raise ConfigError(f"configs: {file} is not a config of the method {method}")
     shared = {"prompt": settings.all_prompts[0], "prior": settings.prior, "device": settings.device, "snapshots": 0}
     return resolve(merge({"finish": settings.finish}, merge(own, {**shared, "method": method})))

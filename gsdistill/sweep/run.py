@@ -16,14 +16,14 @@ from gsdistill.files import Claim, check_folder, write_json
 from gsdistill.generate import run
 from gsdistill.pages.run import keep_figures
 from gsdistill.prior.base import Prior
-from gsdistill.prior.cards import find
+from gsdistill.prior.families import group_of
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.runconfig import RunConfig
 from gsdistill.scene.read import read_splat
 from gsdistill.structs import to_device
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
-from gsdistill.sweep.settings import SweepSettings
+from gsdistill.sweep.settings import SweepSettings, shown
 from gsdistill.training.checkpoint import kept
 from gsdistill.training.distiller import Diverged
 
@@ -39,7 +39,7 @@ def carry_out(settings: SweepSettings, console: Console) -> None:
     """
     runs = equal_steps(settings)
     check_folder(settings.output)
-    find(runs[0].config.prior)
+    group_of(runs[0].config.prior)  # refuses what can be no prior
     worker = _Worker(console)
     try:
         worker.work(runs if settings.equal != "evaluations" else runs[: len(settings.methods)])
@@ -103,7 +103,7 @@ class _Worker:
         if figures:
             told = f"IoU {figures['iou']:.3f}, {figures['name']}" if one.known else f"{figures['gaussians']} Gaussians"
             found = f"{told}, fronts {figures['fronts']}" if one.asked else told
-        name = f"{config.prompt}, {one.method}, seed {config.seed}, {config.iterations} steps"
+        name = f"{config.prompt}, {shown(one.method)}, seed {config.seed}, {config.iterations} steps"
         self._say(f"[{place}] {name}: {found}; {seconds:.1f} s")
 
     def _say(self, line: str) -> None:

@@ -12,11 +12,11 @@ from typing import Literal
 from gsdistill.config import bounded
 from gsdistill.errors import ConfigError, did_you_mean
 from gsdistill.files import slug
-from gsdistill.paths import may_be_path
-from gsdistill.registry import names
+from gsdistill.paths import file_of, may_be_path
+from gsdistill.registry import label_of, load, names
 from gsdistill.threads import Threads
 
-__all__ = ["SweepSettings"]
+__all__ = ["SweepSettings", "shown"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class SweepSettings(Threads):
     other prior any prompt goes, and what needs the truth stays empty.
     """
 
-    methods: tuple[str, ...] = ("sds", "ssd", "cds", "fsd", "asd", "csd")  # Names of `gsdistill list methods`.
+    # Names of `gsdistill list methods`, or classes of your own as file.py:Class.
+    methods: tuple[str, ...] = ("sds", "ssd", "cds", "fsd", "asd", "csd")
     prompts: tuple[str, ...] = ()  # What to make, each in quotes.
     prompt_file: Path | None = None  # More prompts, one a line; empty lines and those that begin with # are skipped.
     seeds: tuple[int, ...] = bounded((0, 1, 2), low=0, high=2**32 - 1)  # Each prompt is made with each of them.
@@ -48,14 +49,13 @@ class SweepSettings(Threads):
         known = names("gsdistill.distillation")
         for method in (*self.methods, *self.own_configs):
             if method not in known:
-                raise ConfigError(
-                    f"unknown method '{method}'.{did_you_mean(method, known)} Available: {', '.join(known)}"
-                )
+                load("gsdistill.distillation", method)
         if self.finish not in (known := names("gsdistill.training.finish")):
             raise ConfigError(
                 f"unknown finish '{self.finish}'.{did_you_mean(self.finish, known)} Available: {', '.join(known)}"
             )
-        for what, values in (("methods", self.methods), ("prompts", self.all_prompts), ("seeds", self.seeds)):
+        names_shown = [shown(method) for method in self.methods]
+        for what, values in (("methods", names_shown), ("prompts", self.all_prompts), ("seeds", self.seeds)):
             if not values:
                 raise ConfigError(f"no {what}; name at least one, as in --{what} {_EXAMPLES[what]}")
             _refuse_twins(what, values)
@@ -89,6 +89,12 @@ class SweepSettings(Threads):
                 raise ConfigError(f"configs: '{method}{equals}{config}' is not method=config, as in ssd=mine.yaml")
         _refuse_twins("configs", [method for method, *_ in pairs])
         return {method: config for method, _, config in pairs}
+
+
+def shown(method: str) -> str:
+    """A method's name in tables and folders: of a class in a file ``file:Class``, for two files may have one each."""
+    file = file_of(method)
+    return method if file == method else f"{Path(file).stem}:{label_of(method)}"
 
 
 _EXAMPLES = {"methods": "sds ssd", "prompts": "'a red torus' 'a blue chair'", "seeds": "0 1 2"}

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from gsdistill.evaluation.statistics import Interval
 from gsdistill.sweep.results import Comparison, Entry
+from gsdistill.sweep.settings import shown
 
 __all__ = ["markdown", "show"]
 
@@ -28,7 +29,7 @@ def show(comparison: Comparison, console: Console) -> None:
     """Print the means, a column for each method: with the intervals the table is too wide for a console."""
     (_, *rows) = _columns(comparison)
     lines = zip(rows, *(line[1:] for line in _cells(comparison)), strict=True)
-    table = Table("figure", *(entry.method for entry in comparison.entries))
+    table = Table("figure", *(shown(entry.method) for entry in comparison.entries))
     for line in lines:
         table.add_row(*(Text(cell.partition(" (")[0]) for cell in line))
     console.print(table)
@@ -39,9 +40,9 @@ def _cells(comparison: Comparison) -> list[list[str]]:
 
 
 def _columns(comparison: Comparison) -> dict[str, Cell]:
-    first = comparison.settings.methods[0]
+    first = shown(comparison.settings.methods[0])
     columns: dict[str, Cell] = {
-        "method": lambda entry: f"`{entry.method}`",
+        "method": lambda entry: f"`{shown(entry.method)}`",
         "steps": lambda entry: str(entry.iterations),
         "evaluations": lambda entry: _mean(entry.figures["network_evaluations"]),
         "equal steps": lambda entry: "x" if entry.equal_steps else "",
@@ -74,7 +75,7 @@ def _columns(comparison: Comparison) -> dict[str, Cell]:
 
 def _legend(comparison: Comparison) -> str:
     settings = comparison.settings
-    first, prompts, seeds = settings.methods[0], len(settings.all_prompts), len(settings.seeds)
+    first, prompts, seeds = shown(settings.methods[0]), len(settings.all_prompts), len(settings.seeds)
     lines = [
         f"Prompts: {prompts}, seeds: {seeds}.",
         "Behind each mean its 95 % interval: bootstrap over prompts, then seeds; of what is right Wilson's.",
