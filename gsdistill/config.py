@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from gsdistill.errors import ConfigError, UserError, did_you_mean
+from gsdistill.kinds import EXPECTED, kinds_of
 from gsdistill.paths import expanded
 from gsdistill.ramp import Ramp, shortest
 from gsdistill.reading import brief
@@ -31,7 +32,6 @@ __all__ = [
 T = TypeVar("T")
 Pick = Callable[[str], type]
 
-EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 LARGEST_INTEGER = 2**63 - 1  # which arrays and random generators count to
 LIMITS = {"low": "at least", "above": "greater than", "high": "at most", "below": "less than"}
 
@@ -62,8 +62,8 @@ def name_of(config: object) -> str:
 
 
 def setting_fields(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    """Return name -> (field, resolved type) for the settings of a dataclass."""
-    hints = get_type_hints(cls)
+    """Return name -> (field, resolved type) for the settings of a dataclass; raises what :func:`kinds_of` does."""
+    hints = kinds_of(cls)
     return {f.name: (f, hints[f.name]) for f in dataclasses.fields(cls) if f.init}
 
 
@@ -261,8 +261,6 @@ def _convert_nested(value: Any, hint: Any, path: str) -> Any:
 
 
 def _convert_scalar(value: Any, hint: Any, limits: Mapping[str, Any], path: str) -> Any:
-    if hint not in EXPECTED:
-        raise TypeError(f"{path}: settings of type {hint!r} are not supported")
     names_file = hint is Path or "place" in limits  # a text that gsdistill.paths marks
     accepted = (str, Path) if names_file else (int, float) if hint is float else (hint,)
     if not isinstance(value, accepted) or isinstance(value, bool) is not (hint is bool):

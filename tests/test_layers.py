@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1] / "gsdistill"
 
 # A module imports only from its own room and from rooms above it.
 ROOMS = (
-    "errors", "extras", "files", "paths", "reading", "texts", "kept", "ramp", "yaml_dialect", "registry", "config",
+    "errors", "extras", "files", "paths", "reading", "texts", "kept", "ramp", "yaml_dialect", "registry",
+    "kinds", "config",
     "manual", "flags", "device", "threads", "compiled", "structs", "frames", "shapes", "prior", "point_e", "scene",
     "renderer", "representation", "distillation", "training", "export", "mesh", "evaluation", "laboratory", "changes",
     "runfolder", "pages", "viewer", "progress", "stages", "runconfig", "keeper", "logs", "generate", "front", "testing",
