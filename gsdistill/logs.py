@@ -5,12 +5,14 @@ Both write into the run's folder. W&B follows its own settings, of which WANDB_M
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from gsdistill.config import to_dict
-from gsdistill.errors import UserError, first_line
+from gsdistill.errors import UserError
 from gsdistill.extras import require
 from gsdistill.files import slug, write_text
 from gsdistill.progress import Watch
@@ -50,13 +52,13 @@ class WeightsAndBiases(Listener):
     """A run of the W&B project ``gsdistill``; the folder ``wandb`` of the run's keeps its id, by which it goes on."""
 
     def __init__(self, folder: Path, config: RunConfig, watch: Watch, done: int) -> None:
-        """As :class:`TensorBoard`. Raises UserError where W&B refuses, as for a key that is missing."""
+        """As :class:`TensorBoard`. Raises UserError where W&B refuses."""
         wandb = import_module("wandb")
         self._wandb, self._watch, self._every = wandb, watch, config.preview_every
         kept = folder / "wandb" / "id"
         more = {"id": kept.read_text(encoding="utf-8"), "resume": "allow"} if kept.is_file() else {}
         name = f"{slug(config.prompt)}/{config.label}"
-        try:
+        with _refusal_named(wandb):
             self._run: Any = wandb.init(
                 project="gsdistill",
                 name=name,
@@ -65,8 +67,6 @@ class WeightsAndBiases(Listener):
                 reinit="finish_previous",
                 **more,
             )
-        except wandb.Error as error:
-            raise UserError(f"logs = wandb: {first_line(error)}; WANDB_MODE=offline needs no account") from error
         write_text(kept, self._run.id)
 
     def on_step(self, step: Step, run: Distiller) -> None:
@@ -86,9 +86,28 @@ LOGS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 
 def check_logs(config: RunConfig) -> None:
-    """Refuse a log whose package is not installed. Raises NotInstalled."""
+    """Refuse a log that cannot be begun; W&B asks for its key here, where there is a terminal and none is kept.
+
+    Raises:
+        NotInstalled: its package is missing. UserError: W&B has no key, or refuses its own settings.
+    """
     for name in config.logs:
         require("logs", f"logs {name}", name)
+    if "wandb" in config.logs:
+        wandb = import_module("wandb")
+        with _refusal_named(wandb):
+            if wandb.setup().settings.mode not in ("offline", "dryrun", "disabled"):
+                wandb.login(verify=False)
+
+
+@contextmanager
+def _refusal_named(wandb: Any) -> Iterator[None]:
+    """Say in one line what W&B refuses. Raises UserError."""
+    try:
+        yield
+    except (wandb.Error, ValueError) as error:
+        told = " ".join(str(error).split())
+        raise UserError(f"logs = wandb: {told.rstrip('.')}; WANDB_MODE=offline needs no account") from error
 
 
 def _figures(watch: Watch) -> dict[str, float]:

@@ -54,7 +54,16 @@ class Fake:
         """Its own."""
 
     def __init__(self):
-        self.began, self.told, self.finished, self.refusal = [], [], 0, None
+        self.began, self.told, self.finished, self.refusal, self.no_key = [], [], 0, None, None
+        self.mode = "online"
+
+    def setup(self):
+        return SimpleNamespace(settings=SimpleNamespace(mode=self.mode))
+
+    def login(self, verify):
+        if self.no_key:
+            raise self.no_key
+        return not verify
 
     def init(self, **given):
         if self.refusal:
@@ -104,8 +113,22 @@ def test_weights_and_biases_go_on_with_the_run_that_was_stopped(wandb, tmp_path)
 
 def test_what_weights_and_biases_refuse_is_one_line(wandb, tmp_path):
     wandb.refusal = Fake.Error("no key\nlogin first")
-    with pytest.raises(UserError, match=r"^logs = wandb: no key; WANDB_MODE=offline needs no account$"):
+    with pytest.raises(UserError, match=r"^logs = wandb: no key login first; WANDB_MODE=offline needs no account$"):
         run(tmp_path / "run", logs=["wandb"])
+
+
+def test_a_key_that_is_missing_is_told_before_the_model_is_loaded(wandb, tmp_path, monkeypatch):
+    """Where nothing is sent, none is needed."""
+    wandb.no_key = Fake.Error("No API key configured. Use `wandb login` to log in.")
+    config = resolve({**SMALL, "prior": "shapes", "output": str(tmp_path / "run"), "logs": ["wandb"]})
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "load_prior", None)
+        for perform in (lambda: generate.run(config, Console(quiet=True)), lambda: list(foresee(config))):
+            with pytest.raises(UserError, match=r"^logs = wandb: No API key .* `wandb login` to log in; WANDB_MODE="):
+                perform()
+    assert not (tmp_path / "run").exists()
+    for wandb.mode in ("offline", "dryrun", "disabled"):
+        logs.check_logs(config)
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
