@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import labs
 import pytest
@@ -17,6 +18,9 @@ from gsdistill.cli import execute
 from gsdistill.config import defaults, from_dict, load_yaml, merge, name_of, to_dict
 from gsdistill.distillation.base import Distillation
 from gsdistill.errors import ConfigError, Notice
+from gsdistill.export.formats import run_writers
+from gsdistill.export.settings import RunExport
+from gsdistill.front import load as load_splat
 from gsdistill.front import save
 from gsdistill.generate import run
 from gsdistill.pages.choices import differences
@@ -40,6 +44,7 @@ import torch
 from gsdistill.config import bounded
 from gsdistill.distillation.base import Distillation, Moment
 from gsdistill.ramp import Ramp
+from gsdistill.scene.densify.base import Densification, Densifier, DensifyReport
 from gsdistill.scene.init.base import Initialiser, round_gaussians
 
 
@@ -65,6 +70,30 @@ class Dice(Initialiser):
     def create(self, prompt, generator, device="cpu"):
         means = torch.rand(self.count, 3, generator=generator) - 0.5
         return round_gaussians(means, torch.full((self.count,), 0.1), 0.3, torch.full((self.count, 3), 0.5), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halving(Densification):
+    """Every other Gaussian goes."""
+
+    after: int = bounded(2, low=1)  # so many steps
+
+    def begin(self, iterations):
+        return _Halving(self, iterations)
+
+
+class _Halving(Densifier):
+    def __init__(self, settings, iterations):
+        super().__init__(settings, iterations)
+        self.after = settings.after
+
+    def refine(self, params, optimizers, done, generator):
+        from gsplat.strategy.ops import remove
+        if done != self.after:
+            return None
+        gone = torch.arange(len(params["means"])) % 2 == 0
+        remove(params, optimizers, self.state, gone)
+        return DensifyReport(len(gone), 0, int(gone.sum()), 0)
 
 
 @dataclass(frozen=True)
@@ -102,6 +131,7 @@ def made(tmp_path_factory):
     (home / "mine.py").write_text(SOURCE)
     words = ["generate", "--prompt", "a red torus", *SMALL, "--method", "./mine.py:Mine"]
     words += ["--method.guidance-scale", "20", "--init", "./mine.py:Dice", "--init.count", "50"]
+    words += ["--densify", "./mine.py:Halving", "--densify.enabled", "--densify.after", "3"]
     done = subprocess.run(
         [sys.executable, "-m", "gsdistill", *words], cwd=home, capture_output=True, text=True, check=False
     )
@@ -115,6 +145,8 @@ def test_an_outside_method_and_start_go_to_the_report(made):
     settings = load_yaml(folder / "config.yaml")
     assert settings["method"] == {"name": f"{folder.parents[2] / 'mine.py'}:Mine", "guidance_scale": 20.0}
     assert settings["init"] == {"name": f"{folder.parents[2] / 'mine.py'}:Dice", "count": 50}
+    assert settings["densify"]["name"] == f"{folder.parents[2] / 'mine.py'}:Halving"
+    assert len(load_splat(folder)) == 25
     page = (folder / "report.html").read_text()
     assert "# default 7.5" in page and "# default 80" in page
     assert "<title>" in page and "Mine" in page
@@ -289,6 +321,8 @@ from gsdistill.export.base import Writer
 class Xyz(Writer):
     """Places as text."""
 
+    highest_degree = 0
+
     def encode(self, gaussians, draft):
         draft.write_text("".join(f"{x:.3f} {y:.3f} {z:.3f}\\n" for x, y, z in gaussians.means.tolist()))
         return []
@@ -304,6 +338,14 @@ def test_an_installed_package_brings_a_format(lab, monkeypatch, capsys):
     splat = Gaussians(torch.tensor([[0.1, 0.2, 0.3]]), quats, torch.zeros(1, 3), torch.zeros(1), torch.zeros(1, 1, 3))
     save(splat, "a.xyz")
     assert (lab / "a.xyz").read_text() == "-0.200 -0.300 0.100\n"  # right, down, front
+    save(splat, "a.ply")
+    assert execute(["export", "a.ply", "b.xyz"]) == 0
+    assert (lab / "b.xyz").read_text() == (lab / "a.xyz").read_text()
+    (writer,) = [one for name, one in run_writers(RunExport(formats=("xyz",))).items() if name == "gaussians.xyz"]
+    with pytest.raises(ConfigError, match=r"^sh_pad = 2: \.xyz holds no view-dependent colour"):
+        replace(writer, sh_pad=2).check()
+    with pytest.raises(ConfigError, match=r"unknown format 'xyzz'\. Did you mean 'xyz'\?"):
+        RunExport(formats=("xyzz",))
     assert execute(["list", "formats"]) == 0
     assert "xyz             mine_writer:Xyz of the package lab-of-mine" in capsys.readouterr().out
 

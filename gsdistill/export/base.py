@@ -20,6 +20,7 @@ from gsdistill.errors import ConfigError, OutputError
 from gsdistill.extras import require
 from gsdistill.files import atomic_path
 from gsdistill.frames import Frame
+from gsdistill.registry import own_name
 from gsdistill.scene.turn import to_frame
 from gsdistill.structs import Gaussians, RenderOptions, on_processor, to_device
 
@@ -46,7 +47,7 @@ class Writer(ABC):
             ConfigError: harmonics are asked for that the format does not hold.
             NotInstalled: the format's package is missing, with the command that installs it.
         """
-        extension = f".{type(self).__module__.rpartition('.')[2].replace('_', '.')}"
+        extension = f".{own_name(type(self)).replace('-', '.')}"
         if (self.sh_pad or 0) > self.highest_degree:
             above = f" above degree {self.highest_degree}" if self.highest_degree else ""
             raise ConfigError(f"sh_pad = {self.sh_pad}: {extension} holds no view-dependent colour{above}")

@@ -1,3 +1,4 @@
 """Densifiers: one file each, picked by its name. A file holds one frozen dataclass, a :class:`Densification`."""
 
 INTERFACE = "Densification"
+GROUP = "gsdistill.densifiers"
