@@ -22,18 +22,19 @@ if TYPE_CHECKING:
     from gsdistill.ramp import Ramp
     from gsdistill.representation.base import Representation
     from gsdistill.structs import Gaussians as Splat
-    from gsdistill.training.distiller import Distiller
+    from gsdistill.training.distiller import Distiller, Listener
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Distillation", "Distiller", "Prior", "Ramp", "Representation", "Splat", "distil", "evaluate", "load", "load_prior",
-    "render", "save",
+    "Distillation", "Distiller", "Listener", "Prior", "Ramp", "Representation", "Splat", "distil", "evaluate", "load",
+    "load_prior", "render", "save",
 ]  # fmt: skip
 
 _HOMES = {
     "Distillation": "gsdistill.distillation.base",
     "Distiller": "gsdistill.training.distiller",
+    "Listener": "gsdistill.training.distiller",
     "Prior": "gsdistill.prior.base",
     "Ramp": "gsdistill.ramp",
     "Representation": "gsdistill.representation.base",

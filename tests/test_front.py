@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import multiprocessing
 import re
 import subprocess
@@ -14,19 +15,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import labs
 import pytest
 import torch
 from PIL import Image
 
 import gsdistill as gs
 from gsdistill.config import validate
+from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import BadFile, ConfigError, Notice, OutputError
+from gsdistill.errors import BadFile, ConfigError, Notice, OutputError, PromptError
 from gsdistill.generate import prepared
+from gsdistill.registry import load
 from gsdistill.renderer.base import check_backgrounds
+from gsdistill.representation.gaussians import GaussianScene
 from gsdistill.runconfig import RunConfig, resolve
 from gsdistill.scene.cameras import orbit
 from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.testing import check_prior
+from gsdistill.training import checkpoint
+from gsdistill.training.distiller import Stage
+from gsdistill.training.views import ViewSettings
 
 ROOT = Path(gs.__file__).parent
 BLOCKS, FRONT = (
@@ -38,6 +47,13 @@ BLOCKS, FRONT = (
 @pytest.fixture(scope="module")
 def prior():
     return gs.load_prior("shapes", "cpu")
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """An empty folder, in which we are."""
+    with labs.lab(tmp_path) as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -65,6 +81,78 @@ def test_the_method_of_the_readme_runs(tmp_path, monkeypatch, prior):
     with pytest.warns(Notice, match="no recipe is known for .*Mine with the prior shapes"):
         run = gs.distil("a red torus", prior, method="./mine.py:Mine", iterations=2, views=1, resolution=16)
     assert [step.number for step in run] == [1, 2]
+
+
+def test_the_prior_of_the_readme_is_distilled(lab):
+    """Its world has one colour, and the splat takes it; a prompt that it does not know is refused in its words."""
+    (lab / "colours.py").write_text(BLOCKS[2])
+    prior = gs.load_prior("./colours.py:Colours", "cpu")
+    check_prior(prior)
+    run = gs.distil("a blue ball", prior, method="sds", iterations=30, views=2, background="grey", recipe=False)
+    (red, green, blue), *_, (less_red, less_green, more_blue) = (step.images.mean((0, 1, 2)) for step in run)
+    assert more_blue > blue + 0.05 and less_red < red - 0.02 and less_green < green - 0.02
+    with pytest.raises(PromptError, match="'a chair' names no colour; known: red, green, blue"):
+        gs.distil("a chair", "./colours.py:Colours", method="sds", device="cpu", recipe=False)
+
+
+@pytest.fixture
+def mirrored(lab):
+    """The splat of the README that is its own mirror image, after the run of the README; and the names of both."""
+    (lab / "mirrored.py").write_text(BLOCKS[3])
+    names: dict = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(lab))
+        exec(
+            compile(BLOCKS[4].replace("iterations=60", "iterations=12, views=2, resolution=32"), "README.md", "exec"),
+            names,
+        )
+    yield names
+    del sys.modules["mirrored"]
+
+
+def test_the_representation_of_the_readme_is_its_own_mirror_image(mirrored, lab):
+    splat, run = gs.load(lab / "mirrored.ply"), mirrored["run"]
+    assert len(splat) == len(run.representation) and run.done == 12
+    pictures = gs.render(splat, orbit(4, 32), background=0.0)  # azimuths 0, 90, 180, 270
+    assert float(pictures.std()) > 0.05
+    for left, right in ((0, 0), (1, 3), (2, 2)):
+        torch.testing.assert_close(pictures[left], pictures[right].flip(1), atol=2e-3, rtol=0)
+    again = gs.distil("a red torus", "shapes", method="sds", iterations=12, views=2, resolution=32, device="cpu")
+    start = again.representation.splat()
+    assert not torch.allclose(run.representation.splat().sh[: len(start)], start.sh, atol=0.01)  # it has moved
+    again.representation = mirrored["Mirrored"](again.representation.splat())
+    list(itertools.islice(again, 5))
+    checkpoint.restore(again, checkpoint.read(checkpoint.save(again, lab, {})))
+    again.run()
+    ends = [one.representation.splat().tensors() for one in (run, again)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_a_representation_is_found_by_name_and_enters_stages(mirrored, lab, prior):
+    found = load("gsdistill.representation", "./mirrored.py:Mirrored", "representation")
+    with pytest.raises(
+        ConfigError, match=r"^representation '\./mirrored\.py:torch' is no subclass of gsdistill\.repres"
+    ):
+        load("gsdistill.representation", "./mirrored.py:torch", "representation")
+    assert load("gsdistill.representation", "gaussians", "representation") is GaussianScene
+    labs.install(lab, "lab-of-mine", "[gsdistill.representations]\ntwin = mirrored:Mirrored\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(lab))
+        assert load("gsdistill.representation", "twin", "representation") is mirrored["Mirrored"]
+    scene, text = found(mirrored["run"].representation.splat()), prior.encode_text("a red torus", "")
+    views, then = ViewSettings(1, 16), [Stage(CDS(), ViewSettings(2, 16), 2)]
+    run = gs.Distiller(scene, prior, SDS(), text, views, 2, torch.Generator().manual_seed(0), then=then)
+    counts = [float(scene.adam.state[scene.params["means"]].get("step", 0)) for _ in run]
+    assert counts == [1, 0, 1, 2]  # another method begins with fresh moments
+
+
+def test_the_listener_of_the_readme_writes_its_table_and_ends_what_takes_too_long(lab):
+    source = BLOCKS[5].replace("iterations=40", "iterations=21, views=1, resolution=16, device='cpu'")
+    for allowed, steps in ((600, [10, 20, 21]), (0, [1])):
+        exec(compile(source.replace("seconds=600", f"seconds={allowed}"), "README.md", "exec"), {})
+        head, *lines = (lab / "course.csv").read_text().splitlines()
+        assert head == "step,loss,gaussians" and [int(line.split(",")[0]) for line in lines] == steps
+        assert all(float(line.split(",")[1]) > 0 and int(line.split(",")[2]) > 100 for line in lines)
 
 
 def test_the_door_is_light_and_lists_what_it_has():
