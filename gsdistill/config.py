@@ -9,6 +9,7 @@ Every mistake raises :class:`ConfigError` with the dotted path, the value, what 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -178,7 +179,7 @@ def _convert(value: Any, hint: Any, limits: Mapping[str, Any], path: str) -> Any
     """Return ``value`` as the type ``hint``, within ``limits``; ``path`` names it in errors."""
     origin = get_origin(hint)
     if "pick" in limits:
-        return _convert_named(value, limits["pick"], limits["name"], path)
+        return _convert_named(value, hint, limits["pick"], limits["name"], path)
     if origin in (Union, UnionType):
         return _convert_union(value, get_args(hint), limits, path)
     if origin is Mapping:  # of settings that its owner checks
@@ -196,8 +197,10 @@ def _convert(value: Any, hint: Any, limits: Mapping[str, Any], path: str) -> Any
     return _convert_scalar(value, hint, limits, path)
 
 
-def _convert_named(value: Any, pick: Pick, default: str, path: str) -> Any:
-    if dataclasses.is_dataclass(value):
+def _convert_named(value: Any, kind: type, pick: Pick, default: str, path: str) -> Any:
+    if isinstance(value, type) and issubclass(value, kind) and not inspect.isabstract(value):
+        return from_dict(value, {}, path)
+    if isinstance(value, kind) and dataclasses.is_dataclass(value):
         return validate(value, path)
     if isinstance(value, str):
         value = {"name": value}

@@ -10,9 +10,10 @@ Nothing here keeps a folder, prints, or listens to signals, so all of it serves 
 from __future__ import annotations
 
 import base64
+import inspect
 import io
 from collections.abc import Sequence
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from gsdistill import device as devices
 from gsdistill import stages
 from gsdistill.config import from_dict, name_of, to_dict
+from gsdistill.distillation.base import Distillation
 from gsdistill.errors import ConfigError, OutputError, PromptError, tell
 from gsdistill.evaluation.plain import plain_figures
 from gsdistill.evaluation.references import of_prompt
@@ -35,7 +37,7 @@ from gsdistill.export.settings import ExportSettings
 from gsdistill.files import check_targets
 from gsdistill.generate import prepared
 from gsdistill.paths import expanded
-from gsdistill.prior import cards, loading
+from gsdistill.prior import cards, loading, own
 from gsdistill.prior.base import Prior
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.reading import brief
@@ -58,19 +60,20 @@ TURN_SIZE = 192  # pixels
 TURN_LASTS = 3_200  # milliseconds
 
 
-def load_prior(prior: str | Path = "auto", device: str = "auto", **settings: Any) -> Prior:
+def load_prior(prior: str | Path = "auto", device: str | torch.device = "auto", **settings: Any) -> Prior:
     """Load a diffusion model to distil from.
 
     Args:
-        prior: a name of ``gsdistill list priors``, a diffusers folder, a checkpoint in one file, or a hub id; ``auto``
-            is a large model where there is an accelerator and one is cached, else the shapes prior.
+        prior: a name of ``gsdistill list priors``, a diffusers folder, a checkpoint in one file, a hub id, or a class
+            of one's own as ``file.py:Class``; ``auto`` is a large model where there is an accelerator and one is
+            cached, else the shapes prior.
         device: where it computes, as torch names it; ``auto`` is a GPU where there is one.
         settings: those of ``model.`` on the command line, as in ``precision="float16"``.
 
     Raises:
         ConfigError: an unknown name, device or setting. ModelNotFound: weights are missing. BadFile: a file is broken.
     """
-    target = devices.choose(device, tell)
+    target = devices.choose(str(device), tell)
     return loading.load_prior(str(prior), target, from_dict(ModelSettings, settings, "model"), tell)
 
 
@@ -80,14 +83,15 @@ def distil(
     """Prepare the distillation of a prompt: iterating what is returned makes its steps.
 
     The settings are those of ``gsdistill generate`` with underscores, those of a group in a mapping:
-    ``method={"name": "cds", "guidance_scale": 7.5}, iterations=300, cameras={"fov": 40}``. As there, what is not given
-    comes from the recipe for the method with the prior; a Notice (a warning) says where there is none.
+    ``method={"name": "cds", "guidance_scale": 7.5}, iterations=300, cameras={"fov": (40, 50)}``. As there, what is not
+    given comes from the recipe for the method with the prior; a Notice (a warning) says where there is none.
 
     Args:
         prompt: what to make.
         prior: what to distil from; one that is loaded decides the device too.
         terms: more losses, each of what was rendered, its cameras and the progress of the run (0..1).
-        settings: see above; a method or an initialiser may also be an object, whose own settings then all stand.
+        settings: see above; a method or an initialiser may also be an object or a class, whose own settings then all
+            stand.
 
     Raises:
         ConfigError: an unknown setting, a value out of range, one of files (nothing is written here), or another device
@@ -95,19 +99,21 @@ def distil(
     """
     if of_files := [name for name in OF_FILES if name in settings]:
         raise ConfigError(f"{of_files[0]} is of `gsdistill generate`: distil keeps no files; save() writes the splat")
-    if isinstance(prior, Prior) and "model" in settings:
-        raise ConfigError("model is of how a prior is loaded, and this one is: give it to load_prior")
-    if callable(terms):
-        raise ConfigError("terms is one function; a list of them is expected, as in terms=[mine]")
+    if isinstance(prior, Prior):
+        own.check(prior, f"the prior {type(prior).__name__}")
+        if "model" in settings:
+            raise ConfigError("model is of how a prior is loaded, and this one is: give it to load_prior")
+    if not isinstance(terms, Sequence) or not all(map(callable, terms)):
+        raise ConfigError(f"terms = {brief(terms)}: a list of functions is expected, as in terms=[mine]")
     given = {**settings, "prompt": prompt, "prior": prior.name if isinstance(prior, Prior) else str(prior)}
+    if isinstance(given.get("device"), torch.device):
+        given["device"] = str(given["device"])
     if isinstance(prior, Prior):
         there = str(prior.device)
         if devices.choose(str(given.setdefault("device", there))) != prior.device:
             raise ConfigError(f"device = '{given['device']}', but the prior {prior.name} is on {there}")
-    if isinstance(method := given.get("method"), type):
-        method = given["method"] = method()
-    if is_dataclass(method) and ":" not in (name := name_of(method)):
-        given["method"] = {"name": name, **to_dict(method)}
+    if "method" in given:
+        given["method"] = _by_name(given["method"])
     config = resolve(given, tell)
     name = name_of(config.method)
     if config.recipe and cards.recipe(config.prior, name) is None:
@@ -155,6 +161,9 @@ def evaluate(splat: Gaussians, prompt: str | None = None) -> Figures:
     (0..1), ``colour_error`` (0..1), ``surface_chamfer`` (world units) and more; for any other a Notice says so.
     """
     splat = _splat(splat)
+    if not len(splat) or not isinstance(prompt, str | None):
+        told = f"prompt = {brief(prompt)} is no text" if len(splat) else "the splat has no Gaussians to measure"
+        raise ConfigError(told)
     figures: Figures = {}
     if prompt is not None:
         try:
@@ -193,8 +202,8 @@ def render(
     if isinstance(cameras, bool) or not isinstance(cameras, (int, Cameras)):
         raise ConfigError(f"cameras = {brief(cameras)}: a number of them, or Cameras, are expected")
     if isinstance(cameras, int):
-        if cameras < 1 or size < 1:
-            raise ConfigError(f"cameras = {cameras}, size = {size}: at least 1 is needed of both")
+        if not isinstance(size, int) or cameras < 1 or size < 1:
+            raise ConfigError(f"cameras = {cameras}, size = {brief(size)}: whole numbers are expected, at least 1")
         cameras = orbit(cameras, size)
     return _seen(_splat(splat), cameras, colour.expand(3))
 
@@ -214,6 +223,14 @@ def turntable_html(splat: Gaussians) -> str:
     )
     data = base64.b64encode(file.getvalue()).decode("ascii")
     return f'<img alt="{told}" title="{told}" width="{TURN_SIZE}" src="data:image/webp;base64,{data}">'
+
+
+def _by_name(method: Any) -> Any:
+    """A method of ours as its name and settings, for which a recipe may be known; anything else as it is."""
+    if isinstance(method, type) and issubclass(method, Distillation) and not inspect.isabstract(method):
+        method = from_dict(method, {}, "method")
+    ours = isinstance(method, Distillation) and ":" not in name_of(method)
+    return {"name": name_of(method), **to_dict(method)} if ours else method
 
 
 @torch.no_grad()

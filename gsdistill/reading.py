@@ -213,7 +213,7 @@ def parse_any(text: str, where: str) -> Any:
 
 def brief(value: object) -> str:
     """Return how a value that was read is shown in a message: as Python writes it, cut where it is long or deep."""
-    text = _BRIEF.repr(value)
+    text = " ".join(_BRIEF.repr(value).split())  # in one line, where that of a tensor has more
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 

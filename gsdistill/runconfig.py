@@ -91,7 +91,7 @@ class RunConfig:
     regularizers: RegularizerSettings = field(default_factory=RegularizerSettings)
 
     def __post_init__(self) -> None:
-        if not self.prompt.strip():
+        if isinstance(self.prompt, str) and not self.prompt.strip():
             raise ConfigError("no prompt; say what to make, as in --prompt 'a red torus'")
         if self.resume and self.overwrite:
             raise ConfigError("resume and overwrite exclude each other: go on with the earlier run, or replace it")

@@ -26,11 +26,13 @@ from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
 from gsdistill.errors import BadFile, ConfigError, Notice, OutputError, PromptError
 from gsdistill.generate import prepared
+from gsdistill.prior.analytic import AnalyticPrior
 from gsdistill.registry import load
 from gsdistill.renderer.base import check_backgrounds
 from gsdistill.representation.gaussians import GaussianScene
 from gsdistill.runconfig import RunConfig, resolve
 from gsdistill.scene.cameras import orbit
+from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import SH_C0, Gaussians
 from gsdistill.testing import check_prior
 from gsdistill.training import checkpoint
@@ -330,11 +332,48 @@ def test_a_prior_is_found_by_auto_and_by_path(prior):
     assert gs.load_prior(prior.folder).name == "shapes"
 
 
+class Nothing(AnalyticPrior):
+    """Says nothing of itself."""
+
+    def __init__(self): ...
+
+
 @pytest.mark.parametrize(
     ("ask", "told"),
     [
         (lambda prior, ball: gs.distil("a red torus", prior, model={"precision": "float16"}), "give it to load_prior"),
         (lambda prior, ball: gs.distil("a red torus", prior, terms=lambda *given: 0.0), r"as in terms=\[mine\]"),
+        (lambda prior, ball: gs.distil("a red torus", prior, terms=[5]), r"terms = \[5\]: a list of functions"),
+        (
+            lambda prior, ball: gs.distil("a red torus", prior, method=gs.Splat),
+            "method = <class .* expected a name, or a mapping",
+        ),
+        (
+            lambda prior, ball: gs.distil("a red torus", prior, method=gs.Distillation),
+            "method = <class .* expected a name, or",
+        ),
+        (
+            lambda prior, ball: gs.distil("a red torus", prior, method=Ball()),
+            "method = Ball.* expected a name, or a mapping",
+        ),
+        (
+            lambda prior, ball: gs.distil("a red torus", prior, init=SDS),
+            "init = <class .* expected a name, or a mapping",
+        ),
+        (
+            lambda prior, ball: gs.distil("a red torus", Nothing()),
+            "the prior Nothing lacks name, schedule, image_size, l",
+        ),
+        (lambda prior, ball: gs.distil("a red torus", prior, device=None), "device = .None. is not a device"),
+        (lambda prior, ball: gs.load_prior("shapes", None), "device = 'None' is not a device"),
+        (lambda prior, ball: gs.load_prior("shapes", lora=["a.safetensors"]), "lora: there is no file a.safetensors"),
+        (lambda prior, ball: gs.load_prior("shapes", vae=3), "vae = 3 has the wrong type"),
+        (lambda prior, ball: validate(RunConfig(5)), "prompt = 5 has the wrong type; expected text"),  # type: ignore[arg-type]
+        (lambda prior, ball: gs.render(ball, 2, 64.0), "size = 64.0: whole numbers are expected"),  # type: ignore[arg-type]
+        (lambda prior, ball: gs.render(ball, 2, 16, torch.ones(1, 3)), r"= tensor\(\[\[1\., 1\., 1\.\]\]\) is no grey"),  # type: ignore[arg-type]
+        (lambda prior, ball: gs.render(ball, 2, 16, torch.ones(2, 3)), r"= tensor\(\[\[1\., 1\., 1\.\], \[1"),  # type: ignore[arg-type]
+        (lambda prior, ball: gs.evaluate(ball, 5), "prompt = 5 is no text"),  # type: ignore[arg-type]
+        (lambda prior, ball: gs.evaluate(ball.each(lambda value: value[:0])), "no Gaussians to measure"),
         (lambda prior, ball: gs.distil("a red torus", prior, logs=("tensorboard",)), "logs is of `gsdistill generate`"),
         (lambda prior, ball: gs.evaluate("torus.ply"), "a splat is expected, not str"),
         (lambda prior, ball: gs.render(ball, 4.0), "a number of them, or Cameras"),
@@ -346,5 +385,35 @@ def test_what_is_asked_wrongly_is_said(ask, told, prior, ball):
         ask(prior, ball)
 
 
-def test_a_method_may_be_its_class(prior):
-    assert gs.distil("a red torus", prior, method=SDS, iterations=2).method == SDS()
+def test_what_the_type_checker_of_the_tests_would_not_let_through():
+    """Settings made by hand as notebooks make them, and one listener in place of a list."""
+    program = """if True:
+        import gsdistill as gs
+        from gsdistill.prior.loading import load_prior
+        from gsdistill.prior.pretrained import ModelSettings
+        run = gs.distil("a red torus", "shapes", method="sds", device="cpu", iterations=1)
+        for ask in (
+            lambda: load_prior("shapes", settings=ModelSettings(lora=("a.safetensors",))),
+            lambda: run.run(gs.Listener()),
+            lambda: run.run([gs.Listener]),
+        ):
+            try:
+                ask()
+            except ValueError as error:
+                print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    listeners = "run takes a list of Listeners, as in run([mine])"
+    assert done.stdout.splitlines() == ["model.lora: there is no file a.safetensors", listeners, listeners]
+
+
+def test_a_method_and_a_start_may_be_classes(prior):
+    run = gs.distil("a red torus", prior, method=SDS, init=Ball, iterations=2)
+    assert run.method == SDS() and len(run.representation) == Ball().count
+    assert validate(RunConfig("a red torus", method=SDS)).method == SDS()  # type: ignore[arg-type]
+
+
+def test_a_device_may_be_one_of_torch():
+    loaded = gs.load_prior("shapes", torch.device("cpu"))
+    run = gs.distil("a red torus", loaded, method="sds", device=torch.device("cpu"))
+    assert run.representation.device == loaded.device

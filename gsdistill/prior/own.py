@@ -23,7 +23,7 @@ from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.reading import brief
 from gsdistill.registry import broken, load_own
 
-__all__ = ["load_class", "make"]
+__all__ = ["check", "load_class", "make"]
 
 
 def _whole(value: Any) -> bool:
@@ -75,12 +75,17 @@ def make(name: str, device: torch.device, settings: ModelSettings = ModelSetting
         if isinstance(error, UserError) or out_of_memory(error) or failure(error):
             raise
         raise broken(told, error, getattr(sys.modules[cls.__module__], "__file__", None) or "", "load") from error
-    _check(prior, told, device)
+    check(prior, told)
+    if (prior.device.type, prior.device.index or 0) != (device.type, device.index or 0):
+        raise ConfigError(
+            f"{told} computes on {prior.device}, not on {device}: let it keep the device that it is made with as "
+            f"self.device, or take --device {prior.device}"
+        )
     return prior
 
 
-def _check(prior: Prior, told: str, device: torch.device) -> None:
-    """Refuse what is no whole prior for a device. Raises ConfigError."""
+def check(prior: Prior, told: str) -> None:
+    """Refuse what is no whole prior; ``told`` says in the message which it is. Raises ConfigError."""
     if lacking := [name for name in _ATTRIBUTES if not hasattr(prior, name)]:
         raise ConfigError(f"{told} lacks {', '.join(lacking)}: attributes that every gsdistill.Prior has")
     for name, (expected, sound) in _ATTRIBUTES.items():
@@ -90,9 +95,4 @@ def _check(prior: Prior, told: str, device: torch.device) -> None:
         known = get_args(Prediction)
         raise ConfigError(
             f"{told}: prediction_type = {brief(kind)}.{did_you_mean(str(kind), known)} Allowed: {', '.join(known)}"
-        )
-    if (prior.device.type, prior.device.index or 0) != (device.type, device.index or 0):
-        raise ConfigError(
-            f"{told} computes on {prior.device}, not on {device}: let it keep the device that it is made with as "
-            f"self.device, or take --device {prior.device}"
         )

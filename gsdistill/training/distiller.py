@@ -23,7 +23,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from gsdistill.device import failure, out_of_memory
 from gsdistill.distillation.base import Distillation, Moment, State, surrogate_loss
-from gsdistill.errors import UserError, first_line
+from gsdistill.errors import ConfigError, UserError, first_line
 from gsdistill.prior.base import Prior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.representation.base import Representation, unfit
@@ -175,9 +175,11 @@ class Distiller:
         """Make the steps that are left, and tell the listeners of each in their order, and of the end.
 
         Raises:
-            ListenerFailed: one of them broke. What it says to a user itself, and what tells of memory, files or the
-                device, is raised as it is; so is what :meth:`step` raises.
+            ConfigError: it is no list of listeners. ListenerFailed: one of them broke. What it says to a user itself,
+                and what tells of memory, files or the device, is raised as it is; so is what :meth:`step` raises.
         """
+        if isinstance(listeners, Listener) or not all(isinstance(one, Listener) for one in listeners):
+            raise ConfigError("run takes a list of Listeners, as in run([mine])")
         for step in self:
             for listener in listeners:
                 with _named(listener, self):
