@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
+from gsplat.strategy import DefaultStrategy
 from renderer.emulator import EMULATED
 from torch.nn import Parameter
 
-from gsdistill.distillation.base import Distillation
+from gsdistill.distillation.base import Distillation, Moment
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.ramp import Ramp
 from gsdistill.registry import load, names
+from gsdistill.renderer.base import render
 from gsdistill.representation.gaussians import GaussianScene, OptimSettings, SceneSettings
+from gsdistill.representation.regularizers import RegularizerSettings
+from gsdistill.scene.cameras import sample
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
+from gsdistill.structs import Gaussians, Views
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Diverged
 from gsdistill.training.views import ViewSettings, draw_backgrounds
@@ -28,14 +34,18 @@ SIZE = 16
 PHASES = ["render", "encode", "network", "encode backward", "render backward", "optimise", "densify"]
 VIEWS = ViewSettings(2, SIZE)
 GROWING = Gradient(enabled=True, start=0.0, stop=1.0, every=0.25, grow_grad2d=1e-4, budget=60)
+CHOOSING = replace(GROWING, grow_grad2d=2.5, budget=1000)
+FAINT = -5.0  # logit of an opacity that is pruned
+FADING = 3.0  # weight of the opacity penalty, where there is one
 
 PICTURE = torch.tensor([-0.8, -0.8, 0.2], dtype=torch.float64)[:, None, None].expand(3, SIZE, SIZE).reshape(1, -1)
 BLUE = Mixture(torch.ones(1), PICTURE, torch.tensor([0.2]))
 
 
 @pytest.fixture(autouse=True, params=["cpu", EMULATED])
-def renderer() -> None:
+def renderer(request: pytest.FixtureRequest) -> str:
     """Every test by our renderer, and by gsplat's kernels."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +67,12 @@ def begin(
     iterations: int = 12,
     densify: Gradient = GROWING,
     views: ViewSettings = VIEWS,
+    fading: float = 0.0,
 ) -> Distiller:
     generator = torch.Generator().manual_seed(3)
     initial = Ball(count=40).create("", generator)
-    splat = GaussianScene(initial, SceneSettings(densify=densify), iterations, torch.device("cpu"))
+    settings = SceneSettings(densify=densify, regularizers=RegularizerSettings(Ramp(fading, fading)))
+    splat = GaussianScene(initial, settings, iterations, torch.device("cpu"))
     return Distiller(splat, prior, method, prior.encode_text("", ""), views, iterations, generator)
 
 
@@ -114,6 +126,56 @@ def test_resumes_bit_for_bit_across_a_densification(method, telling, tmp_path):
     assert whole.method_state.keys() == second.method_state.keys()
     for key, value in whole.method_state.items():
         assert torch.equal(value, second.method_state[key])
+
+
+def by_hand(prior: AnalyticPrior, method: Distillation, steps: int, backend: str) -> Iterator[dict[str, Parameter]]:
+    """The Gaussians after each step of what :func:`begin` makes with CHOOSING, by torch's Adam and gsplat's strategy.
+
+    With these settings the strategy refines in what it takes for step 4, and not in step 5.
+    """
+    generator, optim, text = torch.Generator().manual_seed(3), OptimSettings(), prior.encode_text("", "")
+    initial = Ball(count=40).create("", generator)
+    initial.opacities[:3] = FAINT
+    extent, state = initial.means.norm(dim=-1).max().item(), method.init_state(prior, generator)
+    params = {name: Parameter(value.clone()) for name, value in initial.tensors().items()}
+    adams = {key: torch.optim.Adam([v], betas=(0.9, 0.99), eps=1e-15, fused=True) for key, v in params.items()}
+    strategy = DefaultStrategy(
+        prune_opa=CHOOSING.prune_opacity, grow_grad2d=CHOOSING.grow_grad2d, grow_scale3d=CHOOSING.grow_scale3d,
+        prune_scale3d=CHOOSING.prune_scale3d, refine_start_iter=0, refine_every=2, reset_every=3,
+    )  # fmt: skip
+    statistics, due = strategy.initialize_state(), steps // 4
+    for done in range(1, steps + 1):
+        progress = (done - 1) / steps
+        cameras, colours = sample(VIEWS.cameras, 2, SIZE, generator), draw_backgrounds("mixed", 2, generator)
+        out = render(Gaussians(**params), cameras, colours, backend)
+        x0 = prior.encode(out.images)
+        views = Views(x0.detach(), out.alphas.detach().permute(0, 3, 1, 2), cameras)  # a latent is a pixel here
+        moment = Moment(prior, views, prior.condition(text, cameras), progress, generator)
+        guidance, state = method.gradient(moment, state)
+        loss = 0.5 * (x0 - (x0 - guidance.gradient).detach()).square().sum() / 2
+        (loss + FADING * out.alphas.mean()).backward()
+        for name, adam in adams.items():
+            rate = getattr(optim, name)(progress)
+            adam.param_groups[0]["lr"] = rate * extent if name == "means" else rate
+            adam.step()
+            adam.zero_grad()
+        info = {"means2d": out.screen, "radii": out.radii[..., None].expand(-1, -1, 2), "gaussian_ids": None}
+        info |= {"width": SIZE, "height": SIZE, "n_cameras": 2}
+        with torch.random.fork_rng(devices=[]):
+            if done % due == 0:
+                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            strategy.step_post_backward(params, adams, statistics, 5 if done % due else 4, info)
+        yield params
+
+
+@pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
+def test_is_a_plain_loop_to_the_last_bit(method, telling, renderer):
+    run = begin(telling, method, 20, CHOOSING, fading=FADING)
+    run.representation.params["opacities"].data[:3] = FAINT
+    for step, params in zip(run, by_hand(telling, method, 20, renderer), strict=True):
+        assert_equal(state(run), [*params.values()])
+        assert step.count == len(params["means"])
+    assert run.representation.grown and run.representation.pruned
 
 
 def test_is_a_function_of_the_seed_alone(prior):
