@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import inspect
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,8 @@ OF_FILES = (
 TURN = 16  # pictures of a splat's turntable in a notebook
 TURN_SIZE = 192  # pixels
 TURN_LASTS = 3_200  # milliseconds
+if hasattr(os, "register_at_fork"):  # a child has none of OpenMP's threads, for which torch would wait for ever
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def load_prior(prior: str | Path = "auto", device: str | torch.device = "auto", **settings: Any) -> Prior:

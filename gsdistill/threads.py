@@ -1,13 +1,17 @@
-"""How many threads compute, and how they wait for each other. Torch is not imported before OpenMP has been told."""
+"""How many threads compute, and how they wait for each other. Torch is not imported before OpenMP has been told.
+
+A child of a fork has none of its parent's threads: neither those that hold a lock nor those of OpenMP.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 
 from gsdistill.config import bounded
 
-__all__ = ["Threads", "sleep_soon"]
+__all__ = ["Threads", "Turn", "sleep_soon"]
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # GCC's OpenMP tries a thousand times, which takes about ten microseconds; LLVM's goes to sleep at once.
@@ -23,6 +27,24 @@ def sleep_soon() -> None:
     """
     if not any(name in os.environ for name in WAITING):
         os.environ.update(SOON)
+
+
+class Turn:
+    """A lock by which the threads of a process take turns in ``with`` blocks; in a child of a fork nobody holds it."""
+
+    def __init__(self) -> None:
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 @dataclass(frozen=True, kw_only=True)

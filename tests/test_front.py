@@ -6,6 +6,7 @@ import base64
 import io
 import itertools
 import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -310,6 +311,46 @@ def test_any_thread_serves():
     assert threading.current_thread() is threading.main_thread()
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(loss_of_a_step, 1).result() == here
+
+
+def followed(run: gs.Distiller) -> tuple[list[torch.Tensor], int]:
+    """Every loss, the scene at the end, and the evaluations that its steps tell of."""
+    steps = list(run)
+    return [*(step.loss for step in steps), *run.representation.params.values()], sum(s.evaluations for s in steps)
+
+
+@pytest.mark.parametrize("method", ["sds", "vsd"])
+def test_two_threads_share_a_prior(method, prior):
+    """Each run has the bits and the count that it has alone, whatever a method hangs on the network meanwhile."""
+
+    def run(seed: int) -> tuple[list[torch.Tensor], int]:
+        settings = {"iterations": 6, "views": 1, "resolution": 16, "seed": seed}
+        return followed(gs.distil("a red torus", prior, method=method, **settings))
+
+    alone = [run(seed) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(run, (0, 1)))
+    for (values, count), (others, counted) in zip(alone, together, strict=True):
+        assert all(torch.equal(value, other) for value, other in zip(values, others, strict=True))
+        assert count == counted
+
+
+FORK = """
+import os, signal, torch, gsdistill.front
+torch.set_num_threads(2)
+torch.ones(1 << 22).exp().sum()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    torch.ones(1 << 22).exp().sum()
+    os._exit(0)
+raise SystemExit(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_computes_though_its_parent_had_threads():
+    subprocess.run([sys.executable, "-c", FORK], check=True, cwd=ROOT.parent)
 
 
 @pytest.mark.slow

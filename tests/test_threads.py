@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 
 from gsdistill.cli import COMMANDS, execute
-from gsdistill.threads import SOON, WAITING, Threads, sleep_soon
+from gsdistill.threads import SOON, WAITING, Threads, Turn, sleep_soon
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +93,26 @@ def test_a_deterministic_run_takes_one_thread(command, capsys):
 def test_none_is_no_number_of_threads(capsys):
     assert execute(["evaluate", "nowhere", "--threads", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_nobody_holds_a_turn_in_a_fork():
+    """Not even where one of the parent's threads did."""
+    turn, held, done = Turn(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with turn:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        signal.alarm(10)
+        with turn, turn:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    done.set()
+    thread.join()

@@ -23,8 +23,10 @@ from gsdistill.errors import ConfigError
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, branches_for
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.structs import Cameras, Condition, Embedding
+from gsdistill.threads import Turn
 
 __all__ = [
+    "ASKING",
     "CameraRange",
     "Noise",
     "Prediction",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
+# Of the threads that ask priors, for they may share one: its count, its buffers, and the hooks of its students.
+ASKING = Turn()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +15,12 @@ from gsdistill.device import out_of_memory
 from gsdistill.errors import BadFile, ModelNotFound, first_line
 from gsdistill.prior.layout import weight_files
 from gsdistill.reading import brief, read_json
+from gsdistill.threads import Turn
 
 __all__ = ["check_class", "check_finite", "load_model", "load_part", "pick_class", "quiet"]
 
 T = TypeVar("T")
-_LIBRARIES = threading.RLock()
+_LIBRARIES = Turn()
 
 # What a config may say of sizes: so many layers, and widths of so many times the largest dimension of its weights.
 MOST_LAYERS, WIDEST, BEYOND = 128, 2048, 8

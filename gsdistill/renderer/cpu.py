@@ -9,8 +9,6 @@ compiles them (ten seconds) and keeps them on disk.
 
 from __future__ import annotations
 
-import os
-import threading
 from typing import Any
 
 import numpy as np
@@ -23,15 +21,14 @@ from torch.autograd.function import once_differentiable
 from gsdistill.renderer import _bins, _project, _raster, _unproject
 from gsdistill.renderer._shares import in_shares
 from gsdistill.structs import Cameras, Gaussians, Render
+from gsdistill.threads import Turn
 
 __all__ = ["rasterize"]
 
 GAUSSIANS, PAIRS = 2000, 5000  # in one share, at least: fewer are not worth another thread
 MOST_PAIRS = 2**31 - 1  # which 32 bits number
-_locks = [threading.Lock()]  # of what is kept between calls
+_turn = Turn()  # of those who take what is kept between calls
 _kept = [np.empty((0, 10), np.float32)]
-if hasattr(os, "register_at_fork"):  # another thread of the parent's may hold it, of which a child has none
-    os.register_at_fork(after_in_child=lambda: _locks.__setitem__(0, threading.Lock()))
 
 
 def rasterize(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
@@ -80,7 +77,7 @@ class _Rasterize(torch.autograd.Function):
         v_images, v_alphas, v_depths = (_array(value) for value in gradients[:3])
         v_values = [np.zeros(value.shape, np.float32) for value in values]
         v_screen = np.zeros((len(splats), 2), np.float32)
-        with _locks[0]:
+        with _turn:
             tile_sums, threads = _scratch(len(bins["ids"])), _threads()
             in_shares(
                 threads, len(reached), tiles, _raster.rasterize_backward, splats, bins["ids"], bins["bounds"], reached,

@@ -24,7 +24,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from gsdistill.device import failure, out_of_memory
 from gsdistill.distillation.base import Distillation, Moment, State, surrogate_loss
 from gsdistill.errors import ConfigError, UserError, first_line
-from gsdistill.prior.base import Prior
+from gsdistill.prior.base import ASKING, Prior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.representation.base import Representation, unfit
 from gsdistill.structs import Cameras, Guidance, Render, Views, to_device
@@ -247,7 +247,7 @@ class Distiller:
             out = self.representation.render(cameras, backgrounds)
         with clock("encode"):
             latents = self.prior.encode(out.images)
-        with clock("network"):
+        with ASKING, clock("network"):
             size = (latents.shape[-2], latents.shape[-1])
             alphas = _pooled(out.alphas, size)
             depth = None

@@ -13,7 +13,6 @@ Only the places of split halves are random, and their seed is drawn from the run
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -28,10 +27,11 @@ from torch.nn.functional import pad
 from gsdistill.config import bounded
 from gsdistill.scene.densify.base import Densification, Densifier, DensifyReport, Stepped
 from gsdistill.structs import Render
+from gsdistill.threads import Turn
 
 __all__ = ["Gradient"]
 
-_SEEDING = threading.Lock()
+_SEEDING = Turn()
 
 
 @dataclass(frozen=True, kw_only=True)
