@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import itertools
 import multiprocessing
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -333,6 +335,19 @@ def test_two_threads_share_a_prior(method, prior):
     for (values, count), (others, counted) in zip(alone, together, strict=True):
         assert all(torch.equal(value, other) for value, other in zip(values, others, strict=True))
         assert count == counted
+
+
+def test_a_run_is_pickled_and_copied_with_its_prior(prior):
+    """The weights are not sent; what comes back goes on as the run itself does, and apart from it."""
+    settings = {"method": "cds", "iterations": 4, "views": 1, "resolution": 16, "finish": "none"}
+    run = gs.distil("a red torus", prior, **settings, densify={"enabled": True, "start": 0, "stop": 1, "every": 0.25})
+    run.step()
+    assert len(sent := pickle.dumps(prior)) < 100_000
+    others = [pickle.loads(pickle.dumps(run)), copy.deepcopy(run)]
+    (values, count), *copied = [followed(each) for each in (run, *others)]
+    for found, counted in copied:
+        assert count == counted and all(torch.equal(one, other) for one, other in zip(values, found, strict=True))
+    assert pickle.loads(sent).folder == prior.folder
 
 
 FORK = """

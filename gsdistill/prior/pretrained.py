@@ -118,6 +118,10 @@ class Pretrained(Prior):
         self.schedule, self.prediction_type = levels.schedule, levels.prediction
         self._told: Tensor = levels.told.to(origin.device)  # what the network is told at each timestep
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled is where it lies, and a copy is loaded from there: other processes need no weights sent."""
+        return type(self), (self.origin,), {"evaluations": self.evaluations, "schedule": self.schedule}
+
     @classmethod
     def read_levels(cls, folder: Path) -> Levels:
         """Noise levels and prediction type of a folder's scheduler.
