@@ -10,11 +10,12 @@ Nothing here keeps a folder, prints, or listens to signals, so all of it serves 
 from __future__ import annotations
 
 import base64
-import inspect
+import html
 import io
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import is_dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from gsdistill import device as devices
 from gsdistill import stages
 from gsdistill.config import from_dict, name_of, to_dict
 from gsdistill.distillation.base import Distillation
-from gsdistill.errors import ConfigError, OutputError, PromptError, tell
+from gsdistill.errors import ConfigError, OutOfMemory, OutputError, PromptError, tell
 from gsdistill.evaluation.plain import plain_figures
 from gsdistill.evaluation.references import of_prompt
 from gsdistill.evaluation.truth import Figures
@@ -45,8 +46,12 @@ from gsdistill.reading import brief
 from gsdistill.renderer.base import render as drawn
 from gsdistill.runconfig import resolve
 from gsdistill.scene.cameras import orbit
+from gsdistill.scene.densify.base import Densification
+from gsdistill.scene.init.base import Initialiser
 from gsdistill.scene.read import read_splat
-from gsdistill.structs import Cameras, Gaussians, to_device
+from gsdistill.scene.sound import check_splat
+from gsdistill.structs import Cameras, Gaussians, on_processor, to_device
+from gsdistill.texts import checked
 from gsdistill.training.distiller import Distiller, Term
 from gsdistill.training.health import measure
 
@@ -56,6 +61,7 @@ OF_FILES = (
     *("output", "resume", "accept_changes", "overwrite", "export"),
     *("log_every", "preview_every", "snapshots", "checkpoint_every", "logs"),
 )
+OBJECTS = {"method": Distillation, "init": Initialiser, "densify": Densification}  # settings that may be one
 TURN = 16  # pictures of a splat's turntable in a notebook
 TURN_SIZE = 192  # pixels
 TURN_LASTS = 3_200  # milliseconds
@@ -63,7 +69,7 @@ if hasattr(os, "register_at_fork"):  # a child has none of OpenMP's threads, for
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
-def load_prior(prior: str | Path = "auto", device: str | torch.device = "auto", **settings: Any) -> Prior:
+def load_prior(prior: str | os.PathLike[str] = "auto", device: str | torch.device = "auto", **settings: Any) -> Prior:
     """Load a diffusion model to distil from.
 
     Args:
@@ -77,11 +83,11 @@ def load_prior(prior: str | Path = "auto", device: str | torch.device = "auto", 
         ConfigError: an unknown name, device or setting. ModelNotFound: weights are missing. BadFile: a file is broken.
     """
     target = devices.choose(str(device), tell)
-    return loading.load_prior(str(prior), target, from_dict(ModelSettings, settings, "model"), tell)
+    return loading.load_prior(_name(prior), target, from_dict(ModelSettings, settings, "model"), tell)
 
 
 def distil(
-    prompt: str, prior: Prior | str | Path = "auto", *, terms: Sequence[Term] = (), **settings: Any
+    prompt: str, prior: Prior | str | os.PathLike[str] = "auto", *, terms: Sequence[Term] = (), **settings: Any
 ) -> Distiller:
     """Prepare the distillation of a prompt: iterating what is returned makes its steps.
 
@@ -93,8 +99,7 @@ def distil(
         prompt: what to make.
         prior: what to distil from; one that is loaded decides the device too.
         terms: more losses, each of what was rendered, its cameras and the progress of the run (0..1).
-        settings: see above; a method or an initialiser may also be an object or a class, whose own settings then all
-            stand.
+        settings: see above; a method, an initialiser or a densifier may be an object, all of whose settings then stand.
 
     Raises:
         ConfigError: an unknown setting, a value out of range, one of files (nothing is written here), or another device
@@ -106,17 +111,16 @@ def distil(
         own.check(prior, f"the prior {type(prior).__name__}")
         if "model" in settings:
             raise ConfigError("model is of how a prior is loaded, and this one is: give it to load_prior")
-    if not isinstance(terms, Sequence) or not all(map(callable, terms)):
+    if not (isinstance(terms, Iterable) and all(map(callable, terms := list(terms)))):
         raise ConfigError(f"terms = {brief(terms)}: a list of functions is expected, as in terms=[mine]")
-    given = {**settings, "prompt": prompt, "prior": prior.name if isinstance(prior, Prior) else str(prior)}
-    if isinstance(given.get("device"), torch.device):
-        given["device"] = str(given["device"])
-    if isinstance(prior, Prior):
-        there = str(prior.device)
-        if devices.choose(str(given.setdefault("device", there))) != prior.device:
-            raise ConfigError(f"device = '{given['device']}', but the prior {prior.name} is on {there}")
-    if "method" in given:
-        given["method"] = _by_name(given["method"])
+    given = {**settings, "prompt": prompt, "prior": prior.name if isinstance(prior, Prior) else _name(prior)}
+    if "device" in given or isinstance(prior, Prior):
+        given["device"] = str(given.get("device", getattr(prior, "device", None)))
+    if isinstance(prior, Prior) and devices.choose(given["device"]) != prior.device:
+        raise ConfigError(f"device = '{given['device']}', but the prior {prior.name} is on {prior.device}")
+    given |= {name: _object(name, given[name]) for name in OBJECTS if name in given}
+    if is_dataclass(method := given.get("method")) and ":" not in (name := name_of(method)):
+        given["method"] = {"name": name, **to_dict(method)}
     config = resolve(given, tell)
     name = name_of(config.method)
     if config.recipe and cards.recipe(config.prior, name) is None:
@@ -131,28 +135,28 @@ def distil(
     return run
 
 
-def load(path: str | Path) -> Gaussians:
+def load(path: str | os.PathLike[str]) -> Gaussians:
     """Read a splat: a .ply, .spz, .sog, .splat or .glb, also gzipped, or the folder of a run; turned into our axes.
 
     Raises:
-        BadFile: it is not there, or holds no sound splat.
+        BadFile: it is not there, or holds no sound splat. ConfigError: it is no path.
     """
-    return read_splat(Path(expanded(str(path), "path")))
+    return read_splat(_path(path))
 
 
-def save(splat: Gaussians, path: str | Path, overwrite: bool = False) -> Path:
+def save(splat: Gaussians, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Write a splat in the format that the ending of ``path`` names, and return the path; folders are made.
 
     Raises:
-        ConfigError: no format has this ending, or it is no splat. NotInstalled: its package is missing.
+        ConfigError: no format has this ending, or it is no path, or no splat. NotInstalled: its package is missing.
         OutputError: the file is there and ``overwrite`` is not set, or it cannot be written.
     """
-    file = Path(expanded(str(path), "path"))
+    file, splat = _path(path), _splat(splat)
     writer = writer_for(file, ExportSettings())
     if file.exists() and not overwrite:
         raise OutputError(f"{file} exists; choose another name, or replace it with overwrite=True")
     check_targets([file], overwrite=True)
-    for line in writer.write(_splat(splat), file):
+    for line in writer.write(splat, file):
         tell(line)
     return file
 
@@ -162,15 +166,19 @@ def evaluate(splat: Gaussians, prompt: str | None = None) -> Figures:
 
     Where ``prompt`` names an object of the shapes world, whose truth is known, there are ``iou`` of the silhouettes
     (0..1), ``colour_error`` (0..1), ``surface_chamfer`` (world units) and more; for any other a Notice says so.
+
+    Raises:
+        ConfigError: it is no splat, or one without Gaussians, or the prompt is no text.
     """
     splat = _splat(splat)
-    if not len(splat) or not isinstance(prompt, str | None):
-        told = f"prompt = {brief(prompt)} is no text" if len(splat) else "the splat has no Gaussians to measure"
-        raise ConfigError(told)
+    if not len(splat):
+        raise ConfigError("the splat has no Gaussian, so there is nothing to measure")
+    if not isinstance(prompt, (str, type(None))):
+        raise ConfigError(f"prompt = {brief(prompt)}: a text is expected, or None")
     figures: Figures = {}
     if prompt is not None:
         try:
-            figures = beside(_splat(splat), of_prompt(prompt))
+            figures = beside(splat, of_prompt(prompt))
         except PromptError as error:
             tell(f"what needs a truth is left out: {error}")
     return {**figures, **plain_figures(splat)}
@@ -193,7 +201,7 @@ def render(
         background: a grey value or a colour, 0..1.
 
     Raises:
-        ConfigError: a background that is no colour, or no camera.
+        ConfigError: it is no splat, the background no colour, or there is no camera. OutOfMemory: for so many pixels.
     """
     try:
         colour = torch.as_tensor(background, dtype=torch.float32).cpu()
@@ -202,21 +210,28 @@ def render(
         sound = False
     if not sound:
         raise ConfigError(f"background = {brief(background)} is no grey value or RGB colour in 0..1")
-    if isinstance(cameras, bool) or not isinstance(cameras, (int, Cameras)):
-        raise ConfigError(f"cameras = {brief(cameras)}: a number of them, or Cameras, are expected")
-    if isinstance(cameras, int):
-        if not isinstance(size, int) or cameras < 1 or size < 1:
-            raise ConfigError(f"cameras = {cameras}, size = {brief(size)}: whole numbers are expected, at least 1")
-        cameras = orbit(cameras, size)
+    if not isinstance(cameras, Cameras):
+        for name, count in {"cameras": cameras, "size": size}.items():
+            if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+                more = ", or Cameras," if name == "cameras" else ""
+                raise ConfigError(f"{name} = {brief(count)}: a whole number from 1 on{more} is expected")
+        cameras = orbit(int(cameras), int(size))
     return _seen(_splat(splat), cameras, colour.expand(3))
 
 
 def turntable_html(splat: Gaussians) -> str:
-    """A small turning picture of a splat over white, as one element of HTML that needs nothing else."""
+    """A small turning picture of a splat over white, as one element of HTML that needs nothing else.
+
+    Of one that cannot be drawn it says why: in a notebook an error would stand in the way of what is shown instead.
+    """
+    try:
+        _splat(splat)
+    except ConfigError as error:
+        return f"<p>{html.escape(str(error))}</p>"
     told = f"{len(splat):,} Gaussians"
     if not len(splat):
         return f"<p>{told}</p>"
-    reach = max(1.0, measure(splat).extent)  # a scene that is larger than the ball is seen whole
+    reach = max(1.0, measure(on_processor(splat)).extent)  # a scene that is larger than the ball is seen whole
     whole = replace(splat, options=replace(splat.options, far=max(splat.options.far, 10.0 * reach)))
     images = _seen(whole, orbit(TURN, TURN_SIZE, distance=3.2 * reach), torch.ones(3))
     frames = [Image.fromarray(one) for one in to_bytes(images)]
@@ -228,23 +243,51 @@ def turntable_html(splat: Gaussians) -> str:
     return f'<img alt="{told}" title="{told}" width="{TURN_SIZE}" src="data:image/webp;base64,{data}">'
 
 
-def _by_name(method: Any) -> Any:
-    """A method of ours as its name and settings, for which a recipe may be known; anything else as it is."""
-    if isinstance(method, type) and issubclass(method, Distillation) and not inspect.isabstract(method):
-        method = from_dict(method, {}, "method")
-    ours = isinstance(method, Distillation) and ":" not in name_of(method)
-    return {"name": name_of(method), **to_dict(method)} if ours else method
-
-
 @torch.no_grad()
 def _seen(splat: Gaussians, cameras: Cameras, colour: Float[Tensor, "3"]) -> Float[Tensor, "B H W 3"]:
     place = splat.means.device
     backgrounds = colour.expand(len(cameras), 3).contiguous()
-    images = drawn(splat, to_device(cameras, place), backgrounds.to(place)).images
-    return images.clamp(0.0, 1.0).cpu()
+    try:
+        return drawn(splat, to_device(cameras, place), backgrounds.to(place)).images.clamp(0.0, 1.0).cpu()
+    except (MemoryError, RuntimeError) as error:
+        if not devices.out_of_memory(error):
+            raise
+        size = f"{len(cameras)} pictures of {cameras.width} x {cameras.height} pixels"
+        raise OutOfMemory(f"there is no memory for {size}; ask for fewer or smaller ones") from error
 
 
 def _splat(thing: Any) -> Gaussians:
-    if isinstance(thing, Gaussians):
-        return thing
-    raise ConfigError(f"a splat is expected, not {type(thing).__name__}; that of a run is run.representation.splat()")
+    if not isinstance(thing, Gaussians):
+        kind = type(thing).__name__
+        raise ConfigError(f"a splat is expected, not {kind}; that of a run is run.representation.splat()")
+    check_splat(thing)
+    return thing
+
+
+def _path(given: Any) -> Path:
+    try:
+        name = os.fsdecode(given)
+    except TypeError:
+        raise ConfigError(f"path = {brief(given)}: the path of a file is expected") from None
+    return Path(expanded(checked(name, True, "path"), "path"))
+
+
+def _name(prior: Any) -> str:
+    if isinstance(prior, (str, Path, os.PathLike)):
+        return str(os.fspath(prior))
+    raise ConfigError(f"prior = {brief(prior)}: a name or a path is expected")
+
+
+def _object(name: str, given: Any) -> Any:
+    """A setting that may be an object; its class stands for one with the usual settings."""
+    base = OBJECTS[name]
+    if isinstance(given, type) and issubclass(given, base):
+        try:
+            return given()
+        except TypeError as error:
+            raise ConfigError(f"{name} = {given.__qualname__}: {error}") from None
+    if isinstance(given, type) or (is_dataclass(given) and not isinstance(given, base)):
+        raise ConfigError(
+            f"{name} = {brief(given)}: a name, a mapping with one, or an object of {base.__name__} is expected"
+        )
+    return given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import html
 import io
 import itertools
 import multiprocessing
@@ -19,15 +20,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import labs
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import gsdistill as gs
+from gsdistill import front
 from gsdistill.config import validate
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import BadFile, ConfigError, Notice, OutputError, PromptError
+from gsdistill.errors import BadFile, ConfigError, Notice, OutOfMemory, OutputError, PromptError
 from gsdistill.generate import prepared
 from gsdistill.prior.analytic import AnalyticPrior
 from gsdistill.registry import load
@@ -287,8 +290,8 @@ def test_figures_have_the_truth_where_it_is_known(ball):
 def test_a_splat_shows_itself_turning(ball):
     pair = ball.each(lambda value: torch.cat([value, value]))
     pair.means[1, 0] = 0.8
-    html = pair._repr_html_()
-    head, _, data = html.partition("base64,")
+    shown = pair._repr_html_()
+    head, _, data = shown.partition("base64,")
     assert head == '<img alt="2 Gaussians" title="2 Gaussians" width="192" src="data:image/webp;'
     picture = Image.open(io.BytesIO(base64.b64decode(data.removesuffix('">'))))
     assert (picture.size, picture.n_frames) == ((192, 192), 16)
@@ -350,6 +353,74 @@ def test_a_run_is_pickled_and_copied_with_its_prior(prior):
     assert pickle.loads(sent).folder == prior.folder
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"means": torch.zeros(1, 2)}, "means of the splat is float32 [1, 2]; floats [N, 3] are expected"),
+        ({"scales": torch.zeros(2, 3)}, "scales of the splat is float32 [2, 3]; floats [N, 3] are expected"),
+        ({"opacities": torch.zeros(1, 1)}, "opacities of the splat is float32 [1, 1]; floats [N] are expected"),
+        ({"quats": torch.zeros(1, 4).long()}, "quats of the splat is int64 [1, 4]; floats [N, 4] are expected"),
+        ({"sh": torch.zeros(1, 2, 3)}, "sh of the splat is float32 [1, 2, 3]; floats [N, 1, 3] or [N, 4, 3] or "),
+        ({"sh": torch.zeros(1, 1, 3, device="meta")}, "sh of the splat is on meta, and means are on cpu"),
+        ({"means": [[0.0, 0.0, 0.0]]}, "means of the splat is a list; floats [N, 3] are expected"),
+        ({"options": None}, "options of the splat is a NoneType; RenderOptions are expected"),
+        ({"means": torch.full((1, 3), torch.nan)}, "1 of the splat's 1 Gaussians are not sound: 1 with NaN in means"),
+        ({"quats": torch.zeros(1, 4)}, "1 of the splat's 1 Gaussians are not sound: 1 without a rotation"),
+    ],
+)
+def test_a_splat_that_is_none_is_refused_and_a_notebook_shows_why(ball, change, told, tmp_path):
+    spoilt = copy.copy(ball)
+    vars(spoilt).update(change)  # past the check of types that tests have, and a user has not
+    for ask in (gs.render, gs.evaluate, lambda splat: gs.save(splat, tmp_path / "spoilt.ply")):
+        with pytest.raises(ConfigError) as caught:
+            ask(spoilt)
+        assert str(caught.value).startswith(told)
+    assert spoilt._repr_html_() == f"<p>{html.escape(str(caught.value))}</p>"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_splat_of_half_precision_is_drawn_measured_and_saved(ball, tmp_path):
+    half = ball.each(torch.Tensor.half)
+    torch.testing.assert_close(gs.render(half, 1, 16).float(), gs.render(ball, 1, 16), atol=0.01, rtol=0)
+    assert gs.evaluate(half, "a red sphere").keys() == gs.evaluate(ball, "a red sphere").keys()
+    assert half._repr_html_().startswith("<img") and gs.save(half, tmp_path / "half.ply").is_file()
+
+
+class Place:
+    """A path as other libraries have them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __fspath__(self) -> str:
+        return self.name
+
+
+@pytest.mark.parametrize("kind", [str, Path, os.fsencode, Place])
+def test_paths_are_what_python_opens(ball, kind, tmp_path):
+    name = str(tmp_path / "r\u00f6t \u7403.ply")
+    assert gs.save(ball, kind(name)) == Path(name)
+    assert len(gs.load(kind(name))) == 1
+
+
+def test_whole_numbers_may_be_those_of_numpy(ball):
+    assert gs.render(ball, np.int64(2), np.int32(8)).shape == (2, 8, 8, 3)
+
+
+def test_a_picture_without_memory_is_said(ball, monkeypatch):
+    def short(*given):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(front, "drawn", short)
+    with pytest.raises(OutOfMemory, match="no memory for 2 pictures of 16 x 16 pixels; ask for fewer or smaller ones"):
+        gs.render(ball, 2, 16)
+
+
+def test_devices_may_be_those_of_torch(prior):
+    run = gs.distil("a red torus", prior, method="sds", iterations=1, device=torch.device("cpu"))
+    assert run.representation.device == gs.load_prior("shapes", torch.device("cpu")).device == torch.device("cpu")
+
+
 FORK = """
 import os, signal, torch, gsdistill.front
 torch.set_num_threads(2)
@@ -402,19 +473,15 @@ class Nothing(AnalyticPrior):
         (lambda prior, ball: gs.distil("a red torus", prior, terms=[5]), r"terms = \[5\]: a list of functions"),
         (
             lambda prior, ball: gs.distil("a red torus", prior, method=gs.Splat),
-            "method = <class .* expected a name, or a mapping",
-        ),
-        (
-            lambda prior, ball: gs.distil("a red torus", prior, method=gs.Distillation),
-            "method = <class .* expected a name, or",
+            "method = <class .*, or an object of Distillation",
         ),
         (
             lambda prior, ball: gs.distil("a red torus", prior, method=Ball()),
-            "method = Ball.* expected a name, or a mapping",
+            "method = Ball.*, or an object of Distillation",
         ),
         (
             lambda prior, ball: gs.distil("a red torus", prior, init=SDS),
-            "init = <class .* expected a name, or a mapping",
+            "init = <class .*, or an object of Initialiser",
         ),
         (
             lambda prior, ball: gs.distil("a red torus", Nothing()),
@@ -425,15 +492,32 @@ class Nothing(AnalyticPrior):
         (lambda prior, ball: gs.load_prior("shapes", lora=["a.safetensors"]), "lora: there is no file a.safetensors"),
         (lambda prior, ball: gs.load_prior("shapes", vae=3), "vae = 3 has the wrong type"),
         (lambda prior, ball: validate(RunConfig(5)), "prompt = 5 has the wrong type; expected text"),  # type: ignore[arg-type]
-        (lambda prior, ball: gs.render(ball, 2, 64.0), "size = 64.0: whole numbers are expected"),  # type: ignore[arg-type]
         (lambda prior, ball: gs.render(ball, 2, 16, torch.ones(1, 3)), r"= tensor\(\[\[1\., 1\., 1\.\]\]\) is no grey"),  # type: ignore[arg-type]
         (lambda prior, ball: gs.render(ball, 2, 16, torch.ones(2, 3)), r"= tensor\(\[\[1\., 1\., 1\.\], \[1"),  # type: ignore[arg-type]
-        (lambda prior, ball: gs.evaluate(ball, 5), "prompt = 5 is no text"),  # type: ignore[arg-type]
-        (lambda prior, ball: gs.evaluate(ball.each(lambda value: value[:0])), "no Gaussians to measure"),
+        (lambda prior, ball: gs.distil("a red torus", prior, terms=None), r"terms = None: .*, as in terms=\[mine\]"),
+        (lambda prior, ball: gs.distil("a red torus", prior, terms=(1,)), r"terms = \[1\]: .*, as in terms=\[mine\]"),
+        (lambda prior, ball: gs.distil("a red torus", 3), "prior = 3: a name or a path is expected"),
+        (
+            lambda prior, ball: gs.distil("a red torus", prior, init=gs.Ramp(1, 1)),
+            "init = Ramp.*, or an object of Init",
+        ),
+        (lambda prior, ball: gs.distil("a red torus", prior, init=ball), "init = Gaussians.*, or an object of Init"),
+        (
+            lambda prior, ball: gs.distil("a red torus", prior, method=gs.Distillation),
+            "method = Distillation: .*abstract",
+        ),
+        (lambda prior, ball: gs.distil("a red torus", prior, method=int), "method = <class 'int'>: a name"),
+        (lambda prior, ball: gs.load_prior(["shapes"]), r"prior = \['shapes'\]: a name or a path is expected"),
+        (lambda prior, ball: gs.load_prior("shapes", None), "device = 'None' is not a device"),
+        (lambda prior, ball: gs.load(3), "path = 3: the path of a file is expected"),
+        (lambda prior, ball: gs.save(ball, "a\0.ply"), "is no name of a file"),
+        (lambda prior, ball: gs.evaluate(ball, 3), "prompt = 3: a text is expected"),
+        (lambda prior, ball: gs.evaluate(ball.each(lambda value: value[:0])), "has no Gaussian"),
+        (lambda prior, ball: gs.render(ball, 1, 1.5), r"size = 1\.5: a whole number from 1 on is expected"),
         (lambda prior, ball: gs.distil("a red torus", prior, logs=("tensorboard",)), "logs is of `gsdistill generate`"),
         (lambda prior, ball: gs.evaluate("torus.ply"), "a splat is expected, not str"),
-        (lambda prior, ball: gs.render(ball, 4.0), "a number of them, or Cameras"),
-        (lambda prior, ball: gs.render(ball, True), "a number of them, or Cameras"),
+        (lambda prior, ball: gs.render(ball, 4.0), "a whole number from 1 on, or Cameras, is expected"),
+        (lambda prior, ball: gs.render(ball, True), "a whole number from 1 on, or Cameras, is expected"),
     ],
 )
 def test_what_is_asked_wrongly_is_said(ask, told, prior, ball):

@@ -1,5 +1,7 @@
 """Gaussians that are none: what other programs leave in their files, refused or cleaned, and counted in either case.
 
+What was made or changed by hand in a program is refused too, where its tensors have not the forms of a splat.
+
 Left out, for nothing tells what they were: a value that is NaN, an infinite position, colour or rotation, and a
 deviation that is infinitely large. Mended, for what is meant is plain:
 
@@ -17,11 +19,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from gsdistill.errors import BadFile, tell
+from gsdistill.errors import BadFile, ConfigError, tell
 from gsdistill.scene.limits import NARROWEST, OPAQUE
-from gsdistill.structs import Gaussians
+from gsdistill.structs import Gaussians, RenderOptions, on_processor
 
-__all__ = ["sound"]
+__all__ = ["check_splat", "sound"]
+
+# Of the tensors of a splat, behind the number of Gaussians.
+FORMS = {"means": [(3,)], "quats": [(4,)], "scales": [(3,)], "opacities": [()], "sh": [(k, 3) for k in (1, 4, 9, 16)]}
 
 LEAST_LENGTH = 1e-12  # of a quaternion
 
@@ -34,15 +39,9 @@ def sound(gaussians: Gaussians, path: Path | str, clean: bool = False) -> Gaussi
     Raises:
         BadFile: some are not sound, and ``clean`` is not set; or none is left.
     """
-    count = len(gaussians)
-    lost, mended = _lost(gaussians), _mended(gaussians)
-    gone = torch.stack(list(lost.values())).any(dim=0)
-    kinds = {name: int(rows.sum()) for name, rows in lost.items()}
-    kinds |= {name: int((rows & ~gone).sum()) for name, rows in mended.items()}
-    found = ", ".join(f"{number:,} {name}" for name, number in kinds.items() if number)
+    count, (gone, bad, found) = len(gaussians), _found(gaussians)
     if not found:
         return gaussians
-    bad = int((gone | torch.stack(list(mended.values())).any(dim=0)).sum())
     if not clean:
         raise BadFile(
             f"{path}: {bad:,} of its {count:,} Gaussians are not sound: {found}; --clean (of a start: --init.clean) "
@@ -60,6 +59,44 @@ def sound(gaussians: Gaussians, path: Path | str, clean: bool = False) -> Gaussi
         scales=torch.where(kept.scales.isneginf(), NARROWEST, kept.scales),
         opacities=torch.where(kept.opacities.isinf(), kept.opacities.clamp(-OPAQUE, OPAQUE), kept.opacities),
     )
+
+
+def check_splat(splat: Gaussians) -> None:
+    """Refuse a splat that was made or changed by hand into none.
+
+    Raises:
+        ConfigError: a tensor has not the form of a splat's, or some of the Gaussians are not sound.
+    """
+    means: object = splat.means
+    count, place = (len(means), means.device) if isinstance(means, Tensor) and means.ndim else (0, None)
+    for name, tails in FORMS.items():
+        value: object = getattr(splat, name)
+        if not isinstance(value, Tensor):
+            told = f"a {type(value).__name__}"
+        elif not (value.is_floating_point() and value.shape in [(count, *tail) for tail in tails]):
+            told = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+        elif value.device != place:
+            told = f"on {value.device}, and means are on {place}"
+        else:
+            continue
+        forms = " or ".join(f"[{', '.join(map(str, ('N', *tail)))}]" for tail in tails)
+        raise ConfigError(f"{name} of the splat is {told}; floats {forms} are expected, with the N and device of means")
+    if not isinstance(splat.options, RenderOptions):
+        raise ConfigError(f"options of the splat is a {type(splat.options).__name__}; RenderOptions are expected")
+    _, bad, found = _found(on_processor(splat))
+    if found:
+        raise ConfigError(f"{bad:,} of the splat's {count:,} Gaussians are not sound: {found}")
+
+
+def _found(gaussians: Gaussians) -> tuple[Bool[Tensor, "N"], int, str]:
+    """Which are left out, how many are not sound, and in words what is wrong with them: none where all are sound."""
+    lost, mended = _lost(gaussians), _mended(gaussians)
+    gone = torch.stack(list(lost.values())).any(dim=0)
+    kinds = {name: int(rows.sum()) for name, rows in lost.items()}
+    kinds |= {name: int((rows & ~gone).sum()) for name, rows in mended.items()}
+    found = ", ".join(f"{number:,} {name}" for name, number in kinds.items() if number)
+    bad = int((gone | torch.stack(list(mended.values())).any(dim=0)).sum())
+    return gone, bad, found
 
 
 def _lost(gaussians: Gaussians) -> dict[str, Bool[Tensor, "N"]]:
