@@ -42,12 +42,14 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'gsdistill' has no attribute '{name}'")
-    home = importlib.import_module(_HOMES.get(name, "gsdistill.front"))
-    found = globals()[name] = getattr(home, "Gaussians" if name == "Splat" else name)
-    return found
+if not TYPE_CHECKING:  # a checker of types would take every name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'gsdistill' has no attribute '{name}'")
+        home = importlib.import_module(_HOMES.get(name, "gsdistill.front"))
+        found = globals()[name] = getattr(home, "Gaussians" if name == "Splat" else name)
+        return found
 
 
 def __dir__() -> list[str]:

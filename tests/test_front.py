@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import copy
 import html
+import importlib.util
 import io
 import itertools
+import json
 import multiprocessing
 import os
 import pickle
@@ -177,6 +179,17 @@ def test_the_door_is_light_and_lists_what_it_has():
     assert (ROOT / "py.typed").is_file()
     with pytest.raises(AttributeError, match="no attribute 'distill'"):
         gs.distill  # noqa: B018
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("pyright") is None, reason="no pyright")
+def test_a_checker_of_types_knows_every_name_and_no_other(tmp_path):
+    (tmp_path / "program.py").write_text(BLOCKS[0] + "".join(f"gs.{name}\n" for name in [*gs.__all__, "distill"]))
+    words = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "program.py"]
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
+    told = subprocess.run(words, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False).stdout
+    errors = [one["message"] for one in json.loads(told)["generalDiagnostics"] if one["severity"] == "error"]
+    assert errors == ['"distill" is not a known attribute of module "gsdistill"']
 
 
 def test_distil_is_the_run_of_the_command_line(prior):
