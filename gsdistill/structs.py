@@ -2,6 +2,8 @@
 
 Letters: N Gaussians, K SH coefficients, B views (cameras), H and W pixels, C h w latent channels and size,
 L text tokens, D their width, F camera features.
+
+Scenes, points, cameras and renders equal themselves alone: of tensors there is no one answer.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class RenderOptions:
         return ", ".join(words) or "the usual options"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gaussians:
     """A splat scene in its unconstrained parameters, the ones that are optimised and saved.
 
@@ -101,7 +103,7 @@ class Gaussians:
         return round(self.sh.shape[1] ** 0.5) - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PointCloud:
     """Coloured points in world axes; an initialiser centres them and scales them into the unit ball."""
 
@@ -112,7 +114,7 @@ class PointCloud:
         return self.points.shape[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cameras:
     """A batch of pinhole cameras of one image size that look at the origin."""
 
@@ -133,7 +135,7 @@ class Cameras:
         return replace(self, **{name: value[which] for name, value in tensors.items()})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Render:
     """What a renderer returns for B cameras."""
 

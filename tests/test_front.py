@@ -399,6 +399,13 @@ def test_a_splat_of_half_precision_is_drawn_measured_and_saved(ball, tmp_path):
     assert half._repr_html_().startswith("<img") and gs.save(half, tmp_path / "half.ply").is_file()
 
 
+def test_a_splat_equals_itself_alone(ball):
+    """Where a comparison of their tensors would be an error."""
+    pair = ball.each(lambda value: torch.cat([value, value]))
+    assert pair == pair and pair != replace(pair, sh=pair.sh + 1) and pair != ball
+    assert [ball, pair].index(pair) == 1 and len({ball, pair, pair}) == 2
+
+
 class Place:
     """A path as other libraries have them."""
 

@@ -106,7 +106,7 @@ def photograph(gaussians: Gaussians, cameras: Cameras | None = None) -> Pictures
     return Pictures(seen.images, seen.alphas, depth)
 
 
-@functools.lru_cache(maxsize=16)  # cameras are told apart by their tensors, not by what these hold
+@functools.lru_cache(maxsize=16)  # cameras are told apart as objects, not by what they hold
 def buffers(shapes: tuple[str, ...], cameras: Cameras) -> Buffers:
     """The uncoloured truth as ``cameras`` see it, once per process; ``shapes`` has the upper one first."""
     things = tuple(Thing("white", shape) for shape in shapes)
