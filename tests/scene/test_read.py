@@ -103,6 +103,9 @@ def test_what_is_not_there_is_named(tmp_path):
         read_splat(tmp_path / "a.spz")
     with pytest.raises(BadFile, match=r"is a folder without gaussians\.ply"):
         read_splat(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(BadFile, match=r"the run in .* has no gaussians\.ply yet; what snapshots/ holds there"):
+        read_splat(tmp_path)
 
 
 def test_gzip_that_is_broken_or_a_bomb_is_refused(tmp_path):
