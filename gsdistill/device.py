@@ -16,6 +16,7 @@ import torch
 from gsdistill.errors import ConfigError, did_you_mean, first_line
 
 __all__ = [
+    "check_defaults",
     "choose",
     "describe",
     "exact_products",
@@ -80,6 +81,20 @@ def choose(name: str, say: Callable[[str], None] = lambda line: None) -> torch.d
             f"device = '{name}' is listed, and cannot be used: {reason}; use --device cpu, or a torch that fits the GPU"
         )
     return torch.device(name)
+
+
+def check_defaults() -> None:
+    """Refuse that torch makes tensors otherwise than it does of itself: they would meet others, and not fit them.
+
+    Raises:
+        ConfigError: its default type or device is another.
+    """
+    kind, place = torch.get_default_dtype(), torch.get_default_device()
+    if kind != torch.float32 or place.type != "cpu":
+        raise ConfigError(
+            f"torch makes tensors of {str(kind).removeprefix('torch.')} on {place} by default, and float32 on cpu is "
+            "needed: torch.set_default_dtype(torch.float32); torch.set_default_device('cpu')"
+        )
 
 
 def listed() -> str | None:

@@ -82,6 +82,7 @@ def load_prior(prior: str | os.PathLike[str] = "auto", device: str | torch.devic
     Raises:
         ConfigError: an unknown name, device or setting. ModelNotFound: weights are missing. BadFile: a file is broken.
     """
+    devices.check_defaults()
     target = devices.choose(str(device), tell)
     return loading.load_prior(_name(prior), target, from_dict(ModelSettings, settings, "model"), tell)
 
@@ -105,6 +106,7 @@ def distil(
         ConfigError: an unknown setting, a value out of range, one of files (nothing is written here), or another device
             than the prior's. Other UserErrors: of the prior and the initialiser.
     """
+    devices.check_defaults()
     if of_files := [name for name in OF_FILES if name in settings]:
         raise ConfigError(f"{of_files[0]} is of `gsdistill generate`: distil keeps no files; save() writes the splat")
     if isinstance(prior, Prior):
@@ -141,6 +143,7 @@ def load(path: str | os.PathLike[str]) -> Gaussians:
     Raises:
         BadFile: it is not there, or holds no sound splat. ConfigError: it is no path.
     """
+    devices.check_defaults()
     return read_splat(_path(path))
 
 
@@ -203,6 +206,7 @@ def render(
     Raises:
         ConfigError: it is no splat, the background no colour, or there is no camera. OutOfMemory: for so many pixels.
     """
+    splat = _splat(splat)
     try:
         colour = torch.as_tensor(background, dtype=torch.float32).cpu()
         sound = colour.shape in ((), (3,)) and bool(((colour >= 0) & (colour <= 1)).all())
@@ -216,7 +220,7 @@ def render(
                 more = ", or Cameras," if name == "cameras" else ""
                 raise ConfigError(f"{name} = {brief(count)}: a whole number from 1 on{more} is expected")
         cameras = orbit(int(cameras), int(size))
-    return _seen(_splat(splat), cameras, colour.expand(3))
+    return _seen(splat, cameras, colour.expand(3))
 
 
 def turntable_html(splat: Gaussians) -> str:
@@ -260,6 +264,7 @@ def _splat(thing: Any) -> Gaussians:
     if not isinstance(thing, Gaussians):
         kind = type(thing).__name__
         raise ConfigError(f"a splat is expected, not {kind}; that of a run is run.representation.splat()")
+    devices.check_defaults()
     check_splat(thing)
     return thing
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 from gsdistill.errors import ConfigError, did_you_mean
@@ -38,7 +39,7 @@ class Ramp:
         if self.law not in LAWS:
             hint = did_you_mean(self.law, LAWS)
             raise ConfigError(f"unknown schedule law '{self.law}'.{hint} Available: {', '.join(LAWS)}")
-        if not all(map(math.isfinite, (self.start, self.end, self.until))):
+        if not all(isinstance(x, Real) and math.isfinite(x) for x in (self.start, self.end, self.until)):
             raise ConfigError(f"a schedule takes finite numbers, not {self.start}:{self.end}@{self.until}")
         if not 0 < self.until <= 1:
             raise ConfigError(f"a schedule ends at a fraction of the run in (0, 1], not at @{shortest(self.until)}")

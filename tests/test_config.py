@@ -161,6 +161,14 @@ def test_ramp_refuses(text):
         Ramp.parse(text)
 
 
+def test_a_ramp_of_what_is_no_number_is_refused():
+    ends = vars(Ramp(1.0, 2.0)) | {"end": "2"}
+    made = object.__new__(Ramp)
+    vars(made).update(ends)  # past the check of types that tests have, and a user has not
+    with pytest.raises(ConfigError, match=r"takes finite numbers, not 1\.0:2@1\.0"):
+        made.__post_init__()
+
+
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 RAMPS = st.builds(
     Ramp, FINITE, FINITE, st.sampled_from(["linear", "sqrt", "cosine"]), st.floats(0, 1, exclude_min=True)

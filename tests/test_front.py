@@ -41,7 +41,7 @@ from gsdistill.representation.gaussians import GaussianScene
 from gsdistill.runconfig import RunConfig, resolve
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.ball import Ball
-from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.structs import SH_C0, Gaussians, RenderOptions
 from gsdistill.testing import check_prior
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Stage
@@ -377,6 +377,7 @@ def test_a_run_is_pickled_and_copied_with_its_prior(prior):
         ({"sh": torch.zeros(1, 1, 3, device="meta")}, "sh of the splat is on meta, and means are on cpu"),
         ({"means": [[0.0, 0.0, 0.0]]}, "means of the splat is a list; floats [N, 3] are expected"),
         ({"options": None}, "options of the splat is a NoneType; RenderOptions are expected"),
+        ({"options": RenderOptions(near=-1.0)}, "options.near = -1.0 is out of range"),
         ({"means": torch.full((1, 3), torch.nan)}, "1 of the splat's 1 Gaussians are not sound: 1 with NaN in means"),
         ({"quats": torch.zeros(1, 4)}, "1 of the splat's 1 Gaussians are not sound: 1 without a rotation"),
     ],
@@ -404,6 +405,27 @@ def test_a_splat_equals_itself_alone(ball):
     pair = ball.each(lambda value: torch.cat([value, value]))
     assert pair == pair and pair != replace(pair, sh=pair.sh + 1) and pair != ball
     assert [ball, pair].index(pair) == 1 and len({ball, pair, pair}) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "back", "value", "told"),
+    [
+        (torch.set_default_dtype, torch.float32, torch.float64, "float64 on cpu"),
+        (torch.set_default_device, None, "meta", "float32 on meta"),
+    ],
+)
+def test_other_defaults_of_torch_are_refused(change, back, value, told, prior, ball, tmp_path):
+    asked = {
+        gs.load_prior: ("shapes",), gs.distil: ("a red torus", prior), gs.load: (tmp_path,), gs.render: (ball,),
+        gs.evaluate: (ball,), gs.save: (ball, tmp_path / "ball.ply"),
+    }  # fmt: skip
+    change(value)
+    try:
+        for ask, given in asked.items():
+            with pytest.raises(ConfigError, match=f"torch makes tensors of {told} by default, and float32 on cpu is"):
+                ask(*given)
+    finally:
+        change(back)
 
 
 class Place:

@@ -141,9 +141,7 @@ def splat_file(path: Path | str) -> Path:
         return path
     if not (path / OF_A_RUN).exists():
         if (path / CONFIG).is_file():
-            raise BadFile(
-                f"the run in {path} has written no {OF_A_RUN} yet; what snapshots/ holds there are splats too"
-            )
+            raise BadFile(f"the run in {path} has no {OF_A_RUN} yet; what snapshots/ holds there are splats too")
         raise BadFile(f"{path} is a folder without {OF_A_RUN}, so it is not that of a run")
     return path / OF_A_RUN
 

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from gsdistill.config import validate
 from gsdistill.errors import BadFile, ConfigError, tell
 from gsdistill.scene.limits import NARROWEST, OPAQUE
 from gsdistill.structs import Gaussians, RenderOptions, on_processor
@@ -65,7 +66,8 @@ def check_splat(splat: Gaussians) -> None:
     """Refuse a splat that was made or changed by hand into none.
 
     Raises:
-        ConfigError: a tensor has not the form of a splat's, or some of the Gaussians are not sound.
+        ConfigError: a tensor has not the form of a splat's, an option is out of its range, or some of the Gaussians are
+            not sound.
     """
     means: object = splat.means
     count, place = (len(means), means.device) if isinstance(means, Tensor) and means.ndim else (0, None)
@@ -83,6 +85,7 @@ def check_splat(splat: Gaussians) -> None:
         raise ConfigError(f"{name} of the splat is {told}; floats {forms} are expected, with the N and device of means")
     if not isinstance(splat.options, RenderOptions):
         raise ConfigError(f"options of the splat is a {type(splat.options).__name__}; RenderOptions are expected")
+    validate(splat.options, "options")
     _, bad, found = _found(on_processor(splat))
     if found:
         raise ConfigError(f"{bad:,} of the splat's {count:,} Gaussians are not sound: {found}")
