@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.sds import SDS
 from gsdistill.errors import BadFile
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
@@ -103,6 +104,38 @@ class Pictures(Representation):
         raise BadFile("pictures are no splat")
 
 
+class Latents(Representation):
+    """A prior's latents themselves, where they are planes in -1..1 of pictures, by steps of plain descent."""
+
+    def __init__(self, start: torch.Tensor, rate: float) -> None:
+        self.device, self.rate, self.x = CPU, rate, nn.Parameter(start.clone())
+
+    def __len__(self):
+        return len(self.x)
+
+    def render(self, cameras, backgrounds):
+        images = 0.5 * (self.x.permute(0, 2, 3, 1) + 1.0)
+        one, screen = torch.ones_like(images[..., :1]), torch.zeros(len(self), 0, 2)
+        return Render(images, one, one, screen, torch.zeros(len(self), 0, dtype=torch.int32))
+
+    def update(self, progress):
+        gradient, self.x.grad = self.x.grad, None
+        self.x.data -= self.rate * gradient
+        return torch.tensor(True)
+
+    def state(self):
+        return {"x": self.x}
+
+    def misfit(self, state):
+        return None if state["x"].shape == self.x.shape else "x"
+
+    def restore(self, state):
+        self.x.data.copy_(state["x"])
+
+    def splat(self):
+        raise BadFile("latents are no splat")
+
+
 def ball(count: int = 40) -> Gaussians:
     return Ball(count=count).create("", torch.Generator().manual_seed(3))
 
@@ -124,6 +157,21 @@ def test_pictures_become_the_only_one_of_their_world():
     for step in distiller(scene, world(-0.8, -0.8, 0.2), 60):
         assert step.count == 2 and bool(step.finite)
     assert torch.allclose(scene.pixels.mean((0, 1, 2)), torch.tensor([0.1, 0.1, 0.6]), atol=0.05)
+
+
+def test_bare_latents_descend_as_by_hand(gaussian_prior):
+    """x' = x - rate g / B with FSD's g = eps_c(x_t) - eps on N(0.4, 0.3^2), in closed form."""
+    start = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    method = FSD(Ramp(1.0, 1.0), Ramp(0.9, 0.1), noise="fixed", background="same", weighting="uniform")
+    scene, text = Latents(start, 0.3), gaussian_prior.encode_text("", "")
+    run = Distiller(scene, gaussian_prior, method, text, VIEWS, 4, torch.Generator().manual_seed(0))
+    eps, schedule, x = run.method_state["noise"].double(), gaussian_prior.schedule, start
+    for step, t in zip(run, (900, 700, 500, 300), strict=True):
+        alpha, sigma = schedule.alphas[t], schedule.sigmas[t]
+        x_t = alpha * x + sigma * eps
+        x = x - 0.3 * (sigma * (x_t - alpha * 0.4) / (alpha**2 * 0.09 + sigma**2) - eps) / 2
+        torch.testing.assert_close(scene.x.data, x, rtol=1e-6, atol=1e-8)
+        assert step.evaluations == 4
 
 
 def test_one_network_learns_two_worlds():
@@ -164,6 +212,7 @@ SCENES = {
     "splat": lambda: GaussianScene(ball(), SceneSettings(), 8, CPU),
     "network": lambda: Network(ball()),
     "pictures": Pictures,
+    "latents": lambda: Latents(torch.zeros(2, 3, SIZE, SIZE), 0.3),
 }
 
 
