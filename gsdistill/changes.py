@@ -23,7 +23,7 @@ _FREE = (
     *("export.formats", "export.frame", "export.sh_pad", "model.recompute_encoder"),
 )
 # Settings that have had their effect, or whose state is in the checkpoint, and may never differ.
-_FIXED = ("method.name", "densify.name", "prior", "init", "init_prompt", "seed")
+_FIXED = ("method.name", "densify.name", "prior", "representation", "init", "init_prompt", "seed")
 
 
 def command(folder: Path) -> str:

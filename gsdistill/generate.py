@@ -30,8 +30,8 @@ from gsdistill.prior.cards import choose
 from gsdistill.prior.families import group_of
 from gsdistill.prior.loading import load_prior
 from gsdistill.progress import Halt, Interrupt, StepBar, Watch, print_summary
-from gsdistill.representation.gaussians import GaussianScene, SceneSettings
-from gsdistill.runconfig import RunConfig
+from gsdistill.representation.gaussians import SceneSettings
+from gsdistill.runconfig import REPRESENTATION_CLASS, RunConfig
 from gsdistill.runfolder import RunFolder
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.clouds import describe
@@ -232,8 +232,8 @@ def prepared(
     first, *then = [_stage(part, prior) for part in config.parts]
     text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
     initial, generator = begun or _begin(config, target)
-    splat = GaussianScene(initial, first.settings, first.iterations, target)
-    run = Distiller(splat, prior, first.method, text, first.views, first.iterations, generator, then=then)
+    scene = REPRESENTATION_CLASS(config.representation)(initial, first.settings, first.iterations, target)
+    run = Distiller(scene, prior, first.method, text, first.views, first.iterations, generator, then=then)
     return initial, run
 
 

@@ -16,6 +16,7 @@ __all__ = ["ListCommand", "listing"]
 PACKAGES = {
     "methods": "gsdistill.distillation",
     "inits": "gsdistill.scene.init",
+    "representations": "gsdistill.representation",
     "densifiers": "gsdistill.scene.densify",
     "finishes": "gsdistill.training.finish",
     "formats": "gsdistill.export",
@@ -23,8 +24,31 @@ PACKAGES = {
     "worlds": "gsdistill.laboratory.worlds",
 }
 
-KINDS = ("methods", "priors", "inits", "densifiers", "finishes", "configs", "formats", "demos", "worlds")
-Kind = Literal["methods", "priors", "inits", "densifiers", "finishes", "configs", "formats", "demos", "worlds", "all"]
+KINDS = (
+    "methods",
+    "priors",
+    "inits",
+    "representations",
+    "densifiers",
+    "finishes",
+    "configs",
+    "formats",
+    "demos",
+    "worlds",
+)
+Kind = Literal[
+    "methods",
+    "priors",
+    "inits",
+    "representations",
+    "densifiers",
+    "finishes",
+    "configs",
+    "formats",
+    "demos",
+    "worlds",
+    "all",
+]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from gsdistill.prior import cards
 from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.reading import read_text
-from gsdistill.registry import label_of, load
+from gsdistill.registry import label_of, load, names
 from gsdistill.representation.gaussians import DENSIFIER_CLASS, OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.scene.cameras import CameraSettings
@@ -40,6 +40,8 @@ Log = Literal["tensorboard", "wandb"]
 INIT_CLASS = partial(load, "gsdistill.scene.init", kind="initialiser")
 INIT: Any = named(INIT_CLASS, "ball")
 DENSIFY: Any = named(DENSIFIER_CLASS, "gradient")
+REPRESENTATION_CLASS = partial(load, "gsdistill.representation", kind="representation")
+REPRESENTATION = may_be_path(lambda: names("gsdistill.representation"))
 FINISH: Any = named(partial(load, "gsdistill.training.finish", kind="finish"), "none")
 
 
@@ -54,6 +56,8 @@ class RunConfig:
     # a class of your own as file.py:Class.
     prior: str = field(default="auto", metadata=PRIOR)
     init: Initialiser = INIT  # What to start from: a name of `gsdistill list inits`; each has its own flags.
+    # What is optimised, made from that start: a name of `gsdistill list representations`, or a class of your own.
+    representation: str = field(default="gaussians", metadata=REPRESENTATION)
     init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt
     # How much work to put in: draft to try a prompt in a third of the time, fine for a sharper splat in twice.
     quality: Quality = "normal"
@@ -97,6 +101,7 @@ class RunConfig:
             raise ConfigError("resume and overwrite exclude each other: go on with the earlier run, or replace it")
         if self.accept_changes and not self.resume:
             raise ConfigError("--accept-changes needs --resume: without it all settings are new")
+        REPRESENTATION_CLASS(self.representation)  # refuses what is none
         if self.stages:
             object.__setattr__(self, "stages", stages.checked(self))
 

@@ -110,14 +110,9 @@ def mirrored(lab):
     """The splat of the README that is its own mirror image, after the run of the README; and the names of both."""
     (lab / "mirrored.py").write_text(BLOCKS[3])
     names: dict = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(lab))
-        exec(
-            compile(BLOCKS[4].replace("iterations=60", "iterations=12, views=2, resolution=32"), "README.md", "exec"),
-            names,
-        )
-    yield names
-    del sys.modules["mirrored"]
+    source = BLOCKS[4].replace("iterations=60", "iterations=12, views=2, resolution=32")
+    exec(compile(source, "README.md", "exec"), names)
+    return names
 
 
 def test_the_representation_of_the_readme_is_its_own_mirror_image(mirrored, lab):
@@ -127,10 +122,10 @@ def test_the_representation_of_the_readme_is_its_own_mirror_image(mirrored, lab)
     assert float(pictures.std()) > 0.05
     for left, right in ((0, 0), (1, 3), (2, 2)):
         torch.testing.assert_close(pictures[left], pictures[right].flip(1), atol=2e-3, rtol=0)
-    again = gs.distil("a red torus", "shapes", method="sds", iterations=12, views=2, resolution=32, device="cpu")
+    small = {"method": "sds", "iterations": 12, "views": 2, "resolution": 32, "device": "cpu"}
+    again = gs.distil("a red torus", "shapes", representation="./mirrored.py:Mirrored", **small)
     start = again.representation.splat()
     assert not torch.allclose(run.representation.splat().sh[: len(start)], start.sh, atol=0.01)  # it has moved
-    again.representation = mirrored["Mirrored"](again.representation.splat())
     list(itertools.islice(again, 5))
     checkpoint.restore(again, checkpoint.read(checkpoint.save(again, lab, {})))
     again.run()
@@ -148,8 +143,10 @@ def test_a_representation_is_found_by_name_and_enters_stages(mirrored, lab, prio
     labs.install(lab, "lab-of-mine", "[gsdistill.representations]\ntwin = mirrored:Mirrored\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(lab))
-        assert load("gsdistill.representation", "twin", "representation") is mirrored["Mirrored"]
-    scene, text = found(mirrored["run"].representation.splat()), prior.encode_text("a red torus", "")
+        assert load("gsdistill.representation", "twin", "representation").__name__ == "Mirrored"
+        del sys.modules["mirrored"]
+    ball = mirrored["run"].representation.splat()
+    scene, text = found(ball, None, 2, torch.device("cpu")), prior.encode_text("a red torus", "")
     views, then = ViewSettings(1, 16), [Stage(CDS(), ViewSettings(2, 16), 2)]
     run = gs.Distiller(scene, prior, SDS(), text, views, 2, torch.Generator().manual_seed(0), then=then)
     counts = [float(scene.adam.state[scene.params["means"]].get("step", 0)) for _ in run]

@@ -20,7 +20,11 @@ __all__ = ["Representation", "unfit"]
 
 
 class Representation(ABC):
-    """Something that cameras see and a gradient changes."""
+    """Something that cameras see and a gradient changes.
+
+    One that ``--representation`` names is made by ``Mine(initial, settings, iterations, device)``: the Gaussians that a
+    run starts from, the SceneSettings and the steps of its first stage, and where it computes.
+    """
 
     device: torch.device  # of all its tensors; cameras and backgrounds come there
     grown = 0  # parts that were added on the way
