@@ -28,11 +28,12 @@ import torch
 from PIL import Image
 
 import gsdistill as gs
-from gsdistill import front
-from gsdistill.config import validate
+from gsdistill import front, generate
+from gsdistill.cli import execute
+from gsdistill.config import load_yaml, validate
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import BadFile, ConfigError, Notice, OutOfMemory, OutputError, PromptError
+from gsdistill.errors import BadFile, ConfigError, Notice, OutOfMemory, OutputError, PromptError, Stopped
 from gsdistill.generate import prepared
 from gsdistill.prior.analytic import AnalyticPrior
 from gsdistill.registry import load
@@ -42,6 +43,7 @@ from gsdistill.runconfig import RunConfig, resolve
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.ball import Ball
 from gsdistill.structs import SH_C0, Gaussians, RenderOptions
+from gsdistill.terminal import terminal
 from gsdistill.testing import check_prior
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Stage
@@ -151,6 +153,31 @@ def test_a_representation_is_found_by_name_and_enters_stages(mirrored, lab, prio
     run = gs.Distiller(scene, prior, SDS(), text, views, 2, torch.Generator().manual_seed(0), then=then)
     counts = [float(scene.adam.state[scene.params["means"]].get("step", 0)) for _ in run]
     assert counts == [1, 0, 1, 2]  # another method begins with fresh moments
+
+
+def test_a_representation_of_ones_own_goes_the_whole_command_line(lab, capsys, monkeypatch):
+    """Stopped after two of three steps it goes on to the bits of a run that was not."""
+    (lab / "mirrored.py").write_text(BLOCKS[3])
+    given = {"prompt": "a red torus", "method": "sds", "prior": "shapes", "representation": "./mirrored.py:Mirrored"}
+    given |= {"iterations": 3, "views": 1, "resolution": 16, "init": {"name": "ball", "count": 20}, "snapshots": 0}
+    console = terminal()
+    whole = generate.run(resolve({**given, "output": "whole"}), console, extras=False)
+    assert load_yaml(whole / "config.yaml")["representation"] == f"{lab / 'mirrored.py'}:Mirrored"
+    assert len(gs.load(whole)) == len(gs.load("whole/gaussians.ply")) > 20
+
+    class Stopper(gs.Listener):
+        def on_step(self, step, run):
+            assert step.count == 40
+            if step.number == 2:
+                run.stop()
+
+    with pytest.raises(Stopped):
+        generate.run(resolve({**given, "output": "cut"}), console, extras=False, listeners=[Stopper()])
+    assert execute(["generate", "--config", "cut", "--resume"]) == 0
+    assert (lab / "cut/gaussians.ply").read_bytes() == (whole / "gaussians.ply").read_bytes()
+    capsys.readouterr()
+    assert execute(["generate", "--prompt", "x", "--representation", "gausians"]) == 2
+    assert "unknown representation 'gausians'. Did you mean 'gaussians'?" in capsys.readouterr().err
 
 
 def test_the_listener_of_the_readme_writes_its_table_and_ends_what_takes_too_long(lab):
