@@ -53,4 +53,4 @@ if not TYPE_CHECKING:  # a checker of types would take every name for one of our
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__} - {"Any", "TYPE_CHECKING", "annotations", "importlib"})
