@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from gsdistill.ramp import Ramp
     from gsdistill.representation.base import Representation
     from gsdistill.structs import Gaussians as Splat
-    from gsdistill.training.distiller import Distiller, Listener
+    from gsdistill.training.distiller import Distiller
+    from gsdistill.training.listener import Listener
 
 __version__ = "0.1.0"
 
@@ -34,7 +35,7 @@ __all__ = [
 _HOMES = {
     "Distillation": "gsdistill.distillation.base",
     "Distiller": "gsdistill.training.distiller",
-    "Listener": "gsdistill.training.distiller",
+    "Listener": "gsdistill.training.listener",
     "Prior": "gsdistill.prior.base",
     "Ramp": "gsdistill.ramp",
     "Representation": "gsdistill.representation.base",

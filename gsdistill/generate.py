@@ -37,7 +37,8 @@ from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify.base import without_haze
 from gsdistill.structs import Gaussians, RenderOptions
-from gsdistill.training.distiller import Distiller, Listener, Stage
+from gsdistill.training.distiller import Distiller, Stage
+from gsdistill.training.listener import Listener
 from gsdistill.training.views import ViewSettings
 
 Beginning: TypeAlias = tuple[Gaussians, torch.Generator]  # what a run starts from, and its random numbers after it

@@ -6,7 +6,8 @@ from gsdistill.progress import Watch
 from gsdistill.runconfig import RunConfig
 from gsdistill.runfolder import RunFolder
 from gsdistill.scene.densify.base import without_haze
-from gsdistill.training.distiller import Distiller, Listener, Step
+from gsdistill.training.distiller import Distiller, Step
+from gsdistill.training.listener import Listener
 
 __all__ = ["Keeper"]
 

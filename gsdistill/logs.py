@@ -17,7 +17,8 @@ from gsdistill.extras import require
 from gsdistill.files import slug, write_text
 from gsdistill.progress import Watch
 from gsdistill.runconfig import RunConfig
-from gsdistill.training.distiller import Distiller, Listener, Step
+from gsdistill.training.distiller import Distiller, Step
+from gsdistill.training.listener import Listener
 
 __all__ = ["LOGS", "TensorBoard", "WeightsAndBiases", "check_logs"]
 

@@ -21,8 +21,9 @@ from gsdistill.errors import Stopped
 from gsdistill.evaluation.figures import headline
 from gsdistill.pages.run import read_figures
 from gsdistill.structs import Gaussians
-from gsdistill.training.distiller import Distiller, Listener, Step
+from gsdistill.training.distiller import Distiller, Step
 from gsdistill.training.health import Counts, Health, alarms, measure
+from gsdistill.training.listener import Listener
 
 __all__ = ["Halt", "Interrupt", "StepBar", "Watch", "print_summary"]
 

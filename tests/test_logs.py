@@ -16,7 +16,7 @@ from gsdistill.errors import NotInstalled, Stopped, UserError
 from gsdistill.foresight import foresee
 from gsdistill.runconfig import resolve
 from gsdistill.training.checkpoint import kept
-from gsdistill.training.distiller import Listener, ListenerFailed
+from gsdistill.training.listener import Listener, ListenerFailed
 
 SMALL = {"prompt": "a red torus", "iterations": 4, "views": 2, "log_every": 2, "preview_every": 4, "snapshots": 0}
 FIGURES = {"gaussians", "finite", "seconds", "loss", "timestep", "extent", "coverage", "saturation"}

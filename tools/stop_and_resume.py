@@ -26,7 +26,8 @@ from gsdistill.generate import run
 from gsdistill.reading import read_json, read_records
 from gsdistill.runconfig import resolve
 from gsdistill.scene.read import read_splat
-from gsdistill.training.distiller import Distiller, Listener, Step
+from gsdistill.training.distiller import Distiller, Step
+from gsdistill.training.listener import Listener
 
 COUNT = 1000  # Gaussians at the start
 SETTINGS = {

@@ -165,6 +165,7 @@ def restore(run: Distiller, found: Checkpoint) -> None:
             setattr(run, name, value)
     run.bad.fill_(found.counters.skipped)
     run.clock.seconds.update(found.seconds)
+    run.whole = True
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: str) -> str:

@@ -21,18 +21,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gsdistill.device import failure, out_of_memory
 from gsdistill.distillation.base import Distillation, Moment, State, surrogate_loss
-from gsdistill.errors import ConfigError, UserError, first_line
+from gsdistill.errors import ConfigError, UserError
 from gsdistill.prior.base import ASKING, Prior
 from gsdistill.prior.prompts import EncodedPrompt
+from gsdistill.reading import brief
 from gsdistill.representation.base import Representation, unfit
 from gsdistill.structs import Cameras, Guidance, Render, Views, to_device
 from gsdistill.training.cause import model_fault
 from gsdistill.training.clock import Clock
+from gsdistill.training.listener import Listener, named
 from gsdistill.training.views import ViewSettings, draw_views
 
-__all__ = ["Distiller", "Diverged", "Listener", "ListenerFailed", "Stage", "Step", "Term"]
+__all__ = ["Distiller", "Diverged", "Stage", "Step", "Term"]
 
 # One more loss on what was rendered: of the render, its cameras and the progress of the stage (0..1), a scalar.
 Term: TypeAlias = Callable[[Render, Cameras, float], Float[Tensor, ""]]
@@ -43,10 +44,6 @@ ASK_EVERY = 10  # steps between looks at their number, for each of which the pro
 
 class Diverged(UserError):
     """Too many steps had a non-finite gradient."""
-
-
-class ListenerFailed(UserError):
-    """Something that was told of a step broke, and is named; the steps themselves are sound."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +67,6 @@ class Step:
     count: int  # parts of the representation after the step
     finite: Bool[Tensor, ""]  # whether the representation was updated
     images: Float[Tensor, "B H W 3"]  # the rendered views, detached
-
-
-class Listener:
-    """What :meth:`Distiller.run` tells of its steps. One's own overrides what it wants to hear of.
-
-    An error of a listener ends the run as one in a step does, and no listener hears of an end.
-    """
-
-    def on_step(self, step: Step, run: Distiller) -> None:
-        """After every step; ``run.over`` is true in the last one, and ``run.stop()`` makes this the last one."""
-
-    def on_end(self, run: Distiller) -> None:
-        """Once no step is left, or after the one in which a stop was asked for."""
 
 
 class Distiller:
@@ -182,19 +166,25 @@ class Distiller:
             raise ConfigError("run takes a list of Listeners, as in run([mine])")
         for step in self:
             for listener in listeners:
-                with _named(listener, self):
+                with named(listener, self.done):
                     listener.on_step(step, self)
         for listener in listeners:
-            with _named(listener, self):
+            with named(listener, self.done):
                 listener.on_end(self)
 
     def step(self) -> Step:
         """One step.
 
         Raises:
+            UserError: no step is left, or the one before was broken off while it changed the representation.
+            ConfigError: a term gave no number.
             Diverged: more than 50 steps had a non-finite gradient, which every tenth step and the last look at; or at
                 the end more than half of them all.
         """
+        if not self.whole:
+            raise UserError("the step before was broken off while the scene changed: this run cannot go on")
+        if self.done >= self.iterations:
+            raise UserError(f"all {self.iterations} steps are made; there is no other")
         first, before = self._ends[self._place] - self.stage.iterations, self.method_state
         progress = (self.done - first) / self.stage.iterations
         with self._undone_by_errors():
@@ -261,7 +251,10 @@ class Distiller:
             clock.split(out.images, "render backward")
             loss = surrogate_loss(latents, guidance.gradient) + self.representation.penalty(out, progress)
             for term in self.terms:
-                loss = loss + term(out, cameras, progress)
+                more = term(out, cameras, progress)
+                if not isinstance(more, Tensor) or more.numel() != 1:
+                    raise ConfigError(f"the term {term!r} returned {brief(more)}: a tensor with one number is expected")
+                loss = loss + more.sum()
             loss.backward()
         return out, loss, guidance
 
@@ -275,21 +268,6 @@ class Distiller:
             advice = "--resume --accept-changes goes on with a lower method.guidance_scale or lower optim rates"
             told = f"{self.skipped} of {self.done} steps had a gradient that is not finite"
             raise Diverged(f"{told}; {self.fault() or advice}")
-
-
-@contextmanager
-def _named(listener: Listener, run: Distiller) -> Iterator[None]:
-    """Say of an error in the block whose it is, unless it is of a kind that says enough. Raises ListenerFailed."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, (UserError, OSError)) or out_of_memory(error) or failure(error):
-            raise
-        kind = type(listener)
-        said = f"{type(error).__name__}: {first_line(error)}"
-        raise ListenerFailed(
-            f"the listener {kind.__module__}.{kind.__qualname__} failed after step {run.done}, {said}"
-        ) from error
 
 
 def _pooled(values: Float[Tensor, "B H W 1"], size: tuple[int, int]) -> Float[Tensor, "B 1 h w"]:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from gsdistill.extras import require
-from gsdistill.training.distiller import Distiller, Listener, Step
+from gsdistill.training.distiller import Distiller, Step
+from gsdistill.training.listener import Listener
 from gsdistill.viewer.panel import Panel
 from gsdistill.viewer.server import LOOPBACK, serve, stop
 from gsdistill.viewer.splat import Splat

@@ -10,7 +10,8 @@ from gsdistill.errors import OutputError
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.init.ball import Ball
-from gsdistill.training.distiller import Distiller, Listener, ListenerFailed
+from gsdistill.training.distiller import Distiller
+from gsdistill.training.listener import Listener, ListenerFailed
 from gsdistill.training.views import ViewSettings
 
 SIZE = 8

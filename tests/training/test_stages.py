@@ -13,7 +13,7 @@ from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.csd import CSD
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
-from gsdistill.errors import BadFile
+from gsdistill.errors import BadFile, ConfigError, UserError
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.representation.gaussians import GaussianScene, OptimSettings, SceneSettings
 from gsdistill.scene.densify.gradient import Gradient
@@ -145,3 +145,36 @@ def test_a_method_of_another_form_of_state_begins_anew(prior):
     assert not moments  # after the last step of the second stage
     counts = [next(value for key, value in state.items() if "step" in key) for state in held]
     assert [float(count) for count in counts] == [1, 2, 3, 0]
+
+
+def test_no_step_follows_one_that_broke_off_while_the_scene_changed_nor_the_last(prior, monkeypatch, tmp_path):
+    run, whole = (begin(prior, Stage(SDS(), VIEWS, 3)) for _ in range(2))
+    run.step()
+    path = checkpoint.save(run, tmp_path, {})
+
+    def broken(progress):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.representation, "update", broken)
+        with pytest.raises(KeyboardInterrupt):
+            run.step()
+    with pytest.raises(UserError, match="broken off while the scene changed"):
+        run.step()
+    checkpoint.restore(run, checkpoint.read(path))
+    list(run), list(whole)
+    assert_same(run, whole)
+    with pytest.raises(UserError, match="all 3 steps are made"):
+        run.step()
+
+
+@pytest.mark.parametrize("wrong", [None, 1.0, torch.ones(2)])
+def test_a_term_that_gives_no_number_is_named(wrong, prior):
+    def mine(render, cameras, progress):
+        return wrong
+
+    run = begin(prior, Stage(SDS(), VIEWS, 3))
+    run.terms.append(mine)
+    with pytest.raises(ConfigError, match=r"the term <function .*mine.* returned .*: a tensor with one number"):
+        run.step()
+    assert run.whole
