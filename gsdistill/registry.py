@@ -28,7 +28,7 @@ from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gsdistill.errors import ConfigError, did_you_mean, first_line, tell
 from gsdistill.paths import absolute, expanded, file_of
@@ -264,19 +264,25 @@ def _of_file(path: Path, told: str) -> ModuleType:
     main = sys.modules.get("__main__")
     if absolute(getattr(main, "__file__", None) or ".") == path and main:
         return main
-    name = f"{path.stem}@{hashlib.sha256(str(path).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec: Any = importlib.util.spec_from_file_location(name, path)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    name = f"{path.stem.replace('.', '_')}@{digest}"
+    _Files.paths[name] = path
+    if _Files not in sys.meta_path:
+        sys.meta_path.append(_Files)
     try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name]
-        if isinstance(error, (Exception, SystemExit)):
-            raise broken(told, error, str(path)) from error
-        raise
-    return module
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise broken(told, error, str(path)) from error
+
+
+class _Files:
+    """Finds the modules of files for Python's import, which runs each once whatever threads ask for it."""
+
+    paths: ClassVar[dict[str, Path]] = {}
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
+        return importlib.util.spec_from_file_location(name, cls.paths[name]) if name in cls.paths else None
 
 
 def broken(told: str, error: BaseException, file: str = "", doing: str = "import") -> ConfigError:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import labs
@@ -229,6 +230,13 @@ def test_two_files_of_one_name_are_two_modules(lab, tmp_path):
     first, second = load(METHODS, "./mine.py:Mine"), load(METHODS, "b/mine.py:Mine")
     assert (first().guidance_scale, second().guidance_scale) == (7.5, 3.5)
     assert load(METHODS, str(tmp_path / "mine.py") + ":Mine") is first
+
+
+def test_threads_that_ask_at_once_get_the_class_of_one_module(lab):
+    (lab / "mine.slow.py").write_text(f"import time\ntime.sleep(0.3)\n{SOURCE}")
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda name: load(METHODS, name), 3 * ["./mine.slow.py:Mine"]))
+    assert len(set(found)) == 1 and found[0].__name__ == "Mine"
 
 
 def test_a_module_that_python_finds_serves(lab, monkeypatch):
