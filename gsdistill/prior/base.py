@@ -110,8 +110,7 @@ class CameraRange:
 class Prior(ABC):
     """A text-to-image diffusion model, as distillation methods and the training loop see it.
 
-    One's own needs :meth:`encode`, :meth:`encode_text`, :meth:`network`, and the first four attributes. Where it is
-    chosen by a name it is made by ``Mine(device)``.
+    One's own has ``encode``, ``encode_text``, ``network``, the first four attributes, and is made by ``Mine(device)``.
     """
 
     name: str
