@@ -9,7 +9,7 @@ one module per implementation with exactly one public concrete subclass of it. M
 Where the package names a ``GROUP``, classes from outside are taken too: ``module:Class`` of what can be imported,
 ``file.py:Class`` of any file, and the entry points of that group in installed packages, by their own names. The code of
 what is named so runs; nothing that only looks at files of others may load it (:func:`at_hand` serves there). They are
-frozen dataclasses, whose fields are their settings, unless the package says ``SETTINGS = False``.
+frozen dataclasses, whose fields are their settings, unless the package says with what its objects are ``MADE_WITH``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import inspect
 import pkgutil
 import sys
 import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
@@ -65,7 +65,7 @@ def load(package: str, name: str, kind: str = "method") -> type:
         tell_of_twin(name, group, kind)
         return _one_class(importlib.import_module(f"{package}.{name.replace('-', '_')}"), _interface(package))
     if group and (":" in name or name.endswith(".py") or name in installed(group)):
-        return load_own(name, group, _interface(package), kind, getattr(home, "SETTINGS", True))
+        return load_own(name, group, _interface(package), kind, getattr(home, "MADE_WITH", ()))
     known = names(package)
     told = f"unknown {kind} '{name}'.{did_you_mean(name, known)} Available: {', '.join(known)}"
     raise ConfigError(f"{told}, or one of your own as {OWN}" if hasattr(home, "GROUP") else told)
@@ -77,14 +77,15 @@ def at_hand(package: str, name: str, kind: str = "method") -> type | None:
         return load(package, name, kind)
 
 
-def load_own(name: str, group: str, interface: type, kind: str, settings: bool = True) -> type:
+def load_own(name: str, group: str, interface: type, kind: str, made_with: Sequence[str] = ()) -> type:
     """Import the class that ``name`` says from outside: ``module:Class``, ``file.py:Class``, or an entry point.
 
     Raises:
         ConfigError: it names nothing, or cannot be imported; or several installed packages have that name; or it is no
-            concrete subclass of ``interface``, and where that is one of ``settings`` no frozen dataclass.
+            concrete subclass of ``interface`` that can be ``made_with`` such arguments, or where there are none no
+            frozen dataclass.
     """
-    return _checked(_outside(name, group, kind), interface, f"{kind} '{name}'", settings)
+    return _checked(_outside(name, group, kind), interface, f"{kind} '{name}'", made_with)
 
 
 @contextmanager
@@ -221,15 +222,21 @@ def _one_class(module: ModuleType, interface: type) -> type:
     return found[0]
 
 
-def _checked(cls: Any, interface: type, told: str, settings: bool) -> type:
-    """A class from outside that can serve: concrete, of the interface, and a frozen dataclass where it is settings."""
+def _checked(cls: Any, interface: type, told: str, made_with: Sequence[str]) -> type:
+    """A class from outside that can serve, see :func:`load_own`."""
     base = f"{interface.__module__}.{interface.__name__}"
     if not (inspect.isclass(cls) and issubclass(cls, interface)):
         raise ConfigError(f"{told} is no subclass of {base}")
     if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
         raise ConfigError(f"{told} is abstract: it lacks {', '.join(lacking)} of {base}")
     dataclass = vars(cls).get("__dataclass_params__")
-    if settings and (dataclass is None or not dataclass.frozen):
+    if made_with:
+        try:
+            inspect.signature(cls).bind(*made_with)
+        except TypeError as error:
+            called = f"{cls.__name__}({', '.join(made_with)})"
+            raise ConfigError(f"{told} is made by {called}, which its __init__ does not take") from error
+    elif dataclass is None or not dataclass.frozen:
         raise ConfigError(f"{told} is no frozen dataclass: write @dataclass(frozen=True) above the class")
     return cls
 

@@ -176,8 +176,17 @@ def test_a_representation_of_ones_own_goes_the_whole_command_line(lab, capsys, m
     assert execute(["generate", "--config", "cut", "--resume"]) == 0
     assert (lab / "cut/gaussians.ply").read_bytes() == (whole / "gaussians.ply").read_bytes()
     capsys.readouterr()
-    assert execute(["generate", "--prompt", "x", "--representation", "gausians"]) == 2
-    assert "unknown representation 'gausians'. Did you mean 'gaussians'?" in capsys.readouterr().err
+    (lab / "two.py").write_text("from mirrored import *\nclass Two(Mirrored):\n    def __init__(self, initial): ...\n")
+    monkeypatch.syspath_prepend(str(lab))
+    for name, told in {
+        "gausians": "unknown representation 'gausians'. Did you mean 'gaussians'?",
+        "two.py:Two": "is made by Two(initial, settings, iterations, device), which its __init__ does not take",
+        "two.py:Representation": "is abstract: it lacks ",
+    }.items():
+        assert execute(["generate", "--prompt", "x", "--representation", name, "--output", "none"]) == 2
+        assert told in capsys.readouterr().err
+    assert not (lab / "none").exists()
+    del sys.modules["mirrored"]
 
 
 def test_the_listener_of_the_readme_writes_its_table_and_ends_what_takes_too_long(lab):

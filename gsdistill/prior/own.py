@@ -6,7 +6,6 @@ itself, so that the settings of ``model.`` mean nothing for it, and no card tell
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, get_args
@@ -49,13 +48,7 @@ def load_class(name: str) -> type[Prior]:
     Raises:
         ConfigError: there is none of that name, or it can be no prior.
     """
-    cls = load_own(name, GROUP, Prior, "prior", settings=False)
-    try:
-        inspect.signature(cls).bind(torch.device("cpu"))
-    except TypeError as error:
-        told = f"prior '{name}' is made by {cls.__name__}(device), which its __init__ does not take"
-        raise ConfigError(told) from error
-    return cls
+    return load_own(name, GROUP, Prior, "prior", made_with=("device",))
 
 
 def make(name: str, device: torch.device, settings: ModelSettings = ModelSettings()) -> Prior:

@@ -2,5 +2,5 @@
 
 INTERFACE = "Representation"
 GROUP = "gsdistill.representations"
-SETTINGS = False  # an object, not the settings of one
+MADE_WITH = ("initial", "settings", "iterations", "device")  # an object, not the settings of one
 NOT_LISTED = ("adam", "regularizers")
