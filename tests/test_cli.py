@@ -406,8 +406,8 @@ def test_version_and_overview(capsys):
         ("render none.ply", "none.ply: cannot be read: No such file or directory"),
         ("evaluate", "SPLAT is missing; see gsdistill evaluate --help"),
         ("list method",
-         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, densifiers, "
-         "finishes, configs, formats, demos, worlds, all"),
+         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, "
+         "representations, densifiers, finishes, configs, formats, demos, worlds, all"),
         ("doctor --fix", "unknown flag '--fix'. See gsdistill doctor --help"),
     ],
 )  # fmt: skip
@@ -463,6 +463,8 @@ def test_list_shows_names_and_first_lines(capsys):
         "  shapes ",
         "inits\n",
         "  sphere  ",
+        "representations\n",
+        "  gaussians  ",
         "densifiers\n",
         "  mcmc  ",
         "configs\n",
