@@ -15,13 +15,15 @@ from gsdistill.errors import ConfigError
 from gsdistill.paths import file_of, paths_in, there
 from gsdistill.yaml_dialect import load_yaml
 
-__all__ = ["check_places", "command", "differences", "differing", "leaves"]
+__all__ = ["BEFORE", "check_places", "command", "differences", "differing", "leaves"]
 
 # Settings that do not change the optimisation, and may differ; recipe decides what others are, no more.
 _FREE = (
     *("recipe", "output", "log_every", "preview_every", "checkpoint_every", "snapshots", "logs"),
     *("export.formats", "export.frame", "export.sh_pad", "model.recompute_encoder"),
 )
+# Settings that are newer than some runs, and what was so before.
+BEFORE: Mapping[str, Any] = {"finish": {"name": "none"}, "stages": []}
 # Settings that have had their effect, or whose state is in the checkpoint, and may never differ.
 _FIXED = ("method.name", "densify.name", "prior", "representation", "init", "init_prompt", "seed")
 
@@ -58,7 +60,7 @@ def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -
 
     ``folder`` is that of the run.
     """
-    new, old, home = dict(leaves(now)), dict(leaves(before)), _started_in(before, folder)
+    new, old, home = dict(leaves(now)), dict(leaves({**BEFORE, **before})), _started_in(before, folder)
     other = [name for name, value in old.items() if name not in _FREE and not _same(new.get(name), value, home)]
     return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in other}
 

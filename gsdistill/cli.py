@@ -46,7 +46,8 @@ T = TypeVar("T")
 class GenerateFlags(RunFlags):
     """Turn a prompt into a splat: a scene of 3D Gaussians that any viewer of splats shows.
 
-    A RAMP is a number, or one that changes over the run: 101:51 (linear), 700:100:sqrt, 1:0:cosine@0.6 (ends at 60 %).
+    A RAMP is a number, or one that changes over the run, or each of its stages: 101:51 (linear), 700:100:sqrt,
+    1:0:cosine@0.6 (ends at 60 %).
     """
 
     COMMON: ClassVar[tuple[str, ...]] = (

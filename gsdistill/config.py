@@ -168,7 +168,7 @@ def unknown_setting(name: str, value: Any, allowed: Iterable[str]) -> str:
     """Return the message for a setting that does not exist."""
     allowed = list(allowed)
     hint = did_you_mean(name, allowed)
-    return f"unknown setting '{name}' (value {brief(value)}).{hint} Allowed: {', '.join(allowed)}"
+    return f"unknown setting '{name}' (value {brief(value)}).{hint} Allowed: {', '.join(allowed) or 'none'}"
 
 
 def _under(path: str) -> str:

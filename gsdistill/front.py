@@ -99,7 +99,7 @@ def distil(
     Args:
         prompt: what to make.
         prior: what to distil from; one that is loaded decides the device too.
-        terms: more losses, each of what was rendered, its cameras and the progress of the run (0..1).
+        terms: more losses, each of what was rendered, its cameras and the progress of the stage (0..1).
         settings: see above; a method, an initialiser or a densifier may be an object, all of whose settings then stand.
 
     Raises:

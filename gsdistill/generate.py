@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from gsdistill import device, stages
-from gsdistill.changes import check_places
-from gsdistill.config import defaults, name_of, to_dict, validate
+from gsdistill.changes import BEFORE, check_places, command
+from gsdistill.config import defaults, from_dict, name_of, to_dict, validate
 from gsdistill.errors import ConfigError, OutOfMemory, tell
 from gsdistill.export.base import Writer
 from gsdistill.export.formats import run_writers
@@ -33,13 +33,12 @@ from gsdistill.progress import Halt, Interrupt, StepBar, Watch, print_summary
 from gsdistill.representation.gaussians import SceneSettings
 from gsdistill.runconfig import REPRESENTATION_CLASS, RunConfig
 from gsdistill.runfolder import RunFolder
-from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify.base import without_haze
 from gsdistill.structs import Gaussians, RenderOptions
 from gsdistill.training.distiller import Distiller, Stage
 from gsdistill.training.listener import Listener
-from gsdistill.training.views import ViewSettings
+from gsdistill.training.views import ViewSettings, check_cameras, check_groups
 
 Beginning: TypeAlias = tuple[Gaussians, torch.Generator]  # what a run starts from, and its random numbers after it
 
@@ -131,7 +130,20 @@ def checked_folder(config: RunConfig) -> tuple[RunFolder, int | None]:
     if not config.resume:
         return folder, 0
     check_places(config, folder.path)
-    return folder, folder.last(config.accept_changes)[0].counters.done
+    saved, _, changes = folder.last(config.accept_changes)
+    if changes:
+        _check_stage(config, from_dict(RunConfig, {**BEFORE, **saved.settings}), saved.counters.done)
+    return folder, saved.counters.done
+
+
+def _check_stage(config: RunConfig, before: RunConfig, done: int) -> None:
+    """Refuse changes by which a run would go on in another stage than its checkpoint is of. Raises ConfigError."""
+    was, now = stages.place(before, done), stages.place(config, done)
+    if was != now:
+        raise ConfigError(
+            f"after {done} steps the run is in stage {was + 1} of {len(before.parts)}, and with these settings it "
+            f"would be in stage {now + 1} of {len(config.parts)}; {command(config.folder)} takes those of the run"
+        )
 
 
 def check_without_prior(config: RunConfig, target: torch.device) -> Beginning | None:
@@ -141,7 +153,7 @@ def check_without_prior(config: RunConfig, target: torch.device) -> Beginning | 
         UserError: as :func:`check_groups` and the initialiser do.
     """
     for part in config.parts:
-        check_groups(part, config.prior, group_of(config.prior))
+        check_groups(part.views, part.cameras, config.prior, group_of(config.prior))
     of_a_file = any(isinstance(value, Path) for _, value in paths_in(config.init))
     return _begin(config, target) if of_a_file else None
 
@@ -162,11 +174,11 @@ def _shortage_named(config: RunConfig) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not device.out_of_memory(error):
             raise
-        largest = max(config.parts, key=lambda part: part.views * (part.resolution or 0) ** 2)
+        largest = max(config.parts, key=lambda part: part.views * (part.resolution or 512) ** 2)
         resolution = "the prior's" if largest.resolution is None else largest.resolution
         raise OutOfMemory(
             f"out of memory on {device.choose(config.device)}; lower views (now {largest.views}), resolution (now "
-            f"{resolution}) or densify.budget (now {config.densify.budget}); a downloaded model takes less with "
+            f"{resolution}) or densify.budget (now {largest.densify.budget}); a downloaded model takes less with "
             "model.precision float16, model.recompute_encoder, or a tiny autoencoder as model.vae"
         ) from error
 
@@ -250,46 +262,10 @@ def view_settings(config: RunConfig, prior: Prior) -> ViewSettings:
     Raises:
         ConfigError: the views do not make whole groups, or not those that the prior needs.
     """
-    group = check_groups(config, prior.name, prior.view_group)
+    group = check_groups(config.views, config.cameras, prior.name, prior.view_group)
     return ViewSettings(
         count=config.views,
         resolution=config.resolution or prior.image_size,
         background=config.background,
         cameras=replace(config.cameras, group=group),
     )
-
-
-def check_groups(config: RunConfig, prior: str, together: int) -> int:
-    """The views of a group of cameras, for a prior of that name that sees so many ``together``.
-
-    Raises:
-        ConfigError: the views do not make whole groups, or not those that the prior needs.
-    """
-    group = config.cameras.group or together
-    if together not in (1, group):
-        raise ConfigError(f"cameras.group = {group}: the prior {prior} sees {together} views together")
-    low, high = config.cameras.azimuth
-    if together > 1 and high - low != 360:
-        raise ConfigError(
-            f"cameras.azimuth = [{low:g}, {high:g}]: the prior {prior} sees {together} views all around, "
-            "which needs 360 degrees"
-        )
-    if config.views % group:
-        raise ConfigError(f"views = {config.views} is no multiple of the {group} views of a group of cameras")
-    return group
-
-
-def check_cameras(settings: CameraSettings, prior: Prior) -> None:
-    """Refuse cameras that a camera-conditioned prior has never seen.
-
-    Raises:
-        ConfigError: a range leaves what the prior knows.
-    """
-    if prior.camera_range is None:
-        return
-    for name, (low, high) in prior.camera_range.ranges().items():
-        given = getattr(settings, name)
-        if given[0] < low or given[1] > high:
-            raise ConfigError(
-                f"cameras.{name} = {list(given)} leaves what the prior {prior.name} was trained on: {low:g} to {high:g}"
-            )

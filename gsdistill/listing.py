@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from rich.console import Console
 
@@ -24,18 +24,6 @@ PACKAGES = {
     "worlds": "gsdistill.laboratory.worlds",
 }
 
-KINDS = (
-    "methods",
-    "priors",
-    "inits",
-    "representations",
-    "densifiers",
-    "finishes",
-    "configs",
-    "formats",
-    "demos",
-    "worlds",
-)
 Kind = Literal[
     "methods",
     "priors",
@@ -49,6 +37,7 @@ Kind = Literal[
     "worlds",
     "all",
 ]
+KINDS = get_args(Kind)[:-1]
 
 
 @dataclass(frozen=True)

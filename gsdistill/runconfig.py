@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gsdistill import device, stages
-from gsdistill.changes import leaves
+from gsdistill.changes import BEFORE, leaves
 from gsdistill.config import bounded, defaults, from_dict, load_yaml, merge, name_of, named, setting_fields
 from gsdistill.distillation.base import Distillation
 from gsdistill.errors import BadFile, ConfigError, did_you_mean
@@ -42,6 +42,7 @@ INIT: Any = named(INIT_CLASS, "ball")
 DENSIFY: Any = named(DENSIFIER_CLASS, "gradient")
 REPRESENTATION_CLASS = partial(load, "gsdistill.representation", kind="representation")
 REPRESENTATION = may_be_path(lambda: names("gsdistill.representation"))
+CONFIG = "config.yaml"  # of the folder of a run
 FINISH: Any = named(partial(load, "gsdistill.training.finish", kind="finish"), "none")
 
 
@@ -102,7 +103,11 @@ class RunConfig:
         if self.accept_changes and not self.resume:
             raise ConfigError("--accept-changes needs --resume: without it all settings are new")
         REPRESENTATION_CLASS(self.representation)  # refuses what is none
-        if self.stages:
+        if (
+            self.stages
+            and isinstance(self.method, Distillation)
+            and all(isinstance(own, Mapping) for own in self.stages)
+        ):
             object.__setattr__(self, "stages", stages.checked(self))
 
     @property
@@ -146,7 +151,7 @@ def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: Non
     The prior ``auto`` becomes the name of the one that serves on this machine, and ``say`` is told why; as it is where
     the device ``auto`` is the CPU for a GPU that cannot be used.
     """
-    given = stages.counted(given)
+    given = stages.completed(given)
     basis = merge(defaults(RunConfig), given)
     chosen = from_dict(Chosen, {field: basis[field] for field in ("prior", "device", "quality")})
     prior, reason = cards.choose(chosen.prior, device.choose(chosen.device, say))
@@ -155,7 +160,7 @@ def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: Non
     method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None
     recipe = cards.recipe(prior, method) if isinstance(method, str) and basis["recipe"] else None
     # the config of a paper says for those who name it that no other lies under it; here it is the recipe itself
-    settings = {**stages.counted(read_config(recipe)), "recipe": True} if recipe else {}
+    settings = {**stages.completed(read_config(recipe)), "recipe": True} if recipe else {}
     under = merge(defaults(RunConfig), _with_densifier(settings, given.get("densify")))
     table = _quality(prior, method, chosen.quality, merge(under, {"init": given["init"]} if "init" in given else {}))
     basis = stages.over(stages.over(under, table), given)
@@ -195,8 +200,9 @@ def read_config(name: str) -> dict[str, Any]:
         BadFile: the file is no YAML mapping.
     """
     path, shipped = Path(expanded(name, "config")), data_path("configs")
-    if path.is_dir():  # all settings of its version, of which what came later has no recipe either
-        return merge({"finish": {"name": "none"}, "stages": []}, load_yaml(path / "config.yaml"))
+    path = path / CONFIG if path.is_dir() else path
+    if path.name == CONFIG:  # all settings of its version: what came later is as it was then, without a recipe
+        return merge(BEFORE, load_yaml(path))
     if path.is_file() or path.suffix in (".yaml", ".yml"):
         return load_yaml(path)
     known = sorted(file.stem for file in shipped.glob("*.yaml"))

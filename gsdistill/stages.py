@@ -1,8 +1,8 @@
 """The stages of a run, each with all settings of a run of one stage; the finish is the last of them.
 
-``stages`` in a config lists what each has other than the run; ``iterations`` in it counts its steps, or where the run
-has another number of them in all, says its share of these. What lies over a config, as flags do, is meant for every
-stage of it.
+``stages`` in a config lists what each has other than the run. ``iterations`` in it is its share of those steps of the
+run that the finish leaves: the very number, where the run has as many as its stages and no finish. What lies over a
+config, as flags do, is meant for every stage of it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any, TypeAlias
 
 from gsdistill.config import from_dict, merge, name_of, to_dict, unknown_setting
 from gsdistill.errors import ConfigError
+from gsdistill.paths import anchored
 from gsdistill.registry import label_of, same_name
 from gsdistill.training.finish.none import Without
 
-__all__ = ["checked", "counted", "lines", "over", "parts"]
+__all__ = ["checked", "completed", "lines", "over", "parts", "place"]
 
 RunConfig: TypeAlias = Any  # that of gsdistill.runconfig, which knows this module
 SETTINGS = (
@@ -57,14 +58,24 @@ def checked(config: RunConfig) -> tuple[dict[str, Any], ...]:
     return tuple(found)
 
 
-def counted(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``settings`` with the steps of its stages as those of the run, where it has stages and says no number itself."""
+def completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``settings`` with what its stages say of the run, where it does not itself: the number of steps, the method."""
     stages = settings.get("stages")
-    if "iterations" in settings or not isinstance(stages, (list, tuple)):
+    if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, Mapping) for stage in stages) or not stages:
         return settings
-    counts = [stage.get("iterations") for stage in stages if isinstance(stage, Mapping)]
-    whole = [count for count in counts if isinstance(count, int) and count > 0]
-    return {**settings, "iterations": sum(whole)} if whole and len(whole) == len(stages) else settings
+    found, method = dict(settings), stages[0].get("method")
+    counts = [stage.get("iterations") for stage in stages]
+    if "iterations" not in found and all(isinstance(count, int) and count > 0 for count in counts):
+        found["iterations"] = sum(counts)
+    if "method" not in found and (isinstance(method, str) or (isinstance(method, Mapping) and "name" in method)):
+        found["method"] = method
+    return found
+
+
+def place(config: RunConfig, done: int) -> int:
+    """Which stage the step after ``done`` others is of, from 0 on; the last one where no step is left."""
+    ends = list(accumulate(part.iterations for part in parts(config)))
+    return min(sum(end <= done for end in ends), len(ends) - 1)
 
 
 def lines(config: RunConfig) -> list[str]:
@@ -72,6 +83,8 @@ def lines(config: RunConfig) -> list[str]:
     all_parts = parts(config)
     own = all_parts[: len(all_parts) - bool(config.finish.steps(config.iterations))]
     told = [f"stage {number}: {_told(part)}" for number, part in enumerate(own, 1)] if len(own) > 1 else []
+    if len(own) < len(config.stages):
+        told.append(f"{len(config.stages) - len(own)} of {len(config.stages)} stages have no step of these few")
     if own != all_parts:
         told.append(f"finish: {_told(all_parts[-1])} (--finish none for the pure method)")
     return told
@@ -81,22 +94,25 @@ def over(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     """``given`` laid over ``settings``, and over what their stages say of the same, unless it has stages itself."""
     merged, stages = merge(settings, given), settings.get("stages")
     if "stages" not in given and isinstance(stages, (list, tuple)):
-        merged["stages"] = [_without(stage, given) if isinstance(stage, Mapping) else stage for stage in stages]
+        merged["stages"] = [
+            _without(stage, given, settings) if isinstance(stage, Mapping) else stage for stage in stages
+        ]
     return merged
 
 
-def _without(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _without(own: Mapping[str, Any], given: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """What a stage says but for what is ``given``; with another class goes all that is said of it."""
     left: dict[str, Any] = {}
     for key, value in own.items():
         if key not in given or key in ("iterations", "name"):
             left[key] = value
             continue
-        said, typed = ({"name": one} if isinstance(one, str) else one for one in (value, given[key]))
+        said, typed, base = ({"name": v} if isinstance(v, str) else v for v in (value, given[key], above.get(key)))
         if not (isinstance(said, Mapping) and isinstance(typed, Mapping)):
             continue
-        same = not {"name"} <= said.keys() & typed.keys() or same_name(said["name"], typed["name"])
-        if same and (inner := _without(said, typed)):
+        base = base if isinstance(base, Mapping) else {}
+        now, before = typed.get("name"), said.get("name", base.get("name"))
+        if (None in (now, before) or same_name(now, before)) and (inner := _without(said, typed, base)):
             left[key] = value if isinstance(value, str) else inner
     return left
 
@@ -105,8 +121,11 @@ def _built(alone: RunConfig, own: Mapping[str, Any], path: str) -> RunConfig:
     """The settings of a run of one stage, with what the stage overrides."""
     for key, value in own.items():
         if key not in SETTINGS:
-            raise ConfigError(unknown_setting(f"{path}.{key}", value, [f"{path}.{name}" for name in SETTINGS]))
-    return from_dict(type(alone), merge(to_dict(alone), own), path)
+            raise ConfigError(f"{path}: {unknown_setting(key, value, SETTINGS)}")
+    plain = to_dict(alone)
+    given = merge({key: plain[key] for key in own}, own)
+    built = anchored(from_dict(type(alone), {"prompt": alone.prompt, **given}, path))
+    return replace(alone, **{key: getattr(built, key) for key in own})
 
 
 def _given(whole: Mapping[str, Any], own: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

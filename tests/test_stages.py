@@ -8,26 +8,32 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from rich.console import Console
 
 import gsdistill as gs
-from gsdistill import stages
+from gsdistill import generate, stages
+from gsdistill.changes import differing
 from gsdistill.cli import execute
-from gsdistill.config import Ramp, defaults, from_dict, load_yaml, name_of, to_dict
+from gsdistill.config import Ramp, defaults, from_dict, load_yaml, name_of, to_dict, validate
 from gsdistill.distillation.csd import CSD
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import ConfigError, Notice
+from gsdistill.errors import ConfigError, Notice, Stopped
 from gsdistill.files import data_path
 from gsdistill.pages.run import read_run
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.runconfig import RunConfig, read_config, resolve
+from gsdistill.sweep.plan import equal_steps
+from gsdistill.sweep.settings import SweepSettings
 from gsdistill.training.finish.none import Without
 from gsdistill.training.finish.sds import SDSFinish
+from gsdistill.training.listener import Listener
 
 THREE = [
     {"iterations": 30, "resolution": 32, "views": 2},
     {"iterations": 20, "method": {"name": "csd", "t_max": 0.5}, "optim": {"sh": 0.2}},
     {"iterations": 10, "method": {"t_max": "0.9:0.2"}, "regularizers": {"opacity": 5}},
 ]
+FINISH = SDS(Ramp(3, 1.5), t_max=Ramp(0.4, 0.2), weighting="uniform")
 GIVEN = {"prompt": "a red torus", "prior": "shapes", "recipe": False, "method": "sds", "stages": THREE}
 
 
@@ -68,7 +74,7 @@ def test_no_step_is_lost_and_the_method_has_one_at_least(iterations, finish):
     assert sum(part.iterations for part in parts) == iterations
     last = config.finish.steps(iterations)
     assert last == (min(round(0.38 * iterations), iterations - 1) if finish == "sds" else 0)
-    assert (parts[-1].iterations == last) if last else parts[-1].method != SDSFinish
+    assert not last or (parts[-1].iterations, parts[-1].method) == (last, FINISH)
     assert len(parts) > bool(last)
 
 
@@ -78,7 +84,7 @@ def test_a_finish_is_sds_after_the_last_stage_with_what_it_says_and_nothing_else
     overrides = {"method": last.method, "views": 3, "iterations": 20, "densify": last.densify}
     overrides["regularizers"] = RegularizerSettings(entropy=Ramp(200, 200))
     assert last == replace(before, **overrides)
-    assert last.method == SDS(Ramp(3, 1.5), t_max=Ramp(0.4, 0.2), weighting="uniform")
+    assert last.method == FINISH
     assert last.densify == replace(before.densify, enabled=False)
 
 
@@ -98,8 +104,8 @@ def test_one_stage_is_the_run_itself():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ([{"iterations": 3, "viws": 2}], r"unknown setting 'stages\[0\].viws' .*Did you mean 'stages\[0\].views'\?"),
-        ([{"iterations": 3, "seed": 2}], r"unknown setting 'stages\[0\].seed' .*Allowed: stages\[0\].iterations"),
+        ([{"iterations": 3, "viws": 2}], r"stages\[0\]: unknown setting 'viws' .*Did you mean 'views'\?"),
+        ([{"iterations": 3, "seed": 2}], r"stages\[0\]: unknown setting 'seed' .*Allowed: iterations, method"),
         ([{"iterations": 3}, {"views": 2}], r"'stages\[1\].iterations' is missing"),
         ([{"iterations": 0}], r"stages\[0\].iterations = 0 is out of range"),
         ([{"iterations": 3, "method": "sdss"}], "unknown method 'sdss'. Did you mean 'sds'"),
@@ -123,8 +129,9 @@ SECOND = {"iterations": 4, "method": {"t_min": 0.1}, "resolution": 64}
     ("typed", "first", "second"),
     [
         ({"views": 3}, {"views": None}, {}),
-        ({"method": {"name": "ism"}}, {"method": None}, {}),
-        ({"method": "csd"}, {}, {}),
+        ({"method": {"name": "ism"}}, {"method": None}, {"method": None}),
+        ({"method": "csd"}, {}, {"method": None}),
+        ({"method": "sds"}, {"method": None}, {}),
         ({"method": {"t_max": 0.7}}, {"method": {"name": "csd"}}, {}),
         ({"optim": {"sh": 0.1}}, {"optim": {"means": 0.1}}, {}),
         ({"optim": {"sh": 0.1, "means": 0.1}}, {"optim": None}, {}),
@@ -147,6 +154,64 @@ def test_a_users_settings_lie_over_the_stages_of_a_recipe():
     found = [(part.views, part.resolution, part.method.t_min, part.iterations) for part in config.parts]
     assert found == [(12, 64, Ramp(0.1, 0.1), 50), (12, 256, Ramp(0.1, 0.1), 50)]
     assert config.parts[1].method.t_max == Ramp(0.68, 0.5, until=0.6)
+
+
+def test_what_stages_say_of_the_run_stands_for_it():
+    """Where the run has no method of its own it is the first stage's, by which recipe and folder go."""
+    both = [{"iterations": 2, "method": "sds"}, {"iterations": 4, "method": {"name": "csd", "t_max": 0.5}}]
+    config = resolve({"prompt": "a red torus", "prior": "shapes", "stages": both})
+    assert (name_of(config.method), config.label, config.iterations) == ("sds", "sds-seed0", 6)
+    assert [name_of(part.method) for part in config.parts] == ["sds", "csd"]
+
+
+def test_a_flag_for_another_method_drops_what_stages_say_of_the_runs_own():
+    base = read_config("vsd-prolificdreamer")
+    config = resolve(stages.over({**base, "prompt": "x", "prior": "sd15"}, {"method": {"name": "sds"}}))
+    assert [part.method for part in config.parts] == [config.method, config.method]
+
+
+def test_a_config_by_hand_takes_names_and_lists():
+    given = {"method": "sds", "stages": [{"iterations": 2, "method": "csd"}, {"iterations": 4, "views": 2}]}
+    config = validate(RunConfig("a red torus", **given))  # type: ignore[arg-type]
+    assert [(name_of(part.method), part.views) for part in config.parts] == [("csd", 4), ("sds", 2)]
+    with pytest.raises(ConfigError, match=r"stages\[0\] = 3 has the wrong type"):
+        validate(RunConfig("a red torus", stages=[3]))  # type: ignore[arg-type]
+
+
+def test_changes_that_would_go_on_in_another_stage_are_refused(tmp_path, capsys):
+    given = {"prompt": "a red torus", "prior": "shapes", "method": "csd", "finish": {"name": "sds", "share": 0.5}}
+    given |= {"iterations": 6, "views": 1, "resolution": 16, "snapshots": 0, "output": str(tmp_path / "run")}
+
+    class Stopper(Listener):
+        def on_step(self, step, run):
+            if step.number == 4:
+                run.stop()
+
+    with pytest.raises(Stopped):
+        generate.run(resolve(given), Console(), extras=False, listeners=[Stopper()])
+    again = ["generate", "--config", str(tmp_path / "run"), "--resume", "--accept-changes"]
+    assert execute([*again, "--iterations", "20"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "after 4 steps the run is in stage 2 of 2, and with these settings it would be in stage 1 of 2" in told
+    assert execute([*again, "--iterations", "7"]) == 0
+
+
+def test_a_run_of_a_version_without_finishes_is_not_resumed_into_one(tmp_path):
+    now = to_dict(resolve({"prompt": "a red torus", "prior": "shapes", "method": "csd"}))
+    before = {key: value for key, value in now.items() if key not in ("finish", "stages")}
+    assert set(differing(now, before, tmp_path)) == {"finish.name"}
+
+
+def test_a_sweep_compares_pure_methods_whatever_their_configs_say(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("method: csd\nfinish: sds\n")
+    for finish, made in (("none", Without), ("sds", SDSFinish)):
+        settings = SweepSettings(
+            methods=("csd",), prompts=("a red torus",), finish=finish, configs=(f"csd={mine}",), output=tmp_path
+        )
+        (run, *_) = equal_steps(settings)
+        assert isinstance(run.config.finish, made)
+        assert run.folder.name.startswith("csd-sds-seed" if finish == "sds" else "csd-seed")
 
 
 def test_flags_speak_of_stages_and_of_the_finish(tmp_path, capsys):

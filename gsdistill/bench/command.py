@@ -56,7 +56,7 @@ def loaded(argv: Sequence[str], console: Console) -> tuple[runconfig.RunConfig, 
     name = peek(argv, "random-weights")
     name = peek(argv, "random_weights") if name is None else name
     over = {} if name is None else {"prior": architecture(name)}
-    flags, base, given = read(BenchFlags, argv, "bench", {"prompt": PROMPT}, over)
+    flags, base, given = read(BenchFlags, argv, "bench", {"prompt": PROMPT, "finish": "none"}, over)
     config = runconfig.resolve(stages.over(base, given), lambda line: console.print(line, markup=False))
     _check(config, flags, given)
     target = choose(config.device)

@@ -168,7 +168,8 @@ def stages(run: Run) -> Html:
     if len(found) < 2:
         return Html("")
     names = ("method", "iterations", "views", "resolution")
-    rows = [element("tr", {}, *(element("td", {}, str(stage.get(name, "?"))) for name in names)) for stage in found]
+    cells = [[label_of(str(stage.get(name, "?"))) for name in names] for stage in found]
+    rows = [element("tr", {}, *(element("td", {}, cell) for cell in row)) for row in cells]
     return _section("Stages", _table(("method", "steps", "views", "pixels"), rows))
 
 

@@ -33,8 +33,8 @@ class Representation(ABC):
     def begin(self, settings: Any, iterations: int, anew: bool) -> None:  # noqa: B027
         """Enter another stage of a run, of so many steps: progress and steps count from its beginning.
 
-        ``settings`` are those that the leaf takes, None for no others; ``anew`` is whether moments of gradients of
-        another method are to be forgotten.
+        ``settings`` are those that the leaf takes, None for those that it was made with; ``anew`` is whether moments
+        of gradients of another method are to be forgotten.
         """
 
     @abstractmethod

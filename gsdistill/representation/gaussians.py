@@ -29,7 +29,7 @@ DENSIFIER_CLASS = partial(load, "gsdistill.scene.densify", kind="densifier")
 
 @dataclass(frozen=True)
 class OptimSettings:
-    """Adam's learning rates, each a schedule over the run."""
+    """Adam's learning rates, each a schedule over the stage."""
 
     means: Ramp = bounded(Ramp(0.01, 0.001), low=0)  # relative to the extent of the initial scene
     scales: Ramp = bounded(Ramp(0.012, 0.0036), low=0)  # of the logarithm
@@ -58,7 +58,7 @@ class GaussianScene(Representation):
         One optimiser a key, as growing and pruning need them: over one packed tensor a step would save 0.1 ms with
         5,000 Gaussians on a CPU, nothing with 100,000, and 12 of 15 launches on a GPU.
         """
-        self.device, self.settings, self.iterations = device, settings, iterations
+        self.device, self.settings, self.iterations, self._made_with = device, settings, iterations, settings
         self.params = {key: Parameter(getattr(initial, key).detach().to(device).clone()) for key in KEYS}
         self.optimizers = {key: Adam(value, settings.optim.betas) for key, value in self.params.items()}
         self.densifier = settings.densify.begin(iterations)
@@ -66,7 +66,7 @@ class GaussianScene(Representation):
 
     def begin(self, settings: SceneSettings | None, iterations: int, anew: bool) -> None:
         """See the base; the densifier is another one, and lengths stay relative to the extent of the first scene."""
-        self.settings, self.iterations = settings or self.settings, iterations
+        self.settings, self.iterations = settings or self._made_with, iterations
         self.densifier = self.settings.densify.begin(iterations)
         for optimizer in self.optimizers.values():
             optimizer.betas = self.settings.optim.betas

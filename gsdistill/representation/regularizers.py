@@ -1,4 +1,4 @@
-"""Penalties added to the distillation loss; each weight is a schedule over the run, and 0 leaves the term out.
+"""Penalties added to the distillation loss; each weight is a schedule over the stage, and 0 leaves the term out.
 
 opacity   mean over pixels of the rendered alpha: what nothing pulls at fades away (no floaters, no halo)
 entropy   mean over pixels of alpha (1 - alpha): pixels are either solid or empty

@@ -164,7 +164,8 @@ def _base(settings: SweepSettings, method: str) -> RunConfig:
     if not same_name(named(own.get("method", method)) or method, method):
         raise ConfigError(f"configs: {file} is not a config of the method {method}")
     shared = {"prompt": settings.all_prompts[0], "prior": settings.prior, "device": settings.device, "snapshots": 0}
-    return resolve(merge({"finish": settings.finish}, merge(own, {**shared, "method": method})))
+    shared["finish"] = settings.finish
+    return resolve(merge(own, {**shared, "method": method}))
 
 
 def _read(path: Path, numbers: Sequence[str] = ()) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from gsdistill.config import bounded
-from gsdistill.errors import ConfigError, did_you_mean
+from gsdistill.errors import ConfigError
 from gsdistill.files import slug
 from gsdistill.paths import file_of, may_be_path
 from gsdistill.registry import label_of, load, names
@@ -35,9 +35,8 @@ class SweepSettings(Threads):
     seeds: tuple[int, ...] = bounded((0, 1, 2), low=0, high=2**32 - 1)  # Each prompt is made with each of them.
     iterations: int = bounded(300, low=1)  # Steps of every run with equal steps.
     equal: Literal["steps", "evaluations", "both"] = "both"  # What all methods are given alike; both: two comparisons.
-    finish: str = (
-        "none"  # What follows each method, a name of `gsdistill list finishes`; none: methods are compared pure.
-    )
+    # What follows each method, a name of `gsdistill list finishes`; none: the pure methods are compared.
+    finish: str = "none"
     configs: tuple[str, ...] = ()  # Settings of a method over its recipe: ssd=mine.yaml.
     prior: str = field(default="shapes", metadata=may_be_path())  # A name of `gsdistill list priors`, or a folder.
     prior_figures: bool = False  # Also ask the prior what it sees in each splat: fronts, and how the prompt fits.
@@ -50,10 +49,8 @@ class SweepSettings(Threads):
         for method in (*self.methods, *self.own_configs):
             if method not in known:
                 load("gsdistill.distillation", method)
-        if self.finish not in (known := names("gsdistill.training.finish")):
-            raise ConfigError(
-                f"unknown finish '{self.finish}'.{did_you_mean(self.finish, known)} Available: {', '.join(known)}"
-            )
+        if self.finish not in names("gsdistill.training.finish"):
+            load("gsdistill.training.finish", self.finish, "finish")
         names_shown = [shown(method) for method in self.methods]
         for what, values in (("methods", names_shown), ("prompts", self.all_prompts), ("seeds", self.seeds)):
             if not values:

@@ -53,7 +53,7 @@ class Stage:
     method: Distillation
     views: ViewSettings
     iterations: int
-    settings: Any = None  # of the representation, see Representation.begin; None: those before stay
+    settings: Any = None  # of the representation, see Representation.begin; None: those that it was made with
 
 
 @dataclass(frozen=True)

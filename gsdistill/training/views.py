@@ -10,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.config import bounded
+from gsdistill.errors import ConfigError
+from gsdistill.prior.base import Prior
 from gsdistill.scene.cameras import CameraSettings, sample
 from gsdistill.structs import Cameras, send
 
-__all__ = ["Background", "ViewSettings", "draw_backgrounds", "draw_views"]
+__all__ = ["Background", "ViewSettings", "check_cameras", "check_groups", "draw_backgrounds", "draw_views"]
 
 Background = Literal["mixed", "random", "grey", "white", "black"]
 
@@ -49,3 +51,39 @@ def draw_backgrounds(kind: Background, count: int, generator: torch.Generator) -
         return colors
     grey = torch.rand(count, 1, generator=generator) < 0.5
     return torch.where(grey, torch.full_like(colors, 0.5), colors)
+
+
+def check_groups(views: int, cameras: CameraSettings, prior: str, together: int) -> int:
+    """The views of a group of cameras, for so many ``views`` and a prior of that name that sees so many ``together``.
+
+    Raises:
+        ConfigError: the views do not make whole groups, or not those that the prior needs.
+    """
+    group = cameras.group or together
+    if together not in (1, group):
+        raise ConfigError(f"cameras.group = {group}: the prior {prior} sees {together} views together")
+    low, high = cameras.azimuth
+    if together > 1 and high - low != 360:
+        raise ConfigError(
+            f"cameras.azimuth = [{low:g}, {high:g}]: the prior {prior} sees {together} views all around, "
+            "which needs 360 degrees"
+        )
+    if views % group:
+        raise ConfigError(f"views = {views} is no multiple of the {group} views of a group of cameras")
+    return group
+
+
+def check_cameras(cameras: CameraSettings, prior: Prior) -> None:
+    """Refuse cameras that a camera-conditioned prior has never seen.
+
+    Raises:
+        ConfigError: a range leaves what the prior knows.
+    """
+    if prior.camera_range is None:
+        return
+    for name, (low, high) in prior.camera_range.ranges().items():
+        given = getattr(cameras, name)
+        if given[0] < low or given[1] > high:
+            raise ConfigError(
+                f"cameras.{name} = {list(given)} leaves what the prior {prior.name} was trained on: {low:g} to {high:g}"
+            )

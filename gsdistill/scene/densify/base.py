@@ -102,7 +102,7 @@ class Densifier(ABC):
     def refine(
         self, params: dict[str, Parameter], optimizers: Mapping[str, Stepped], done: int, generator: torch.Generator
     ) -> DensifyReport | None:
-        """Grow and prune where due after ``done`` steps of the run (1, 2, ...), and keep the budget in any case.
+        """Grow and prune where due after ``done`` steps of the stage (1, 2, ...), and keep the budget in any case.
 
         A refinement that would leave no Gaussian at all is put off. Returns None when nothing was due.
         """

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gsdistill.config import Ramp, bounded
+from gsdistill.config import Ramp, bounded, to_dict
+from gsdistill.distillation.sds import SDS
+from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.training.finish.base import Finish
 
 __all__ = ["SDSFinish"]
@@ -32,10 +34,10 @@ class SDSFinish(Finish):
 
     def overrides(self, views: int) -> dict[str, Any]:
         """SDS with weight 1 in place of the method, solid Gaussians, and no more growing."""
-        method = {"name": "sds", "guidance_scale": str(self.guidance_scale), "t_max": str(self.t_max)}
-        found: dict[str, Any] = {
-            "method": {**method, "weighting": "uniform"},
-            "regularizers": {"opacity": 0.0, "entropy": str(self.entropy), "scale": 0.0},
+        method = SDS(self.guidance_scale, t_max=self.t_max, weighting="uniform")
+        return {
+            "method": {"name": "sds", **to_dict(method)},
+            "views": min(self.views or views, views),
+            "regularizers": to_dict(RegularizerSettings(entropy=self.entropy)),
             "densify": {"enabled": False},
         }
-        return {**found, "views": min(self.views or views, views)}
