@@ -83,6 +83,7 @@ def test_a_finish_is_sds_after_the_last_stage_with_what_it_says_and_nothing_else
     *_, before, last = config.parts
     overrides = {"method": last.method, "views": 3, "iterations": 20, "densify": last.densify}
     overrides["regularizers"] = RegularizerSettings(entropy=Ramp(200, 200))
+    overrides["optim"] = replace(before.optim, opacities=Ramp(0.15, 0.05))
     assert last == replace(before, **overrides)
     assert last.method == FINISH
     assert last.densify == replace(before.densify, enabled=False)

@@ -26,6 +26,7 @@ class SDSFinish(Finish):
     views: int | None = bounded(4, low=1)  # in a step, if the method has not less; none: as many
     guidance_scale: Ramp = bounded(Ramp(3.0, 1.5), low=1)  # omega
     t_max: Ramp = bounded(Ramp(0.4, 0.2), low=0, high=1)  # highest timestep, a share of the schedule
+    opacities: Ramp = bounded(Ramp(0.15, 0.05), low=0)  # learning rate of the logit: what is faint goes or stays
     entropy: Ramp = bounded(Ramp(200.0, 200.0), low=0)  # weight of the mean alpha (1 - alpha), with no other penalty
 
     def steps(self, iterations: int) -> int:
@@ -38,6 +39,7 @@ class SDSFinish(Finish):
         return {
             "method": {"name": "sds", **to_dict(method)},
             "views": min(self.views or views, views),
+            "optim": {"opacities": str(self.opacities)},
             "regularizers": to_dict(RegularizerSettings(entropy=self.entropy)),
             "densify": {"enabled": False},
         }
