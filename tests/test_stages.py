@@ -296,3 +296,13 @@ def test_the_library_tells_of_the_finish_and_leaves_it_out_where_asked():
         warnings.simplefilter("error")
         pure = gs.distil("a red torus", run.prior, method="cds", iterations=5, finish="none")
     assert [stage.iterations for stage in pure.stages] == [5]
+
+
+def test_the_default_recipe_starts_with_fewer_gaussians_and_grows_where_the_gradient_asks():
+    with pytest.warns(Notice):
+        run = gs.distil("a red torus", "shapes", iterations=20, views=4)
+    few = len(run.representation)
+    counts = [step.count for step in run]
+    method, finish = (stage.iterations for stage in run.stages)
+    assert few == 600 and run.representation.grown > 50
+    assert counts[method - 1] > few and set(counts[method:]) == {counts[method - 1]}  # the finish grows none
