@@ -298,9 +298,10 @@ def test_the_library_tells_of_the_finish_and_leaves_it_out_where_asked():
     assert [stage.iterations for stage in pure.stages] == [5]
 
 
-def test_the_default_recipe_starts_with_fewer_gaussians_and_grows_where_the_gradient_asks():
+def test_a_shipped_config_starts_with_fewer_gaussians_and_grows_where_the_gradient_asks():
     with pytest.warns(Notice):
-        run = gs.distil("a red torus", "shapes", iterations=20, views=4)
+        given = {**read_config("shapes-cds-growing"), "iterations": 20, "views": 4}
+        run = gs.distil("a red torus", "shapes", **given)
     few = len(run.representation)
     counts = [step.count for step in run]
     method, finish = (stage.iterations for stage in run.stages)
