@@ -74,25 +74,25 @@ def results(output: Path) -> dict:
 def test_leaves_whole_runs_and_a_report(done):
     assert {path.name for path in done.iterdir()} == REPORT | {"runs"}
     folders = [folder for prompt in (done / "runs").iterdir() for folder in prompt.iterdir()]
-    names = {f"{method}-seed{seed}-{n}steps" for seed in (0, 1) for method, n in (("sds", 3), ("cds", 3), ("cds", 2))}
+    names = {f"{method}-seed{seed}-{n}steps" for seed in (0, 1) for method, n in (("sds", 3), ("cds", 3), ("cds", 1))}
     assert len(folders) == 2 * len(names)
     assert {folder.name for folder in folders} == names
     assert all({path.name for path in folder.iterdir()} == FILES for folder in folders)
 
 
 def test_equal_evaluations_are_those_of_the_cheapest(done):
-    """SDS spends 2 and CDS 4 a view: 3 steps of 8 are 24 evaluations, 1.5 steps of 16; it is rounded to 2."""
+    """SDS spends 2 and CDS 4 a view: 3 steps of 4 views are 24 evaluations, 0.75 steps of 8; it is rounded to 1."""
     given = settings(done)
     assert {(one.method, one.config.iterations) for one in equal_steps(given)} == {("sds", 3), ("cds", 3)}
-    assert {(one.method, one.config.iterations) for one in equal_evaluations(given)} == {("sds", 3), ("cds", 2)}
+    assert {(one.method, one.config.iterations) for one in equal_evaluations(given)} == {("sds", 3), ("cds", 1)}
     entries = results(done)["comparison"]
     facts = [(e["method"], e["iterations"], e["equal_steps"], e["equal_evaluations"]) for e in entries]
-    assert facts == [("sds", 3, True, True), ("cds", 3, True, False), ("cds", 2, False, True)]
-    assert [entry["figures"]["network_evaluations"]["mean"] for entry in entries] == [24, 48, 32]
+    assert facts == [("sds", 3, True, True), ("cds", 3, True, False), ("cds", 1, False, True)]
+    assert [entry["figures"]["network_evaluations"]["mean"] for entry in entries] == [24, 96, 32]
 
 
 def test_a_run_is_that_of_generate_bit_for_bit(done, tmp_path):
-    words = ["--method", "cds", "--seed", "1", "--iterations", "3", "--output"]
+    words = ["--method", "cds", "--finish", "none", "--seed", "1", "--iterations", "3", "--output"]
     assert execute(["generate", "--prompt", PROMPTS[1], *words, str(tmp_path / "alone")]) == 0
     own = (done / "runs" / "an-orange-cube" / "cds-seed1-3steps" / "gaussians.ply").read_bytes()
     assert own == (tmp_path / "alone" / "gaussians.ply").read_bytes()
@@ -153,11 +153,11 @@ def test_what_is_done_is_not_done_again(copy, capsys):
 def test_what_is_missing_is_made_up(copy, done):
     folder = copy / "runs" / "a-green-sphere" / "sds-seed0-3steps"
     (folder / "evaluation.json").unlink()
-    shutil.rmtree(copy / "runs" / "an-orange-cube" / "cds-seed1-2steps")
+    shutil.rmtree(copy / "runs" / "an-orange-cube" / "cds-seed1-1steps")
     before = times(copy)
     assert sweep(copy) == 0
     runs = {name.rpartition("/")[0] for name in changed(before, copy)}
-    assert runs == {"a-green-sphere/sds-seed0-3steps", "an-orange-cube/cds-seed1-2steps"}
+    assert runs == {"a-green-sphere/sds-seed0-3steps", "an-orange-cube/cds-seed1-1steps"}
     assert {name for name in changed(before, copy) if "sphere" in name} == {
         "a-green-sphere/sds-seed0-3steps/evaluation.json"
     }
@@ -203,7 +203,7 @@ def test_only_evaluations_runs_only_what_it_needs(tmp_path):
     names = {f"{path.parent.name}/{path.name}" for path in (tmp_path / "runs").glob("*/*")}
     expected = {"a-green-sphere/cds-seed0-3steps"}  # says what a step of CDS costs
     for prompt in ("a-green-sphere", "an-orange-cube"):
-        expected |= {f"{prompt}/sds-seed0-3steps", f"{prompt}/cds-seed0-2steps"}
+        expected |= {f"{prompt}/sds-seed0-3steps", f"{prompt}/cds-seed0-1steps"}
     assert names == expected
     assert [(e["method"], e["iterations"]) for e in results(tmp_path)["comparison"]] == [("sds", 3), ("cds", 2)]
 
