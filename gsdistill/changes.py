@@ -60,7 +60,8 @@ def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -
 
     ``folder`` is that of the run.
     """
-    new, old, home = dict(leaves(now)), dict(leaves({**BEFORE, **before})), _started_in(before, folder)
+    earlier = {name: value for name, value in BEFORE.items() if name in now}
+    new, old, home = dict(leaves(now)), dict(leaves({**earlier, **before})), _started_in(before, folder)
     other = [name for name, value in old.items() if name not in _FREE and not _same(new.get(name), value, home)]
     return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in other}
 
