@@ -42,7 +42,6 @@ INIT: Any = named(INIT_CLASS, "ball")
 DENSIFY: Any = named(DENSIFIER_CLASS, "gradient")
 REPRESENTATION_CLASS = partial(load, "gsdistill.representation", kind="representation")
 REPRESENTATION = may_be_path(lambda: names("gsdistill.representation"))
-CONFIG = "config.yaml"  # of the folder of a run
 FINISH: Any = named(partial(load, "gsdistill.training.finish", kind="finish"), "none")
 
 
@@ -200,11 +199,11 @@ def read_config(name: str) -> dict[str, Any]:
         BadFile: the file is no YAML mapping.
     """
     path, shipped = Path(expanded(name, "config")), data_path("configs")
-    path = path / CONFIG if path.is_dir() else path
-    if path.name == CONFIG:  # all settings of its version: what came later is as it was then, without a recipe
-        return merge(BEFORE, load_yaml(path))
+    path = path / "config.yaml" if path.is_dir() else path
     if path.is_file() or path.suffix in (".yaml", ".yml"):
-        return load_yaml(path)
+        settings = load_yaml(path)
+        # a run writes all settings of its version, resume among them: what came later is as it was then, recipe or not
+        return merge(BEFORE, settings) if "resume" in settings else settings
     known = sorted(file.stem for file in shipped.glob("*.yaml"))
     if name not in known:
         available = ", ".join([*known, "or the path of a YAML file"])

@@ -7,6 +7,7 @@ config, as flags do, is meant for every stage of it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import accumulate, pairwise
@@ -75,7 +76,7 @@ def completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 def place(config: RunConfig, done: int) -> int:
     """Which stage the step after ``done`` others is of, from 0 on; the last one where no step is left."""
     ends = list(accumulate(part.iterations for part in parts(config)))
-    return min(sum(end <= done for end in ends), len(ends) - 1)
+    return min(bisect_right(ends, done), len(ends) - 1)
 
 
 def lines(config: RunConfig) -> list[str]:

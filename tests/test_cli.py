@@ -187,7 +187,7 @@ def test_every_shipped_config_is_short_explained_and_right(file):
 def test_the_folder_of_a_run_and_a_shipped_name_are_configs(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.yaml").write_text("prompt: x\n")
-    assert read_config("old") == {"prompt": "x", "finish": {"name": "none"}, "stages": []}
+    assert read_config("old") == {"prompt": "x"}
     assert read_config("shapes-cds") == {"method": {"name": "cds", "near_min": 0.02}, "iterations": 222}
     with pytest.raises(ConfigError) as caught:
         read_config("shape-cds")

@@ -273,6 +273,9 @@ def test_a_run_of_a_version_without_finishes_has_none(tmp_path):
     del old["finish"], old["stages"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
     assert isinstance(resolve(read_config(str(tmp_path))).finish, Without)
+    assert isinstance(resolve(read_config(str(tmp_path / "config.yaml"))).finish, Without)
+    (tmp_path / "config.yaml").write_text("{prompt: a red torus, prior: shapes, method: cds}")  # one's own
+    assert isinstance(resolve(read_config(str(tmp_path / "config.yaml"))).finish, SDSFinish)
 
 
 def test_every_shipped_config_of_stages_has_the_lengths_that_it_says():

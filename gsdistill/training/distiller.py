@@ -10,6 +10,7 @@ pinned memory. Whether a gradient was finite is a tensor there, by which what ch
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ class Distiller:
 
     def seek(self, done: int) -> None:
         """Stand after ``done`` steps; their stage begins as it would after the one that was."""
-        place = next((i for i, end in enumerate(self._ends) if done < end), len(self._ends) - 1)
+        place = min(bisect_right(self._ends, done), len(self._ends) - 1)
         if place != self._place:
             self._begin(place)
         self.done = done

@@ -14,7 +14,7 @@ from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.errors import BadFile, OutputError
-from gsdistill.prior.analytic import AnalyticPrior, Mixture
+from gsdistill.prior.analytic import AnalyticPrior
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.densify.base import Densification
 from gsdistill.scene.densify.gradient import Gradient
@@ -27,14 +27,6 @@ from gsdistill.training.views import ViewSettings
 SIZE = 8
 PLAIN = SDS()
 GROWING = Gradient(enabled=True, start=0.0, stop=1.0, every=0.25, grow_grad2d=1e-4, budget=30)
-
-
-@pytest.fixture(scope="module")
-def prior() -> AnalyticPrior:
-    blue = torch.tensor([-0.8, -0.8, 0.2], dtype=torch.float64)[:, None, None].expand(3, SIZE, SIZE).reshape(1, -1)
-    picture = Mixture(torch.ones(1), blue, torch.tensor([0.2]))
-    anything = Mixture(torch.ones(1), torch.zeros(1, 3 * SIZE * SIZE), torch.ones(1))
-    return AnalyticPrior(picture, anything, (3, SIZE, SIZE))
 
 
 def begin(prior, method=PLAIN, iterations=12, densify: Densification = GROWING) -> Distiller:

@@ -14,7 +14,6 @@ from gsdistill.distillation.csd import CSD
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.errors import BadFile, ConfigError, UserError
-from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.representation.gaussians import GaussianScene, OptimSettings, SceneSettings
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
@@ -29,14 +28,6 @@ LEVEL = {name: Ramp(0.01, 0.01) for name in ("means", "scales", "quats", "opacit
 STEADY = SceneSettings(optim=OptimSettings(**LEVEL))
 GROWING = SceneSettings(densify=Gradient(enabled=True, start=0.0, stop=1.0, every=0.25, grow_grad2d=1e-4, budget=40))
 HERE = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def prior() -> AnalyticPrior:
-    blue = torch.tensor([-0.8, -0.8, 0.2], dtype=torch.float64)[:, None, None].expand(3, SIZE, SIZE).reshape(1, -1)
-    picture = Mixture(torch.ones(1), blue, torch.tensor([0.2]))
-    anything = Mixture(torch.ones(1), torch.zeros(1, 3 * SIZE * SIZE), torch.ones(1))
-    return AnalyticPrior(picture, anything, (3, SIZE, SIZE))
 
 
 def begin(prior, *stages: Stage, initial: Gaussians | None = None, generator: torch.Generator | None = None):
