@@ -16,12 +16,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gsdistill.core.structs import Gaussians as Splat
     from gsdistill.distillation.base import Distillation
     from gsdistill.front import distil, evaluate, load, load_prior, render, save
     from gsdistill.prior.base import Prior
-    from gsdistill.ramp import Ramp
     from gsdistill.representation.base import Representation
-    from gsdistill.structs import Gaussians as Splat
+    from gsdistill.settings.ramp import Ramp
     from gsdistill.training.distiller import Distiller
     from gsdistill.training.listener import Listener
 
@@ -37,9 +37,9 @@ _HOMES = {
     "Distiller": "gsdistill.training.distiller",
     "Listener": "gsdistill.training.listener",
     "Prior": "gsdistill.prior.base",
-    "Ramp": "gsdistill.ramp",
+    "Ramp": "gsdistill.settings.ramp",
     "Representation": "gsdistill.representation.base",
-    "Splat": "gsdistill.structs",
+    "Splat": "gsdistill.core.structs",
 }
 
 

@@ -7,10 +7,10 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line of this process and exit with its code."""
     try:
-        from gsdistill.threads import sleep_soon
+        from gsdistill.core.threads import sleep_soon
 
         sleep_soon()
-        from gsdistill.cli import execute
+        from gsdistill.cli.main import execute
 
         code = execute(sys.argv[1:])
     except KeyboardInterrupt:

@@ -24,11 +24,14 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from gsdistill import device as devices
-from gsdistill import stages
-from gsdistill.config import from_dict, name_of, to_dict
+from gsdistill.core import device as devices
+from gsdistill.core.errors import ConfigError, OutOfMemory, OutputError, PromptError, tell
+from gsdistill.core.structs import Cameras, Gaussians, on_processor, to_device
+from gsdistill.disk.paths import expanded
+from gsdistill.disk.read import brief
+from gsdistill.disk.texts import checked
+from gsdistill.disk.write import check_targets
 from gsdistill.distillation.base import Distillation
-from gsdistill.errors import ConfigError, OutOfMemory, OutputError, PromptError, tell
 from gsdistill.evaluation.plain import plain_figures
 from gsdistill.evaluation.references import of_prompt
 from gsdistill.evaluation.truth import Figures
@@ -36,22 +39,20 @@ from gsdistill.evaluation.truth import evaluate as beside
 from gsdistill.export.formats import writer_for
 from gsdistill.export.pictures import to_bytes
 from gsdistill.export.settings import ExportSettings
-from gsdistill.files import check_targets
 from gsdistill.generate import prepared
-from gsdistill.paths import expanded
-from gsdistill.prior import cards, loading, own
+from gsdistill.models import catalogue
+from gsdistill.prior import loading, own
 from gsdistill.prior.base import Prior
-from gsdistill.prior.pretrained import ModelSettings
-from gsdistill.reading import brief
+from gsdistill.prior.families.base import ModelSettings
 from gsdistill.renderer.base import render as drawn
-from gsdistill.runconfig import resolve
+from gsdistill.run import stages
+from gsdistill.run.config import resolve
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify.base import Densification
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.scene.read import read_splat
 from gsdistill.scene.sound import check_splat
-from gsdistill.structs import Cameras, Gaussians, on_processor, to_device
-from gsdistill.texts import checked
+from gsdistill.settings.config import from_dict, name_of, to_dict
 from gsdistill.training.distiller import Distiller, Term
 from gsdistill.training.health import measure
 
@@ -125,7 +126,7 @@ def distil(
         given["method"] = {"name": name, **to_dict(method)}
     config = resolve(given, tell)
     name = name_of(config.method)
-    if config.recipe and cards.recipe(config.prior, name) is None:
+    if config.recipe and catalogue.recipe(config.prior, name) is None:
         tell(f"no recipe is known for {name} with the prior {config.prior}: the settings are the usual ones")
     for line in stages.lines(config):
         tell(line.replace("--finish none", 'finish="none"'))

@@ -15,27 +15,27 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from gsdistill import device, stages
-from gsdistill.changes import BEFORE, check_places, command
-from gsdistill.config import defaults, from_dict, name_of, to_dict, validate
-from gsdistill.errors import ConfigError, OutOfMemory, tell
+from gsdistill.core import device
+from gsdistill.core.errors import ConfigError, OutOfMemory, tell
+from gsdistill.core.structs import Gaussians, RenderOptions
+from gsdistill.disk.paths import anchored, paths_in
 from gsdistill.export.base import Writer
 from gsdistill.export.formats import run_writers
-from gsdistill.keeper import Keeper
-from gsdistill.logs import LOGS, check_logs
+from gsdistill.models.catalogue import choose
 from gsdistill.pages.report import write_report
-from gsdistill.paths import anchored, paths_in
 from gsdistill.prior.base import Prior
-from gsdistill.prior.cards import choose
-from gsdistill.prior.families import group_of
-from gsdistill.prior.loading import load_prior
-from gsdistill.progress import Halt, Interrupt, StepBar, Watch, print_summary
+from gsdistill.prior.loading import group_of, load_prior
 from gsdistill.representation.gaussians import SceneSettings
-from gsdistill.runconfig import REPRESENTATION_CLASS, RunConfig
-from gsdistill.runfolder import RunFolder
+from gsdistill.run import stages
+from gsdistill.run.changes import BEFORE, check_places, command
+from gsdistill.run.config import REPRESENTATION_CLASS, RunConfig
+from gsdistill.run.keeper import RunFolder
+from gsdistill.run.listener import Keeper
+from gsdistill.run.logs import LOGS, check_logs
+from gsdistill.run.watch import Halt, Interrupt, StepBar, Watch, print_summary
 from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify.base import without_haze
-from gsdistill.structs import Gaussians, RenderOptions
+from gsdistill.settings.config import defaults, from_dict, name_of, to_dict, validate
 from gsdistill.training.distiller import Distiller, Stage
 from gsdistill.training.listener import Listener
 from gsdistill.training.views import ViewSettings, check_cameras, check_groups

@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.config import from_dict, to_dict
+from gsdistill.core.structs import Cameras, Embedding, Guidance, Views
 from gsdistill.distillation.base import Distillation, Moment, State
+from gsdistill.models.card import Prediction
 from gsdistill.prior.analytic import AnalyticPrior, Mixture, plain_schedule
-from gsdistill.prior.base import Prediction, Prior, Query
+from gsdistill.prior.base import Prior, Query
 from gsdistill.scene.cameras import orbit
-from gsdistill.structs import Cameras, Embedding, Guidance, Views
+from gsdistill.settings.config import from_dict, to_dict
 
 __all__ = ["METHOD_CHECKS", "check_method", "check_prior"]
 

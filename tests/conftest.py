@@ -11,7 +11,7 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // int(workers))))
 
-from gsdistill.threads import sleep_soon
+from gsdistill.core.threads import sleep_soon
 
 sleep_soon()  # as the command line does
 
@@ -19,9 +19,9 @@ import pytest
 import torch
 from renderer import emulator
 
+from gsdistill.core.structs import Cameras
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.scene.cameras import orbit
-from gsdistill.structs import Cameras
 
 
 def gaussian(mean: float, deviation: float, dimensions: int) -> Mixture:

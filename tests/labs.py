@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gsdistill import registry
+from gsdistill.settings import registry
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gsdistill.files import write_text
-from gsdistill.prior.parts import quiet
+from gsdistill.disk.write import write_text
+from gsdistill.models.load import quiet
 from gsdistill.scene.densify.gradient import _seeded
 
 CPU = torch.device("cpu")

@@ -15,7 +15,9 @@ PACKAGE = Path(__file__).parents[1] / "gsdistill"
 
 RUN = """
 import hashlib, torch
-from gsdistill import device, generate, runconfig
+from gsdistill import generate
+from gsdistill.core import device
+from gsdistill.run import config as runconfig
 from gsdistill.prior.loading import load_prior
 
 here, digest = torch.device("cpu"), hashlib.sha256()

@@ -16,13 +16,14 @@ import torch
 from export.scenes import pebble
 from rich.console import Console
 
-from gsdistill.cli import execute
-from gsdistill.convert import ExportCommand, export
-from gsdistill.draw import RenderCommand
-from gsdistill.draw import render as draw
-from gsdistill.edit.command import EditCommand, edit
-from gsdistill.errors import BadFile, Notice
-from gsdistill.evaluation.truth import evaluate, evaluate_run
+from gsdistill.cli.commands.edit import Edit, edit
+from gsdistill.cli.commands.export import Export, export
+from gsdistill.cli.commands.render import Render
+from gsdistill.cli.commands.render import render as draw
+from gsdistill.cli.main import execute
+from gsdistill.core.errors import BadFile, Notice
+from gsdistill.core.structs import Cameras, Gaussians, RenderOptions
+from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.views import photograph
 from gsdistill.export.formats import writer_for
 from gsdistill.export.pictures import shots
@@ -32,12 +33,12 @@ from gsdistill.generate import run
 from gsdistill.mesh.photographs import centred
 from gsdistill.mesh.photographs import photograph as photographed
 from gsdistill.renderer.base import blending_weights, render
-from gsdistill.runconfig import resolve
+from gsdistill.run.config import resolve
+from gsdistill.run.measure import evaluate_run
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.edit import moved, scaled
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
-from gsdistill.structs import Cameras, Gaussians, RenderOptions
 from gsdistill.viewer.splat import Splat
 
 MADE = RenderOptions(near=0.5, far=50.0, eps2d=1.0, antialiased=True)
@@ -89,7 +90,7 @@ def test_pictures_of_a_run_are_of_what_was_trained(made):
 
 def test_pictures_of_render_are_of_what_was_trained(made, tmp_path):
     for number, source in enumerate((made, made / "gaussians.ply", made / "gaussians.sog", made / "gaussians.glb")):
-        draw(RenderCommand(source=source, output=tmp_path / str(number), size=96, video="png", frames=1), QUIET)
+        draw(Render(source=source, output=tmp_path / str(number), size=96, video="png", frames=1), QUIET)
         assert np.array_equal(shown(tmp_path / str(number) / "views.png", 96), seen(read_splat(source), MADE, 96))
 
 
@@ -120,7 +121,7 @@ def test_files_tell_how_they_are_drawn(made, tmp_path):
     assert kept == {"spz": RenderOptions(antialiased=True), "splat": RenderOptions()}
     for name in ("ply", "sog", "glb", "compressed.ply"):
         assert read_splat(made / f"gaussians.{name}").options == MADE
-        export(ExportCommand(source=made, target=tmp_path / f"a.{name}"), QUIET)
+        export(Export(source=made, target=tmp_path / f"a.{name}"), QUIET)
         assert read_splat(tmp_path / f"a.{name}").options == MADE
 
 
@@ -170,8 +171,8 @@ def test_options_that_are_none_are_refused(tmp_path, said):
 def test_an_edited_run_stays_as_it_was_made(made, tmp_path):
     """Not its near and far planes, where it is moved or scaled: the cameras stood elsewhere."""
     turned, larger = tmp_path / "turned.sog", tmp_path / "larger.ply"
-    edit(EditCommand(source=made, target=turned, turn=90.0, min_opacity=0.01, hue=30.0), QUIET)
-    edit(EditCommand(source=made, target=larger, scale=100.0, reduce=100), QUIET)
+    edit(Edit(source=made, target=turned, turn=90.0, min_opacity=0.01, hue=30.0), QUIET)
+    edit(Edit(source=made, target=larger, scale=100.0, reduce=100), QUIET)
     assert read_splat(turned).options == MADE
     assert read_splat(larger).options == replace(MADE, near=0.1, far=100.0)
     for change in (scaled(read_splat(made), 2.0), moved(read_splat(made), (0.0, 0.0, 1.0))):
@@ -181,7 +182,7 @@ def test_an_edited_run_stays_as_it_was_made(made, tmp_path):
 def test_what_is_merged_is_drawn_as_the_first(made, tmp_path):
     Ply().write(pebble(9, 0), tmp_path / "a.ply")
     with pytest.warns(Notice, match="with the usual options is drawn as the first is, with near 0.5, far 50.0, eps2d"):
-        edit(EditCommand(source=made, target=tmp_path / "b.ply", merge=(tmp_path / "a.ply",)), QUIET)
+        edit(Edit(source=made, target=tmp_path / "b.ply", merge=(tmp_path / "a.ply",)), QUIET)
     assert read_splat(tmp_path / "b.ply").options == MADE
 
 
@@ -197,7 +198,7 @@ def test_a_page_tells_that_it_draws_otherwise(made):
         Splat.of(read_splat(made))
 
 
-@pytest.mark.filterwarnings("error::gsdistill.errors.Notice")
+@pytest.mark.filterwarnings("error::gsdistill.core.errors.Notice")
 def test_a_page_tells_nothing_of_planes(made):
     Splat.of(replace(read_splat(made), options=RenderOptions(far=9.0)))
 

@@ -29,21 +29,22 @@ from PIL import Image
 
 import gsdistill as gs
 from gsdistill import front, generate
-from gsdistill.cli import execute
-from gsdistill.config import load_yaml, validate
+from gsdistill.cli.main import execute
+from gsdistill.core.errors import BadFile, ConfigError, Notice, OutOfMemory, OutputError, PromptError, Stopped
+from gsdistill.core.structs import SH_C0, Gaussians, RenderOptions
+from gsdistill.core.terminal import terminal
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import BadFile, ConfigError, Notice, OutOfMemory, OutputError, PromptError, Stopped
 from gsdistill.generate import prepared
 from gsdistill.prior.analytic import AnalyticPrior
-from gsdistill.registry import load
 from gsdistill.renderer.base import check_backgrounds
 from gsdistill.representation.gaussians import GaussianScene
-from gsdistill.runconfig import RunConfig, resolve
+from gsdistill.run.config import RunConfig, resolve
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.ball import Ball
-from gsdistill.structs import SH_C0, Gaussians, RenderOptions
-from gsdistill.terminal import terminal
+from gsdistill.settings.config import validate
+from gsdistill.settings.registry import load
+from gsdistill.settings.yaml import load_yaml
 from gsdistill.testing import check_prior
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Stage
@@ -605,7 +606,7 @@ def test_what_the_type_checker_of_the_tests_would_not_let_through():
     program = """if True:
         import gsdistill as gs
         from gsdistill.prior.loading import load_prior
-        from gsdistill.prior.pretrained import ModelSettings
+        from gsdistill.prior.families.base import ModelSettings
         run = gs.distil("a red torus", "shapes", method="sds", device="cpu", iterations=1)
         for ask in (
             lambda: load_prior("shapes", settings=ModelSettings(lora=("a.safetensors",))),

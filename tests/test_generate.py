@@ -23,21 +23,22 @@ from renderer.emulator import EMULATED
 from rich.console import Console
 
 from gsdistill import generate as generating
-from gsdistill.cli import execute
-from gsdistill.config import load_yaml
-from gsdistill.errors import BadFile, ConfigError, OutputError, PromptError, Stopped
+from gsdistill.cli.main import execute
+from gsdistill.core.errors import BadFile, ConfigError, OutputError, PromptError, Stopped
+from gsdistill.disk.lock import Claim
 from gsdistill.export.ply import Ply
-from gsdistill.files import Claim
 from gsdistill.generate import run
-from gsdistill.prior.cards import find
-from gsdistill.prior.shapes_prior import ShapesPrior
-from gsdistill.progress import SIGNALS, Interrupt
+from gsdistill.models.catalogue import find
+from gsdistill.prior.families.shapes.prior import ShapesPrior
 from gsdistill.representation.gaussians import GaussianScene
-from gsdistill.runconfig import resolve
-from gsdistill.runfolder import RunFolder, snapshots
+from gsdistill.run.config import resolve
+from gsdistill.run.folder import snapshots
+from gsdistill.run.keeper import RunFolder
+from gsdistill.run.watch import SIGNALS, Interrupt
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.ply import read_vertices
 from gsdistill.scene.read import read_splat
+from gsdistill.settings.yaml import load_yaml
 from gsdistill.training.checkpoint import kept
 from gsdistill.training.distiller import Distiller, Diverged
 
@@ -586,9 +587,9 @@ def test_checkpoints_take_a_fiftieth_of_the_time_at_most(tmp_path, monkeypatch):
         now[0] += 30
         saved.append(run.done)
 
-    monkeypatch.setattr("gsdistill.runfolder.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("gsdistill.run.keeper.time.perf_counter", lambda: now[0])
     folder = RunFolder(tmp_path, {})
-    monkeypatch.setattr("gsdistill.runfolder.checkpoint.save", slow)
+    monkeypatch.setattr("gsdistill.run.keeper.checkpoint.save", slow)
     state = SimpleNamespace(done=0, representation=SimpleNamespace(device="cpu"))
     for state.done in range(10_000):
         now[0] += 1

@@ -14,11 +14,12 @@ import pytest
 import torch
 from labs import install
 
-from gsdistill.changes import differences as changes
-from gsdistill.cli import execute
-from gsdistill.config import defaults, from_dict, load_yaml, merge, name_of, to_dict
+from gsdistill.cli.commands.gallery import Gallery
+from gsdistill.cli.main import execute
+from gsdistill.core.errors import ConfigError, Notice
+from gsdistill.core.structs import Gaussians
+from gsdistill.core.terminal import terminal
 from gsdistill.distillation.base import Distillation
-from gsdistill.errors import ConfigError, Notice
 from gsdistill.export.formats import run_writers
 from gsdistill.export.settings import RunExport
 from gsdistill.front import load as load_splat
@@ -26,12 +27,12 @@ from gsdistill.front import save
 from gsdistill.generate import run
 from gsdistill.pages.choices import differences
 from gsdistill.pages.gallery import gallery
-from gsdistill.pages.settings import GalleryCommand
-from gsdistill.registry import at_hand, load, names, summary
-from gsdistill.runconfig import RunConfig, resolve
+from gsdistill.run.changes import differences as changes
+from gsdistill.run.config import RunConfig, resolve
 from gsdistill.scene.init.base import Initialiser
-from gsdistill.structs import Gaussians
-from gsdistill.terminal import terminal
+from gsdistill.settings.config import defaults, from_dict, merge, name_of, to_dict
+from gsdistill.settings.registry import at_hand, load, names, summary
+from gsdistill.settings.yaml import load_yaml
 
 METHODS, INITS = "gsdistill.distillation", "gsdistill.scene.init"
 
@@ -42,9 +43,9 @@ from dataclasses import dataclass
 
 import torch
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
 from gsdistill.distillation.base import Distillation, Moment
-from gsdistill.ramp import Ramp
+from gsdistill.settings.ramp import Ramp
 from gsdistill.scene.densify.base import Densification, Densifier, DensifyReport
 from gsdistill.scene.init.base import Initialiser, round_gaussians
 
@@ -160,7 +161,7 @@ def test_a_run_with_an_outside_method_goes_on_from_another_folder(made, tmp_path
     part = resolve({**load_yaml(folder / "config.yaml"), "output": tmp_path / "part", "checkpoint_every": 0})
     run(whole, terminal(), extras=False)
     with monkeypatch.context() as patch:
-        patch.setattr("gsdistill.runfolder.RunFolder.log", interrupted_after_two_steps)
+        patch.setattr("gsdistill.run.keeper.RunFolder.log", interrupted_after_two_steps)
         with pytest.raises(KeyboardInterrupt):
             run(part, terminal(), extras=False)
     (tmp_path / "else").mkdir()
@@ -201,7 +202,7 @@ def test_pages_show_what_others_ran_and_run_none_of_it(tmp_path, made, lab, caps
     (folder / "config.yaml").write_text(text)
     for words in (["report", str(folder)], ["evaluate", str(folder)], ["render", str(folder)]):
         assert execute(words) == 0, capsys.readouterr().err
-    gallery(GalleryCommand(folder=tmp_path), terminal())
+    gallery(Gallery(folder=tmp_path), terminal())
     assert "Mine" in (tmp_path / "gallery.html").read_text()
     assert not trace.exists()
     resolve(load_yaml(folder / "config.yaml"))
@@ -391,8 +392,8 @@ def test_a_program_is_its_file(lab):
         SOURCE
         + textwrap.dedent("""
             print("once")
-            from gsdistill.config import from_dict, to_dict
-            from gsdistill.runconfig import RunConfig, resolve
+            from gsdistill.settings.config import from_dict, to_dict
+            from gsdistill.run.config import RunConfig, resolve
             config = resolve({"prompt": "a red torus", "method": Mine(9.0)})
             print(to_dict(config)["method"]["name"])
             assert from_dict(RunConfig, to_dict(config)) == config

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.structs import Embedding, Guidance
 from gsdistill.distillation.base import Distillation
-from gsdistill.errors import ConfigError
 from gsdistill.front import distil, load_prior
 from gsdistill.prior.analytic import AnalyticPrior, Mixture, plain_schedule
 from gsdistill.prior.base import Prior
 from gsdistill.prior.prompts import EncodedPrompt
-from gsdistill.structs import Embedding, Guidance
 from gsdistill.testing import check_method, check_prior
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gsdistill.structs import Cameras, Views
+from gsdistill.core.structs import Cameras, Views
 
 
 def views_of(latents: torch.Tensor, cameras: Cameras, alpha: float | torch.Tensor = 1.0) -> Views:

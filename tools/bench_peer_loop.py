@@ -27,21 +27,21 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from gsdistill.bench.figures import environment
-from gsdistill.device import choose, forget_peak, peak_memory, prepare
+from gsdistill.core.device import choose, forget_peak, peak_memory, prepare
+from gsdistill.core.errors import UserError
+from gsdistill.core.structs import Gaussians, to_device
+from gsdistill.disk.write import write_json
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import UserError
-from gsdistill.files import write_json
+from gsdistill.prior.families.base import ModelSettings, Pretrained
 from gsdistill.prior.loading import load_prior
-from gsdistill.prior.pretrained import ModelSettings, Pretrained
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.prior.random_weights import ALIASES, architectures, random_prior
-from gsdistill.ramp import Ramp
 from gsdistill.renderer.base import render
 from gsdistill.representation.gaussians import KEYS, GaussianScene, SceneSettings
 from gsdistill.scene.cameras import CameraSettings, sample
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
-from gsdistill.structs import Gaussians, to_device
+from gsdistill.settings.ramp import Ramp
 from gsdistill.training.distiller import Distiller
 from gsdistill.training.views import ViewSettings
 

@@ -29,11 +29,11 @@ from typing import Any
 import torch
 
 from gsdistill.bench.figures import environment
-from gsdistill.device import choose, peak_memory
-from gsdistill.files import write_json
+from gsdistill.core.device import choose, peak_memory
+from gsdistill.core.structs import Gaussians
+from gsdistill.disk.write import write_json
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
-from gsdistill.structs import Gaussians
 
 SCENES = ("sphere", "ball", "full", "needles", "100k", "chair")
 BACKENDS = ("reference", "cpu", "cuda")

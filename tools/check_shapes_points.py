@@ -22,14 +22,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from gsdistill.files import atomic_path, write_json
-from gsdistill.flags import settings_of
+from gsdistill.cli.flags import settings_of
+from gsdistill.core.structs import PointCloud
+from gsdistill.disk.write import atomic_path, write_json
 from gsdistill.point_e.model import load_point_e
-from gsdistill.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, Thing, object_name
-from gsdistill.shapes.solids import distances
-from gsdistill.shapes.surface import nearest_parts, sample_surface
-from gsdistill.shapes.world import build, every_layout
-from gsdistill.structs import PointCloud
+from gsdistill.worlds.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, Thing, object_name
+from gsdistill.worlds.shapes.solids import distances
+from gsdistill.worlds.shapes.surface import nearest_parts, sample_surface
+from gsdistill.worlds.shapes.world import build, every_layout
 from shapes_data import HELD_OUT
 
 TRUE_POINTS = 4096

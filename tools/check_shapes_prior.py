@@ -23,15 +23,15 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from gsdistill.files import write_json
-from gsdistill.flags import settings_of
+from gsdistill.cli.flags import settings_of
+from gsdistill.core.structs import Cameras, Embedding
+from gsdistill.disk.write import write_json
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, Thing, object_name
-from gsdistill.shapes.raycast import paint, trace
-from gsdistill.shapes.world import build, every_layout
-from gsdistill.structs import Cameras, Embedding
+from gsdistill.worlds.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, Thing, object_name
+from gsdistill.worlds.shapes.raycast import paint, trace
+from gsdistill.worlds.shapes.world import build, every_layout
 from shapes_data import HELD_OUT
 
 DISTANCE, FOV = 3.2, 40.0

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
+from gsdistill.core.structs import Gaussians
 from gsdistill.distillation.sds import SDS
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
-from gsdistill.structs import Gaussians
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller
 from gsdistill.training.views import ViewSettings

@@ -20,12 +20,13 @@ import torch
 from rich.console import Console
 
 from compare_methods import PROMPTS
+from gsdistill.cli.flags import settings_of
+from gsdistill.disk.places import slug
+from gsdistill.disk.write import write_json
 from gsdistill.evaluation.statistics import bootstrap
 from gsdistill.evaluation.truth import evaluate
-from gsdistill.files import slug, write_json
-from gsdistill.flags import settings_of
 from gsdistill.generate import run
-from gsdistill.runconfig import RunConfig, resolve
+from gsdistill.run.config import RunConfig, resolve
 from gsdistill.scene.read import read_splat
 
 

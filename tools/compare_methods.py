@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from gsdistill.cli import execute
+from gsdistill.cli.main import execute
 
 METHODS = ("sds", "ssd", "cds", "fsd", "asd", "csd")
 PROMPTS = (

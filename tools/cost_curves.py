@@ -16,16 +16,15 @@ from typing import Any
 
 import torch
 
-from gsdistill.bench.command import measured
-from gsdistill.bench.settings import BenchFlags
-from gsdistill.config import merge
-from gsdistill.device import choose, prepare
-from gsdistill.errors import UserError
-from gsdistill.files import write_json
+from gsdistill.cli.commands.bench import Bench, measured
+from gsdistill.core.device import choose, prepare
+from gsdistill.core.errors import UserError
+from gsdistill.disk.write import write_json
 from gsdistill.laboratory.plots import new_figure, save_figure
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.random_weights import architecture, random_prior
-from gsdistill.runconfig import resolve
+from gsdistill.run.config import resolve
+from gsdistill.settings.config import merge
 
 # What changes: its name in a measurement's "run", what it is called, and its values.
 CURVES = {
@@ -53,7 +52,7 @@ def settings(place: dict[str, int], prior: str) -> dict[str, Any]:
 
 def points(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The measurement of each point of each curve; they share the prior."""
-    device, flags = choose("auto"), BenchFlags(steps=options.steps, warmup=2)
+    device, flags = choose("auto"), Bench(steps=options.steps, warmup=2)
     prepare(device)
     name = architecture(options.random_weights) if options.random_weights else "shapes"
     prior = None

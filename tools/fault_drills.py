@@ -29,10 +29,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gsdistill.device import processor
-from gsdistill.files import write_json
-from gsdistill.flags import settings_of
-from gsdistill.registry import names
+from gsdistill.cli.flags import settings_of
+from gsdistill.core.device import processor
+from gsdistill.disk.write import write_json
+from gsdistill.settings.registry import names
 from run_judge import PHASES, damaged, differences, drafts, phase
 from run_processes import launch, preload, signal_before
 

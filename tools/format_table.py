@@ -25,14 +25,14 @@ from export.decoders import READERS, read_plain_ply
 from export.scenes import pebble, pictures, psnr
 from scipy.spatial import KDTree
 
-from gsdistill.device import processor
+from gsdistill.core.device import processor
+from gsdistill.core.frames import FRAMES
+from gsdistill.core.structs import Gaussians
+from gsdistill.disk.write import write_json
 from gsdistill.export.formats import writer_for
 from gsdistill.export.settings import ExportSettings, extensions
-from gsdistill.files import write_json
-from gsdistill.frames import FRAMES
 from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import from_frame
-from gsdistill.structs import Gaussians
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 256  # pixels

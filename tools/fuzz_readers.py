@@ -29,7 +29,7 @@ from fuzz.targets import TARGETS
 from rich.console import Console
 from rich.table import Table
 
-from gsdistill.files import write_bytes, write_json, write_text
+from gsdistill.disk.write import write_bytes, write_json, write_text
 
 BATCH = 500
 FORK = multiprocessing.get_context("fork")

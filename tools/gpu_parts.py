@@ -15,9 +15,10 @@ JSON = '--json "$PART/figures.json"'
 BENCH = f"python -m gsdistill bench {JSON} "
 # bench where cuDNN takes the algorithm that it expects to be fastest, in place of device.prepare's trying
 UNTRIED = (
-    "python -c 'import sys, torch; from gsdistill import cli, device; prepare = device.prepare; "
+    "python -c 'import sys, torch; from gsdistill.cli import main; from gsdistill.core import device; "
+    "prepare = device.prepare; "
     'device.prepare = lambda *given: (prepare(*given), setattr(torch.backends.cudnn, "benchmark", False)); '
-    f"sys.exit(cli.execute(sys.argv[1:]))' bench {JSON} "
+    f"sys.exit(main.execute(sys.argv[1:]))' bench {JSON} "
 )
 CUDA = "--device cuda --views 4 --init.count 100000 "
 SD21 = f"{CUDA}--random-weights sd21-base --resolution 512 "

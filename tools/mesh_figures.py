@@ -23,25 +23,26 @@ from PIL import Image
 from rich.console import Console
 from scipy.spatial import KDTree
 
-from gsdistill.device import processor
+from gsdistill.cli.flags import settings_of
+from gsdistill.core.device import processor
+from gsdistill.core.structs import Cameras, Gaussians
+from gsdistill.disk.places import slug
+from gsdistill.disk.write import write_json
 from gsdistill.evaluation.references import of_prompt, surface_points
 from gsdistill.evaluation.surface import centres
 from gsdistill.export.pictures import shots
-from gsdistill.files import slug, write_json
-from gsdistill.flags import settings_of
 from gsdistill.generate import run
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.mesh.write import write_mesh
-from gsdistill.runconfig import resolve
+from gsdistill.run.config import resolve
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.mesh import read_mesh
 from gsdistill.scene.read import read_splat
 from gsdistill.scene.surface import sample_surface
-from gsdistill.shapes.captions import Thing, parse
-from gsdistill.shapes.raycast import paint, trace
-from gsdistill.shapes.solids import distances
-from gsdistill.shapes.world import build
-from gsdistill.structs import Cameras, Gaussians
+from gsdistill.worlds.shapes.captions import Thing, parse
+from gsdistill.worlds.shapes.raycast import paint, trace
+from gsdistill.worlds.shapes.solids import distances
+from gsdistill.worlds.shapes.world import build
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = ("a green chair", "a purple torus", "an orange mug", "a pink table", "a yellow star", "a green sphere")

@@ -21,9 +21,9 @@ from rich.console import Console
 from torch.profiler import ProfilerActivity, profile
 
 from bench_peer_loop import timed
-from gsdistill.bench.command import loaded
-from gsdistill.errors import UserError
-from gsdistill.files import write_json, write_text
+from gsdistill.cli.commands.bench import loaded
+from gsdistill.core.errors import UserError
+from gsdistill.disk.write import write_json, write_text
 from gsdistill.generate import prepared
 
 WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy")  # cudaDeviceSynchronize is the profiler's

@@ -35,7 +35,7 @@ READING = (
     ),
     Reading("gsdistill/distillation/csd.py", "a method as an example"),
     Reading(
-        "gsdistill/structs.py",
+        "gsdistill/core/structs.py",
         "what a method is given and gives back",
         ("Views", "Embedding (head)", "Condition", "Guidance"),
     ),
@@ -45,10 +45,10 @@ READING = (
         ("docstring", "Query", "Noise", "Prior (head)", "Prior.predict_noise", "Prior.noise"),
     ),
     Reading("gsdistill/prior/schedule.py", "noise levels", ("docstring", "NoiseSchedule")),
-    Reading("gsdistill/ramp.py", "settings that change over the run", ("docstring", "SYNTAX", "Ramp (head)")),
-    Reading("gsdistill/config.py", "ranges of settings", ("bounded",)),
+    Reading("gsdistill/settings/ramp.py", "settings that change over the run", ("docstring", "SYNTAX", "Ramp (head)")),
+    Reading("gsdistill/settings/config.py", "ranges of settings", ("bounded",)),
     Reading("configs/shapes-csd.yaml", "a recipe as an example"),
-    Reading("gsdistill/prior/recipes.yaml", "where a recipe is named"),
+    Reading("gsdistill/models/recipes.yaml", "where a recipe is named"),
     Reading("tests/distillation/test_csd.py", "a method's test as an example"),
     Reading(
         "tests/distillation/common.py",

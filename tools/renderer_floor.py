@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from gsdistill.compiled import compiled
+from gsdistill.core.structs import Cameras, Gaussians
+from gsdistill.disk.compiled import compiled
 from gsdistill.renderer import _project, _raster, cpu
 from gsdistill.renderer._bins import TALL, WIDE
 from gsdistill.renderer._raster import DONE, FAINT, FAR, ONE, OPAQUE, ZERO, exp_eight
-from gsdistill.structs import Cameras, Gaussians
 
 PIXELS = 1024
 OPERATIONS = {"forward": 22, "backward": 39}

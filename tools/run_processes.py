@@ -21,8 +21,9 @@ from typing import Any
 __all__ = ["Process", "launch", "preload", "signal_before"]
 
 PRELOADED = (
-    "__main__", "gsdistill.cli", "gsdistill.generate", "gsdistill.pages.report", "gsdistill.renderer.cpu",
-    "gsdistill.registry", "gsdistill.prior.shapes_prior", "gsdistill.prior.embeddings", "gsdistill.scene.init.ball",
+    "__main__", "gsdistill.cli.main", "gsdistill.generate", "gsdistill.pages.report", "gsdistill.renderer.cpu",
+    "gsdistill.settings.registry", "gsdistill.prior.families.shapes.prior",
+    "gsdistill.prior.embeddings", "gsdistill.scene.init.ball",
     "gsdistill.export.ply", "gsdistill.training.checkpoint", "gsdistill.evaluation.truth", "gsplat.strategy",
     "PIL.Image", "imageio_ffmpeg", "safetensors.torch", "numba.typed",
 )  # fmt: skip
@@ -124,7 +125,7 @@ def hear_signals() -> None:
 
 def perform(words: Sequence[str], log: Path, first: Sequence[Callable[[], object]]) -> None:
     """The whole life of a fork."""
-    from gsdistill.cli import execute
+    from gsdistill.cli.main import execute
 
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)

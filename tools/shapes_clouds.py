@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.point_e.transformer import POINT_BIASES, POINT_SCALES
-from gsdistill.shapes.captions import COLORS, caption
-from gsdistill.shapes.surface import nearest_parts, sample_surface
-from gsdistill.shapes.world import every_layout
+from gsdistill.worlds.shapes.captions import COLORS, caption
+from gsdistill.worlds.shapes.surface import nearest_parts, sample_surface
+from gsdistill.worlds.shapes.world import every_layout
 from shapes_data import colored
 
 __all__ = ["Clouds", "values"]

@@ -16,11 +16,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gsdistill.files import atomic_path
+from gsdistill.disk.write import atomic_path
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.shapes.captions import COLORS, Thing, caption
-from gsdistill.shapes.raycast import trace
-from gsdistill.shapes.world import every_layout
+from gsdistill.worlds.shapes.captions import COLORS, Thing, caption
+from gsdistill.worlds.shapes.raycast import trace
+from gsdistill.worlds.shapes.world import every_layout
 
 __all__ = ["HELD_OUT", "Batch", "Dataset", "colored"]
 

@@ -22,7 +22,7 @@ from gsdistill.point_e.transformer import (
     TextPointDiffusionTransformer,
     UpsamplePointDiffusionTransformer,
 )
-from gsdistill.shapes.captions import COLORS, SHAPES, Thing, parse
+from gsdistill.worlds.shapes.captions import COLORS, SHAPES, Thing, parse
 from shapes_clouds import Clouds
 
 __all__ = ["CARD", "Base", "Settings", "learning_rate", "make", "teach_naming", "tokens"]

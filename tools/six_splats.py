@@ -28,16 +28,16 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
+from gsdistill.cli.flags import settings_of
+from gsdistill.core.structs import SH_C0, Cameras, Gaussians
+from gsdistill.disk.write import write_json
 from gsdistill.evaluation.references import of_prompt
 from gsdistill.evaluation.truth import evaluate, truth_views
 from gsdistill.evaluation.views import held_out, unseen
 from gsdistill.export.pictures import shots, to_bytes
-from gsdistill.files import write_json
-from gsdistill.flags import settings_of
 from gsdistill.generate import run
-from gsdistill.runconfig import resolve
+from gsdistill.run.config import resolve
 from gsdistill.scene.read import read_splat
-from gsdistill.structs import SH_C0, Cameras, Gaussians
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPT, MAJOR = "a red torus", 0.62  # and its larger radius

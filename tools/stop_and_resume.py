@@ -20,11 +20,11 @@ from typing import Any
 
 from rich.console import Console
 
-from gsdistill.errors import Stopped, UserError
-from gsdistill.files import write_json
+from gsdistill.core.errors import Stopped, UserError
+from gsdistill.disk.read import read_json, read_records
+from gsdistill.disk.write import write_json
 from gsdistill.generate import run
-from gsdistill.reading import read_json, read_records
-from gsdistill.runconfig import resolve
+from gsdistill.run.config import resolve
 from gsdistill.scene.read import read_splat
 from gsdistill.training.distiller import Distiller, Step
 from gsdistill.training.listener import Listener

@@ -26,20 +26,24 @@ import numpy as np
 import torch
 
 from compare_methods import PROMPTS
-from gsdistill.config import load_yaml
+from gsdistill.core.structs import Gaussians
+from gsdistill.disk.write import write_json
 from gsdistill.evaluation.views import Pictures, iou, photograph, truth
-from gsdistill.files import write_json
 from gsdistill.scene.densify.base import without_haze
 from gsdistill.scene.densify.gradient import Gradient
-from gsdistill.shapes.captions import parse
-from gsdistill.structs import Gaussians
+from gsdistill.settings.yaml import load_yaml
+from gsdistill.worlds.shapes.captions import parse
 
 GOAL = 0.80
 KEYS = ("means", "quats", "scales", "opacities", "sh")
 CHILD = """
 import sys, time
 import numpy as np
-from gsdistill import cli, generate
+from gsdistill import generate
+try:
+    from gsdistill.cli.main import execute
+except ImportError:  # an older checkout
+    from gsdistill.cli import execute
 began, kept = float(sys.argv[1]), []
 def watch(inner, params):
     def watched(run, *rest):
@@ -52,7 +56,7 @@ try:
     Distiller.__iter__ = watch(Distiller.__iter__, lambda run: run.representation.params)
 except ImportError:  # an older checkout
     generate.steps = watch(generate.steps, lambda run: run.params)
-code = cli.execute(["generate", *sys.argv[3:]])
+code = execute(["generate", *sys.argv[3:]])
 ended = time.time() - began
 arrays = {f"{step}-{i}": value for step, (_, values) in enumerate(kept) for i, value in enumerate(values)}
 np.savez(sys.argv[2], seconds=[when for when, _ in kept], ended=ended, **arrays)

@@ -34,10 +34,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer
 
-from gsdistill.config import to_dict
-from gsdistill.files import atomic_path, write_json, write_text
-from gsdistill.flags import settings_of
+from gsdistill.cli.flags import settings_of
+from gsdistill.disk.write import atomic_path, write_json, write_text
 from gsdistill.point_e.sampler import cumulative_alphas
+from gsdistill.settings.config import to_dict
 from shapes_clouds import Clouds, values
 from shapes_points_model import CARD, Base, Settings, learning_rate, make, teach_naming, tokens
 from train_shapes_prior import make_tokenizer

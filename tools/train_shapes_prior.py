@@ -27,10 +27,10 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from gsdistill.files import atomic_path, write_json, write_text
-from gsdistill.flags import settings_of
-from gsdistill.prior.features import fold_image, fourier_features
-from gsdistill.shapes.captions import VOCABULARY
+from gsdistill.cli.flags import settings_of
+from gsdistill.disk.write import atomic_path, write_json, write_text
+from gsdistill.prior.pixels import fold_image, fourier_features
+from gsdistill.worlds.shapes.captions import VOCABULARY
 from shapes_data import Batch, Dataset
 
 AZIMUTH_FREQUENCIES = (1, 2, 3, 4, 6, 8)

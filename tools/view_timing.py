@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from gsdistill.bench.figures import environment
+from gsdistill.core.structs import Gaussians
+from gsdistill.disk.write import write_json
 from gsdistill.export.ply import Ply
-from gsdistill.files import write_json
-from gsdistill.structs import Gaussians
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-IMPORTS = "import gsdistill.cli, gsdistill.viewer.sources, gsdistill.viewer.panel, viser"
+IMPORTS = "import gsdistill.cli.main, gsdistill.viewer.sources, gsdistill.viewer.panel, viser"
 SWITCHES = (
     "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader", "--no-first-run", "--disable-background-networking", "--no-proxy-server",

@@ -15,16 +15,18 @@ import torch
 from rich.console import Console
 
 from gsdistill import __version__
-from gsdistill.bench.flops import Ceiling
+from gsdistill.bench.flops import Ceiling, matmul_ceiling
 from gsdistill.bench.report import compare
-from gsdistill.bench.timing import Timing
-from gsdistill.config import name_of, to_dict
-from gsdistill.device import describe, processor
-from gsdistill.errors import BadFile
-from gsdistill.reading import brief, read_json
-from gsdistill.runconfig import RunConfig
+from gsdistill.bench.timing import Timing, measure
+from gsdistill.core.device import describe, processor
+from gsdistill.core.errors import BadFile
+from gsdistill.disk.read import brief, read_json
+from gsdistill.prior.base import Prior
+from gsdistill.prior.families.base import Pretrained
+from gsdistill.run.config import RunConfig
+from gsdistill.settings.config import name_of, to_dict
 
-__all__ = ["FORMAT", "VERSION", "environment", "figures", "read_figures"]
+__all__ = ["FORMAT", "VERSION", "environment", "figures", "measured", "read_figures"]
 
 FORMAT, VERSION = "gsdistill bench", 1
 PACKAGES = ("torch", "numba", "diffusers", "gsplat")
@@ -34,6 +36,17 @@ FILES = (
     *("log_every", "preview_every", "snapshots", "checkpoint_every", "logs"),
     *("output", "resume", "accept_changes", "overwrite"),
 )
+
+
+def measured(
+    config: RunConfig, prior: Prior, device: torch.device, steps: int, warmup: int, random_weights: bool = False
+) -> dict[str, Any]:
+    """The figures of ``steps`` steps spread over a run, after ``warmup`` others, and of where they were measured."""
+    timing = measure(config, prior, device, steps, warmup)
+    dtype = prior.products if isinstance(prior, Pretrained) else torch.float32
+    ceiling = matmul_ceiling(device, dtype)
+    own = {"random_weights": random_weights, "steps": steps, "warmup": warmup}
+    return {**figures(timing, ceiling, config, own), "environment": environment(device, ceiling.dtype)}
 
 
 def figures(timing: Timing, ceiling: Ceiling, config: RunConfig, own: Mapping[str, Any]) -> dict[str, Any]:

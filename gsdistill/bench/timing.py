@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 
 from gsdistill.bench.flops import Flops, count_step
-from gsdistill.device import forget_peak, peak_memory
+from gsdistill.core.device import forget_peak, peak_memory
 from gsdistill.generate import prepared
 from gsdistill.prior.base import Prior
-from gsdistill.runconfig import RunConfig
+from gsdistill.run.config import RunConfig
 from gsdistill.training.clock import Clock
 from gsdistill.training.distiller import Distiller, Step
 from gsdistill.training.views import ViewSettings

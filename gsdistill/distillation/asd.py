@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Guidance
 from gsdistill.distillation.base import Distillation, Moment, State, Weighting, check_times
 from gsdistill.prior.base import Query, combine
-from gsdistill.ramp import Ramp
-from gsdistill.structs import Guidance
+from gsdistill.settings.ramp import Ramp
 
 __all__ = ["ASD"]
 

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.errors import ConfigError
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.structs import Condition, Guidance, Views, send
 from gsdistill.prior.base import Prior
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.ramp import Ramp
-from gsdistill.structs import Condition, Guidance, Views, send
+from gsdistill.settings.ramp import Ramp
 
 __all__ = ["Distillation", "Moment", "State", "Weighting", "check_times", "dot", "surrogate_loss"]
 

@@ -19,12 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.config import bounded
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Guidance
 from gsdistill.distillation.base import Distillation, Moment, State, Weighting
-from gsdistill.errors import ConfigError
 from gsdistill.prior.base import Prior, Rescale
-from gsdistill.ramp import Ramp
-from gsdistill.structs import Guidance
+from gsdistill.settings.ramp import Ramp
 
 __all__ = ["CDS"]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Guidance
 from gsdistill.distillation.base import Distillation, Moment, State, Weighting, check_times
-from gsdistill.ramp import Ramp
-from gsdistill.structs import Guidance
+from gsdistill.settings.ramp import Ramp
 
 __all__ = ["CSD"]
 

@@ -20,12 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Guidance
 from gsdistill.distillation import worldmap
 from gsdistill.distillation.base import Distillation, Moment, State, Weighting
 from gsdistill.prior.base import Prior
-from gsdistill.ramp import Ramp
-from gsdistill.structs import Guidance
+from gsdistill.settings.ramp import Ramp
 
 __all__ = ["FSD"]
 

@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Guidance
 from gsdistill.distillation.base import Distillation, Moment, State, Weighting, check_times, dot
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.ramp import Ramp
-from gsdistill.structs import Guidance
+from gsdistill.settings.ramp import Ramp
 
 __all__ = ["SDS", "projection"]
 

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.device import widest_float
-from gsdistill.structs import Cameras
+from gsdistill.core.device import widest_float
+from gsdistill.core.structs import Cameras
 
 __all__ = ["crop", "draw"]
 

@@ -22,10 +22,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.renderer.base import blending_weights, render
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.edit import most_important, moved, picked, scaled
-from gsdistill.structs import Cameras, Gaussians
 
 __all__ = ["framed", "importance", "reduced"]
 

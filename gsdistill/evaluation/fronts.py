@@ -36,11 +36,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gsdistill.core.structs import Cameras, Gaussians, to_device
 from gsdistill.prior.base import Prior, Query
 from gsdistill.prior.prompts import DIRECTIONS, EncodedPrompt, PromptSettings, direction_of
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.structs import Cameras, Gaussians, to_device
 
 __all__ = ["MEANINGS", "NUMBERS", "Fits", "arcs", "fits", "prior_figures"]
 

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from gsdistill.evaluation.traced import traced
 from gsdistill.evaluation.views import SIZE, VIEWS, Pictures, held_out, seen_colours
-from gsdistill.shapes.captions import COLORS, Thing
-from gsdistill.shapes.world import every_layout
+from gsdistill.worlds.shapes.captions import COLORS, Thing
+from gsdistill.worlds.shapes.world import every_layout
 
 __all__ = ["distances", "nearest", "unexplained"]
 

@@ -33,12 +33,12 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, pad
 
+from gsdistill.core.structs import Gaussians, on_processor
 from gsdistill.evaluation.diversity import LUMINANCE, saturation
 from gsdistill.evaluation.views import Pictures, photograph
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.parts import parts
-from gsdistill.structs import Gaussians, on_processor
 from gsdistill.training.health import measure
 
 __all__ = ["MEANINGS", "high_frequency", "loose", "plain_figures", "silhouettes"]

@@ -22,19 +22,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import BadFile, PromptError, tell
+from gsdistill.core.errors import BadFile, PromptError, tell
+from gsdistill.core.frames import Frame
+from gsdistill.core.structs import Cameras, Gaussians, on_processor
 from gsdistill.evaluation.views import Pictures, held_out, photograph, truth, unseen
-from gsdistill.frames import Frame
 from gsdistill.mesh.photographs import reach
 from gsdistill.scene.mesh import SUFFIXES, Part, read_mesh
 from gsdistill.scene.ply import read_vertices
 from gsdistill.scene.read import EXTENSIONS, is_ply, may_be_splat, open_splat, splat_file
 from gsdistill.scene.turn import frame_matrix
-from gsdistill.shapes.captions import Thing, parse
-from gsdistill.shapes.solids import distances
-from gsdistill.shapes.surface import sample_surface
-from gsdistill.shapes.world import build
-from gsdistill.structs import Cameras, Gaussians, on_processor
+from gsdistill.worlds.shapes.captions import Thing, parse
+from gsdistill.worlds.shapes.solids import distances
+from gsdistill.worlds.shapes.surface import sample_surface
+from gsdistill.worlds.shapes.world import build
 
 __all__ = [
     "Truth",

@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gsdistill.core.structs import Gaussians
 from gsdistill.evaluation.references import Truth, nearest_of, seen_points
 from gsdistill.evaluation.views import Pictures, held_out
 from gsdistill.renderer.base import blending_weights
-from gsdistill.structs import Gaussians
 
 __all__ = ["FARTHEST", "centres", "floaters", "splat_to_truth", "surface", "truth_to_splat", "visibility"]
 

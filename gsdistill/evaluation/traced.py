@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gsdistill.kept import file_name, keep, place, recall
-from gsdistill.shapes import raycast, solids
-from gsdistill.shapes.raycast import Buffers, trace
-from gsdistill.structs import Cameras
+from gsdistill.core.structs import Cameras
+from gsdistill.disk.cache import file_name, keep, place, recall
+from gsdistill.worlds.shapes import raycast, solids
+from gsdistill.worlds.shapes.raycast import Buffers, trace
 
 __all__ = ["traced"]
 
 
 def traced(objects: Sequence[NDArray[np.float64]], cameras: Cameras, supersample: int = 3) -> list[Buffers]:
-    """Return what :func:`gsdistill.shapes.raycast.trace` does for each object, bit for bit."""
+    """Return what :func:`gsdistill.worlds.shapes.raycast.trace` does for each object, bit for bit."""
     key = _key(objects, cameras, supersample)
     path = place("truth", file_name(key))
     found = recall(path, key)

@@ -6,50 +6,25 @@ unit ball.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import load_yaml
-from gsdistill.errors import BadFile
+from gsdistill.core.structs import Cameras, Gaussians, on_processor, to_device
 from gsdistill.evaluation.figures import NOTHING
 from gsdistill.evaluation.naming import nearest
 from gsdistill.evaluation.references import Truth, known, of_prompt
 from gsdistill.evaluation.surface import centres, floaters, surface
 from gsdistill.evaluation.views import compared, photograph, seen_colours, unseen
-from gsdistill.scene.read import read_splat
-from gsdistill.shapes.captions import object_name
-from gsdistill.shapes.raycast import paint, trace
-from gsdistill.shapes.world import build
-from gsdistill.structs import Cameras, Gaussians, on_processor, to_device
+from gsdistill.worlds.shapes.captions import object_name
+from gsdistill.worlds.shapes.raycast import paint, trace
+from gsdistill.worlds.shapes.world import build
 
-__all__ = ["Figures", "evaluate", "evaluate_run", "truth_views"]
+__all__ = ["Figures", "evaluate", "truth_views"]
 
 Figures: TypeAlias = dict[str, str | bool | int | float]
-
-_SPLAT, _CONFIG = "gaussians.ply", "config.yaml"
-
-
-def evaluate_run(run_dir: Path | str) -> Figures:
-    """Evaluate the splat in the folder of a finished run: its ``config.yaml`` names the prompt; see :func:`evaluate`.
-
-    Raises:
-        BadFile: the folder lacks a file, or one of them cannot be read.
-        PromptError: as :func:`evaluate`.
-    """
-    folder = Path(run_dir)
-    missing = [name for name in (_CONFIG, _SPLAT) if not (folder / name).is_file()]
-    if missing:
-        what = f"it lacks {' and '.join(missing)}" if folder.is_dir() else "there is no such folder"
-        raise BadFile(f"{folder} is not the folder of a finished run: {what}")
-    prompt = load_yaml(folder / _CONFIG).get("prompt")
-    if not isinstance(prompt, str):
-        raise BadFile(f"{folder / _CONFIG} names no prompt")
-    known(prompt)
-    return evaluate(read_splat(folder / _SPLAT), prompt)
 
 
 def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:

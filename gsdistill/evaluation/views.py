@@ -20,13 +20,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.evaluation.traced import traced
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.shapes.captions import COLORS, Thing
-from gsdistill.shapes.raycast import Buffers, paint
-from gsdistill.shapes.world import build
-from gsdistill.structs import Cameras, Gaussians
+from gsdistill.worlds.shapes.captions import COLORS, Thing
+from gsdistill.worlds.shapes.raycast import Buffers, paint
+from gsdistill.worlds.shapes.world import build
 
 __all__ = [
     "SIZE",

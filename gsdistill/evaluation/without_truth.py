@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+from gsdistill.core.structs import Gaussians
 from gsdistill.evaluation import fronts, plain
 from gsdistill.prior.base import Prior
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.structs import Gaussians
 
 __all__ = ["MEANINGS", "figures_without_truth"]
 

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.scene.formats.compressed_ply import CHUNK
 from gsdistill.scene.limits import NARROWEST, WIDEST
-from gsdistill.structs import SH_C0, Gaussians
 
 __all__ = ["chunks", "filled"]
 

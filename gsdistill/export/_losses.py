@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from gsdistill.core.structs import Gaussians
 from gsdistill.scene.limits import NARROWEST, WIDEST
-from gsdistill.structs import Gaussians
 
 __all__ = ["cut_off", "displaced"]
 

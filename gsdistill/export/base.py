@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import ConfigError, OutputError
-from gsdistill.extras import require
-from gsdistill.files import atomic_path
-from gsdistill.frames import Frame
-from gsdistill.registry import own_name
+from gsdistill.core.errors import ConfigError, OutputError
+from gsdistill.core.extras import require
+from gsdistill.core.frames import Frame
+from gsdistill.core.structs import Gaussians, RenderOptions, on_processor, to_device
+from gsdistill.disk.write import atomic_path
 from gsdistill.scene.turn import to_frame
-from gsdistill.structs import Gaussians, RenderOptions, on_processor, to_device
+from gsdistill.settings.registry import own_name
 
 __all__ = ["Writer"]
 

@@ -22,13 +22,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gsdistill.core.structs import Gaussians
 from gsdistill.export._chunks import chunks, filled
 from gsdistill.export._losses import cut_off, displaced
 from gsdistill.export.base import Writer
 from gsdistill.export.ply import comments_of
 from gsdistill.scene.formats.compressed_ply import CHUNK, FARTHEST, FILLING, STEPS
 from gsdistill.scene.limits import NARROWEST, OPAQUE, WIDEST
-from gsdistill.structs import Gaussians
 
 if TYPE_CHECKING:
     from gsply import GSData

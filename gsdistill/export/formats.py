@@ -7,7 +7,7 @@ from typing import Any
 
 from gsdistill.export.base import Writer
 from gsdistill.export.settings import ExportSettings, RunExport, extension_of, extensions
-from gsdistill.registry import load
+from gsdistill.settings.registry import load
 
 __all__ = ["run_writers", "writer_for"]
 

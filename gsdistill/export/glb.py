@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from gsdistill import __version__
+from gsdistill.core.frames import Frame
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.export._losses import cut_off
 from gsdistill.export.base import Writer
-from gsdistill.frames import Frame
 from gsdistill.scene.content import described
 from gsdistill.scene.formats.glb import COLOR_SPACE, COMPONENTS, EXTENSION, KERNEL, SHAPES, bands
 from gsdistill.scene.limits import NARROWEST, WIDEST
 from gsdistill.scene.surface import to_linear
-from gsdistill.structs import SH_C0, Gaussians
 
 __all__ = ["Glb"]
 

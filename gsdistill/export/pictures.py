@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import ConfigError, OutputError
-from gsdistill.files import atomic_path
+from gsdistill.core.errors import ConfigError, OutputError
+from gsdistill.core.structs import Cameras, Gaussians, Render, RenderOptions, to_device
+from gsdistill.disk.write import atomic_path
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin, orbit
-from gsdistill.structs import Cameras, Gaussians, Render, RenderOptions, to_device
 
 __all__ = [
     "FILMS",

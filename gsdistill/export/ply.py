@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gsdistill.core.frames import Frame
+from gsdistill.core.structs import Gaussians
 from gsdistill.export.base import Writer
-from gsdistill.frames import Frame
 from gsdistill.scene.ply import FRAME_COMMENT, OPTIONS_COMMENT
-from gsdistill.structs import Gaussians
 
 __all__ = ["Ply", "comments_of", "inria_columns"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gsdistill.config import bounded
-from gsdistill.errors import ConfigError, did_you_mean
-from gsdistill.frames import Frame
-from gsdistill.registry import names
+from gsdistill.core.errors import ConfigError, did_you_mean
+from gsdistill.core.frames import Frame
+from gsdistill.core.ranges import bounded
+from gsdistill.settings.registry import names
 
 __all__ = ["ExportSettings", "RunExport", "extension_of", "extensions"]
 

@@ -21,12 +21,12 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 
 from gsdistill import __version__
+from gsdistill.core.structs import Gaussians
 from gsdistill.export._codebook import codebook, palette
 from gsdistill.export._losses import displaced
 from gsdistill.export.base import Writer
 from gsdistill.scene.content import OTHERS, described
 from gsdistill.scene.formats.sog import LARGEST_IS, ROW, STEPS, flattened, unflattened
-from gsdistill.structs import Gaussians
 
 __all__ = ["Sog"]
 

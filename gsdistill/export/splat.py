@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.export._losses import cut_off
 from gsdistill.export.base import Writer
 from gsdistill.scene.formats.splat import ROW
 from gsdistill.scene.limits import NARROWEST, WIDEST
-from gsdistill.structs import SH_C0, Gaussians
 
 __all__ = ["Splat"]
 

@@ -21,13 +21,13 @@ from typing import ClassVar
 
 import torch
 
-from gsdistill.errors import OutputError
+from gsdistill.core.errors import OutputError
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.export._losses import cut_off, displaced
 from gsdistill.export.base import Writer
 from gsdistill.export.compressed_ply import gsply_data
 from gsdistill.scene.formats.spz import ANTIALIASED, COLOUR, DOWN_FRONT_TO_UP_BACK, FIRST_SCALE, SCALE_STEPS
 from gsdistill.scene.turn import turned
-from gsdistill.structs import SH_C0, Gaussians
 
 __all__ = ["Spz"]
 

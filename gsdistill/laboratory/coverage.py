@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.shapes.captions import COLORS, Thing, object_name
-from gsdistill.shapes.raycast import trace
-from gsdistill.shapes.world import every_layout
-from gsdistill.structs import Cameras
+from gsdistill.core.structs import Cameras
+from gsdistill.worlds.shapes.captions import COLORS, Thing, object_name
+from gsdistill.worlds.shapes.raycast import trace
+from gsdistill.worlds.shapes.world import every_layout
 
 __all__ = ["differences", "mean_difference", "nearest_objects"]
 

@@ -20,14 +20,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Cameras, Views, to_device
 from gsdistill.distillation.base import Distillation, Moment, State
-from gsdistill.errors import ConfigError
 from gsdistill.prior.base import Prior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.ramp import Ramp
-from gsdistill.structs import Cameras, Views, to_device
+from gsdistill.settings.ramp import Ramp
 
 __all__ = ["Descent", "Setup", "Trajectory", "ddim_rates", "descend", "independent", "repeated"]
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from gsdistill.config import name_of, to_dict, to_yaml
-from gsdistill.errors import OutputError
-from gsdistill.files import check_folder, slug, write_json, write_text
+from gsdistill.core.errors import OutputError
+from gsdistill.disk.places import slug
+from gsdistill.disk.write import check_folder, write_json, write_text
 from gsdistill.laboratory.demos.base import Demonstration
 from gsdistill.laboratory.play import Play
 from gsdistill.laboratory.plots import save_figure
-from gsdistill.registry import label_of
+from gsdistill.settings.config import name_of, to_dict, to_yaml
+from gsdistill.settings.registry import label_of
 
 __all__ = ["default_folder", "perform"]
 

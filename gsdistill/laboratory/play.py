@@ -16,21 +16,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill import device
-from gsdistill.config import bounded, load_yaml, merge, name_of, named
+from gsdistill.core import device
+from gsdistill.core.ranges import bounded
+from gsdistill.disk.paths import may_be_path
+from gsdistill.disk.places import data_path
 from gsdistill.distillation.base import Distillation
-from gsdistill.files import data_path
 from gsdistill.laboratory.coverage import differences
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend
 from gsdistill.laboratory.plots import COLOURS, density, map_key, new_figure, sheet, way
 from gsdistill.laboratory.worlds.base import Stage, World
-from gsdistill.paths import may_be_path
-from gsdistill.prior import cards
+from gsdistill.models import catalogue
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
-from gsdistill.registry import load
 from gsdistill.scene.cameras import orbit
+from gsdistill.settings.config import merge, name_of, named
+from gsdistill.settings.registry import load
+from gsdistill.settings.yaml import load_yaml
 
 __all__ = ["Play", "fill"]
 
@@ -111,14 +113,14 @@ class Play(Demonstration):
 def fill(given: Mapping[str, Any]) -> dict[str, Any]:
     """``given`` over the method's part of the recipe for its prior, where the prior has one, over nothing."""
     prior, method = given.get("prior", "analytic"), given.get("method", "ssd")
-    recipe = cards.recipe(_named(prior), method) if isinstance(method, str) and prior != "analytic" else None
+    recipe = catalogue.recipe(_named(prior), method) if isinstance(method, str) and prior != "analytic" else None
     basis = {"method": load_yaml(data_path("configs", f"{recipe}.yaml"))["method"]} if recipe else {}
     return merge(basis, given)
 
 
 def _named(prior: str) -> str:
     """The name of the prior that ``auto`` stands for on this machine; any other name as it is."""
-    return cards.choose(prior, device.choose("auto"))[0]
+    return catalogue.choose(prior, device.choose("auto"))[0]
 
 
 def _middle(stage: Stage) -> tuple[Float[Tensor, "D"], float]:

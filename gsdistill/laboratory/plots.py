@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.files import atomic_path
+from gsdistill.disk.write import atomic_path
 from gsdistill.laboratory.worlds.base import Stage
 
 __all__ = ["COLOURS", "density", "map_key", "new_figure", "save_figure", "sheet", "way"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gsdistill.compiled import compiled
+from gsdistill.disk.compiled import compiled
 
 __all__ = ["add_gaussians", "cover"]
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gsdistill.errors import OutputError
+from gsdistill.core.errors import OutputError
 from gsdistill.mesh._kernels import cover
 from gsdistill.mesh.solid import Surface
 from gsdistill.scene.surface import SurfacePoints

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import OutputError
+from gsdistill.core.errors import OutputError
+from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.edit import picked
-from gsdistill.structs import Cameras, Gaussians
 
 __all__ = ["Ball", "Glimpse", "Photographs", "centred", "photograph", "reach"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
 
 __all__ = ["MeshSettings"]
 

@@ -25,11 +25,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gsdistill.errors import OutputError
+from gsdistill.core.errors import OutputError
+from gsdistill.core.structs import Gaussians
 from gsdistill.mesh._kernels import add_gaussians
 from gsdistill.mesh.photographs import Ball, Photographs, reach
 from gsdistill.mesh.settings import MeshSettings
-from gsdistill.structs import Gaussians
 
 __all__ = ["Surface", "surface"]
 

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import ConfigError, did_you_mean
-from gsdistill.extras import require
-from gsdistill.files import atomic_path
-from gsdistill.frames import Frame
+from gsdistill.core.errors import ConfigError, did_you_mean
+from gsdistill.core.extras import require
+from gsdistill.core.frames import Frame
+from gsdistill.core.structs import Gaussians, on_processor
+from gsdistill.disk.write import atomic_path
 from gsdistill.mesh.atlas import filled, texels, unfolded
 from gsdistill.mesh.encode import Model, encoded, material_name
 from gsdistill.mesh.paint import colours
@@ -23,7 +24,6 @@ from gsdistill.mesh.photographs import Ball, Photographs, centred, photograph
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.mesh.solid import Surface, surface
 from gsdistill.scene.turn import frame_matrix
-from gsdistill.structs import Gaussians, on_processor
 
 __all__ = ["EXTENSIONS", "MeshFigures", "check", "companions", "write_mesh"]
 

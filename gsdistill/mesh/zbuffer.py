@@ -17,10 +17,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gsdistill.compiled import compiled
+from gsdistill.core.structs import Cameras
+from gsdistill.disk.compiled import compiled
 from gsdistill.scene.mesh import Part, painted
 from gsdistill.scene.surface import SurfacePoints
-from gsdistill.structs import Cameras
 
 __all__ = ["Drawn", "draw"]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gsdistill import config
-from gsdistill.changes import leaves
 from gsdistill.pages.markup import Html, element, joined
-from gsdistill.pages.run import named
-from gsdistill.registry import at_hand
-from gsdistill.yaml_dialect import dump
+from gsdistill.run.changes import leaves
+from gsdistill.run.folder import named
+from gsdistill.settings import config
+from gsdistill.settings.registry import at_hand
+from gsdistill.settings.yaml import dump
 
 __all__ = ["differences", "marked_yaml", "shown_leaves"]
 

@@ -16,15 +16,14 @@ from urllib.parse import quote
 
 from rich.text import Text
 
-from gsdistill.errors import BadFile, UserError
+from gsdistill.core.errors import BadFile, UserError
 from gsdistill.pages.charts import shown
 from gsdistill.pages.markup import Html, element, joined, part, write_page
-from gsdistill.pages.run import Run, is_run, number, read_run
+from gsdistill.run.folder import SPLAT, Run, is_run, number, read_run
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gsdistill.pages.settings import GalleryCommand
 
 __all__ = ["Key", "gallery", "runs_below"]
 
@@ -62,25 +61,27 @@ KEYS = {
 }
 
 
-def gallery(command: GalleryCommand, console: Console) -> None:
-    """Write the page of all runs below a folder; one that cannot be read is listed with the reason.
+def gallery(below: Path, console: Console, output: Path | None = None, title: str | None = None) -> None:
+    """Write the page of all runs below a folder to ``output``; none: gallery.html in that folder.
+
+    A run that cannot be read is listed with the reason.
 
     Raises:
         BadFile: there is no such folder, or no run in it. OutputError: the page cannot be written.
     """
-    if not command.folder.is_dir():
-        raise BadFile(f"{command.folder} is no folder; name one that holds runs, such as outputs")
-    page = command.output or command.folder / PAGE
+    if not below.is_dir():
+        raise BadFile(f"{below} is no folder; name one that holds runs, such as outputs")
+    page = output or below / PAGE
     cards, broken = [], []
-    for folder, run in runs_below(command.folder):
+    for folder, run in runs_below(below):
         link = _link(folder, page.parent)
         if isinstance(run, Run):
             cards.append(_card(run, link))
         else:
             broken.append(element("li", {}, element("code", {}, link[2:]), f" {run}"))
     if not cards and not broken:
-        raise BadFile(f"{command.folder} holds no run at any depth; `gsdistill generate` makes one")
-    title = command.title or command.folder.resolve().name
+        raise BadFile(f"{below} holds no run at any depth; `gsdistill generate` makes one")
+    title = title or below.resolve().name
     body = joined([_header(title, cards), _list(cards), _broken(broken)], "\n")
     write_page(page, title, body, part("page.css") + part("gallery.css"), part("gallery.js"), "data: 'self'")
     console.print(Text(f"{page}: {_count(len(cards), 'run')}, {page.stat().st_size:,} bytes"), soft_wrap=True)
@@ -156,7 +157,7 @@ def _figures(values: Mapping[str, str | int | float]) -> Iterator[Html]:
 
 
 def _links(run: Run, link: str) -> Html:
-    names = {"report.html": "report", "gaussians.ply": "splat", "views.png": "pictures"}
+    names = {"report.html": "report", SPLAT: "splat", "views.png": "pictures"}
     there = [(name, label) for name, label in names.items() if (run.folder / name).is_file()]
     links = [element("a", {"href": f"{link}/{name}"}, label) for name, label in there]
     return element("p", {"class": "links"}, *links)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.parts import LEVEL, parts
-from gsdistill.structs import SH_C0, Gaussians
 
 if TYPE_CHECKING:
-    from gsdistill.structs import Cameras
+    from gsdistill.core.structs import Cameras
 
 __all__ = ["Loose", "find_loose"]
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from gsdistill.files import write_bytes
-from gsdistill.texts import shown
+from gsdistill.disk.texts import shown
+from gsdistill.disk.write import write_bytes
 
 __all__ = ["Attributes", "Html", "element", "joined", "part", "write_page"]
 

@@ -11,13 +11,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsdistill.errors import BadFile
+from gsdistill.core.errors import BadFile
 from gsdistill.pages.markup import Html, element
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from gsdistill.structs import Cameras
+    from gsdistill.core.structs import Cameras
 
 __all__ = ["beside_truth", "floating", "growth", "picture", "video"]
 

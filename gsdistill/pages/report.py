@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gsdistill.disk.read import read_records
 from gsdistill.pages import sections
 from gsdistill.pages.charts import shown
 from gsdistill.pages.markup import Html, element, joined, part, write_page
 from gsdistill.pages.pictures import floating, video
-from gsdistill.pages.run import RECORDS, Run, keep_figures, measure, named, number, read_run, told
-from gsdistill.reading import read_records
+from gsdistill.run.folder import RECORDS, SPLAT, Run, named, number, read_run, told
+from gsdistill.run.measure import keep_figures, measure
 
 __all__ = ["REPORT", "write_report"]
 
@@ -33,7 +34,7 @@ def write_report(folder: Path, defaults: Mapping[str, Any], evaluate: bool = Tru
             that there is not. OutputError: the page cannot be written.
     """
     run, records = read_run(folder), read_records(folder / RECORDS)
-    if evaluate and not run.evaluation and (folder / "gaussians.ply").is_file():
+    if evaluate and not run.evaluation and (folder / SPLAT).is_file():
         run = _evaluated(run)
     body = joined(
         [
@@ -108,7 +109,7 @@ def _hero(run: Run, records: list[dict[str, Any]]) -> Html:
         ("network evaluations", number(run.summary, "network_evaluations"), "", ""),
         ("peak memory", memory, " MB", ""),
     ]
-    splat = run.folder / "gaussians.ply"
+    splat = run.folder / SPLAT
     if splat.is_file() and (found := floating(splat)):
         plate = element("div", {"class": "plate"}, found[0])
         caption = element("figcaption", {}, found[1])

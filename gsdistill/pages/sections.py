@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gsdistill.errors import PromptError
+from gsdistill.core.errors import PromptError
 from gsdistill.evaluation.figures import JUDGE
 from gsdistill.pages.charts import COLOURS, Curve, bar, curve_figure, shown
 from gsdistill.pages.choices import differences, marked_yaml, shown_leaves
 from gsdistill.pages.markup import Html, element, joined
 from gsdistill.pages.pictures import beside_truth, growth, picture
-from gsdistill.pages.run import Run, number
-from gsdistill.registry import label_of
-from gsdistill.runfolder import snapshots
-from gsdistill.yaml_dialect import dump
+from gsdistill.run.folder import CONFIG, RECORDS, SPLAT, SUMMARY, Run, number, snapshots
+from gsdistill.settings.registry import label_of
+from gsdistill.settings.yaml import dump
 
 __all__ = [
     "absent",
@@ -38,12 +37,12 @@ TITLES = {"loss": "loss", "gaussians": "number of Gaussians", "timestep": "mean 
 REST = "files, pictures and the start"  # the time that is no step's
 NOT_CURVES = ("step", "seconds", "finite")
 FILES = {
-    "gaussians.ply": "the splat, in the layout every viewer reads",
+    SPLAT: "the splat, in the layout every viewer reads",
     "turntable.mp4": "one turn",
     "views.png": "eight sides at two elevations, the last one from below",
-    "config.yaml": "all settings, to be read back by --config",
-    "metrics.jsonl": "the course of the run",
-    "summary.json": "times, evaluations, memory and versions",
+    CONFIG: "all settings, to be read back by --config",
+    RECORDS: "the course of the run",
+    SUMMARY: "times, evaluations, memory and versions",
     "evaluation.json": "figures, against the truth where it is known",
 }
 
@@ -130,7 +129,7 @@ def alone(run: Run) -> Html:
 
 
 def _strips(run: Run) -> Html:
-    splat = run.folder / "gaussians.ply"
+    splat = run.folder / SPLAT
     if not splat.is_file():
         return absent("No pictures beside the truth: the splat is gone.")
     try:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gsdistill.config import bounded, from_dict
-from gsdistill.errors import BadFile, ConfigError
+from gsdistill.core.errors import BadFile, ConfigError
+from gsdistill.core.ranges import bounded
+from gsdistill.disk.read import read_json
 from gsdistill.point_e.sampler import Sampling, Schedule
 from gsdistill.point_e.transformer import Size
-from gsdistill.reading import read_json
+from gsdistill.settings.config import from_dict
 
 __all__ = ["OPENAI", "BaseCard", "Card", "UpsamplerCard", "read_card"]
 

@@ -14,9 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gsdistill.errors import ModelNotFound, did_you_mean
-from gsdistill.files import data_path
-from gsdistill.paths import expanded
+from gsdistill.core.errors import ModelNotFound, did_you_mean
+from gsdistill.core.structs import PointCloud
+from gsdistill.disk.paths import expanded
+from gsdistill.disk.places import data_path
+from gsdistill.models.fingerprint import fingerprint
 from gsdistill.point_e.card import OPENAI, BaseCard, Card, UpsamplerCard, read_card
 from gsdistill.point_e.sampler import Noise, Sampling, cumulative_alphas, denoiser, guided, sample
 from gsdistill.point_e.text import HUB_CLIP, TextEncoder
@@ -28,9 +30,7 @@ from gsdistill.point_e.transformer import (
     UpsamplePointDiffusionTransformer,
 )
 from gsdistill.point_e.weights import fetch, fill, read_weights
-from gsdistill.prior.embeddings import fingerprint
-from gsdistill.shapes.captions import normalised, parse
-from gsdistill.structs import PointCloud
+from gsdistill.worlds.shapes.captions import normalised, parse
 
 __all__ = ["SOURCES", "Located", "PointE", "load_point_e", "locate"]
 

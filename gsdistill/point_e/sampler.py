@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
 
 __all__ = ["Denoiser", "Sampling", "cumulative_alphas", "denoiser", "guided", "karras_sigmas", "sample", "timestep"]
 

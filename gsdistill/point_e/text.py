@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile, ModelNotFound, PromptError, UserError, first_line
-from gsdistill.prior.hub import is_offline
-from gsdistill.prior.parts import check_finite
+from gsdistill.core.device import out_of_memory
+from gsdistill.core.errors import BadFile, ModelNotFound, PromptError, UserError, first_line
+from gsdistill.models.hub import is_offline
+from gsdistill.models.load import check_finite
 
 __all__ = ["HUB_CLIP", "TextEncoder"]
 

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from gsdistill.config import bounded
-from gsdistill.errors import ConfigError
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.ranges import bounded
 
 __all__ = [
     "CHANNELS", "POINT_BIASES", "POINT_SCALES", "PointDiffusionTransformer", "Size", "TextPointDiffusionTransformer",

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile, ModelNotFound
-from gsdistill.files import atomic_path, cache_folder
-from gsdistill.prior.hub import is_offline
-from gsdistill.prior.pickles import read_pickle
+from gsdistill.core.device import out_of_memory
+from gsdistill.core.errors import BadFile, ModelNotFound
+from gsdistill.disk.places import cache_folder
+from gsdistill.disk.write import atomic_path
+from gsdistill.models.hub import is_offline
+from gsdistill.models.pickles import read_pickle
 
 __all__ = ["ADDRESS", "fetch", "fill", "read_weights"]
 

@@ -1,3 +1,1 @@
 """Diffusion priors behind one interface: each yields encode, encode_text, condition and predict_noise."""
-
-GROUP = "gsdistill.priors"  # of entry points

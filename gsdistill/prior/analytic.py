@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.prior.base import Prediction, Prior, Student
+from gsdistill.core.structs import Embedding
+from gsdistill.models.card import Prediction
+from gsdistill.prior.base import Prior, Student
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.structs import Embedding
 
 __all__ = ["AnalyticPrior", "Mixture", "plain_schedule"]
 

@@ -13,23 +13,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.errors import ConfigError
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.structs import Cameras, Condition, Embedding
+from gsdistill.core.threads import Turn
+from gsdistill.models.card import Prediction
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, branches_for
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.structs import Cameras, Condition, Embedding
-from gsdistill.threads import Turn
 
 __all__ = [
     "ASKING",
     "CameraRange",
     "Noise",
-    "Prediction",
     "Prior",
     "Query",
     "Rescale",
@@ -38,7 +37,6 @@ __all__ = [
     "noise_from_prediction",
 ]
 
-Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
 # Of the threads that ask priors, for they may share one: its count, its buffers, and the hooks of its students.
 ASKING = Turn()
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.checkpoint import checkpoint
 
-from gsdistill.errors import BadFile, ConfigError
-from gsdistill.prior.features import fold_image, unfold_image
-from gsdistill.reading import brief
+from gsdistill.core.errors import BadFile, ConfigError
+from gsdistill.disk.read import brief
+from gsdistill.prior.pixels import fold_image, unfold_image
 
 __all__ = ["Codec", "LatentCodec", "PixelCodec"]
 

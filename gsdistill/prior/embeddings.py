@@ -6,26 +6,17 @@ broken or of another text is made again. The model is told by the places, sizes 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from gsdistill.kept import file_name, keep, place, recall
-from gsdistill.structs import Embedding
+from gsdistill.core.structs import Embedding
+from gsdistill.disk.cache import file_name, keep, place, recall
 
-__all__ = ["cached", "fingerprint"]
-
-
-def fingerprint(files: Iterable[Path], *facts: object) -> str:
-    """32 letters that change with the files' resolved paths, sizes and times, and with the ``facts``."""
-    digest = hashlib.sha256(repr(facts).encode())
-    for path in sorted(files):
-        facts_of_file = path.stat()
-        facts_line = f"{path.resolve()} {facts_of_file.st_size} {facts_of_file.st_mtime_ns}\n"
-        digest.update(facts_line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:32]
+__all__ = [
+    "cached",
+]
 
 
 def cached(model: str, texts: Sequence[str], encode: Callable[[list[str]], list[Embedding]]) -> list[Embedding]:

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from gsdistill.config import validate
-from gsdistill.errors import BadFile, ConfigError, ModelNotFound
-from gsdistill.prior import GROUP
+from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound
+from gsdistill.disk.read import read_json
+from gsdistill.models import GROUP
+from gsdistill.models.card import read_model_card
+from gsdistill.models.catalogue import cards, choose, find, is_outside
+from gsdistill.models.hub import Need, fetched, fetched_file
+from gsdistill.models.layout import check_weights, chosen, lack, listing
+from gsdistill.models.load import pick_class
+from gsdistill.models.lora_files import check
+from gsdistill.models.original import Kind, Original, look
+from gsdistill.models.pipelines import FAMILIES, Family, family_of, needed_parts
+from gsdistill.models.single_file import SCHEDULER, assembled, converted, converted_vae
 from gsdistill.prior.base import Prior
-from gsdistill.prior.cards import cards, choose, find, is_outside, read_model_card
-from gsdistill.prior.families import FAMILIES, family_of, leaf_of, needed_parts
-from gsdistill.prior.hub import Need, fetched, fetched_file
-from gsdistill.prior.layout import check_weights, chosen, lack, listing
-from gsdistill.prior.lora_files import check
-from gsdistill.prior.original_layout import Kind, Original, look
-from gsdistill.prior.own import make
-from gsdistill.prior.parts import pick_class
-from gsdistill.prior.pretrained import AUTOENCODERS, ModelSettings, Origin
-from gsdistill.prior.single_file import SCHEDULER, assembled, converted, converted_vae
-from gsdistill.reading import read_json
-from gsdistill.registry import tell_of_twin
+from gsdistill.prior.families.base import AUTOENCODERS, ModelSettings, Origin, Pretrained
+from gsdistill.prior.own import load_class, make
+from gsdistill.settings.config import validate
+from gsdistill.settings.registry import tell_of_twin
 
 __all__ = [
-    "FAMILIES",
     "WHICH_2",
     "check_model",
     "completing",
-    "family_of",
+    "group_of",
     "in_half",
+    "leaf_of",
     "load_prior",
     "located",
     "other_vae",
@@ -67,7 +69,30 @@ def load_prior(
         return make(name, torch.device(device), settings)
     tell_of_twin(name, GROUP, "prior")
     origin = located(name, torch.device(device), settings, say)
-    return family_of(origin.folder)(origin)
+    return leaf_of(family_of(origin.folder))(origin)
+
+
+def leaf_of(family: Family) -> type[Pretrained]:
+    """The class that serves a family."""
+    module, _, leaf = family.leaf.rpartition(".")
+    return getattr(importlib.import_module(f"gsdistill.prior.families.{module}"), leaf)
+
+
+def group_of(name_or_path: str) -> int:
+    """How many views a prior sees together, by its card, folder or class; 1 where only its weights tell.
+
+    Raises:
+        ConfigError, ModelNotFound: as :func:`gsdistill.models.catalogue.find`. BadFile: as
+            :func:`gsdistill.models.pipelines.family_of`. ConfigError: as :func:`gsdistill.prior.own.load_class`, of one
+            from outside.
+    """
+    if is_outside(name_or_path):
+        return load_class(name_or_path).view_group
+    card = cards().get(name_or_path)
+    if card and not card.shipped:
+        return leaf_of(FAMILIES[card.pipeline]).view_group
+    source = Path(find(name_or_path)[0])
+    return leaf_of(family_of(source)).view_group if source.is_dir() else 1
 
 
 def located(
@@ -99,7 +124,7 @@ def check_model(folder: Path, half: bool = False, vae: Path | None = None) -> No
             config tells of a model that the family cannot feed.
     """
     check_folder(folder, half, needed_parts(folder, own_vae=vae is None))
-    family_of(folder).check_configs(folder, vae)
+    leaf_of(family_of(folder)).check_configs(folder, vae)
 
 
 def other_vae(folder: Path, settings: ModelSettings, half: bool = False) -> Path | None:
@@ -186,8 +211,8 @@ def _from_file(file: Path, settings: ModelSettings, half: bool, say: Callable[[s
 
 def _base(config: str, half: bool) -> Path:
     """The folder whose text encoder, autoencoder, tokenizer and scheduler serve MVDream's U-Net."""
-    parts = [part for part in leaf_of("MVDreamPipeline").PARTS if part != "unet"]
-    return _completion(config, Need(lambda folder: parts, half), "mvdream needs the other parts of its base")
+    need = Need(lambda folder: FAMILIES["MVDreamPipeline"].others, half)
+    return _completion(config, need, "mvdream needs the other parts of its base")
 
 
 def _completion(config: str, need: Need, purpose: str) -> Path:

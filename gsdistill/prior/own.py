@@ -12,15 +12,16 @@ from typing import Any, get_args
 
 import torch
 
-from gsdistill.config import to_dict
-from gsdistill.device import failure, out_of_memory
-from gsdistill.errors import ConfigError, UserError, did_you_mean
-from gsdistill.prior import GROUP
-from gsdistill.prior.base import Prediction, Prior
-from gsdistill.prior.pretrained import ModelSettings
+from gsdistill.core.device import failure, out_of_memory
+from gsdistill.core.errors import ConfigError, UserError, did_you_mean
+from gsdistill.disk.read import brief
+from gsdistill.models import GROUP
+from gsdistill.models.card import Prediction
+from gsdistill.prior.base import Prior
+from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.reading import brief
-from gsdistill.registry import broken, load_own
+from gsdistill.settings.config import to_dict
+from gsdistill.settings.registry import broken, load_own
 
 __all__ = ["check", "load_class", "make"]
 

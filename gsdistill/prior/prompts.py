@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gsdistill.config import bounded
-from gsdistill.errors import ConfigError, PromptError
-from gsdistill.structs import Cameras, Embedding
+from gsdistill.core.errors import ConfigError, PromptError
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Cameras, Embedding
 
 __all__ = ["DIRECTIONS", "EncodedPrompt", "PromptSettings", "branches_for", "direction_of", "unicode"]
 

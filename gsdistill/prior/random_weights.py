@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from gsdistill.errors import ConfigError, did_you_mean
+from gsdistill.core.errors import ConfigError, did_you_mean
+from gsdistill.core.structs import Embedding
+from gsdistill.models.card import ModelCard
+from gsdistill.models.pipelines import family_of
 from gsdistill.prior.base import Prior
-from gsdistill.prior.cards import ModelCard
-from gsdistill.prior.families import family_of
-from gsdistill.prior.loading import other_vae
-from gsdistill.prior.pretrained import ModelSettings, Origin
-from gsdistill.structs import Embedding
+from gsdistill.prior.families.base import ModelSettings, Origin
+from gsdistill.prior.loading import leaf_of, other_vae
 
 __all__ = ["ALIASES", "architecture", "architectures", "random_prior", "random_prior_of"]
 
@@ -68,7 +68,7 @@ def random_prior(name: str, device: torch.device, settings: ModelSettings = Mode
 def random_prior_of(folder: Path, name: str, device: torch.device, settings: ModelSettings) -> Prior:
     """The same for any folder in the diffusers layout, of which the configs are read."""
     vae = other_vae(folder, settings)
-    return family_of(folder)(Origin(folder, ModelCard(name), settings, device, _model, _embeddings, vae))
+    return leaf_of(family_of(folder))(Origin(folder, ModelCard(name), settings, device, _model, _embeddings, vae))
 
 
 def _model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from gsdistill.compiled import compiled
+from gsdistill.disk.compiled import compiled
 
 WIDE, TALL = 8, 16  # pixels of a tile
 

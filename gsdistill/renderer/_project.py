@@ -16,11 +16,11 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from gsdistill.compiled import compiled
+from gsdistill.core.structs import SH_C0
+from gsdistill.disk.compiled import compiled
 from gsdistill.renderer._bins import bands
 from gsdistill.renderer._vectors import Triple, cross, dot, sh_basis
 from gsdistill.renderer.base import ALPHA_MIN, COVARIANCE_MAX, DEVIATION_MAX
-from gsdistill.structs import SH_C0
 
 MARGIN = 1.001  # of the squared extent, far above the rounding of the rasteriser
 

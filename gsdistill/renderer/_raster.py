@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from gsdistill.compiled import compiled
+from gsdistill.disk.compiled import compiled
 from gsdistill.renderer._bins import TALL, WIDE
 from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 

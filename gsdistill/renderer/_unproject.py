@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from gsdistill.compiled import compiled
+from gsdistill.core.structs import SH_C0
+from gsdistill.disk.compiled import compiled
 from gsdistill.renderer._project import (
     Array,
     Footprint,
@@ -24,7 +25,6 @@ from gsdistill.renderer._project import (
     view_direction,
 )
 from gsdistill.renderer._vectors import Triple, combined, cross, dot, sh_basis, sh_slopes
-from gsdistill.structs import SH_C0
 
 CHUNK = 64  # Gaussians whose sums are gathered together, so that the processor waits for many at once
 ZEROS = (0.0, 0.0, 0.0)

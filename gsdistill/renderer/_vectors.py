@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from gsdistill.compiled import compiled
+from gsdistill.disk.compiled import compiled
 
 Triple: TypeAlias = tuple[float, float, float]
 

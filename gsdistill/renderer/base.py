@@ -27,9 +27,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.device import out_of_memory
-from gsdistill.errors import ConfigError, UserError, did_you_mean, first_line, tell
-from gsdistill.structs import SH_C0, Cameras, Gaussians, Render, to_device
+from gsdistill.core.device import out_of_memory
+from gsdistill.core.errors import ConfigError, UserError, did_you_mean, first_line, tell
+from gsdistill.core.structs import SH_C0, Cameras, Gaussians, Render, to_device
 
 __all__ = [
     "ALPHA_MAX", "ALPHA_MIN", "COVARIANCE_MAX", "DEVIATION_MAX", "TRANSMITTANCE_MIN", "backends", "blending_weights",

@@ -18,10 +18,10 @@ from numba.core import config
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gsdistill.core.structs import Cameras, Gaussians, Render
+from gsdistill.core.threads import Turn
 from gsdistill.renderer import _bins, _project, _raster, _unproject
 from gsdistill.renderer._shares import in_shares
-from gsdistill.structs import Cameras, Gaussians, Render
-from gsdistill.threads import Turn
 
 __all__ = ["rasterize"]
 

@@ -17,11 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils import cpp_extension
 
-from gsdistill.errors import ConfigError, first_line, tell
-from gsdistill.files import Claim, temporary_folder
-from gsdistill.kept import place
+from gsdistill.core.errors import ConfigError, first_line, tell
+from gsdistill.core.structs import SH_C0, Cameras, Gaussians, Render
+from gsdistill.disk.cache import place
+from gsdistill.disk.lock import Claim
+from gsdistill.disk.write import temporary_folder
 from gsdistill.renderer.base import DEVIATION_MAX
-from gsdistill.structs import SH_C0, Cameras, Gaussians, Render
 
 __all__ = ["compiles", "rasterize", "through"]
 

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from gsdistill.core.structs import Cameras, Gaussians, Render
 from gsdistill.renderer.base import (
     ALPHA_MAX,
     ALPHA_MIN,
@@ -29,7 +30,6 @@ from gsdistill.renderer.base import (
     TRANSMITTANCE_MIN,
 )
 from gsdistill.scene.harmonics import sh_basis
-from gsdistill.structs import Cameras, Gaussians, Render
 
 __all__ = ["Splats", "project", "rasterize", "rotations"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim.adam import adam
 
-from gsdistill.device import heeds_found_inf
+from gsdistill.core.device import heeds_found_inf
 
 __all__ = ["Adam"]
 

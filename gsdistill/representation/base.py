@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gsdistill.structs import Cameras, Gaussians, Render
+from gsdistill.core.structs import Cameras, Gaussians, Render
 
 __all__ = ["Representation", "unfit"]
 

@@ -11,14 +11,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import Parameter
 
-from gsdistill.config import Ramp, bounded, named
-from gsdistill.registry import load
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Cameras, Gaussians, Render, RenderOptions
 from gsdistill.renderer.base import render
 from gsdistill.representation.adam import Adam
 from gsdistill.representation.base import Representation, unfit
 from gsdistill.representation.regularizers import RegularizerSettings, penalty
 from gsdistill.scene.densify.base import Densification
-from gsdistill.structs import Cameras, Gaussians, Render, RenderOptions
+from gsdistill.settings.config import named
+from gsdistill.settings.ramp import Ramp
+from gsdistill.settings.registry import load
 
 __all__ = ["DENSIFIER_CLASS", "KEYS", "GaussianScene", "OptimSettings", "SceneSettings"]
 

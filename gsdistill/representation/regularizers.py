@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import Ramp, bounded
-from gsdistill.structs import Gaussians, Render
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Gaussians, Render
+from gsdistill.settings.ramp import Ramp
 
 __all__ = ["RegularizerSettings", "penalty"]
 

@@ -28,12 +28,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded, from_dict, setting_fields
-from gsdistill.errors import BadFile, ConfigError
-from gsdistill.frames import MATRICES, Frame
-from gsdistill.reading import brief, parse_any, read_text
+from gsdistill.core.errors import BadFile, ConfigError
+from gsdistill.core.frames import MATRICES, Frame
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Cameras
+from gsdistill.disk.read import brief, parse_any, read_text
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.structs import Cameras
+from gsdistill.settings.config import from_dict, setting_fields
 
 __all__ = ["Lens", "read_cameras", "targeted"]
 

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded
-from gsdistill.device import widest_float
-from gsdistill.errors import ConfigError
-from gsdistill.structs import Cameras
+from gsdistill.core.device import widest_float
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Cameras
 
 __all__ = ["CameraSettings", "look_at_origin", "orbit", "sample"]
 

@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gsdistill import __version__
-from gsdistill.files import slug
-from gsdistill.kept import file_name, keep, place, recall
-from gsdistill.structs import SH_C0, Gaussians, PointCloud
+from gsdistill.core.structs import SH_C0, Gaussians, PointCloud
+from gsdistill.disk.cache import file_name, keep, place, recall
+from gsdistill.disk.places import slug
 
 __all__ = ["cached", "describe", "near", "turned"]
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import BadFile, tell
+from gsdistill.core.errors import BadFile, tell
 
 __all__ = ["RGB", "Columns", "scaled", "stacked"]
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from gsdistill.config import from_dict
-from gsdistill.errors import BadFile, ConfigError, did_you_mean, tell
-from gsdistill.frames import FRAMES, Frame
+from gsdistill.core.errors import BadFile, ConfigError, did_you_mean, tell
+from gsdistill.core.frames import FRAMES, Frame
+from gsdistill.core.structs import Gaussians, RenderOptions
 from gsdistill.scene.limits import logits
 from gsdistill.scene.sound import sound
 from gsdistill.scene.turn import from_frame
-from gsdistill.structs import Gaussians, RenderOptions
+from gsdistill.settings.config import from_dict
 
 __all__ = [
     "FRAME_KEY",

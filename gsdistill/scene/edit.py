@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from gsdistill.errors import tell
-from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.core.errors import tell
+from gsdistill.core.structs import SH_C0, Gaussians
 
 __all__ = [
     "about_axis", "colour_matrix", "in_ball", "in_box", "joined", "large_parts", "most_important", "moved", "picked",

@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.device import out_of_memory
-from gsdistill.errors import BadFile, did_you_mean
+from gsdistill.core.device import out_of_memory
+from gsdistill.core.errors import BadFile, did_you_mean
 from gsdistill.scene.ply_header import with_sound_header
 from gsdistill.scene.surface import SurfacePoints, to_linear, to_srgb
 

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gsdistill.structs import Gaussians, on_processor
+from gsdistill.core.structs import Gaussians, on_processor
 
 __all__ = ["LEVEL", "parts"]
 

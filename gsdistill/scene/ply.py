@@ -27,13 +27,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.errors import BadFile, tell
-from gsdistill.frames import Frame
-from gsdistill.reading import open_unpacked, parse_json
+from gsdistill.core.errors import BadFile, tell
+from gsdistill.core.frames import Frame
+from gsdistill.core.structs import SH_C0, Gaussians, RenderOptions
+from gsdistill.disk.read import open_unpacked, parse_json
 from gsdistill.scene.columns import RGB, Columns, scaled, stacked
 from gsdistill.scene.content import Content, axes_of, frame_called, options_called
 from gsdistill.scene.ply_header import LONGEST, Header, Rewritten, read_header
-from gsdistill.structs import SH_C0, Gaussians, RenderOptions
 
 __all__ = ["FRAME_COMMENT", "OPTIONS_COMMENT", "Vertices", "content_of", "read_vertices", "vertices_in"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 
-from gsdistill.errors import BadFile
+from gsdistill.core.errors import BadFile
 
 __all__ = ["LONGEST", "Header", "Rewritten", "begins", "read_header", "with_sound_header"]
 

@@ -14,16 +14,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from gsdistill.config import load_yaml
-from gsdistill.errors import BadFile, tell
-from gsdistill.frames import Frame
-from gsdistill.reading import first_bytes, open_unpacked
+from gsdistill.core.errors import BadFile, tell
+from gsdistill.core.frames import Frame
+from gsdistill.core.structs import Gaussians, RenderOptions
+from gsdistill.disk.read import first_bytes, open_unpacked
 from gsdistill.scene.content import Content, options_called
 from gsdistill.scene.formats import compressed_ply, glb, sog, splat, spz
 from gsdistill.scene.ply import Vertices, vertices_in
 from gsdistill.scene.ply import content_of as content_of_plain
 from gsdistill.scene.ply_header import begins
-from gsdistill.structs import Gaussians, RenderOptions
+from gsdistill.settings.yaml import load_yaml
 
 __all__ = ["EXTENSIONS", "content_of", "is_ply", "may_be_splat", "open_splat", "read_splat", "splat_file"]
 

@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from gsdistill.config import validate
-from gsdistill.errors import BadFile, ConfigError, tell
+from gsdistill.core.errors import BadFile, ConfigError, tell
+from gsdistill.core.structs import Gaussians, RenderOptions, on_processor
 from gsdistill.scene.limits import NARROWEST, OPAQUE
-from gsdistill.structs import Gaussians, RenderOptions, on_processor
+from gsdistill.settings.config import validate
 
 __all__ = ["check_splat", "sound"]
 

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.frames import MATRICES, Frame
+from gsdistill.core.frames import MATRICES, Frame
+from gsdistill.core.structs import Gaussians
 from gsdistill.scene.harmonics import sh_rotation
-from gsdistill.structs import Gaussians
 
 __all__ = ["frame_matrix", "from_frame", "to_frame", "turned"]
 

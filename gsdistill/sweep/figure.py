@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from gsdistill.core.structs import Cameras
+from gsdistill.disk.write import atomic_path
 from gsdistill.evaluation.truth import truth_views
 from gsdistill.export.pictures import shots
-from gsdistill.files import atomic_path
+from gsdistill.run.folder import SPLAT
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.read import read_splat
-from gsdistill.structs import Cameras
 from gsdistill.sweep.plan import folder
 from gsdistill.sweep.results import Comparison, Entry
 from gsdistill.sweep.settings import shown
@@ -146,7 +147,7 @@ def _pictures(comparison: Comparison, prompt: str, cameras: Cameras, known: bool
     wanted = (prompt, settings.seeds[0], None)
     for entry in comparison.entries:
         if wanted in [(row["prompt"], row["seed"], row["failure"]) for row in entry.rows]:
-            splat = folder(settings, entry.method, prompt, settings.seeds[0], entry.iterations) / "gaussians.ply"
+            splat = folder(settings, entry.method, prompt, settings.seeds[0], entry.iterations) / SPLAT
             pairs.append(np.concatenate(list(shots(read_splat(splat), cameras, WHITE)), axis=1))
         else:
             pairs.append(np.full((cameras.height, 2 * cameras.width, 3), 255, dtype=np.uint8))

@@ -12,20 +12,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gsdistill import device
-from gsdistill.config import from_dict, load_yaml, merge
-from gsdistill.errors import BadFile, ConfigError, UserError
+from gsdistill.core import device
+from gsdistill.core.errors import BadFile, ConfigError, UserError
+from gsdistill.disk.paths import anchored
+from gsdistill.disk.places import slug
+from gsdistill.disk.read import brief, read_json
 from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.figures import JUDGE, renewed
-from gsdistill.files import slug
-from gsdistill.pages.run import named, number
-from gsdistill.paths import anchored
-from gsdistill.prior.cards import choose, world_of
-from gsdistill.reading import brief, read_json
-from gsdistill.registry import only_looking, same_name
-from gsdistill.runconfig import RunConfig, read_config, resolve
-from gsdistill.shapes.captions import parse
+from gsdistill.models.catalogue import choose, world_of
+from gsdistill.run.config import RunConfig, read_config, resolve
+from gsdistill.run.folder import CONFIG, EVALUATION, FAILURE, SUMMARY, named, number
+from gsdistill.settings.config import from_dict, merge
+from gsdistill.settings.registry import only_looking, same_name
+from gsdistill.settings.yaml import load_yaml
 from gsdistill.sweep.settings import SweepSettings, shown
+from gsdistill.worlds.shapes.captions import parse
 
 __all__ = ["SweepRun", "equal_evaluations", "equal_steps", "folder", "knows_truth"]
 
@@ -52,7 +53,7 @@ class SweepRun:
         """Whether the folder holds a run of these very settings, finished or not; no class that it names is loaded."""
         try:
             with only_looking():
-                before = anchored(from_dict(RunConfig, load_yaml(self.folder / "config.yaml")))
+                before = anchored(from_dict(RunConfig, load_yaml(self.folder / CONFIG)))
         except UserError:
             return False
         return replace(before, output=self.config.output) == self.config
@@ -60,7 +61,7 @@ class SweepRun:
     @property
     def finished(self) -> bool:
         """Whether the splat is there; its figures may be missing."""
-        return self.begun and (self.folder / "summary.json").exists()
+        return self.begun and (self.folder / SUMMARY).exists()
 
     @property
     def settled(self) -> bool:
@@ -70,7 +71,7 @@ class SweepRun:
     @property
     def summary(self) -> dict[str, Any] | None:
         """summary.json, where the run has ended. Raises BadFile where it is broken."""
-        path = self.folder / "summary.json"
+        path = self.folder / SUMMARY
         found = _read(path, COUNTED)
         if found and not all(isinstance(found[name], int) and found[name] > 0 for name in COUNTED):
             raise BadFile(f"{path}: it tells of no step")
@@ -80,7 +81,7 @@ class SweepRun:
     def figures(self) -> dict[str, Any] | None:
         """evaluation.json, once it has all that is measured. Raises BadFile where it is broken."""
         names = [*(MEASURED if self.known else ()), *plain.MEANINGS, *(fronts.NUMBERS if self.asked else ())]
-        path = self.folder / "evaluation.json"
+        path = self.folder / EVALUATION
         found = _read(path)
         if found is None or not found.keys() >= set(names):  # measured by a sweep that asked for less
             return None
@@ -91,7 +92,7 @@ class SweepRun:
     @property
     def failure(self) -> str | None:
         """Why the run failed, if it did. Raises BadFile where that cannot be read."""
-        found = _read(self.folder / "failure.json")
+        found = _read(self.folder / FAILURE)
         return str(found.get("error")) if found else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from gsdistill.files import write_text
+from gsdistill.disk.write import write_text
 from gsdistill.sweep.figure import draw_figure, draw_sheet
 from gsdistill.sweep.results import compare
 from gsdistill.sweep.settings import SweepSettings

@@ -16,18 +16,18 @@ import numpy as np
 from jaxtyping import Float
 
 from gsdistill import __version__
-from gsdistill.config import to_dict
+from gsdistill.disk.write import write_json
 from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.diversity import frechet_between, rms_between, saturation
 from gsdistill.evaluation.statistics import Interval, bootstrap, wilson
 from gsdistill.evaluation.surface import FARTHEST
 from gsdistill.evaluation.views import photograph, truth
-from gsdistill.files import write_json
-from gsdistill.pages.run import number
+from gsdistill.run.folder import number
 from gsdistill.scene.read import read_splat
-from gsdistill.shapes.captions import parse
+from gsdistill.settings.config import to_dict
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps, knows_truth
 from gsdistill.sweep.settings import SweepSettings
+from gsdistill.worlds.shapes.captions import parse
 
 __all__ = ["MEANS", "SHARES", "Comparison", "Entry", "compare"]
 

@@ -8,20 +8,20 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from gsdistill import device
+from gsdistill.core import device
+from gsdistill.core.structs import to_device
+from gsdistill.disk.lock import Claim
+from gsdistill.disk.write import check_folder, write_json
 from gsdistill.evaluation.figures import JUDGE
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.without_truth import figures_without_truth
-from gsdistill.files import Claim, check_folder, write_json
 from gsdistill.generate import run
-from gsdistill.pages.run import keep_figures
 from gsdistill.prior.base import Prior
-from gsdistill.prior.families import group_of
-from gsdistill.prior.loading import load_prior
-from gsdistill.prior.pretrained import ModelSettings
-from gsdistill.runconfig import RunConfig
+from gsdistill.prior.families.base import ModelSettings
+from gsdistill.prior.loading import group_of, load_prior
+from gsdistill.run.config import RunConfig
+from gsdistill.run.measure import keep_figures
 from gsdistill.scene.read import read_splat
-from gsdistill.structs import to_device
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings, shown
 from gsdistill.training.checkpoint import kept

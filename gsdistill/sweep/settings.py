@@ -9,24 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from gsdistill.config import bounded
-from gsdistill.errors import ConfigError
-from gsdistill.files import slug
-from gsdistill.paths import file_of, may_be_path
-from gsdistill.registry import label_of, load, names
-from gsdistill.threads import Threads
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.ranges import bounded
+from gsdistill.core.threads import Threads
+from gsdistill.disk.paths import file_of, may_be_path
+from gsdistill.disk.places import slug
+from gsdistill.settings.registry import label_of, load, names
 
 __all__ = ["SweepSettings", "shown"]
 
 
 @dataclass(frozen=True)
 class SweepSettings(Threads):
-    """Run methods x prompts x seeds and compare them in one table, a figure and a sheet.
-
-    Finished runs are kept: the same command goes on where an earlier one stopped. Two of it at once share the work.
-    With the prior of the shapes world the truth of a prompt is known, and splats are measured against it; with any
-    other prior any prompt goes, and what needs the truth stays empty.
-    """
+    """What a sweep runs and compares, and where it keeps that."""
 
     # Names of `gsdistill list methods`, or classes of your own as file.py:Class.
     methods: tuple[str, ...] = ("sds", "ssd", "cds", "fsd", "asd", "csd")
@@ -69,7 +64,7 @@ class SweepSettings(Threads):
         """
         if self.prompt_file is None:
             return self.prompts
-        from gsdistill.runconfig import read_prompts
+        from gsdistill.run.config import read_prompts
 
         return (*self.prompts, *read_prompts(self.prompt_file))
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gsdistill.core.structs import Cameras, to_device
 from gsdistill.prior.base import Prior, Query
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.representation.base import Representation
 from gsdistill.scene.cameras import orbit
-from gsdistill.structs import Cameras, to_device
 
 __all__ = ["model_fault"]
 

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsdistill.config import bounded, from_dict
-from gsdistill.errors import BadFile
-from gsdistill.files import write_bytes
+from gsdistill.core.errors import BadFile
+from gsdistill.core.ranges import bounded
+from gsdistill.disk.texts import utf8_name
+from gsdistill.disk.write import write_bytes
 from gsdistill.representation.base import unfit
-from gsdistill.texts import utf8_name
+from gsdistill.settings.config import from_dict
 from gsdistill.training.distiller import Distiller
 
 __all__ = ["Checkpoint", "drop", "kept", "read", "read_last", "restore", "save"]

@@ -22,13 +22,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from gsdistill.core.errors import ConfigError, UserError
+from gsdistill.core.structs import Cameras, Guidance, Render, Views, to_device
+from gsdistill.disk.read import brief
 from gsdistill.distillation.base import Distillation, Moment, State, surrogate_loss
-from gsdistill.errors import ConfigError, UserError
 from gsdistill.prior.base import ASKING, Prior
 from gsdistill.prior.prompts import EncodedPrompt
-from gsdistill.reading import brief
 from gsdistill.representation.base import Representation, unfit
-from gsdistill.structs import Cameras, Guidance, Render, Views, to_device
 from gsdistill.training.cause import model_fault
 from gsdistill.training.clock import Clock
 from gsdistill.training.listener import Listener, named

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.core.structs import SH_C0, Gaussians
 
 __all__ = ["Counts", "Health", "alarms", "measure"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gsdistill.device import failure, out_of_memory
-from gsdistill.errors import UserError, first_line
+from gsdistill.core.device import failure, out_of_memory
+from gsdistill.core.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from gsdistill.training.distiller import Distiller, Step

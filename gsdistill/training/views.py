@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded
-from gsdistill.errors import ConfigError
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Cameras, send
 from gsdistill.prior.base import Prior
 from gsdistill.scene.cameras import CameraSettings, sample
-from gsdistill.structs import Cameras, send
 
 __all__ = ["Background", "ViewSettings", "check_cameras", "check_groups", "draw_backgrounds", "draw_views"]
 

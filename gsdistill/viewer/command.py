@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from gsdistill.extras import require
+from gsdistill.core.extras import require
+from gsdistill.core.frames import Frame
 from gsdistill.viewer.server import serve, stop
-from gsdistill.viewer.settings import ViewCommand
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +25,15 @@ __all__ = ["view"]
 SHOWN = 8  # names of what is skipped
 
 
-def view(command: ViewCommand, console: Console) -> None:
-    """Serve the page until Ctrl-C.
+def view(
+    paths: Sequence[Path],
+    frame: Frame | None,
+    clean: bool,
+    address: tuple[str, int],
+    browser: bool,
+    console: Console,
+) -> None:
+    """Serve the page of splats and runs until Ctrl-C; ``frame`` and ``clean`` are as of :func:`gathered`.
 
     Raises:
         UserError: viser is missing, a source is no splat, or the address or the ports do not serve.
@@ -33,17 +41,17 @@ def view(command: ViewCommand, console: Console) -> None:
     require("viewer", "looking at splats")
     from gsdistill.viewer.sources import gathered, stride
 
-    sources, others = gathered(command.sources, command.frame, command.clean)
+    sources, others = gathered(paths, frame, clean)
     if others:
         named = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
         console.print(Text(f"skipped {len(others)} without a splat: {named}"), soft_wrap=True)
     _, last, _ = stride(sources)
     for source in sources:
         source.at(last)  # what cannot be read is refused before there is a page
-    server, url = serve(command.host, command.port, console)
+    server, url = serve(*address, console)
     stage = present(server, sources, console)
     console.print(Text(f"{url}   (Ctrl-C ends it)"), soft_wrap=True)
-    if command.open:
+    if browser:
         import webbrowser
 
         webbrowser.open(url)

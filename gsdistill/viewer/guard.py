@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from gsdistill.errors import NotInstalled
+from gsdistill.core.errors import NotInstalled
 
 if TYPE_CHECKING:
     from viser import ViserServer

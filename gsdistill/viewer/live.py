@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from gsdistill.extras import require
+from gsdistill.core.extras import require
 from gsdistill.training.distiller import Distiller, Step
 from gsdistill.training.listener import Listener
 from gsdistill.viewer.panel import Panel

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from gsdistill.errors import ConfigError
-from gsdistill.extras import require
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.extras import require
 from gsdistill.viewer.guard import guarded, is_loopback
 
 if TYPE_CHECKING:

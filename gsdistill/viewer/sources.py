@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gsdistill.errors import BadFile
-from gsdistill.frames import Frame
-from gsdistill.reading import read_json
-from gsdistill.runfolder import snapshots
+from gsdistill.core.errors import BadFile
+from gsdistill.core.frames import Frame
+from gsdistill.core.structs import Gaussians
+from gsdistill.disk.read import read_json
+from gsdistill.disk.texts import shown
+from gsdistill.run.folder import SPLAT, SUMMARY, snapshots
 from gsdistill.scene.read import may_be_splat, open_splat
-from gsdistill.structs import Gaussians
-from gsdistill.texts import shown
 from gsdistill.viewer.splat import Ball, Splat, ball_of
 
 __all__ = ["Source", "find", "gathered", "labels", "stride"]
@@ -63,7 +63,7 @@ def find(path: Path, frame: Frame | None = None, clean: bool = False) -> Source:
         if not path.exists():
             raise BadFile(f"{path}: there is no such file or folder")
         return Source(path, {0: path}, frame, clean)
-    steps, last = snapshots(path), path / "gaussians.ply"
+    steps, last = snapshots(path), path / SPLAT
     if last.exists() and (done := _iterations(path)):
         steps[done] = last
     elif last.exists() and not steps:
@@ -107,7 +107,7 @@ def _end(path: Path, others: Sequence[Path]) -> str:
 def _iterations(folder: Path) -> int:
     """The steps of a finished run, 0 where its summary is missing or not one of ours."""
     try:
-        return int(read_json(folder / "summary.json")["iterations"])
+        return int(read_json(folder / SUMMARY)["iterations"])
     except (BadFile, ValueError, KeyError, TypeError):
         return 0
 
@@ -115,7 +115,7 @@ def _iterations(folder: Path) -> int:
 def _may_be_shown(path: Path) -> bool:
     """Whether a path holds a splat, or something of which whoever reads it must say what is wrong."""
     if path.is_dir():
-        return (path / "gaussians.ply").exists() or bool(snapshots(path))
+        return (path / SPLAT).exists() or bool(snapshots(path))
     try:
         return may_be_splat(path)
     except BadFile:

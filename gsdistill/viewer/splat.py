@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from gsdistill.errors import tell
+from gsdistill.core.errors import tell
+from gsdistill.core.structs import Gaussians, RenderOptions, on_processor
 from gsdistill.renderer.reference import rotations
 from gsdistill.scene.harmonics import sh_basis
-from gsdistill.structs import Gaussians, RenderOptions, on_processor
 
 __all__ = ["ROWS", "UNIT", "Ball", "Splat", "ball_of"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from gsdistill.errors import UserError
+from gsdistill.core.errors import UserError
 from gsdistill.viewer.splat import UNIT, Splat
 
 if TYPE_CHECKING:

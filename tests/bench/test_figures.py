@@ -10,11 +10,11 @@ import pytest
 from gsdistill.bench.figures import environment, figures, read_figures
 from gsdistill.bench.flops import Ceiling, Flops
 from gsdistill.bench.timing import Timing
-from gsdistill.cli import execute
+from gsdistill.cli.main import execute
+from gsdistill.core.errors import BadFile
+from gsdistill.disk.write import write_json
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import BadFile
-from gsdistill.files import write_json
-from gsdistill.runconfig import RunConfig
+from gsdistill.run.config import RunConfig
 from gsdistill.training.views import ViewSettings
 
 CONFIG = RunConfig("a", method=SDS(), prior="sd15")

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from gsdistill.bench import flops
 from gsdistill.bench.flops import count, count_step, matmul_ceiling
-from gsdistill.prior.stable_diffusion import StableDiffusion
+from gsdistill.prior.families.stable_diffusion import StableDiffusion
 from gsdistill.training.distiller import Step
 
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ from tiny import stable_diffusion
 from tiny.steps import load
 
 from gsdistill.bench.timing import measure
+from gsdistill.core.errors import ConfigError
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import ConfigError
-from gsdistill.prior.stable_diffusion import StableDiffusion
-from gsdistill.runconfig import RunConfig
+from gsdistill.prior.families.stable_diffusion import StableDiffusion
+from gsdistill.run.config import RunConfig
 from gsdistill.scene.init.ball import Ball
 
 CPU = torch.device("cpu")

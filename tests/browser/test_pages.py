@@ -10,10 +10,10 @@ import pytest
 from pages.folder import DEFAULTS, losses, make_run
 from rich.console import Console
 
-from gsdistill.files import write_json
+from gsdistill.cli.commands.gallery import Gallery
+from gsdistill.disk.write import write_json
 from gsdistill.pages.gallery import gallery
 from gsdistill.pages.report import write_report
-from gsdistill.pages.settings import GalleryCommand
 
 HOSTILE = "</script><script>document.title = 'taken'</script>\"' onclick='x' <img src=x onerror=document.title='taken'>"
 REPORT = "a-chair/report.html"
@@ -54,7 +54,7 @@ def outputs(tmp_path_factory):
         if iou is not None:
             write_json(run / "evaluation.json", {"name": "a blue chair", "iou": iou})
         write_report(run, DEFAULTS, evaluate=False)
-    gallery(GalleryCommand(folder), Console(quiet=True))
+    gallery(Gallery(folder), Console(quiet=True))
     return folder
 
 
@@ -131,7 +131,7 @@ def test_a_narrow_screen_holds_the_page(browser, outputs, page, width):
 def test_a_long_prompt_is_cut_on_its_card_and_whole_in_its_title(browser, tmp_path):
     prompt = "a very long blue chair " * 80
     make_run(tmp_path / "long", prompt=prompt)
-    gallery(GalleryCommand(tmp_path), Console(quiet=True))
+    gallery(Gallery(tmp_path), Console(quiet=True))
     browser.get(f"{tmp_path.as_uri()}/gallery.html")
     name = find(browser, ".card h2")
     assert name.get_attribute("title") == prompt

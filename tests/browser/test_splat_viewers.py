@@ -21,16 +21,16 @@ import torch
 from export.scenes import pebble, psnr
 from PIL import Image
 
+from gsdistill.core.frames import Frame
+from gsdistill.core.structs import Gaussians
 from gsdistill.export.formats import writer_for
 from gsdistill.export.settings import ExportSettings, extensions
-from gsdistill.frames import Frame
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.mesh.write import write_mesh
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import to_frame
-from gsdistill.structs import Gaussians
 
 HERE = Path(__file__).parent
 MODULES = Path(os.environ.get("GSDISTILL_NODE_MODULES") or HERE / "node_modules")

@@ -16,10 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
+from gsdistill.core.structs import Gaussians
 from gsdistill.export.ply import Ply
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.structs import Gaussians
 
 pytest.importorskip("viser")
 

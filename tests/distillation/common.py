@@ -12,11 +12,11 @@ from itertools import groupby
 import torch
 from views import views_of
 
+from gsdistill.core.structs import Cameras, Condition, Embedding, Guidance
 from gsdistill.distillation.base import Distillation, Moment, State
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.ramp import Ramp
-from gsdistill.structs import Cameras, Condition, Embedding, Guidance
+from gsdistill.settings.ramp import Ramp
 
 BRANCHES = ("negative", "positive", "perp0", "perp1")
 

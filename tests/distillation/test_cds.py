@@ -8,10 +8,10 @@ import pytest
 import torch
 from distillation.common import World, flat, moment_of, normal, step
 
+from gsdistill.core.errors import ConfigError
 from gsdistill.distillation.cds import CDS
-from gsdistill.errors import ConfigError
-from gsdistill.ramp import Ramp
 from gsdistill.scene.cameras import orbit
+from gsdistill.settings.ramp import Ramp
 
 PLAIN = CDS(
     guidance_scale=flat(1.0), near=flat(0.3), gap=flat(0.1), spread=flat(0.001), clip=flat(0.0)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from distillation.common import BRANCHES, World, flat, normal, step, told
 
+from gsdistill.core.structs import to_device
 from gsdistill.distillation.base import Distillation
 from gsdistill.prior.analytic import plain_schedule
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.ramp import Ramp
-from gsdistill.registry import load, names
 from gsdistill.scene.cameras import orbit
-from gsdistill.structs import to_device
+from gsdistill.settings.ramp import Ramp
+from gsdistill.settings.registry import load, names
 from gsdistill.testing import METHOD_CHECKS
 
 NAMES = names("gsdistill.distillation")

@@ -12,8 +12,8 @@ from distillation.common import World, flat, noise_in, normal, step
 from gsdistill.distillation import worldmap
 from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.sds import SDS
-from gsdistill.ramp import Ramp
 from gsdistill.scene.cameras import orbit
+from gsdistill.settings.ramp import Ramp
 
 AT_300 = FSD(flat(7.5), flat(0.3), background="same")
 SHAPE = (3, 16, 16)

@@ -8,7 +8,7 @@ from diffusers import DDIMInverseScheduler
 from distillation.common import World, flat, normal, step
 
 from gsdistill.distillation.ism import ISM
-from gsdistill.ramp import Ramp
+from gsdistill.settings.ramp import Ramp
 
 
 def at(t, interval=0.1, stride=0.2, omega=7.5):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from distillation.common import World, flat, noise_in, normal, step
 
+from gsdistill.core.errors import ConfigError
 from gsdistill.distillation.sds import SDS, projection
-from gsdistill.errors import ConfigError
 from gsdistill.prior.analytic import plain_schedule
-from gsdistill.ramp import Ramp
+from gsdistill.settings.ramp import Ramp
 
 AT_300 = SDS(flat(1.0), flat(0.3), flat(0.3), weighting="uniform")
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from export.scenes import pebble, pictures, psnr
 
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.edit.reduce import WIDER, framed, importance, reduced
 from gsdistill.renderer.base import blending_weights, render
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.edit import joined, moved, picked, scaled
-from gsdistill.structs import SH_C0, Gaussians
 
 
 def shell(count: int) -> Gaussians:

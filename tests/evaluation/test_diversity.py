@@ -18,9 +18,9 @@ from gsdistill.evaluation.diversity import (
     saturation,
 )
 from gsdistill.evaluation.views import Pictures, held_out, truth
-from gsdistill.shapes.captions import COLORS, SHAPES, Thing
-from gsdistill.shapes.raycast import paint, trace
-from gsdistill.shapes.world import build
+from gsdistill.worlds.shapes.captions import COLORS, SHAPES, Thing
+from gsdistill.worlds.shapes.raycast import paint, trace
+from gsdistill.worlds.shapes.world import build
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

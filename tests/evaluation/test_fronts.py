@@ -10,14 +10,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gsdistill.errors import PromptError
+from gsdistill.core.errors import PromptError
+from gsdistill.core.structs import SH_C0, Cameras, Embedding, Gaussians
 from gsdistill.evaluation.fronts import FRACTIONS, MEANINGS, Fits, arcs, fits, prior_figures
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.base import CameraRange
 from gsdistill.prior.prompts import DIRECTIONS, EncodedPrompt, PromptSettings
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.structs import SH_C0, Cameras, Embedding, Gaussians
 
 PIXELS = 32
 RED, GREEN, BLUE = (0.9, 0.1, 0.1), (0.1, 0.9, 0.1), (0.1, 0.1, 0.9)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from renderer.scenes import ball
 
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.evaluation.plain import MEANINGS, high_frequency, loose, plain_figures
 from gsdistill.evaluation.views import Pictures
-from gsdistill.structs import SH_C0, Gaussians
 
 
 def pictures(light: torch.Tensor, inside: torch.Tensor | None = None) -> Pictures:

@@ -8,7 +8,8 @@ import pytest
 import torch
 import trimesh
 
-from gsdistill.errors import BadFile, Notice
+from gsdistill.core.errors import BadFile, Notice
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.evaluation.references import nearest_of, of_file, of_prompt, radius, seen_points
 from gsdistill.evaluation.surface import surface
 from gsdistill.evaluation.truth import evaluate
@@ -17,7 +18,6 @@ from gsdistill.export.ply import Ply
 from gsdistill.mesh.zbuffer import draw
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.mesh import Part, read_mesh
-from gsdistill.structs import SH_C0, Gaussians
 
 BLUE = (51, 102, 204)
 

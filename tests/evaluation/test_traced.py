@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from gsdistill.disk.places import cache_folder
 from gsdistill.evaluation import traced as module
 from gsdistill.evaluation.traced import traced
-from gsdistill.files import cache_folder
 from gsdistill.scene.cameras import orbit
-from gsdistill.shapes.captions import Thing
-from gsdistill.shapes.raycast import Buffers, trace
-from gsdistill.shapes.world import build
+from gsdistill.worlds.shapes.captions import Thing
+from gsdistill.worlds.shapes.raycast import Buffers, trace
+from gsdistill.worlds.shapes.world import build
 
 OBJECTS = [build(tuple(Thing("white", name) for name in names)).parts for names in (("mug",), ("cone", "cube"))]
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from gsdistill.errors import BadFile, PromptError
+from gsdistill.core.errors import BadFile, PromptError
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.evaluation.naming import distances as name_distances
 from gsdistill.evaluation.naming import nearest, unexplained
 from gsdistill.evaluation.references import of_prompt, surface_points
 from gsdistill.evaluation.surface import floaters, splat_to_truth, truth_to_splat, visibility
-from gsdistill.evaluation.truth import evaluate, evaluate_run, truth_views
+from gsdistill.evaluation.truth import evaluate, truth_views
 from gsdistill.evaluation.views import (
     Pictures,
     colour_error,
@@ -28,12 +29,12 @@ from gsdistill.evaluation.views import (
     unseen,
 )
 from gsdistill.export.ply import Ply
+from gsdistill.run.measure import evaluate_run
 from gsdistill.scene.cameras import orbit
-from gsdistill.shapes.captions import COLORS, SHAPES, Thing, object_name, parse
-from gsdistill.shapes.raycast import AMBIENT, LIGHT, paint, trace
-from gsdistill.shapes.solids import distances, normals
-from gsdistill.shapes.world import build, every_layout
-from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.worlds.shapes.captions import COLORS, SHAPES, Thing, object_name, parse
+from gsdistill.worlds.shapes.raycast import AMBIENT, LIGHT, paint, trace
+from gsdistill.worlds.shapes.solids import distances, normals
+from gsdistill.worlds.shapes.world import build, every_layout
 
 DEVIATION = 0.012
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gsdistill.errors import PromptError
+from gsdistill.core.errors import PromptError
 from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.without_truth import MEANINGS, figures_without_truth
 from gsdistill.prior.loading import load_prior

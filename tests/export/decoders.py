@@ -22,9 +22,9 @@ import torch
 from PIL import Image
 from plyfile import PlyData
 
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.scene.ply import content_of, read_vertices
 from gsdistill.scene.turn import turned
-from gsdistill.structs import SH_C0, Gaussians
 
 KHR = "KHR_gaussian_splatting"
 

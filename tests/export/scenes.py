@@ -10,12 +10,12 @@ import torch
 from export.decoders import READERS
 from scipy.spatial import KDTree
 
+from gsdistill.core.structs import SH_C0, Cameras, Gaussians
 from gsdistill.export.formats import writer_for
 from gsdistill.export.settings import ExportSettings
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.turn import from_frame, to_frame, turned
-from gsdistill.structs import SH_C0, Cameras, Gaussians
 
 MIRROR = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))  # left for right
 

@@ -10,10 +10,10 @@ from export.scenes import errors, fidelity, pebble
 from plyfile import PlyData
 from scipy.spatial import KDTree
 
+from gsdistill.core.structs import Gaussians
 from gsdistill.export._chunks import chunks, filled
 from gsdistill.export.compressed_ply import CompressedPly
 from gsdistill.scene.turn import from_frame
-from gsdistill.structs import Gaussians
 
 
 def ball(count: int, deviation: float = 0.03, seed: int = 0) -> Gaussians:

@@ -12,10 +12,10 @@ import trimesh
 from export.decoders import KHR, glb_attributes, glb_chunks, read_glb
 from export.scenes import extreme, fidelity, pebble
 
+from gsdistill.core.structs import SH_C0
 from gsdistill.export.glb import Glb
 from gsdistill.export.ply import Ply
 from gsdistill.scene.turn import frame_matrix, from_frame, to_frame
-from gsdistill.structs import SH_C0
 
 MODULES = Path(os.environ.get("GSDISTILL_NODE_MODULES") or Path(__file__).parents[1] / "browser" / "node_modules")
 OTHERS_TOOL = MODULES / "@playcanvas" / "splat-transform" / "bin" / "cli.mjs"

@@ -8,11 +8,11 @@ import pytest
 import torch
 from export.scenes import extreme, fidelity, mirrored, pebble, round_trip, written
 
-from gsdistill.errors import NotInstalled
+from gsdistill.core.errors import NotInstalled
+from gsdistill.core.structs import Gaussians
 from gsdistill.export.formats import writer_for
 from gsdistill.export.settings import ExportSettings
 from gsdistill.scene.turn import from_frame
-from gsdistill.structs import Gaussians
 
 LEAST = {"compressed-ply": (55, 45), "splat": (60, 60), "spz": (50, 50), "sog": (65, 60)}  # decibels, SH degree 0 and 3
 

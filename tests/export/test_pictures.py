@@ -10,13 +10,13 @@ import torch
 from export.scenes import pebble
 from PIL import Image, ImageSequence
 
-from gsdistill.errors import ConfigError, OutputError
+from gsdistill.core.errors import ConfigError, OutputError
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.export import pictures
 from gsdistill.export.pictures import contact_sheet, film, preview, shots, stills, turntable, with_alpha
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.edit import scaled
-from gsdistill.structs import SH_C0, Gaussians
 
 
 def ball(position, color, std: float = 0.1) -> Gaussians:

@@ -3,10 +3,10 @@ import pytest
 import torch
 from plyfile import PlyData
 
-from gsdistill.errors import OutputError
+from gsdistill.core.errors import OutputError
+from gsdistill.core.structs import Gaussians
 from gsdistill.export.ply import Ply
 from gsdistill.scene.read import read_splat
-from gsdistill.structs import Gaussians
 
 
 def random_scene(count: int, degree: int) -> Gaussians:

@@ -2,11 +2,11 @@ import pytest
 import torch
 from export.scenes import errors, pebble
 
-from gsdistill.errors import ConfigError
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.export.formats import writer_for
 from gsdistill.export.settings import ExportSettings
 from gsdistill.export.splat import Splat
-from gsdistill.structs import SH_C0, Gaussians
 
 
 def test_the_bytes_of_one_gaussian(tmp_path):

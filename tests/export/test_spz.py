@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from export.scenes import errors, pebble, written
 
-from gsdistill.errors import OutputError
+from gsdistill.core.errors import OutputError
 from gsdistill.export.spz import Spz
 
 

@@ -10,15 +10,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from gsdistill import generate, runconfig
+from gsdistill import generate
 from gsdistill.distillation.base import Distillation
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
-from gsdistill.registry import load, names
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
+from gsdistill.run import config as runconfig
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
+from gsdistill.settings.registry import load, names
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Diverged
 from gsdistill.training.views import ViewSettings

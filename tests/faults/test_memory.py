@@ -10,11 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from gsdistill import generate, runconfig
-from gsdistill.device import out_of_memory
-from gsdistill.errors import OutOfMemory
+from gsdistill import generate
+from gsdistill.core.device import out_of_memory
+from gsdistill.core.errors import OutOfMemory
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.renderer import cpu
+from gsdistill.run import config as runconfig
 from gsdistill.training import checkpoint
 
 ERRORS = [
@@ -86,11 +87,12 @@ def test_more_pairs_than_can_be_numbered_are_refused_before_they_are_made():
 
 LIMITED = """
 import resource, sys
-from gsdistill import cli, generate
+from gsdistill import generate
+from gsdistill.cli import main
 now = 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1])
 resource.setrlimit(resource.RLIMIT_AS, (now + 500 * 2**20,) * 2)
 sys.argv = ["gsdistill", *sys.argv[1:]]
-sys.exit(cli.execute(sys.argv[1:]))
+sys.exit(main.execute(sys.argv[1:]))
 """
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gsdistill.errors import BadFile, UserError
+from gsdistill.core.errors import BadFile, UserError
 
 
 def refused(read: Callable[[Any], object], path: Any, error: type[UserError] = BadFile) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from gsdistill.errors import UserError
+from gsdistill.core.errors import UserError
 
 SECONDS = 10.0  # that a file may take
 MEGABYTES = 1024.0

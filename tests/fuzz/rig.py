@@ -11,7 +11,7 @@ from fuzz.judge import Verdict, judged
 from fuzz.mutate import spoil
 from fuzz.targets import TARGETS, Target
 
-from gsdistill.errors import UserError
+from gsdistill.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from plyfile import PlyData, PlyElement
 from point_e.conftest import CARD, networks, write_text
 from safetensors.torch import save_file
 
-import gsdistill.prior.cards
-from gsdistill.config import to_dict, to_yaml
+import gsdistill.models.catalogue
+from gsdistill.disk.places import data_path
+from gsdistill.disk.write import write_json
 from gsdistill.export.ply import Ply
-from gsdistill.files import data_path, write_json
 from gsdistill.scene.read import read_splat
+from gsdistill.settings.config import to_dict, to_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAIR = ROOT / "tests" / "data" / "chair.ply"
@@ -123,7 +124,7 @@ def meshes(folder: Path) -> None:
 
 def configs(folder: Path) -> None:
     """A whole config, as it is written, and two shipped ones."""
-    from gsdistill.runconfig import resolve
+    from gsdistill.run.config import resolve
 
     (folder / "whole.yaml").write_text(to_yaml(resolve({"prompt": "a red torus", "prior": "shapes"})))
     for name in ("shapes-cds", "vsd-prolificdreamer"):
@@ -133,7 +134,7 @@ def configs(folder: Path) -> None:
 
 def cards(folder: Path) -> None:
     """Those of the package."""
-    shutil.copy(Path(gsdistill.prior.cards.__file__).with_name("cards.yaml"), folder / "cards.yaml")
+    shutil.copy(Path(gsdistill.models.catalogue.__file__).with_name("cards.yaml"), folder / "cards.yaml")
 
 
 def prompts(folder: Path) -> None:
@@ -233,7 +234,7 @@ def run(folder: Path) -> None:
     """The folder of a finished run."""
     from PIL import Image
 
-    from gsdistill.runconfig import resolve
+    from gsdistill.run.config import resolve
 
     config = resolve({"prompt": "a knitted owl", "prior": "shapes", "iterations": 3})
     (folder / "run").mkdir()

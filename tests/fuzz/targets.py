@@ -21,9 +21,9 @@ from fuzz import seeds
 from fuzz.formats import ARGUMENTS, PACKED, PICKLES, PLY, TENSORS
 from fuzz.mutate import BYTES, JSON, TEXT, YAML, Mutator
 
-from gsdistill import cli
-from gsdistill.errors import UserError
-from gsdistill.structs import Gaussians
+from gsdistill.cli import main
+from gsdistill.core.errors import UserError
+from gsdistill.core.structs import Gaussians
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def mesh(path: Path) -> None:
 
 
 def config(path: Path) -> None:
-    from gsdistill.config import from_dict, to_yaml
-    from gsdistill.runconfig import RunConfig, read_config, resolve
-    from gsdistill.yaml_dialect import load_yaml
+    from gsdistill.run.config import RunConfig, read_config, resolve
+    from gsdistill.settings.config import from_dict, to_yaml
+    from gsdistill.settings.yaml import load_yaml
 
     found = resolve(read_config(str(path)))
     again = path.with_name("again.yaml")
@@ -98,20 +98,20 @@ def config(path: Path) -> None:
 
 
 def cards(path: Path) -> None:
-    """As gsdistill.prior.cards reads its own, each entry under its name."""
-    from gsdistill.config import from_dict
-    from gsdistill.prior.cards import Card
-    from gsdistill.yaml_dialect import load_yaml
+    """As gsdistill.models.catalogue reads its own, each entry under its name."""
+    from gsdistill.models.catalogue import Card
+    from gsdistill.settings.config import from_dict
+    from gsdistill.settings.yaml import load_yaml
 
     for name, entry in load_yaml(path).items():
         from_dict(Card, entry, f"cards.yaml: {name}")
 
 
 def prompt(path: Path) -> None:
-    from gsdistill.files import slug
-    from gsdistill.runconfig import read_prompts, resolve
-    from gsdistill.shapes.captions import parse
+    from gsdistill.disk.places import slug
+    from gsdistill.run.config import read_prompts, resolve
     from gsdistill.sweep.settings import SweepSettings
+    from gsdistill.worlds.shapes.captions import parse
 
     text, *_ = read_prompts(path)
     assert "\n" not in text and resolve({"prompt": text}).prompt == text
@@ -158,13 +158,13 @@ def diffusers(path: Path) -> None:
 
 
 def single_file(path: Path) -> None:
-    from gsdistill.prior.original_layout import look
+    from gsdistill.models.original import look
 
     look(path)
 
 
 def lora(path: Path) -> None:
-    from gsdistill.prior.lora_files import fuse
+    from gsdistill.models.lora_files import fuse
 
     file = path.with_name("adapter_model.safetensors") if path.suffix == ".json" else path
     fuse([file], 1.0, "unet", seeds.unet(), ("unet", "text_encoder"))
@@ -174,16 +174,16 @@ def run_folder(path: Path) -> None:
     """Every page and command that reads the folder of a run; each may refuse it, as another one does not."""
     from rich.console import Console
 
-    from gsdistill.config import defaults
+    from gsdistill.cli.commands.gallery import Gallery
     from gsdistill.pages.gallery import gallery
     from gsdistill.pages.report import write_report
-    from gsdistill.pages.settings import GalleryCommand
-    from gsdistill.runconfig import RunConfig
+    from gsdistill.run.config import RunConfig
+    from gsdistill.settings.config import defaults
     from gsdistill.viewer.sources import find, labels, stride
 
     folder = path.parent
     quiet = Console(file=io.StringIO())
-    gallery(GalleryCommand(folder.parent, output=folder.parent / "gallery.html"), quiet)
+    gallery(Gallery(folder.parent, output=folder.parent / "gallery.html"), quiet)
     with contextlib.suppress(UserError):
         source = find(folder)
         labels([source]), stride([source]), source.at(1)
@@ -239,9 +239,9 @@ def command(path: Path) -> None:
     told, here = io.StringIO(), Path.cwd()
     os.chdir(path.parent)
     try:
-        untried = mock.patch("gsdistill.foresight.foresee", lambda config: ())  # no steps are made to be timed
+        untried = mock.patch("gsdistill.cli.foresight.foresee", lambda config: ())  # no steps are made to be timed
         with untried, contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
-            code = cli.execute(words)
+            code = main.execute(words)
     finally:
         os.chdir(here)
     lines = told.getvalue().strip().splitlines()

@@ -16,7 +16,7 @@ from fuzz.mutate import BYTES, JSON, TEXT, YAML, spoil
 from fuzz.rig import Rig
 from fuzz.targets import TARGETS
 
-from gsdistill.errors import BadFile
+from gsdistill.core.errors import BadFile
 
 MUTATIONS = {
     "diffusers folder": 4, "sweep": 2, "lora": 10, "run folder": 16, "command": 8, "point-e": 12, "shapes prior": 40,

@@ -14,15 +14,15 @@ from fuzz.common import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsdistill.cli import execute
-from gsdistill.config import from_dict, to_dict
-from gsdistill.errors import BadFile, ConfigError, UserError
-from gsdistill.files import slug
-from gsdistill.ramp import Ramp
-from gsdistill.reading import brief, parse_json, read_bytes, read_json, read_text
-from gsdistill.runconfig import RunConfig, read_prompts
+from gsdistill.cli.main import execute
+from gsdistill.core.errors import BadFile, ConfigError, UserError
+from gsdistill.disk.places import slug
+from gsdistill.disk.read import brief, parse_json, read_bytes, read_json, read_text
+from gsdistill.run.config import RunConfig, read_prompts
 from gsdistill.scene.ply import read_vertices
-from gsdistill.yaml_dialect import LARGEST, dump, load_yaml
+from gsdistill.settings.config import from_dict, to_dict
+from gsdistill.settings.ramp import Ramp
+from gsdistill.settings.yaml import LARGEST, dump, load_yaml
 
 # --- what is no file
 

@@ -15,8 +15,8 @@ from gsdistill.laboratory.demos.terms import Terms, optimum
 from gsdistill.laboratory.demos.trap import Trap
 from gsdistill.laboratory.plots import save_figure
 from gsdistill.laboratory.worlds.gaussian import Gaussian
-from gsdistill.ramp import Ramp
-from gsdistill.registry import load, names
+from gsdistill.settings.ramp import Ramp
+from gsdistill.settings.registry import load, names
 
 
 def test_the_folder_lists_the_demonstrations():

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gsdistill.core.errors import ConfigError
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import ConfigError
 from gsdistill.laboratory.descent import Descent, Setup, ddim_rates, descend, independent, repeated
 from gsdistill.prior.analytic import plain_schedule
-from gsdistill.ramp import Ramp
 from gsdistill.scene.cameras import orbit
+from gsdistill.settings.ramp import Ramp
 
 FIXED = FSD(guidance_scale=Ramp(1.0, 1.0), noise="fixed", background="same", weighting="uniform")
 START = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)

@@ -7,18 +7,18 @@ import json
 import pytest
 import torch
 
-from gsdistill.cli import execute
-from gsdistill.config import load_yaml
+from gsdistill.cli.main import execute
 from gsdistill.laboratory.coverage import differences, mean_difference, nearest_objects
 from gsdistill.laboratory.play import Play, fill
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
 from gsdistill.laboratory.worlds.trap import Trap
 from gsdistill.prior.loading import load_prior
-from gsdistill.registry import load, names
 from gsdistill.scene.cameras import orbit
-from gsdistill.shapes.captions import parse
-from gsdistill.shapes.raycast import paint, trace
-from gsdistill.shapes.world import build
+from gsdistill.settings.registry import load, names
+from gsdistill.settings.yaml import load_yaml
+from gsdistill.worlds.shapes.captions import parse
+from gsdistill.worlds.shapes.raycast import paint, trace
+from gsdistill.worlds.shapes.world import build
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 import gsdistill.mesh.write as writing
-from gsdistill.errors import ConfigError, NotInstalled, OutputError
-from gsdistill.frames import FRAMES, MATRICES
+from gsdistill.core.errors import ConfigError, NotInstalled, OutputError
+from gsdistill.core.frames import FRAMES, MATRICES
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.mesh.atlas import GAP, texels, unfolded
 from gsdistill.mesh.photographs import centred, photograph
 from gsdistill.mesh.settings import MeshSettings
@@ -24,11 +25,10 @@ from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.mesh import Mesh
 from gsdistill.scene.mesh import read_mesh
 from gsdistill.scene.surface import sample_surface as sample_triangles
-from gsdistill.shapes.captions import Thing
-from gsdistill.shapes.solids import distances
-from gsdistill.shapes.surface import sample_surface
-from gsdistill.shapes.world import build
-from gsdistill.structs import SH_C0, Gaussians
+from gsdistill.worlds.shapes.captions import Thing
+from gsdistill.worlds.shapes.solids import distances
+from gsdistill.worlds.shapes.surface import sample_surface
+from gsdistill.worlds.shapes.world import build
 
 SMALL = MeshSettings(resolution=40, texture=128)
 PLAIN = replace(SMALL, texture=None)

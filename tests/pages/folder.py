@@ -8,13 +8,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from gsdistill.config import defaults, from_dict, to_dict
+from gsdistill.disk.write import write_json, write_text
 from gsdistill.export.pictures import contact_sheet, turntable
 from gsdistill.export.ply import Ply
-from gsdistill.files import write_json, write_text
-from gsdistill.runconfig import RunConfig
+from gsdistill.run.config import RunConfig
 from gsdistill.scene.read import read_splat
-from gsdistill.yaml_dialect import dump
+from gsdistill.settings.config import defaults, from_dict, to_dict
+from gsdistill.settings.yaml import dump
 
 CHAIR = Path(__file__).parents[1] / "data" / "chair.ply"
 DEFAULTS = defaults(RunConfig)

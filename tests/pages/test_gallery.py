@@ -8,14 +8,14 @@ import pytest
 from pages.folder import Page, make_run
 from rich.console import Console
 
-from gsdistill.errors import BadFile
-from gsdistill.files import write_json
+from gsdistill.cli.commands.gallery import Gallery
+from gsdistill.core.errors import BadFile
+from gsdistill.disk.write import write_json
 from gsdistill.pages.gallery import gallery, runs_below
-from gsdistill.pages.settings import GalleryCommand
 
 
 def make(folder, **settings) -> Page:
-    gallery(GalleryCommand(folder, **settings), Console(quiet=True))
+    gallery(Gallery(folder, **settings), Console(quiet=True))
     return Page(settings.get("output") or folder / "gallery.html")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.pages.loose import find_loose
 from gsdistill.renderer.base import render
-from gsdistill.structs import SH_C0, Gaussians
 
 
 def blob(centre: tuple[float, float, float], colour: tuple[float, float, float], count: int = 300, radius: float = 0.3):

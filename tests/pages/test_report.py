@@ -12,13 +12,13 @@ import pytest
 from pages.folder import DEFAULTS, PHASES, Page, losses, make_run
 from PIL import Image
 
-from gsdistill.errors import BadFile
+from gsdistill.core.errors import BadFile
+from gsdistill.disk.write import write_json
 from gsdistill.evaluation import plain
-from gsdistill.evaluation.truth import evaluate_run
 from gsdistill.export.ply import Ply
-from gsdistill.files import write_json
 from gsdistill.pages.report import write_report
-from gsdistill.pages.run import keep_figures, read_run
+from gsdistill.run.folder import read_run
+from gsdistill.run.measure import evaluate_run, keep_figures
 from gsdistill.scene.parts import parts
 from gsdistill.scene.read import read_splat
 

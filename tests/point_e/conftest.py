@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gsdistill.config import to_dict
-from gsdistill.files import data_path, write_json
+from gsdistill.disk.places import data_path
+from gsdistill.disk.write import write_json
 from gsdistill.point_e import model as module
 from gsdistill.point_e.card import BaseCard, Card, UpsamplerCard
 from gsdistill.point_e.sampler import Sampling
 from gsdistill.point_e.transformer import Size, TextPointDiffusionTransformer, UpsamplePointDiffusionTransformer
+from gsdistill.settings.config import to_dict
 
 SMALL = Size(width=8, layers=1, heads=2, outputs=12)
 FAST = Sampling(steps=3, sigma_max=20.0, s_churn=1.0, guidance_scale=2.0)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gsdistill.errors import BadFile, ModelNotFound, PromptError, UserError
+from gsdistill.core.errors import BadFile, ModelNotFound, PromptError, UserError
 from gsdistill.point_e import model as module
 from gsdistill.point_e import weights
 from gsdistill.point_e.card import OPENAI, read_card

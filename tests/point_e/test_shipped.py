@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from gsdistill.files import data_path
+from gsdistill.core.structs import PointCloud
+from gsdistill.disk.places import data_path
 from gsdistill.point_e.model import PointE, load_point_e
-from gsdistill.shapes.captions import COLORS, parse
-from gsdistill.shapes.solids import distances
-from gsdistill.shapes.surface import nearest_parts, sample_surface
-from gsdistill.shapes.world import build
-from gsdistill.structs import PointCloud
+from gsdistill.worlds.shapes.captions import COLORS, parse
+from gsdistill.worlds.shapes.solids import distances
+from gsdistill.worlds.shapes.surface import nearest_parts, sample_surface
+from gsdistill.worlds.shapes.world import build
 
 FOLDER = data_path("assets", "shapes-points")
 BOUND = 0.045  # 0.029 is what 20 prompts get in the mean, 0.017 what as many true points get

@@ -8,9 +8,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from gsdistill.core.structs import Condition, Embedding
+from gsdistill.models.card import Prediction
 from gsdistill.prior.analytic import AnalyticPrior, Mixture, plain_schedule
-from gsdistill.prior.base import Prediction, Query, combine, noise_from_prediction
-from gsdistill.structs import Condition, Embedding
+from gsdistill.prior.base import Query, combine, noise_from_prediction
 
 
 @pytest.fixture

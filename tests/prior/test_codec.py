@@ -16,10 +16,10 @@ from PIL import Image
 from tiny import stable_diffusion
 from torch import Tensor
 
-from gsdistill.errors import BadFile, ConfigError, ModelNotFound
+from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.prior.codec import LatentCodec
+from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
-from gsdistill.prior.pretrained import ModelSettings
 
 TO_PLANES, TO_PICTURES = VaeImageProcessor(), VaeImageProcessor(do_resize=False)
 

@@ -13,12 +13,13 @@ import torch
 from tiny import sdxl, stable_diffusion
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from gsdistill.errors import PromptError
-from gsdistill.prior.embeddings import cached, fingerprint
+from gsdistill.core.errors import PromptError
+from gsdistill.core.structs import Embedding
+from gsdistill.models.fingerprint import fingerprint
+from gsdistill.prior.embeddings import cached
+from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
-from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.structs import Embedding
 
 PLAIN = PromptSettings("none")
 

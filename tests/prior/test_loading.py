@@ -15,14 +15,14 @@ from tiny import stable_diffusion
 from tiny.answers import same
 from tiny.original import build_xl, original, vae_names, weights
 
-from gsdistill.config import from_dict, to_dict
-from gsdistill.errors import BadFile, ConfigError, ModelNotFound
-from gsdistill.files import cache_folder
-from gsdistill.prior import cards
+from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound
+from gsdistill.disk.places import cache_folder
+from gsdistill.models import catalogue
+from gsdistill.models.hub import go_offline
 from gsdistill.prior.base import Prior
-from gsdistill.prior.hub import go_offline
+from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
-from gsdistill.prior.pretrained import ModelSettings
+from gsdistill.settings.config import from_dict, to_dict
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -149,7 +149,7 @@ def test_an_autoencoder_comes_from_the_hub_once(hub, model, other, tmp_path):
 
 
 def test_of_a_whole_model_on_the_hub_the_autoencoder_alone_is_taken(hub, model, other):
-    hub.folders["a/model"] = hub.folders[cards.cards()["sd15"].sources[0]] = other
+    hub.folders["a/model"] = hub.folders[catalogue.cards()["sd15"].sources[0]] = other
     for name in ("a/model", "sd15"):
         same(with_vae(model, name), load_prior(str(other)))
     assert hub.kept("a/model") == {"model_index.json", "vae/config.json", f"vae/{WEIGHTS}"}
@@ -203,11 +203,11 @@ def test_what_is_local(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own/vae").mkdir(parents=True)
     (tmp_path / "sdxl").mkdir()
-    assert [cards.is_local(name) for name in ("own/vae", "own", "sdxl", "no/vae", "")] == [
+    assert [catalogue.is_local(name) for name in ("own/vae", "own", "sdxl", "no/vae", "")] == [
         True,
         True,
         False,
         False,
         False,
     ]
-    assert cards.find("own/vae", "model.vae") == ("own/vae",)
+    assert catalogue.find("own/vae", "model.vae") == ("own/vae",)

@@ -11,18 +11,18 @@ import pytest
 import torch
 
 import gsdistill as gs
-from gsdistill.changes import check_places, differences
-from gsdistill.cli import execute
-from gsdistill.config import load_yaml
-from gsdistill.errors import ConfigError, ModelNotFound, Notice
+from gsdistill.cli.main import execute
+from gsdistill.core.errors import ConfigError, ModelNotFound, Notice
+from gsdistill.core.terminal import terminal
 from gsdistill.generate import run
-from gsdistill.pages.run import read_run
-from gsdistill.prior.cards import find, is_outside, known, world_of
-from gsdistill.prior.families import group_of
+from gsdistill.models.catalogue import find, is_outside, known, world_of
+from gsdistill.prior.families.base import ModelSettings
+from gsdistill.prior.loading import group_of
 from gsdistill.prior.own import load_class, make
-from gsdistill.prior.pretrained import ModelSettings
-from gsdistill.runconfig import resolve
-from gsdistill.terminal import terminal
+from gsdistill.run.changes import check_places, differences
+from gsdistill.run.config import resolve
+from gsdistill.run.folder import read_run
+from gsdistill.settings.yaml import load_yaml
 
 CPU = torch.device("cpu")
 
@@ -33,10 +33,10 @@ import torch
 from torch.nn.functional import interpolate
 
 from gsdistill import Prior
-from gsdistill.errors import ModelNotFound
+from gsdistill.core.errors import ModelNotFound
 from gsdistill.prior.analytic import plain_schedule
 from gsdistill.prior.prompts import EncodedPrompt
-from gsdistill.structs import Embedding
+from gsdistill.core.structs import Embedding
 
 
 class Greys(Prior):
@@ -137,7 +137,7 @@ def test_a_run_goes_on_from_another_folder_to_the_same_end(made, lab, tmp_path, 
     settings = load_yaml(made / "config.yaml")
     part = resolve({**settings, "output": tmp_path / "part", "checkpoint_every": 0})
     with monkeypatch.context() as patch:
-        patch.setattr("gsdistill.runfolder.RunFolder.log", interrupted_after_two_steps)
+        patch.setattr("gsdistill.run.keeper.RunFolder.log", interrupted_after_two_steps)
         with pytest.raises(KeyboardInterrupt):
             run(part, terminal(), extras=False)
     assert execute(["generate", "--config", str(tmp_path / "part"), "--resume"]) == 0

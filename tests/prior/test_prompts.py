@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from gsdistill.errors import ConfigError
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.structs import Cameras, Embedding
 from gsdistill.prior.prompts import DIRECTIONS, EncodedPrompt, PromptSettings, branches_for
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.structs import Cameras, Embedding
 
 FRONT, SIDE, BACK, OVERHEAD = 1.0, 10.0, 100.0, 1000.0
 VALUES = dict(zip(DIRECTIONS, (FRONT, SIDE, BACK, OVERHEAD), strict=True))

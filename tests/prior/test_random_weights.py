@@ -9,13 +9,14 @@ import pytest
 import torch
 from tiny import deepfloyd, mvdream, sdxl, stable_diffusion
 
-from gsdistill.errors import ConfigError
+from gsdistill.core.errors import ConfigError
+from gsdistill.models.catalogue import cards
+from gsdistill.models.mvdream_weights import UNET_CONFIG
+from gsdistill.models.pipelines import FAMILIES
 from gsdistill.prior import random_weights
 from gsdistill.prior.base import Query
-from gsdistill.prior.cards import cards
-from gsdistill.prior.families import leaf_of
-from gsdistill.prior.mvdream_weights import UNET_CONFIG
-from gsdistill.prior.pretrained import ModelSettings
+from gsdistill.prior.families.base import ModelSettings
+from gsdistill.prior.loading import leaf_of
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.prior.random_weights import architecture, architectures, random_prior, random_prior_of
 from gsdistill.scene.cameras import orbit
@@ -70,7 +71,7 @@ def test_deepfloyd_has_the_billions_of_its_name():
 @pytest.mark.parametrize("name", architectures())
 def test_it_is_what_its_card_says(name):
     card, prior = cards()[name], random_prior(name, META)
-    assert type(prior) is leaf_of(card.pipeline)
+    assert type(prior) is leaf_of(FAMILIES[card.pipeline])
     assert (prior.name, prior.image_size, prior.prediction_type) == (name, card.resolution, card.prediction_type)
     assert not any(value.requires_grad for value in prior._network.parameters())
 

@@ -14,21 +14,24 @@ import torch
 from fakedevice import install
 from rich.console import Console
 
-from gsdistill import device, generate, runconfig, runfolder
+from gsdistill import generate
+from gsdistill.core import device
+from gsdistill.core.errors import ConfigError, Notice
+from gsdistill.core.structs import to_device
+from gsdistill.disk.read import read_json
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import ConfigError, Notice
 from gsdistill.evaluation.fronts import _turned
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
-from gsdistill.reading import read_json
 from gsdistill.renderer import base, reference
 from gsdistill.renderer.base import refusal, render
 from gsdistill.representation.adam import Adam
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
+from gsdistill.run import config as runconfig
+from gsdistill.run import keeper as runfolder
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
-from gsdistill.structs import to_device
 from gsdistill.training import distiller
 from gsdistill.training.distiller import Distiller
 from gsdistill.training.views import ViewSettings

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
+from gsdistill.core.structs import Cameras, Gaussians, RenderOptions
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
-from gsdistill.structs import Cameras, Gaussians, RenderOptions
 
 DEFAULTS = RenderOptions()
 PARAMETERS = ("means", "quats", "scales", "opacities", "sh")

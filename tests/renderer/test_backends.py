@@ -10,11 +10,11 @@ import torch
 from renderer.emulator import EMULATED, ON_GPU
 from renderer.scenes import PARAMETERS, ball, cast, everything, loss_weights, one_view, views
 
-from gsdistill.errors import ConfigError
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.structs import SH_C0, Gaussians, RenderOptions
 from gsdistill.renderer import cuda
 from gsdistill.renderer.base import backends, render
 from gsdistill.scene.cameras import orbit
-from gsdistill.structs import SH_C0, Gaussians, RenderOptions
 
 DEFAULTS = RenderOptions()
 every_backend = pytest.mark.parametrize("backend", ["reference", "cpu", EMULATED, ON_GPU])

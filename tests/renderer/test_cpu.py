@@ -13,9 +13,9 @@ import pytest
 import torch
 from renderer.scenes import ball, everything, views
 
+from gsdistill.core.structs import Gaussians
 from gsdistill.renderer import _bins, _raster
 from gsdistill.renderer.base import ALPHA_MIN, render
-from gsdistill.structs import Gaussians
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from renderer.emulator import EMULATED, ON_GPU
 from renderer.scenes import PARAMETERS, ball, cast, loss_weights, views
 from torch.utils import cpp_extension
 
-from gsdistill.errors import ConfigError, Notice
-from gsdistill.files import Claim
+from gsdistill.core.errors import ConfigError, Notice
+from gsdistill.core.structs import SH_C0, Gaussians, RenderOptions
+from gsdistill.disk.lock import Claim
 from gsdistill.renderer import base, cuda, reference
 from gsdistill.renderer.base import render
 from gsdistill.scene.densify.gradient import Gradient
-from gsdistill.structs import SH_C0, Gaussians, RenderOptions
 
 SIGNATURE = inspect.signature(gsplat.rendering.rasterization)
 UNUSED = {  # what the stand-in does not know must have been left as gsplat has it

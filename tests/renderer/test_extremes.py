@@ -10,8 +10,8 @@ import pytest
 import torch
 from renderer.scenes import ball, everything, views
 
+from gsdistill.core.structs import Gaussians
 from gsdistill.renderer.base import render
-from gsdistill.structs import Gaussians
 
 EVIL = [math.nan, math.inf, -math.inf, 1e30, -1e30]
 UNSEEN = [("means", v) for v in EVIL] + [(name, math.nan) for name in ("scales", "opacities", "quats")]

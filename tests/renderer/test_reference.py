@@ -9,9 +9,9 @@ import torch
 from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci, _spherical_harmonics
 from renderer.scenes import PARAMETERS, ball, cast, loss_weights, views
 
+from gsdistill.core.structs import Gaussians, RenderOptions
 from gsdistill.renderer import reference
 from gsdistill.renderer.base import render
-from gsdistill.structs import Gaussians, RenderOptions
 
 
 @pytest.mark.parametrize("antialiased", [False, True])

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from gsdistill.ramp import Ramp
+from gsdistill.core.structs import Gaussians, Render
 from gsdistill.representation.regularizers import RegularizerSettings, penalty
-from gsdistill.structs import Gaussians, Render
+from gsdistill.settings.ramp import Ramp
 
 
 @pytest.fixture

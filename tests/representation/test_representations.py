@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
+from gsdistill.core.errors import BadFile
+from gsdistill.core.structs import Gaussians, Render
 from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import BadFile
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
-from gsdistill.ramp import Ramp
 from gsdistill.renderer.base import render
 from gsdistill.representation.base import Representation
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
-from gsdistill.structs import Gaussians, Render
+from gsdistill.settings.ramp import Ramp
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Term
 from gsdistill.training.views import ViewSettings

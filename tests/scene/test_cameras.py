@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from gsdistill.errors import ConfigError
+from gsdistill.core.errors import ConfigError
 from gsdistill.scene.cameras import CameraSettings, look_at_origin, orbit, sample
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from gsdistill.core.structs import PointCloud
 from gsdistill.scene.clouds import cached, describe, turned
 from gsdistill.scene.init.base import round_gaussians
-from gsdistill.structs import PointCloud
 
 KEY = {"initialiser": "test", "prompt": "a red mug", "seed": 3, "model": "abc", "scale": 1.5}
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from export.scenes import pebble, pictures, psnr
 
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.edit import (
@@ -23,7 +24,6 @@ from gsdistill.scene.edit import (
 )
 from gsdistill.scene.harmonics import sh_basis
 from gsdistill.scene.turn import turned
-from gsdistill.structs import SH_C0, Gaussians
 
 Z = (0.0, 0.0, 1.0)
 

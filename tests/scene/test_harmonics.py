@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
-from gsdistill.frames import FRAMES
+from gsdistill.core.frames import FRAMES
 from gsdistill.scene.harmonics import sh_basis, sh_rotation
 from gsdistill.scene.turn import frame_matrix
 

@@ -10,9 +10,9 @@ import torch
 from renderer.scenes import ball
 from scipy.spatial.transform import Rotation
 
+from gsdistill.core.structs import Gaussians
 from gsdistill.scene import parts as module
 from gsdistill.scene.parts import LEVEL, parts
-from gsdistill.structs import Gaussians
 
 
 def logit(opacity: float) -> float:

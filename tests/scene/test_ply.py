@@ -4,11 +4,11 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement, PlyListProperty
 
-from gsdistill.errors import BadFile, Notice
+from gsdistill.core.errors import BadFile, Notice
+from gsdistill.core.structs import SH_C0, RenderOptions
 from gsdistill.scene.ply import read_vertices
 from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import from_frame
-from gsdistill.structs import SH_C0, RenderOptions
 
 NAMES = [
     *("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),

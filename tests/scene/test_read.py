@@ -9,13 +9,13 @@ import torch
 from export.scenes import pebble
 from scene.written import written
 
-from gsdistill.errors import BadFile, Notice
+from gsdistill.core.errors import BadFile, Notice
+from gsdistill.core.frames import FRAMES
+from gsdistill.core.structs import Gaussians
 from gsdistill.export.settings import extensions
-from gsdistill.frames import FRAMES
 from gsdistill.scene.init.ply import Ply
 from gsdistill.scene.read import EXTENSIONS, may_be_splat, open_splat, read_splat
 from gsdistill.scene.turn import from_frame
-from gsdistill.structs import Gaussians
 
 CHAIR = Path(__file__).parents[1] / "data" / "chair.ply"
 NAMELESS = (".splat", ".spz")  # which have no room for the name of their axes

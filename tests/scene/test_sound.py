@@ -6,10 +6,10 @@ import pytest
 import torch
 from export.scenes import pebble
 
-from gsdistill.errors import BadFile, Notice
+from gsdistill.core.errors import BadFile, Notice
+from gsdistill.core.structs import Gaussians
 from gsdistill.scene.limits import logits
 from gsdistill.scene.sound import sound
-from gsdistill.structs import Gaussians
 
 NAN, INF = float("nan"), float("inf")
 

@@ -8,13 +8,13 @@ from export.scenes import held_out, pebble, psnr
 from plyfile import PlyData
 from scipy.spatial.transform import Rotation
 
-from gsdistill.errors import BadFile
+from gsdistill.core.errors import BadFile
+from gsdistill.core.frames import FRAMES
+from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.export.ply import Ply
-from gsdistill.frames import FRAMES
 from gsdistill.renderer.base import render
 from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import frame_matrix, from_frame, to_frame, turned
-from gsdistill.structs import Cameras, Gaussians
 
 every_frame = pytest.mark.parametrize("frame", FRAMES)
 OTHERS = [frame for frame in FRAMES if frame != "world"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gsdistill.core.frames import Frame
+from gsdistill.core.structs import Gaussians
 from gsdistill.export.formats import writer_for
 from gsdistill.export.settings import ExportSettings
-from gsdistill.frames import Frame
-from gsdistill.structs import Gaussians
 
 
 def written(folder: Path, extension: str, scene: Gaussians, frame: Frame | None = None) -> Path:

@@ -15,12 +15,12 @@ from fakehub import FakeHub
 from security.evil import Pickled, pickle_weights, plant
 from tiny import deepfloyd, mvdream, sana, sd3, sdxl, stable_diffusion
 
-from gsdistill.doctor_prior import prior_findings
-from gsdistill.errors import BadFile, ModelNotFound, UserError
+from gsdistill.core.errors import BadFile, ModelNotFound, UserError
+from gsdistill.doctor.model import prior_findings
+from gsdistill.models import catalogue
 from gsdistill.point_e.text import TextEncoder
-from gsdistill.prior import cards
+from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
-from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
 
 FAMILIES = {module.__name__.rpartition(".")[2]: module for module in (stable_diffusion, sdxl, deepfloyd, sd3, sana)}
@@ -148,23 +148,23 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pinned:
 
 def pin(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Let cards name the revision v2."""
-    all_of_them = cards.cards()
+    all_of_them = catalogue.cards()
     pinned = {name: replace(all_of_them[name], revision="v2") for name in names}
-    monkeypatch.setattr(cards, "cards", lambda: {**all_of_them, **pinned})
+    monkeypatch.setattr(catalogue, "cards", lambda: {**all_of_them, **pinned})
     for module in ("loading", "inventory", "cards"):
-        monkeypatch.setattr(f"gsdistill.prior.{module}.cards", cards.cards)
+        monkeypatch.setattr(f"gsdistill.prior.{module}.cards", catalogue.cards)
 
 
-@pytest.mark.parametrize("name", [name for name, card in cards.cards().items() if not card.shipped])
+@pytest.mark.parametrize("name", [name for name, card in catalogue.cards().items() if not card.shipped])
 def test_every_question_carries_the_revision_that_a_card_names(name, hub, monkeypatch, tmp_path):
     pin(monkeypatch, name, "sd21-base")
-    card = cards.cards()[name]
+    card = catalogue.cards()[name]
     build = {"StableDiffusionPipeline": stable_diffusion, "StableDiffusionXLPipeline": sdxl, "IFPipeline": deepfloyd}
     build |= {"StableDiffusion3Pipeline": sd3, "SanaPipeline": sana, "MVDreamPipeline": mvdream}
     folder = build[card.pipeline].build(tmp_path / "model")
     if card.checkpoint:
         (folder / card.checkpoint).write_bytes(b"no checkpoint")
-        hub.folders[cards.cards()["sd21-base"].sources[0]] = stable_diffusion.build(tmp_path / "base")
+        hub.folders[catalogue.cards()["sd21-base"].sources[0]] = stable_diffusion.build(tmp_path / "base")
     hub.folders[card.sources[-1]] = folder
     list(prior_findings(name))
     try:

@@ -13,12 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsdistill.config import from_dict
-from gsdistill.errors import UserError
-from gsdistill.files import slug, write_bytes
-from gsdistill.kept import file_name
+from gsdistill.core.errors import UserError
+from gsdistill.disk.cache import file_name
+from gsdistill.disk.places import slug
+from gsdistill.disk.write import write_bytes
 from gsdistill.mesh.encode import Model, encoded, material_name
-from gsdistill.runconfig import RunConfig
+from gsdistill.run.config import RunConfig
+from gsdistill.settings.config import from_dict
 from gsdistill.sweep.plan import folder
 from gsdistill.sweep.settings import SweepSettings
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pages.folder import DEFAULTS, Page, make_run
 from rich.console import Console
 
-from gsdistill.files import write_json, write_text
+from gsdistill.cli.commands.gallery import Gallery
+from gsdistill.disk.write import write_json, write_text
 from gsdistill.pages.gallery import gallery
 from gsdistill.pages.markup import Html, element, write_page
 from gsdistill.pages.report import write_report
-from gsdistill.pages.settings import GalleryCommand
-from gsdistill.yaml_dialect import dump, load_yaml
+from gsdistill.settings.yaml import dump, load_yaml
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -49,7 +49,7 @@ def pages(root: Path, run: Path, text: str) -> list[Page]:
     (root / f"{name}-failed" / "summary.json").unlink()
     write_text(root / f"{name}-broken" / "summary.json", "{")
     report = write_report(root / f"{name}-done", DEFAULTS)
-    gallery(GalleryCommand(root, title=text), Console(quiet=True))
+    gallery(Gallery(root, title=text), Console(quiet=True))
     return [Page(report), Page(root / "gallery.html")]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gsdistill import yaml_dialect
+from gsdistill.settings import yaml as yaml_dialect
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted([*(ROOT / "gsdistill").rglob("*.py"), *(ROOT / "tools").rglob("*.py")])
@@ -30,10 +30,10 @@ NETWORK = {
     "urllib.request", "urllib3", "viser", "webbrowser", "websockets",
 }  # fmt: skip
 SPEAKERS = {
-    "gsdistill/doctor.py": {"huggingface_hub"},  # where the cache is
-    "gsdistill/doctor_prior.py": {"huggingface_hub"},  # likewise
+    "gsdistill/doctor/machine.py": {"huggingface_hub"},  # where the cache is
+    "gsdistill/doctor/model.py": {"huggingface_hub"},  # likewise
     "gsdistill/point_e/weights.py": {"http", "urllib.request"},  # fetches OpenAI's files
-    "gsdistill/prior/hub.py": {"huggingface_hub"},  # fetches models
+    "gsdistill/models/hub.py": {"huggingface_hub"},  # fetches models
     "gsdistill/viewer/command.py": {"viser", "webbrowser"},
     "gsdistill/viewer/guard.py": {"http", "socket", "viser", "websockets"},
     "gsdistill/viewer/panel.py": {"viser"},

@@ -14,8 +14,8 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from gsdistill.cli import execute
-from gsdistill.terminal import printable, terminal
+from gsdistill.cli.main import execute
+from gsdistill.core.terminal import printable, terminal
 
 ROOT = Path(__file__).parents[2] / "gsdistill"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # the sequences that rich's styles are made of

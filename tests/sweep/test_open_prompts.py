@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from tiny import stable_diffusion
 
-from gsdistill.cli import execute
-from gsdistill.errors import PromptError
+from gsdistill.cli.main import execute
+from gsdistill.core.errors import PromptError
 from gsdistill.evaluation import fronts, plain
 from gsdistill.sweep.figure import GAP, WIDEST
 from gsdistill.sweep.plan import equal_steps, knows_truth

@@ -7,9 +7,9 @@ import json
 import labs
 import pytest
 
-from gsdistill.cli import execute
-from gsdistill.config import load_yaml
-from gsdistill.errors import ConfigError
+from gsdistill.cli.main import execute
+from gsdistill.core.errors import ConfigError
+from gsdistill.settings.yaml import load_yaml
 from gsdistill.sweep.plan import equal_steps
 from gsdistill.sweep.settings import SweepSettings
 
@@ -17,7 +17,7 @@ SOURCE = """
 from dataclasses import dataclass
 
 from gsdistill import Distillation, Ramp
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from PIL import Image, ImageFont
 from rich.console import Console
 
 from gsdistill import generate
-from gsdistill.cli import execute
-from gsdistill.config import to_yaml
-from gsdistill.errors import Stopped
-from gsdistill.files import write_text
-from gsdistill.prior.cards import find
+from gsdistill.cli.main import execute
+from gsdistill.core.errors import Stopped
+from gsdistill.disk.write import write_text
+from gsdistill.models.catalogue import find
+from gsdistill.settings.config import to_yaml
 from gsdistill.sweep import run as sweep_run
 from gsdistill.sweep.figure import wrapped
 from gsdistill.sweep.plan import equal_evaluations, equal_steps

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from gsdistill.models.card import ModelCard
 from gsdistill.prior.base import Query
-from gsdistill.prior.cards import ModelCard
-from gsdistill.prior.pretrained import ModelSettings, Origin, Pretrained
+from gsdistill.prior.families.base import ModelSettings, Origin, Pretrained
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.scene.cameras import orbit
 

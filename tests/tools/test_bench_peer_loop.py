@@ -15,9 +15,9 @@ from views import views_of
 
 from gsdistill.distillation.base import Moment
 from gsdistill.distillation.sds import SDS
-from gsdistill.prior.stable_diffusion import StableDiffusion
-from gsdistill.ramp import Ramp
+from gsdistill.prior.families.stable_diffusion import StableDiffusion
 from gsdistill.scene.cameras import orbit
+from gsdistill.settings.ramp import Ramp
 
 tool = tooling.tool("bench_peer_loop")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tooling
 
-from gsdistill.flags import parse
+from gsdistill.cli.flags import parse
 from gsdistill.sweep.settings import SweepSettings
 
 

@@ -11,7 +11,7 @@ import tooling
 import torch
 from PIL import Image
 
-from gsdistill.runconfig import resolve
+from gsdistill.run.config import resolve
 
 
 @pytest.fixture(scope="module")

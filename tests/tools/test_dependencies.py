@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from gsdistill import doctor
+from gsdistill.doctor import machine
 
 pytest.importorskip("tomllib")  # of Python 3.11
 dependencies = tooling.tool("dependencies")
@@ -109,6 +109,6 @@ def test_the_pins_serve_every_python_and_name_every_dependency_within_its_bounds
 
 def test_the_heads_of_the_pins_are_those_that_doctor_reads():
     lines = dependencies.PINS.read_text(encoding="utf-8").splitlines()
-    ran = next(line.removeprefix(doctor.RAN).split() for line in lines if line.startswith(doctor.RAN))
+    ran = next(line.removeprefix(machine.RAN).split() for line in lines if line.startswith(machine.RAN))
     others = next(line.partition(": ")[2].split() for line in lines if line.startswith("# only resolved for"))
     assert ran and sorted(ran + others) == sorted(dependencies.PYTHONS)

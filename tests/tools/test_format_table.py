@@ -7,8 +7,8 @@ import sys
 
 import tooling
 
+from gsdistill.core.frames import FRAMES
 from gsdistill.export.settings import extensions
-from gsdistill.frames import FRAMES
 
 
 def test_each_format_is_measured_and_has_a_line(tmp_path, monkeypatch, capsys):

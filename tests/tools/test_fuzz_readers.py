@@ -13,7 +13,7 @@ import tooling
 from fuzz.mutate import BYTES
 from fuzz.targets import TARGETS, Target
 
-from gsdistill.errors import BadFile
+from gsdistill.core.errors import BadFile
 
 
 def read(path: Path) -> None:

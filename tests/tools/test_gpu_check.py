@@ -15,12 +15,12 @@ from types import SimpleNamespace
 import pytest
 import tooling
 
-from gsdistill.bench.settings import BenchFlags
-from gsdistill.cli import GenerateFlags
-from gsdistill.config import merge
+from gsdistill.cli.commands.bench import Bench
+from gsdistill.cli.commands.generate import Generate
+from gsdistill.cli.run_flags import read
 from gsdistill.prior.random_weights import architecture
-from gsdistill.runconfig import resolve
-from gsdistill.runflags import read
+from gsdistill.run.config import resolve
+from gsdistill.settings.config import merge
 
 pytest.importorskip("tomllib", reason="gpu_check.sh wants Python 3.11")
 
@@ -271,7 +271,7 @@ def test_a_part_asks_only_for_what_there_is(part, form):
             words[place] = "cpu"  # no other one is here
         match words:
             case ["python", "-m", "gsdistill", "generate", *flags]:
-                _, base, given = read(GenerateFlags, flags, "generate")
+                _, base, given = read(Generate, flags, "generate")
             case (
                 ["python", "-m", "gsdistill", "bench", *flags]
                 | ["python", "-c", _, "bench", *flags]
@@ -279,7 +279,7 @@ def test_a_part_asks_only_for_what_there_is(part, form):
             ):
                 chosen = flags[flags.index("--random-weights") + 1 :][:1] if "--random-weights" in flags else []
                 over = {"prior": architecture(chosen[0])} if chosen else {}
-                _, base, given = read(BenchFlags, flags, "bench", {"prompt": "a red torus"}, over)
+                _, base, given = read(Bench, flags, "bench", {"prompt": "a red torus"}, over)
             case ["python", "-m", "pytest", *flags]:
                 assert all((tooling.TOOLS.parent / word).is_file() for word in flags if word.startswith("tests/"))
                 continue

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tooling
 
-from gsdistill.errors import BadFile
+from gsdistill.core.errors import BadFile
 from gsdistill.mesh.settings import MeshSettings
 
 ROOT = Path(__file__).parents[2]

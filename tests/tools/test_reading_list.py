@@ -30,7 +30,10 @@ def test_parts_are_counted_with_decorators_and_docstrings(tmp_path, monkeypatch)
     ("reading", "message"),
     [
         (Reading("gsdistill/nothing.py", ""), "gsdistill/nothing.py is not there"),
-        (Reading("gsdistill/ramp.py", "", ("Ramp", "Stair")), "gsdistill/ramp.py no longer has Stair"),
+        (
+            Reading("gsdistill/settings/ramp.py", "", ("Ramp", "Stair")),
+            "gsdistill/settings/ramp.py no longer has Stair",
+        ),
     ],
 )
 def test_what_is_gone_is_named(reading, message, monkeypatch, capsys):

@@ -10,9 +10,9 @@ import tooling
 import torch
 from PIL import Image
 
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.evaluation.references import surface_points
 from gsdistill.export.ply import Ply
-from gsdistill.structs import SH_C0, Gaussians
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from gsdistill.core.structs import Gaussians
 from gsdistill.evaluation.views import iou, photograph, truth
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.ply import Ply
-from gsdistill.shapes.captions import parse
-from gsdistill.structs import Gaussians
+from gsdistill.worlds.shapes.captions import parse
 
 ROOT = Path(__file__).parents[2]
 

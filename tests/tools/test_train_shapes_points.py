@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from gsdistill.point_e.model import load_point_e
-from gsdistill.shapes.captions import COLORS, parse
-from gsdistill.shapes.solids import distances
-from gsdistill.shapes.surface import nearest_parts
-from gsdistill.shapes.world import build
+from gsdistill.worlds.shapes.captions import COLORS, parse
+from gsdistill.worlds.shapes.solids import distances
+from gsdistill.worlds.shapes.surface import nearest_parts
+from gsdistill.worlds.shapes.world import build
 
 TOOLS = str(Path(__file__).parents[2] / "tools")
 

@@ -48,9 +48,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory):
 def test_a_batch_shows_what_its_caption_says(dataset):
     """Each captioned picture is the ray-cast picture of the parsed caption from its camera, over its own background."""
     from gsdistill.scene.cameras import look_at_origin
-    from gsdistill.shapes.captions import parse
-    from gsdistill.shapes.raycast import paint, trace
-    from gsdistill.shapes.world import build
+    from gsdistill.worlds.shapes.captions import parse
+    from gsdistill.worlds.shapes.raycast import paint, trace
+    from gsdistill.worlds.shapes.world import build
     from shapes_data import HELD_OUT
 
     batch = dataset.batch(40, 1, 2, 0, 0.1)

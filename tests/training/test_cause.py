@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import gaussian
 
+from gsdistill.core.structs import Embedding, Gaussians
 from gsdistill.prior.analytic import AnalyticPrior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.init.ball import Ball
-from gsdistill.structs import Embedding, Gaussians
 from gsdistill.training.cause import model_fault
 
 SIZE = 8

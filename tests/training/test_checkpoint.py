@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gsdistill.core.errors import BadFile, OutputError
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
-from gsdistill.errors import BadFile, OutputError
 from gsdistill.prior.analytic import AnalyticPrior
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.densify.base import Densification

@@ -12,20 +12,20 @@ from gsplat.strategy import DefaultStrategy
 from renderer.emulator import EMULATED
 from torch.nn import Parameter
 
+from gsdistill.core.structs import Gaussians, Views
 from gsdistill.distillation.base import Distillation, Moment
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
-from gsdistill.ramp import Ramp
-from gsdistill.registry import load, names
 from gsdistill.renderer.base import render
 from gsdistill.representation.gaussians import GaussianScene, OptimSettings, SceneSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.scene.cameras import sample
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
-from gsdistill.structs import Gaussians, Views
+from gsdistill.settings.ramp import Ramp
+from gsdistill.settings.registry import load, names
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Diverged
 from gsdistill.training.views import ViewSettings, draw_backgrounds

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.scene.edit import joined
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
-from gsdistill.structs import SH_C0, Gaussians
 from gsdistill.training.health import Counts, Health, alarms, measure
 
 CHAIR = Path(__file__).parents[1] / "data" / "chair.ply"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gsdistill.core.errors import OutputError
 from gsdistill.distillation.sds import SDS
-from gsdistill.errors import OutputError
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.init.ball import Ball

@@ -8,16 +8,16 @@ from itertools import islice
 import pytest
 import torch
 
-from gsdistill.config import Ramp
+from gsdistill.core.errors import BadFile, ConfigError, UserError
+from gsdistill.core.structs import Gaussians
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.csd import CSD
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
-from gsdistill.errors import BadFile, ConfigError, UserError
 from gsdistill.representation.gaussians import GaussianScene, OptimSettings, SceneSettings
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
-from gsdistill.structs import Gaussians
+from gsdistill.settings.ramp import Ramp
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Stage
 from gsdistill.training.views import ViewSettings

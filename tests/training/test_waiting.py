@@ -18,19 +18,20 @@ from tiny.steps import load
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gsdistill.core.structs import Render, to_device
 from gsdistill.distillation.sds import SDS
+from gsdistill.models.pipelines import FAMILIES
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.base import Prior
-from gsdistill.prior.families import leaf_of
+from gsdistill.prior.loading import leaf_of
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.registry import load as load_class
-from gsdistill.registry import names
 from gsdistill.representation import gaussians
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.init.ball import Ball
-from gsdistill.structs import Render, to_device
+from gsdistill.settings.registry import load as load_class
+from gsdistill.settings.registry import names
 from gsdistill.training import distiller
 from gsdistill.training.distiller import Distiller
 from gsdistill.training.views import ViewSettings
@@ -246,7 +247,7 @@ TINY = {
 @pytest.mark.parametrize("direction", ["view", "perp-neg"])
 def test_no_family_of_networks_waits(pipeline, direction, on_meta, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    prior = load(leaf_of(pipeline), TINY[pipeline].build(tmp_path / "model"))
+    prior = load(leaf_of(FAMILIES[pipeline]), TINY[pipeline].build(tmp_path / "model"))
     method = METHODS["vsd"] if pipeline == "StableDiffusionPipeline" else METHODS["cds"]
     text = prior.encode_text("a red torus", "", PromptSettings(direction))
     prior._network.to(META)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from gsdistill.structs import Gaussians
+from gsdistill.core.structs import Gaussians
 
 SOON = 20.0  # seconds within which what is asked for must arrive
 

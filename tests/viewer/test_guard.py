@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gsdistill.errors import NotInstalled
+from gsdistill.core.errors import NotInstalled
 from gsdistill.viewer.guard import SAFE, guarded, is_loopback, may_speak
 from gsdistill.viewer.server import serve, stop
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsdistill.errors import NotInstalled
+from gsdistill.core.errors import NotInstalled
 from gsdistill.training.distiller import Distiller, Step
 from gsdistill.viewer import live
 from gsdistill.viewer.live import LiveView
@@ -88,6 +88,6 @@ def test_who_comes_late_gets_the_last_picture(watch, splat, look):
 
 
 def test_it_is_refused_before_the_work_where_viser_is_missing(console, monkeypatch):
-    monkeypatch.setattr("gsdistill.extras.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("gsdistill.core.extras.importlib.util.find_spec", lambda name: None)
     with pytest.raises(NotInstalled, match="watching a run needs viser"):
         LiveView(TOTAL, 0, console)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gsdistill.errors import ConfigError, NotInstalled
+from gsdistill.cli.commands.view import View
+from gsdistill.core.errors import ConfigError, NotInstalled
 from gsdistill.viewer.server import GOODBYE, serve, stop
-from gsdistill.viewer.settings import ViewCommand
 
 pytest.importorskip("viser")
 
@@ -76,7 +76,7 @@ def test_an_address_of_another_machine_is_refused(served, host):
 
 def test_no_address_is_not_every_address():
     with pytest.raises(ConfigError, match="host is empty"):
-        ViewCommand((Path("splat.ply"),), host="")
+        View((Path("splat.ply"),), host="")
 
 
 def test_a_page_that_does_not_answer_keeps_nobody_waiting(served, console, look):
@@ -115,6 +115,6 @@ def test_nobody_gets_a_public_address(served):
 
 
 def test_without_viser_there_is_one_line(monkeypatch, console):
-    monkeypatch.setattr("gsdistill.extras.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("gsdistill.core.extras.importlib.util.find_spec", lambda name: None)
     with pytest.raises(NotInstalled, match=r"looking at splats needs viser .*pip install viser"):
         serve("127.0.0.1", 0, console)

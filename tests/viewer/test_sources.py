@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gsdistill.errors import BadFile, Notice
+from gsdistill.core.errors import BadFile, Notice
 from gsdistill.export.formats import writer_for
 from gsdistill.export.ply import Ply
 from gsdistill.export.settings import ExportSettings

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gsdistill.errors import BadFile, NotInstalled
+from gsdistill.cli.commands.view import View
+from gsdistill.core.errors import BadFile, NotInstalled
 from gsdistill.export.ply import Ply
 from gsdistill.viewer.command import present, view
 from gsdistill.viewer.server import serve
-from gsdistill.viewer.settings import ViewCommand
 from gsdistill.viewer.sources import find
 from gsdistill.viewer.splat import UNIT, Splat
 from gsdistill.viewer.stage import SPACING, places, set_camera
@@ -190,18 +190,18 @@ def test_mistakes_are_said_before_anything_is_served(tmp_path, console, monkeypa
     broken = tmp_path / "broken.ply"
     broken.write_text("no splat")
     with pytest.raises(BadFile, match=r"broken\.ply"):
-        view(ViewCommand((broken,), port=0), console)
+        view(View((broken,), port=0), console)
     assert console.file.getvalue() == ""
     tables = [tmp_path / f"{number}.json" for number in range(9)]
     for table in tables:
         table.write_text("{}")
     with pytest.raises(BadFile, match=r"broken\.ply"):
-        view(ViewCommand((*tables, broken), port=0), console)
+        view(View((*tables, broken), port=0), console)
     named = ", ".join(map(str, tables[:8]))
     assert console.file.getvalue() == f"skipped 9 without a splat: {named}, ...\n"
     console.file.truncate(0)
     console.file.seek(0)
-    monkeypatch.setattr("gsdistill.extras.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("gsdistill.core.extras.importlib.util.find_spec", lambda name: None)
     with pytest.raises(NotInstalled, match="pip install viser"):
-        view(ViewCommand((broken,), port=0), console)
+        view(View((broken,), port=0), console)
     assert console.file.getvalue() == ""

@@ -20,16 +20,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.config import bounded, from_dict, load_yaml
+from gsdistill.core.ranges import bounded
+from gsdistill.disk.places import data_path
 from gsdistill.distillation.cds import CDS
-from gsdistill.files import data_path
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend, independent
 from gsdistill.laboratory.plots import COLOURS, density, map_key, new_figure
 from gsdistill.laboratory.worlds.gaussian import Gaussian
 from gsdistill.prior.base import Prior
-from gsdistill.ramp import Ramp
 from gsdistill.scene.cameras import orbit
+from gsdistill.settings.config import from_dict
+from gsdistill.settings.ramp import Ramp
+from gsdistill.settings.yaml import load_yaml
 
 __all__ = ["Attractor", "at_rest"]
 

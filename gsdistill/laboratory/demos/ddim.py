@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
+from gsdistill.disk.paths import may_be_path
 from gsdistill.distillation.base import Distillation, State
 from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.sds import SDS
@@ -24,12 +25,11 @@ from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, descend, independent
 from gsdistill.laboratory.plots import COLOURS, new_figure, sheet
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
-from gsdistill.paths import may_be_path
 from gsdistill.prior.base import Prior
+from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
-from gsdistill.prior.pretrained import ModelSettings
-from gsdistill.ramp import Ramp
 from gsdistill.scene.cameras import orbit
+from gsdistill.settings.ramp import Ramp
 
 __all__ = ["Ddim", "sampled"]
 

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
+from gsdistill.disk.paths import may_be_path
 from gsdistill.distillation.base import Distillation
 from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.sds import SDS
@@ -29,11 +30,10 @@ from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, descend, independent, repeated
 from gsdistill.laboratory.plots import COLOURS, new_figure, sheet
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
-from gsdistill.paths import may_be_path
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import EncodedPrompt
-from gsdistill.ramp import Ramp
 from gsdistill.scene.cameras import orbit
+from gsdistill.settings.ramp import Ramp
 
 __all__ = ["Diversity"]
 

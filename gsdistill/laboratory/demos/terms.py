@@ -15,19 +15,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
+from gsdistill.disk.paths import may_be_path
 from gsdistill.distillation.base import dot
 from gsdistill.distillation.sds import projection
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Setup, repeated
 from gsdistill.laboratory.plots import COLOURS, new_figure
-from gsdistill.paths import may_be_path
+from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
-from gsdistill.prior.pretrained import ModelSettings
 from gsdistill.scene.cameras import orbit
-from gsdistill.shapes.captions import parse
-from gsdistill.shapes.raycast import paint, trace
-from gsdistill.shapes.world import build
+from gsdistill.worlds.shapes.captions import parse
+from gsdistill.worlds.shapes.raycast import paint, trace
+from gsdistill.worlds.shapes.world import build
 
 __all__ = ["Terms", "optimum"]
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
 from gsdistill.distillation.base import Distillation, Weighting
 from gsdistill.distillation.csd import CSD
 from gsdistill.distillation.sds import SDS
@@ -29,8 +29,8 @@ from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend
 from gsdistill.laboratory.plots import COLOURS, density, map_key, new_figure, way
 from gsdistill.laboratory.worlds.base import Stage
 from gsdistill.laboratory.worlds.trap import Trap as TrapWorld
-from gsdistill.ramp import Ramp
 from gsdistill.scene.cameras import orbit
+from gsdistill.settings.ramp import Ramp
 
 __all__ = ["Trap"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
 from gsdistill.laboratory.worlds.base import POINT, Stage, World, points
 
 __all__ = ["Gaussian"]

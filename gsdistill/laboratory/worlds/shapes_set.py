@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
 from gsdistill.laboratory.worlds.base import Stage, World
 from gsdistill.prior.analytic import Mixture
 from gsdistill.scene.cameras import orbit
-from gsdistill.shapes.captions import COLORS, SHAPES, Thing, parse
-from gsdistill.shapes.raycast import paint, trace
-from gsdistill.shapes.world import build
+from gsdistill.worlds.shapes.captions import COLORS, SHAPES, Thing, parse
+from gsdistill.worlds.shapes.raycast import paint, trace
+from gsdistill.worlds.shapes.world import build
 
 __all__ = ["ShapesSet"]
 

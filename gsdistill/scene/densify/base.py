@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import Parameter
 
-from gsdistill.config import bounded
-from gsdistill.errors import ConfigError
-from gsdistill.structs import Gaussians, Render
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Gaussians, Render
 
 __all__ = ["Densification", "Densifier", "DensifyReport", "Stepped", "importance", "without_haze"]
 

@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.functional import pad
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Render
+from gsdistill.core.threads import Turn
 from gsdistill.scene.densify.base import Densification, Densifier, DensifyReport, Stepped
-from gsdistill.structs import Render
-from gsdistill.threads import Turn
 
 __all__ = ["Gradient"]
 

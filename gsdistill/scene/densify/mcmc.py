@@ -35,9 +35,9 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.functional import pad, softplus
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Render, send
 from gsdistill.scene.densify.base import Densification, Densifier, DensifyReport, Stepped
-from gsdistill.structs import Render, send
 
 __all__ = ["MCMC", "shared"]
 

@@ -18,10 +18,10 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float, UInt8, UInt32
 
-from gsdistill.errors import BadFile
+from gsdistill.core.errors import BadFile
+from gsdistill.core.structs import SH_C0
 from gsdistill.scene.content import Content, completed, from_arrays
 from gsdistill.scene.ply import Columns, Vertices
-from gsdistill.structs import SH_C0
 
 __all__ = ["CHUNK", "FARTHEST", "FILLING", "STEPS", "is_packed", "read"]
 

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from gsdistill.errors import BadFile, UserError
-from gsdistill.reading import brief, most_unpacked, parse_json, unpacked
+from gsdistill.core.errors import BadFile, UserError
+from gsdistill.core.structs import Gaussians
+from gsdistill.disk.read import brief, most_unpacked, parse_json, unpacked
 from gsdistill.scene.content import Content, frame_of, from_arrays, options_of
 from gsdistill.scene.edit import joined
 from gsdistill.scene.formats import spz
 from gsdistill.scene.turn import turned
-from gsdistill.structs import Gaussians
 
 __all__ = ["COLOR_SPACE", "COMPONENTS", "EXTENSION", "KERNEL", "MAGIC", "SHAPES", "bands", "describes_splat", "read"]
 

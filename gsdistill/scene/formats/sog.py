@@ -27,10 +27,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gsdistill.errors import BadFile
-from gsdistill.reading import brief, parse_json
+from gsdistill.core.errors import BadFile
+from gsdistill.core.structs import Gaussians
+from gsdistill.disk.read import brief, parse_json
 from gsdistill.scene.content import Content, completed, frame_of, from_arrays, options_of
-from gsdistill.structs import Gaussians
 
 __all__ = ["LARGEST_IS", "MAGIC", "ROW", "STEPS", "describes_splat", "flattened", "read", "unflattened"]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gsdistill.errors import BadFile
+from gsdistill.core.errors import BadFile
+from gsdistill.core.structs import SH_C0
 from gsdistill.scene.content import Content, from_arrays
-from gsdistill.structs import SH_C0
 
 __all__ = ["ROW", "read"]
 

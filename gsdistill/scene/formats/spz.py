@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from gsdistill.errors import BadFile
-from gsdistill.extras import require
-from gsdistill.frames import Frame
-from gsdistill.reading import most_unpacked
+from gsdistill.core.errors import BadFile
+from gsdistill.core.extras import require
+from gsdistill.core.frames import Frame
+from gsdistill.core.structs import Gaussians, RenderOptions
+from gsdistill.disk.read import most_unpacked
 from gsdistill.scene.content import Content, completed, from_arrays
 from gsdistill.scene.turn import turned
-from gsdistill.structs import Gaussians, RenderOptions
 
 __all__ = ["ANTIALIASED", "COLOUR", "DOWN_FRONT_TO_UP_BACK", "FIRST_SCALE", "MAGIC", "SCALE_STEPS", "decode", "read"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Gaussians
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.scene.init.uniform import UniformSettings, directions
-from gsdistill.structs import Gaussians
 
 __all__ = ["Ball"]
 

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded, name_of
-from gsdistill.errors import BadFile, ConfigError
-from gsdistill.structs import SH_C0, Gaussians, PointCloud
+from gsdistill.core.errors import BadFile, ConfigError
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import SH_C0, Gaussians, PointCloud
+from gsdistill.settings.config import name_of
 
 __all__ = ["CloudInitialiser", "CloudSettings", "Initialiser", "SurfaceInitialiser", "draw_seed", "round_gaussians"]
 

@@ -12,12 +12,12 @@ from typing import Literal
 
 import torch
 
-from gsdistill.errors import BadFile
+from gsdistill.core.errors import BadFile
+from gsdistill.core.structs import PointCloud
 from gsdistill.scene.clouds import turned
 from gsdistill.scene.init.base import SurfaceInitialiser
 from gsdistill.scene.mesh import painted, read_mesh
 from gsdistill.scene.surface import sample_surface
-from gsdistill.structs import PointCloud
 
 __all__ = ["Mesh"]
 

@@ -16,16 +16,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gsdistill.config import bounded
-from gsdistill.errors import tell
-from gsdistill.frames import Frame
+from gsdistill.core.errors import tell
+from gsdistill.core.frames import Frame
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Gaussians, PointCloud
 from gsdistill.scene.clouds import near
 from gsdistill.scene.columns import RGB, Columns, scaled, stacked
 from gsdistill.scene.init.base import CloudSettings, Initialiser
 from gsdistill.scene.ply import POSITION, read_vertices
 from gsdistill.scene.read import content_of, is_ply, open_splat
 from gsdistill.scene.turn import frame_matrix
-from gsdistill.structs import Gaussians, PointCloud
 
 __all__ = ["Ply"]
 

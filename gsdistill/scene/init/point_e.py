@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from gsdistill.config import bounded
-from gsdistill.errors import PromptError
-from gsdistill.paths import may_be_path
+from gsdistill.core.errors import PromptError
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import PointCloud
+from gsdistill.disk.paths import may_be_path
 from gsdistill.point_e.model import SOURCES, locate
 from gsdistill.scene.clouds import cached, turned
 from gsdistill.scene.init.base import CloudInitialiser, draw_seed
-from gsdistill.shapes.captions import parse
-from gsdistill.structs import PointCloud
+from gsdistill.worlds.shapes.captions import parse
 
 __all__ = ["PointE"]
 

@@ -19,18 +19,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.config import bounded
-from gsdistill.errors import ModelNotFound, PromptError
-from gsdistill.paths import may_be_path
-from gsdistill.prior.cards import is_hub_id, refuse_mistyped
-from gsdistill.prior.embeddings import fingerprint
-from gsdistill.prior.hub import Need, fetched
-from gsdistill.prior.layout import check_weights, lack, listing
-from gsdistill.prior.parts import load_model, load_part
+from gsdistill.core.errors import ModelNotFound, PromptError
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import PointCloud
+from gsdistill.disk.paths import may_be_path
+from gsdistill.models.catalogue import is_hub_id, refuse_mistyped
+from gsdistill.models.fingerprint import fingerprint
+from gsdistill.models.hub import Need, fetched
+from gsdistill.models.layout import check_weights, lack, listing
+from gsdistill.models.load import load_model, load_part
 from gsdistill.scene import clouds
 from gsdistill.scene.init.base import SurfaceInitialiser, draw_seed
 from gsdistill.scene.surface import sample_surface, to_srgb
-from gsdistill.structs import PointCloud
 
 __all__ = ["ShapE"]
 

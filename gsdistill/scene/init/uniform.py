@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gsdistill.config import bounded
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Gaussians
 from gsdistill.scene.init.base import round_gaussians
-from gsdistill.structs import Gaussians
 
 __all__ = ["UniformSettings", "directions"]
 

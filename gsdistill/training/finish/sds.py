@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gsdistill.config import Ramp, bounded, to_dict
+from gsdistill.core.ranges import bounded
 from gsdistill.distillation.sds import SDS
 from gsdistill.representation.regularizers import RegularizerSettings
+from gsdistill.settings.config import to_dict
+from gsdistill.settings.ramp import Ramp
 from gsdistill.training.finish.base import Finish
 
 __all__ = ["SDSFinish"]

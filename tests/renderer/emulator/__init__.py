@@ -19,7 +19,7 @@ import pytest
 import torch
 from renderer.emulator.translation import translated
 
-from gsdistill.kept import place
+from gsdistill.disk.cache import place
 
 __all__ = ["EMULATED", "ON_GPU", "kernels", "missing", "sources", "take_the_place_of_a_gpu"]
 

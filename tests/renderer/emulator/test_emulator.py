@@ -11,13 +11,13 @@ from renderer.emulator.translation import translated
 from renderer.scenes import cast
 
 from gsdistill.prior.loading import load_prior
-from gsdistill.registry import load
 from gsdistill.renderer.base import render
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
+from gsdistill.settings.registry import load
 from gsdistill.training.distiller import Distiller
 from gsdistill.training.views import ViewSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import Parameter
 
-from gsdistill.structs import Render
+from gsdistill.core.structs import Render
 
 GOOD = torch.tensor(True)
 

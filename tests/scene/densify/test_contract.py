@@ -6,12 +6,12 @@ import pytest
 import torch
 from scene.densify.common import GOOD, generator, in_step, make_render, make_scene
 
-from gsdistill.config import from_dict, to_dict
-from gsdistill.errors import ConfigError
-from gsdistill.registry import load, names
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.structs import Gaussians
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.densify.base import importance, without_haze
-from gsdistill.structs import Gaussians
+from gsdistill.settings.config import from_dict, to_dict
+from gsdistill.settings.registry import load, names
 
 PACKAGE, STEPS = "gsdistill.scene.densify", 12
 OFTEN = {"enabled": True, "start": 0.0, "stop": 1.0, "every": 1 / 6}  # every second step

@@ -3,7 +3,7 @@ import torch
 from gsplat.strategy import DefaultStrategy
 from scene.densify.common import GOOD, generator, high, in_step, make_render, make_scene, rows_of
 
-from gsdistill.errors import ConfigError
+from gsdistill.core.errors import ConfigError
 from gsdistill.scene.densify.gradient import Gradient
 
 GROW = {"enabled": True, "start": 0.0, "stop": 1.0, "every": 0.1, "grow_grad2d": 1.0, "grow_scale3d": 0.05}

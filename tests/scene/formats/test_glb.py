@@ -13,13 +13,13 @@ from export.scenes import pebble
 from gsply import write_spz
 from scipy.spatial.transform import Rotation
 
-from gsdistill import extras
-from gsdistill.errors import BadFile, NotInstalled
+from gsdistill.core import extras
+from gsdistill.core.errors import BadFile, NotInstalled
+from gsdistill.core.structs import Gaussians
 from gsdistill.export.compressed_ply import gsply_data
 from gsdistill.export.glb import Glb
 from gsdistill.scene.read import open_splat, read_splat
 from gsdistill.scene.turn import frame_matrix, from_frame, to_frame, turned
-from gsdistill.structs import Gaussians
 
 STONE = pebble(30, 2)
 SPZ_IN_GLTF = "KHR_gaussian_splatting_compression_spz_2"

@@ -20,15 +20,15 @@ from export.scenes import pebble, pictures, psnr
 from PIL import Image
 from plyfile import PlyData, PlyElement
 
-from gsdistill import extras
-from gsdistill.errors import BadFile, NotInstalled
+from gsdistill.core import extras
+from gsdistill.core.errors import BadFile, NotInstalled
+from gsdistill.core.structs import SH_C0, Gaussians, RenderOptions
 from gsdistill.export.compressed_ply import CompressedPly
 from gsdistill.export.ply import Ply
 from gsdistill.export.sog import Sog
 from gsdistill.export.spz import Spz
 from gsdistill.scene.formats import spz
 from gsdistill.scene.read import open_splat, read_splat
-from gsdistill.structs import SH_C0, Gaussians, RenderOptions
 
 MODULES = Path(os.environ.get("GSDISTILL_NODE_MODULES") or Path(__file__).parents[2] / "browser" / "node_modules")
 OTHERS_TOOL = MODULES / "@playcanvas" / "splat-transform" / "bin" / "cli.mjs"
@@ -478,7 +478,7 @@ def test_a_zip_that_is_none_or_is_cut_off(tmp_path):
 # --- made for antialiasing
 
 
-@pytest.mark.filterwarnings("error::gsdistill.errors.Notice")
+@pytest.mark.filterwarnings("error::gsdistill.core.errors.Notice")
 def test_what_was_made_for_antialiasing_is_drawn_so(tmp_path):
     plain = version_3(tmp_path)
     flagged = plain[:14] + b"\1" + plain[15:]
@@ -488,7 +488,7 @@ def test_what_was_made_for_antialiasing_is_drawn_so(tmp_path):
         assert read_splat(path).options == RenderOptions(antialiased=True)
 
 
-@pytest.mark.filterwarnings("error::gsdistill.errors.Notice")
+@pytest.mark.filterwarnings("error::gsdistill.core.errors.Notice")
 def test_what_was_not_is_drawn_as_usual(tmp_path):
     (tmp_path / "four.spz").write_bytes(spz_4(version_3(tmp_path)))
     for path in (tmp_path / "a.spz", tmp_path / "four.spz", bundle(tmp_path)):

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scene.written import written
 
+from gsdistill.core.frames import FRAMES
+from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.export.settings import extensions
-from gsdistill.frames import FRAMES
 from gsdistill.scene.read import open_splat, read_splat
 from gsdistill.scene.turn import to_frame
-from gsdistill.structs import SH_C0, Gaussians
 
 EXTENSION = {name: extension for extension, name in extensions().items()}
 NAMES = list(EXTENSION)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from gsdistill import flags
-from gsdistill.cli import execute
-from gsdistill.config import from_dict, to_dict
-from gsdistill.errors import BadFile, ConfigError
-from gsdistill.registry import load, names
+from gsdistill.cli import flags
+from gsdistill.cli.main import execute
+from gsdistill.core.errors import BadFile, ConfigError
+from gsdistill.core.structs import SH_C0, PointCloud
 from gsdistill.scene.init.base import CloudInitialiser, draw_seed
 from gsdistill.scene.init.mesh import Mesh
-from gsdistill.structs import SH_C0, PointCloud
+from gsdistill.settings.config import from_dict, to_dict
+from gsdistill.settings.registry import load, names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,11 @@ import trimesh
 from PIL import Image
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
-from gsdistill.errors import BadFile
+from gsdistill.core.errors import BadFile
+from gsdistill.core.structs import SH_C0
 from gsdistill.scene.init.mesh import Mesh
 from gsdistill.scene.mesh import read_mesh
 from gsdistill.scene.surface import to_srgb
-from gsdistill.structs import SH_C0
 
 SIDES = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
 COLORS = np.array([[1, 0, 0], [0, 1, 1], [0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 1, 0]])

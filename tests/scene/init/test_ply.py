@@ -4,10 +4,10 @@ import torch
 from plyfile import PlyData, PlyElement
 
 import gsdistill.export.ply as export
-from gsdistill.errors import BadFile, Notice
+from gsdistill.core.errors import BadFile, Notice
+from gsdistill.core.structs import SH_C0
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.ply import Ply
-from gsdistill.structs import SH_C0
 
 NAMES = [
     *(("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")),

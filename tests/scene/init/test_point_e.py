@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from gsdistill.config import from_dict, to_dict
-from gsdistill.errors import ConfigError, ModelNotFound, PromptError
+from gsdistill.core.errors import ConfigError, ModelNotFound, PromptError
+from gsdistill.core.structs import SH_C0
 from gsdistill.point_e.model import PointE as Model
 from gsdistill.scene.init import point_e
 from gsdistill.scene.init.point_e import PointE
-from gsdistill.shapes.captions import Thing
-from gsdistill.shapes.solids import distances
-from gsdistill.shapes.world import build
-from gsdistill.structs import SH_C0
+from gsdistill.settings.config import from_dict, to_dict
+from gsdistill.worlds.shapes.captions import Thing
+from gsdistill.worlds.shapes.solids import distances
+from gsdistill.worlds.shapes.world import build
 
 FAST = {"steps": 2}
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gsdistill.errors import BadFile, ConfigError, ModelNotFound, PromptError
-from gsdistill.files import data_path
+from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound, PromptError
+from gsdistill.core.structs import SH_C0
+from gsdistill.disk.places import data_path
 from gsdistill.scene.init.shap_e import ShapE
-from gsdistill.structs import SH_C0
 
 BIAS, STEEP = 10.0, 8.0
 FAST = {"steps": 2, "grid": 24, "count": 500}

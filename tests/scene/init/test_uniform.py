@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from gsdistill.config import from_dict
-from gsdistill.errors import ConfigError
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.structs import SH_C0
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.box import Box
 from gsdistill.scene.init.sphere import Sphere
-from gsdistill.structs import SH_C0
+from gsdistill.settings.config import from_dict
 
 KINDS = [Ball, Sphere, Box]
 

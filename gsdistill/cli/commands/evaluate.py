@@ -1,0 +1,60 @@
+"""``gsdistill evaluate``: the figures of a run or of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gsdistill.cli.commands.base import Command, read_command
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.frames import Frame
+from gsdistill.core.terminal import terminal
+from gsdistill.core.threads import Threads
+from gsdistill.disk.paths import may_be_path
+
+__all__ = ["Evaluate"]
+
+
+@dataclass(frozen=True)
+class Evaluate(Threads, Command):
+    """Measure a splat: against a truth, by itself, and by what a prior sees in it.
+
+    The truth is the object of the shapes world that the prompt names, or a mesh or a splat of yours. Without one the
+    figures are left that need none. A run's own figures are kept in its evaluation.json; those of a file, or against
+    another truth, are printed, and written to --json alone.
+    """
+
+    splat: Path = field(metadata={"positional": True})  # A splat of any format, or the folder of a run.
+    prompt: str | None = None  # What the splat should be; none: the prompt of the run.
+    # Ask this prior what it sees, how many fronts there are and how well the prompt fits: a name as for `generate`.
+    prior: str | None = field(default=None, metadata=may_be_path())
+    # Measure against this mesh (.glb .gltf .obj .ply .stl .off), splat or run. It must have the size and the place of
+    # the splat: about the origin, in the unit ball.
+    truth: Path | None = None
+    # The axes of a splat that does not name its own: rdf (y down, as most splats), y-up, z-up, unity or world; none: as
+    # is usual with its format.
+    frame: Frame | None = None
+    # The axes of a truth that does not name its own; none: of meshes y-up for .glb, .gltf and .obj, world for others.
+    truth_frame: Frame | None = None
+    clean: bool = False  # Leave out or mend Gaussians that are NaN, infinite or no rotation; without, they are refused.
+    json: Path | None = None  # Also write the figures to this file.
+    overwrite: bool = False  # Replace the file of --json if it is there; what is measured is never replaced.
+
+    def __post_init__(self) -> None:
+        if self.prompt is not None and not self.prompt.strip():
+            raise ConfigError(f"prompt = '{self.prompt}' is empty; leave it out to measure without one")
+        if self.prompt is not None and self.truth is not None and self.prior is None:
+            raise ConfigError("prompt and truth are two truths; give one of them, or --prior, which the prompt is for")
+        if self.overwrite and self.json is None:
+            raise ConfigError("overwrite is for the file of --json: add --json FILE")
+        if self.truth_frame and self.truth is None:
+            raise ConfigError(f"truth_frame = {self.truth_frame} is of a truth: add --truth FILE")
+
+    @classmethod
+    def carry_out(cls, argv: Sequence[str]) -> None:
+        """Do what the words after the command's name ask for. Raises UserError."""
+        command = read_command(cls, argv, "evaluate")
+        from gsdistill.cli.evaluation import evaluate
+
+        evaluate(command, terminal())

@@ -1,0 +1,95 @@
+"""``gsdistill export``: a splat to a file of another format or in other axes, or to a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from gsdistill.cli.commands.base import Command, read_command
+from gsdistill.cli.conversion import Conversion, read_source, write_splat
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.terminal import terminal
+from gsdistill.disk.write import check_targets
+from gsdistill.export.settings import extensions
+from gsdistill.mesh.settings import MeshSettings
+from gsdistill.settings.config import to_dict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gsdistill.core.structs import Gaussians
+    from gsdistill.export.base import Writer
+
+__all__ = [
+    "Export",
+    "export",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Conversion, Command):
+    """Write a splat in another format or other axes, or as a mesh; the extension of the target says which format."""
+
+    mesh: bool = False  # Write a mesh in place of a splat: .glb or .obj.
+    meshing: MeshSettings = field(default_factory=MeshSettings)
+
+    def __post_init__(self) -> None:
+        unused = [name for name, value in to_dict(self.meshing).items() if value != to_dict(MeshSettings())[name]]
+        if unused and not self.mesh:
+            raise ConfigError(f"meshing.{unused[0]} is for meshes: add --mesh")
+        if self.mesh and self.sh_pad:
+            raise ConfigError(f"sh_pad = {self.sh_pad}: a mesh has no view-dependent colour")
+
+    @classmethod
+    def carry_out(cls, argv: Sequence[str]) -> None:
+        """Do what the words after the command's name ask for. Raises UserError."""
+        export(read_command(cls, argv, "export"), terminal())
+
+
+def export(command: Export, console: Console) -> None:
+    """Read the source and write the target.
+
+    Raises:
+        UserError: the source is no splat, the format is unknown or cannot be written, or a file exists.
+    """
+    writer = None if command.mesh else _splat_writer(command)
+    targets = _targets(command)
+    check_targets(targets, command.overwrite)
+    gaussians = read_source(command.source, command.from_frame, command.clean, console)
+    if writer:
+        write_splat(gaussians, writer, command.target, console)
+        return
+    told = _write_mesh(gaussians, command)
+    size = sum(path.stat().st_size for path in targets)
+    console.print(Text(f"{', '.join(map(str, targets))}: {told}, {size:,} bytes"), soft_wrap=True)
+
+
+def _splat_writer(command: Export) -> Writer:
+    from gsdistill.export.formats import writer_for
+
+    if command.target.suffix.lower() == ".obj":
+        raise ConfigError(f"'{command.target}' can only be a mesh: add --mesh. Splats: {', '.join(extensions())}")
+    return writer_for(command.target, command)
+
+
+def _targets(command: Export) -> tuple[Path, ...]:
+    """All files that will be written."""
+    if not command.mesh:
+        return (command.target,)
+    from gsdistill.mesh.write import check, companions
+
+    check(command.target)
+    return (command.target, *companions(command.target, command.meshing))
+
+
+def _write_mesh(gaussians: Gaussians, command: Export) -> str:
+    from gsdistill.mesh.write import write_mesh
+
+    found = write_mesh(gaussians, command.target, command.meshing, command.frame)
+    closed = "watertight" if found.watertight else "NOT watertight"
+    parts = f"{found.parts} part{'s' * (found.parts != 1)}"
+    return f"{found.faces:,} triangles, {closed}, {parts}, area {found.area:.3g}, volume {found.volume:.3g}"

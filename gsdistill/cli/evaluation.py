@@ -1,0 +1,155 @@
+"""``gsdistill evaluate``: the figures of a run or of a file, printed in groups, and kept where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gsdistill.cli.commands.evaluate import Evaluate
+from gsdistill.core import device
+from gsdistill.core.errors import BadFile, ConfigError, OutputError, PromptError, tell
+from gsdistill.core.structs import Gaussians, to_device
+from gsdistill.disk.paths import anchored_text, there
+from gsdistill.disk.write import check_targets, write_json
+from gsdistill.evaluation import fronts, plain
+from gsdistill.evaluation.figures import GROUPS, JUDGE, PREFIX
+from gsdistill.evaluation.plain import plain_figures
+from gsdistill.evaluation.references import Truth, of_file, of_prompt
+from gsdistill.evaluation.truth import evaluate as evaluate_splat
+from gsdistill.evaluation.without_truth import figures_without_truth
+from gsdistill.models import catalogue
+from gsdistill.prior.families.base import ModelSettings
+from gsdistill.prior.loading import load_prior
+from gsdistill.prior.prompts import PromptSettings
+from gsdistill.run.folder import CONFIG, EVALUATION, FAILURE, RECORDS, SUMMARY, Run, read_run
+from gsdistill.run.measure import keep_figures, truth_of
+from gsdistill.scene.read import OF_A_RUN, open_splat
+from gsdistill.settings.config import from_dict
+
+__all__ = ["evaluate", "gather", "show"]
+
+T = TypeVar("T")
+
+ALONE, BY_PRIOR, REST = "the splat alone: needs no truth", "what the prior sees: from 24 sides", "others"
+
+
+def evaluate(command: Evaluate, console: Console) -> None:
+    """Measure, print and keep.
+
+    Raises:
+        UserError: as :func:`gather`, or a file cannot be written, or is there already, which is told before the work.
+    """
+    if command.json:
+        _check_json(command.json, command)
+    figures = gather(command)
+    show(figures, console)
+    if command.json:
+        write_json(command.json, figures)
+    if _own(command):
+        keep_figures(command.splat, figures)
+
+
+def gather(command: Evaluate) -> dict[str, Any]:
+    """All figures that are asked for, by name: the one place where they come together.
+
+    Raises:
+        BadFile: the splat or the truth cannot be read. PromptError: the prompt of a file is not one of the shapes
+            world, and nothing else is asked for; or the prior does not know it. ConfigError: a prior without a prompt.
+    """
+    for path in (command.splat, command.truth):
+        if path and not path.exists():
+            raise BadFile(f"{path}: there is no such file or folder")
+    run = read_run(command.splat) if command.splat.is_dir() else None
+    prompt = command.prompt or (run.prompt if run else None)
+    if command.prior and prompt is None:
+        raise ConfigError(f"prior = '{command.prior}' is asked about a prompt: add --prompt")
+    if run and _own(command):
+        truth = truth_of(run)
+        if truth is None:
+            tell(f"the object of '{run.prompt}' is not known: what needs a truth is left out; --truth FILE names one")
+    else:
+        truth = _of_words(prompt) if prompt and not (command.truth or command.prior) else None
+    gaussians = open_splat(command.splat).told(command.frame, "--frame", command.clean)
+    if command.truth:
+        truth = of_file(command.truth, command.truth_frame, gaussians)
+    figures = evaluate_splat(gaussians, truth) if truth else {}
+    if command.prior is None:
+        return {**figures, **plain_figures(gaussians)}
+    return {**figures, **_with_prior(command.prior, str(prompt), gaussians, run)}
+
+
+def _check_json(target: Path, command: Evaluate) -> None:
+    """Refuse a file of figures that is there, unless it may be replaced; one that is measured, or a run's, always."""
+    for source in filter(None, (command.splat, command.truth)):
+        kept = [source, *(source / name for name in (OF_A_RUN, CONFIG, RECORDS, SUMMARY, EVALUATION, FAILURE))]
+        if any(there(path) and there(target) and path.samefile(target) for path in kept):
+            raise OutputError(f"--json {target} is a file that is read, or a run's own; choose another --json")
+    check_targets([target], command.overwrite, "another --json")
+
+
+def _of_words(prompt: str) -> Truth:
+    try:
+        return of_prompt(prompt)
+    except PromptError as error:
+        raise PromptError(
+            f"{error}. Without --prompt the splat is measured alone, and with --prior by a prior"
+        ) from error
+
+
+def _with_prior(name: str, prompt: str, gaussians: Gaussians, run: Run | None) -> dict[str, Any]:
+    """The figures without a truth; the prior is loaded as the run has it, where it is the run's own."""
+    name = name if name in ("auto", *catalogue.known()) else anchored_text(name)  # as a run has it
+    model = _of_run(ModelSettings, "model", run if run and name == run.settings.get("prior") else None)
+    prompts = _of_run(PromptSettings, "prompts", run)
+    target = device.choose("auto", tell)
+    device.prepare(target)
+    judge = catalogue.choose(name, target)[0]
+    prior = load_prior(judge, target, model, tell)
+    return {**figures_without_truth(to_device(gaussians, target), prompt, prior, prompts), JUDGE: judge}
+
+
+def _of_run(kind: type[T], name: str, run: Run | None) -> T:
+    """A group of a run's settings, or what is usual. Raises BadFile, which names the file and the setting."""
+    try:
+        return from_dict(kind, (run.settings.get(name) or {}) if run else {}, name)
+    except ConfigError as error:
+        raise BadFile(f"{run.folder / CONFIG if run else name}: {error}") from error
+
+
+def show(figures: Mapping[str, Any], console: Console) -> None:
+    """Print figures by groups, each with what it means."""
+    groups = {**GROUPS, ALONE: plain.MEANINGS, BY_PRIOR: {JUDGE: "The prior that was asked.", **fronts.MEANINGS}}
+    grouped = {title: {name: figures[name] for name in names if name in figures} for title, names in groups.items()}
+    known = {name for names in groups.values() for name in names}
+    grouped[REST] = {name: value for name, value in figures.items() if name not in known}
+    table = Table("figure", "value", "what it means, and what is best")
+    for title, found in grouped.items():
+        if not found:
+            continue
+        table.add_section()
+        head, _, rest = title.partition(":")
+        table.add_row(Text(head, style="bold"), "", Text(rest.strip(), style="italic"))
+        for name, value in found.items():
+            meaning = groups.get(title, {}).get(name, "")
+            table.add_row(Text(f"  {_label(name)}"), Text(_told(value)), Text(meaning))
+    console.print(table)
+
+
+def _own(command: Evaluate) -> bool:
+    """Whether a run is measured against its own prompt."""
+    return command.splat.is_dir() and command.prompt is None and command.truth is None
+
+
+def _label(name: str) -> str:
+    return name.removeprefix(PREFIX).replace("_", " ")
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,132 @@
+"""What a run will take, before it begins: time, memory and download; and all that the run would refuse, refused now.
+
+A prior on this machine whose weights are small is loaded, and a few steps of the run are made and timed. The time of a
+large one is its card's count of operations over a third of the rate of a matrix product on the device, which is an
+assumption; no weights of it are loaded, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from gsdistill.bench.flops import matmul_ceiling
+from gsdistill.bench.timing import Timing, measure
+from gsdistill.core import device
+from gsdistill.export.formats import run_writers
+from gsdistill.generate import check_without_prior, checked_folder
+from gsdistill.models.catalogue import cards, find, is_outside
+from gsdistill.models.hub import is_offline
+from gsdistill.models.inventory import Share, gigabytes, shares
+from gsdistill.models.layout import chosen, listing
+from gsdistill.prior.loading import in_half, load_prior, located, needed_parts
+from gsdistill.run.config import RunConfig, resolve
+from gsdistill.run.logs import check_logs
+
+__all__ = ["foresee"]
+
+SMALL = 300e6  # bytes of weights that are loaded to try
+STEPS, WARM_UP = 5, 2
+SHARE = 1 / 3  # of the rate of a matrix product
+
+
+def foresee(config: RunConfig) -> Iterator[str]:
+    """Lines on what the run takes.
+
+    Raises:
+        UserError: of any kind that the run would raise before its first step, as far as it can be known.
+    """
+    target = device.choose(config.device)
+    folder, done = checked_folder(config)
+    if done is None:
+        yield f"the run in {folder.path} is finished; nothing is left to do"
+        return
+    run_writers(config.export)
+    check_logs(config)
+    check_without_prior(config, target)
+    left = config.iterations - done
+    device.prepare(target, config.deterministic)
+    if is_outside(config.prior):  # whose class alone knows what it loads, and is not made to see
+        yield f"time, memory and download: not known for {config.prior}; `gsdistill bench` makes some of its steps"
+        return
+    source = Path(find(config.prior)[0])
+    half = in_half(config.model, target)
+    taken = [] if source.exists() else list(shares(config.prior, half))
+    whole = all(share.folder for share in taken)
+    if (whole or is_offline()) and not source.is_file():
+        size = _weights(config, target)
+        if size < SMALL:
+            prior = load_prior(config.prior, target, config.model)
+            yield from _tried(left, measure(config, prior, target, STEPS, WARM_UP))
+            return
+    yield from _counted(config, done, target)
+    yield _download(config, taken, half)
+
+
+def _weights(config: RunConfig, target: torch.device) -> int:
+    """Bytes of the files of a model that is here; refuses one that its family cannot serve."""
+    folder = located(config.prior, target, config.model).folder
+    return sum(chosen(listing(folder), needed_parts(folder), in_half(config.model, target)).values())
+
+
+def _tried(left: int, timing: Timing) -> Iterator[str]:
+    """Of a run of which a few steps were made, and ``left`` are to be made."""
+    step = timing.seconds / len(timing.steps)
+    yield (
+        f"time: about {_duration(step * left)} for {left} steps of {1e3 * step:.0f} ms, as "
+        f"{len(timing.steps)} of them took here just now; pictures, films and the report come on top"
+    )
+    yield f"memory: about {gigabytes(timing.peak_bytes)}"
+    yield "download: none, all of the prior is on this machine"
+
+
+def _counted(config: RunConfig, done: int, target: torch.device) -> Iterator[str]:
+    """Of the steps that are left of a run with a large prior after ``done``, by its card."""
+    card = cards().get(config.prior)
+    if card is None or card.step_tflop is None:
+        yield f"time and memory: not known for {config.prior}; `gsdistill bench` measures them once it is here"
+        return
+    dtype = torch.float16 if in_half(config.model, target) else torch.float32
+    rate = SHARE * matmul_ceiling(target, dtype).flops_per_second
+    (network, encoder), operations, end = card.step_tflop, 0.0, 0
+    for part in config.parts:
+        end += part.iterations
+        steps = max(0, min(part.iterations, end - done))
+        operations += 1e12 * steps * part.views / 4 * (network * _evaluations(part) / 2 + encoder)
+    left = config.iterations - done
+    yield (
+        f"time: about {_duration(operations / rate)} for {left} steps, by {1e-12 * operations / max(left, 1):.3g} "
+        "TFLOP a step at a third of this device's rate; an estimate, not measured"
+    )
+    here = f"; here is {device.describe(target)}"
+    yield f"memory: about {card.gpu_gb:g} GB in half precision with 4 views, counted and not measured{here}"
+
+
+def _evaluations(part: RunConfig) -> float:
+    """Samples that a stage's method sends through the network for a view of a step, counted on the shapes prior."""
+    alone = {"finish": "none", "views": 1, "iterations": part.iterations}
+    trial = replace(resolve({"prompt": "a red torus", "prior": "shapes", "device": "cpu", **alone}), method=part.method)
+    timing = measure(trial, load_prior("shapes"), torch.device("cpu"), 2, 1)
+    return timing.evaluations / len(timing.steps)
+
+
+def _download(config: RunConfig, taken: list[Share], half: bool) -> str:
+    missing = [share for share in taken if not share.folder]
+    if not missing:
+        return "download: none, all of the prior is on this machine"
+    card = cards().get(config.prior)
+    if any(share.reason for share in missing):
+        size = card.download(half) if card else "of unknown size"
+        return f"download: {size}; {missing[0].reason}"
+    left = sum(share.size - sum(share.here().values()) for share in missing)
+    return f"download: {gigabytes(left)}, once; `gsdistill doctor --prior {config.prior}` shows the files"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.0f} hours"

@@ -1,0 +1,88 @@
+"""The flags of a command that makes steps of a run: a config, what is chosen by name, and every setting of the run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gsdistill.cli.flags import behind, parse, peek
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.threads import Threads
+from gsdistill.disk.paths import may_be_path
+from gsdistill.settings.config import from_dict, merge, setting_fields
+
+if TYPE_CHECKING:
+    from gsdistill.run.config import RunConfig
+
+__all__ = ["RunFlags", "check_threads", "read"]
+
+
+@dataclass(frozen=True)
+class RunFlags(Threads):
+    """What is said beside the settings of a run."""
+
+    # Take settings from a YAML file, the folder of an earlier run, or a name of `gsdistill list configs`.
+    config: str | None = field(default=None, metadata=may_be_path())
+    prompt_file: Path | None = None  # Read the prompt from a text file with one line, in place of --prompt.
+    offline: bool = False  # Never ask the network, only what is on this machine; as HF_HUB_OFFLINE=1.
+
+
+F = TypeVar("F", bound=RunFlags)
+
+
+def read(
+    command: type[F], argv: Sequence[str], name: str, basis: Mapping[str, Any] = {}, over: Mapping[str, Any] = {}
+) -> tuple[F, dict[str, Any], dict[str, Any]]:
+    """Return a command's own flags, the settings under what was typed, and what was typed of the run's.
+
+    The config lies over ``basis``, ``over`` and what was typed over it; method, init, densify, finish, prior and
+    device, which decide what other flags there are, come into the settings too.
+
+    Raises:
+        ConfigError: an unknown flag, config or name, or several prompts.
+    """
+    from gsdistill.models.hub import go_offline
+    from gsdistill.run import stages
+    from gsdistill.run.config import RunConfig, fill, read_config, read_prompts
+
+    if len(words := behind(argv, "prompt")) > 1:
+        raise ConfigError(
+            f"{' '.join(map(repr, words))} are several prompts: put one in quotes, as in --prompt 'a red torus'; "
+            "gsdistill sweep --prompts 'a red torus' 'a blue cube' makes several"
+        )
+    file = peek(argv, "config")
+    chosen = {
+        choice: value
+        for choice in ("method", "init", "densify", "finish", "prior", "device", "quality")
+        if (value := peek(argv, choice))
+    }
+    base = stages.over(stages.over(merge(basis, read_config(file) if file else {}), over), chosen)
+    sources = [(command, {}), (RunConfig, fill(base))]
+    given = parse(sources, argv, prog=f"gsdistill {name}", description=inspect.getdoc(command) or "")
+    flags = from_dict(command, {flag: given.pop(flag) for flag in setting_fields(command) if flag in given})
+    flags.take()
+    if flags.offline:
+        go_offline()
+    if flags.prompt_file:
+        if "prompt" in given:
+            raise ConfigError("--prompt and --prompt-file exclude each other")
+        given["prompt"], *more = read_prompts(flags.prompt_file)
+        if more:
+            told = f"{flags.prompt_file} holds {1 + len(more)} prompts, one on each line, and this command takes one"
+            raise ConfigError(f"{told}; gsdistill sweep --prompt-file {flags.prompt_file} makes them all")
+    return flags, base, given
+
+
+def check_threads(flags: RunFlags, config: RunConfig) -> None:
+    """Refuse a number of threads beside the one that a deterministic run takes on a CPU.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    from gsdistill.core.device import choose
+
+    if config.deterministic and flags.threads not in (None, 1) and choose(config.device).type == "cpu":
+        raise ConfigError(f"--deterministic takes one thread on a CPU, not --threads {flags.threads}")

@@ -1,0 +1,1 @@
+"""Files: reading with care, whole writing, locks, caches, and the paths that settings name."""

@@ -1,0 +1,85 @@
+"""A lock on a file, held from ``take`` until the block or the process ends, however that ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from gsdistill.core.errors import OutputError
+from gsdistill.disk.write import discard
+
+__all__ = ["Claim"]
+
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # what file systems without locks say
+
+
+class Claim:
+    """A lock file, this process's own from :meth:`take` to the end of the block or of the process, however that ends.
+
+    On a file system without locks it is everybody's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def take(self) -> bool:
+        """Whether the file is this process's now, made anew where it or its folder is missing; nobody is waited for.
+
+        Raises:
+            OutputError: the file system refuses.
+        """
+        if self._is_there():
+            return True
+        self._release()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = _lock(self._path)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
+        return self._handle is not None
+
+    def _is_there(self) -> bool:
+        """Whether the file of that name is the one that was taken."""
+        try:
+            return self._handle is not None and os.path.samestat(os.fstat(self._handle), self._path.stat())
+        except OSError:
+            return False
+
+    def _release(self) -> None:
+        if self._handle is not None:
+            if self._is_there():
+                discard(self._path)  # while it is still locked
+            os.close(self._handle)
+            self._handle = None
+
+
+def _lock(path: Path) -> int | None:
+    """An open lock file, which is still the one of that name; None if another process holds it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle).st_nlink:  # else its holder before has just removed it
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                return handle
+            os.close(handle)
+            raise
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""What ``gsdistill doctor`` finds: on this machine, of one model, and in a short run."""

@@ -1,0 +1,51 @@
+"""What a model folder says of itself in gsdistill.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gsdistill.core.errors import BadFile, ConfigError
+from gsdistill.core.ranges import bounded
+from gsdistill.disk.read import read_json
+from gsdistill.settings.config import from_dict
+
+__all__ = ["CameraCard", "ModelCard", "Prediction", "read_model_card"]
+
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]  # what a network answers
+
+
+@dataclass(frozen=True)
+class CameraCard:
+    """What a camera-conditioned model is fed, and the cameras it knows: degrees and world units."""
+
+    features: Literal["fourier"]
+    distance: float = bounded(above=0)
+    fov: float = bounded(above=0, below=180)
+    elevation: tuple[float, float] = bounded(low=-90, high=90)
+    azimuth_frequencies: tuple[int, ...] = ()
+    elevation_frequencies: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """gsdistill.json of a model folder."""
+
+    name: str
+    encoder: Literal["vae", "unshuffle"] = "vae"
+    factor: int = bounded(1, low=1, high=64)
+    licence: str = "unknown"
+    world: Literal["shapes"] | None = None
+    camera: CameraCard | None = None
+
+
+def read_model_card(source: str, name: str) -> ModelCard:
+    """The folder's gsdistill.json, or the card of a plain latent model."""
+    path = Path(source) / "gsdistill.json"
+    if not path.is_file():
+        return ModelCard(name=name)
+    try:
+        return from_dict(ModelCard, read_json(path))
+    except ConfigError as error:
+        raise BadFile(f"{path}: {error}") from error

@@ -1,0 +1,268 @@
+"""Models on the hub: the snapshot in the cache that holds what a family needs, downloaded once, and never asked twice.
+
+A folder is taken as it is; a complete snapshot too, without a word to the network. Of what is downloaded the listing
+decides (layout.py): a model's repository often holds ten times what a prior needs. The hub learns what it is asked
+for, and the versions of Python and of its own library; what else the libraries would tell it is switched off.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gsdistill.core.errors import ModelNotFound, first_line
+from gsdistill.models.layout import CARDS, chosen, lack, listing
+
+__all__ = [
+    "Need",
+    "cached",
+    "cached_file",
+    "described",
+    "fetched",
+    "fetched_file",
+    "go_offline",
+    "is_offline",
+    "remote_files",
+]
+
+PATIENCE = 10.0  # seconds for an answer of the hub
+
+
+@dataclass(frozen=True)
+class Need:
+    """What is wanted of a model."""
+
+    parts: Callable[[Path], Sequence[str]]  # read from a folder that holds model_index.json, at least
+    half: bool = False  # the fp16 files where there are any
+    weights: bool = True  # False: configs and tokenizers alone
+    configs: Sequence[str] = ()  # parts of which the config is wanted in any case
+
+    def lack(self, place: str | Path, files: Mapping[str, int], folder: Path) -> str | None:
+        """One sentence on what ``files`` of ``place`` lack; ``folder`` is what the parts are read from."""
+        told = lack(place, files, self.parts(folder), self.weights)
+        return told or lack(place, files, self.configs, weights=False)
+
+    def chosen(self, files: Mapping[str, int], folder: Path) -> list[str]:
+        """The names of those ``files`` that are wanted."""
+        named = chosen(files, self.parts(folder), self.half, self.weights)
+        return [*named, *(chosen(files, self.configs, self.half, weights=False).keys() - named.keys())]
+
+
+class _RefusedError(Exception):
+    """A source cannot be had, for a reason of a few words; no other source can where it is ``final``."""
+
+    def __init__(self, reason: str, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+def go_offline() -> None:
+    """Keep this process, and those that it starts, from asking the hub for anything."""
+    _switch_on("HF_HUB_OFFLINE")
+
+
+def _switch_on(name: str) -> None:
+    """Set a variable of huggingface_hub, whether it is imported already or will be."""
+    os.environ[name] = "1"
+    constants: Any = sys.modules.get("huggingface_hub.constants")
+    if constants:
+        setattr(constants, name, True)
+
+
+_switch_on("HF_HUB_DISABLE_TELEMETRY")  # before diffusers and transformers read it
+
+
+def is_offline() -> bool:
+    """Whether the hub may not be asked: after :func:`go_offline`, or by HF_HUB_OFFLINE=1 in the environment."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+def fetched(name: str, sources: Sequence[str], need: Need, revision: str | None = None, advice: str = "") -> Path:
+    """The folder of the model ``name``: the first of its sources, folders or hub ids, that can be had.
+
+    A folder, then a complete snapshot in the cache, then a download; ``advice`` ends the message where all fail.
+
+    Raises:
+        ModelNotFound: what was tried, and why each of them cannot be had.
+    """
+    for source in sources:
+        if Path(source).is_dir():
+            return Path(source)
+        if kept := cached(source, need, revision):
+            return kept
+    return _first(name, sources, lambda source: _downloaded(source, need, revision), advice)
+
+
+def fetched_file(name: str, sources: Sequence[str], file: str, revision: str | None = None, advice: str = "") -> Path:
+    """One file of the model ``name``, from the first of its hub ids that can be had; as :func:`fetched`."""
+    for source in sources:
+        if kept := cached_file(source, file, revision):
+            return kept
+    return _first(name, sources, lambda source: _downloaded_file(source, file, revision), advice)
+
+
+def cached(source: str, need: Need, revision: str | None = None) -> Path | None:
+    """The snapshot of a hub id in the cache, if it holds all that is needed; the network is not asked."""
+    folder = _snapshot(source, revision)
+    return folder if folder and not need.lack(source, listing(folder), folder) else None
+
+
+def cached_file(source: str, file: str, revision: str | None = None) -> Path | None:
+    """A file of a hub id, where the cache has it."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if _is_homeless():
+        return None
+    try:
+        found = try_to_load_from_cache(source, file, revision=revision)
+    except HFValidationError:  # no name that the hub could have; whoever asks the hub for it says so
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def remote_files(source: str, revision: str | None = None) -> dict[str, int]:
+    """Name and size of every file that the hub has of a model.
+
+    Raises:
+        ModelNotFound: it cannot be asked; the message is the reason, in a few words.
+    """
+    try:
+        return _listed(source, revision)
+    except _RefusedError as refused:
+        raise ModelNotFound(str(refused)) from refused
+
+
+def described(source: str, revision: str | None = None) -> Path:
+    """A folder in the cache with model_index.json of a model, a few hundred bytes, downloaded where it is not there.
+
+    Raises:
+        ModelNotFound: as :func:`remote_files`.
+    """
+    try:
+        return _snapshot(source, revision) or _downloaded_cards(source, revision)
+    except _RefusedError as refused:
+        raise ModelNotFound(str(refused)) from refused
+
+
+def _first(name: str, sources: Sequence[str], get: Callable[[str], Path], advice: str) -> Path:
+    reasons: dict[str, str] = {}
+    for source in sources:
+        try:
+            return get(source)
+        except _RefusedError as refused:
+            reasons[source] = str(refused)
+            if refused.final:
+                reasons = dict.fromkeys(sources, str(refused))
+                break
+    raise ModelNotFound(f"cannot get {_told(name, reasons)}{advice}")
+
+
+def _told(name: str, reasons: Mapping[str, str]) -> str:
+    sources, different = list(reasons), set(reasons.values())
+    if len(different) == 1:
+        tried = "" if sources == [name] else f" (tried {', '.join(sources)})"
+        return f"{name}{tried}: {different.pop()}"
+    return f"{name}: " + "; ".join(f"{source}: {reason}" for source, reason in reasons.items())
+
+
+def _downloaded(source: str, need: Need, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    _ask(source, revision, need)
+    files = _listed(source, revision)
+    described = _downloaded_cards(source, revision)
+    if told := need.lack(source, files, described):
+        raise _RefusedError(told)
+    with _in_few_words(source, revision):
+        return Path(snapshot_download(source, revision=revision, allow_patterns=need.chosen(files, described)))
+
+
+def _downloaded_cards(source: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    _ask(source, revision)
+    with _in_few_words(source, revision):
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(CARDS)))
+
+
+def _downloaded_file(source: str, file: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    if file not in _listed(source, revision):
+        raise _RefusedError(f"it has no {file}")
+    with _in_few_words(source, revision):
+        return Path(hf_hub_download(source, file, revision=revision))
+
+
+def _listed(source: str, revision: str | None) -> dict[str, int]:
+    from huggingface_hub import HfApi
+
+    _ask(source, revision)
+    with _in_few_words(source, revision):
+        found = HfApi().model_info(source, revision=revision, files_metadata=True, timeout=PATIENCE)
+    return {file.rfilename: file.size or 0 for file in found.siblings or ()}
+
+
+def _snapshot(source: str, revision: str | None) -> Path | None:
+    """The folder of a hub id in the cache, whatever it holds."""
+    for sign in ("model_index.json", "unet/config.json", "config.json"):
+        if found := cached_file(source, sign, revision):
+            return found.parents[sign.count("/")]
+    return None
+
+
+def _is_homeless() -> bool:
+    """Whether the cache would lie in a folder called ``~`` in the working directory, as without a home folder."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_CACHE.startswith("~")
+
+
+def _ask(source: str, revision: str | None, need: Need | None = None) -> None:
+    """Refuse to ask while offline, or where there is no place for an answer."""
+    if _is_homeless():
+        raise _RefusedError("there is no home folder to keep models in; set HF_HOME to a folder", final=True)
+    if is_offline():
+        from huggingface_hub import constants
+
+        folder = _snapshot(source, revision) if need else None
+        held = need.lack(folder, listing(folder), folder) if folder and need else None
+        where = f"not in the cache {constants.HF_HUB_CACHE}" if held is None else f"in the cache, but {held}"
+        raise _RefusedError(f"it is {where}, and HF_HUB_OFFLINE or --offline forbids to ask the hub")
+
+
+@contextmanager
+def _in_few_words(source: str, revision: str | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises into a reason of a few words."""
+    from huggingface_hub import constants, errors
+
+    address = f"{constants.ENDPOINT}/{source}"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise _RefusedError(f"it is gated: accept its licence at {address}, then run `hf auth login`") from error
+    except errors.RepositoryNotFoundError as error:
+        raise _RefusedError("there is no such model on the hub, or it is private (`hf auth login`)") from error
+    except errors.RevisionNotFoundError as error:
+        raise _RefusedError(f"it has no revision '{revision or 'main'}'") from error
+    except errors.HfHubHTTPError as error:
+        raise _RefusedError(f"the hub refuses: {first_line(error)}") from error
+    except errors.HFValidationError as error:
+        raise _RefusedError(f"the hub knows no such names: {first_line(error)}") from error
+    except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError, TimeoutError) as error:
+        cause = error.__cause__ or error
+        raise _RefusedError(f"the hub cannot be reached ({first_line(cause)})", final=True) from error
+    except OSError as error:
+        raise _RefusedError(
+            f"it cannot be kept in {constants.HF_HUB_CACHE}: {first_line(error)}", final=True
+        ) from error
+    except (RuntimeError, errors.XetDownloadError) as error:
+        raise _RefusedError(f"the download broke off ({first_line(error)})") from error

@@ -1,0 +1,149 @@
+"""PyTorch's own files: archives of a pickle and the numbers of its tensors. Nothing but tensors is ever built of them.
+
+Torch's own ``weights_only`` builds more: ``bytearray(N)`` takes any memory for a file of a few bytes, and so does
+``OrderedDict(x)`` of a tensor whose strides are zero. Every pickle is therefore walked first, without being run.
+
+Bare pickles, as PyTorch wrote them before 1.6 (2020), say themselves how much memory to take; archives with compressed
+members, which PyTorch does not write, could hold a thousand times what they weigh. Both are refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gsdistill.core.device import out_of_memory
+from gsdistill.core.errors import BadFile, UserError, first_line
+from gsdistill.disk.read import brief
+
+__all__ = ["read_pickle"]
+
+LARGEST = 8 << 20  # bytes of a pickle; a tensor takes about two hundred
+# What state dicts and checkpoints of Lightning (epochs, callbacks, optimizers) call, and with which arguments, as
+# :func:`_check` writes them. A Counter is in the state of MultiStepLR.
+CALLS = {
+    "torch._utils _rebuild_tensor_v2": r".*",
+    "torch._utils _rebuild_tensor_v3": r".*",
+    "torch._utils _rebuild_parameter": r".*",
+    "torch device": r".*",
+    "torch Size": r"\(tuple\)",
+    "collections OrderedDict": r"\(\)",
+    "collections Counter": r"\((dict)?\)",
+}
+DICTS = ("collections OrderedDict", "collections Counter")
+# The operations of protocol 2 that PyTorch writes. Other ways to name and to build things are not among them.
+OPERATIONS = (
+    "PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT",
+    "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING",
+    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM",
+    "SETITEMS",
+)  # fmt: skip
+
+
+def read_pickle(path: Path, device: str = "cpu") -> Any:
+    """What a file holds, its tensors on ``device``; on ``meta`` they have no values, and none are read.
+
+    Raises:
+        BadFile: it is no such archive, is cut or damaged, or a pickle of more than tensors, which is not run.
+        MemoryError, RuntimeError: there is no memory for it (:func:`gsdistill.core.device.out_of_memory`).
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            odd = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
+        if odd:
+            raise BadFile(f"{path} is compressed ({odd[0]!r}), as PyTorch's files are not, and is not read")
+        reader = torch._C.PyTorchFileReader(str(path))  # torch's: another may find another pickle in the same file
+        if (size := _size(reader, "data.pkl")) > LARGEST:
+            raise BadFile(f"{path}: its pickle has {size} bytes, where one of tensors has {LARGEST} at most")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a pickle's protocol and strings; what it holds is what decides
+            _check(path, reader.get_record("data.pkl"))
+            return torch.load(path, map_location=device, weights_only=True, mmap=True)
+    except Exception as error:  # the libraries raise anything on a broken file
+        if isinstance(error, UserError) or out_of_memory(error):
+            raise
+        # of an unpickling, torch's own words tell how to do it unsafely; a stack or memo says only what it lacks
+        broken = isinstance(error, (pickle.UnpicklingError, LookupError))
+        reason = "its pickle is broken" if broken else first_line(error)
+        raise BadFile(f"{path} cannot be read as a checkpoint of PyTorch: {reason}") from error
+
+
+def _size(reader: Any, record: str) -> int:
+    """The bytes of a record; PyTorch 2.11 tells only by reading it, and then the file bounds them."""
+    return reader.get_record_size(record) if hasattr(reader, "get_record_size") else len(reader.get_record(record))
+
+
+def _check(path: Path, data: bytes) -> None:
+    """Follow a pickle with the kinds of things in place of the things.
+
+    A kind is a global's module and name, ``()`` of an empty tuple, ``(kind)`` of a tuple of one, else pickletools'.
+
+    Raises:
+        BadFile: it names, calls or does what no file of tensors needs. Others: it is broken.
+    """
+    stack: list[str] = []
+    memo: dict[Any, str] = {}
+    for operation, given, _ in pickletools.genops(data):
+        name = operation.name
+        if name not in OPERATIONS:
+            raise _more(path, f"the operation {name}")
+        if name == "GLOBAL":
+            if not _is_plain(str(given)):
+                raise _more(path, _dotted(given))
+            stack.append(str(given))
+        elif name.endswith("BINPUT"):
+            memo[given] = stack[-1]
+        elif name.endswith("BINGET"):
+            stack.append(memo[given])
+        elif name in ("REDUCE", "BUILD"):
+            second, first = stack.pop(), stack.pop()
+            if name == "BUILD" and (first, second) != ("dict", "dict"):  # a state dict and its metadata
+                raise _more(path, "a state for what is no dictionary")
+            if name == "REDUCE" and not (first in CALLS and re.fullmatch(CALLS[first], second)):
+                raise _more(path, f"a call of {_dotted(first)}")
+            stack.append("dict" if name == "BUILD" or first in DICTS else "any")
+        else:
+            _move(stack, operation)
+
+
+def _move(stack: list[str], operation: pickletools.OpcodeInfo) -> None:
+    """Do with the kinds what an operation does with the things."""
+    before = [kind.name for kind in operation.stack_before]
+    if "mark" in before:
+        while stack.pop() != "mark":
+            pass
+        before = before[: before.index("mark")]
+    taken = [stack.pop() for _ in before]
+    if operation.name == "EMPTY_TUPLE":
+        stack.append("()")
+    elif operation.name == "TUPLE1":
+        stack.append("(tuple)" if taken[0].startswith("(") else f"({taken[0]})")
+    else:
+        stack.extend(kind.name for kind in operation.stack_after)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a global is one of the calls, a class of storages, or a dtype: the last two are only named."""
+    module, _, thing = name.partition(" ")
+    if name in CALLS or name == "torch.storage UntypedStorage":
+        return True
+    storage = re.fullmatch(r"[A-Z]\w*Storage", thing) is not None
+    return module == "torch" and (storage or isinstance(getattr(torch, thing, None), torch.dtype))
+
+
+def _dotted(name: Any) -> str:
+    return brief(str(name).replace(" ", "."))
+
+
+def _more(path: Path, what: str) -> BadFile:
+    return BadFile(
+        f"{path} is a pickle of more than tensors ({what}), which could run any code or take any memory, and is not "
+        "read; convert it to .safetensors where you trust it"
+    )

@@ -1,0 +1,300 @@
+"""What all families of downloaded models share: precision, autoencoder, cached text, and the network's LoRA student.
+
+A family is one file with one leaf class. It encodes texts and forms the arguments of its
+network; noise levels, conversions, guidance and caching are here and in base.py.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gsdistill.core.device import exact_products, out_of_memory, recorder
+from gsdistill.core.errors import BadFile, ConfigError, PromptError, UserError, first_line, tell
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import Embedding, to_device
+from gsdistill.disk.paths import may_be_path
+from gsdistill.models.card import ModelCard, read_model_card
+from gsdistill.models.catalogue import cards
+from gsdistill.models.declared import Feed, check_network, latent_channels, latent_side
+from gsdistill.models.fingerprint import fingerprint
+from gsdistill.models.load import check_class, load_model, pick_class
+from gsdistill.models.lora_files import SUM, fuse, read_files
+from gsdistill.models.pipelines import needed_parts
+from gsdistill.prior.base import CameraRange, Prior, Student
+from gsdistill.prior.codec import Codec, LatentCodec
+from gsdistill.prior.embeddings import cached
+from gsdistill.prior.families.running import Call, Graphs, Layout, answering, memory_format
+from gsdistill.prior.families.schedulers import Levels, read_levels
+from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, unicode
+from gsdistill.prior.student import LoraStudent
+
+__all__ = ["ModelSettings", "Origin", "Pretrained"]
+
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How a downloaded model is used."""
+
+    # of the network; auto: half on accelerators, float32 on a CPU, bfloat16 for the shapes prior where that is faster
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    # another autoencoder: its folder, a model's, a .safetensors file, a short name, or a hub id
+    vae: str | None = field(default=None, metadata=may_be_path(cards))
+    lora: tuple[Path, ...] = ()  # LoRA files (.safetensors), or folders of one, to add to network and text encoders
+    lora_scale: float = 1.0  # of all of them; below 0 they change the other way, as sliders are used
+    revision: str | None = None  # branch, tag or commit on the hub; none: the card's
+    # whose configs and tokenizer serve a checkpoint in one file: a folder, name or hub id
+    config: str | None = field(default=None, metadata=may_be_path(cards))
+    guidance_rescale: float = bounded(0.0, low=0, high=1)  # phi of CFG rescale; MVDream's is 0.5
+    compile: bool = False  # network and encoder through torch.compile: minutes at the start, then faster steps
+    graph: bool = False  # on a GPU: record each kind of the network's calls, and replay it without Python
+    layout: Layout = "auto"  # of diffusers' networks in memory; auto: channels last on accelerators
+    recompute_encoder: bool = False  # compute it again for its gradient, and hold little of it: slower, less memory
+
+    def __post_init__(self) -> None:
+        if self.compile and self.graph:
+            raise ConfigError("model.compile and model.graph exclude each other: what is compiled is recorded too")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model lies, and what is known of it before it is loaded."""
+
+    folder: Path  # in the diffusers layout
+    card: ModelCard
+    settings: ModelSettings
+    device: torch.device
+    load: Callable[[Any, Path, str, torch.dtype, torch.device], Any] = load_model  # makes a network of a part
+    embed: Callable[[Any, Sequence[str]], list[Embedding]] | None = None  # in place of text encoders, by the config
+    vae: Path | None = None  # the folder of the autoencoder that the settings name
+
+
+class Pretrained(Prior):
+    """A frozen model in the diffusers layout."""
+
+    NETWORK: ClassVar[str] = "unet"  # the one of them that predicts noise
+    NETWORK_CLASS: ClassVar[str] = "UNet2DConditionModel"  # of diffusers
+    HALF: ClassVar[torch.dtype] = torch.float16  # precision on an accelerator, where the settings name none
+    HALF_VAE: ClassVar[torch.dtype | None] = None  # the autoencoder's there, where it is another
+    LORA: ClassVar[tuple[str, ...]] = ()  # the parts that take LoRA files, the network first; none: it takes none
+    UPCAST: ClassVar[bool] = False  # keep an autoencoder in float32 whose config says force_upcast, not in float16
+    FEED: ClassVar[Feed]  # what it feeds the network
+    FLOW: ClassVar[bool] = False  # whether the noise levels must be those of a rectified flow
+    KNOWS_CAMERAS: ClassVar[bool] = False  # whether the network is told the camera, whatever the card says
+
+    def __init__(self, origin: Origin) -> None:
+        """Load network, autoencoder and noise levels."""
+        self.name, self.evaluations = origin.card.name, 0
+        self.guidance_rescale = origin.settings.guidance_rescale
+        self.origin, self.folder, self.device = origin, origin.folder, origin.device
+        half = torch.float32 if origin.device.type == "cpu" else self.HALF
+        precision = origin.settings.precision
+        self.layout = memory_format(origin.settings.layout, origin.device)
+        self.dtype: torch.dtype = half if precision == "auto" else getattr(torch, precision)
+        self.products = self.dtype  # the precision of the network's products, which a leaf may take otherwise
+        camera = origin.card.camera
+        self.camera_range = CameraRange(camera.elevation, camera.distance, camera.fov) if camera else None
+        record = recorder(origin.device) if origin.settings.graph else None
+        exact_products(True, origin.device)
+        self._network: Any = self.load_network()
+        # The student calls the module itself, whose weights change.
+        self._called = answering(self._network, origin.settings.compile)
+        self._answer: Call = Graphs(self._ask, record) if record else self._ask
+        size = latent_side(self._network.config.sample_size, self.FEED, self.folder / self.NETWORK / "config.json")
+        self.latent_shape = (self._network.config.in_channels, size, size)
+        self._codec = self.codec(size)
+        self.image_size = self._codec.size
+        if self._network.config.sample_size is None:
+            told = f"{size} x {size} latents, {self.image_size} px, are taken"
+            tell(f"{self.folder / self.NETWORK / 'config.json'} names no sample_size: {told}")
+        levels = self.read_levels(origin.folder)
+        self.schedule, self.prediction_type = levels.schedule, levels.prediction
+        self._told: Tensor = levels.told.to(origin.device)  # what the network is told at each timestep
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled is where it lies, and a copy is loaded from there: other processes need no weights sent."""
+        return type(self), (self.origin,), {"evaluations": self.evaluations, "schedule": self.schedule}
+
+    @classmethod
+    def read_levels(cls, folder: Path) -> Levels:
+        """Noise levels and prediction type of a folder's scheduler.
+
+        Raises:
+            BadFile: they are unknown, or none that the family has.
+        """
+        return read_levels(folder / "scheduler" / "scheduler_config.json", cls.FLOW)
+
+    @classmethod
+    def check_configs(cls, folder: Path, vae: Path | None = None) -> None:
+        """Refuse a folder whose configs tell of a model that the family cannot serve; ``vae`` serves for its own.
+
+        Raises:
+            BadFile: the scheduler is of other levels, or the network wants to be fed otherwise.
+        """
+        card = read_model_card(str(folder), folder.name)
+        check_class(folder / cls.NETWORK, cls.NETWORK_CLASS)
+        cls.read_levels(folder)
+        coded = "vae" in needed_parts(folder)
+        channels = latent_channels(vae or folder / "vae") if coded else 3 * card.factor**2
+        check_network(cls.FEED, folder, cls.NETWORK, channels, cls.camera_numbers(card))
+
+    @classmethod
+    def camera_numbers(cls, card: ModelCard) -> int:
+        """How many numbers the network is told of a camera: none, where the family knows no cameras."""
+        return 0
+
+    def load_network(self) -> Any:
+        """The frozen network, with the settings' LoRA files merged into it."""
+        import diffusers
+
+        kind = getattr(diffusers, self.NETWORK_CLASS)
+        network = self.origin.load(kind, self.folder, self.NETWORK, self.dtype, self.device)
+        return self.with_lora(network.to(memory_format=self.layout), self.NETWORK)
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """Encode each text, with a batch of one; tokenizer and text encoder live only inside this call.
+
+        Raises:
+            PromptError: a text is longer than the encoder reads.
+        """
+
+    @abstractmethod
+    def inputs(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> dict[str, Any]:
+        """The network's arguments by name, in its precision."""
+
+    def output(self, raw: Float[Tensor, "B K h w"]) -> Float[Tensor, "B C h w"]:
+        """The prediction among the network's output channels: all of them, or the first C where K is larger."""
+        return raw[:, : self.latent_shape[0]]
+
+    def prepared(self, text: str, negative: bool) -> str:
+        """The text as this model's encoder expects it.
+
+        Raises:
+            PromptError: the model cannot serve it.
+        """
+        return text
+
+    def network(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> Float[Tensor, "B C h w"]:
+        """The network's raw prediction."""
+        return self.output(self._answer(latents, timesteps, text, cameras))
+
+    def _ask(self, latents: Tensor, timesteps: Tensor, text: Embedding, cameras: Tensor | None) -> Tensor:
+        return self._called(**self.inputs(latents, timesteps, text, cameras))
+
+    def student(self, rank: int) -> Student:
+        """The network with LoRA on its attention."""
+        return LoraStudent(self, self._network, self.inputs, self.output, rank)
+
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Latents of images in 0..1, resized to the prior's size; differentiable."""
+        return self._codec.encode(images)
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        """What the autoencoder makes of latents."""
+        return self._codec.decode(latents)
+
+    def encode_text(
+        self, prompt: str, negative_prompt: str, settings: PromptSettings = PromptSettings()
+    ) -> EncodedPrompt:
+        """Encode the prompts; what was encoded before comes from the disk."""
+        settings = settings.resolved(self.KNOWS_CAMERAS or self.origin.card.camera is not None)
+        texts = {"positive": prompt, "negative": negative_prompt, **settings.texts(prompt)}
+        texts = {name: self.prepared(unicode(text), name == "negative") for name, text in texts.items()}
+        if self.origin.embed:
+            kept = self.origin.embed(self._network.config, list(texts.values()))
+        else:
+            kept = cached(self._text_key(), list(texts.values()), self._encoded)
+        encoded = dict(zip(texts, [to_device(embedding, self.device) for embedding in kept], strict=True))
+        return EncodedPrompt(encoded.pop("positive"), encoded.pop("negative"), encoded, settings)
+
+    def with_lora(self, module: Any, part: str) -> Any:
+        """``module``, the folder's ``part`` just loaded, with what the settings' LoRA files have for it.
+
+        Raises:
+            ConfigError: the family takes no such files, or one does not exist. BadFile: one does not fit.
+        """
+        settings = self.origin.settings
+        if settings.lora:
+            if not self.LORA:
+                raise ConfigError(f"model.lora: the prior {self.name} takes no LoRA files")
+            fuse(settings.lora, settings.lora_scale, part, module, self.LORA)
+        return module
+
+    def codec(self, latent_size: int) -> Codec:
+        """The folder's autoencoder, or the one that the settings name, for latents of that many along each side.
+
+        Raises:
+            ModelNotFound: it is missing, or of a class that is no autoencoder of images.
+        """
+        import diffusers
+
+        folder = self.origin.vae or self.folder / "vae"
+        kind = getattr(diffusers, pick_class(folder, "", AUTOENCODERS))
+        auto = self.origin.settings.precision == "auto" and self.device.type != "cpu"
+        vae = self.origin.load(kind, folder, "", self.HALF_VAE if auto and self.HALF_VAE else self.dtype, self.device)
+        if self.UPCAST and self.dtype == torch.float16 and vae.config.get("force_upcast", False):
+            vae = self.origin.load(kind, folder, "", torch.float32, self.device)  # from the file, which may hold more
+            exact_products(False, self.device)  # only text encoders are in float32 beside it
+        if self.origin.settings.compile:
+            vae.encoder.compile(dynamic=False)
+        return LatentCodec(vae, latent_size, self.layout, self.origin.settings.recompute_encoder)
+
+    def check_length(self, tokenizer: Any, texts: Sequence[str], limit: int) -> None:
+        """Refuse what the encoder would silently cut.
+
+        Raises:
+            PromptError: a text has more than ``limit`` tokens.
+        """
+        for text in texts:
+            self.check_count(text, len(tokenizer(text, truncation=False).input_ids), limit)
+
+    def check_count(self, text: str, count: int, limit: int) -> None:
+        """Refuse a text of more than ``limit`` tokens.
+
+        Raises:
+            PromptError: it has more.
+        """
+        if count > limit:
+            raise PromptError(f"the prompt '{text}' has {count} tokens, the prior {self.name} reads {limit} at most")
+
+    def _encoded(self, texts: list[str]) -> list[Embedding]:
+        try:
+            with torch.no_grad():
+                return [to_device(embedding, "cpu") for embedding in self.encode_texts(texts)]
+        except Exception as error:  # the libraries raise anything where tokenizer, config and weights differ
+            if isinstance(error, UserError) or out_of_memory(error):
+                raise
+            raise BadFile(
+                f"{self.folder}: its tokenizer and text encoder do not fit each other: {first_line(error)}"
+            ) from error
+
+    def _text_key(self) -> str:
+        settings = self.origin.settings
+        folders = [*self.folder.glob("text_encoder*"), *self.folder.glob("tokenizer*")]
+        files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+        files += self.folder.glob("model_index.json")  # SDXL's says what an empty text is
+        files += [file for path in settings.lora for file in read_files(path)]
+        sums = [SUM] if settings.lora else []
+        return fingerprint(files, str(self.dtype), self.device.type, settings.lora_scale, *sums)

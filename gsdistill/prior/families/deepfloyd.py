@@ -1,0 +1,66 @@
+"""DeepFloyd IF, stage I: a U-Net on pixels, 64 x 64, that reads T5.
+
+Latents are the image itself in -1..1. The U-Net predicts the noise and, in three more channels, a variance, which is
+dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gsdistill.core.structs import Embedding
+from gsdistill.models.declared import UNET, Feed
+from gsdistill.prior.codec import Codec, PixelCodec
+from gsdistill.prior.families.base import Pretrained
+from gsdistill.prior.families.texts import load_reader
+
+__all__ = [
+    "DeepFloyd",
+]
+
+TOKENS = 77  # what the model was trained with; T5 itself would read more
+
+
+class DeepFloyd(Pretrained):
+    """Noise prediction in pixel space."""
+
+    LORA: ClassVar[tuple[str, ...]] = ("unet",)
+    FEED: ClassVar[Feed] = replace(UNET, widths={"cross_attention_dim": (("text_encoder", "d_model", 1),)})
+
+    def codec(self, latent_size: int) -> Codec:
+        """None but pixels."""
+        settings = self.origin.settings
+        return PixelCodec(latent_size, 1, settings.vae, settings.recompute_encoder)
+
+    def prepared(self, text: str, negative: bool) -> str:
+        """The text in small letters, as in training."""
+        return text.lower().strip()
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """The last hidden states of T5, which is told the padding; the U-Net takes all of them."""
+        from transformers import T5EncoderModel, T5Tokenizer
+
+        tokenizer, encoder = load_reader((T5Tokenizer, T5EncoderModel), self.origin)
+        self.check_length(tokenizer, texts, TOKENS)
+        given = tokenizer(list(texts), padding="max_length", max_length=TOKENS, return_tensors="pt").to(self.device)
+        states = encoder(given.input_ids, attention_mask=given.attention_mask).last_hidden_state
+        return [Embedding(row[None].float()) for row in states]
+
+    def inputs(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> dict[str, Any]:
+        """Pixels, timesteps and tokens."""
+        return {
+            "sample": latents.to(self.dtype),
+            "timestep": self._told[timesteps],
+            "encoder_hidden_states": text.tokens.to(self.dtype),
+        }

@@ -1,0 +1,94 @@
+"""MVDream (arXiv 2308.16512): Stable Diffusion's U-Net that sees four views of an object at once, and their cameras.
+
+Self-attention joins the views of a group: [b f, l, c] -> [b, f l, c], attention, and back, f = 4; all else, the
+cross-attention to the text included, treats each view alone. The camera is a class embedding of its camera-to-world
+matrix, 4 x 4, flattened by rows: the camera's axes are Blender's (x right, y up, looking along -z), the world's z is
+up, and the position is scaled to length 1, so that neither distance nor field of view is told.
+The worlds agree, and no matrix is turned: the release's azimuth a and elevation e are the position
+(cos e sin a, -cos e cos a, sin e), most objects show their front at a = 90, and that is +x, our azimuth 0.
+Its pictures were rendered at elevations of 0 to 30 degrees and fields of view of 15 to 60 (Sec. 4.1); the azimuths of a
+group are 90 degrees apart. Cameras elsewhere are not refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.core.errors import ConfigError
+from gsdistill.core.structs import Cameras
+from gsdistill.models.card import ModelCard
+from gsdistill.models.declared import UNET, Feed
+from gsdistill.models.mvdream_weights import UNET_CONFIG, convert_unet
+from gsdistill.prior.families.base import Origin
+from gsdistill.prior.families.clip_unet import ClipUNet
+
+__all__ = ["UNET_CONFIG", "JointAttention", "MVDream", "camera_matrices", "convert_unet"]
+
+
+class MVDream(ClipUNet):
+    """Groups of four views; noise prediction, CLIP text without words for the view."""
+
+    KNOWS_CAMERAS: ClassVar[bool] = True
+    FEED: ClassVar[Feed] = replace(UNET, side=32)
+    view_group = 4
+
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin)
+        joint = JointAttention(self.view_group)
+        processors = self._network.attn_processors
+        self._network.set_attn_processor(
+            {name: joint if name.endswith(".attn1.processor") else stock for name, stock in processors.items()}
+        )
+
+    @classmethod
+    def camera_numbers(cls, card: ModelCard) -> int:
+        """Those of a matrix."""
+        return 16
+
+    def camera_features(self, cameras: Cameras) -> Float[Tensor, "B 16"]:
+        """The cameras' matrices.
+
+        Raises:
+            ConfigError: the cameras do not make whole groups.
+        """
+        if len(cameras) % self.view_group:
+            raise ConfigError(
+                f"views = {len(cameras)}: the prior {self.name} sees {self.view_group} views together, so it needs a "
+                "multiple of them"
+            )
+        return camera_matrices(cameras).to(self.device)
+
+
+class JointAttention:
+    """An attention processor of diffusers: the stock one on the tokens of each ``views`` rows of the batch in a row."""
+
+    def __init__(self, views: int) -> None:
+        from diffusers.models.attention_processor import AttnProcessor2_0
+
+        self._views, self._stock = views, AttnProcessor2_0()
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Float[Tensor, "B L C"],
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+    ) -> Float[Tensor, "B L C"]:
+        """Self-attention of module ``attn``; text and mask are in the signature that diffusers calls, and not given."""
+        rows, length, channels = hidden_states.shape
+        joined = hidden_states.reshape(rows // self._views, self._views * length, channels)
+        return self._stock(attn, joined).reshape(rows, length, channels)
+
+
+def camera_matrices(cameras: Cameras) -> Float[Tensor, "B 16"]:
+    """Camera to world in Blender's axes, the position on the unit sphere, flattened by rows."""
+    turns, shifts = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3:]
+    right, down, forward = turns.unbind(1)
+    position = torch.nn.functional.normalize(-(turns * shifts).sum(1), dim=1)
+    # The last row is that of the view matrix, 0 0 0 1: numbers of Python would be sent, and waited for, in each step.
+    return torch.cat([torch.stack([right, -down, -forward, position], 2), cameras.viewmats[:, 3:]], 1).flatten(1)

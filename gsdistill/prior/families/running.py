@@ -1,0 +1,85 @@
+"""How a frozen network is run: its layout in memory, compiled or not, its calls recorded once and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from gsdistill.core.structs import Embedding
+
+__all__ = ["Call", "Graphs", "Layout", "Record", "answering", "memory_format"]
+
+Layout = Literal["auto", "channels_last", "contiguous"]
+Given: TypeAlias = tuple[Tensor, Tensor, Embedding, Tensor | None]  # latents, timesteps, text, cameras
+Call: TypeAlias = Callable[[Tensor, Tensor, Embedding, Tensor | None], Tensor]
+# Calls a function and keeps what the device was told; returns what does it once more, and where its answer then lies.
+Record: TypeAlias = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
+
+
+def memory_format(layout: Layout, device: torch.device) -> torch.memory_format:
+    """The layout of weights and images; ``auto``: on accelerators channels last, as it comes on a CPU."""
+    if layout == "auto":
+        return torch.preserve_format if device.type == "cpu" else torch.channels_last
+    return getattr(torch, "contiguous_format" if layout == "contiguous" else layout)
+
+
+def answering(network: Any, compiled: bool) -> Callable[..., Tensor]:
+    """The call of a network of diffusers, by names, as a tensor; ``compiled``: for each number of samples on its own.
+
+    So nothing is compiled for numbers left open, which would be slower, and could not be replayed as graphs.
+    """
+    if not compiled:
+        return lambda **inputs: network(**inputs).sample
+    called = torch.compile(network, mode="reduce-overhead", dynamic=False)
+    return lambda **inputs: called(**inputs).sample.clone()  # the next call reuses the buffers
+
+
+class Graphs:
+    """A network's call without its Python and its launches: recorded for each form of its arguments, then replayed.
+
+    A form is the arguments' shapes and types: a run has one for each number of samples that its method asks for at
+    once. What is recorded reads the arguments from buffers of its own, and the weights where they lie: they may
+    change, and must not move. No gradient flows through it.
+    """
+
+    def __init__(self, call: Call, record: Record) -> None:
+        """``call`` must do the same work each time; ``record`` is the device's."""
+        self._call, self._record = call, record
+        self._recorded: dict[object, tuple[Given, Callable[[], None], Tensor]] = {}
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> Float[Tensor, "B K h w"]:
+        """The answer, in memory of its own."""
+        given: Given = (latents, timesteps, text, cameras)
+        if is_in_torch_dispatch_mode():  # something counts or watches operations, which a replay would hide from it
+            return self._call(*given)
+        form = tuple((name, value.shape, value.dtype) for name, value in _tensors(given).items())
+        if form not in self._recorded:
+            own = (_copy(latents), _copy(timesteps), Embedding(*map(_copy, vars(text).values())), _copy(cameras))
+            self._recorded[form] = own, *self._record(lambda: self._call(*own))
+        held, replay, answer = self._recorded[form]
+        for buffer, value in zip(_tensors(held).values(), _tensors(given).values(), strict=True):
+            buffer.copy_(value)
+        replay()
+        return answer.clone()
+
+
+def _tensors(given: Given) -> dict[str, Tensor]:
+    latents, timesteps, text, cameras = given
+    named = {"latents": latents, "timesteps": timesteps, **vars(text), "cameras": cameras}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _copy(value: Any) -> Any:
+    return None if value is None else value.clone(memory_format=torch.contiguous_format)

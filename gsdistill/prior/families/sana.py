@@ -1,0 +1,85 @@
+"""Sana (arXiv 2410.10629): a linear-attention flow transformer on latents of 1/32 the size, that reads Gemma 2.
+
+A prompt, of any direction of view and of Perp-Neg too, goes to Gemma behind the paper's "complex human instruction";
+the negative or empty text goes without it. Both are what diffusers' pipeline does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gsdistill.core.structs import Embedding
+from gsdistill.models.declared import Feed
+from gsdistill.prior.families.base import Origin, Pretrained
+from gsdistill.prior.families.texts import load_reader
+
+__all__ = ["Sana"]
+
+TOKENS = 300  # that the transformer is given of a text
+
+
+class Sana(Pretrained):
+    """Flow prediction on the latents of a deep-compression autoencoder."""
+
+    NETWORK: ClassVar[str] = "transformer"
+    NETWORK_CLASS: ClassVar[str] = "SanaTransformer2DModel"
+    LORA: ClassVar[tuple[str, ...]] = ("transformer",)
+    HALF: ClassVar[torch.dtype] = torch.bfloat16  # the autoencoder, like Gemma, overflows in float16
+    FLOW: ClassVar[bool] = True
+    FEED: ClassVar[Feed] = Feed(32, 32, sized=True, widths={"caption_channels": (("text_encoder", "hidden_size", 1),)})
+
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin)
+        self._told = self._told * self._network.config.timestep_scale
+
+    def prepared(self, text: str, negative: bool) -> str:
+        """The text in small letters; a prompt behind the instruction."""
+        text = text.lower().strip()
+        return text if negative else _instruction() + text
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """Gemma's last hidden states and which of them are text: 300, the first and the last 299.
+
+        So the instruction is read by Gemma, and all but its first and last token is left out after that.
+        """
+        from transformers import Gemma2Model, GemmaTokenizer
+
+        tokenizer, encoder = load_reader((GemmaTokenizer, Gemma2Model), self.origin)
+        tokenizer.padding_side = "right"
+        instruction, embeddings = _instruction(), []
+        kept = [0, *range(1 - TOKENS, 0)]
+        for text in texts:
+            self.check_length(tokenizer, [text.removeprefix(instruction)], TOKENS - 1)
+            more = len(tokenizer(instruction).input_ids) - 2 if text.startswith(instruction) else 0
+            given = tokenizer(text, padding="max_length", max_length=TOKENS + more, return_tensors="pt").to(self.device)
+            states = encoder(given.input_ids, attention_mask=given.attention_mask).last_hidden_state
+            embeddings.append(Embedding(states[:, kept].float(), mask=given.attention_mask[:, kept].bool()))
+        return embeddings
+
+    def inputs(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> dict[str, Any]:
+        """Latents, T s_t in the transformer's scale, tokens and their mask."""
+        return {
+            "hidden_states": latents.to(self.dtype),
+            "timestep": self._told[timesteps],
+            "encoder_hidden_states": text.tokens.to(self.dtype),
+            "encoder_attention_mask": text.mask,
+        }
+
+
+def _instruction() -> str:
+    """What diffusers' pipeline puts before a prompt."""
+    from diffusers import SanaPipeline
+
+    return "\n".join(inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default)

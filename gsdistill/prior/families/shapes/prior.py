@@ -1,0 +1,141 @@
+"""The prior of the shapes world: pixels, captions of a closed grammar, and a network made for processors.
+
+Its folder is one of diffusers, which serves it as well; what is loaded here instead needs no diffusers (see
+``shapes_unet``). Only a student for VSD and LoRA files go through diffusers' own network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gsdistill.core.device import multiplies_bfloat16
+from gsdistill.core.errors import BadFile, PromptError
+from gsdistill.core.structs import Embedding
+from gsdistill.disk.read import read_json
+from gsdistill.models.card import Prediction, read_model_card
+from gsdistill.models.declared import UNET, Feed
+from gsdistill.models.layout import weight_files
+from gsdistill.models.load import check_finite
+from gsdistill.prior.base import Student
+from gsdistill.prior.families.schedulers import Levels, check_steps, known_prediction, read_levels, schedule_of
+from gsdistill.prior.families.shapes.text import ShapesText
+from gsdistill.prior.families.shapes.unet import ShapesUNet, read_config
+from gsdistill.prior.families.stable_diffusion import StableDiffusion
+from gsdistill.prior.schedule import NoiseSchedule
+from gsdistill.prior.student import LoraStudent
+from gsdistill.worlds.shapes.captions import normalised, parse, unknown_words
+
+__all__ = ["ShapesPrior", "scaled_linear_schedule"]
+
+
+class ShapesPrior(StableDiffusion):
+    """A prior whose card names the shapes world; on a processor that multiplies bfloat16 it does so by default."""
+
+    FEED: ClassVar[Feed] = replace(UNET, sized=True)
+
+    def load_network(self) -> ShapesUNet:
+        """The network, with the settings' LoRA files merged into its weights.
+
+        Raises:
+            BadFile: as :class:`ShapesUNet`.
+        """
+        if self.origin.settings.lora:
+            weights = super().load_network().state_dict()
+        else:
+            weights = read_weights(self.folder / self.NETWORK)
+        fast = self.origin.settings.precision == "auto" and multiplies_bfloat16(self.device)
+        self.products = torch.bfloat16 if fast else self.dtype
+        return ShapesUNet(self.folder / self.NETWORK, weights, self.device, self.products)
+
+    @classmethod
+    def check_configs(cls, folder: Path, vae: Path | None = None) -> None:
+        """As other families do.
+
+        Raises:
+            BadFile: the card tells of no camera, or the network is of another kind than the one written out.
+        """
+        if read_model_card(str(folder), folder.name).camera is None:
+            raise BadFile(f"{folder / 'gsdistill.json'}: a prior of the shapes world is told the camera; it has none")
+        super().check_configs(folder, vae)
+        read_config(folder / cls.NETWORK)
+
+    @classmethod
+    def read_levels(cls, folder: Path) -> Levels:
+        """Noise levels and prediction type of the folder's scheduler."""
+        return read_levels(folder / "scheduler" / "scheduler_config.json", ddpm=scaled_linear_schedule)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """The last hidden states of CLIP."""
+        if self.origin.settings.lora or not (self.folder / "tokenizer" / "tokenizer.json").is_file():
+            return super().encode_texts(texts)
+        encoder = ShapesText(self.folder, read_weights(self.folder / "text_encoder"), self.device)
+        for text in texts:
+            self.check_count(text, len(encoder.tokens(text)), encoder.limit)
+        return [Embedding(row[None]) for row in encoder(texts)]
+
+    def prepared(self, text: str, negative: bool) -> str:
+        """The caption as its grammar writes it; a negative text only has to be of its words."""
+        if not negative:
+            parse(text)
+        elif unknown := unknown_words(text):
+            raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
+        return normalised(text)
+
+    def student(self, rank: int) -> Student:
+        """Diffusers' network of the same weights, with LoRA on its attention; in float32 where the prior has bfloat16.
+
+        Untrained it then differs from the prior by rounding: by 0.5 % of h at t = 50, 1 % at 500 and 7 % at 950.
+        """
+        return LoraStudent(self, self._trainable, self.inputs, self.output, rank)
+
+    @cached_property
+    def _trainable(self) -> Any:
+        return super().load_network()
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a part.
+
+    Raises:
+        BadFile: they cannot be read, or are not finite.
+    """
+    files = weight_files([path.name for path in folder.glob("*")], False)
+    names = files.names if files else ()
+    try:
+        weights = {key: value for name in names for key, value in load_file(folder / name).items()}
+    except (OSError, SafetensorError) as error:
+        raise BadFile(f"{folder}: the weights cannot be read: {error}") from error
+    check_finite(weights, folder)
+    return weights
+
+
+def scaled_linear_schedule(path: Path) -> tuple[NoiseSchedule, Prediction]:
+    """Noise levels whose betas are squares of evenly spaced roots, which a scheduler's config names scaled_linear.
+
+    Raises:
+        BadFile: the config cannot be read, or names another schedule or an unknown prediction type.
+    """
+    try:
+        config = read_json(path)
+        ends = math.sqrt(float(config["beta_start"])), math.sqrt(float(config["beta_end"]))
+        steps, law = int(config["num_train_timesteps"]), config["beta_schedule"]
+        check_steps(steps)
+    except (ValueError, OverflowError, KeyError, TypeError) as error:
+        raise BadFile(f"{path} is not the config of a scheduler: {error}") from error
+    if law != "scaled_linear" or config.get("trained_betas") or config.get("rescale_betas_zero_snr"):
+        raise BadFile(
+            f"{path}: beta_schedule '{law}' as it stands there is not what the shapes prior has: scaled_linear"
+        )
+    kind = known_prediction(config.get("prediction_type", "epsilon"), path)
+    betas = torch.linspace(*ends, steps, dtype=torch.float32) ** 2
+    return schedule_of((1.0 - betas).cumprod(0), path), kind

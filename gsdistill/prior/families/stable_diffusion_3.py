@@ -1,0 +1,97 @@
+"""Rectified-flow transformers: Stable Diffusion 3 and 3.5 (arXiv 2403.03206)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from gsdistill.core.structs import Embedding
+from gsdistill.models.declared import Feed
+from gsdistill.models.load import load_model, load_part
+from gsdistill.prior.families.base import Pretrained
+from gsdistill.prior.families.texts import load_reader
+
+__all__ = ["StableDiffusion3"]
+
+T5_TOKENS = 256
+
+
+class StableDiffusion3(Pretrained):
+    """Flow prediction on the autoencoder's latents; two CLIP texts and, where the folder has it, T5."""
+
+    NETWORK: ClassVar[str] = "transformer"
+    NETWORK_CLASS: ClassVar[str] = "SD3Transformer2DModel"
+    LORA: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder", "text_encoder_2")
+    HALF: ClassVar[torch.dtype] = torch.bfloat16
+    # Its gradient is off by 0.3 % so, by 2.6 % in bfloat16; the pipelines too pass over its config's force_upcast.
+    HALF_VAE: ClassVar[torch.dtype | None] = torch.float16
+    FLOW: ClassVar[bool] = True
+    FEED: ClassVar[Feed] = Feed(
+        128,
+        16,
+        sized=True,
+        widths={
+            "joint_attention_dim": (("text_encoder_3", "d_model", 1),),
+            "pooled_projection_dim": (("text_encoder", "projection_dim", 1), ("text_encoder_2", "projection_dim", 1)),
+        },
+    )
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
+        """The last states but one of both CLIPs side by side, then the last of T5, or zeros; both pooled CLIPs.
+
+        T5 reads 256 tokens, and CLIP the first of a longer text; without T5 a text may have what CLIP reads.
+        """
+        answers = [self._read_by_clip(texts, last) for last in ("", "_2")]
+        clip = torch.cat([answer.hidden_states[-2] for answer in answers], -1)
+        pooled = torch.cat([answer.text_embeds for answer in answers], -1)
+        if self._has_t5():
+            t5 = self._read_by_t5(texts)
+        else:
+            t5 = clip.new_zeros(len(texts), T5_TOKENS, self._network.config.joint_attention_dim)
+        tokens = torch.cat([pad(clip, (0, t5.shape[-1] - clip.shape[-1])), t5], 1)
+        return [Embedding(row[None], whole[None]) for row, whole in zip(tokens, pooled, strict=True)]
+
+    def _has_t5(self) -> bool:
+        return (self.folder / "text_encoder_3").is_dir()
+
+    def _read_by_clip(self, texts: Sequence[str], last: str) -> Any:
+        from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+        part = f"text_encoder{last}"
+        tokenizer = load_part(CLIPTokenizer.from_pretrained, self.folder, f"tokenizer{last}")
+        encoder = load_model(CLIPTextModelWithProjection, self.folder, part, torch.float32, self.device)
+        limit = encoder.config.max_position_embeddings
+        if not self._has_t5():
+            self.check_length(tokenizer, texts, limit)
+        options = {"padding": "max_length", "truncation": True, "max_length": limit, "return_tensors": "pt"}
+        ids = tokenizer(list(texts), **options).input_ids.to(self.device)
+        return self.with_lora(encoder, part)(ids, output_hidden_states=True)
+
+    def _read_by_t5(self, texts: Sequence[str]) -> Float[Tensor, "N L D"]:
+        """The last hidden states; the padding is read as if it were text, as the pipeline does."""
+        from transformers import T5EncoderModel, T5Tokenizer
+
+        tokenizer, encoder = load_reader((T5Tokenizer, T5EncoderModel), self.origin, "_3")
+        self.check_length(tokenizer, texts, T5_TOKENS)
+        ids = tokenizer(list(texts), padding="max_length", max_length=T5_TOKENS, return_tensors="pt").input_ids
+        return encoder(ids.to(self.device)).last_hidden_state.float()
+
+    def inputs(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        timesteps: Int[Tensor, "B"],
+        text: Embedding,
+        cameras: Float[Tensor, "B F"] | None,
+    ) -> dict[str, Any]:
+        """Latents, T s_t, tokens and the pooled text."""
+        return {
+            "hidden_states": latents.to(self.dtype),
+            "timestep": self._told[timesteps],
+            "encoder_hidden_states": text.tokens.to(self.dtype),
+            "pooled_projections": None if text.pooled is None else text.pooled.to(self.dtype),
+        }

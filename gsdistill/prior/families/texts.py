@@ -1,0 +1,59 @@
+"""Texts as the families read them: by CLIP, or by a language model that is loaded for the time of one call."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from gsdistill.core.errors import ModelNotFound
+from gsdistill.models.load import load_model, load_part
+from gsdistill.prior.families.base import Origin, Pretrained
+
+__all__ = ["load_reader", "read_by_clip"]
+
+
+def load_reader(kinds: tuple[Any, Any], origin: Origin, last: str = "") -> tuple[Any, Any]:
+    """Tokenizer and encoder of a language model that overflows in float16, of these classes of transformers.
+
+    They are the parts ``tokenizer`` and ``text_encoder``, names that end in ``last``. The encoder's precision is
+    float32 on a CPU, bfloat16 elsewhere.
+
+    Raises:
+        ModelNotFound: one of them cannot be loaded.
+    """
+    words = origin.folder / f"tokenizer{last}"
+    missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
+    if missing and not (words / "tokenizer.json").is_file() and any(words.glob("*.model")):
+        raise ModelNotFound(f"{words} holds a SentencePiece model; to read it, `pip install sentencepiece protobuf`")
+    precision = torch.float32 if origin.device.type == "cpu" else torch.bfloat16
+    return (
+        load_part(kinds[0].from_pretrained, origin.folder, words.name),
+        load_model(kinds[1], origin.folder, f"text_encoder{last}", precision, origin.device),
+    )
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of the package that should hold it
+        return False
+
+
+def read_by_clip(prior: Pretrained, kind: Any, last: str, texts: Sequence[str]) -> Any:
+    """What the folder's ``text_encoder<last>``, of class ``kind``, answers to texts, all hidden states with it.
+
+    Raises:
+        PromptError: a text is longer than it reads.
+    """
+    from transformers import CLIPTokenizer
+
+    part = f"text_encoder{last}"
+    tokenizer = load_part(CLIPTokenizer.from_pretrained, prior.folder, f"tokenizer{last}")
+    encoder = prior.with_lora(load_model(kind, prior.folder, part, torch.float32, prior.device), part)
+    limit = encoder.config.max_position_embeddings
+    prior.check_length(tokenizer, texts, limit)
+    ids = tokenizer(list(texts), padding="max_length", max_length=limit, return_tensors="pt").input_ids
+    return encoder(ids.to(prior.device), output_hidden_states=True)

@@ -1,0 +1,230 @@
+"""The settings of a whole run, composed of those of its stages, and what fills in where a user says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from gsdistill.core import device
+from gsdistill.core.errors import BadFile, ConfigError, did_you_mean
+from gsdistill.core.ranges import bounded
+from gsdistill.core.structs import RenderOptions
+from gsdistill.disk.paths import anchored, expanded, may_be_path
+from gsdistill.disk.places import data_path, slug
+from gsdistill.disk.read import read_text
+from gsdistill.distillation.base import Distillation
+from gsdistill.export.settings import RunExport
+from gsdistill.models import catalogue
+from gsdistill.prior.families.base import ModelSettings
+from gsdistill.prior.prompts import PromptSettings
+from gsdistill.representation.gaussians import DENSIFIER_CLASS, OptimSettings
+from gsdistill.representation.regularizers import RegularizerSettings
+from gsdistill.run import stages
+from gsdistill.run.changes import BEFORE, leaves
+from gsdistill.run.folder import CONFIG
+from gsdistill.scene.cameras import CameraSettings
+from gsdistill.scene.densify.base import Densification
+from gsdistill.scene.init.base import Initialiser
+from gsdistill.settings.config import defaults, from_dict, merge, name_of, named, setting_fields
+from gsdistill.settings.registry import label_of, load, names
+from gsdistill.settings.yaml import load_yaml
+from gsdistill.training.finish.base import Finish
+from gsdistill.training.finish.none import Without
+from gsdistill.training.views import Background
+
+__all__ = ["RunConfig", "fill", "read_config", "read_prompts", "resolve"]
+
+METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
+PRIOR = may_be_path(lambda: ("auto", *catalogue.known()))
+Quality = Literal["draft", "normal", "fine"]
+Log = Literal["tensorboard", "wandb"]
+INIT_CLASS = partial(load, "gsdistill.scene.init", kind="initialiser")
+INIT: Any = named(INIT_CLASS, "ball")
+DENSIFY: Any = named(DENSIFIER_CLASS, "gradient")
+REPRESENTATION_CLASS = partial(load, "gsdistill.representation", kind="representation")
+REPRESENTATION = may_be_path(lambda: names("gsdistill.representation"))
+FINISH: Any = named(partial(load, "gsdistill.training.finish", kind="finish"), "none")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run: the same config on the same machine gives the same splat."""
+
+    prompt: str  # What to make, in quotes, as in "a red torus".
+    negative_prompt: str = ""  # what to keep away from
+    method: Distillation = METHOD  # How to distil: a name of `gsdistill list methods`; each has its own flags.
+    # The diffusion model: a name of `gsdistill list priors`, a diffusers folder, a checkpoint in one file, a hub id, or
+    # a class of your own as file.py:Class.
+    prior: str = field(default="auto", metadata=PRIOR)
+    init: Initialiser = INIT  # What to start from: a name of `gsdistill list inits`; each has its own flags.
+    # What is optimised, made from that start: a name of `gsdistill list representations`, or a class of your own.
+    representation: str = field(default="gaussians", metadata=REPRESENTATION)
+    init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt
+    # How much work to put in: draft to try a prompt in a third of the time, fine for a sharper splat in twice.
+    quality: Quality = "normal"
+    # What follows the method in the last steps: none, or a name of `gsdistill list finishes`; each has its own flags.
+    finish: Finish = FINISH
+    seed: int = bounded(0, low=0, high=2**32 - 1)  # Another seed gives another splat, the same one the same again.
+    iterations: int = bounded(300, low=1)  # Make so many steps, those of all stages and of the finish.
+    # what each stage has other than the run, and its iterations, its share of the run's; only in a config
+    stages: tuple[Mapping[str, Any], ...] = field(default=(), metadata={"typed": False})
+    views: int = bounded(4, low=1)  # Draw so many views in a step.
+    resolution: int | None = bounded(None, low=8, high=4096)  # Pixels of a training view; none: the prior's own.
+    background: Background = "mixed"  # behind the training views; mixed: half mid grey, half any colour
+    device: str = "auto"  # Compute on auto, cpu, or a GPU by its name in torch; auto: a GPU where there is one.
+    deterministic: bool = False  # the same bits in every process of this machine, at the price of speed
+    recipe: bool = True  # start from the settings that fit the prior, a config of its card
+    log_every: int = bounded(10, low=1)  # steps between records in metrics.jsonl
+    preview_every: int = bounded(100, low=1)  # steps between preview pictures
+    logs: tuple[Log, ...] = ()  # also tell tensorboard, wandb or both, each of which is to be installed
+    snapshots: int = bounded(10, low=0)  # splats kept on the way, at equal steps, to look at with `gsdistill view`
+    # seconds between checkpoints, more where they would take over 2 % of the time; 0: one after every step
+    checkpoint_every: float = bounded(30.0, low=0)
+    # Write to this folder; none: outputs/<prompt>/<method>-<finish>-seed<seed>, without a finish that is none.
+    output: Path | None = None
+    resume: bool = False  # Go on with the run in the output folder that was interrupted.
+    accept_changes: bool = False  # go on with other settings than those of the checkpoint
+    overwrite: bool = False  # Replace an earlier run in the output folder.
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+    export: RunExport = field(default_factory=RunExport)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    cameras: CameraSettings = field(default_factory=CameraSettings)
+    # How the number of Gaussians changes: a name of `gsdistill list densifiers`; each has its own flags.
+    densify: Densification = DENSIFY
+    renderer: RenderOptions = field(default_factory=RenderOptions)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    regularizers: RegularizerSettings = field(default_factory=RegularizerSettings)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prompt, str) and not self.prompt.strip():
+            raise ConfigError("no prompt; say what to make, as in --prompt 'a red torus'")
+        if self.resume and self.overwrite:
+            raise ConfigError("resume and overwrite exclude each other: go on with the earlier run, or replace it")
+        if self.accept_changes and not self.resume:
+            raise ConfigError("--accept-changes needs --resume: without it all settings are new")
+        REPRESENTATION_CLASS(self.representation)  # refuses what is none
+        if (
+            self.stages
+            and isinstance(self.method, Distillation)
+            and all(isinstance(own, Mapping) for own in self.stages)
+        ):
+            object.__setattr__(self, "stages", stages.checked(self))
+
+    @property
+    def parts(self) -> tuple[RunConfig, ...]:
+        """The settings of each stage as of a run of its own, in order: this very object where there is one."""
+        return stages.parts(self)
+
+    @property
+    def label(self) -> str:
+        """The method, what finishes it, and the seed, as the folder of a run is called."""
+        done = [] if isinstance(self.finish, Without) else [name_of(self.finish)]
+        return "-".join([slug(label_of(name_of(self.method))), *done, f"seed{self.seed}"])
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run: ``output``, or the one that the prompt and the label name."""
+        return self.output or Path("outputs") / slug(self.prompt) / self.label
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What decides which defaults serve."""
+
+    prior: str = field(default="auto", metadata=PRIOR)
+    device: str = "auto"
+    quality: Quality = "normal"
+
+
+def resolve(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> RunConfig:
+    """Return the run that ``given`` describes, its paths absolute; :func:`fill` completes what it leaves open.
+
+    Raises:
+        ConfigError: an unknown setting, a wrong type, a value out of range, or no prompt.
+    """
+    return anchored(from_dict(RunConfig, {"prompt": "", **fill(given, say)}))
+
+
+def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Return ``given`` over its quality, over the recipe for its method and prior, if there is one, over the defaults.
+
+    The prior ``auto`` becomes the name of the one that serves on this machine, and ``say`` is told why; as it is where
+    the device ``auto`` is the CPU for a GPU that cannot be used.
+    """
+    given = stages.completed(given)
+    basis = merge(defaults(RunConfig), given)
+    chosen = from_dict(Chosen, {field: basis[field] for field in ("prior", "device", "quality")})
+    prior, reason = catalogue.choose(chosen.prior, device.choose(chosen.device, say))
+    if reason:
+        say(reason)
+    method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None
+    recipe = catalogue.recipe(prior, method) if isinstance(method, str) and basis["recipe"] else None
+    # the config of a paper says for those who name it that no other lies under it; here it is the recipe itself
+    settings = {**stages.completed(read_config(recipe)), "recipe": True} if recipe else {}
+    under = merge(defaults(RunConfig), _with_densifier(settings, given.get("densify")))
+    table = _quality(prior, method, chosen.quality, merge(under, {"init": given["init"]} if "init" in given else {}))
+    basis = stages.over(stages.over(under, table), given)
+    now = dict(leaves(basis))
+    if lost := [f"{name} = {now[name]}" for name, value in leaves(table) if name in now and now[name] != value]:
+        say(f"quality: {chosen.quality}, but {', '.join(lost)}, as given")
+    return {**basis, "prior": prior}
+
+
+def _with_densifier(recipe: Mapping[str, Any], given: Any) -> Mapping[str, Any]:
+    """The recipe with the densifier that ``given`` names, if it does, and of its settings those that this one has."""
+    name, own = given.get("name") if isinstance(given, Mapping) else given, recipe.get("densify")
+    if not isinstance(name, str) or not isinstance(own, Mapping):
+        return recipe
+    known = setting_fields(DENSIFIER_CLASS(name))
+    return {**recipe, "densify": {**{key: value for key, value in own.items() if key in known}, "name": name}}
+
+
+def _quality(prior: str, method: Any, name: str, under: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a quality over ``under``, those of the initialiser as far as the one of ``under`` has them."""
+    table = catalogue.quality(prior, str(method), name)
+    if not table:
+        return {}
+    init = under["init"]["name"] if isinstance(under["init"], Mapping) else under["init"]
+    known = setting_fields(INIT_CLASS(init)) if isinstance(init, str) else {}
+    counts = {key: value for key, value in table.get("init", {}).items() if key in known}
+    settings = {key: value for key, value in table.items() if key not in ("steps", "init")}
+    steps = {"iterations": max(1, round(table["steps"] * under["iterations"]))} if "steps" in table else {}
+    return {**settings, **steps, **({"init": {"name": init, **counts}} if counts else {})}
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """Read the settings of a config: a YAML file, the folder of an earlier run, or the name of a shipped config.
+
+    Raises:
+        ConfigError: there is no such file and no such name.
+        BadFile: the file is no YAML mapping.
+    """
+    path, shipped = Path(expanded(name, "config")), data_path("configs")
+    path = path / CONFIG if path.is_dir() else path
+    if path.is_file() or path.suffix in (".yaml", ".yml"):
+        settings = load_yaml(path)
+        # a run writes all settings of its version, resume among them: what came later is as it was then, recipe or not
+        return merge(BEFORE, settings) if "resume" in settings else settings
+    known = sorted(file.stem for file in shipped.glob("*.yaml"))
+    if name not in known:
+        available = ", ".join([*known, "or the path of a YAML file"])
+        raise ConfigError(f"unknown config '{name}'.{did_you_mean(name, known)} Available: {available}")
+    return load_yaml(shipped / f"{name}.yaml")
+
+
+def read_prompts(path: Path | str) -> tuple[str, ...]:
+    """The prompts of a file, one a line; blanks around them, empty lines and lines that begin with # do not count.
+
+    Raises:
+        BadFile: it cannot be read, is not UTF-8, or holds no prompt.
+    """
+    lines = (line.strip() for line in read_text(path).splitlines())
+    prompts = tuple(line for line in lines if line and not line.startswith("#"))
+    if not prompts:
+        raise BadFile(
+            f"the prompt file {path} holds no prompt: one is expected on each line that does not begin with #"
+        )
+    return prompts

@@ -1,0 +1,146 @@
+"""The stages of a run, each with all settings of a run of one stage; the finish is the last of them.
+
+``stages`` in a config lists what each has other than the run. ``iterations`` in it is its share of those steps of the
+run that the finish leaves: the very number, where the run has as many as its stages and no finish. What lies over a
+config, as flags do, is meant for every stage of it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import Any, TypeAlias
+
+from gsdistill.core.errors import ConfigError
+from gsdistill.disk.paths import anchored
+from gsdistill.settings.config import from_dict, merge, name_of, to_dict, unknown_setting
+from gsdistill.settings.registry import label_of, same_name
+from gsdistill.training.finish.none import Without
+
+__all__ = ["checked", "completed", "lines", "over", "parts", "place"]
+
+RunConfig: TypeAlias = Any  # that of gsdistill.run.config, which knows this module
+SETTINGS = (
+    *("iterations", "method", "views", "resolution", "background", "cameras", "densify", "renderer", "optim"),
+    "regularizers",
+)
+
+
+def parts(config: RunConfig) -> tuple[RunConfig, ...]:
+    """The settings of every stage that has steps, in order, each of a run of this stage alone."""
+    if not config.stages and isinstance(config.finish, Without):
+        return (config,)
+    alone = replace(config, stages=(), finish=Without())
+    stages = [_built(alone, own, f"stages[{i}]") for i, own in enumerate(config.stages)] or [alone]
+    last = config.finish.steps(config.iterations)
+    weights = [stage.iterations for stage in stages]
+    ends = [round(end * (config.iterations - last) / sum(weights)) for end in accumulate(weights, initial=0)]
+    if last:
+        stages.append(_built(stages[-1], config.finish.overrides(stages[-1].views), "finish"))
+        ends.append(config.iterations)
+    counts = [after - before for before, after in pairwise(ends)]
+    return tuple(replace(stage, iterations=n) for stage, n in zip(stages, counts, strict=True) if n)
+
+
+def checked(config: RunConfig) -> tuple[dict[str, Any], ...]:
+    """The overrides of every stage, as plain values that say all that they mean.
+
+    Raises:
+        ConfigError: a stage lacks its iterations, overrides what a stage cannot, or has a value that is not allowed.
+    """
+    alone, found = replace(config, stages=(), finish=Without()), []
+    for number, own in enumerate(config.stages):
+        path = f"stages[{number}]"
+        if "iterations" not in own:
+            raise ConfigError(f"the setting '{path}.iterations' is missing: how many steps the stage has")
+        found.append(_given(to_dict(_built(alone, own, path)), own, to_dict(alone)))
+    return tuple(found)
+
+
+def completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``settings`` with what its stages say of the run, where it does not itself: the number of steps, the method."""
+    stages = settings.get("stages")
+    if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, Mapping) for stage in stages) or not stages:
+        return settings
+    found, method = dict(settings), stages[0].get("method")
+    counts = [stage.get("iterations") for stage in stages]
+    if "iterations" not in found and all(isinstance(count, int) and count > 0 for count in counts):
+        found["iterations"] = sum(counts)
+    if "method" not in found and (isinstance(method, str) or (isinstance(method, Mapping) and "name" in method)):
+        found["method"] = method
+    return found
+
+
+def place(config: RunConfig, done: int) -> int:
+    """Which stage the step after ``done`` others is of, from 0 on; the last one where no step is left."""
+    ends = list(accumulate(part.iterations for part in parts(config)))
+    return min(bisect_right(ends, done), len(ends) - 1)
+
+
+def lines(config: RunConfig) -> list[str]:
+    """What a user is told of the stages; nothing of a run of one."""
+    all_parts = parts(config)
+    own = all_parts[: len(all_parts) - bool(config.finish.steps(config.iterations))]
+    told = [f"stage {number}: {_told(part)}" for number, part in enumerate(own, 1)] if len(own) > 1 else []
+    if len(own) < len(config.stages):
+        told.append(f"{len(config.stages) - len(own)} of {len(config.stages)} stages have no step of these few")
+    if own != all_parts:
+        told.append(f"finish: {_told(all_parts[-1])} (--finish none for the pure method)")
+    return told
+
+
+def over(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` laid over ``settings``, and over what their stages say of the same, unless it has stages itself."""
+    merged, stages = merge(settings, given), settings.get("stages")
+    if "stages" not in given and isinstance(stages, (list, tuple)):
+        merged["stages"] = [
+            _without(stage, given, settings) if isinstance(stage, Mapping) else stage for stage in stages
+        ]
+    return merged
+
+
+def _without(own: Mapping[str, Any], given: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage says but for what is ``given``; with another class goes all that is said of it."""
+    left: dict[str, Any] = {}
+    for key, value in own.items():
+        if key not in given or key in ("iterations", "name"):
+            left[key] = value
+            continue
+        said, typed, base = ({"name": v} if isinstance(v, str) else v for v in (value, given[key], above.get(key)))
+        if not (isinstance(said, Mapping) and isinstance(typed, Mapping)):
+            continue
+        base = base if isinstance(base, Mapping) else {}
+        now, before = typed.get("name"), said.get("name", base.get("name"))
+        if (None in (now, before) or same_name(now, before)) and (inner := _without(said, typed, base)):
+            left[key] = value if isinstance(value, str) else inner
+    return left
+
+
+def _built(alone: RunConfig, own: Mapping[str, Any], path: str) -> RunConfig:
+    """The settings of a run of one stage, with what the stage overrides."""
+    for key, value in own.items():
+        if key not in SETTINGS:
+            raise ConfigError(f"{path}: {unknown_setting(key, value, SETTINGS)}")
+    plain = to_dict(alone)
+    given = merge({key: plain[key] for key in own}, own)
+    built = anchored(from_dict(type(alone), {"prompt": alone.prompt, **given}, path))
+    return replace(alone, **{key: getattr(built, key) for key in own})
+
+
+def _given(whole: Mapping[str, Any], own: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``own`` says, as it stands in ``whole``; all settings of a class that is another one than ``above``."""
+    found = {}
+    for key, value in own.items():
+        now, before = whole[key], above.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping) and now.get("name") == before.get("name"):
+            now = _given(now, value, before)
+        found[key] = now
+    return found
+
+
+def _told(part: RunConfig) -> str:
+    size = "" if part.resolution is None else f" at {part.resolution} px"
+    steps = f"{part.iterations} step{'s' * (part.iterations > 1)}"
+    return f"{steps} of {label_of(name_of(part.method))}{size}, {part.views} view{'s' * (part.views > 1)} each"

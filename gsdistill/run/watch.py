@@ -1,0 +1,226 @@
+"""What a person sees of a run: a progress bar, alarms, a table at the end; and signals that wait for a step's end."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from gsdistill.core.errors import Stopped
+from gsdistill.core.structs import Gaussians
+from gsdistill.evaluation.figures import headline
+from gsdistill.run.folder import SPLAT, read_figures
+from gsdistill.training.distiller import Distiller, Step
+from gsdistill.training.health import Counts, Health, alarms, measure
+from gsdistill.training.listener import Listener
+
+__all__ = ["Halt", "Interrupt", "StepBar", "Watch", "print_summary"]
+
+FILES = (SPLAT, "views.png", "turntable.mp4", "report.html")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOSS_EVERY = 5  # steps between readings of the loss, which on an accelerator waits for it
+
+
+class StepBar(Listener):
+    """A progress bar over the steps of a run, with speed, remaining time, Gaussians and loss.
+
+    On what is no terminal, as a log, it is a plain line after every tenth of the steps; speed and time left are by the
+    steps since the line before.
+    """
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        self._console, self._total, self._last = console, total, done
+        self._moves, self._since = console.is_terminal or console.is_jupyter, time.perf_counter()
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[state]}"),
+        )  # fmt: skip
+        self._progress = Progress(*columns, console=console)
+        self._task = self._progress.add_task("distilling", total=total, completed=done, speed="", state="")
+
+    def __enter__(self) -> StepBar:
+        if self._moves:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._halt()
+
+    def on_step(self, step: Step, run: Distiller) -> None:
+        """Advance to the step."""
+        if not self._moves:
+            self._log(step)
+            return
+        speed = self._progress.tasks[0].speed
+        shown: dict[str, Any] = {"speed": f"{speed:.1f} it/s"} if speed else {}
+        if step.number % _LOSS_EVERY == 0:
+            shown["state"] = f"{step.count} Gaussians, loss {float(step.loss):.4g}"
+        self._progress.update(self._task, completed=step.number, **shown)
+
+    def on_end(self, run: Distiller) -> None:
+        """Leave the bar as it is, above what is printed from now on."""
+        self._halt()
+
+    def _halt(self) -> None:
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def _log(self, step: Step) -> None:
+        if 10 * step.number // self._total == 10 * self._last // self._total:
+            return
+        now = time.perf_counter()
+        speed = (step.number - self._last) / max(now - self._since, 1e-9)
+        left = f", {(self._total - step.number) / speed:.0f} s left" if step.number < self._total else ""
+        self._console.print(
+            f"step {step.number} of {self._total}, {100 * step.number // self._total} %, {speed:.1f} it/s{left}, "
+            f"{step.count:,} Gaussians, loss {float(step.loss):.4g}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        self._last, self._since = step.number, now
+
+
+class Watch(Listener):
+    """Looks at the health of a run's scene every so many steps, and tells every kind of alarm once.
+
+    What is wrong with the model is asked once, after a step that changed nothing. ``record`` holds the figures of the
+    step, for the listeners that write them down, where it is one of these, the first or the last; else it is None.
+    """
+
+    record: dict[str, Any] | None = None
+
+    def __init__(self, initial: Gaussians, console: Console, every: int) -> None:
+        self._first, self._console, self._every = measure(initial), console, every
+        self._told: set[str] = set()
+        self._fault: str | None = None
+
+    def on_step(self, step: Step, run: Distiller) -> None:
+        """Look, where it is time to."""
+        due = run.over or step.number == 1 or step.number % self._every == 0
+        self.record = self._figures(step, run) if due else None
+
+    def _figures(self, step: Step, run: Distiller) -> dict[str, Any]:
+        """What is told of a step: its number, seconds in steps so far, loss, the method's figures and health."""
+        seconds, (health, _) = sum(run.clock.seconds.values()), self.look(run)
+        own = {name: getattr(health, name) for name in ("extent", "coverage", "saturation")}
+        found = {name: float(value) for name, value in {"loss": step.loss, **step.figures, **own}.items()}
+        sound = {name: round(value, 6) if math.isfinite(value) else None for name, value in found.items()}
+        facts = {"step": step.number, "gaussians": step.count, "finite": bool(step.finite)}
+        return {**facts, "seconds": round(seconds, 3), **sound}
+
+    def look(self, run: Distiller, final: Gaussians | None = None) -> tuple[Health, list[str]]:
+        """The scene's health now, and what is alarming; waits for an accelerator.
+
+        ``final`` is what is left of the scene after the cut at the run's end, which counts as pruning.
+        """
+        scene = run.representation
+        left = scene.splat() if final is None else final
+        counts = Counts(run.done, run.skipped, scene.grown, scene.pruned + len(scene) - len(left))
+        health = measure(left, self._first, counts)
+        if "skipped" in alarms(health, self._first) and "skipped" not in self._told:
+            self._fault = run.fault()
+        found = alarms(health, self._first, self._fault)
+        for kind in found.keys() - self._told:
+            self._console.print(Text(f"step {run.done}: {found[kind]}", style="yellow"), soft_wrap=True)
+        self._told |= found.keys()
+        return health, list(found.values())
+
+
+class Interrupt:
+    """Within the block a Ctrl-C, SIGTERM or SIGHUP is an orderly end, by :class:`Stopped`.
+
+    While ``patient``, as a run's steps are, the first one only sets ``asked``, and says so; the second one ends the
+    block at once. A hang-up that is ignored already (nohup) stays so. In another thread than the main one, which alone
+    hears signals, the block changes nothing.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.patient, self.asked = True, False
+        self._number = signal.SIGINT
+
+    @property
+    def stopped(self) -> Stopped:
+        """What to raise once all is saved."""
+        return Stopped(self._number)
+
+    def __enter__(self) -> Interrupt:
+        hears = threading.current_thread() is threading.main_thread()
+        heard = [number for number in SIGNALS if hears and signal.getsignal(number) is not signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._ask) for number in heard}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._number = signal.Signals(number)
+        if self.asked or not self.patient:
+            raise self.stopped
+        self.asked = True
+        try:
+            self._console.print("stopping after this step; Ctrl-C again stops at once, at the last checkpoint")
+        except OSError:  # the terminal has gone, and all that is still to be said goes nowhere
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(nowhere, stream)
+        except RuntimeError:  # it came while the same stream was written to
+            return
+
+
+class Halt(Listener):
+    """Makes a step the last one where an :class:`Interrupt` was asked for the end, after which it waits no more."""
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+
+    def on_step(self, step: Step, run: Distiller) -> None:
+        """Stop, if that is asked."""
+        if self._interrupt.asked:
+            run.stop()
+
+    def on_end(self, run: Distiller) -> None:
+        """What is left is no step whose end a signal would wait for."""
+        self._interrupt.patient = False
+
+
+def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:
+    """Show where the time went, the figures that have been measured, and where the files are."""
+    table = Table("phase", "ms per step", "share", title="time of a step")
+    phases = summary["milliseconds_per_step"]
+    total = sum(phases.values())
+    for name, value in phases.items():
+        table.add_row(name, f"{value:.1f}", f"{100 * value / total:.0f} %")
+    table.add_row("all", f"{total:.1f}", f"{summary['iterations_per_second']:.1f} it/s")
+    console.print(table)
+    console.print(
+        f"{summary['iterations']} steps in {summary['seconds']:.1f} s with files, "
+        f"{summary['network_evaluations']} network evaluations, {summary['gaussians']} Gaussians, "
+        f"peak memory {summary['peak_memory_mb']} MB"
+    )
+    health = summary["health"]
+    console.print(
+        f"steps skipped {summary['skipped_steps']}, Gaussians pruned {health['pruned']} "
+        f"({100 * health['pruned_share']:.0f} %), extent {health['extent']:.2f} ({health['drift']:.2f} of the "
+        f"start's), saturation {health['saturation']:.2f}"
+    )
+    if told := headline(read_figures(folder)):
+        console.print(Text(told), soft_wrap=True)
+    shown = [path for name in FILES if (path := folder / name).exists()]
+    console.print(Text("\n".join(map(str, shown))), soft_wrap=True)

@@ -1,0 +1,300 @@
+"""The file name is the registry: ``distillation/cds.py`` is the method ``cds``, the folder lists the methods.
+
+A name is written with hyphens where the file has underscores: ``scene/init/point_e.py`` is ``point-e``.
+
+A registered package has ``base.py`` with an abstract class, whose name its ``__init__.py`` gives as ``INTERFACE``, and
+one module per implementation with exactly one public concrete subclass of it. Modules that only help are named in its
+``NOT_LISTED``.
+
+Where the package names a ``GROUP``, classes from outside are taken too: ``module:Class`` of what can be imported,
+``file.py:Class`` of any file, and the entry points of that group in installed packages, by their own names. The code of
+what is named so runs; nothing that only looks at files of others may load it (:func:`at_hand` serves there). They are
+frozen dataclasses, whose fields are their settings, unless the package says with what its objects are ``MADE_WITH``.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import traceback
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gsdistill.core.errors import ConfigError, did_you_mean, first_line, tell
+from gsdistill.disk.paths import absolute, expanded, file_of
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = [
+    "OWN", "at_hand", "broken", "installed", "is_own", "label_of", "load", "load_own", "names", "only_looking",
+    "origin", "own_name", "same_name", "summary", "tell_of_twin",
+]  # fmt: skip
+
+OWN = "module:Class or file.py:Class"
+_CALLED: dict[object, str] = {}  # things from outside by the names that they were loaded by
+_LOOKING = ContextVar("looking", default=False)
+
+
+def names(package: str, base_modules: Collection[str] = ("base",)) -> list[str]:
+    """Return the names registered in ``package`` (``gsdistill.distillation``), sorted; imports none of them."""
+    return sorted({*_shipped(package, base_modules), *installed(_group(package))})
+
+
+def load(package: str, name: str, kind: str = "method") -> type:
+    """Import what ``name`` says of ``package``: its one public concrete subclass of the package's interface.
+
+    Raises:
+        ConfigError: no such name, or nothing that can serve under it; ``kind`` says in the message what it is of.
+        TypeError: a module of the package does not hold exactly one such class.
+    """
+    if not isinstance(name, str):  # as YAML may have it
+        raise ConfigError(f"{kind} = {name!r} is no name; expected text")
+    home, group, shipped = importlib.import_module(package), _group(package), _shipped(package)
+    if name in shipped:
+        tell_of_twin(name, group, kind)
+        return _one_class(importlib.import_module(f"{package}.{name.replace('-', '_')}"), _interface(package))
+    if group and (":" in name or name.endswith(".py") or name in installed(group)):
+        return load_own(name, group, _interface(package), kind, getattr(home, "MADE_WITH", ()))
+    known = names(package)
+    told = f"unknown {kind} '{name}'.{did_you_mean(name, known)} Available: {', '.join(known)}"
+    raise ConfigError(f"{told}, or one of your own as {OWN}" if hasattr(home, "GROUP") else told)
+
+
+def at_hand(package: str, name: str, kind: str = "method") -> type | None:
+    """What :func:`load` returns, but None for what is not ours and this process has not loaded: none of it runs."""
+    with only_looking(), suppress(ConfigError):
+        return load(package, name, kind)
+
+
+def load_own(name: str, group: str, interface: type, kind: str, made_with: Sequence[str] = ()) -> type:
+    """Import the class that ``name`` says from outside: ``module:Class``, ``file.py:Class``, or an entry point.
+
+    Raises:
+        ConfigError: it names nothing, or cannot be imported; or several installed packages have that name; or it is no
+            concrete subclass of ``interface`` that can be ``made_with`` such arguments, or where there are none no
+            frozen dataclass.
+    """
+    return _checked(_outside(name, group, kind), interface, f"{kind} '{name}'", made_with)
+
+
+@contextmanager
+def only_looking() -> Iterator[None]:
+    """In the block nothing from outside is loaded that this process has not loaded before: to name it is an error."""
+    before = _LOOKING.set(True)
+    try:
+        yield
+    finally:
+        _LOOKING.reset(before)
+
+
+def is_own(name: str) -> bool:
+    """Whether a text has the form of a name from outside: ``module:Class``, or ``file.py:Class``, a class or none."""
+    place, _, label = name.rpartition(":")
+    module = bool(place) and all(part.isidentifier() for part in place.split("."))
+    return name.endswith(".py") or (label.isidentifier() and (module or place.endswith(".py")))
+
+
+def tell_of_twin(name: str, group: str, kind: str) -> None:
+    """Tell where an installed package has given ``name``, which is ours, to something of its own."""
+    if same := installed(group).get(name):
+        tell(f"the {kind} '{name}' is gsdistill's own; that of {_package(same[0])} is {same[0].value}: name it so")
+
+
+def _outside(name: str, group: str, kind: str) -> Any:
+    """What ``name`` says from outside, whatever it is; raises what :func:`load_own` does."""
+    told = f"{kind} '{name}'"
+    if entries := installed(group).get(name):
+        if len(entries) > 1:
+            several = " and ".join(f"{_package(entry)} ({entry.value})" for entry in entries)
+            raise ConfigError(f"{told} is of {several}: give the name in brackets of one of them")
+        called, text = name, entries[0].value
+    else:
+        called = text = _whole(name, kind)
+    if _LOOKING.get():
+        if found := next((thing for thing, known in _CALLED.items() if known == called), None):
+            return found
+        raise ConfigError(f"{told} is of a class from outside, which is not loaded only to look")
+    place, _, label = text.rpartition(":")
+    if not place or not label.isidentifier():
+        raise ConfigError(f"{told} names no class; write {OWN}, as in ./mine.py:Mine")
+    module = _of_file(Path(place), told) if place.endswith(".py") else _of_module(place, label, told)
+    found = getattr(module, label, None)
+    if found is None:
+        public = [key for key, value in vars(module).items() if inspect.isclass(value) and not key.startswith("_")]
+        raise ConfigError(f"{told}: there is no '{label}' in {place}.{did_you_mean(label, public)}")
+    if callable(found):
+        _CALLED.setdefault(found, called)
+    return found
+
+
+def own_name(cls: type) -> str:
+    """Return the name by which :func:`load` finds a class: of ours its file's, of others as they were loaded.
+
+    One that was not loaded by a name is ``module:Class``, or ``file.py:Class`` in a program's main file.
+    """
+    module = cls.__module__
+    if module.startswith("gsdistill."):
+        return module.rpartition(".")[2].replace("_", "-")
+    if cls in _CALLED:
+        return _CALLED[cls]
+    main = getattr(sys.modules.get(module), "__file__", None) if module == "__main__" else None
+    return f"{absolute(main) if main else module}:{cls.__qualname__}"
+
+
+def same_name(one: Any, other: Any) -> bool:
+    """Whether two names mean the same: those of files may be relative."""
+    return one == other or _whole(str(one), "name") == _whole(str(other), "name")
+
+
+def label_of(name: str) -> str:
+    """A short form of a name for titles and folders: the class of one from outside, another as it is."""
+    return name.rpartition(":")[2] if is_own(name) else name
+
+
+def summary(package: str, name: str) -> str:
+    """Return a line that says what ``name`` is, read without importing it.
+
+    Of ours it is the first line of the docstring of its module, of others where they come from.
+    """
+    group = _group(package)
+    if name in installed(group) and name not in _shipped(package):
+        return origin(name, group)
+    spec = importlib.util.find_spec(f"{package}.{name.replace('-', '_')}")
+    source = spec.loader.get_source(spec.name) if spec and spec.loader else ""  # type: ignore[attr-defined]
+    return (ast.get_docstring(ast.parse(source or "")) or "").partition("\n")[0]
+
+
+def origin(name: str, group: str) -> str:
+    """Where a name of an installed package comes from."""
+    return ", ".join(f"{entry.value} of {_package(entry)}" for entry in installed(group)[name])
+
+
+@cache
+def installed(group: str) -> dict[str, list[EntryPoint]]:
+    """The entry points of a group by name, those of one name that say different things one after the other."""
+    from importlib.metadata import entry_points
+
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for entry in entry_points(group=group) if group else ():
+        found.setdefault(entry.name, {})[entry.value] = entry
+    return {name: list(entries.values()) for name, entries in found.items()}
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"the package {entry.dist.name}" if entry.dist else "an installed package"
+
+
+def _group(package: str) -> str:
+    return getattr(importlib.import_module(package), "GROUP", "")
+
+
+def _interface(package: str) -> type:
+    return getattr(importlib.import_module(f"{package}.base"), importlib.import_module(package).INTERFACE)
+
+
+def _shipped(package: str, base_modules: Collection[str] = ("base",)) -> list[str]:
+    home = importlib.import_module(package)
+    hidden = {*base_modules, *getattr(home, "NOT_LISTED", ())}
+    found = (m.name for m in pkgutil.iter_modules(home.__path__) if not m.name.startswith("_") and m.name not in hidden)
+    return [name.replace("_", "-") for name in found]
+
+
+def _one_class(module: ModuleType, interface: type) -> type:
+    found = [
+        item
+        for label, item in vars(module).items()
+        if inspect.isclass(item) and issubclass(item, interface) and item.__module__ == module.__name__
+        if not label.startswith("_") and not inspect.isabstract(item)
+    ]
+    if len(found) != 1:
+        raise TypeError(f"{module.__name__} must hold one public concrete {interface.__name__}, found {len(found)}")
+    return found[0]
+
+
+def _checked(cls: Any, interface: type, told: str, made_with: Sequence[str]) -> type:
+    """A class from outside that can serve, see :func:`load_own`."""
+    base = f"{interface.__module__}.{interface.__name__}"
+    if not (inspect.isclass(cls) and issubclass(cls, interface)):
+        raise ConfigError(f"{told} is no subclass of {base}")
+    if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise ConfigError(f"{told} is abstract: it lacks {', '.join(lacking)} of {base}")
+    dataclass = vars(cls).get("__dataclass_params__")
+    if made_with:
+        try:
+            inspect.signature(cls).bind(*made_with)
+        except TypeError as error:
+            called = f"{cls.__name__}({', '.join(made_with)})"
+            raise ConfigError(f"{told} is made by {called}, which its __init__ does not take") from error
+    elif dataclass is None or not dataclass.frozen:
+        raise ConfigError(f"{told} is no frozen dataclass: write @dataclass(frozen=True) above the class")
+    return cls
+
+
+def _whole(name: str, kind: str) -> str:
+    """A name with the absolute path of its file."""
+    file = file_of(name)
+    if file == name:
+        return name
+    return f"{absolute(expanded(file, kind))}:{label_of(name)}"
+
+
+def _of_module(place: str, label: str, told: str) -> ModuleType:
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise ConfigError(f"{told}: '{place}' is neither a module nor a file that ends with .py")
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+            raise broken(told, error) from error
+        file = Path(f"{place.replace('.', '/')}.py")
+        hint = f"; the file {file} here is ./{file}:{label}" if file.is_file() else ""
+        raise ConfigError(f"{told}: there is no module '{error.name}' that Python finds{hint}") from error
+    except (Exception, SystemExit) as error:
+        raise broken(told, error) from error
+
+
+def _of_file(path: Path, told: str) -> ModuleType:
+    """The module of a file, run once in a process, under a name that no import statement can mean."""
+    if not path.is_file():
+        raise ConfigError(f"{told}: there is no file {path}")
+    main = sys.modules.get("__main__")
+    if absolute(getattr(main, "__file__", None) or ".") == path and main:
+        return main
+    digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    name = f"{path.stem.replace('.', '_')}@{digest}"
+    _Files.paths[name] = path
+    if _Files not in sys.meta_path:
+        sys.meta_path.append(_Files)
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise broken(told, error, str(path)) from error
+
+
+class _Files:
+    """Finds the modules of files for Python's import, which runs each once whatever threads ask for it."""
+
+    paths: ClassVar[dict[str, Path]] = {}
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
+        return importlib.util.spec_from_file_location(name, cls.paths[name]) if name in cls.paths else None
+
+
+def broken(told: str, error: BaseException, file: str = "", doing: str = "import") -> ConfigError:
+    """What to say where outside code fails, as in its import, and where in it, or in its ``file``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
+    where = "" if isinstance(error, SyntaxError) else f" ({at.filename}, line {at.lineno})"
+    return ConfigError(f"{told} does not {doing}: {type(error).__name__}: {first_line(error)}{where}")

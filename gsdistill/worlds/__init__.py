@@ -1,0 +1,1 @@
+"""Closed worlds of prompts whose truth is known: what a prompt shows, from every side."""

@@ -1,0 +1,122 @@
+"""Ray-caster of the shapes world: sphere tracing with s x s rays a pixel, half-Lambert light fixed in the world.
+
+For part p and pixel q the buffers hold coverage c[p, q], the share of rays that hit p first, and shade m[p, q], the
+mean over all rays of c * (ambient + (1 - ambient) (1 + n . l) / 2). Colours and background are then one line:
+image = sum_p colour_p m_p + (1 - sum_p c_p) background, so one buffer serves every colouring.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gsdistill.core.structs import Cameras
+from gsdistill.disk.compiled import compiled
+from gsdistill.worlds.shapes.solids import BOUNDING_RADIUS, part_distance, part_normal
+
+__all__ = ["AMBIENT", "LIGHT", "Buffers", "paint", "trace"]
+
+_length = math.sqrt(0.4**2 + 0.5**2 + 0.77**2)
+LIGHT = (0.4 / _length, -0.5 / _length, 0.77 / _length)  # unit vector towards the light
+AMBIENT = 0.42
+_HIT = 2e-4
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Colourless pictures of an object's P parts seen by B cameras."""
+
+    shade: Float[Tensor, "B P H W"]  # premultiplied with coverage, 0..1
+    coverage: Float[Tensor, "B P H W"]  # 0..1; the sum over P is the object's alpha
+
+
+def trace(parts: NDArray[np.float64], cameras: Cameras, supersample: int = 3) -> Buffers:
+    """Ray-cast ``parts`` [P, 3] (see world.py) for every camera with supersample^2 rays a pixel.
+
+    Views are shared out to as many threads as torch uses. They are plain ones: Numba's parallel loops would fix the
+    threading of the whole process here, and could not run while another thread renders.
+    """
+    shade, coverage = np.zeros((2, len(cameras), parts.shape[0], cameras.height, cameras.width), dtype=np.float32)
+    viewmats = cameras.viewmats.double().numpy()
+    intrinsics = cameras.Ks.double().numpy()
+    light = np.array(LIGHT)
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+        rows = zip(viewmats, intrinsics, shade, coverage, strict=True)
+        jobs = [pool.submit(_trace, parts, pose, k, supersample, light, lit, hit) for pose, k, lit, hit in rows]
+    for job in jobs:
+        job.result()
+    return Buffers(torch.from_numpy(shade), torch.from_numpy(coverage))
+
+
+def paint(
+    buffers: Buffers, colors: Float[Tensor, "P 3"], backgrounds: Float[Tensor, "B 3"]
+) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"]]:
+    """Colour the buffers: images in 0..1 composed over the backgrounds, and alpha."""
+    alpha = buffers.coverage.sum(1)[..., None]
+    body = torch.einsum("bphw,pc->bhwc", buffers.shade, colors)
+    return body + (1.0 - alpha) * backgrounds[:, None, None, :], alpha
+
+
+@compiled(fast=False)
+def _march(parts: NDArray[np.float64], o: NDArray[np.float64], dx: float, dy: float, dz: float) -> tuple[int, float]:
+    """First part hit by the ray o + t d (d unit), and t; (-1, 0) for a miss."""
+    b = o[0] * dx + o[1] * dy + o[2] * dz
+    c = o[0] * o[0] + o[1] * o[1] + o[2] * o[2] - BOUNDING_RADIUS * BOUNDING_RADIUS
+    disc = b * b - c
+    if disc <= 0.0:
+        return -1, 0.0
+    root = math.sqrt(disc)
+    t, end = max(-b - root, 0.0), -b + root
+    for _ in range(160):
+        nearest, best = -1, 1e30
+        for p in range(parts.shape[0]):
+            d = part_distance(parts[p], o[0] + t * dx, o[1] + t * dy, o[2] + t * dz)
+            if d < best:
+                nearest, best = p, d
+        if best < _HIT:
+            return nearest, t
+        t += best
+        if t > end:
+            return -1, 0.0
+    return -1, 0.0
+
+
+@compiled(fast=False)
+def _trace(
+    parts: NDArray[np.float64],
+    viewmat: NDArray[np.float64],
+    k: NDArray[np.float64],
+    supersample: int,
+    light: NDArray[np.float64],
+    shade: NDArray[np.float32],
+    coverage: NDArray[np.float32],
+) -> None:
+    """Fill shade and coverage [P, H, W] of one view."""
+    _, height, width = shade.shape
+    weight = 1.0 / (supersample * supersample)
+    rot, shift = viewmat[:3, :3], viewmat[:3, 3]
+    o = np.empty(3)
+    for axis in range(3):
+        o[axis] = -(rot[0, axis] * shift[0] + rot[1, axis] * shift[1] + rot[2, axis] * shift[2])
+    for row in range(height):
+        for col in range(width):
+            for sub in range(supersample * supersample):
+                u = (col + (sub % supersample + 0.5) / supersample - k[0, 2]) / k[0, 0]
+                v = (row + (sub // supersample + 0.5) / supersample - k[1, 2]) / k[1, 1]
+                n = 1.0 / math.sqrt(u * u + v * v + 1.0)
+                dx = (rot[0, 0] * u + rot[1, 0] * v + rot[2, 0]) * n
+                dy = (rot[0, 1] * u + rot[1, 1] * v + rot[2, 1]) * n
+                dz = (rot[0, 2] * u + rot[1, 2] * v + rot[2, 2]) * n
+                p, t = _march(parts, o, dx, dy, dz)
+                if p >= 0:
+                    nx, ny, nz = part_normal(parts[p], o[0] + t * dx, o[1] + t * dy, o[2] + t * dz)
+                    lit = 0.5 + 0.5 * (nx * light[0] + ny * light[1] + nz * light[2])
+                    coverage[p, row, col] += weight
+                    shade[p, row, col] += weight * (AMBIENT + (1.0 - AMBIENT) * lit)

@@ -1,0 +1,54 @@
+"""Objects of the shapes world: where each named thing stands and which colour it has.
+
+A single thing fills the frame. Two things are stacked on the z axis, scaled so that the pair is centred and stays
+inside the ball of radius 0.95.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gsdistill.worlds.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, Thing
+from gsdistill.worlds.shapes.solids import HEIGHTS
+
+__all__ = ["WorldObject", "build", "every_layout"]
+
+_TOP_SCALE, _BOTTOM_SCALE, _TABLE_SCALE = 0.5, 0.62, 0.66
+_SINK = 0.04  # the upper thing sinks in a little, so that round ones touch
+
+
+@dataclass(frozen=True)
+class WorldObject:
+    """Placed solids [P, 3] (index in captions.SHAPES, scale, z offset), colours [P, 3] in 0..1; the upper one first."""
+
+    parts: NDArray[np.float64]
+    colors: NDArray[np.float32]
+
+
+def build(things: tuple[Thing, ...]) -> WorldObject:
+    """Place one thing, or two with the upper one first."""
+    shapes = tuple(thing.shape for thing in things)
+    colors = np.array([COLORS[thing.color] for thing in things], dtype=np.float32)
+    return WorldObject(_layout(shapes), colors)
+
+
+def every_layout() -> dict[tuple[str, ...], NDArray[np.float64]]:
+    """The parts of every uncoloured object of the world: all solids, and all stacks."""
+    shapes: list[tuple[str, ...]] = [(shape,) for shape in SHAPES]
+    shapes += [(top, bottom) for top in TOPS for bottom in BOTTOMS]
+    return {names: _layout(names) for names in shapes}
+
+
+def _layout(shapes: tuple[str, ...]) -> NDArray[np.float64]:
+    kinds = [SHAPES.index(shape) for shape in shapes]
+    if len(kinds) == 1:
+        return np.array([[kinds[0], 1.0, 0.0]])
+    top, bottom = kinds
+    below = _TABLE_SCALE if shapes[1] == "table" else _BOTTOM_SCALE
+    low, seam = below * HEIGHTS[bottom][0], below * HEIGHTS[bottom][1] - _SINK
+    offset = seam - _TOP_SCALE * HEIGHTS[top][0]
+    centre = 0.5 * (low + offset + _TOP_SCALE * HEIGHTS[top][1])
+    return np.array([[top, _TOP_SCALE, offset - centre], [bottom, below, -centre]])
