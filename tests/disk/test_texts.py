@@ -152,7 +152,7 @@ def test_an_ascii_locale_takes_paths_with_accents(splat, tmp_path):
     words = ["generate", "--prompt", "a red cube", "--init", "ply", "--init.path", "café.ply", "--dry-run"]
     script = f"""
 import os, sys
-from gsdistill.cli import execute
+from gsdistill.cli.main import execute
 for words in (["export", "café.ply", "é/a.splat"], {words}):
     words = [os.fsdecode(word.encode()) for word in words]
     print("code", execute(words), flush=True)

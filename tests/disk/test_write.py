@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsdistill.core.errors import OutputError
+from gsdistill.disk import places
 from gsdistill.disk import write as files
 from gsdistill.disk.places import cache_folder, data_path, slug
 from gsdistill.disk.write import (
@@ -145,7 +146,7 @@ def test_prompts_that_lose_letters_keep_apart():
 
 
 def test_shipped_files_are_found_in_a_checkout_and_in_a_wheel(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "PACKAGE", tmp_path / "gsdistill")
+    monkeypatch.setattr(places, "PACKAGE", tmp_path / "gsdistill")
     assert data_path("configs", "a.yaml") == tmp_path / "configs" / "a.yaml"
     assert data_path("assets", "shapes-prior") == tmp_path / "assets" / "shapes-prior"
     (tmp_path / "gsdistill" / "_data").mkdir(parents=True)

@@ -21,7 +21,7 @@ def watch(event, given):
     elif event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pty.spawn"):
         seen.append([event, str(given[0])])
 sys.addaudithook(watch)
-from gsdistill.cli import execute
+from gsdistill.cli.main import execute
 for words in json.loads(sys.argv[1]):
     assert execute(words) == 0, words
 from diffusers.utils.hub_utils import http_user_agent
