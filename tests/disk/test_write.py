@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from gsdistill.core.errors import OutputError
 from gsdistill.disk import places
-from gsdistill.disk import write as files
 from gsdistill.disk.places import cache_folder, data_path, slug
 from gsdistill.disk.write import (
     atomic_path,
