@@ -15,6 +15,7 @@ import pickle
 import re
 import subprocess
 import sys
+import textwrap
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -42,10 +43,9 @@ from gsdistill.representation.gaussians import GaussianScene
 from gsdistill.run.config import RunConfig, resolve
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.ball import Ball
-from gsdistill.settings.config import validate
-from gsdistill.settings.registry import load
-from gsdistill.settings.yaml import load_yaml
-from gsdistill.testing import check_prior
+from gsdistill.structs import SH_C0, Gaussians, RenderOptions
+from gsdistill.terminal import terminal
+from gsdistill.testing import check_method, check_prior
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Stage
 from gsdistill.training.views import ViewSettings
@@ -77,10 +77,9 @@ def ball():
     return Gaussians(torch.zeros(1, 3), quats, torch.full((1, 3), -1.0), torch.full((1,), 6.0), colour)
 
 
-def test_the_first_block_of_the_readme_does_what_it_says(tmp_path, monkeypatch, capsys):
+def test_the_first_block_of_the_packages_readme_does_what_it_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    assert BLOCKS[0] == FRONT[0]
     exec(compile(BLOCKS[0], "README.md", "exec"), names)
     said = capsys.readouterr().out.split()
     assert [said[i] for i in (0, 2, 4)] == ["20", "40", "60"]
@@ -88,9 +87,18 @@ def test_the_first_block_of_the_readme_does_what_it_says(tmp_path, monkeypatch, 
     assert len(gs.load(tmp_path / "torus.ply")) == len(names["splat"])
 
 
-def test_the_method_of_the_readme_runs(tmp_path, monkeypatch, prior):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(BLOCKS[1])
+def test_the_notebook_of_the_front_page_is_the_packages_and_runs(lab):
+    assert len(FRONT) == 2
+    assert textwrap.indent(FRONT[0], " " * 4, str.strip) in gs.__doc__
+    names: dict = {}
+    source = FRONT[0].replace("iterations=300", "iterations=2, views=1, resolution=16")
+    exec(compile(source, "README.md", "exec"), names)
+    assert names["run"].done == 2 and len(gs.load(lab / "torus.ply")) > 100
+
+
+def test_the_method_of_the_front_page_runs_and_keeps_what_methods_promise(lab, prior):
+    (lab / "mine.py").write_text(FRONT[1])
+    check_method(load("gsdistill.distillation", "./mine.py:Mine", "method"))
     with pytest.warns(Notice, match="no recipe is known for .*Mine with the prior shapes"):
         run = gs.distil("a red torus", prior, method="./mine.py:Mine", iterations=2, views=1, resolution=16)
     assert [step.number for step in run] == [1, 2]
@@ -98,7 +106,7 @@ def test_the_method_of_the_readme_runs(tmp_path, monkeypatch, prior):
 
 def test_the_prior_of_the_readme_is_distilled(lab):
     """Its world has one colour, and the splat takes it; a prompt that it does not know is refused in its words."""
-    (lab / "colours.py").write_text(BLOCKS[2])
+    (lab / "colours.py").write_text(BLOCKS[1])
     prior = gs.load_prior("./colours.py:Colours", "cpu")
     check_prior(prior)
     run = gs.distil("a blue ball", prior, method="sds", iterations=30, views=2, background="grey", recipe=False)
@@ -111,9 +119,9 @@ def test_the_prior_of_the_readme_is_distilled(lab):
 @pytest.fixture
 def mirrored(lab):
     """The splat of the README that is its own mirror image, after the run of the README; and the names of both."""
-    (lab / "mirrored.py").write_text(BLOCKS[3])
+    (lab / "mirrored.py").write_text(BLOCKS[2])
     names: dict = {}
-    source = BLOCKS[4].replace("iterations=60", "iterations=12, views=2, resolution=32")
+    source = BLOCKS[3].replace("iterations=60", "iterations=12, views=2, resolution=32")
     exec(compile(source, "README.md", "exec"), names)
     return names
 
@@ -158,7 +166,7 @@ def test_a_representation_is_found_by_name_and_enters_stages(mirrored, lab, prio
 
 def test_a_representation_of_ones_own_goes_the_whole_command_line(lab, capsys, monkeypatch):
     """Stopped after two of three steps it goes on to the bits of a run that was not."""
-    (lab / "mirrored.py").write_text(BLOCKS[3])
+    (lab / "mirrored.py").write_text(BLOCKS[2])
     given = {"prompt": "a red torus", "method": "sds", "prior": "shapes", "representation": "./mirrored.py:Mirrored"}
     given |= {"iterations": 3, "views": 1, "resolution": 16, "init": {"name": "ball", "count": 20}, "snapshots": 0}
     console = terminal()
@@ -191,7 +199,7 @@ def test_a_representation_of_ones_own_goes_the_whole_command_line(lab, capsys, m
 
 
 def test_the_listener_of_the_readme_writes_its_table_and_ends_what_takes_too_long(lab):
-    source = BLOCKS[5].replace("iterations=40", "iterations=21, views=1, resolution=16, device='cpu'")
+    source = BLOCKS[4].replace("iterations=40", "iterations=21, views=1, resolution=16, device='cpu'")
     for allowed, steps in ((600, [10, 20, 21]), (0, [1])):
         exec(compile(source.replace("seconds=600", f"seconds={allowed}"), "README.md", "exec"), {})
         head, *lines = (lab / "course.csv").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The README's table of starts: the same method and prompts from different initialisers, with ever fewer steps.
+"""The table of starts in gsdistill/scene/README.md: one method from different initialisers, in ever fewer steps.
 
     python tools/compare_inits.py --output outputs/inits
 

@@ -1,4 +1,4 @@
-"""The README's comparison: six methods, 12 prompts that no setting was tuned on, three seeds, on the shapes world.
+"""The comparison of tools/README.md: six methods, 12 prompts that no setting was tuned on, three seeds, shapes world.
 
     python tools/compare_methods.py --output outputs/comparison
 

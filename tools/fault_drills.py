@@ -219,7 +219,7 @@ def at_each_change(method: str, iterations: int, output: Path, over: bool, numbe
 
 
 def figures(outcomes: list[Outcome]) -> dict[str, Any]:
-    """The counts that the README tells."""
+    """The counts that tests/README.md has."""
     kills = [kill for outcome in outcomes for kill in outcome.kills]
     phases = Counter(kill.phase for kill in kills)
     return {

@@ -1,4 +1,4 @@
-"""The README's comparison uses prompts that no setting was tuned on."""
+"""The comparison of tools/README.md uses prompts that no setting was tuned on."""
 
 from __future__ import annotations
 
