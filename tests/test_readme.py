@@ -123,6 +123,14 @@ def test_every_command_is_understood(page, unperformed, capsys):
             assert execute(words) == 0, f"gsdistill {' '.join(words)}: {capsys.readouterr().err}"
 
 
+def test_every_config_is_understood(unperformed, capsys):
+    blocks = [block for page in PAGES for block in FENCE.findall(page.read_text(encoding="utf-8"))]
+    for text in (text for kind, text in blocks if kind == "yaml"):
+        Path("block.yaml").write_text(text)
+        words = ["generate", "--prompt", "a red torus", "--config", "block.yaml"]
+        assert execute(words) == 0, f"{text}: {capsys.readouterr().err}"
+
+
 def test_a_command_that_is_not_understood_is_seen(unperformed, capsys):
     text = "`gsdistill list nothing`\n```bash\na && .venv/bin/gsdistill generate --prompt cube --metod sds  # b\n```\n"
     found = commands(text)
