@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from gsdistill import __version__
 from gsdistill.cli import COMMANDS, execute
+from gsdistill.distillation import GROUP
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("assets", "configs", "gsdistill", "tests", "tools")
@@ -23,6 +25,8 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/[\w./-]*\w")
+DOTTED = re.compile(r"(?<![\w./])gsdistill(?:\.\w+)+")
+NO_MODULE = {GROUP, "gsdistill.json"}  # a group of entry points, a file of a model
 BLANK = re.compile(r"(?<![A-Z])(?:NAME|METHOD)(?![A-Z])")  # what the reader fills in
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
@@ -112,6 +116,12 @@ def test_headings_have_githubs_anchors():
 def test_every_file_of_ours_that_is_named_is_there(page):
     named = {name for name in PATH.findall(page.read_text(encoding="utf-8")) if not BLANK.search(name)}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@every_page
+def test_every_name_of_ours_is_there(page):
+    for name in set(DOTTED.findall(page.read_text(encoding="utf-8"))) - NO_MODULE:
+        pkgutil.resolve_name(name)
 
 
 @every_page
