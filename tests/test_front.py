@@ -43,8 +43,9 @@ from gsdistill.representation.gaussians import GaussianScene
 from gsdistill.run.config import RunConfig, resolve
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.ball import Ball
-from gsdistill.structs import SH_C0, Gaussians, RenderOptions
-from gsdistill.terminal import terminal
+from gsdistill.settings.config import validate
+from gsdistill.settings.registry import load
+from gsdistill.settings.yaml import load_yaml
 from gsdistill.testing import check_method, check_prior
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Stage

@@ -6,6 +6,7 @@ import contextlib
 import pkgutil
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import labs
@@ -13,8 +14,10 @@ import pytest
 import yaml
 
 from gsdistill import __version__
-from gsdistill.cli import COMMANDS, execute
+from gsdistill.cli.commands.base import read_command
+from gsdistill.cli.main import PACKAGE, execute
 from gsdistill.distillation import GROUP
+from gsdistill.settings.registry import load, names
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("assets", "configs", "gsdistill", "tests", "tools")
@@ -65,23 +68,28 @@ def commands(text: str) -> list[list[str]]:
     return [words[1:] for words in parts if words and Path(words[0]).name == "gsdistill" and words[1:]]
 
 
-def nothing(command: object, console: object) -> None:
-    """What is performed in place of a command."""
-
-
 @pytest.fixture
 def unperformed(tmp_path, monkeypatch):
     """Command lines are read as ever, in a folder with the files of the pages' blocks; nothing of them is performed."""
     blocks = [text for page in PAGES for _, text in FENCE.findall(page.read_text(encoding="utf-8"))]
     sources = {match[1]: text for text in blocks if (match := re.match(r'"""(\w+)\.py:', text))}
-    for name in COMMANDS.keys() - {"generate", "play2d", "bench"}:
-        monkeypatch.setitem(COMMANDS, name, (COMMANDS[name][0], f"{__name__}:nothing"))
+    for name in set(names(PACKAGE)) - {"generate", "play2d", "bench"}:
+        command = load(PACKAGE, name)
+        monkeypatch.setattr(command, "carry_out", partial(read_command, command, name=name))
     monkeypatch.setattr("gsdistill.generate.run", lambda config, console, listeners=(): None)
-    monkeypatch.setattr("gsdistill.foresight.foresee", lambda config: [])
+    monkeypatch.setattr("gsdistill.cli.foresight.foresee", lambda config: [])
     monkeypatch.setattr("gsdistill.viewer.live.LiveView", lambda *settings: contextlib.nullcontext())
     monkeypatch.setattr("gsdistill.laboratory.folder.perform", lambda *settings: None)
-    for name in ("load_prior", "random_prior", "measured", "show", "write_json", "read_figures", "compare"):
-        monkeypatch.setattr(f"gsdistill.bench.command.{name}", lambda *settings: {})
+    for name in (
+        *(
+            "prior.loading.load_prior",
+            "prior.random_weights.random_prior",
+            "bench.figures.measured",
+            "bench.report.show",
+        ),
+        *("cli.commands.bench.write_json", "bench.figures.read_figures", "bench.report.compare"),
+    ):
+        monkeypatch.setattr(f"gsdistill.{name}", lambda *settings: {})
     with labs.lab(tmp_path, **sources) as folder:
         yield folder
 
@@ -128,7 +136,7 @@ def test_every_name_of_ours_is_there(page):
 def test_every_command_is_understood(page, unperformed, capsys):
     for words in commands(page.read_text(encoding="utf-8")):
         if len(words) == 1:
-            assert words[0] in {*COMMANDS, "COMMAND"}
+            assert words[0] in {*names(PACKAGE), "COMMAND"}
         elif not BLANK.search(" ".join(words[2:])):
             assert execute(words) == 0, f"gsdistill {' '.join(words)}: {capsys.readouterr().err}"
 
