@@ -66,8 +66,6 @@ OBJECTS = {"method": Distillation, "init": Initialiser, "densify": Densification
 TURN = 16  # pictures of a splat's turntable in a notebook
 TURN_SIZE = 192  # pixels
 TURN_LASTS = 3_200  # milliseconds
-if hasattr(os, "register_at_fork"):  # a child has none of OpenMP's threads, for which torch would wait for ever
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def load_prior(prior: str | os.PathLike[str] = "auto", device: str | torch.device = "auto", **settings: Any) -> Prior:
@@ -297,3 +295,6 @@ def _object(name: str, given: Any) -> Any:
             f"{name} = {brief(given)}: a name, a mapping with one, or an object of {base.__name__} is expected"
         )
     return given
+
+
+Gaussians._repr_html_ = turntable_html  # type: ignore[attr-defined]  # for notebooks: the ground draws nothing

@@ -11,10 +11,11 @@ TOOLS = Path(__file__).parents[1] / "tools"
 
 
 def tool(name: str) -> ModuleType:
-    """Load ``tools/NAME.py`` anew; its dataclasses need it among the modules."""
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+    """Load ``tools/NAME.py`` anew, as in ``bench/renderer``; its dataclasses need it among the modules."""
+    path = TOOLS / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that needs a GPU, part by part, on a bare machine without network; gpu_check.py says how:
+# All that needs a GPU, part by part, on a bare machine without network; gpu/check.py says how:
 #
 #     tools/gpu_check.sh OUTDIR [PART...] [--wheels WHEELDIR] [--copy DIR] [--budget SECONDS] [--small]
 #     tools/gpu_check.sh --list
@@ -16,4 +16,4 @@ if [ -z "${PYTHON:-}" ]; then
     fi
   done
 fi
-exec "$PYTHON" "$(dirname "$0")/gpu_check.py" "$@"
+exec "$PYTHON" "$(dirname "$0")/gpu/check.py" "$@"

@@ -1,8 +1,8 @@
-"""``gsdistill evaluate``: the figures of a run or of a file, printed in groups, and kept where they belong."""
+"""The figures of a run or of a file, gathered from all rooms that measure, and printed in groups."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,86 +10,84 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gsdistill.cli.commands.evaluate import Evaluate
 from gsdistill.core import device
 from gsdistill.core.errors import BadFile, ConfigError, OutputError, PromptError, tell
+from gsdistill.core.frames import Frame
 from gsdistill.core.structs import Gaussians, to_device
 from gsdistill.disk.paths import anchored_text, there
-from gsdistill.disk.write import check_targets, write_json
+from gsdistill.disk.write import check_targets
 from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.figures import GROUPS, JUDGE, PREFIX
 from gsdistill.evaluation.plain import plain_figures
 from gsdistill.evaluation.references import Truth, of_file, of_prompt
-from gsdistill.evaluation.truth import evaluate as evaluate_splat
+from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.without_truth import figures_without_truth
 from gsdistill.models import catalogue
 from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.run.folder import CONFIG, EVALUATION, FAILURE, RECORDS, SUMMARY, Run, read_run
-from gsdistill.run.measure import keep_figures, truth_of
+from gsdistill.run.measure import truth_of
 from gsdistill.scene.read import OF_A_RUN, open_splat
 from gsdistill.settings.config import from_dict
 
-__all__ = ["evaluate", "gather", "show"]
+__all__ = ["check_json", "gather", "show"]
 
 T = TypeVar("T")
 
 ALONE, BY_PRIOR, REST = "the splat alone: needs no truth", "what the prior sees: from 24 sides", "others"
 
 
-def evaluate(command: Evaluate, console: Console) -> None:
-    """Measure, print and keep.
-
-    Raises:
-        UserError: as :func:`gather`, or a file cannot be written, or is there already, which is told before the work.
-    """
-    if command.json:
-        _check_json(command.json, command)
-    figures = gather(command)
-    show(figures, console)
-    if command.json:
-        write_json(command.json, figures)
-    if _own(command):
-        keep_figures(command.splat, figures)
-
-
-def gather(command: Evaluate) -> dict[str, Any]:
+def gather(
+    splat: Path,
+    prompt: str | None = None,
+    prior: str | None = None,
+    truth: Path | None = None,
+    frames: tuple[Frame | None, Frame | None] = (None, None),
+    clean: bool = False,
+) -> dict[str, Any]:
     """All figures that are asked for, by name: the one place where they come together.
+
+    ``frames`` are of the splat and of the truth, where these do not name theirs. A run without prompt and truth is
+    measured against its own prompt.
 
     Raises:
         BadFile: the splat or the truth cannot be read. PromptError: the prompt of a file is not one of the shapes
             world, and nothing else is asked for; or the prior does not know it. ConfigError: a prior without a prompt.
     """
-    for path in (command.splat, command.truth):
+    for path in (splat, truth):
         if path and not path.exists():
             raise BadFile(f"{path}: there is no such file or folder")
-    run = read_run(command.splat) if command.splat.is_dir() else None
-    prompt = command.prompt or (run.prompt if run else None)
-    if command.prior and prompt is None:
-        raise ConfigError(f"prior = '{command.prior}' is asked about a prompt: add --prompt")
-    if run and _own(command):
-        truth = truth_of(run)
-        if truth is None:
+    run = read_run(splat) if splat.is_dir() else None
+    asked = prompt or (run.prompt if run else None)
+    if prior and asked is None:
+        raise ConfigError(f"prior = '{prior}' is asked about a prompt: add --prompt")
+    if run and prompt is None and truth is None:
+        reference = truth_of(run)
+        if reference is None:
             tell(f"the object of '{run.prompt}' is not known: what needs a truth is left out; --truth FILE names one")
     else:
-        truth = _of_words(prompt) if prompt and not (command.truth or command.prior) else None
-    gaussians = open_splat(command.splat).told(command.frame, "--frame", command.clean)
-    if command.truth:
-        truth = of_file(command.truth, command.truth_frame, gaussians)
-    figures = evaluate_splat(gaussians, truth) if truth else {}
-    if command.prior is None:
+        reference = _of_words(asked) if asked and not (truth or prior) else None
+    gaussians = open_splat(splat).told(frames[0], "--frame", clean)
+    if truth:
+        reference = of_file(truth, frames[1], gaussians)
+    figures = evaluate(gaussians, reference) if reference else {}
+    if prior is None:
         return {**figures, **plain_figures(gaussians)}
-    return {**figures, **_with_prior(command.prior, str(prompt), gaussians, run)}
+    return {**figures, **_with_prior(prior, str(asked), gaussians, run)}
 
 
-def _check_json(target: Path, command: Evaluate) -> None:
-    """Refuse a file of figures that is there, unless it may be replaced; one that is measured, or a run's, always."""
-    for source in filter(None, (command.splat, command.truth)):
-        kept = [source, *(source / name for name in (OF_A_RUN, CONFIG, RECORDS, SUMMARY, EVALUATION, FAILURE))]
-        if any(there(path) and there(target) and path.samefile(target) for path in kept):
+def check_json(target: Path, sources: Iterable[Path], overwrite: bool) -> None:
+    """Refuse a file of figures that is there, unless it may be replaced; one that is measured, or a run's, always.
+
+    Raises:
+        OutputError: it is such a file.
+    """
+    for source in sources:
+        files = [source, *(source / name for name in (OF_A_RUN, CONFIG, RECORDS, SUMMARY, EVALUATION, FAILURE))]
+        if any(there(path) and there(target) and path.samefile(target) for path in files):
             raise OutputError(f"--json {target} is a file that is read, or a run's own; choose another --json")
-    check_targets([target], command.overwrite, "another --json")
+    check_targets([target], overwrite, "another --json")
 
 
 def _of_words(prompt: str) -> Truth:
@@ -138,11 +136,6 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
             meaning = groups.get(title, {}).get(name, "")
             table.add_row(Text(f"  {_label(name)}"), Text(_told(value)), Text(meaning))
     console.print(table)
-
-
-def _own(command: Evaluate) -> bool:
-    """Whether a run is measured against its own prompt."""
-    return command.splat.is_dir() and command.prompt is None and command.truth is None
 
 
 def _label(name: str) -> str:

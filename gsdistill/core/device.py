@@ -34,6 +34,9 @@ __all__ = [
     "widest_float",
 ]
 
+if hasattr(os, "register_at_fork"):  # a child has none of OpenMP's threads, for which torch would wait for ever
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 T = TypeVar("T")
 CHOICES = ("auto", "cpu", "cuda", "mps")
 APPLE = ("mps",)

@@ -8,7 +8,6 @@ Scenes, points, cameras and renders equal themselves alone: of tensors there is 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -84,10 +83,6 @@ class Gaussians:
 
     def __len__(self) -> int:
         return self.means.shape[0]
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows of it: a turning picture, drawn by the renderer, which is imported for that."""
-        return importlib.import_module("gsdistill.front").turntable_html(self)
 
     def tensors(self) -> dict[str, Tensor]:
         """The parameters by name, in their order."""

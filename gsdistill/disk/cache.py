@@ -1,7 +1,7 @@
 """Tensors kept on disk under a key: one safetensors file, with the whole key inside, compared when it is read.
 
-A file that is broken or holds another key is as good as none, and where nothing can be written, or an account has no
-home folder, nothing is kept: what can be made again is worth no error.
+A cache never fails a run: a file that is broken or holds another key counts as missing, and where nothing can be
+written, or the account has no home folder, nothing is kept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A lock on a file, held from ``take`` until the block or the process ends, however that ends."""
+"""Locks between processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # what file systems with
 
 
 class Claim:
-    """A lock file, this process's own from :meth:`take` to the end of the block or of the process, however that ends.
+    """A lock on a file, held from :meth:`take` until the ``with`` block or the process ends.
 
-    On a file system without locks it is everybody's.
+    On a file system without locks every process gets it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,7 @@ class Claim:
         self._release()
 
     def take(self) -> bool:
-        """Whether the file is this process's now, made anew where it or its folder is missing; nobody is waited for.
+        """Try to get the lock, without waiting, and return whether this process has it; a missing file is made.
 
         Raises:
             OutputError: the file system refuses.
@@ -52,7 +52,7 @@ class Claim:
         return self._handle is not None
 
     def _is_there(self) -> bool:
-        """Whether the file of that name is the one that was taken."""
+        """Whether the locked file still has its name."""
         try:
             return self._handle is not None and os.path.samestat(os.fstat(self._handle), self._path.stat())
         except OSError:
@@ -67,7 +67,7 @@ class Claim:
 
 
 def _lock(path: Path) -> int | None:
-    """An open lock file, which is still the one of that name; None if another process holds it."""
+    """Open and lock the file of that name; None if another process holds it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

@@ -55,7 +55,7 @@ def open_file(path: Path | str) -> BinaryIO:
         BadFile: there is none, it is a folder, a pipe or a device, or it may not be read.
     """
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # which no pipe can hold up
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # so that a FIFO cannot hang us
     except (OSError, ValueError) as error:  # ValueError: a zero in the name
         raise BadFile(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     kind = os.fstat(number).st_mode

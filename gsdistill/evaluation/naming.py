@@ -28,10 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.evaluation.traced import traced
 from gsdistill.evaluation.views import SIZE, VIEWS, Pictures, held_out, seen_colours
-from gsdistill.worlds.shapes.captions import COLORS, Thing
-from gsdistill.worlds.shapes.world import every_layout
+from gsdistill.worlds.base import Layout, Thing, World
 
 __all__ = ["distances", "nearest", "unexplained"]
 
@@ -44,7 +42,7 @@ UNKNOWN = 0.2  # of the nearest object's own E: see the module
 class Catalogue:
     """All L layouts from the same cameras, X pixels in all, and their inner products; a missing second part is zero."""
 
-    layouts: tuple[tuple[str, ...], ...]
+    layouts: tuple[Layout, ...]
     shade: Float[Tensor, "L 2 X"]
     clear: Float[Tensor, "L X"]  # T
     shade_shade: Float[Tensor, "L 2 2"]
@@ -52,36 +50,36 @@ class Catalogue:
     clear_clear: Float[Tensor, "L"]
 
 
-def nearest(ours: Pictures) -> tuple[Thing, ...] | None:
-    """The object of the shapes world that is nearest to the held-out pictures; None if they show nothing known."""
-    errors = distances(ours)
+def nearest(ours: Pictures, world: World) -> tuple[Thing, ...] | None:
+    """The object of a world that is nearest to the held-out pictures; None if they show nothing known."""
+    errors = distances(ours, world)
     layout, first, second = (int(i) for i in torch.unravel_index(errors.argmin(), errors.shape))
-    names = list(COLORS)
-    shapes = _catalogue().layouts[layout]
-    if unexplained(errors) > UNKNOWN or None in seen_colours(_shrunk(ours), shapes):
+    names = list(world.palette)
+    shapes = _catalogue(world).layouts[layout]
+    if unexplained(errors, world) > UNKNOWN or None in seen_colours(_shrunk(ours), world, shapes):
         return None
     return tuple(Thing(names[color], shape) for color, shape in zip((first, second), shapes, strict=False))
 
 
-def unexplained(errors: Float[Tensor, "L C C"]) -> float:
+def unexplained(errors: Float[Tensor, "L C C"], world: World) -> float:
     """The share of the nearest object that its distance is, of :func:`distances`: 0 for the object, 1 for nothing."""
     place = errors.argmin()
-    return float(errors.flatten()[place] / _bare().flatten()[place])
+    return float(errors.flatten()[place] / _bare(world).flatten()[place])
 
 
-def distances(ours: Pictures) -> Float[Tensor, "L C C"]:
-    """Mean square difference, over pixels and the four channels, to each layout of ``every_layout`` in each colouring.
+def distances(ours: Pictures, world: World) -> Float[Tensor, "L C C"]:
+    """Mean square difference, over pixels and the four channels, to each layout of a world in each colouring.
 
     The axes are layout, colour of the first part and of the second, which does not matter where there is one part.
     """
-    known, small = _catalogue(), _shrunk(ours)
+    known, small = _catalogue(world), _shrunk(ours)
     body, clear = (plane[::_EVERY].double() for plane in (small.body, 1.0 - small.alpha))
     y = (body + clear * _GREY).clamp(0.0, 1.0).reshape(-1, 3)
     t = clear.reshape(-1)
     r_r = (y**2).sum() - 2 * _GREY * known.clear @ y.sum(1) + 3 * _GREY**2 * known.clear_clear
     m_r = known.shade @ y - _GREY * known.shade_clear[..., None]
     t_t = (t**2).sum() - 2 * known.clear @ t + known.clear_clear
-    palette = torch.tensor(list(COLORS.values()), dtype=torch.float64)
+    palette = torch.tensor(list(world.palette.values()), dtype=torch.float64)
     gram = palette @ palette.T
     linear = m_r @ palette.T
     square = known.shade_shade.diagonal(dim1=1, dim2=2)[..., None] * gram.diagonal()
@@ -90,22 +88,22 @@ def distances(ours: Pictures) -> Float[Tensor, "L C C"]:
     return ((r_r + t_t)[:, None, None] + single[:, 0, :, None] + single[:, 1, None, :] + cross) / (4 * len(t))
 
 
-@functools.lru_cache(maxsize=1)
-def _bare() -> Float[Tensor, "L C C"]:
+@functools.cache
+def _bare(world: World) -> Float[Tensor, "L C C"]:
     """The distances of pictures that show nothing at all."""
     blank = torch.zeros(VIEWS, SIZE, SIZE, 4)
-    return distances(Pictures(blank[..., :3], blank[..., 3:]))
+    return distances(Pictures(blank[..., :3], blank[..., 3:]), world)
 
 
-@functools.lru_cache(maxsize=1)
-def _catalogue() -> Catalogue:
+@functools.cache
+def _catalogue(world: World) -> Catalogue:
     """Looked up once per process."""
     cameras = held_out(SIZE // _SHRINK).pick(slice(None, None, _EVERY))
-    layouts = every_layout()
+    layouts = world.layouts()
     pixels = len(cameras) * cameras.width * cameras.height
     shade = torch.zeros(len(layouts), 2, pixels, dtype=torch.float64)
     clear = torch.zeros(len(layouts), pixels, dtype=torch.float64)
-    for row, seen in enumerate(traced(list(layouts.values()), cameras, _SUPERSAMPLE)):
+    for row, seen in enumerate(world.buffers(layouts, cameras, _SUPERSAMPLE)):
         parts = seen.shade.shape[1]
         shade[row, :parts] = seen.shade.transpose(0, 1).reshape(parts, -1).double()
         clear[row] = 1.0 - seen.coverage.sum(1).reshape(-1).double()

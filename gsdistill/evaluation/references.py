@@ -3,7 +3,7 @@
 Nothing is aligned: the truth stands as it is in the axes and the size of our world, inside the unit ball around the
 origin, +z up, its front towards +x; what lies beyond the cameras' view is cut off.
 
-* An object of the shapes world is ray-cast; its signed distance function is exact, and its surface is sampled evenly.
+* An object of a world is drawn by that; its signed distance function is exact, and its surface is sampled evenly.
 * A mesh is drawn in its own colours without light, as splats hold them; a splat by the same renderer as ours.
 
 Of the last two the surface is what the cameras see of it, a point for every pixel, and the distance of a point is that
@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.core.errors import BadFile, PromptError, tell
+from gsdistill.core.errors import BadFile, tell
 from gsdistill.core.frames import Frame
 from gsdistill.core.structs import Cameras, Gaussians, on_processor
 from gsdistill.evaluation.views import Pictures, held_out, photograph, truth, unseen
@@ -31,14 +31,10 @@ from gsdistill.scene.mesh import SUFFIXES, Part, read_mesh
 from gsdistill.scene.ply import read_vertices
 from gsdistill.scene.read import EXTENSIONS, is_ply, may_be_splat, open_splat, splat_file
 from gsdistill.scene.turn import frame_matrix
-from gsdistill.worlds.shapes.captions import Thing, parse
-from gsdistill.worlds.shapes.solids import distances
-from gsdistill.worlds.shapes.surface import sample_surface
-from gsdistill.worlds.shapes.world import build
+from gsdistill.worlds.base import Layout, Thing, World, world_named
 
 __all__ = [
     "Truth",
-    "known",
     "nearest_of",
     "of_file",
     "of_prompt",
@@ -65,35 +61,22 @@ class Truth:
     points: Float[Tensor, "M 3"]  # on the surface, float64
     distance: Distance  # of points, float64, from the surface
     signed: bool  # whether it is negative inside
-    things: tuple[Thing, ...] | None = None  # the object's name, of the shapes world
+    things: tuple[Thing, ...] = ()  # the object, where it is one of a world
+    world: World | None = None
 
 
-def of_prompt(prompt: str) -> Truth:
-    """The object of the shapes world that ``prompt`` names.
+def of_prompt(prompt: str, world: World | None = None) -> Truth:
+    """The object that ``prompt`` names in a world, if none in that of shapes.
 
     Raises:
-        PromptError: the prompt is not one of the shapes world, so its object is not known.
+        PromptError: the prompt is not one of the world, so its object is not known.
     """
-    things = known(prompt)
-    shapes = tuple(thing.shape for thing in things)
-    parts = build(things).parts
-
-    def distance(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        return torch.from_numpy(distances(parts, points.double().contiguous().numpy()))
-
-    seen, below = truth(things, held_out()), truth(things, unseen())
-    return Truth(seen, below, surface_points(shapes), distance, signed=True, things=things)
-
-
-def known(prompt: str) -> tuple[Thing, ...]:
-    """The object that a prompt of the shapes world names. Raises PromptError."""
-    try:
-        return parse(prompt)
-    except PromptError as error:
-        raise PromptError(
-            f"evaluation on truth needs a shapes prompt, '[a] colour solid [on [a] colour solid]'; "
-            f"the object of '{prompt}' is not known"
-        ) from error
+    world = world or world_named("shapes")
+    things = world.known(prompt)
+    layout = tuple(thing.shape for thing in things)
+    seen, below = truth(world, things, held_out()), truth(world, things, unseen())
+    distance = functools.partial(world.distance, layout)
+    return Truth(seen, below, surface_points(world, layout), distance, signed=True, things=things, world=world)
 
 
 def of_file(path: Path, frame: Frame | None = None, beside: Gaussians | None = None) -> Truth:
@@ -175,10 +158,9 @@ def nearest_of(targets: Float[Tensor, "M 3"], points: Float[Tensor, "N 3"]) -> F
 
 
 @functools.lru_cache(maxsize=8)
-def surface_points(shapes: tuple[str, ...], count: int = 4096, seed: int = 0) -> Float[Tensor, "M 3"]:
-    """``count`` points on the true surface, even by area but for a band of a few hundredths along edges."""
-    parts = build(tuple(Thing("white", shape) for shape in shapes)).parts
-    return torch.from_numpy(sample_surface(parts, count, np.random.default_rng(seed)))
+def surface_points(world: World, layout: Layout, count: int = 4096, seed: int = 0) -> Float[Tensor, "M 3"]:
+    """``count`` points on the true surface, nearly even by area."""
+    return world.surface(layout, count, np.random.default_rng(seed))
 
 
 def radius(gaussians: Gaussians) -> float:

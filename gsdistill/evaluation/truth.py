@@ -12,15 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.core.structs import Cameras, Gaussians, on_processor, to_device
+from gsdistill.core.structs import Cameras, Gaussians, on_processor
 from gsdistill.evaluation.figures import NOTHING
 from gsdistill.evaluation.naming import nearest
-from gsdistill.evaluation.references import Truth, known, of_prompt
+from gsdistill.evaluation.references import Truth, of_prompt
 from gsdistill.evaluation.surface import centres, floaters, surface
 from gsdistill.evaluation.views import compared, photograph, seen_colours, unseen
-from gsdistill.worlds.shapes.captions import object_name
-from gsdistill.worlds.shapes.raycast import paint, trace
-from gsdistill.worlds.shapes.world import build
+from gsdistill.worlds.base import world_named
 
 __all__ = ["Figures", "evaluate", "truth_views"]
 
@@ -47,11 +45,11 @@ def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:
     gaussians = on_processor(gaussians)
     ours, others = photograph(gaussians), photograph(gaussians, unseen())
     figures: Figures = {}
-    if things := truth.things:
-        named = nearest(ours)
-        colours = seen_colours(ours, tuple(thing.shape for thing in things))
+    if (world := truth.world) and (things := truth.things):
+        named = nearest(ours, world)
+        colours = seen_colours(ours, world, tuple(thing.shape for thing in things))
         figures |= {
-            "name": object_name(named) if named else NOTHING,
+            "name": world.caption(named) if named else NOTHING,
             "name_right": named == things,
             "colour_right": colours == tuple(thing.color for thing in things),
         }
@@ -72,7 +70,5 @@ def truth_views(
     Raises:
         PromptError: as :func:`evaluate`.
     """
-    world = build(known(prompt))
-    backgrounds = torch.tensor(background).expand(len(cameras), 3)
-    images, _ = paint(trace(world.parts, to_device(cameras, "cpu")), torch.from_numpy(world.colors), backgrounds)
-    return images
+    world = world_named("shapes")
+    return world.pictures(world.known(prompt), cameras, torch.tensor(background).expand(len(cameras), 3))[0]

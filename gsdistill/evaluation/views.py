@@ -21,12 +21,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gsdistill.core.structs import Cameras, Gaussians
-from gsdistill.evaluation.traced import traced
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.worlds.shapes.captions import COLORS, Thing
-from gsdistill.worlds.shapes.raycast import Buffers, paint
-from gsdistill.worlds.shapes.world import build
+from gsdistill.worlds.base import Buffers, Layout, Thing, World, paint
 
 __all__ = [
     "SIZE",
@@ -107,17 +104,16 @@ def photograph(gaussians: Gaussians, cameras: Cameras | None = None) -> Pictures
 
 
 @functools.lru_cache(maxsize=16)  # cameras are told apart as objects, not by what they hold
-def buffers(shapes: tuple[str, ...], cameras: Cameras) -> Buffers:
-    """The uncoloured truth as ``cameras`` see it, once per process; ``shapes`` has the upper one first."""
-    things = tuple(Thing("white", shape) for shape in shapes)
-    return traced([build(things).parts], cameras)[0]
+def buffers(world: World, layout: Layout, cameras: Cameras) -> Buffers:
+    """The uncoloured truth as ``cameras`` see it, once per process."""
+    return world.buffers([layout], cameras)[0]
 
 
-def truth(things: tuple[Thing, ...], cameras: Cameras | None = None) -> Pictures:
-    """The object ``things`` as ``cameras`` see it, or else the held-out ones."""
+def truth(world: World, things: tuple[Thing, ...], cameras: Cameras | None = None) -> Pictures:
+    """The object ``things`` of a world as ``cameras`` see it, or else the held-out ones."""
     cameras = cameras or held_out()
-    light = buffers(tuple(thing.shape for thing in things), cameras)
-    return Pictures(*paint(light, torch.from_numpy(build(things).colors), torch.zeros(len(cameras), 3)))
+    light = buffers(world, tuple(thing.shape for thing in things), cameras)
+    return Pictures(*paint(light, world.colors(things), torch.zeros(len(cameras), 3)))
 
 
 def compared(ours: Pictures, true: Pictures) -> dict[str, float]:
@@ -165,19 +161,19 @@ def psnr(ours: Pictures, true: Pictures) -> float:
     return float((-10.0 * square.clamp_min(_SAME).log10()).mean())
 
 
-def seen_colours(ours: Pictures, shapes: tuple[str, ...]) -> tuple[str | None, ...]:
+def seen_colours(ours: Pictures, world: World, layout: Layout) -> tuple[str | None, ...]:
     """The named colour that each part of the object has in our held-out pictures; None for one that has none of them.
 
     The colour that leaves the least of :func:`colour_residuals` is the answer, if it is clearly the nearest.
     """
-    found = [left.topk(2, largest=False) for left in colour_residuals(ours, shapes)]
+    found = [left.topk(2, largest=False) for left in colour_residuals(ours, world, layout)]
     return tuple(
-        list(COLORS)[int(places[0])] if float(values[0]) <= UNCLEAR * float(values[1]) < torch.inf else None
+        list(world.palette)[int(places[0])] if float(values[0]) <= UNCLEAR * float(values[1]) < torch.inf else None
         for values, places in found
     )
 
 
-def colour_residuals(ours: Pictures, shapes: tuple[str, ...]) -> Float[Tensor, "P C"]:
+def colour_residuals(ours: Pictures, world: World, layout: Layout) -> Float[Tensor, "P C"]:
     """How far each named colour is from that of each part in our held-out pictures, of any size: RMS of RGB, 0..1.
 
     The pixels of part p are those inside our silhouette of which p covers more than half. With u their colour in our
@@ -187,10 +183,10 @@ def colour_residuals(ours: Pictures, shapes: tuple[str, ...]) -> Float[Tensor, "
 
     A part that is not there leaves an infinite one.
     """
-    palette = torch.tensor(list(COLORS.values()), dtype=torch.float64)
-    light = buffers(shapes, held_out(ours.body.shape[1]))
-    left = torch.full((len(shapes), len(palette)), torch.inf, dtype=torch.float64)
-    for p in range(len(shapes)):
+    palette = torch.tensor(list(world.palette.values()), dtype=torch.float64)
+    light = buffers(world, layout, held_out(ours.body.shape[1]))
+    left = torch.full((len(layout), len(palette)), torch.inf, dtype=torch.float64)
+    for p in range(len(layout)):
         pixels = ours.silhouettes & (light.coverage[:, p] > 0.5)
         u = ours.colours[pixels].double()
         s = (light.shade[:, p] / light.coverage[:, p].clamp_min(0.5))[pixels].double()

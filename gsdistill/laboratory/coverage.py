@@ -10,9 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.core.structs import Cameras
-from gsdistill.worlds.shapes.captions import COLORS, Thing, object_name
-from gsdistill.worlds.shapes.raycast import trace
-from gsdistill.worlds.shapes.world import every_layout
+from gsdistill.worlds.base import Thing, world_named
 
 __all__ = ["differences", "mean_difference", "nearest_objects"]
 
@@ -45,12 +43,13 @@ def nearest_objects(images: Float[Tensor, "N H W 3"], camera: Cameras) -> tuple[
     """
     background = torch.cat([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], dim=1).median(1).values
     background, pictures = background.double()[:, None, :], images.flatten(1, 2).double()
-    colours, palette = list(COLORS), torch.tensor(list(COLORS.values()), dtype=torch.float64)
+    world = world_named("shapes")
+    colours, palette = list(world.palette), torch.tensor(list(world.palette.values()), dtype=torch.float64)
     gram, everything = palette @ palette.T, torch.arange(len(images))
     least, missed = torch.full((2, len(images)), torch.inf, dtype=torch.float64)
     names = [""] * len(images)
-    for shapes, parts in every_layout().items():
-        seen = trace(parts, camera, supersample=2)
+    for shapes in world.layouts():
+        seen = world.trace(shapes, camera, supersample=2)
         covered = seen.coverage[0].sum(0).double().view(1, -1, 1)
         r, m = pictures - (1.0 - covered) * background, seen.shade[0].flatten(1).double()
         products = m @ m.T
@@ -63,6 +62,6 @@ def nearest_objects(images: Float[Tensor, "N H W 3"], camera: Cameras) -> tuple[
         empty = (body - covered * background).square().sum((1, 2))
         for n in everything[best < least].tolist():
             things = tuple(Thing(colours[k], shape) for k, shape in zip(picked[n].tolist(), shapes, strict=True))
-            least[n], names[n] = best[n], object_name(things)
+            least[n], names[n] = best[n], world.caption(things)
             missed[n] = (best[n].clamp_min(0.0) / empty[n]).sqrt()
     return names, missed

@@ -1,9 +1,9 @@
 """A coloured mesh as the bytes of its files, through trimesh.
 
 glb: one mesh, its colours an sRGB texture or linear vertex colours, as glTF 2.0 says (section 3.9.2). Light is already
-in the colours of a splat, so the material is unlit (KHR_materials_unlit); who does not know that takes it to be rough
-and not metallic. obj: the texture is a picture beside it that its .mtl names (map_Kd), lit by nothing (illum 0) and
-without gloss where a reader lights it all the same; or colours stand behind the vertices. Both are sRGB.
+in the colours of a splat, so the material is unlit (KHR_materials_unlit); readers without that extension fall back
+to a rough, non-metallic one. obj: the texture is a picture beside it that its .mtl names (map_Kd), lit by nothing
+(illum 0) and without gloss where a reader lights it all the same; or colours stand behind the vertices. Both are sRGB.
 """
 
 from __future__ import annotations

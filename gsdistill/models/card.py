@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gsdistill.core.errors import BadFile, ConfigError
+from gsdistill.core.errors import BadFile, ConfigError, did_you_mean
 from gsdistill.core.ranges import bounded
 from gsdistill.disk.read import read_json
 from gsdistill.settings.config import from_dict
+from gsdistill.settings.registry import names
 
 __all__ = ["CameraCard", "ModelCard", "Prediction", "read_model_card"]
 
@@ -36,8 +37,13 @@ class ModelCard:
     encoder: Literal["vae", "unshuffle"] = "vae"
     factor: int = bounded(1, low=1, high=64)
     licence: str = "unknown"
-    world: Literal["shapes"] | None = None
+    world: str | None = None  # the closed world of its prompts, a package of gsdistill.worlds
     camera: CameraCard | None = None
+
+    def __post_init__(self) -> None:
+        if self.world not in (None, *(known := names("gsdistill.worlds"))):
+            hint = did_you_mean(str(self.world), known)
+            raise ConfigError(f"world = '{self.world}' is not known.{hint} Allowed: {', '.join(known)}")
 
 
 def read_model_card(source: str, name: str) -> ModelCard:

@@ -220,7 +220,7 @@ def refuse_mistyped(name: str) -> None:
     )
 
 
-def world_of(name_or_path: str) -> Literal["shapes"] | None:
+def world_of(name_or_path: str) -> str | None:
     """The closed world that a prior's prompts are of, as its folder's card says; None where any prompt goes.
 
     One from outside is not loaded to tell, and has none.

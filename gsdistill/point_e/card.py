@@ -50,7 +50,7 @@ class Card:
     """Both models, the closed world of prompts that they know, if it is one, and which way their objects face."""
 
     name: str
-    world: Literal["shapes"] | None = None
+    world: str | None = None  # whose prompts alone it knows
     front: Literal["+x", "-y"] = "+x"  # where an object's front is in the model's own axes
     base: BaseCard = field(default_factory=BaseCard)
     upsampler: UpsamplerCard = field(default_factory=UpsamplerCard)

@@ -30,7 +30,7 @@ from gsdistill.point_e.transformer import (
     UpsamplePointDiffusionTransformer,
 )
 from gsdistill.point_e.weights import fetch, fill, read_weights
-from gsdistill.worlds.shapes.captions import normalised, parse
+from gsdistill.worlds.base import world_named
 
 __all__ = ["SOURCES", "Located", "PointE", "load_point_e", "locate"]
 
@@ -70,9 +70,8 @@ class PointE:
         Raises:
             PromptError: the prompt is too long, or outside of the model's world.
         """
-        if self.card.world == "shapes":
-            parse(prompt)
-            prompt = normalised(prompt)
+        if self.card.world:
+            prompt = world_named(self.card.world).normalised(prompt)
         text = self._encode(prompt)
         first, second = self.card.base.sampling, self.card.upsampler.sampling
         if guidance_scale is not None:

@@ -150,7 +150,7 @@ class RunFolder:
         return saved, damaged, changes
 
     def restore(self, run: Distiller, accept_changes: bool = False) -> list[str]:
-        """Bring ``run`` to the last whole checkpoint and drop the records of later steps; returns what to tell.
+        """Restore ``run`` from the last whole checkpoint and drop later records; return lines for the user.
 
         Raises what :meth:`last` does, and BadFile where the checkpoint is not of such a run.
         """
@@ -203,7 +203,7 @@ class RunFolder:
             raise OutputError(f"{self.path} had vanished, and another run has taken its name; this one cannot go on")
         if not (self.path / CONFIG).exists():
             write_text(self.path / CONFIG, dump(self._settings))
-        self._write_records()  # first: what is too new in them goes on the way back, what is missing would stay so
+        self._write_records()  # first: a resumed run drops records that are too new, and cannot restore missing ones
         checkpoint.save(run, self.checkpoints, self._settings, _made_with(run))
         self._kept, self._saved = run.done, time.perf_counter()
         self._cost = self._saved - began
@@ -229,7 +229,7 @@ class RunFolder:
         Ply().write(gaussians, self.path / SNAPSHOTS / f"step-{step:06d}.ply")
 
     def splats(self, gaussians: Gaussians, writers: Mapping[str, Writer]) -> list[str]:
-        """Write the splat to each file; what there is of an earlier one goes. Returns what a user should know of it."""
+        """Write the splat to each file; those of an earlier one go. Returns lines on what the files cannot hold."""
         earlier = {f"gaussians{extension}" for extension in extensions()} - writers.keys()
         for name in (EVALUATION, *earlier):
             (self.path / name).unlink(missing_ok=True)

@@ -32,18 +32,19 @@ def measure(run: Run) -> dict[str, Any]:
 
 
 def truth_of(run: Run) -> Truth | None:
-    """The object of the shapes world that a run was to make; None for any other prompt, and for priors of any prompts.
+    """The object of its prior's world that a run was to make; None for any other prompt, and for priors of any prompts.
 
-    Of a prior that is no longer there the prompt alone decides.
+    Of a prior that is no longer there the shapes world decides.
     """
     from gsdistill.evaluation.references import of_prompt
     from gsdistill.models.catalogue import world_of
+    from gsdistill.worlds.base import world_named
 
+    world: str | None = "shapes"
     with suppress(UserError):
-        if world_of(told(run.settings.get("prior"))) != "shapes":
-            return None
+        world = world_of(told(run.settings.get("prior")))
     try:
-        return of_prompt(run.prompt)
+        return of_prompt(run.prompt, world_named(world)) if world else None
     except PromptError:
         return None
 

@@ -1,8 +1,8 @@
 """The stages of a run, each with all settings of a run of one stage; the finish is the last of them.
 
-``stages`` in a config lists what each has other than the run. ``iterations`` in it is its share of those steps of the
-run that the finish leaves: the very number, where the run has as many as its stages and no finish. What lies over a
-config, as flags do, is meant for every stage of it.
+``stages`` in a config lists the settings in which each stage differs from the run. ``iterations`` there is a share: the
+steps that the finish leaves are divided in these proportions. Settings laid over a config, such as flags, hold for
+every stage.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def checked(config: RunConfig) -> tuple[dict[str, Any], ...]:
     Raises:
         ConfigError: a stage lacks its iterations, overrides what a stage cannot, or has a value that is not allowed.
     """
-    alone, found = replace(config, stages=(), finish=Without()), []
+    alone, overrides = replace(config, stages=(), finish=Without()), []
     for number, own in enumerate(config.stages):
         path = f"stages[{number}]"
         if "iterations" not in own:
             raise ConfigError(f"the setting '{path}.iterations' is missing: how many steps the stage has")
-        found.append(_given(to_dict(_built(alone, own, path)), own, to_dict(alone)))
-    return tuple(found)
+        overrides.append(_resolved(to_dict(_built(alone, own, path)), own, to_dict(alone)))
+    return tuple(overrides)
 
 
 def completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -64,13 +64,13 @@ def completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     stages = settings.get("stages")
     if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, Mapping) for stage in stages) or not stages:
         return settings
-    found, method = dict(settings), stages[0].get("method")
+    whole, method = dict(settings), stages[0].get("method")
     counts = [stage.get("iterations") for stage in stages]
-    if "iterations" not in found and all(isinstance(count, int) and count > 0 for count in counts):
-        found["iterations"] = sum(counts)
-    if "method" not in found and (isinstance(method, str) or (isinstance(method, Mapping) and "name" in method)):
-        found["method"] = method
-    return found
+    if "iterations" not in whole and all(isinstance(count, int) and count > 0 for count in counts):
+        whole["iterations"] = sum(counts)
+    if "method" not in whole and (isinstance(method, str) or (isinstance(method, Mapping) and "name" in method)):
+        whole["method"] = method
+    return whole
 
 
 def place(config: RunConfig, done: int) -> int:
@@ -80,19 +80,19 @@ def place(config: RunConfig, done: int) -> int:
 
 
 def lines(config: RunConfig) -> list[str]:
-    """What a user is told of the stages; nothing of a run of one."""
+    """One line on each stage for the user; none for a run of one stage."""
     all_parts = parts(config)
     own = all_parts[: len(all_parts) - bool(config.finish.steps(config.iterations))]
-    told = [f"stage {number}: {_told(part)}" for number, part in enumerate(own, 1)] if len(own) > 1 else []
+    shown = [f"stage {number}: {_described(part)}" for number, part in enumerate(own, 1)] if len(own) > 1 else []
     if len(own) < len(config.stages):
-        told.append(f"{len(config.stages) - len(own)} of {len(config.stages)} stages have no step of these few")
+        shown.append(f"{len(config.stages) - len(own)} of {len(config.stages)} stages have no step of these few")
     if own != all_parts:
-        told.append(f"finish: {_told(all_parts[-1])} (--finish none for the pure method)")
-    return told
+        shown.append(f"finish: {_described(all_parts[-1])} (--finish none for the pure method)")
+    return shown
 
 
 def over(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` laid over ``settings``, and over what their stages say of the same, unless it has stages itself."""
+    """Lay ``given`` over ``settings``, and over their stages too, unless ``given`` has stages itself."""
     merged, stages = merge(settings, given), settings.get("stages")
     if "stages" not in given and isinstance(stages, (list, tuple)):
         merged["stages"] = [
@@ -102,7 +102,7 @@ def over(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
 
 
 def _without(own: Mapping[str, Any], given: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stage says but for what is ``given``; with another class goes all that is said of it."""
+    """The overrides of a stage without those that ``given`` sets; a new class drops all settings of the old one."""
     left: dict[str, Any] = {}
     for key, value in own.items():
         if key not in given or key in ("iterations", "name"):
@@ -129,18 +129,18 @@ def _built(alone: RunConfig, own: Mapping[str, Any], path: str) -> RunConfig:
     return replace(alone, **{key: getattr(built, key) for key in own})
 
 
-def _given(whole: Mapping[str, Any], own: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``own`` says, as it stands in ``whole``; all settings of a class that is another one than ``above``."""
-    found = {}
+def _resolved(whole: Mapping[str, Any], own: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The values in ``whole`` of the keys of ``own``; of a class that differs from that in ``above``, all settings."""
+    resolved = {}
     for key, value in own.items():
         now, before = whole[key], above.get(key)
         if isinstance(value, Mapping) and isinstance(before, Mapping) and now.get("name") == before.get("name"):
-            now = _given(now, value, before)
-        found[key] = now
-    return found
+            now = _resolved(now, value, before)
+        resolved[key] = now
+    return resolved
 
 
-def _told(part: RunConfig) -> str:
+def _described(part: RunConfig) -> str:
     size = "" if part.resolution is None else f" at {part.resolution} px"
     steps = f"{part.iterations} step{'s' * (part.iterations > 1)}"
     return f"{steps} of {label_of(name_of(part.method))}{size}, {part.views} view{'s' * (part.views > 1)} each"

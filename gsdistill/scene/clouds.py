@@ -1,4 +1,4 @@
-"""Point clouds: kept on disk where they cost a model's time, turned, and told in one line once they are Gaussians.
+"""Point clouds: cached where a model made them, rotated, and summarised in one line.
 
 A cloud is kept under a key: everything that decides its values, such as the prompt, the seed, the model and its
 settings. The file's name is the prompt's slug and a hash of the key, and the whole key stands in the file and is

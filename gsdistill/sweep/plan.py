@@ -26,9 +26,9 @@ from gsdistill.settings.config import from_dict, merge
 from gsdistill.settings.registry import only_looking, same_name
 from gsdistill.settings.yaml import load_yaml
 from gsdistill.sweep.settings import SweepSettings, shown
-from gsdistill.worlds.shapes.captions import parse
+from gsdistill.worlds.base import World, world_named
 
-__all__ = ["SweepRun", "equal_evaluations", "equal_steps", "folder", "knows_truth"]
+__all__ = ["SweepRun", "equal_evaluations", "equal_steps", "folder", "world_of_sweep"]
 
 MEASURED = ("iou", "colour_error", "centre_chamfer", "floaters", "name_right", "colour_right")
 COUNTED = ("iterations", "network_evaluations")
@@ -40,7 +40,7 @@ class SweepRun:
 
     method: str  # its name as the settings have it
     config: RunConfig
-    known: bool  # the truth of its prompt is, and it is measured against it
+    world: World | None  # of its prompt, where the truth is known, which it is measured against
     asked: bool  # the prior is asked what it sees in the splat
 
     @property
@@ -80,7 +80,7 @@ class SweepRun:
     @property
     def figures(self) -> dict[str, Any] | None:
         """evaluation.json, once it has all that is measured. Raises BadFile where it is broken."""
-        names = [*(MEASURED if self.known else ()), *plain.MEANINGS, *(fronts.NUMBERS if self.asked else ())]
+        names = [*(MEASURED if self.world else ()), *plain.MEANINGS, *(fronts.NUMBERS if self.asked else ())]
         path = self.folder / EVALUATION
         found = _read(path)
         if found is None or not found.keys() >= set(names):  # measured by a sweep that asked for less
@@ -102,13 +102,14 @@ def folder(settings: SweepSettings, method: str, prompt: str, seed: int, iterati
     return settings.output / "runs" / slug(prompt) / f"{slug(shown(method))}{finished}-seed{seed}-{iterations}steps"
 
 
-def knows_truth(settings: SweepSettings) -> bool:
-    """Whether the prompts are of the shapes world, which only its own prior makes sure.
+def world_of_sweep(settings: SweepSettings) -> World | None:
+    """The world whose prompts are compared, which only a prior of that world makes sure; None where any prompt goes.
 
     Raises:
         UserError: an unknown prior or device.
     """
-    return world_of(choose(settings.prior, device.choose(settings.device))[0]) == "shapes"
+    name = world_of(choose(settings.prior, device.choose(settings.device))[0])
+    return world_named(name) if name else None
 
 
 def equal_steps(settings: SweepSettings) -> list[SweepRun]:
@@ -117,9 +118,9 @@ def equal_steps(settings: SweepSettings) -> list[SweepRun]:
     Raises:
         UserError: a prompt that is not of the prior's world, an unknown prior or device, a config that does not fit.
     """
-    if knows_truth(settings):
+    if world := world_of_sweep(settings):
         for prompt in settings.all_prompts:
-            parse(prompt)
+            world.parse(prompt)
     return _runs(settings, {method: settings.iterations for method in settings.methods})
 
 
@@ -146,7 +147,7 @@ def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
 
 def _runs(settings: SweepSettings, iterations: dict[str, int]) -> list[SweepRun]:
     """All runs of the methods with a number of steps."""
-    bases, known = {method: _base(settings, method) for method in iterations}, knows_truth(settings)
+    bases, world = {method: _base(settings, method) for method in iterations}, world_of_sweep(settings)
     runs = []
     for seed in settings.seeds:
         for prompt in settings.all_prompts:
@@ -154,7 +155,7 @@ def _runs(settings: SweepSettings, iterations: dict[str, int]) -> list[SweepRun]
                 own = {"prompt": prompt, "seed": seed, "iterations": count}
                 output = folder(settings, method, prompt, seed, count)
                 config = replace(bases[method], **own, output=output)
-                runs.append(SweepRun(method, config, known, settings.prior_figures))
+                runs.append(SweepRun(method, config, world, settings.prior_figures))
     return runs
 
 

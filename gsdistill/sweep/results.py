@@ -25,9 +25,8 @@ from gsdistill.evaluation.views import photograph, truth
 from gsdistill.run.folder import number
 from gsdistill.scene.read import read_splat
 from gsdistill.settings.config import to_dict
-from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps, knows_truth
+from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps, world_of_sweep
 from gsdistill.sweep.settings import SweepSettings
-from gsdistill.worlds.shapes.captions import parse
 
 __all__ = ["MEANS", "SHARES", "Comparison", "Entry", "compare"]
 
@@ -132,8 +131,8 @@ def compare(settings: SweepSettings) -> Comparison:
         entry = _entry(groups[key], key in members["steps"], key in members["evaluations"])
         entries.append(replace(entry, figures={**entry.figures, "iou_over_first": _over_first(entry, entries)}))
     true = None
-    if knows_truth(settings):
-        true = float(np.mean([saturation(truth(parse(prompt))) for prompt in settings.all_prompts]))
+    if world := world_of_sweep(settings):
+        true = float(np.mean([saturation(truth(world, world.parse(prompt))) for prompt in settings.all_prompts]))
     return Comparison(settings, tuple(entries), sum(map(len, groups.values())), true)
 
 
@@ -156,7 +155,7 @@ def _entry(runs: Sequence[SweepRun], steps: bool, evaluations: bool) -> Entry:
 
 def _row(one: SweepRun) -> Row:
     """What one settled run has to say; None where a failed one has nothing."""
-    config, summary, figures = one.config, one.summary or {}, one.figures or (FAILED if one.known else {})
+    config, summary, figures = one.config, one.summary or {}, one.figures or (FAILED if one.world else {})
     return {
         "method": one.method,
         "prompt": config.prompt,
@@ -166,7 +165,7 @@ def _row(one: SweepRun) -> Row:
         "name": figures.get("name"),
         **{name: number(figures, name) for name in MEANS},
         "views_seen": figures.get("views_seen"),
-        **{name: bool(figures[name]) if one.known else None for name in SHARES},
+        **{name: bool(figures[name]) if one.world else None for name in SHARES},
         "network_evaluations": summary.get("network_evaluations"),
         "seconds": _seconds(summary.get("seconds_by_phase")),
         **{name: value if isinstance(value := summary.get(name), kind) else None for name, kind in _FACTS.items()},

@@ -13,6 +13,7 @@ from gsdistill.core.structs import to_device
 from gsdistill.disk.lock import Claim
 from gsdistill.disk.write import check_folder, write_json
 from gsdistill.evaluation.figures import JUDGE
+from gsdistill.evaluation.references import of_prompt
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.without_truth import figures_without_truth
 from gsdistill.generate import run
@@ -84,7 +85,7 @@ class _Worker:
         config = one.config
         splat = to_device(read_splat(one.folder), device.choose(config.device))
         prior = self._prior(config) if one.asked else None
-        true = evaluate(splat, config.prompt) if one.known else {}
+        true = evaluate(splat, of_prompt(config.prompt, one.world)) if one.world else {}
         judge = {JUDGE: config.prior} if one.asked else {}
         alone = figures_without_truth(splat, config.prompt, prior, config.prompts)
         keep_figures(one.folder, {**true, **alone, **judge})
@@ -101,7 +102,7 @@ class _Worker:
         figures, config = one.figures, one.config
         found = f"failed: {one.failure}"
         if figures:
-            told = f"IoU {figures['iou']:.3f}, {figures['name']}" if one.known else f"{figures['gaussians']} Gaussians"
+            told = f"IoU {figures['iou']:.3f}, {figures['name']}" if one.world else f"{figures['gaussians']} Gaussians"
             found = f"{told}, fronts {figures['fronts']}" if one.asked else told
         name = f"{config.prompt}, {shown(one.method)}, seed {config.seed}, {config.iterations} steps"
         self._say(f"[{place}] {name}: {found}; {seconds:.1f} s")

@@ -1,11 +1,11 @@
 """Distillation as an object that one iterates: a representation, a prior and a method, one step after the other.
 
 One step: draw cameras and backgrounds, render, encode, ask the method for the gradient of the latents, send it back
-through encoder and renderer with the penalties, and let the representation follow it, grow and prune. What is logged
-and saved, and when to stop, is up to who iterates, or to listeners. All randomness comes from one generator.
+through encoder and renderer with the penalties, and let the representation follow it, grow and prune. The caller
+who iterates, or listeners, decide what is logged and saved, and when to stop. All randomness comes from one generator.
 
-On an accelerator the program runs ahead of the device: a step asks it for nothing, and what it is told goes through
-pinned memory. Whether a gradient was finite is a tensor there, by which what changes leaves a step out.
+On an accelerator a step never waits for the device: uploads go through pinned memory, and whether a gradient was finite
+stays a tensor on the device, with which every update is masked.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Distiller:
         self.done = done
 
     def stop(self) -> None:
-        """Make no more steps for now; who iterates again goes on."""
+        """Make no more steps for now; iterating again continues."""
         self._stopped = True
 
     def __iter__(self) -> Iterator[Step]:

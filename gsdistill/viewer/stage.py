@@ -1,4 +1,4 @@
-"""Splats on the pages of all who look, drawn by one thread: what is asked for while it draws is drawn once, at last.
+"""Splats on every open page, drawn by one thread; requests that come while it draws are merged into one.
 
 Every page has splats of its own, for colours that depend on the view are those that its camera sees. They follow the
 camera when it rests.

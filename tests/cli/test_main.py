@@ -480,7 +480,7 @@ def test_list_shows_names_and_first_lines(capsys):
 
 def test_evaluate_shows_the_figures_and_writes_them(capsys, monkeypatch, tmp_path):
     figures = {"iou": 0.87654321, "name": "a [red] torus", "name_right": True, "unseen_psnr": 21.5, "of others": 3}
-    monkeypatch.setattr("gsdistill.cli.evaluation.gather", lambda command: {**figures, "run": str(command.splat)})
+    monkeypatch.setattr("gsdistill.cli.evaluation.gather", lambda splat, *more: {**figures, "run": str(splat)})
     Path("outputs/x").mkdir(parents=True)
     assert execute(["evaluate", "outputs/x", "--json", "figures/x.json"]) == 0
     text = capsys.readouterr().out

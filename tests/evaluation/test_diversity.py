@@ -18,8 +18,9 @@ from gsdistill.evaluation.diversity import (
     saturation,
 )
 from gsdistill.evaluation.views import Pictures, held_out, truth
-from gsdistill.worlds.shapes.captions import COLORS, SHAPES, Thing
-from gsdistill.worlds.shapes.raycast import paint, trace
+from gsdistill.worlds.base import Thing, paint, world_named
+from gsdistill.worlds.shapes.captions import COLORS, SHAPES
+from gsdistill.worlds.shapes.raycast import trace
 from gsdistill.worlds.shapes.world import build
 
 
@@ -124,7 +125,7 @@ def test_features_are_in_units_of_the_world():
 
 
 def test_frechet_between_seeds_is_the_mean_over_pairs():
-    pictures = [truth((Thing("red", shape),)) for shape in ("cube", "sphere", "cone")]
+    pictures = [truth(world_named("shapes"), (Thing("red", shape),)) for shape in ("cube", "sphere", "cone")]
     one, two, three = (features(seen) for seen in pictures)
     expected = (frechet(one, two) + frechet(one, three) + frechet(two, three)) / 3
     assert frechet_between(pictures) == pytest.approx(expected, rel=1e-12)

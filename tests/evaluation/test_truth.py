@@ -31,11 +31,13 @@ from gsdistill.evaluation.views import (
 from gsdistill.export.ply import Ply
 from gsdistill.run.measure import evaluate_run
 from gsdistill.scene.cameras import orbit
-from gsdistill.worlds.shapes.captions import COLORS, SHAPES, Thing, object_name, parse
-from gsdistill.worlds.shapes.raycast import AMBIENT, LIGHT, paint, trace
+from gsdistill.worlds.base import Thing, paint, world_named
+from gsdistill.worlds.shapes.captions import COLORS, SHAPES, object_name, parse
+from gsdistill.worlds.shapes.raycast import AMBIENT, LIGHT, trace
 from gsdistill.worlds.shapes.solids import distances, normals
 from gsdistill.worlds.shapes.world import build, every_layout
 
+WORLD = world_named("shapes")
 DEVIATION = 0.012
 
 
@@ -43,7 +45,7 @@ def cloud(prompt, count=6000, opacity=4.0, inset=2 * DEVIATION):
     """Small opaque Gaussians just below the true surface of a prompt's object, lit as the truth is."""
     things = parse(prompt)
     world = build(things)
-    points = surface_points(tuple(thing.shape for thing in things), count, seed=1).numpy()
+    points = surface_points(WORLD, tuple(thing.shape for thing in things), count, seed=1).numpy()
     part = np.abs(np.stack([distances(world.parts[i : i + 1], points) for i in range(len(things))])).argmin(0)
     normal = normals(world.parts, points)
     light = AMBIENT + (1 - AMBIENT) * (0.5 + 0.5 * normal @ np.array(LIGHT))
@@ -99,7 +101,7 @@ def test_a_stack_is_named_part_by_part():
 
 def test_every_solid_is_told_from_every_other():
     for shape in SHAPES:
-        assert nearest(photograph(cloud(f"an orange {shape}", 3000))) == (Thing("orange", shape),)
+        assert nearest(photograph(cloud(f"an orange {shape}", 3000)), WORLD) == (Thing("orange", shape),)
 
 
 def test_a_wrong_colour_is_called_wrong(red_sphere):
@@ -164,8 +166,8 @@ def test_colours_do_not_depend_on_the_coverage():
 @pytest.mark.parametrize("color", COLORS)
 def test_the_truth_scores_best_and_shows_its_own_colours(color):
     things = (Thing(color, "cone"), Thing("cyan", "table"))
-    true = truth(things)
-    assert seen_colours(true, ("cone", "table")) == (color, "cyan")
+    true = truth(WORLD, things)
+    assert seen_colours(true, WORLD, ("cone", "table")) == (color, "cyan")
     assert iou(true, true) == 1.0 and colour_error(true, true) == 0.0
 
 
@@ -188,7 +190,7 @@ def test_floaters_are_counted_by_opacity(red_sphere):
 
 
 def test_surface_distances_are_those_of_a_shell_around_a_sphere(red_sphere):
-    points = surface_points(("sphere",), 6000, seed=2).numpy()
+    points = surface_points(WORLD, ("sphere",), 6000, seed=2).numpy()
     for radius in (0.65, 0.85):
         shell = splat(points * radius / 0.75, np.full((6000, 3), 0.5))
         assert splat_to_truth(shell, of_prompt("a white sphere")) == pytest.approx(0.1, abs=1e-6)
@@ -200,7 +202,7 @@ def test_distance_to_the_nearest_gaussian_is_brute_force():
     means = np.random.default_rng(0).uniform(-1, 1, (40, 3))
     few = splat(means, np.full((40, 3), 0.5))
     few = replace(few, opacities=torch.cat([torch.full((20,), 3.0), torch.full((20,), -3.0)]))  # half of them too faint
-    points = surface_points(("star",)).numpy()
+    points = surface_points(WORLD, ("star",)).numpy()
     brute = np.linalg.norm(points[:, None] - few.means[:20].double().numpy(), axis=2).min(1).mean()
     assert truth_to_splat(few, of_prompt("a white star")) == pytest.approx(brute, rel=1e-9)
 
@@ -239,16 +241,18 @@ def test_what_is_far_from_everything_is_nothing_known(red_sphere):
     scattered = replace(red_sphere, means=red_sphere.means + 0.4 * torch.randn(6000, 3, generator=draws))
     clear = replace(red_sphere, opacities=torch.full_like(red_sphere.opacities, -20.0))
     for ruined in (speckled, grey, scattered, clear):
-        assert nearest(photograph(ruined)) is None
+        assert nearest(photograph(ruined), WORLD) is None
     figures = evaluate(speckled, "a red sphere")
     assert figures["name"] == "nothing known" and not figures["name_right"] and not figures["colour_right"]
-    assert seen_colours(photograph(grey), ("sphere",)) == (None,)
+    assert seen_colours(photograph(grey), WORLD, ("sphere",)) == (None,)
 
 
 def test_what_is_left_of_nothing_is_all():
     blank = torch.zeros(32, 128, 128, 4)
-    assert unexplained(name_distances(Pictures(blank[..., :3], blank[..., 3:]))) == pytest.approx(1.0)
-    assert unexplained(name_distances(truth(parse("a brown chair")))) < 0.01  # its edges have other numbers of rays
+    assert unexplained(name_distances(Pictures(blank[..., :3], blank[..., 3:]), WORLD), WORLD) == pytest.approx(1.0)
+    assert (
+        unexplained(name_distances(truth(WORLD, parse("a brown chair")), WORLD), WORLD) < 0.01
+    )  # its edges have other numbers of rays
 
 
 def test_what_is_hidden_does_not_count(red_sphere):
@@ -269,24 +273,24 @@ def test_visibility_adds_up_to_what_is_opaque(red_sphere):
 
 @pytest.mark.parametrize("names", [("sphere",), ("mug",), ("cube", "table")])
 def test_surface_points_lie_on_the_surface(names):
-    points = surface_points(names).numpy()
+    points = surface_points(WORLD, names).numpy()
     assert points.shape == (4096, 3) and np.abs(distances(every_layout()[names], points)).max() < 1e-6
-    assert np.array_equal(points, surface_points.__wrapped__(names).numpy())
+    assert np.array_equal(points, surface_points.__wrapped__(WORLD, names).numpy())
 
 
 def test_surface_points_are_even_by_area():
-    sphere = surface_points(("sphere",), 20000).numpy() / 0.75
+    sphere = surface_points(WORLD, ("sphere",), 20000).numpy() / 0.75
     for axis in range(3):  # by Archimedes each coordinate of an even sphere is uniform
         counts = np.histogram(sphere[:, axis], 20, (-1, 1))[0]
         assert 5 < ((counts - 1000) ** 2 / 1000).sum() < 44
-    cylinder = surface_points(("cylinder",), 20000).numpy()
+    cylinder = surface_points(WORLD, ("cylinder",), 20000).numpy()
     lids = (np.abs(np.abs(cylinder[:, 2]) - 0.65) < 1e-5).mean()
     assert lids == pytest.approx(0.5 / (0.5 + 1.3), rel=0.04)  # 2 pi r^2 of 2 pi r (r + h)
 
 
 def test_name_distances_are_mean_square_differences():
     ours = photograph(cloud("a red cube on a blue table", 2000))
-    found = name_distances(ours)
+    found = name_distances(ours, WORLD)
     assert found.shape == (49, 11, 11) and (found >= 0).all()
     small = torch.nn.functional.avg_pool2d(torch.cat([ours.body, ours.alpha], -1)[::2].permute(0, 3, 1, 2), 4)
     small = small.permute(0, 2, 3, 1)
@@ -348,14 +352,14 @@ def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path, red_sphere
         return str(caught.value)
 
     run = tmp_path / "run"
-    assert message() == f"{run} is not the folder of a finished run: there is no such folder"
+    assert message() == f"{run} is not the folder of a run: there is no such folder"
     run.mkdir()
-    assert message() == f"{run} is not the folder of a finished run: it lacks config.yaml and gaussians.ply"
+    assert message() == f"{run} is not the folder of a run: it lacks config.yaml"
     (run / "config.yaml").write_text("seed: 3\n")
-    assert message() == f"{run} is not the folder of a finished run: it lacks gaussians.ply"
-    (run / "gaussians.ply").write_text("no splat")
     assert message() == f"{run / 'config.yaml'} names no prompt"
     (run / "config.yaml").write_text("prompt: a red cube\n")
+    assert message() == f"{run} is not the folder of a finished run: it lacks gaussians.ply"
+    (run / "gaussians.ply").write_text("no splat")
     assert "not a splat that is read" in message()
 
 

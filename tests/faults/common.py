@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import subprocess
@@ -11,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from faults.processes import signal_before
 
 METHOD, ITERATIONS = "fsd", 7
 
@@ -51,4 +52,4 @@ def at_step(number: int, what: signal.Signals) -> Callable[[], None]:
 
 def before(change: int, path: str, what: signal.Signals) -> Callable[[], None]:
     """To be called first in a process: it signals itself before so manieth change of paths with this in them."""
-    return partial(importlib.import_module("run_processes").signal_before, change, path, what)
+    return partial(signal_before, change, path, what)

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from faults import drills
 from faults.common import ITERATIONS, METHOD, at_step, mount, other, steps
 
-TOOLS = str(Path(__file__).parents[2] / "tools")
-
 
 @pytest.fixture(scope="session")
-def drills() -> Iterator[ModuleType]:
-    """The tool, whose helpers it imports lie beside it."""
-    sys.path.insert(0, TOOLS)
-    yield importlib.import_module("fault_drills")
-    sys.path.remove(TOOLS)
-
-
-@pytest.fixture(scope="session")
-def whole(drills, tmp_path_factory) -> Path:
+def whole(tmp_path_factory) -> Path:
     """The folder of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("faults") / "whole"
     drills.undisturbed(drills.victim(METHOD, ITERATIONS, folder, folder))
@@ -36,7 +24,7 @@ def whole(drills, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def start(drills, tmp_path) -> Callable[..., AbstractContextManager[Any]]:
+def start(tmp_path) -> Callable[..., AbstractContextManager[Any]]:
     """Start the same run, into a folder and with more flags."""
 
     def begin(folder: Path, *more: str, log: str = "log", **how: Any) -> AbstractContextManager[Any]:
@@ -47,7 +35,7 @@ def start(drills, tmp_path) -> Callable[..., AbstractContextManager[Any]]:
 
 
 @pytest.fixture(scope="session")
-def cut(drills, tmp_path_factory) -> Path:
+def cut(tmp_path_factory) -> Path:
     """The folder of such a run that was killed when it had made its third step."""
     folder = tmp_path_factory.mktemp("faults") / "cut"
     one = drills.victim(METHOD, ITERATIONS, folder, folder)
@@ -63,7 +51,7 @@ def stopped(cut, tmp_path) -> Path:
 
 
 @pytest.fixture
-def finish(drills, start, whole) -> Callable[..., str]:
+def finish(start, whole) -> Callable[..., str]:
     """Let a run go on to its end, which is that of the undisturbed one; returns what it said."""
 
     def end(folder: Path, *more: str, **how: Any) -> str:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from faults import drills
 from faults.acts import YEAR, jumping
 from faults.common import ITERATIONS, at_step, before, content, mount, one_line, steps
 
@@ -33,7 +34,7 @@ def fill(disk: Path) -> Path:
     raise AssertionError("the disk has no end")
 
 
-def test_a_disk_that_fills_up_at_the_start_in_the_middle_and_at_the_end(disk, start, finish, drills):
+def test_a_disk_that_fills_up_at_the_start_in_the_middle_and_at_the_end(disk, start, finish):
     folder, ballast = disk / "run", fill(disk)
     with start(folder) as process:
         assert NO_SPACE in one_line(process)
@@ -53,7 +54,7 @@ def test_a_disk_that_fills_up_at_the_start_in_the_middle_and_at_the_end(disk, st
     finish(folder)
 
 
-def test_a_quota_that_the_second_checkpoint_exceeds(start, finish, drills, cut, tmp_path):
+def test_a_quota_that_the_second_checkpoint_exceeds(start, finish, cut, tmp_path):
     """Files may have so many bytes: enough for the first checkpoint, too few for one with Adam's moments."""
     folder = tmp_path / "new"
     limit = (cut / "checkpoints" / "step-000002.safetensors").stat().st_size * 2 // 3
@@ -63,7 +64,7 @@ def test_a_quota_that_the_second_checkpoint_exceeds(start, finish, drills, cut, 
     finish(folder)
 
 
-def test_a_disk_that_becomes_read_only(disk, start, finish, drills):
+def test_a_disk_that_becomes_read_only(disk, start, finish):
     folder = disk / "run"
     with start(folder, first=[at_step(3, signal.SIGSTOP)]) as process:
         assert process.until(lambda: process.held), process.text
@@ -89,7 +90,7 @@ def test_a_folder_without_access(start, tmp_path):
 # --- a folder that vanishes or changes while a run is at work
 
 
-def test_a_folder_that_vanishes_between_two_files_is_made_anew(start, drills, whole, tmp_path):
+def test_a_folder_that_vanishes_between_two_files_is_made_anew(start, whole, tmp_path):
     """What the run wrote before is lost, but not its end."""
     folder = tmp_path / "run"
     with start(folder, first=[before(3, "step-000001.safetensors", signal.SIGSTOP)]) as process:  # which goes
@@ -102,7 +103,7 @@ def test_a_folder_that_vanishes_between_two_files_is_made_anew(start, drills, wh
     assert drills.differences(folder, whole) == [f"{name} is in one of them" for name in lost]
 
 
-def test_one_that_vanishes_under_a_file_is_one_line_and_a_way_on(start, drills, whole, tmp_path):
+def test_one_that_vanishes_under_a_file_is_one_line_and_a_way_on(start, whole, tmp_path):
     folder = tmp_path / "run"
     with start(folder, first=[at_step(3, signal.SIGSTOP)]) as process:
         assert process.until(lambda: process.held), process.text
@@ -153,7 +154,7 @@ def test_a_clock_that_jumps_changes_nothing(stopped, finish):
     assert seconds == sorted(seconds) and 0 < seconds[-1] < 600 and 0 < summary["seconds"] < 600
 
 
-def test_a_report_of_files_from_far_ahead(drills, whole, disk, tmp_path):
+def test_a_report_of_files_from_far_ahead(whole, disk, tmp_path):
     """A page says when its run was; a time that no calendar has is no error."""
     folder = disk / "run"
     shutil.copytree(whole, folder)

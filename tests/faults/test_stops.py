@@ -1,6 +1,6 @@
 """A run that is stopped, killed, hung up or kept out of a folder at work: an orderly end, and all goes on after it.
 
-The long form of the kills is `python tools/fault_drills.py --sweep`.
+The long form of the kills is `python tests/faults/drills.py --sweep`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from faults import drills
 from faults.acts import on_terminal, signalled_at_the_prior
 from faults.common import ITERATIONS, METHOD, at_step, before, content, one_line, other, steps
 
@@ -24,7 +25,7 @@ TAKEN = "another run is at work in"
 # --- kill -9
 
 
-def test_killed_before_single_changes(drills, whole, tmp_path):
+def test_killed_before_single_changes(whole, tmp_path):
     """Nothing drawn yet, a checkpoint whose records are not there yet, two drafts, and all but the last file."""
     one = drills.victim(METHOD, ITERATIONS, tmp_path / "run", whole)
     places = (
@@ -37,7 +38,7 @@ def test_killed_before_single_changes(drills, whole, tmp_path):
     assert [len(kill.drafts) for kill in outcome.kills] == [0, 0, 1, 1, 1, 0]
 
 
-def test_killed_while_an_earlier_run_is_removed(drills, whole, tmp_path):
+def test_killed_while_an_earlier_run_is_removed(whole, tmp_path):
     """What is left of it is not taken for a finished run."""
     earlier = tmp_path / "earlier"
     shutil.copytree(whole, earlier)
@@ -58,7 +59,7 @@ def printed(process) -> list[str]:
     return shlex.split(found[1])
 
 
-def test_each_signal_in_turn_and_the_printed_command(start, drills, whole, tmp_path):
+def test_each_signal_in_turn_and_the_printed_command(start, whole, tmp_path):
     """From a folder whose name a shell would take apart; every command but the first one is the printed one."""
     folder, words = tmp_path / NASTY, []
     for number, step in ((signal.SIGINT, 1), (signal.SIGTERM, 3), (signal.SIGHUP, 5)):
@@ -74,7 +75,7 @@ def test_each_signal_in_turn_and_the_printed_command(start, drills, whole, tmp_p
     assert other(drills, folder, whole) == []
 
 
-def test_a_second_one_stops_at_once(start, drills, stopped):
+def test_a_second_one_stops_at_once(start, stopped):
     twice = [at_step(4, signal.SIGINT)] * 2
     with start(stopped, "--resume", first=twice) as process:
         assert process.wait() == 130 and "Traceback" not in process.text, process.text
@@ -82,7 +83,7 @@ def test_a_second_one_stops_at_once(start, drills, stopped):
     assert steps(stopped) == [2, 3] and not (stopped / "gaussians.ply").exists()
 
 
-def test_one_while_the_final_files_are_written(start, drills, stopped, finish):
+def test_one_while_the_final_files_are_written(start, stopped, finish):
     with start(stopped, "--resume", first=[before(1, "-views.png", signal.SIGTERM)]) as process:
         assert process.wait() == 143 and "Traceback" not in process.text, process.text
     assert drills.damaged(stopped) == [] and drills.drafts(stopped) == [] and printed(process)
@@ -105,7 +106,7 @@ def said(terminal: int) -> bytes:
         return b""
 
 
-def test_a_terminal_that_is_closed(start, drills, finish, tmp_path):
+def test_a_terminal_that_is_closed(start, finish, tmp_path):
     """SIGHUP comes, and whatever is said from then on is an error to who says it."""
     folder, seen = tmp_path / "run", bytearray()
     ours, theirs = os.openpty()
@@ -140,7 +141,7 @@ def test_a_folder_is_one_runs_alone_until_that_is_killed(start, stopped, finish)
     finish(stopped)
 
 
-def test_of_two_that_start_at_once_one_wins(start, drills, whole, tmp_path):
+def test_of_two_that_start_at_once_one_wins(start, whole, tmp_path):
     folder = tmp_path / "run"
     with start(folder, log="a") as one, start(folder, log="b") as two:
         ends = {one.wait(): one, two.wait(): two}

@@ -1,6 +1,6 @@
 """Files that are spoilt at random, a few hundred of each kind: each is read, or refused in one line of our own.
 
-tools/fuzz_readers.py does the same with many more.
+tests/fuzz/readers.py does the same with many more.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import orbit
 from gsdistill.settings.registry import load, names
 from gsdistill.settings.yaml import load_yaml
+from gsdistill.worlds.base import paint
 from gsdistill.worlds.shapes.captions import parse
-from gsdistill.worlds.shapes.raycast import paint, trace
+from gsdistill.worlds.shapes.raycast import trace
 from gsdistill.worlds.shapes.world import build
 
 

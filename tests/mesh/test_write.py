@@ -25,7 +25,7 @@ from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.mesh import Mesh
 from gsdistill.scene.mesh import read_mesh
 from gsdistill.scene.surface import sample_surface as sample_triangles
-from gsdistill.worlds.shapes.captions import Thing
+from gsdistill.worlds.base import Thing
 from gsdistill.worlds.shapes.solids import distances
 from gsdistill.worlds.shapes.surface import sample_surface
 from gsdistill.worlds.shapes.world import build

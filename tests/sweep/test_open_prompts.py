@@ -15,9 +15,10 @@ from gsdistill.cli.main import execute
 from gsdistill.core.errors import PromptError
 from gsdistill.evaluation import fronts, plain
 from gsdistill.sweep.figure import GAP, WIDEST
-from gsdistill.sweep.plan import equal_steps, knows_truth
+from gsdistill.sweep.plan import equal_steps, world_of_sweep
 from gsdistill.sweep.settings import SweepSettings
 from gsdistill.training.distiller import Distiller, Diverged
+from gsdistill.worlds.base import world_named
 
 PROMPTS = ("a corgi riding a bike", "zebra, 4k")
 TRUE = ("iou", "colour_error", "centre_chamfer", "floaters", "name_right", "colour_right", "iou_over_first")
@@ -138,7 +139,7 @@ def test_only_the_prior_of_the_shapes_world_knows_the_truth(prior):
     open_, shapes = (
         SweepSettings(prompts=PROMPTS, methods=("sds",), seeds=(0,), prior=name) for name in (str(prior), "shapes")
     )
-    assert (knows_truth(open_), knows_truth(shapes)) == (False, True)
+    assert (world_of_sweep(open_), world_of_sweep(shapes)) == (None, world_named("shapes"))
     assert [run.config.prompt for run in equal_steps(open_)] == list(PROMPTS)
     with pytest.raises(PromptError, match="corgi"):
         equal_steps(shapes)

@@ -19,7 +19,7 @@ from gsdistill.prior.families.stable_diffusion import StableDiffusion
 from gsdistill.scene.cameras import orbit
 from gsdistill.settings.ramp import Ramp
 
-tool = tooling.tool("bench_peer_loop")
+tool = tooling.tool("bench/peer_loop")
 
 
 def options(**changes):

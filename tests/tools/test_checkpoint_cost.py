@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TOOL = Path(__file__).parents[2] / "tools" / "checkpoint_cost.py"
+TOOL = Path(__file__).parents[2] / "tools" / "bench" / "checkpoint_cost.py"
 
 
 def test_a_row_for_each_number_of_gaussians(tmp_path):

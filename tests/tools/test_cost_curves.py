@@ -16,7 +16,7 @@ from gsdistill.run.config import resolve
 
 @pytest.fixture(scope="module")
 def curves():
-    return tooling.tool("cost_curves")
+    return tooling.tool("bench/cost_curves")
 
 
 def points(curves):

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from gsdistill.doctor import machine
 
 pytest.importorskip("tomllib")  # of Python 3.11
-dependencies = tooling.tool("dependencies")
+dependencies = tooling.tool("../.ci/dependencies")
 
 FOUND = json.loads(dependencies.RESULTS.read_text(encoding="utf-8"))
 FREE = ("ruff", "pyright", "pre-commit")  # programs that are run, whose newest release is taken

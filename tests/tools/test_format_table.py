@@ -12,7 +12,7 @@ from gsdistill.export.settings import extensions
 
 
 def test_each_format_is_measured_and_has_a_line(tmp_path, monkeypatch, capsys):
-    tool = tooling.tool("format_table")
+    tool = tooling.tool("readme/format_table")
     monkeypatch.setattr(tool, "SIZE", 64)
     monkeypatch.setattr(sys, "argv", ["format_table", "--gaussians", "200", "400", "--json", str(tmp_path / "a.json")])
     tool.main()

@@ -25,8 +25,8 @@ from gsdistill.settings.config import merge
 pytest.importorskip("tomllib", reason="gpu_check.sh wants Python 3.11")
 
 SCRIPT = tooling.TOOLS / "gpu_check.sh"
-parts = tooling.tool("gpu_parts")  # which the next one imports
-tool = tooling.tool("gpu_check")
+parts = tooling.tool("gpu/parts")  # which the next one imports
+tool = tooling.tool("gpu/check")
 
 INSTALL = """mkdir -p "$WORK/venv/bin"
 echo '{"device": "H200", "torch": "2.11", "driver": "580", "capability": "9.0"}' >"$PART/figures.json"
@@ -238,7 +238,7 @@ def test_prefers_a_python_that_has_torch(able, chosen, tmp_path):
     for given, expected in ({}, chosen), ({"PYTHON": sys.executable}, None):
         command = ["bash", str(SCRIPT), "--list"]
         done = subprocess.run(command, env={**environment, **given}, capture_output=True, text=True, check=True)
-        assert done.stdout.startswith(f"{expected} {tooling.TOOLS}/gpu_check.py --list" if expected else "install ")
+        assert done.stdout.startswith(f"{expected} {tooling.TOOLS}/gpu/check.py --list" if expected else "install ")
 
 
 # The real parts.
@@ -275,7 +275,7 @@ def test_a_part_asks_only_for_what_there_is(part, form):
             case (
                 ["python", "-m", "gsdistill", "bench", *flags]
                 | ["python", "-c", _, "bench", *flags]
-                | ["python", "tools/profile_steps.py", _, *flags]
+                | ["python", "tools/bench/profile_steps.py", _, *flags]
             ):
                 chosen = flags[flags.index("--random-weights") + 1 :][:1] if "--random-weights" in flags else []
                 over = {"prior": architecture(chosen[0])} if chosen else {}

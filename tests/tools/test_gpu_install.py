@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("tomllib", reason="gpu_check.sh wants Python 3.11")
 
-tool = tooling.tool("gpu_install")
+tool = tooling.tool("gpu/install")
 
 
 def importing(python: Path, code: str) -> str:

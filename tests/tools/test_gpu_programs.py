@@ -13,10 +13,10 @@ import torch
 from gsdistill.prior import random_weights
 from gsdistill.prior.loading import load_prior
 
-resuming = tooling.tool("stop_and_resume")
-tooling.tool("bench_peer_loop")  # which the next one imports
-profiling = tooling.tool("profile_steps")
-models = tooling.tool("random_model")
+resuming = tooling.tool("gpu/stop_and_resume")
+tooling.tool("bench/peer_loop")  # which the next one imports
+profiling = tooling.tool("bench/profile_steps")
+models = tooling.tool("gpu/random_model")
 
 
 def call(monkeypatch, program, *words: str) -> None:

@@ -18,7 +18,7 @@ SMALL = MeshSettings(resolution=32, texture=256)
 
 @pytest.fixture
 def tool(monkeypatch):
-    module = tooling.tool("mesh_figures")
+    module = tooling.tool("readme/mesh_figures")
     monkeypatch.setattr(module, "SIDE", 32)
     return module
 

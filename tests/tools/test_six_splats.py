@@ -13,18 +13,19 @@ from PIL import Image
 from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.evaluation.references import surface_points
 from gsdistill.export.ply import Ply
+from gsdistill.worlds.base import world_named
 
 
 @pytest.fixture
 def tool(monkeypatch):
-    module = tooling.tool("six_splats")
+    module = tooling.tool("readme/six_splats")
     monkeypatch.setattr(module, "SIDE", 16)
     return module
 
 
 def torus() -> Gaussians:
     """Red Gaussians on the true surface, unlit."""
-    points = surface_points(("torus",)).float()
+    points = surface_points(world_named("shapes"), ("torus",)).float()
     return Gaussians(
         means=points,
         quats=torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(len(points), 1),

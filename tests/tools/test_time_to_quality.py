@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tooling
 import torch
 
 from gsdistill.core.structs import Gaussians
 from gsdistill.evaluation.views import iou, photograph, truth
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.ply import Ply
+from gsdistill.worlds.base import world_named
 from gsdistill.worlds.shapes.captions import parse
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def tool(monkeypatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import time_to_quality
-
-    yield time_to_quality
-    for name in ("time_to_quality", "compare_methods"):
-        sys.modules.pop(name, None)
+def tool() -> Any:
+    return tooling.tool("bench/time_to_quality")
 
 
 def grown(share: float) -> Gaussians:
@@ -39,7 +35,7 @@ def grown(share: float) -> Gaussians:
 
 
 def test_the_crossing_is_the_first_splat_that_reaches_the_goal(tool):
-    true = truth(parse("a red sphere"))
+    true = truth(world_named("shapes"), parse("a red sphere"))
     splats = [grown(share) for share in (0.2, 0.5, 0.8, 1.0, 1.2, 1.6)]
     found = [iou(photograph(splat), true) for splat in splats]
     assert min(found) < 0.2 and max(found) > tool.GOAL

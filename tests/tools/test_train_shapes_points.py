@@ -18,14 +18,14 @@ from gsdistill.worlds.shapes.solids import distances
 from gsdistill.worlds.shapes.surface import nearest_parts
 from gsdistill.worlds.shapes.world import build
 
-TOOLS = str(Path(__file__).parents[2] / "tools")
+TOOLS = str(Path(__file__).parents[2] / "tools" / "train")
 
 
 @pytest.fixture(scope="module")
 def tools():
     """The tool's module, its data kept for all trainings of this file."""
     sys.path.insert(0, TOOLS)
-    tool = importlib.import_module("train_shapes_points")
+    tool = importlib.import_module("shapes_points")
     kept = tool.Clouds(0, 300)
     patch = pytest.MonkeyPatch()
     patch.setattr(tool, "Clouds", lambda seed, count: kept)

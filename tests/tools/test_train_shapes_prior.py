@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-TOOLS = Path(__file__).parents[2] / "tools"
+TOOLS = Path(__file__).parents[2] / "tools" / "train"
 SMALL = ["--steps", "4", "--batch", "2", "--processes", "1", "--views", "4", "2", "--channels", "8", "8", "8"]
 
 
 def train(work: Path, *more: str) -> Path:
-    command = [sys.executable, str(TOOLS / "train_shapes_prior.py"), "--work", str(work), "--output", str(work / "out")]
+    command = [sys.executable, str(TOOLS / "shapes_prior.py"), "--work", str(work), "--output", str(work / "out")]
     subprocess.run([*command, *SMALL, *more], check=True, capture_output=True, timeout=300)
     return work / "out"
 
@@ -48,8 +48,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory):
 def test_a_batch_shows_what_its_caption_says(dataset):
     """Each captioned picture is the ray-cast picture of the parsed caption from its camera, over its own background."""
     from gsdistill.scene.cameras import look_at_origin
+    from gsdistill.worlds.base import paint
     from gsdistill.worlds.shapes.captions import parse
-    from gsdistill.worlds.shapes.raycast import paint, trace
+    from gsdistill.worlds.shapes.raycast import trace
     from gsdistill.worlds.shapes.world import build
     from shapes_data import HELD_OUT
 

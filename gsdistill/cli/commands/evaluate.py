@@ -12,6 +12,7 @@ from gsdistill.core.frames import Frame
 from gsdistill.core.terminal import terminal
 from gsdistill.core.threads import Threads
 from gsdistill.disk.paths import may_be_path
+from gsdistill.disk.write import write_json
 
 __all__ = ["Evaluate"]
 
@@ -55,6 +56,16 @@ class Evaluate(Threads, Command):
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
         command = read_command(cls, argv, "evaluate")
-        from gsdistill.cli.evaluation import evaluate
+        from gsdistill.cli.evaluation import check_json, gather, show
+        from gsdistill.run.measure import keep_figures
 
-        evaluate(command, terminal())
+        splat, prompt, truth = command.splat, command.prompt, command.truth
+        if command.json:
+            check_json(command.json, filter(None, (splat, truth)), command.overwrite)
+        frames = command.frame, command.truth_frame
+        figures = gather(splat, prompt, command.prior, truth, frames, command.clean)
+        show(figures, terminal())
+        if command.json:
+            write_json(command.json, figures)
+        if splat.is_dir() and prompt is None and truth is None:  # a run against its own prompt
+            keep_figures(splat, figures)

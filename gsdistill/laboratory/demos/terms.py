@@ -25,9 +25,7 @@ from gsdistill.laboratory.plots import COLOURS, new_figure
 from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import orbit
-from gsdistill.worlds.shapes.captions import parse
-from gsdistill.worlds.shapes.raycast import paint, trace
-from gsdistill.worlds.shapes.world import build
+from gsdistill.worlds.base import world_named
 
 __all__ = ["Terms", "optimum"]
 
@@ -49,9 +47,8 @@ class Terms(Demonstration):
         """Ask the prior at every level."""
         prior = load_prior(self.prior, settings=ModelSettings("float32"))
         cameras = orbit(self.views, prior.image_size)
-        placed = build(parse(self.prompt))
-        grey = torch.full((self.views, 3), 0.5)
-        images, _ = paint(trace(placed.parts, cameras, supersample=2), torch.from_numpy(placed.colors), grey)
+        world, grey = world_named("shapes"), torch.full((self.views, 3), 0.5)
+        images, _ = world.pictures(world.parse(self.prompt), cameras, grey, supersample=2)
         x0 = prior.encode(images).repeat_interleave(self.draws, 0)
         setup = Setup(prior, prior.encode_text(self.prompt, ""), repeated(cameras, self.draws))
         generator = torch.Generator().manual_seed(self.seed)

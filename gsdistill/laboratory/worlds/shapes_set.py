@@ -16,9 +16,7 @@ from gsdistill.core.ranges import bounded
 from gsdistill.laboratory.worlds.base import Stage, World
 from gsdistill.prior.analytic import Mixture
 from gsdistill.scene.cameras import orbit
-from gsdistill.worlds.shapes.captions import COLORS, SHAPES, Thing, parse
-from gsdistill.worlds.shapes.raycast import paint, trace
-from gsdistill.worlds.shapes.world import build
+from gsdistill.worlds.base import Thing, paint, world_named
 
 __all__ = ["ShapesSet"]
 
@@ -33,17 +31,18 @@ class ShapesSet(World):
 
     def stage(self, prompt: str) -> Stage:
         """Ray-cast the pictures, a few milliseconds each."""
-        wanted = self._pictures(parse(prompt), [], self.views)
-        palette = list(COLORS)
-        others = [self._pictures((Thing("white", shape),), palette, self.other_views) for shape in SHAPES]
+        world = world_named("shapes")
+        wanted = self._pictures([world.parse(prompt)], self.views)
+        singles = [layout for layout in world.layouts() if len(layout) == 1]
+        coloured = [[(Thing(color, shape),) for color in world.palette] for (shape,) in singles]
+        others = [self._pictures(objects, self.other_views) for objects in coloured]
         shape = (3, self.size, self.size)
         return Stage(Mixture.of_images(wanted), Mixture.of_images(torch.cat([wanted, *others])), shape)
 
-    def _pictures(self, things: tuple[Thing, ...], palette: list[str], views: int) -> Float[Tensor, "K 3 h w"]:
-        """``views`` pictures of an object in its own colours, or of a single solid in each colour of ``palette``."""
-        placed, cameras = build(things), orbit(views, self.size)
-        seen = trace(placed.parts, cameras, supersample=2)
-        colourings = [[COLORS[name]] for name in palette] or [placed.colors.tolist()]
-        grey = torch.full((views, 3), 0.5)
-        images = torch.cat([paint(seen, torch.tensor(colours), grey)[0] for colours in colourings])
+    def _pictures(self, objects: list[tuple[Thing, ...]], views: int) -> Float[Tensor, "K 3 h w"]:
+        """``views`` pictures of each object; all are of one layout."""
+        world, grey = world_named("shapes"), torch.full((views, 3), 0.5)
+        layout = tuple(thing.shape for thing in objects[0])
+        seen = world.trace(layout, orbit(views, self.size), supersample=2)
+        images = torch.cat([paint(seen, world.colors(things), grey)[0] for things in objects])
         return 2.0 * images.permute(0, 3, 1, 2) - 1.0

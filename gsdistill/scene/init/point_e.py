@@ -20,7 +20,7 @@ from gsdistill.disk.paths import may_be_path
 from gsdistill.point_e.model import SOURCES, locate
 from gsdistill.scene.clouds import cached, turned
 from gsdistill.scene.init.base import CloudInitialiser, draw_seed
-from gsdistill.worlds.shapes.captions import parse
+from gsdistill.worlds.base import world_named
 
 __all__ = ["PointE"]
 
@@ -65,7 +65,7 @@ def _named(model: str, prompt: str) -> str:
     if model != "auto":
         return model
     try:
-        parse(prompt)
+        world_named("shapes").parse(prompt)
     except PromptError:
         return "openai"
     return "shapes"

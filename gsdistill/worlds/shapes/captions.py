@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
 
 from gsdistill.core.errors import PromptError, did_you_mean
+from gsdistill.worlds.base import Thing
 
 __all__ = [
     "BOTTOMS", "COLORS", "RELATIONS", "SHAPES", "SYNONYMS", "TOPS", "VOCABULARY",
-    "Thing", "caption", "normalised", "object_name", "parse", "unknown_words",
+    "caption", "normalised", "object_name", "parse", "unknown_words",
 ]  # fmt: skip
 
 SHAPES = (
@@ -60,14 +60,6 @@ VOCABULARY = tuple(
         | {word for phrase in (*_PREFIXES, *_SUFFIXES, *RELATIONS) for word in _words(phrase)}
     )
 )
-
-
-@dataclass(frozen=True)
-class Thing:
-    """One coloured solid; an object is a tuple of one thing, or of two with the upper one first."""
-
-    color: str
-    shape: str
 
 
 def object_name(things: tuple[Thing, ...]) -> str:

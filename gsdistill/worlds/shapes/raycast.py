@@ -1,40 +1,28 @@
 """Ray-caster of the shapes world: sphere tracing with s x s rays a pixel, half-Lambert light fixed in the world.
 
-For part p and pixel q the buffers hold coverage c[p, q], the share of rays that hit p first, and shade m[p, q], the
-mean over all rays of c * (ambient + (1 - ambient) (1 + n . l) / 2). Colours and background are then one line:
-image = sum_p colour_p m_p + (1 - sum_p c_p) background, so one buffer serves every colouring.
+The shade of a part is the mean over all rays of c * (ambient + (1 - ambient) (1 + n . l) / 2), c its coverage.
 """
 
 from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gsdistill.core.structs import Cameras
 from gsdistill.disk.compiled import compiled
+from gsdistill.worlds.base import Buffers
 from gsdistill.worlds.shapes.solids import BOUNDING_RADIUS, part_distance, part_normal
 
-__all__ = ["AMBIENT", "LIGHT", "Buffers", "paint", "trace"]
+__all__ = ["AMBIENT", "LIGHT", "trace"]
 
 _length = math.sqrt(0.4**2 + 0.5**2 + 0.77**2)
 LIGHT = (0.4 / _length, -0.5 / _length, 0.77 / _length)  # unit vector towards the light
 AMBIENT = 0.42
 _HIT = 2e-4
-
-
-@dataclass(frozen=True)
-class Buffers:
-    """Colourless pictures of an object's P parts seen by B cameras."""
-
-    shade: Float[Tensor, "B P H W"]  # premultiplied with coverage, 0..1
-    coverage: Float[Tensor, "B P H W"]  # 0..1; the sum over P is the object's alpha
 
 
 def trace(parts: NDArray[np.float64], cameras: Cameras, supersample: int = 3) -> Buffers:
@@ -53,15 +41,6 @@ def trace(parts: NDArray[np.float64], cameras: Cameras, supersample: int = 3) ->
     for job in jobs:
         job.result()
     return Buffers(torch.from_numpy(shade), torch.from_numpy(coverage))
-
-
-def paint(
-    buffers: Buffers, colors: Float[Tensor, "P 3"], backgrounds: Float[Tensor, "B 3"]
-) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"]]:
-    """Colour the buffers: images in 0..1 composed over the backgrounds, and alpha."""
-    alpha = buffers.coverage.sum(1)[..., None]
-    body = torch.einsum("bphw,pc->bhwc", buffers.shade, colors)
-    return body + (1.0 - alpha) * backgrounds[:, None, None, :], alpha
 
 
 @compiled(fast=False)

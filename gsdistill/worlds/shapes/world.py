@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gsdistill.worlds.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, Thing
+from gsdistill.worlds.base import Thing
+from gsdistill.worlds.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS
 from gsdistill.worlds.shapes.solids import HEIGHTS
 
-__all__ = ["WorldObject", "build", "every_layout"]
+__all__ = ["WorldObject", "build", "every_layout", "layout_parts"]
 
 _TOP_SCALE, _BOTTOM_SCALE, _TABLE_SCALE = 0.5, 0.62, 0.66
 _SINK = 0.04  # the upper thing sinks in a little, so that round ones touch
@@ -32,17 +33,18 @@ def build(things: tuple[Thing, ...]) -> WorldObject:
     """Place one thing, or two with the upper one first."""
     shapes = tuple(thing.shape for thing in things)
     colors = np.array([COLORS[thing.color] for thing in things], dtype=np.float32)
-    return WorldObject(_layout(shapes), colors)
+    return WorldObject(layout_parts(shapes), colors)
 
 
 def every_layout() -> dict[tuple[str, ...], NDArray[np.float64]]:
     """The parts of every uncoloured object of the world: all solids, and all stacks."""
     shapes: list[tuple[str, ...]] = [(shape,) for shape in SHAPES]
     shapes += [(top, bottom) for top in TOPS for bottom in BOTTOMS]
-    return {names: _layout(names) for names in shapes}
+    return {names: layout_parts(names) for names in shapes}
 
 
-def _layout(shapes: tuple[str, ...]) -> NDArray[np.float64]:
+def layout_parts(shapes: tuple[str, ...]) -> NDArray[np.float64]:
+    """Where the solids of an object stand, [P, 3]: index in captions.SHAPES, scale, z offset; the upper one first."""
     kinds = [SHAPES.index(shape) for shape in shapes]
     if len(kinds) == 1:
         return np.array([[kinds[0], 1.0, 0.0]])

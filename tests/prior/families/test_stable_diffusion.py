@@ -251,8 +251,9 @@ def test_the_shipped_prior_loads_with_plain_library_calls_and_knows_its_world():
 
 def test_the_shipped_prior_knows_words_and_azimuth():
     """Of wrong colours, solids and azimuths none explains noisy pictures of a chair better than the truth does."""
+    from gsdistill.worlds.base import paint
     from gsdistill.worlds.shapes.captions import parse
-    from gsdistill.worlds.shapes.raycast import paint, trace
+    from gsdistill.worlds.shapes.raycast import trace
     from gsdistill.worlds.shapes.world import build
 
     prior = load_prior("shapes")

@@ -14,7 +14,7 @@ from gsdistill.point_e.model import PointE as Model
 from gsdistill.scene.init import point_e
 from gsdistill.scene.init.point_e import PointE
 from gsdistill.settings.config import from_dict, to_dict
-from gsdistill.worlds.shapes.captions import Thing
+from gsdistill.worlds.base import Thing
 from gsdistill.worlds.shapes.solids import distances
 from gsdistill.worlds.shapes.world import build
 

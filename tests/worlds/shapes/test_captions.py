@@ -4,6 +4,7 @@ import re
 import pytest
 
 from gsdistill.core.errors import PromptError
+from gsdistill.worlds.base import Thing
 from gsdistill.worlds.shapes.captions import (
     BOTTOMS,
     COLORS,
@@ -12,7 +13,6 @@ from gsdistill.worlds.shapes.captions import (
     SYNONYMS,
     TOPS,
     VOCABULARY,
-    Thing,
     caption,
     object_name,
     parse,

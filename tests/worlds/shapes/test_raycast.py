@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from gsdistill.scene.cameras import look_at_origin, orbit
+from gsdistill.worlds.base import Buffers, paint
 from gsdistill.worlds.shapes.captions import parse
-from gsdistill.worlds.shapes.raycast import AMBIENT, LIGHT, Buffers, paint, trace
+from gsdistill.worlds.shapes.raycast import AMBIENT, LIGHT, trace
 from gsdistill.worlds.shapes.world import build, every_layout
 
 LAYOUTS = every_layout()

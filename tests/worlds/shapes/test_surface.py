@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from gsdistill.worlds.shapes.captions import SHAPES, Thing
+from gsdistill.worlds.base import Thing
+from gsdistill.worlds.shapes.captions import SHAPES
 from gsdistill.worlds.shapes.solids import distances
 from gsdistill.worlds.shapes.surface import nearest_parts, sample_surface
 from gsdistill.worlds.shapes.world import build, every_layout

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from gsdistill.worlds.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, Thing, parse
+from gsdistill.worlds.base import Thing
+from gsdistill.worlds.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, parse
 from gsdistill.worlds.shapes.solids import HEIGHTS, distances
 from gsdistill.worlds.shapes.world import build, every_layout
 

@@ -1,0 +1,137 @@
+"""What a world is: a closed set of prompts, each of which names an object whose pictures and surface are known.
+
+An object is a tuple of coloured things, the upper one first; without its colours it is a layout. For part p and pixel q
+the buffers of a layout hold coverage c[p, q], the share of rays that hit p first, and shade m[p, q], the mean over all
+rays of what p's colour is multiplied with there. Colours and background are then one line: image = sum_p colour_p m_p +
+(1 - sum_p c_p) background, so that one buffer serves every colouring.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gsdistill.core.errors import PromptError
+from gsdistill.core.structs import Cameras, to_device
+from gsdistill.settings.registry import load
+from gsdistill.worlds.truth_cache import remembered
+
+__all__ = ["Buffers", "Layout", "Thing", "World", "paint", "world_named"]
+
+Layout = tuple[str, ...]  # the shapes of an object, the upper one first
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One coloured part of an object."""
+
+    color: str
+    shape: str
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Colourless pictures of an object's P parts seen by B cameras."""
+
+    shade: Float[Tensor, "B P H W"]  # premultiplied with coverage, 0..1
+    coverage: Float[Tensor, "B P H W"]  # 0..1; the sum over P is the object's alpha
+
+
+def paint(
+    buffers: Buffers, colors: Float[Tensor, "P 3"], backgrounds: Float[Tensor, "B 3"]
+) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"]]:
+    """Colour the buffers: images in 0..1 composed over the backgrounds, and alpha."""
+    alpha = buffers.coverage.sum(1)[..., None]
+    body = torch.einsum("bphw,pc->bhwc", buffers.shade, colors)
+    return body + (1.0 - alpha) * backgrounds[:, None, None, :], alpha
+
+
+class World(ABC):
+    """A closed world: its prompts, and the truth about each. Objects lie in the unit ball, +z up, front towards +x."""
+
+    name: ClassVar[str]
+    grammar: ClassVar[str]  # of a prompt, as a message shows it
+    palette: ClassVar[Mapping[str, tuple[float, float, float]]]  # RGB in 0..1 of each colour that a prompt can name
+
+    @abstractmethod
+    def parse(self, prompt: str) -> tuple[Thing, ...]:
+        """Return the object that ``prompt`` names.
+
+        Raises:
+            PromptError: a word is not known, and what is nearest to it; or the words name no object.
+        """
+
+    @abstractmethod
+    def normalised(self, prompt: str) -> str:
+        """A prompt as the world's own priors read it, in their case and punctuation. Raises as :meth:`parse`."""
+
+    @abstractmethod
+    def caption(self, things: tuple[Thing, ...]) -> str:
+        """The plainest prompt of an object: "a red cube on a blue sphere"."""
+
+    @abstractmethod
+    def vocabulary(self) -> Mapping[str, Sequence[str]]:
+        """The words of prompts, by what they are, such as colours and solids."""
+
+    @abstractmethod
+    def layouts(self) -> Sequence[Layout]:
+        """Every object without its colours: the catalogue."""
+
+    @abstractmethod
+    def trace(self, layout: Layout, cameras: Cameras, supersample: int) -> Buffers:
+        """Draw an object from cameras on the CPU, with supersample^2 rays a pixel."""
+
+    @abstractmethod
+    def sources(self) -> Iterable[Path]:
+        """Files that decide what :meth:`trace` draws: where they change, what is kept of it is drawn again."""
+
+    @abstractmethod
+    def distance(self, layout: Layout, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Signed distance of points to the surface, world units, float64; negative inside."""
+
+    @abstractmethod
+    def surface(self, layout: Layout, count: int, rng: np.random.Generator) -> Float[Tensor, "{count} 3"]:
+        """Points spread over the surface, nearly even by area, float64."""
+
+    def colors(self, things: tuple[Thing, ...]) -> Float[Tensor, "P 3"]:
+        """The colours of an object's things, RGB in 0..1."""
+        return torch.tensor([self.palette[thing.color] for thing in things])
+
+    def buffers(self, layouts: Sequence[Layout], cameras: Cameras, supersample: int = 3) -> list[Buffers]:
+        """What :meth:`trace` draws of each layout, bit for bit; kept on disk, for it never changes."""
+        facts = (self.name, tuple(layouts), cameras.width, cameras.height, supersample)
+        arrays = cameras.viewmats.numpy(), cameras.Ks.numpy()
+        drawn = remembered(
+            (facts, *arrays), self.sources(), lambda: [vars(self.trace(one, cameras, supersample)) for one in layouts]
+        )
+        return [Buffers(**planes) for planes in drawn]
+
+    def pictures(
+        self, things: tuple[Thing, ...], cameras: Cameras, backgrounds: Float[Tensor, "B 3"], supersample: int = 3
+    ) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"]]:
+        """The true pictures of an object: RGB in 0..1 over the backgrounds, and alpha; on the CPU."""
+        layout = tuple(thing.shape for thing in things)
+        return paint(self.trace(layout, to_device(cameras, "cpu"), supersample), self.colors(things), backgrounds)
+
+    def known(self, prompt: str) -> tuple[Thing, ...]:
+        """The object of ``prompt``, where a truth is asked for. Raises PromptError."""
+        try:
+            return self.parse(prompt)
+        except PromptError as error:
+            needed = f"evaluation on truth needs a {self.name} prompt, '{self.grammar}'"
+            raise PromptError(f"{needed}; the object of '{prompt}' is not known") from error
+
+
+@functools.cache
+def world_named(name: str) -> World:
+    """The world of a name; raises ConfigError where there is none."""
+    return load("gsdistill.worlds", name, "world")()
