@@ -7,11 +7,11 @@
 
 The first form asks the index that uv is set up with for the newest release of every direct dependency, reads licences
 from what is installed here, and writes dependencies.json and .md of tools/readme/results. ``--pin`` writes
-tools/pins.txt: for every supported Python the newest versions that the bounds of pyproject.toml allow, of all packages, as constraints for
-`pip install -c`. Its head says on which Python the tests ran with them, which is the one that the tool is run by: run
-the README's test command with the new pins before you commit them. ``--try`` makes a fresh environment of the lowest
-direct, the newest, or the pinned versions, runs the fast tests in it, and adds what it found to the same files as the
-first form. All need uv (`pip install uv`), and the trials some gigabytes for a while.
+tools/pins.txt: for every supported Python the newest versions that the bounds of pyproject.toml allow, of all
+packages, as constraints for `pip install -c`. Its head says on which Python the tests ran with them, which is the one
+that the tool is run by: run the README's test command with the new pins before you commit them. ``--try`` makes a
+fresh environment of the lowest direct, the newest, or the pinned versions, runs the fast tests in it, and adds what it
+found to the same files as the first form. All need uv (`pip install uv`), and the trials some gigabytes for a while.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from xml.etree import ElementTree
 import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "tools" / "results" / "dependencies.json"
+RESULTS = ROOT / "tools" / "readme" / "results" / "dependencies.json"
 PINS = ROOT / "tools" / "pins.txt"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 RESOLUTIONS = {

@@ -47,12 +47,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory):
 
 def test_a_batch_shows_what_its_caption_says(dataset):
     """Each captioned picture is the ray-cast picture of the parsed caption from its camera, over its own background."""
+    from shapes_data import HELD_OUT
+
     from gsdistill.scene.cameras import look_at_origin
     from gsdistill.worlds.base import paint
     from gsdistill.worlds.shapes.captions import parse
     from gsdistill.worlds.shapes.raycast import trace
     from gsdistill.worlds.shapes.world import build
-    from shapes_data import HELD_OUT
 
     batch = dataset.batch(40, 1, 2, 0, 0.1)
     dropped = 0

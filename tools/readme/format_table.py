@@ -141,7 +141,7 @@ def _decibels(value: float) -> str:
 def main() -> None:
     """Measure, print the table and keep the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", type=Path, default=ROOT / "tools" / "results" / "formats.json")
+    parser.add_argument("--json", type=Path, default=ROOT / "tools" / "readme" / "results" / "formats.json")
     parser.add_argument("--node", type=Path, help="bin/cli.mjs of @playcanvas/splat-transform")
     parser.add_argument("--gaussians", type=int, nargs=2, default=(10_000, 100_000), help="of the stone")
     options = parser.parse_args()

@@ -57,7 +57,7 @@ class Settings:
     # folder of the runs, the meshes and sheet.png
     output: Path
     # file of the figures
-    json: Path = ROOT / "tools" / "results" / "mesh.json"
+    json: Path = ROOT / "tools" / "readme" / "results" / "mesh.json"
     # objects of the shapes world
     prompts: tuple[str, ...] = PROMPTS
     # folders of finished runs, one for each prompt; none: they are made

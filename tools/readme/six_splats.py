@@ -67,7 +67,7 @@ class Settings:
     # the good splat; none: it is made
     splat: Path | None = None
     # file of the figures
-    json: Path = ROOT / "tools" / "results" / "six-splats.json"
+    json: Path = ROOT / "tools" / "readme" / "results" / "six-splats.json"
 
 
 def good(settings: Settings) -> Gaussians:
