@@ -21,6 +21,7 @@ __all__ = [
     "describe",
     "exact_products",
     "failure",
+    "fastest_float",
     "forget_peak",
     "heeds_found_inf",
     "listed",
@@ -158,6 +159,16 @@ def failure(error: BaseException) -> str | None:
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether this is a processor that multiplies bfloat16 faster than float32: in tiles (AMX) or by AVX512_BF16."""
     return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def fastest_float(device: torch.device) -> torch.dtype:
+    """The floating type that a device multiplies fastest in its own circuits: bfloat16, or float16 on older GPUs.
+
+    It is float32 on a processor that has neither, and on Apple's GPUs, where the others have not been tried.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
 
 
 def describe(device: torch.device) -> str:

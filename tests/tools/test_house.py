@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tooling
 
-house = tooling.tool("house")
+house = tooling.tool("readme/house")
 
 FILES = {
     "README.md": "héllo\n",

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-import subprocess
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-TOOLS = Path(__file__).parents[2] / "tools" / "train"
-SMALL = ["--steps", "4", "--batch", "2", "--processes", "1", "--views", "4", "2", "--channels", "8", "8", "8"]
+from gsdistill.learning.stream import Key
+from gsdistill.prior.loading import load_prior
+from gsdistill.scene.cameras import orbit
+
+TOOLS = str(Path(__file__).parents[2] / "tools" / "train")
 
 
-def train(work: Path, *more: str) -> Path:
-    command = [sys.executable, str(TOOLS / "shapes_prior.py"), "--work", str(work), "--output", str(work / "out")]
-    subprocess.run([*command, *SMALL, *more], check=True, capture_output=True, timeout=300)
-    return work / "out"
+@pytest.fixture(scope="module")
+def tool():
+    sys.path.insert(0, TOOLS)
+    yield importlib.import_module("shapes_prior")
+    sys.path.remove(TOOLS)
 
 
-def test_a_stopped_training_ends_as_an_unstopped_one_and_its_model_loads(tmp_path):
-    whole = train(tmp_path / "whole")
-    assert not (train(tmp_path / "cut", "--stop-after", "2") / "unet").exists()
-    cut = train(tmp_path / "cut")
+def test_a_stopped_training_ends_as_an_unstopped_one_and_its_model_loads(tool, tmp_path):
+    def train(name: str, stop_after: int | None = None) -> Path:
+        work, out, small = (
+            tmp_path / name,
+            tmp_path / name / "out",
+            {"channels": (8, 8, 8), "views": (4, 2), "batch": 2},
+        )
+        tool.train(tool.Settings(work=work, output=out, device="cpu", steps=4, stop_after=stop_after, **small))
+        return out
+
+    whole = train("whole")
+    assert not (train("cut", 2) / "unet").exists()
+    cut = train("cut")
     for part in ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
         assert (whole / part).read_bytes() == (cut / part).read_bytes()
-    from gsdistill.prior.loading import load_prior
-    from gsdistill.scene.cameras import orbit
-
     prior = load_prior(str(whole))
     text = prior.encode_text("a red cube", "")
     noise = prior.noise(
@@ -37,12 +47,8 @@ def test_a_stopped_training_ends_as_an_unstopped_one_and_its_model_loads(tmp_pat
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory):
-    sys.path.insert(0, str(TOOLS))
-    from shapes_data import Dataset
-
-    yield Dataset(tmp_path_factory.mktemp("data"), 32, 6, 3, 0)
-    sys.path.remove(str(TOOLS))
+def dataset(tool, tmp_path_factory: pytest.TempPathFactory):
+    return tool.Dataset(tmp_path_factory.mktemp("data"), 32, 6, 3, 0)
 
 
 def test_a_batch_shows_what_its_caption_says(dataset):
@@ -55,7 +61,7 @@ def test_a_batch_shows_what_its_caption_says(dataset):
     from gsdistill.worlds.shapes.raycast import trace
     from gsdistill.worlds.shapes.world import build
 
-    batch = dataset.batch(40, 1, 2, 0, 0.1)
+    batch = dataset.batch(40, 0.1, Key(1, 2, 0))
     dropped = 0
     for i, text in enumerate(batch.captions):
         if not text:
@@ -73,8 +79,8 @@ def test_a_batch_shows_what_its_caption_says(dataset):
     assert 0 < dropped < 12
 
 
-def test_batches_depend_on_seed_step_and_rank_alone(dataset):
-    same = dataset.batch(4, 0, 7, 0, 0.1)
-    assert torch.equal(same.images, dataset.batch(4, 0, 7, 0, 0.1).images)
+def test_batches_depend_on_seed_step_and_shard_alone(dataset):
+    same = dataset.batch(4, 0.1, Key(0, 7, 0))
+    assert torch.equal(same.images, dataset.batch(4, 0.1, Key(0, 7, 0)).images)
     for other in ((1, 7, 0), (0, 8, 0), (0, 7, 1)):
-        assert not torch.equal(same.images, dataset.batch(4, *other, 0.1).images)
+        assert not torch.equal(same.images, dataset.batch(4, 0.1, Key(*other)).images)

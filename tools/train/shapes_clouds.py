@@ -1,7 +1,4 @@
-"""Training data of the shapes world's Point-E: coloured points on the objects' surfaces, with captions.
-
-A batch is a pure function of its key: training resumes exactly where it stopped.
-"""
+"""Training data of the shapes world's Point-E: coloured points on surfaces, with captions; functions of their key."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from jaxtyping import Float
 from shapes_data import colored
 from torch import Tensor
 
+from gsdistill.learning.stream import Key
 from gsdistill.point_e.transformer import POINT_BIASES, POINT_SCALES
 from gsdistill.worlds.shapes.captions import COLORS, caption
 from gsdistill.worlds.shapes.surface import nearest_parts, sample_surface
@@ -39,7 +37,7 @@ class Clouds:
         weights = np.array([_weight(names) for names in self._layouts])
         self._probabilities = weights / weights.sum()
 
-    def batch(self, clouds: int, points: int, key: tuple[int, ...]) -> tuple[list[str], Float[Tensor, "B 6 N"]]:
+    def batch(self, clouds: int, points: int, key: Key) -> tuple[list[str], Float[Tensor, "B 6 N"]]:
         """Captions, and as many clouds in the diffusion's range: positions are the world's, colours -1..1.
 
         The points of a cloud are independent, so any of them can serve for any purpose.

@@ -1,7 +1,7 @@
 """Training data of the shapes prior: colourless ray-cast buffers, coloured and captioned when a batch is drawn.
 
 A buffer holds shade and coverage of up to two parts as bytes (raycast.py), so colours, backgrounds and captions cost
-nothing to vary. A batch is a pure function of (seed, step, rank): training resumes exactly where it stopped.
+nothing to vary. A batch is a function of its key.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gsdistill.disk.write import atomic_path
+from gsdistill.learning.stream import Key
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.worlds.base import Thing
 from gsdistill.worlds.shapes.captions import COLORS, caption
@@ -62,9 +63,9 @@ class Dataset:
         weights = np.array([_weight(names) for names in self._layouts])
         self._probabilities = weights / weights.sum()
 
-    def batch(self, count: int, seed: int, step: int, rank: int, dropout: float) -> Batch:
-        """The batch of this step: ``count`` pictures, their captions empty with probability ``dropout``."""
-        rng = np.random.default_rng((seed, step, rank))
+    def batch(self, count: int, dropout: float, key: Key) -> Batch:
+        """The batch of a key: ``count`` pictures, their captions empty with probability ``dropout``."""
+        rng = np.random.default_rng(key)
         words = random.Random(int(rng.integers(2**62)))
         chosen = rng.choice(len(self._layouts), size=count, p=self._probabilities)
         views = (rng.random(count) * (self._offsets[chosen + 1] - self._offsets[chosen])).astype(np.int64)

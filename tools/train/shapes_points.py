@@ -3,43 +3,45 @@
     python tools/train/shapes_points.py --part base --work /tmp/points --output assets/shapes-points
     python tools/train/shapes_points.py --part upsampler --work /tmp/points --output assets/shapes-points
 
-Noise prediction as in Point-E (https://arxiv.org/abs/2212.08751), with Muon for the layers' matrices, AdamW for the
-rest, a cosine tail of the rate, and an exponential moving average of the weights. The target is the noise to be
-expected at a point of the captioned object: the same minimum as the drawn noise has, far less variance. The text
-encoder first learns to name the colours and solids of a caption, then learns on with the base, 10 % of its texts
-dropped. Given the caption the points are independent, so the base learns on clouds of 16 to 256 points; where they are
-few, only the text tells what they belong to. The upsampler sees the coarse points with a little noise, and no text.
-Squared errors count (1 + sigma^2)-fold, 6-fold at most, sigma the noise over the signal: that evens out what they mean
-for a cloud that is still vague. Low noise, which makes the fine shape, is drawn more often later in the run.
+Noise prediction as in Point-E (https://arxiv.org/abs/2212.08751), with Muon for the layers' matrices and AdamW for the
+rest; the loop is that of gsdistill/learning. The target is the noise to be expected at a point of the captioned object:
+the same minimum as the drawn noise has, far less variance. The text encoder first learns to name the colours and solids
+of a caption, then learns on with the base, 10 % of its texts dropped. Given the caption the points are independent, so
+the base learns on clouds of 16 to 256 points; where they are few, only the text tells what they belong to. The
+upsampler sees the coarse points with a little noise, and no text. Squared errors count (1 + sigma^2)-fold, 6-fold at
+most, sigma the noise over the signal: that evens out what they mean for a cloud that is still vague. Low noise, which
+makes the fine shape, is drawn more often later in the run.
 
 A checkpoint is written now and then; the same command goes on from it, and the shipped folder is refreshed with the
 averaged weights each time. With ``--minutes`` the run ends by the clock and the learning rate follows the elapsed
-share, so the weights depend on the machine's speed; otherwise they are a function of the settings and the seed.
+share, so the weights depend on the machine's speed. OMP_NUM_THREADS=1 is faster: these networks are small.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from rich.console import Console
 from safetensors.torch import save_file
 from shapes_clouds import Clouds, values
-from shapes_points_model import CARD, Base, Settings, learning_rate, make, teach_naming, tokens
-from shapes_prior import make_tokenizer
+from shapes_points_model import CARD, Base, Settings, make, teach_naming, tokens
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from train_shapes_prior import make_tokenizer, recipe_of, write_sums
 from transformers import CLIPTokenizer
 
 from gsdistill.cli.flags import settings_of
-from gsdistill.disk.write import atomic_path, write_json, write_text
+from gsdistill.disk.write import atomic_path, write_json
+from gsdistill.learning.processes import joined
+from gsdistill.learning.stream import Key
+from gsdistill.learning.trainer import Trainer
 from gsdistill.point_e.sampler import cumulative_alphas
+from gsdistill.run.watch import Interrupt
 from gsdistill.settings.config import to_dict
 
 SIZES = {"base": (16, 16, 64, 256), "upsampler": (192, 256)}  # noisy points of a cloud while training
@@ -48,40 +50,36 @@ HEAVIEST = 6.0
 REFERENCES = 1536  # points of the object that tell the expected noise
 
 
-def loss_of(
-    model: nn.Module,
-    tokenizer: CLIPTokenizer,
-    alphas: Tensor,
-    clouds: Clouds,
-    settings: Settings,
-    step: int,
-    share: float,
-) -> Tensor:
-    """Mean squared error of the noise on the clouds, timesteps and noise of this step; ``share`` of the run is over."""
-    generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**62)
-    coarse = 0 if settings.part == "base" else COARSE
+def draw(clouds: Clouds, tokenizer: CLIPTokenizer, settings: Settings, key: Key) -> dict[str, Tensor]:
+    """Token ids; and points: coarse ones, those to make noisy, those that tell the expected noise, in this order."""
     sizes = SIZES[settings.part]
-    count = sizes[int(torch.randint(len(sizes), (1,), generator=generator))]
-    known = REFERENCES if share >= settings.expected_from else 0
-    captions, points = clouds.batch(settings.batch // count, coarse + count + known, (settings.seed, step, coarse))
-    clean = points[:, :, coarse : coarse + count]
+    count = sizes[np.random.default_rng(key).integers(len(sizes))]
+    coarse = 0 if settings.part == "base" else COARSE
+    captions, points = clouds.batch(settings.batch // count, coarse + count + REFERENCES, key)
+    return {"ids": tokens(tokenizer, captions), "points": points}
+
+
+def loss_of(
+    alphas: Tensor, settings: Settings, network: Callable[..., Tensor], batch: dict[str, Tensor], progress: float
+) -> Tensor:
+    """Weighted mean squared error of the noise."""
+    points, ids = batch["points"], batch["ids"]
+    coarse = 0 if settings.part == "base" else COARSE
+    low, clean, device = points[:, :, :coarse], points[:, :, coarse:-REFERENCES], points.device
     begin, end = settings.focus
-    power = 1.0 + min(max((share - begin) / (end - begin), 0.0), 1.0)
-    t = (torch.rand(len(clean), generator=generator) ** power * len(alphas)).long()
-    noise = torch.randn(clean.shape, generator=generator)
+    power = 1.0 + min(max((progress - begin) / (end - begin), 0.0), 1.0)
+    t = (torch.rand(len(clean), device=device) ** power * len(alphas)).long()
+    noise = torch.randn_like(clean)
     level = alphas[t][:, None, None]
     noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
     if settings.part == "base":
-        told = (tokens(tokenizer, captions), (torch.rand(len(clean), generator=generator) >= settings.dropout).float())
+        told = (ids, (torch.rand(len(clean), device=device) >= settings.dropout).float())
     else:
-        amount = settings.jitter * torch.rand(len(clean), 1, 1, generator=generator)
-        low = points[:, :, :coarse]
-        told = (values(low + amount * torch.randn(low.shape, generator=generator)),)
-    if known:
+        amount = settings.jitter * torch.rand(len(clean), 1, 1, device=device)
+        told = (values(low + amount * torch.randn_like(low)),)
+    if progress >= settings.expected_from:
         noise = expected_noise(noisy / level.sqrt(), ((1 - level) / level).sqrt().flatten(), points[:, :, coarse:])
-    # in bfloat16 on a CPU the backward of the fused attention costs more than that of plain products
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        predicted = model(noisy, t.float(), *told)
+    predicted = network(noisy, t.float(), *told)
     weight = (1.0 / level).clamp(max=HEAVIEST)  # 1 + sigma^2
     return (weight * (predicted.float() - noise).square()).mean()
 
@@ -109,111 +107,46 @@ def optimizers_of(model: nn.Module, settings: Settings) -> list[torch.optim.Opti
     ]
 
 
-@dataclass
-class Run:
-    """All that changes while training."""
-
-    model: nn.Module
-    optimizers: list[torch.optim.Optimizer]
-    average: dict[str, Tensor]
-    step: int
-    seconds: float
-    history: list[Any]
-
-    def save(self, path: Path) -> None:
-        """Write a checkpoint."""
-        states = [optimizer.state_dict() for optimizer in self.optimizers]
-        state = {"model": self.model.state_dict(), "optimizers": states, "average": self.average}
-        with atomic_path(path) as draft:
-            torch.save({**state, "step": self.step, "seconds": self.seconds, "history": self.history}, draft)
-
-    def restore(self, path: Path) -> None:
-        """Go on from a checkpoint, if there is one."""
-        if not path.exists():
-            return
-        state = torch.load(path, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        for optimizer, its in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(its)
-        self.average = state["average"]
-        self.step, self.seconds, self.history = state["step"], state["seconds"], list(state["history"])
-
-
 def train(settings: Settings) -> None:
     """The whole run of one part, from its checkpoint on."""
-    torch.set_num_threads(1)
-    tokenizer = make_tokenizer()
-    model = make(settings, tokenizer)
-    run = Run(
-        model,
-        optimizers_of(model, settings),
-        {key: value.clone() for key, value in model.state_dict().items()},
-        0,
-        0.0,
-        [],
-    )
-    checkpoint = settings.work / f"{settings.part}.pt"
-    run.restore(checkpoint)
-    clouds = Clouds(settings.seed, settings.surface)
-    if isinstance(model, Base) and run.step == 0:
-        teach_naming(model, tokenizer, clouds, settings)
-        run.average = {key: value.clone() for key, value in model.state_dict().items()}
-    card = CARD.base if settings.part == "base" else CARD.upsampler
-    alphas = torch.from_numpy(cumulative_alphas(card.schedule, card.timesteps)).float()
-    earlier, began, saved, recent = run.seconds, time.perf_counter(), time.perf_counter(), []
-    while True:
-        share = run.seconds / 60.0 / settings.minutes if settings.minutes else run.step / settings.steps
-        stopped = share >= 1.0 or run.step == settings.stop_after
-        if stopped or time.perf_counter() - saved > settings.save_every:
-            saved = time.perf_counter()
-            run.save(checkpoint)
-            if share >= 1.0 or settings.stop_after is None:
-                export(settings, run, tokenizer)
-        if stopped:
-            return
-        for group in (group for optimizer in run.optimizers for group in optimizer.param_groups):
-            group["lr"] = learning_rate(settings, run.step, share)
-        loss = loss_of(model, tokenizer, alphas, clouds, settings, run.step, share)
-        model.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in run.optimizers:
-            optimizer.step()
-        decay = min(settings.ema, (1 + run.step) / (10 + run.step))
-        for name, value in model.state_dict().items():
-            run.average[name].lerp_(value, 1.0 - decay) if value.is_floating_point() else run.average[name].copy_(value)
-        run.step += 1
-        run.seconds = earlier + time.perf_counter() - began
-        recent.append(loss.item())
-        if run.step % 100 == 0:
-            run.history.append((run.step, sum(recent) / len(recent)))
-            recent = []
-            pace = run.seconds / run.step
-            print(f"step {run.step}  loss {run.history[-1][1]:.4f}  {pace:.3f} s/step  {share:.1%}", flush=True)
+    with joined(settings.device) as device, Interrupt(Console()) as interrupt:
+        tokenizer, clouds = make_tokenizer(), Clouds(settings.seed, settings.surface)
+        model, checkpoint = make(settings, tokenizer).to(device), settings.work / f"{settings.part}.pt"
+        if isinstance(model, Base) and not checkpoint.exists():
+            lesson = teach_naming(model, tokenizer, clouds, settings, lambda: interrupt.asked)
+            if not lesson.complete:
+                return
+        card = CARD.base if settings.part == "base" else CARD.upsampler
+        alphas = torch.from_numpy(cumulative_alphas(card.schedule, card.timesteps)).float().to(device)
+        trainer = Trainer(
+            model, partial(loss_of, alphas, settings), partial(draw, clouds, tokenizer, settings), settings,
+            optimizers_of(model, settings),
+        )  # fmt: skip
+
+        def refresh() -> None:
+            if trainer.complete or settings.stop_after is None:
+                export(settings, trainer, tokenizer)
+
+        trainer.run(checkpoint, lambda: interrupt.asked, refresh)
 
 
-def export(settings: Settings, run: Run, tokenizer: CLIPTokenizer) -> None:
+def export(settings: Settings, trainer: Trainer, tokenizer: CLIPTokenizer) -> None:
     """Write this part's averaged weights as fp16 safetensors, and what belongs to both parts."""
     model, output = make(settings, tokenizer), settings.output
-    model.load_state_dict(run.average)
+    model.load_state_dict(trainer.average.weights)
     output.mkdir(parents=True, exist_ok=True)
     if isinstance(model, Base):
         model.text_encoder.half().save_pretrained(output / "text_encoder")
-        (output / "text_encoder" / "model.safetensors").chmod(0o644)
         tokenizer.save_pretrained(output / "tokenizer")
     state = (model.transformer if isinstance(model, Base) else model).state_dict()
     with atomic_path(output / f"{settings.part}.safetensors") as draft:
         save_file({name: _stored(name, value) for name, value in state.items()}, draft)
     write_json(output / "config.json", to_dict(CARD))
-    files = sorted(output.glob("**/*.safetensors"))
-    sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(output).as_posix()}" for file in files]
-    write_text(output / "SHA256SUMS", "\n".join(sums) + "\n")
-    recipe = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
-    for unrelated in ("part", "work", "output", "save_every", "stop_after"):
-        recipe.pop(unrelated)
+    write_sums(output)
     path = output / "training.json"
     parts = json.loads(path.read_text()) if path.exists() else {}
-    figures = {"settings": recipe, "torch": torch.__version__, "trained_steps": run.step, "loss": run.history}
+    figures = {"settings": recipe_of(settings), "torch": torch.__version__, "trained_steps": trainer.done}
+    figures["loss"] = trainer.history
     write_json(path, dict(sorted({**parts, settings.part: figures}.items())))
 
 

@@ -5,7 +5,8 @@ Used by train_shapes_points.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
+from gsdistill.core.ranges import bounded
+from gsdistill.learning.stream import Key
+from gsdistill.learning.trainer import Trainer, TrainerSettings
 from gsdistill.point_e.card import BaseCard, Card, UpsamplerCard
 from gsdistill.point_e.sampler import Sampling
 from gsdistill.point_e.transformer import (
@@ -26,7 +30,7 @@ from gsdistill.point_e.transformer import (
 from gsdistill.worlds.base import Thing
 from gsdistill.worlds.shapes.captions import COLORS, SHAPES, parse
 
-__all__ = ["CARD", "Base", "Settings", "learning_rate", "make", "teach_naming", "tokens"]
+__all__ = ["CARD", "Base", "Settings", "make", "teach_naming", "tokens"]
 
 Part = Literal["base", "upsampler"]
 
@@ -53,9 +57,9 @@ TEXT_WIDTH = CARD.base.text_width
 NAMING_BATCH = 256
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of one training; they are written next to the weights."""
+@dataclass(frozen=True, kw_only=True)
+class Settings(TrainerSettings):
+    """Settings of one training; those that tell the result are written next to the weights."""
 
     # which of the two models
     part: Part
@@ -63,20 +67,10 @@ class Settings:
     work: Path
     # folder of the finished model
     output: Path
-    # optimiser steps, where no minutes are given
-    steps: int = 10_000
-    # end after this time instead, over all runs of this work folder
-    minutes: float | None = None
     # points drawn once on the surface of every object, which clouds are picked from
     surface: int = 16_384
-    # noisy points of all clouds of a step
+    # noisy points of all clouds of a shard
     batch: int = 2048
-    # peak learning rate
-    lr: float = 1.5e-3
-    # share of the run after which the rate falls by a cosine to 1 %
-    decay_from: float = 0.3
-    # decay of the weights' moving average
-    ema: float = 0.999
     # steps by which the text encoder learns to name parts, before the base starts
     naming_steps: int = 800
     # share of texts replaced by none
@@ -87,11 +81,14 @@ class Settings:
     focus: tuple[float, float] = (0.12, 0.2)
     # share of the run from which on the target is the noise to be expected at a point, not the one drawn
     expected_from: float = 0.0
-    # seconds between checkpoints
-    save_every: float = 180.0
-    # stop here with a checkpoint, to go on another time
-    stop_after: int | None = None
-    seed: int = 0
+    # where to compute
+    device: str = "auto"
+    # peak learning rate
+    lr: float = bounded(1.5e-3, above=0)
+    # share of the run after which the rate falls by a cosine
+    decay_from: float = bounded(0.3, low=0, below=1)
+    # what is left of the rate at the end, as a share
+    floor: float = bounded(0.01, low=0, high=1)
 
 
 class Base(nn.Module):
@@ -117,25 +114,39 @@ class Base(nn.Module):
         return self.transformer(x, t, self.embed(ids) * kept[:, None])
 
 
-def teach_naming(base: Base, tokenizer: CLIPTokenizer, clouds: Clouds, settings: Settings) -> float:
-    """Teach the text encoder to tell colour and solid of both parts to four linear readers; returns the last loss."""
-    loss = torch.zeros(())
-    choices = (len(COLORS), len(SHAPES), len(COLORS) + 1, len(SHAPES) + 1)  # one more: there is no second part
-    readers = nn.Linear(TEXT_WIDTH, sum(choices))
-    optimizer = torch.optim.AdamW([*base.text_encoder.parameters(), *readers.parameters()], lr=settings.lr)
-    for step in range(settings.naming_steps):
-        captions, _ = clouds.batch(NAMING_BATCH, 1, (settings.seed, step, 1 << 20))
-        labels = torch.tensor([_label(parse(text)) for text in captions])
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step, step / settings.naming_steps)
-        scores = readers(base.embed(tokens(tokenizer, captions)) * TEXT_WIDTH**0.5).split(choices, dim=1)
-        loss = torch.stack([cross_entropy(score, labels[:, i]) for i, score in enumerate(scores)]).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if (step + 1) % 100 == 0:
-            print(f"naming step {step + 1}  loss {loss.item():.4f}", flush=True)
-    return loss.item()
+class Namer(nn.Module):
+    """Text encoder and four linear readers of its embeddings: colour and solid of both parts."""
+
+    CHOICES = (len(COLORS), len(SHAPES), len(COLORS) + 1, len(SHAPES) + 1)  # one more: there is no second part
+
+    def __init__(self, base: Base) -> None:
+        super().__init__()
+        self.text_encoder, self.readers = base.text_encoder, nn.Linear(TEXT_WIDTH, sum(self.CHOICES))
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, ...]:
+        """Scores of the choices, one tensor for each reader."""
+        embedding = normalize(self.text_encoder(ids).text_embeds.float(), dim=-1)
+        return self.readers(embedding * TEXT_WIDTH**0.5).split(self.CHOICES, dim=1)
+
+
+def teach_naming(
+    base: Base, tokenizer: CLIPTokenizer, clouds: Clouds, settings: Settings, asked: Callable[[], bool]
+) -> Trainer:
+    """Teach the text encoder to name the parts of a caption, until an end is ``asked`` for; returns the training."""
+    namer = Namer(base).to(next(base.parameters()).device)
+
+    def draw(key: Key) -> dict[str, Tensor]:
+        captions, _ = clouds.batch(NAMING_BATCH, 1, key)
+        return {"ids": tokens(tokenizer, captions), "labels": torch.tensor([_label(parse(text)) for text in captions])}
+
+    def loss(network: Callable[..., tuple[Tensor, ...]], batch: dict[str, Tensor], progress: float) -> Tensor:
+        scores = zip(network(batch["ids"]), batch["labels"].T, strict=True)
+        return torch.stack([cross_entropy(score.float(), label) for score, label in scores]).mean()
+
+    steps, every = settings.naming_steps, max(1, settings.naming_steps // 10)
+    trainer = Trainer(namer, loss, draw, replace(settings, steps=steps, minutes=None, stop_after=None, log_every=every))
+    trainer.run(settings.work / "naming.pt", asked)
+    return trainer
 
 
 def _label(things: tuple[Thing, ...]) -> list[int]:
@@ -156,10 +167,3 @@ def make(settings: Settings, tokenizer: CLIPTokenizer) -> nn.Module:
         return Base(tokenizer)
     card = CARD.upsampler
     return UpsamplePointDiffusionTransformer(card.size, card.grid_tokens, card.grid_width)
-
-
-def learning_rate(settings: Settings, step: int, share: float) -> float:
-    """Linear warm-up over 200 steps, then constant, then a cosine to 1 %; ``share`` of the run is over."""
-    tail = max(share - settings.decay_from, 0.0) / (1.0 - settings.decay_from)
-    cosine = 0.01 + 0.99 * 0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * min(tail, 1.0))).item())
-    return settings.lr * min(1.0, (step + 1) / 200) * cosine

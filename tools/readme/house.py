@@ -1,7 +1,7 @@
 """The figures of the house: how its rooms hang together and how long its code is, as a Markdown table.
 
-    python tools/house.py                   of the folder that one stands in
-    python tools/house.py 666cd58 main .    a column each: a folder as it is, a commit of the repository one stands in
+    python tools/readme/house.py                   of the folder that one stands in
+    python tools/readme/house.py 666cd58 main .    a column each: a folder as it is, a commit of this repository
 
 Only ``*.py`` below gsdistill/ (the package), tools/ and tests/ is read, and the size of README.md; nothing is checked
 out or imported. What each row counts:
