@@ -57,7 +57,7 @@ PURPOSES = {
     "pyyaml": "configs",
     "rich": "tables and bars on the terminal",
     "safetensors": "weights, checkpoints and caches",
-    "imageio": "videos, by ffmpeg",
+    "imageio-ffmpeg": "videos, by ffmpeg",
     "pillow": "pictures",
     "huggingface-hub": "downloads of models",
     "matplotlib": "figures of sweeps and of the laboratory",

@@ -9,11 +9,12 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import imageio.v3 as iio
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 from export.scenes import pebble
+from PIL import Image
 from rich.console import Console
 
 from gsdistill.cli.commands.edit import Edit, edit
@@ -72,7 +73,7 @@ def seen(scene: Gaussians, options: RenderOptions, size: int) -> np.ndarray:
 
 
 def shown(sheet: Path, size: int) -> np.ndarray:
-    return iio.imread(sheet)[:size, :size]
+    return np.asarray(Image.open(sheet))[:size, :size]
 
 
 def test_pictures_of_a_run_are_of_what_was_trained(made):
@@ -82,7 +83,10 @@ def test_pictures_of_a_run_are_of_what_was_trained(made):
         usual = seen(splat, RenderOptions(), 192)
         assert np.array_equal(shown(made / name, 192), seen(splat, MADE, 192))
         assert np.abs(usual.astype(int) - shown(made / name, 192)).max() > 50
-    film = iio.imread(made / "turntable.mp4", index=0).astype(float)
+    frames = imageio_ffmpeg.read_frames(made / "turntable.mp4")
+    width, height = next(frames)["size"]
+    film = np.frombuffer(next(frames), np.uint8).reshape(height, width, 3).astype(float)
+    frames.close()
     errors = [np.abs(film - seen(scene, options, 256)).mean() for options in (MADE, RenderOptions())]
     assert errors[0] < 0.5 * errors[1]
     assert len(snapshots) == 3 and {read_splat(path).options for path in (made, *snapshots)} == {MADE}

@@ -59,7 +59,7 @@ def findings() -> Iterator[Finding]:
     for name in PACKAGES:
         yield Finding("software", name, _version(name), f"pip install {name}")
     yield Finding("software", "versions", _compared(data_path("tools", "pins.txt")))
-    yield Finding("software", "ffmpeg", _ffmpeg(), "pip install 'imageio[ffmpeg]'")
+    yield Finding("software", "ffmpeg", _ffmpeg(), "pip install imageio-ffmpeg")
     for extra in EXTRAS:
         lacking = missing(extra)
         yield Finding("extras", extra, None if lacking else "installed", f"pip install {' '.join(lacking)}")
@@ -96,7 +96,7 @@ def _compared(pins: Path) -> str:
 
 
 def _ffmpeg() -> str | None:
-    """Return the path of the ffmpeg that imageio will use."""
+    """Return the path of the ffmpeg that writes videos."""
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         return None
     import imageio_ffmpeg

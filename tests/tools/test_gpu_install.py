@@ -59,7 +59,7 @@ def test_takes_packages_from_the_folder_alone(pip, wheels, tmp_path):
     assert install[:6] == [sys.executable, "-m", "pip", "--python", str(tmp_path / "venv/bin/python"), "install"]
     assert install[6:9] == ["--no-index", "--find-links", str(wheels)]
     names = {word.split(">")[0].split("[")[0] for word in install[9:]}
-    assert {"torch", "gsplat", "pytest", "hypothesis", "beartype", "imageio"} <= names
+    assert {"torch", "gsplat", "pytest", "hypothesis", "beartype", "imageio-ffmpeg"} <= names
     assert not {"pytest-xdist", "ruff", "selenium"} & names
     assert kernels[-1] == tool.KERNELS
 
