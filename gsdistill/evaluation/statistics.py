@@ -5,22 +5,20 @@ likewise; the mean of a resample is the mean over its prompts of the mean over t
 2.5 % to the 97.5 % quantile of the means of 10,000 resamples, drawn from a fixed seed. Of few prompts it is a little
 narrow, by the factor sqrt(1 - 1 / P) where prompts differ more than seeds.
 
-Shares: Wilson's score interval (1927) of k successes in n trials, which does not shrink to nothing where all succeed.
-With z = 1.96 and p = k / n it is (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n). It takes the
-trials to be independent.
+Shares: Wilson's score interval (1927) of k successes in n trials, which keeps its width where all of them succeed. It
+takes the trials to be independent.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 from jaxtyping import Float
 
 __all__ = ["Interval", "bootstrap", "wilson"]
 
-RESAMPLES, LEVEL, Z = 10_000, 0.95, 1.959963984540054
+RESAMPLES, LEVEL = 10_000, 0.95
 SEED = 20240229  # any
 
 
@@ -59,6 +57,7 @@ def wilson(successes: int, trials: int) -> Interval | None:
     """The share of ``successes``, see the module; None if there was no trial."""
     if not trials:
         return None
-    share, z2 = successes / trials, Z * Z / trials
-    centre, half = share + 0.5 * z2, Z * sqrt(share * (1.0 - share) / trials + 0.25 * z2 / trials)
-    return Interval(share, max(0.0, (centre - half) / (1.0 + z2)), min(1.0, (centre + half) / (1.0 + z2)))
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, trials).proportion_ci(LEVEL, "wilson")
+    return Interval(successes / trials, float(interval.low), float(interval.high))
