@@ -443,11 +443,11 @@ def begun(request, tmp_path, monkeypatch) -> Path:
     Ply().write(Ball(count=50).create("", torch.Generator().manual_seed(0)), here / "start.ply")
     (here / "mine.yaml").write_text(PLACES)
     monkeypatch.chdir(here)
-    for name in ("runfolder.turntable", "runfolder.contact_sheet", "generate.write_report"):
+    for name in ("run.keeper.turntable", "run.keeper.contact_sheet", "generate.write_report"):
         monkeypatch.setattr(f"gsdistill.{name}", lambda *arguments, **settings: None)
     with monkeypatch.context() as patch:
         if request.param == "before":
-            for module in ("generate", "runconfig"):
+            for module in ("generate", "run.config"):
                 patch.setattr(f"gsdistill.{module}.anchored", lambda config: config)
         patch.setattr(generating, "Interrupt", Asked)
         assert execute(["generate", "--config", "mine.yaml", "--output", "run"]) == 130
