@@ -24,8 +24,9 @@ from torch import Tensor
 
 from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.renderer.base import blending_weights, render
-from gsdistill.scene.cameras import look_at_origin
-from gsdistill.scene.edit import most_important, moved, picked, scaled
+from gsdistill.scene.cameras import all_around
+from gsdistill.scene.edit import most_important, picked
+from gsdistill.scene.extent import UnitBall
 
 __all__ = ["framed", "importance", "reduced"]
 
@@ -55,13 +56,12 @@ def reduced(gaussians: Gaussians, count: int) -> tuple[Gaussians, float]:
 
 def framed(gaussians: Gaussians) -> Gaussians:
     """The splat moved and scaled to fill the unit ball, but for its outermost hundredths."""
-    exact = replace(gaussians, means=gaussians.means.double(), scales=gaussians.scales.double())
-    low, high = np.quantile(exact.means.numpy(), MIDDLE, axis=0)
-    x, y, z = (-0.5 * (low + high)).tolist()
-    centred = moved(exact, (x, y, z))
-    reach = centred.means.norm(dim=1) + centred.scales.amax(dim=1).clamp(max=WIDEST).exp()
-    found = scaled(centred, 1.0 / max(float(np.quantile(reach.numpy(), MIDDLE[1])), 1e-12))
-    return replace(found, means=found.means.clamp(-FARTHEST, FARTHEST).float(), scales=found.scales.float())
+    means, scales = gaussians.means.double(), gaussians.scales.double()
+    x, y, z = centre = np.quantile(means.numpy(), MIDDLE, axis=0).mean(axis=0).tolist()
+    reach = (means - means.new_tensor(centre)).norm(dim=1) + scales.amax(dim=1).clamp(max=WIDEST).exp()
+    ball = UnitBall((x, y, z), max(float(np.quantile(reach.numpy(), MIDDLE[1])), 1e-12))
+    inside = ball.inside(gaussians)
+    return replace(inside, means=inside.means.clamp(-FARTHEST, FARTHEST))
 
 
 def importance(gaussians: Gaussians) -> Float[Tensor, "N"]:
@@ -86,12 +86,8 @@ def _kept(gaussians: Gaussians, count: int) -> Bool[Tensor, "N"]:
 
 
 def _all_around(count: int) -> Cameras:
-    """Cameras spread evenly over the sphere, on a spiral of golden-angle steps, for a splat of ``count`` Gaussians."""
-    index = torch.arange(VIEWS, dtype=torch.float64)
-    elevations = torch.rad2deg(torch.asin(1.0 - (2.0 * index + 1.0) / VIEWS))
-    azimuths = torch.remainder(math.degrees(math.pi * (3.0 - math.sqrt(5.0))) * index, 360.0)
-    ones = torch.ones(VIEWS)
-    return look_at_origin(azimuths, elevations, 3.2 * ones, 40.0 * ones, min(max(SMALLEST, math.isqrt(count)), LARGEST))
+    """Cameras on the whole sphere, with pictures large enough for a splat of ``count`` Gaussians."""
+    return all_around(VIEWS, min(max(SMALLEST, math.isqrt(count)), LARGEST))
 
 
 def _closing(whole: Gaussians, few: Gaussians) -> float:

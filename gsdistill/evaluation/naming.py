@@ -31,7 +31,7 @@ from torch import Tensor
 from gsdistill.evaluation.views import SIZE, VIEWS, Pictures, held_out, seen_colours
 from gsdistill.worlds.base import Layout, Thing, World
 
-__all__ = ["distances", "nearest", "unexplained"]
+__all__ = ["colouring_costs", "distances", "nearest", "unexplained"]
 
 _SHRINK, _EVERY, _SUPERSAMPLE = 4, 2, 2
 _GREY = 0.5
@@ -80,12 +80,19 @@ def distances(ours: Pictures, world: World) -> Float[Tensor, "L C C"]:
     m_r = known.shade @ y - _GREY * known.shade_clear[..., None]
     t_t = (t**2).sum() - 2 * known.clear @ t + known.clear_clear
     palette = torch.tensor(list(world.palette.values()), dtype=torch.float64)
+    return ((r_r + t_t)[:, None, None] + colouring_costs(palette, known.shade_shade, m_r)) / (4 * len(t))
+
+
+def colouring_costs(
+    palette: Float[Tensor, "C 3"], m_m: Float[Tensor, "*B 2 2"], m_r: Float[Tensor, "*B 2 3"]
+) -> Float[Tensor, "*B C C"]:
+    """All of E that depends on the colours, of each pair of colours that the two parts may have.
+
+    Of a layout of one part the second row and column of ``m_m`` and row of ``m_r`` are zero.
+    """
     gram = palette @ palette.T
-    linear = m_r @ palette.T
-    square = known.shade_shade.diagonal(dim1=1, dim2=2)[..., None] * gram.diagonal()
-    single = square - 2.0 * linear
-    cross = 2.0 * known.shade_shade[:, 0, 1, None, None] * gram
-    return ((r_r + t_t)[:, None, None] + single[:, 0, :, None] + single[:, 1, None, :] + cross) / (4 * len(t))
+    single = m_m.diagonal(dim1=-2, dim2=-1)[..., None] * gram.diagonal() - 2.0 * m_r @ palette.T
+    return single[..., 0, :, None] + single[..., 1, None, :] + 2.0 * m_m[..., 0, 1, None, None] * gram
 
 
 @functools.cache

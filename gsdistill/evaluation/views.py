@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.cameras import golden_azimuths, look_at_origin
 from gsdistill.worlds.base import Buffers, Layout, Thing, World, paint
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
 VIEWS, BELOW, ABOVE, SIZE = 32, 12, 4, 128
 _ELEVATIONS, _UNDER, _OVER = (-10.0, 60.0), (-60.0, -30.0), (75.0, 90.0)
 _DISTANCE, _FOV = 3.2, 40.0
-_GOLDEN_ANGLE, _START = 137.50776, 8.65  # degrees; from here no camera comes within a degree of a multiple of 45
+_START = 8.65  # degrees; in steps of the golden angle from here on no camera comes within a degree of a multiple of 45
 _EDGE = 0.5  # alpha from which on a pixel belongs to the silhouette
 _SAME = 1e-10  # mean square difference that counts as none: 100 dB
 
@@ -205,6 +205,5 @@ def _spread(count: int, limits: tuple[float, float]) -> Float[Tensor, "{count}"]
 def _spiral(elevations: list[Tensor], size: int) -> Cameras:
     """Cameras at these elevations, the golden angle from one to the next."""
     every = torch.cat(elevations)
-    azimuths = torch.remainder(_START + _GOLDEN_ANGLE * torch.arange(len(every), dtype=torch.float64), 360.0)
     ones = torch.ones(len(every))
-    return look_at_origin(azimuths, every, _DISTANCE * ones, _FOV * ones, size)
+    return look_at_origin(golden_azimuths(len(every), _START), every, _DISTANCE * ones, _FOV * ones, size)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.core.structs import Cameras
+from gsdistill.evaluation.naming import colouring_costs
 from gsdistill.worlds.base import Thing, world_named
 
 __all__ = ["differences", "mean_difference", "nearest_objects"]
@@ -36,32 +37,29 @@ def mean_difference(table: Float[Tensor, "N N"], seed: int, resamples: int = 200
 def nearest_objects(images: Float[Tensor, "N H W 3"], camera: Cameras) -> tuple[list[str], Float[Tensor, "N"]]:
     """The object of the shapes world nearest to each picture from one ``camera``, and how much of it is missed.
 
-    Every solid and stack is tried in all its colours over the picture's own background, the median of its border. With
-    m_p the shades and c_p the colours of an object and r the picture less what shows of the background, the square
-    difference is |r|^2 - 2 sum_p c_p . <m_p, r> + sum_pq c_p . c_q <m_p, m_q>. What is missed is the difference from
-    the nearest object over that object's from its background: 0 is the object itself, 1 an empty picture.
+    Every solid and stack is tried in all its colours over the picture's own background, the median of its border, as
+    :mod:`gsdistill.evaluation.naming` does it. What is missed is the difference from the nearest object over that
+    object's from its background: 0 is the object itself, 1 an empty picture.
     """
     background = torch.cat([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], dim=1).median(1).values
     background, pictures = background.double()[:, None, :], images.flatten(1, 2).double()
     world = world_named("shapes")
     colours, palette = list(world.palette), torch.tensor(list(world.palette.values()), dtype=torch.float64)
-    gram, everything = palette @ palette.T, torch.arange(len(images))
     least, missed = torch.full((2, len(images)), torch.inf, dtype=torch.float64)
     names = [""] * len(images)
     for shapes in world.layouts():
         seen = world.trace(shapes, camera, supersample=2)
         covered = seen.coverage[0].sum(0).double().view(1, -1, 1)
         r, m = pictures - (1.0 - covered) * background, seen.shade[0].flatten(1).double()
-        products = m @ m.T
-        single = products.diagonal()[:, None] * gram.diagonal() - 2.0 * torch.einsum("px,nxc,kc->npk", m, r, palette)
-        error = single[:, 0] if len(shapes) == 1 else single[:, 0, :, None] + single[:, 1, None, :]
-        error = error if len(shapes) == 1 else error + 2.0 * products[0, 1] * gram
-        best, place = (error + r.square().sum((1, 2)).view(-1, *[1] * len(shapes))).flatten(1).min(1)
-        picked = torch.stack(torch.unravel_index(place, error.shape[1:]), dim=1)
+        m = torch.cat([m, torch.zeros_like(m)])[:2]  # a missing second part
+        costs = colouring_costs(palette, (m @ m.T).expand(len(r), 2, 2), m @ r)
+        best, place = costs.flatten(1).min(1)
+        best += r.square().sum((1, 2))
+        picked = torch.stack(torch.unravel_index(place, costs.shape[1:]), dim=1)
         body = torch.einsum("px,npc->nxc", m, palette[picked])
         empty = (body - covered * background).square().sum((1, 2))
-        for n in everything[best < least].tolist():
-            things = tuple(Thing(colours[k], shape) for k, shape in zip(picked[n].tolist(), shapes, strict=True))
+        for n in (best < least).nonzero()[:, 0].tolist():
+            things = tuple(Thing(colours[k], shape) for k, shape in zip(picked[n].tolist(), shapes, strict=False))
             least[n], names[n] = best[n], world.caption(things)
             missed[n] = (best[n].clamp_min(0.0) / empty[n]).sqrt()
     return names, missed

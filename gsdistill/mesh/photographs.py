@@ -3,14 +3,13 @@
 The scene is moved and scaled first, so that all of it that matters fills the unit ball, wherever it was: a point x
 of the world is (x - centre) / radius here. Left out are Gaussians that cannot be seen, and floaters, which
 end more than twice as far from the median of the others as 99.5 % of the opacity does. The cameras stand evenly on a
-sphere, by steps of the golden angle.
+sphere.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -19,29 +18,17 @@ from torch import Tensor
 from gsdistill.core.errors import OutputError
 from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.cameras import all_around
 from gsdistill.scene.edit import picked
+from gsdistill.scene.extent import UnitBall, weighted_quantile
 
-__all__ = ["Ball", "Glimpse", "Photographs", "centred", "photograph", "reach"]
+__all__ = ["Glimpse", "Photographs", "centred", "photograph", "reach"]
 
 VIEWS, AT_ONCE = 48, 8
-DISTANCE, FOV = 3.2, 40.0
 VISIBLE = 0.05  # opacity below which a Gaussian does not count for where the scene ends
 DEVIATIONS = 2.0  # how far from its mean it counts
 REST, FLOATING = 0.995, 2.0  # share of the opacity, and how many times as far a floater ends
 SMALLEST, LARGEST = 1e-15, 1e15  # radius of a scene whose squares float32 holds
-
-
-@dataclass(frozen=True)
-class Ball:
-    """Where the unit ball of the photographs lies in the world."""
-
-    centre: Float[Tensor, "3"]
-    radius: float
-
-    def to_world(self, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:
-        """Points of the unit ball in the world, float64."""
-        return points.double() * self.radius + self.centre.double()
 
 
 @dataclass(frozen=True)
@@ -85,7 +72,7 @@ def reach(gaussians: Gaussians) -> Float[Tensor, "N"]:
     return torch.where(torch.sigmoid(gaussians.opacities) > VISIBLE, far, 0.0)
 
 
-def centred(gaussians: Gaussians) -> tuple[Gaussians, Ball]:
+def centred(gaussians: Gaussians) -> tuple[Gaussians, UnitBall]:
     """Return the visible Gaussians but for floaters, moved and scaled into the unit ball, and where that lies.
 
     Raises:
@@ -104,37 +91,22 @@ def centred(gaussians: Gaussians) -> tuple[Gaussians, Ball]:
         raise OutputError(
             f"there is nothing to mesh: the visible Gaussians have no finite extent, but a radius of {radius:.3g}"
         )
-    moved = replace(
-        some,
-        means=((means - centre) / radius).float(),
-        scales=some.scales - math.log(radius),
-        options=some.options.elsewhere(),
-    )
-    return moved, Ball(centre, radius)
+    x, y, z = centre.tolist()
+    ball = UnitBall((x, y, z), radius)
+    return ball.inside(some), ball
 
 
 def _without_floaters(gaussians: Gaussians) -> Gaussians:
     """The Gaussians that end not much farther from the median than nearly all opacity does."""
     means, weights = gaussians.means.double(), torch.sigmoid(gaussians.opacities.double())
-    median = torch.stack([_quantile(axis, weights, 0.5) for axis in means.unbind(dim=1)])
+    median = torch.stack([weighted_quantile(axis, weights, 0.5) for axis in means.unbind(dim=1)])
     distances = (means - median).norm(dim=1) + reach(gaussians)
-    return picked(gaussians, ~(distances > FLOATING * _quantile(distances, weights, REST)))
-
-
-def _quantile(values: Float[Tensor, "N"], weights: Float[Tensor, "N"], share: float) -> Float[Tensor, ""]:
-    """The least of the values at or below which lies ``share`` of the weights."""
-    ordered, order = values.sort()
-    summed = weights[order].cumsum(dim=0)
-    return ordered[int(torch.searchsorted(summed, share * summed[-1]))]
+    return picked(gaussians, ~(distances > FLOATING * weighted_quantile(distances, weights, REST)))
 
 
 def photograph(gaussians: Gaussians, size: int) -> Photographs:
     """Photograph Gaussians that lie in the unit ball from 48 sides, ``size`` pixels wide and high."""
-    index = torch.arange(VIEWS, dtype=torch.float64)
-    azimuths = torch.remainder(137.50776405 * index, 360.0)
-    elevations = torch.rad2deg(torch.asin(1.0 - (2.0 * index + 1.0) / VIEWS))
-    ones = torch.ones(VIEWS)
-    cameras = look_at_origin(azimuths, elevations, DISTANCE * ones, FOV * ones, size)
+    cameras = all_around(VIEWS, size)
     pictures = []
     for start in range(0, VIEWS, AT_ONCE):
         some = cameras.pick(slice(start, start + AT_ONCE))

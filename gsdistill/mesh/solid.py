@@ -28,8 +28,9 @@ from torch import Tensor
 from gsdistill.core.errors import OutputError
 from gsdistill.core.structs import Gaussians
 from gsdistill.mesh._kernels import add_gaussians
-from gsdistill.mesh.photographs import Ball, Photographs, reach
+from gsdistill.mesh.photographs import Photographs, reach
 from gsdistill.mesh.settings import MeshSettings
+from gsdistill.scene.extent import UnitBall
 
 __all__ = ["Surface", "surface"]
 
@@ -48,7 +49,7 @@ class Surface:
     faces: Int[Tensor, "F 3"]
 
 
-def surface(gaussians: Gaussians, photographs: Photographs, settings: MeshSettings, ball: Ball) -> Surface:
+def surface(gaussians: Gaussians, photographs: Photographs, settings: MeshSettings, ball: UnitBall) -> Surface:
     """Return the surface of the solid that Gaussians in the unit ball and their photographs stand for.
 
     ``ball`` says where that lies in the scene, for what an error tells.

@@ -20,9 +20,10 @@ from gsdistill.disk.write import atomic_path
 from gsdistill.mesh.atlas import filled, texels, unfolded
 from gsdistill.mesh.encode import Model, encoded, material_name
 from gsdistill.mesh.paint import colours
-from gsdistill.mesh.photographs import Ball, Photographs, centred, photograph
+from gsdistill.mesh.photographs import Photographs, centred, photograph
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.mesh.solid import Surface, surface
+from gsdistill.scene.extent import UnitBall
 from gsdistill.scene.turn import frame_matrix
 
 __all__ = ["EXTENSIONS", "MeshFigures", "check", "companions", "write_mesh"]
@@ -113,7 +114,7 @@ def _normals(shape: Surface) -> Float[Tensor, "V 3"]:
     return torch.nn.functional.normalize(summed, dim=-1)
 
 
-def _placed(model: Model, ball: Ball, frame: Frame) -> Model:
+def _placed(model: Model, ball: UnitBall, frame: Frame) -> Model:
     """The model where its scene is, in the axes of ``frame``."""
     matrix = frame_matrix(frame)
     mirrored = float(torch.linalg.det(matrix)) < 0
@@ -134,7 +135,7 @@ def _write(files: Mapping[Path, bytes], path: Path) -> None:
             drafts[name].write_bytes(data)
 
 
-def _figures(shape: Surface, ball: Ball, side: int | None, seconds: float) -> MeshFigures:
+def _figures(shape: Surface, ball: UnitBall, side: int | None, seconds: float) -> MeshFigures:
     import trimesh
 
     mesh = trimesh.Trimesh(ball.to_world(shape.vertices).numpy(), shape.faces.numpy(), process=False)

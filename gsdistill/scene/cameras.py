@@ -20,7 +20,7 @@ from gsdistill.core.errors import ConfigError
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras
 
-__all__ = ["CameraSettings", "look_at_origin", "orbit", "sample"]
+__all__ = ["CameraSettings", "all_around", "golden_azimuths", "look_at_origin", "orbit", "sample"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,21 @@ def orbit(count: int, size: int, elevation: float = 20.0, distance: float = 3.2,
     azimuths = torch.arange(count) * (360.0 / count)
     elevations, distances, fovs = (torch.full((count,), value) for value in (elevation, distance, fov))
     return look_at_origin(azimuths, elevations, distances, fovs, size)
+
+
+def all_around(count: int, size: int, distance: float = 3.2, fov: float = 40.0) -> Cameras:
+    """Return ``count`` cameras that stand evenly on the whole sphere, from the top down in steps of the golden angle.
+
+    Each has an equal slice of the sphere: the sines of their elevations are the middles of equal steps of 1..-1.
+    """
+    middles = 1.0 - (2.0 * torch.arange(count, dtype=torch.float64) + 1.0) / count
+    ones = torch.ones(count)
+    return look_at_origin(golden_azimuths(count), torch.rad2deg(middles.asin()), distance * ones, fov * ones, size)
+
+
+def golden_azimuths(count: int, first: float = 0.0) -> Float[Tensor, "{count}"]:
+    """Return azimuths in degrees, the golden angle 180 (3 - sqrt 5) from one to the next, float64."""
+    return torch.remainder(first + 180.0 * (3.0 - 5.0**0.5) * torch.arange(count, dtype=torch.float64), 360.0)
 
 
 def _uniform(count: int, generator: torch.Generator) -> Float[Tensor, "{count}"]:

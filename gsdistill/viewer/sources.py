@@ -14,8 +14,9 @@ from gsdistill.core.structs import Gaussians
 from gsdistill.disk.read import read_json
 from gsdistill.disk.texts import shown
 from gsdistill.run.folder import SPLAT, SUMMARY, snapshots
+from gsdistill.scene.extent import UnitBall
 from gsdistill.scene.read import may_be_splat, open_splat
-from gsdistill.viewer.splat import Ball, Splat, ball_of
+from gsdistill.viewer.splat import Splat, ball_of
 
 __all__ = ["Source", "find", "gathered", "labels", "stride"]
 
@@ -46,7 +47,7 @@ class Source:
         return self._read[reached]
 
     @functools.cached_property
-    def ball(self) -> Ball:
+    def ball(self) -> UnitBall:
         """Where the last splat lies."""
         return ball_of(_read(self.steps[max(self.steps)], self.frame, self.clean))
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from gsdistill.core.errors import tell
 from gsdistill.core.structs import Gaussians, RenderOptions, on_processor
 from gsdistill.renderer.reference import rotations
+from gsdistill.scene.extent import UnitBall
 from gsdistill.scene.harmonics import sh_basis
 
-__all__ = ["ROWS", "UNIT", "Ball", "Splat", "ball_of"]
+__all__ = ["ROWS", "UNIT", "Splat", "ball_of"]
 
 VISIBLE = 0.1  # opacity from which a Gaussian counts for where an object lies
 MOST = 0.98  # share of them that the ball holds
@@ -28,14 +29,6 @@ UNIT = 1 / 16  # what lengths are sent in, in the unit ball
 WIDEST = 7.0  # largest standard deviation in the unit ball that is sent; twice as wide fits half precision
 BLOCK = 512  # Gaussians whose colours torch computes without threads of its own: see live.py
 ROWS = 2048  # Gaussians are sent in multiples of this: where the number changes the page blinks
-
-
-@dataclass(frozen=True)
-class Ball:
-    """Where a scene lies: what is shown is (x - centre) / radius."""
-
-    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    radius: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,19 +44,19 @@ class Splat:
         return len(self.centers)
 
     @classmethod
-    def of(cls, gaussians: Gaussians, ball: Ball = Ball()) -> Splat:
+    def of(cls, gaussians: Gaussians, ball: UnitBall = UnitBall()) -> Splat:
         """Return a copy of ``gaussians``, of any device, with ``ball`` as the unit ball.
 
         A page draws all splats alike, near ones and far ones; a Notice tells of one that was made otherwise.
         """
         if (made := gaussians.options.elsewhere()) != RenderOptions():
             tell(f"a splat was made with {made}, which gsdistill render draws; the page draws with {RenderOptions()}")
-        plain = on_processor(gaussians)
-        deviations = (plain.scales.exp() / ball.radius).clamp_max(WIDEST) / UNIT
+        plain = ball.inside(on_processor(gaussians))
+        deviations = plain.scales.exp().clamp_max(WIDEST) / UNIT
         spread = rotations(plain.quats) * deviations[:, None]
-        centers = (plain.means - torch.tensor(ball.centre)) / (ball.radius * UNIT)
         covariances = spread @ spread.transpose(1, 2)
-        return cls(centers.numpy(), covariances.numpy(), plain.opacities.sigmoid().numpy(), plain.sh.clone())
+        centers, opacities = plain.means / UNIT, plain.opacities.sigmoid()
+        return cls(centers.numpy(), covariances.numpy(), opacities.numpy(), plain.sh.clone())
 
     @property
     def depends_on_view(self) -> bool:
@@ -99,16 +92,16 @@ class Splat:
         return _bytes(0.5 + torch.cat(sums).numpy())
 
 
-def ball_of(gaussians: Gaussians) -> Ball:
+def ball_of(gaussians: Gaussians) -> UnitBall:
     """The ball of what can be seen; that of a run, which optimises inside the unit ball, is the unit ball itself."""
     means = gaussians.means.detach().double().cpu()
     seen = means[gaussians.opacities.detach().cpu().sigmoid() >= VISIBLE]
     seen = (seen if len(seen) else means).numpy()
     if OWN_BALL[0] <= np.quantile(np.linalg.norm(seen, axis=1), MOST) <= OWN_BALL[1]:
-        return Ball()
+        return UnitBall()
     x, y, z = centre = np.quantile(seen, (1 - MOST, MOST), axis=0).mean(axis=0)
     radius = float(np.quantile(np.linalg.norm(seen - centre, axis=1), MOST))
-    return Ball((float(x), float(y), float(z)), radius or 1.0)
+    return UnitBall((float(x), float(y), float(z)), radius or 1.0)
 
 
 def _bytes(values: np.ndarray) -> UInt8[np.ndarray, "..."]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gsdistill.core.errors import ConfigError
-from gsdistill.scene.cameras import CameraSettings, look_at_origin, orbit, sample
+from gsdistill.scene.cameras import CameraSettings, all_around, golden_azimuths, look_at_origin, orbit, sample
 
 
 def one_camera(azimuth: float, elevation: float, distance: float = 3.0, fov: float = 40.0, size: int = 64):
@@ -176,3 +176,20 @@ def test_a_group_divides_a_part_of_the_circle():
         assert float(azimuths.min()) >= -45 and float(azimuths.max()) <= 45
         steps = torch.remainder(azimuths.roll(-1, 1) - azimuths, 90.0)  # wrapping at the ends of the range
         assert torch.allclose(steps, torch.full((2, 3), 30.0, dtype=torch.float64), rtol=0, atol=1e-4)
+
+
+def test_cameras_all_around_stand_evenly_on_the_sphere():
+    """Their directions have the moments of the uniform distribution: mean 0 and second moments 1/3 of the identity."""
+    cameras = all_around(200, 8, distance=2.5)
+    places = -torch.einsum("bji,bj->bi", cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3]) / 2.5
+    torch.testing.assert_close(places.norm(dim=1), torch.ones(200))
+    assert places.mean(0).abs().max() < 0.01
+    assert (places.T @ places / 200 - torch.eye(3) / 3).abs().max() < 0.01
+    apart = torch.cdist(places, places).fill_diagonal_(9.0).amin(1)
+    assert apart.min() > 0.5 * apart.max()  # no two of them crowd
+
+
+def test_golden_azimuths_cut_the_circle_in_the_golden_ratio():
+    first, second = golden_azimuths(2, first=30.0).tolist()
+    step = second - first
+    assert first == 30.0 and (360.0 - step) / step == pytest.approx((1 + 5**0.5) / 2)

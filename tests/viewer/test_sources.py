@@ -15,8 +15,9 @@ from gsdistill.core.errors import BadFile, Notice
 from gsdistill.export.formats import writer_for
 from gsdistill.export.ply import Ply
 from gsdistill.export.settings import ExportSettings
+from gsdistill.scene.extent import UnitBall
 from gsdistill.viewer.sources import find, gathered, labels, stride
-from gsdistill.viewer.splat import UNIT, Ball, ball_of
+from gsdistill.viewer.splat import UNIT, ball_of
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_all_steps_lie_in_the_ball_of_the_last(run, splat):
     last = replace(splat(500), means=splat(500).means * 9)
     Ply().write(last, run / "gaussians.ply")
     source = find(run)
-    assert source.ball != Ball()
+    assert source.ball != UnitBall()
     first = (splat(10).means.numpy() - source.ball.centre) / source.ball.radius
     np.testing.assert_allclose(source.at(0).centers * UNIT, first, atol=1e-6)
 

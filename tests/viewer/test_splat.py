@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from gsdistill.renderer.reference import project
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.viewer.splat import ROWS, UNIT, Ball, Splat, ball_of
+from gsdistill.scene.extent import UnitBall
+from gsdistill.viewer.splat import ROWS, UNIT, Splat, ball_of
 
 EYE = (3.0, 0.5, 1.0)
 
@@ -55,7 +56,7 @@ def test_another_ball_moves_scales_and_looks_along(splat):
     gaussians = splat(30, degree=2)
     centre, radius = torch.tensor([5.0, -7.0, 2.0]), 40.0
     far = replace(gaussians, means=gaussians.means * radius + centre, scales=gaussians.scales + np.log(radius))
-    near, moved = Splat.of(gaussians).arrays(EYE), Splat.of(far, Ball((5.0, -7.0, 2.0), radius)).arrays(EYE)
+    near, moved = Splat.of(gaussians).arrays(EYE), Splat.of(far, UnitBall((5.0, -7.0, 2.0), radius)).arrays(EYE)
     np.testing.assert_allclose(moved[0], near[0], atol=1e-4)
     np.testing.assert_allclose(moved[1], near[1], rtol=1e-4, atol=1e-5)
     assert np.abs(moved[2].astype(int) - near[2]).max() <= 1
@@ -77,7 +78,7 @@ def test_a_run_lies_in_the_unit_ball_whatever_flies_about(splat):
     gaussians = splat(500)
     gaussians.means[0], gaussians.opacities[1:6] = 1e6, -9.0
     gaussians.means[1:6] = 50.0  # too faint to be seen
-    assert ball_of(gaussians) == Ball()
+    assert ball_of(gaussians) == UnitBall()
 
 
 def test_another_scene_has_the_ball_of_what_can_be_seen(splat):
@@ -89,7 +90,7 @@ def test_another_scene_has_the_ball_of_what_can_be_seen(splat):
 
 def test_a_single_point_has_a_ball_too(splat):
     alone = replace(splat(1), means=torch.tensor([[9.0, 0.0, 0.0]]))
-    assert ball_of(alone) == Ball((9.0, 0.0, 0.0), 1.0)
+    assert ball_of(alone) == UnitBall((9.0, 0.0, 0.0), 1.0)
 
 
 def test_what_is_shown_is_a_copy(splat):

@@ -1,8 +1,8 @@
 """The contract of a densifier, which changes the number of Gaussians during a run, and the budget that all hold.
 
 Settings, a :class:`Densification`, make the object with the running state, a :class:`Densifier`. Whatever brings the
-number above the budget, the least important go: importance is opacity times (s1 s2 s3)^(2/3) times one plus the number
-of views in which the Gaussian was seen since the last refinement, where that is counted.
+number above the budget, the least important go. Importance is the area that a Gaussian shows, times one plus the number
+of views in which it was seen since the last refinement, where that is counted.
 
 Every decision is a function of the scene and the statistics; whatever is random is drawn from the run's generator, so
 that the same run gives the same scene and the global random numbers stay as they were.
@@ -23,6 +23,7 @@ from torch.nn import Parameter
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Gaussians, Render
+from gsdistill.scene.extent import shown_area
 
 __all__ = ["Densification", "Densifier", "DensifyReport", "Stepped", "importance", "without_haze"]
 
@@ -152,6 +153,5 @@ def without_haze(gaussians: Gaussians, settings: Densification) -> Gaussians:
 
 
 def importance(params: Mapping[str, Tensor], seen: Tensor) -> Float[Tensor, "N"]:
-    """Return opacity times (s1 s2 s3)^(2/3), the area of a ball of the same volume, times 1 + views [N] that saw it."""
-    area = torch.exp(2.0 * params["scales"].detach().mean(dim=-1))
-    return params["opacities"].detach().sigmoid() * area * (1 + seen)
+    """Return the :func:`shown_area` of every Gaussian, times one plus the number of views [N] that saw it."""
+    return shown_area(params["opacities"].detach(), params["scales"].detach()) * (1 + seen)
