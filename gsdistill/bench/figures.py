@@ -20,6 +20,7 @@ from gsdistill.bench.report import compare
 from gsdistill.bench.timing import Timing, measure
 from gsdistill.core.device import describe, processor
 from gsdistill.core.errors import BadFile
+from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import brief, read_json
 from gsdistill.prior.base import Prior
 from gsdistill.prior.families.base import Pretrained
@@ -114,12 +115,8 @@ def read_figures(path: Path) -> dict[str, Any]:
         raise BadFile(f"{path} is not a measurement of `gsdistill bench --json`")
     if content.get("version") != VERSION:
         raise BadFile(f"{path} is of version {brief(content.get('version'))} of the format, which must be {VERSION}")
-    try:
+    with failing_as(BadFile, f"{path} is not whole"):
         compare(Console(file=StringIO()), content, content)  # reads all that a comparison does
-    except KeyError as error:
-        raise BadFile(f"{path} is not whole: it has no {error.args[0]}") from error
-    except (TypeError, IndexError, ValueError, OverflowError, AttributeError) as error:
-        raise BadFile(f"{path} is not whole: {error}") from error
     return content
 
 

@@ -78,8 +78,14 @@ def did_you_mean(value: str, allowed: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error of a library says, or its name where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of what an error of a library says, or its name where it says nothing.
+
+    A line that ends in a colon has the next one with it. A KeyError says only which key there is none of.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, KeyError) and " " not in lines[0]:
+        return f"there is no {lines[0]}"
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def tell(line: str) -> None:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from gsdistill.core.device import out_of_memory
-from gsdistill.core.errors import BadFile, ModelNotFound, first_line
+from gsdistill.core.errors import BadFile, ModelNotFound
+from gsdistill.core.failing import failing_as
 from gsdistill.core.threads import Turn
 from gsdistill.disk.read import brief, read_json
 from gsdistill.models.layout import weight_files
@@ -33,13 +33,8 @@ def load_part(loader: Callable[..., T], folder: Path, part: str, **options: Any)
     Raises:
         ModelNotFound: it cannot be loaded; the message has the library's reason in one line.
     """
-    try:
-        with quiet():
-            return loader(str(folder), subfolder=part, local_files_only=True, **options)
-    except Exception as error:  # the libraries raise anything on a broken file
-        if out_of_memory(error):
-            raise
-        raise ModelNotFound(f"cannot load {folder / part}: {first_line(error)}") from error
+    with failing_as(ModelNotFound, f"cannot load {folder / part}"), quiet():
+        return loader(str(folder), subfolder=part, local_files_only=True, **options)
 
 
 def load_model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsdistill.core.device import out_of_memory
-from gsdistill.core.errors import BadFile, ConfigError, UserError, tell
+from gsdistill.core.errors import BadFile, ConfigError, tell
+from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import brief, parse_json, read_json
 from gsdistill.models.lora_names import PEFT, Home, homes, is_foreign, key_of, place_of
 
@@ -47,21 +47,13 @@ def fuse(files: Sequence[Path], scale: float, part: str, module: Any, parts: Seq
     Raises:
         ConfigError: a file does not exist. BadFile: one is no LoRA, is broken, or does not fit the model.
     """
-    from safetensors import SafetensorError
-
-    others = OSError, SafetensorError, re.error
     for path in files:
         file = check(path)
-        try:
+        with failing_as(BadFile, f"the LoRA file {file} does not fit the model's {part}"):
             lora = _opened(file, parts[0])
             if part == parts[0]:
                 _check_whole(lora, parts, module)
             _add(lora, scale, part, module)
-        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, *others) as error:
-            if isinstance(error, UserError) or out_of_memory(error):
-                raise
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise BadFile(f"the LoRA file {file} does not fit the model's {part}: {reason}") from error
     module.eval().requires_grad_(False)
 
 
@@ -71,14 +63,12 @@ def check(path: Path) -> Path:
     Raises:
         ConfigError: the file does not exist. BadFile: it is no LoRA, or of a kind that cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     file = read_files(path)[0]
-    try:
-        with safe_open(file, framework="pt") as opened:
-            names = list(opened.keys())
-    except (SafetensorError, OSError) as error:
-        raise BadFile(f"the LoRA file {file} cannot be read as .safetensors: {error}") from error
+    unread = failing_as(BadFile, f"the LoRA file {file} cannot be read as .safetensors")
+    with unread, safe_open(file, framework="pt") as opened:
+        names = list(opened.keys())
     if not any("lora" in name for name in names):
         raise BadFile(f"{file} is no LoRA file: none of its {len(names)} tensors is named so")
     if any("dora_scale" in name or "lora_magnitude_vector" in name for name in names):

@@ -8,8 +8,7 @@ arXiv 2305.08891), or in its metadata. Where it says nothing, the configs that c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gsdistill.core.errors import BadFile
+from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import brief
 from gsdistill.models.pickles import read_pickle
 
@@ -87,7 +87,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if is_safetensors(file):
-        with _whole(file):
+        with failing_as(BadFile, f"{file} is not a whole .safetensors file"):
             state = load_file(file)
     else:
         state = _unpickled(file, "cpu")
@@ -107,10 +107,8 @@ def _kind(file: Path, heads: Mapping[str, Tensor]) -> Kind:
     told = next((what for start, what in OTHER_FILES.items() for name in names if name.startswith(start)), None)
     if told:
         raise BadFile(f"{file} is {told}")
-    try:
+    with failing_as(BadFile, f"{file} has a tensor of a shape that no Stable Diffusion checkpoint has"):
         kind = infer_diffusers_model_type(heads)
-    except (LookupError, TypeError, ValueError, NameError, RuntimeError) as error:
-        raise BadFile(f"{file} has a tensor of a shape that no Stable Diffusion checkpoint has") from error
     for known in ("v1", "v2", "xl_base"):  # the first is what diffusers calls all that it does not know
         if kind == known and unet:
             return known
@@ -142,21 +140,10 @@ def _heads(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     if not is_safetensors(file):
         return _unpickled(file, "meta"), {}
-    with _whole(file), safe_open(file, framework="pt") as opened:
+    with failing_as(BadFile, f"{file} is not a whole .safetensors file"), safe_open(file, framework="pt") as opened:
         shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118 - no mapping
         metadata = opened.metadata() or {}
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, metadata
-
-
-@contextmanager
-def _whole(file: Path) -> Iterator[None]:
-    """Name a .safetensors file that cannot be read."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (SafetensorError, OSError) as error:
-        raise BadFile(f"{file} is not a whole .safetensors file: {error}") from error
 
 
 def _unpickled(file: Path, device: str) -> dict[str, Tensor]:

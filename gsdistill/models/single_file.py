@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsdistill.core.device import out_of_memory
-from gsdistill.core.errors import BadFile, ModelNotFound, OutputError, first_line
+from gsdistill.core.errors import BadFile, ModelNotFound, OutputError
+from gsdistill.core.failing import failing_as
 from gsdistill.disk.places import cache_folder
 from gsdistill.disk.read import read_json
 from gsdistill.disk.write import sync
@@ -127,7 +127,7 @@ def _part(file: Path, state: dict[str, Tensor], config: Path, part: str) -> Any:
     """One network from the tensors of a whole checkpoint, in the widest precision of its own ones."""
     import diffusers
     import transformers
-    from diffusers.loaders.single_file_utils import SingleFileComponentError, create_diffusers_clip_model_from_ldm
+    from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 
     own = [value.dtype for name, value in state.items() if name.startswith(NAMES[part])]
     held = set(own or (value.dtype for value in state.values())) & set(PRECISIONS)  # all, of an autoencoder alone
@@ -137,16 +137,10 @@ def _part(file: Path, state: dict[str, Tensor], config: Path, part: str) -> Any:
     }  # fmt: skip
     texts = {"text_encoder": transformers.CLIPTextModel, "text_encoder_2": transformers.CLIPTextModelWithProjection}
     kinds: dict[str, Any] = {"unet": diffusers.UNet2DConditionModel, "vae": diffusers.AutoencoderKL}
-    try:
+    with failing_as(BadFile, f"{file} gives no {part} that fits {config / part / 'config.json'}"):
         if part in texts:
             return create_diffusers_clip_model_from_ldm(texts[part], state, **options)
         return kinds[part].from_single_file(dict(state), **options)
-    except (OSError, ValueError, LookupError, RuntimeError, TypeError, SingleFileComponentError) as error:
-        if out_of_memory(error):
-            raise
-        raise BadFile(
-            f"{file} gives no {part} that fits {config / part / 'config.json'}: {first_line(error)}"
-        ) from error
 
 
 def _convert_unet(file: Path, draft: Path) -> None:

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gsdistill.core.device import out_of_memory
-from gsdistill.core.errors import BadFile, ModelNotFound, PromptError, UserError, first_line
+from gsdistill.core.errors import BadFile, ModelNotFound, PromptError
+from gsdistill.core.failing import failing_as
 from gsdistill.models.hub import is_offline
 from gsdistill.models.load import check_finite
 
@@ -55,39 +55,22 @@ class TextEncoder:
         Raises:
             PromptError: it has more tokens than the text encoder has positions. BadFile: tokenizer and encoder differ.
         """
-        try:
-            return self._encoded(prompt)
-        except Exception as error:  # the library raises anything where tokenizer, config and weights differ
-            if isinstance(error, UserError) or out_of_memory(error):
-                raise
-            raise BadFile(
-                f"{self._where}: its tokenizer and text encoder do not fit each other: {first_line(error)}"
-            ) from error
-
-    def _encoded(self, prompt: str) -> Float[Tensor, "1 D"]:
-        limit = self._model.config.max_position_embeddings
-        count = len(self._tokenizer(prompt, truncation=False).input_ids)
-        if count > limit:
-            raise PromptError(f"the prompt '{prompt}' has {count} tokens, Point-E reads {limit} at most")
-        ids = self._tokenizer(prompt, padding="max_length", max_length=limit, return_tensors="pt").input_ids
-        with torch.no_grad():
-            return normalize(self._model(ids.to(self._device)).text_embeds.float(), dim=-1)
+        with failing_as(BadFile, f"{self._where}: its tokenizer and text encoder do not fit each other"):
+            limit = self._model.config.max_position_embeddings
+            count = len(self._tokenizer(prompt, truncation=False).input_ids)
+            if count > limit:
+                raise PromptError(f"the prompt '{prompt}' has {count} tokens, Point-E reads {limit} at most")
+            ids = self._tokenizer(prompt, padding="max_length", max_length=limit, return_tensors="pt").input_ids
+            with torch.no_grad():
+                return normalize(self._model(ids.to(self._device)).text_embeds.float(), dim=-1)
 
     def _load(self, loader: Callable[..., Any], part: str) -> Any:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        try:
+        hint = (
+            " It is fetched once from the Hugging Face hub; a folder with text_encoder and tokenizer needs no network."
+        )
+        advice = "" if Path(self._where).is_dir() else hint
+        with failing_as(ModelNotFound, f"cannot load the text encoder {self._where}", advice):
             return loader(self._where, subfolder=part, local_files_only=self._offline)
-        except Exception as error:  # the library raises anything on a broken file
-            if out_of_memory(error):
-                raise
-            hint = (
-                ""
-                if Path(self._where).is_dir()
-                else (
-                    " It is fetched once from the Hugging Face hub;"
-                    " a folder with text_encoder and tokenizer needs no network."
-                )
-            )
-            raise ModelNotFound(f"cannot load the text encoder {self._where}: {first_line(error)}{hint}") from error

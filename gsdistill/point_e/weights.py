@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gsdistill.core.device import out_of_memory
 from gsdistill.core.errors import BadFile, ModelNotFound
+from gsdistill.core.failing import failing_as
 from gsdistill.disk.places import cache_folder
 from gsdistill.disk.write import atomic_path
 from gsdistill.models.hub import is_offline
@@ -74,17 +74,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelNotFound: there is no such file. BadFile: it is cut, not of its kind, or as :func:`read_pickle`.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise ModelNotFound(f"the Point-E weights {path} are missing")
-    try:
+    with failing_as(BadFile, f"{path} is cut or damaged", "; delete it and fetch it again"):
         plain = load_file(path) if path.suffix.lower() == ".safetensors" else read_pickle(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if out_of_memory(error):
-            raise
-        raise BadFile(f"{path} is cut or damaged ({_reason(error)}): delete it and fetch it again") from error
     if not isinstance(plain, Mapping) or not all(isinstance(value, Tensor) for value in plain.values()):
         raise BadFile(f"{path} is not a state dict: it must map names to tensors")
     return dict(plain)

@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsdistill.core.device import out_of_memory
 from gsdistill.core.errors import BadFile, did_you_mean
+from gsdistill.core.failing import failing_as
 from gsdistill.scene.ply_header import with_sound_header
 from gsdistill.scene.surface import SurfacePoints, to_linear, to_srgb
 
@@ -71,12 +71,8 @@ def read_mesh(path: Path) -> list[Part]:
             raise BadFile(f"{path}: {broken} of {len(vertices)} vertices are NaN or infinite")
         if mesh.faces.min() < 0 or mesh.faces.max() >= len(vertices):
             raise BadFile(f"{path}: a triangle names a vertex beyond its {len(vertices)}")
-        try:
+        with failing_as(BadFile, f"{path}: its colours are not sound"):
             paint = _paint(mesh, path, suffix in GLTF)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            if isinstance(error, BadFile):
-                raise
-            raise BadFile(f"{path}: its colours are not sound: {' '.join(str(error).split())[:200]}") from error
         parts.append(Part(_at_corners(mesh, vertices), paint))
     return parts
 
@@ -126,7 +122,7 @@ def _load(path: Path) -> list[tuple[Any, np.ndarray]]:
     if not path.is_file():
         raise BadFile(f"{path}: cannot be read: {'it is a folder' if path.is_dir() else 'no such file'}")
     beside, kind = _Beside(path.parent), path.suffix.lower()[1:]
-    try:
+    with failing_as(BadFile, f"{path}: not a sound .{kind} file"):
         data = path.read_bytes()
         _refuse_compressed(data, path)
         if kind == "ply":
@@ -143,13 +139,6 @@ def _load(path: Path) -> list[tuple[Any, np.ndarray]]:
             mesh = scene.geometry[name]
             if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces):
                 shown.append((mesh, trimesh.transform_points(mesh.vertices, transform)))
-    except BadFile:
-        raise
-    except Exception as error:  # trimesh raises anything on a broken file
-        if out_of_memory(error):
-            raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadFile(f"{path}: not a sound .{kind} file: {reason}") from error
     for name, what in beside.failed.items():
         raise BadFile(f"{path}: refers to '{name}', which {what}")
     return shown
@@ -216,10 +205,8 @@ def _texture(uv: Float[Tensor, "F 3 2"], image: Any, path: Path) -> Paint:
     """Return how a picture colours; u runs to the right and v up, from its lower left corner."""
     if not uv.isfinite().all():
         raise BadFile(f"{path}: texture coordinates are NaN or infinite")
-    try:
+    with failing_as(BadFile, f"{path}: a texture cannot be read"):
         pixels = torch.from_numpy(_unit(np.asarray(image.convert("RGB"))))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadFile(f"{path}: a texture cannot be read: {error}") from error
 
     def paint(points: SurfacePoints) -> Float[Tensor, "N 3"]:
         u, v = points.of(uv).unbind(dim=1)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from gsdistill.core.errors import BadFile
+from gsdistill.core.failing import failing_as
 from gsdistill.core.ranges import bounded
 from gsdistill.disk.texts import utf8_name
 from gsdistill.disk.write import write_bytes
@@ -120,9 +121,11 @@ def read(path: Path) -> Checkpoint:
         BadFile: the file is missing, cut off, changed since it was written, not a checkpoint of ours, or one of another
             version.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
+    if not path.exists():
+        raise BadFile(f"there is no checkpoint {path} to resume from")
+    with failing_as(BadFile, f"{path} is not a whole checkpoint of gsdistill"):
         with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             metadata = file.metadata() or {}
             header = json.loads(metadata[_NAME])
@@ -134,12 +137,6 @@ def read(path: Path) -> Checkpoint:
         counters = from_dict(Counters, {name: header[name] for name in Counters.__dataclass_fields__})
         seconds = {str(name): float(value) for name, value in header["seconds"].items()}
         return Checkpoint(path, counters, seconds, dict(header["settings"]), dict(header["versions"]), tensors)
-    except FileNotFoundError as error:
-        raise BadFile(f"there is no checkpoint {path} to resume from") from error
-    except BadFile:
-        raise
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise BadFile(f"{path} is not a whole checkpoint of gsdistill: {error}") from error
 
 
 def restore(run: Distiller, found: Checkpoint) -> None:

@@ -93,7 +93,7 @@ def broken(found, tmp_path):
         "expected a JSON object, found [1]": "[1]",
         "is not a measurement of `gsdistill bench --json`": "{}",
         "is of version 7 of the format, which must be 1": json.dumps({**found, "version": 7}),
-        "is not whole: it has no phases": json.dumps({k: v for k, v in found.items() if k != "phases"}),
+        "is not whole: there is no 'phases'": json.dumps({k: v for k, v in found.items() if k != "phases"}),
     }
     for number, (words, text) in enumerate(files.items()):
         path = tmp_path / f"{number}.json"

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gsdistill.core.device import exact_products, out_of_memory, recorder
-from gsdistill.core.errors import BadFile, ConfigError, PromptError, UserError, first_line, tell
+from gsdistill.core.device import exact_products, recorder
+from gsdistill.core.errors import BadFile, ConfigError, PromptError, tell
+from gsdistill.core.failing import failing_as
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Embedding, to_device
 from gsdistill.disk.paths import may_be_path
@@ -280,15 +281,9 @@ class Pretrained(Prior):
             raise PromptError(f"the prompt '{text}' has {count} tokens, the prior {self.name} reads {limit} at most")
 
     def _encoded(self, texts: list[str]) -> list[Embedding]:
-        try:
-            with torch.no_grad():
-                return [to_device(embedding, "cpu") for embedding in self.encode_texts(texts)]
-        except Exception as error:  # the libraries raise anything where tokenizer, config and weights differ
-            if isinstance(error, UserError) or out_of_memory(error):
-                raise
-            raise BadFile(
-                f"{self.folder}: its tokenizer and text encoder do not fit each other: {first_line(error)}"
-            ) from error
+        misfit = failing_as(BadFile, f"{self.folder}: its tokenizer and text encoder do not fit each other")
+        with misfit, torch.no_grad():
+            return [to_device(embedding, "cpu") for embedding in self.encode_texts(texts)]
 
     def _text_key(self) -> str:
         settings = self.origin.settings

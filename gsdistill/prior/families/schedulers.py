@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from gsdistill.core.errors import BadFile, first_line
+from gsdistill.core.errors import BadFile
+from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import brief, read_json
 from gsdistill.models.card import Prediction
 from gsdistill.prior.schedule import NoiseSchedule
@@ -172,10 +173,8 @@ def _ddpm(path: Path) -> tuple[NoiseSchedule, Prediction]:
 
     config, place = read_json(path), path.parent
     left_out: dict[str, Any] = dict(zip(BETAS, _sampler(config, place).betas or (), strict=False))
-    try:
+    with failing_as(BadFile, f"{place}"):
         check_steps(config.get("num_train_timesteps", 1000))
         scheduler: Any = DDPMScheduler.from_config(left_out | config)
-    except Exception as error:  # the library raises anything on values of another kind
-        raise BadFile(f"{place}: {first_line(error)}") from error
     kind = known_prediction(scheduler.config.prediction_type, place)
     return schedule_of(scheduler.alphas_cumprod, place), kind

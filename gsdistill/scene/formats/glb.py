@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from gsdistill.core.errors import BadFile, UserError
+from gsdistill.core.errors import BadFile
+from gsdistill.core.failing import failing_as
 from gsdistill.core.structs import Gaussians
 from gsdistill.disk.read import brief, most_unpacked, parse_json, unpacked
 from gsdistill.scene.content import Content, frame_of, from_arrays, options_of
@@ -53,14 +54,9 @@ def read(data: bytes, path: Path) -> Content:
         BadFile: it is broken, holds no splat, keeps its numbers elsewhere, or has colours or nodes that are not read.
         NotInstalled: what it holds is SPZ of version 4, and zstandard is missing.
     """
-    try:
+    with failing_as(BadFile, f"{path}: not a sound .glb file"):
         document, numbers = _chunks(data, path)
         return _Scene(document, numbers, path, most_unpacked(len(data))).content()
-    except UserError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, struct.error) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadFile(f"{path}: not a sound .glb file: {reason}") from error
 
 
 def describes_splat(file: BinaryIO) -> bool:

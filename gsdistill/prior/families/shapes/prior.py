@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from gsdistill.core.device import multiplies_bfloat16
 from gsdistill.core.errors import BadFile, PromptError
+from gsdistill.core.failing import failing_as
 from gsdistill.core.structs import Embedding
 from gsdistill.disk.read import read_json
 from gsdistill.models.card import Prediction, read_model_card
@@ -111,10 +111,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """
     files = weight_files([path.name for path in folder.glob("*")], False)
     names = files.names if files else ()
-    try:
+    with failing_as(BadFile, f"{folder}: the weights cannot be read"):
         weights = {key: value for name in names for key, value in load_file(folder / name).items()}
-    except (OSError, SafetensorError) as error:
-        raise BadFile(f"{folder}: the weights cannot be read: {error}") from error
     check_finite(weights, folder)
     return weights
 
@@ -125,13 +123,11 @@ def scaled_linear_schedule(path: Path) -> tuple[NoiseSchedule, Prediction]:
     Raises:
         BadFile: the config cannot be read, or names another schedule or an unknown prediction type.
     """
-    try:
+    with failing_as(BadFile, f"{path} is not the config of a scheduler"):
         config = read_json(path)
         ends = math.sqrt(float(config["beta_start"])), math.sqrt(float(config["beta_end"]))
         steps, law = int(config["num_train_timesteps"]), config["beta_schedule"]
         check_steps(steps)
-    except (ValueError, OverflowError, KeyError, TypeError) as error:
-        raise BadFile(f"{path} is not the config of a scheduler: {error}") from error
     if law != "scaled_linear" or config.get("trained_betas") or config.get("rescale_betas_zero_snr"):
         raise BadFile(
             f"{path}: beta_schedule '{law}' as it stands there is not what the shapes prior has: scaled_linear"

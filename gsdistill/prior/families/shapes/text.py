@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding, layer_norm, linear, scaled_dot_product_attention
 
-from gsdistill.core.device import out_of_memory
-from gsdistill.core.errors import BadFile, first_line
+from gsdistill.core.errors import BadFile
+from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import read_json
 
 __all__ = ["ShapesText"]
@@ -37,27 +37,19 @@ class ShapesText:
 
         path, words = folder / "text_encoder" / "config.json", folder / "tokenizer" / "tokenizer.json"
         settings = words.with_name("tokenizer_config.json")
-        try:
+        with failing_as(BadFile, f"{path} is not the config of a text encoder"):
             self._config = SimpleNamespace(**read_json(path))
             kind = self._config.model_type, self._config.hidden_act
             self.limit = int(self._config.max_position_embeddings)  # tokens of a text, its start and end included
-        except (ValueError, OverflowError, TypeError, AttributeError) as error:
-            raise BadFile(f"{path} is not the config of a text encoder: {error}") from error
         if kind != ("clip_text_model", "quick_gelu"):
             raise BadFile(f"{path}: the shapes prior's encoder is a clip_text_model with quick_gelu, not {kind}")
-        try:
+        with failing_as(BadFile, f"{words} is not a tokenizer"):
             self._tokenizer: Any = Tokenizer.from_file(str(words))
-        except Exception as error:  # the library raises nothing narrower
-            if out_of_memory(error):
-                raise
-            raise BadFile(f"{words} is not a tokenizer: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        try:
+        with failing_as(BadFile, f"{settings} does not say with which pad_token a text is filled up"):
             pad = read_json(settings)["pad_token"]
             self._pad = self._tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadFile(f"{settings} does not say with which pad_token a text is filled up: {error}") from error
         if self._pad is None:
             raise BadFile(f"{settings}: the pad_token '{pad}' is not in {words.name}")
         if not 2 <= self.limit <= MOST_TOKENS:
@@ -79,17 +71,9 @@ class ShapesText:
             BadFile: a weight is missing or of another shape.
         """
         ids = [self.tokens(text) for text in texts]
-        try:
+        with failing_as(BadFile, "the weights of the shapes prior's text encoder do not fit its config"):
             rows = [row + [self._pad] * (self.limit - len(row)) for row in ids]
             states = self._encode(torch.tensor(rows, device=self._device))
-        except KeyError as error:
-            raise BadFile(f"the shapes prior's text encoder has no weight {error.args[0]}") from error
-        except (RuntimeError, ValueError, ArithmeticError, AttributeError, TypeError, IndexError) as error:
-            # a shape, or a field that is not there or not of its kind
-            if out_of_memory(error):
-                raise
-            reason = first_line(error)
-            raise BadFile(f"the shapes prior's text encoder and its config differ: {reason}") from error
         if not states.isfinite().all():
             raise BadFile("the shapes prior's text encoder answers what is not finite")
         return states

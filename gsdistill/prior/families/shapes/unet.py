@@ -29,8 +29,8 @@ from torch.nn.functional import (
     silu,
 )
 
-from gsdistill.core.device import out_of_memory
-from gsdistill.core.errors import BadFile, first_line
+from gsdistill.core.errors import BadFile
+from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import read_json
 from gsdistill.prior.families.shapes.rows import by_rows
 
@@ -78,23 +78,12 @@ class ShapesUNet:
         self._weights = {name: self._placed(name, value.to(device)) for name, value in weights.items()}
         self._resnets = sorted(name[: -len(".conv1.weight")] for name in weights if name.endswith(".conv1.weight"))
         self._crossings = sorted(name[: -len(".to_k.weight")] for name in weights if name.endswith("attn2.to_k.weight"))
-        try:
+        with failing_as(BadFile, f"{folder}: its weights and its config.json are not of one network"):
             heads = getattr(self.config, "num_attention_heads", None) or self.config.attention_head_dim  # as diffusers
             self._heads = list(heads) if isinstance(heads, list) else [heads] * len(self.config.down_block_types)
             self._join()
             with torch.no_grad():
                 self._try(device)
-        except KeyError as error:
-            raise BadFile(
-                f"{folder} has no weight {error.args[0]}: it is of another model, or not all there"
-            ) from error
-        except (RuntimeError, ValueError, ArithmeticError, AttributeError, TypeError, IndexError) as error:
-            # a shape, a field that is not there or not of its kind, a number that is not finite
-            if out_of_memory(error):
-                raise
-            raise BadFile(
-                f"{folder}: config.json does not tell of a network with these weights: {first_line(error)}"
-            ) from error
 
     def __call__(
         self,
@@ -248,14 +237,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         BadFile: it is not.
     """
     path = folder / "config.json"
-    try:
+    with failing_as(BadFile, f"{path} is not the config of a U-Net"):
         config = read_json(path)
         strange = [(key, config[key]) for key, value in FIXED.items() if config.get(key, value) != value]
         strange += [(key, config.get(key)) for key, value in NAMED.items() if config.get(key) != value]
         sides = ("down_block_types", "up_block_types")
         strange += [(side, kind) for side in sides for kind in config[side] if kind not in BLOCKS]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadFile(f"{path} is not the config of a U-Net: {error}") from error
     if strange:
         raise BadFile(f"{path}: the shapes prior has no {strange[0][0]} = {strange[0][1]}")
     return config

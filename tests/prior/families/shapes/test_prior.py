@@ -136,7 +136,7 @@ def test_a_missing_weight_is_named(tmp_path):
     network.save_config(tmp_path)
     weights = network.state_dict()
     del weights["mid_block.resnets.1.conv2.weight"]
-    with pytest.raises(BadFile, match=r"no weight mid_block\.resnets\.1\.conv2\.weight"):
+    with pytest.raises(BadFile, match=r"there is no 'mid_block\.resnets\.1\.conv2\.weight"):
         ShapesUNet(tmp_path, weights, torch.device("cpu"), torch.float32)
 
 
@@ -210,9 +210,9 @@ def test_a_text_that_is_too_long_is_refused():
     ("change", "told"),
     [
         ({"hidden_act": "gelu"}, "'gelu'"),
-        ({"num_hidden_layers": 3}, r"no weight encoder\.layers\.2\.layer_norm1\.weight"),
-        ({"num_attention_heads": 5}, "differ"),
-        (None, "is not the config of a text encoder"),
+        ({"num_hidden_layers": 3}, r"there is no 'encoder\.layers\.2\.layer_norm1\.weight"),
+        ({"num_attention_heads": 5}, "do not fit its config: unflatten"),
+        (None, "not valid JSON"),
     ],
 )
 def test_another_text_encoder_is_refused(change, told, copied):
@@ -268,7 +268,7 @@ def test_a_config_that_does_not_fit_is_one_sentence(change, tmp_path):
     network = tiny()
     config = {key: value for key, value in (dict(network.config) | change).items() if value is not None}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(BadFile, match=r"config\.json does not tell of a network with these weights"):
+    with pytest.raises(BadFile, match=r"its weights and its config\.json are not of one network"):
         ShapesUNet(tmp_path, network.state_dict(), torch.device("cpu"), torch.float32)
 
 
@@ -300,5 +300,5 @@ def test_broken_weights_are_one_sentence(copied):
     file = next((copied / "unet").glob("*.safetensors"))
     (copied / "SHA256SUMS").unlink()
     save_file({key: value for key, value in load_file(file).items() if key != "conv_out.bias"}, file)
-    with pytest.raises(BadFile, match=r"no weight conv_out\.bias"):
+    with pytest.raises(BadFile, match=r"there is no 'conv_out\.bias"):
         load_prior(str(copied))
