@@ -9,7 +9,6 @@ messages.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import inspect
 import re
@@ -20,6 +19,7 @@ from typing import Any, Literal, NoReturn, TypeVar, get_origin
 from gsdistill.cli.manual import Setting, items_of, options_of, page, rows
 from gsdistill.core.errors import ConfigError, did_you_mean
 from gsdistill.settings.config import from_dict
+from gsdistill.settings.yaml import value_of
 
 __all__ = ["behind", "parse", "peek", "settings_of"]
 
@@ -161,16 +161,12 @@ def _value(words: Any, hint: Any) -> Any:
         return None
     if items is not None:
         each = items if len(items) == len(words) and Ellipsis not in items else [items[0]] * len(words)
-        return [_scalar(word, item) for word, item in zip(words, each, strict=True)]
-    return _scalar(words[0], options[0])
+        return [_read(word, item) for word, item in zip(words, each, strict=True)]
+    return _read(words[0], options[0])
 
 
-def _scalar(word: str, hint: Any) -> Any:
-    kinds = (int, float) if hint in (int, float) or get_origin(hint) is Literal else ()
-    for kind in kinds:
-        with contextlib.suppress(ValueError):
-            return kind(word)
-    return word
+def _read(word: str, hint: Any) -> Any:
+    return value_of(word) if hint in (int, float) or get_origin(hint) is Literal else word
 
 
 def _unknown_flag(flag: str, known: Sequence[str], prog: str) -> str:
