@@ -151,8 +151,8 @@ def pin(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     all_of_them = catalogue.cards()
     pinned = {name: replace(all_of_them[name], revision="v2") for name in names}
     monkeypatch.setattr(catalogue, "cards", lambda: {**all_of_them, **pinned})
-    for module in ("loading", "inventory", "cards"):
-        monkeypatch.setattr(f"gsdistill.prior.{module}.cards", catalogue.cards)
+    for module in ("models.inventory", "prior.families.base", "prior.loading", "doctor.model"):
+        monkeypatch.setattr(f"gsdistill.{module}.cards", catalogue.cards)
 
 
 @pytest.mark.parametrize("name", [name for name, card in catalogue.cards().items() if not card.shipped])
