@@ -41,9 +41,9 @@ from gsdistill.export.pictures import to_bytes
 from gsdistill.export.settings import ExportSettings
 from gsdistill.generate import prepared
 from gsdistill.models import catalogue
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior import loading, own
 from gsdistill.prior.base import Prior
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.renderer.base import render as drawn
 from gsdistill.run import stages
 from gsdistill.run.config import resolve

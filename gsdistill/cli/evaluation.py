@@ -23,7 +23,7 @@ from gsdistill.evaluation.references import Truth, of_file, of_prompt
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.without_truth import figures_without_truth
 from gsdistill.models import catalogue
-from gsdistill.prior.families.base import ModelSettings
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.run.folder import CONFIG, EVALUATION, FAILURE, RECORDS, SUMMARY, Run, read_run

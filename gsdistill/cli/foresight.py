@@ -22,7 +22,9 @@ from gsdistill.models.catalogue import cards, find, is_outside
 from gsdistill.models.hub import is_offline
 from gsdistill.models.inventory import Share, gigabytes, shares
 from gsdistill.models.layout import chosen, listing
-from gsdistill.prior.loading import in_half, load_prior, located, needed_parts
+from gsdistill.models.locate import in_half
+from gsdistill.models.pipelines import needed_parts
+from gsdistill.prior.loading import load_prior, located
 from gsdistill.run.config import RunConfig, resolve
 from gsdistill.run.logs import check_logs
 

@@ -19,10 +19,11 @@ from gsdistill.models import inventory
 from gsdistill.models.catalogue import cards, choose, find, is_outside
 from gsdistill.models.inventory import gigabytes
 from gsdistill.models.layout import chosen, lack, listing
+from gsdistill.models.locate import WHICH_2, completing
 from gsdistill.models.original import look
 from gsdistill.models.pipelines import family_of, needed_parts
 from gsdistill.models.single_file import PIPELINES
-from gsdistill.prior.loading import WHICH_2, check_model, completing
+from gsdistill.prior.loading import check_model
 from gsdistill.prior.own import load_class
 
 __all__ = ["prior_findings"]

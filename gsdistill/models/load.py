@@ -17,7 +17,9 @@ from gsdistill.core.threads import Turn
 from gsdistill.disk.read import brief, read_json
 from gsdistill.models.layout import weight_files
 
-__all__ = ["check_class", "check_finite", "load_model", "load_part", "pick_class", "quiet"]
+__all__ = ["AUTOENCODERS", "check_class", "check_finite", "load_model", "load_part", "pick_class", "quiet"]
+
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 
 T = TypeVar("T")
 _LIBRARIES = Turn()

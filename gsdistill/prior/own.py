@@ -17,8 +17,8 @@ from gsdistill.core.errors import ConfigError, UserError, did_you_mean
 from gsdistill.disk.read import brief
 from gsdistill.models import GROUP
 from gsdistill.models.card import Prediction
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Prior
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.settings.config import to_dict
 from gsdistill.settings.registry import broken, load_own

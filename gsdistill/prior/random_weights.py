@@ -20,10 +20,12 @@ import torch
 from gsdistill.core.errors import ConfigError, did_you_mean
 from gsdistill.core.structs import Embedding
 from gsdistill.models.card import ModelCard
+from gsdistill.models.locate import other_vae
 from gsdistill.models.pipelines import family_of
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Prior
-from gsdistill.prior.families.base import ModelSettings, Origin
-from gsdistill.prior.loading import leaf_of, other_vae
+from gsdistill.prior.families.base import Origin
+from gsdistill.prior.loading import leaf_of
 
 __all__ = ["ALIASES", "architecture", "architectures", "random_prior", "random_prior_of"]
 

@@ -18,7 +18,7 @@ from gsdistill.disk.read import read_text
 from gsdistill.distillation.base import Distillation
 from gsdistill.export.settings import RunExport
 from gsdistill.models import catalogue
-from gsdistill.prior.families.base import ModelSettings
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.representation.gaussians import DENSIFIER_CLASS, OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings

@@ -17,8 +17,8 @@ from gsdistill.evaluation.references import of_prompt
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.without_truth import figures_without_truth
 from gsdistill.generate import run
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Prior
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import group_of, load_prior
 from gsdistill.run.config import RunConfig
 from gsdistill.run.measure import keep_figures

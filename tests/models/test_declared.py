@@ -18,7 +18,8 @@ from tiny.recorder import guided_noise
 
 from gsdistill.core.errors import BadFile, Notice
 from gsdistill.doctor.model import prior_findings
-from gsdistill.prior.families.base import ModelSettings, Pretrained
+from gsdistill.models.settings import ModelSettings
+from gsdistill.prior.families.base import Pretrained
 from gsdistill.prior.loading import check_model, load_prior
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.scene.cameras import orbit

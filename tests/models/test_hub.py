@@ -30,7 +30,7 @@ from gsdistill.models.hub import (
     remote_files,
 )
 from gsdistill.models.pipelines import needed_parts
-from gsdistill.prior.families.base import ModelSettings
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.scene.cameras import orbit

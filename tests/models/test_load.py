@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel, CLIPTextModel, CLIPTokenizer
 from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.disk.places import data_path
 from gsdistill.models.load import check_finite, load_model, load_part, pick_class
-from gsdistill.prior.families.base import ModelSettings
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families.shapes.text import ShapesText
 from gsdistill.prior.families.shapes.unet import ShapesUNet
 from gsdistill.prior.loading import load_prior

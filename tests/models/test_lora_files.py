@@ -38,7 +38,8 @@ from transformers.integrations.peft import PeftAdapterMixin
 from gsdistill.core.errors import BadFile, ConfigError, Notice
 from gsdistill.distillation.vsd import VSD
 from gsdistill.models.lora_files import check, fuse
-from gsdistill.prior.families.base import ModelSettings, Pretrained
+from gsdistill.models.settings import ModelSettings
+from gsdistill.prior.families.base import Pretrained
 from gsdistill.prior.families.clip_unet import ClipUNet
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings

@@ -21,8 +21,8 @@ from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound, OutputErr
 from gsdistill.disk.places import cache_folder
 from gsdistill.models import catalogue, mvdream_weights
 from gsdistill.models.original import look
+from gsdistill.models.settings import ModelSettings
 from gsdistill.models.single_file import converted
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
 
 

@@ -17,8 +17,8 @@ from tiny import stable_diffusion
 from torch import Tensor
 
 from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.codec import LatentCodec
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
 
 TO_PLANES, TO_PICTURES = VaeImageProcessor(), VaeImageProcessor(do_resize=False)

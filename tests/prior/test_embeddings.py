@@ -16,8 +16,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from gsdistill.core.errors import PromptError
 from gsdistill.core.structs import Embedding
 from gsdistill.models.fingerprint import fingerprint
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.embeddings import cached
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
 

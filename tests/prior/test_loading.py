@@ -19,8 +19,8 @@ from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.disk.places import cache_folder
 from gsdistill.models import catalogue
 from gsdistill.models.hub import go_offline
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Prior
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.settings.config import from_dict, to_dict
 

@@ -16,7 +16,7 @@ from gsdistill.core.errors import ConfigError, ModelNotFound, Notice
 from gsdistill.core.terminal import terminal
 from gsdistill.generate import run
 from gsdistill.models.catalogue import find, is_outside, known, world_of
-from gsdistill.prior.families.base import ModelSettings
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import group_of
 from gsdistill.prior.own import load_class, make
 from gsdistill.run.changes import check_places, differences

@@ -13,9 +13,9 @@ from gsdistill.core.errors import ConfigError
 from gsdistill.models.catalogue import cards
 from gsdistill.models.mvdream_weights import UNET_CONFIG
 from gsdistill.models.pipelines import FAMILIES
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior import random_weights
 from gsdistill.prior.base import Query
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import leaf_of
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.prior.random_weights import architecture, architectures, random_prior, random_prior_of

@@ -12,8 +12,8 @@ from peft import LoraConfig
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsdistill.distillation.vsd import VSD
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Condition, Prior, Query
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import orbit
 

@@ -18,8 +18,8 @@ from tiny import deepfloyd, mvdream, sana, sd3, sdxl, stable_diffusion
 from gsdistill.core.errors import BadFile, ModelNotFound, UserError
 from gsdistill.doctor.model import prior_findings
 from gsdistill.models import catalogue
+from gsdistill.models.settings import ModelSettings
 from gsdistill.point_e.text import TextEncoder
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from gsdistill.models.card import ModelCard
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Query
-from gsdistill.prior.families.base import ModelSettings, Origin, Pretrained
+from gsdistill.prior.families.base import Origin, Pretrained
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.scene.cameras import orbit
 

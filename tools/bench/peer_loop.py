@@ -32,7 +32,8 @@ from gsdistill.core.errors import UserError
 from gsdistill.core.structs import Gaussians, to_device
 from gsdistill.disk.write import write_json
 from gsdistill.distillation.sds import SDS
-from gsdistill.prior.families.base import ModelSettings, Pretrained
+from gsdistill.models.settings import ModelSettings
+from gsdistill.prior.families.base import Pretrained
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.prior.random_weights import ALIASES, architectures, random_prior

@@ -25,8 +25,8 @@ from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, descend, independent
 from gsdistill.laboratory.plots import COLOURS, new_figure, sheet
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Prior
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import orbit
 from gsdistill.settings.ramp import Ramp

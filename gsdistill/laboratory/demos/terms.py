@@ -22,7 +22,7 @@ from gsdistill.distillation.sds import projection
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Setup, repeated
 from gsdistill.laboratory.plots import COLOURS, new_figure
-from gsdistill.prior.families.base import ModelSettings
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import orbit
 from gsdistill.worlds.base import world_named

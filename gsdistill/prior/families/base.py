@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -19,51 +19,23 @@ from torch import Tensor
 from gsdistill.core.device import exact_products, recorder
 from gsdistill.core.errors import BadFile, ConfigError, PromptError, tell
 from gsdistill.core.failing import failing_as
-from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Embedding, to_device
-from gsdistill.disk.paths import may_be_path
 from gsdistill.models.card import ModelCard, read_model_card
-from gsdistill.models.catalogue import cards
 from gsdistill.models.declared import Feed, check_network, latent_channels, latent_side
 from gsdistill.models.fingerprint import fingerprint
-from gsdistill.models.load import check_class, load_model, pick_class
+from gsdistill.models.load import AUTOENCODERS, check_class, load_model, pick_class
 from gsdistill.models.lora_files import SUM, fuse, read_files
 from gsdistill.models.pipelines import needed_parts
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import CameraRange, Prior, Student
 from gsdistill.prior.codec import Codec, LatentCodec
 from gsdistill.prior.embeddings import cached
-from gsdistill.prior.families.running import Call, Graphs, Layout, answering, memory_format
+from gsdistill.prior.families.running import Call, Graphs, answering, memory_format
 from gsdistill.prior.families.schedulers import Levels, read_levels
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, unicode
 from gsdistill.prior.student import LoraStudent
 
-__all__ = ["ModelSettings", "Origin", "Pretrained"]
-
-AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """How a downloaded model is used."""
-
-    # of the network; auto: half on accelerators, float32 on a CPU, bfloat16 for the shapes prior where that is faster
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    # another autoencoder: its folder, a model's, a .safetensors file, a short name, or a hub id
-    vae: str | None = field(default=None, metadata=may_be_path(cards))
-    lora: tuple[Path, ...] = ()  # LoRA files (.safetensors), or folders of one, to add to network and text encoders
-    lora_scale: float = 1.0  # of all of them; below 0 they change the other way, as sliders are used
-    revision: str | None = None  # branch, tag or commit on the hub; none: the card's
-    # whose configs and tokenizer serve a checkpoint in one file: a folder, name or hub id
-    config: str | None = field(default=None, metadata=may_be_path(cards))
-    guidance_rescale: float = bounded(0.0, low=0, high=1)  # phi of CFG rescale; MVDream's is 0.5
-    compile: bool = False  # network and encoder through torch.compile: minutes at the start, then faster steps
-    graph: bool = False  # on a GPU: record each kind of the network's calls, and replay it without Python
-    layout: Layout = "auto"  # of diffusers' networks in memory; auto: channels last on accelerators
-    recompute_encoder: bool = False  # compute it again for its gradient, and hold little of it: slower, less memory
-
-    def __post_init__(self) -> None:
-        if self.compile and self.graph:
-            raise ConfigError("model.compile and model.graph exclude each other: what is compiled is recorded too")
+__all__ = ["Origin", "Pretrained"]
 
 
 @dataclass(frozen=True)

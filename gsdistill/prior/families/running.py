@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from gsdistill.core.structs import Embedding
+from gsdistill.models.settings import Layout
 
-__all__ = ["Call", "Graphs", "Layout", "Record", "answering", "memory_format"]
+__all__ = ["Call", "Graphs", "Record", "answering", "memory_format"]
 
-Layout = Literal["auto", "channels_last", "contiguous"]
 Given: TypeAlias = tuple[Tensor, Tensor, Embedding, Tensor | None]  # latents, timesteps, text, cameras
 Call: TypeAlias = Callable[[Tensor, Tensor, Embedding, Tensor | None], Tensor]
 # Calls a function and keeps what the device was told; returns what does it once more, and where its answer then lies.

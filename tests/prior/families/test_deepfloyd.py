@@ -15,7 +15,7 @@ from tiny.steps import check_student, guided, load, normal, steps_of
 from transformers import T5EncoderModel, T5Tokenizer
 
 from gsdistill.core.errors import ModelNotFound, PromptError
-from gsdistill.prior.families.base import ModelSettings
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families.deepfloyd import DeepFloyd
 from gsdistill.prior.families.texts import load_reader
 from gsdistill.prior.prompts import PromptSettings

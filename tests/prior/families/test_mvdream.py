@@ -23,8 +23,8 @@ from gsdistill.core.structs import Cameras, Condition
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.generate import run
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Prior, Query
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.families.mvdream import UNET_CONFIG, JointAttention, MVDream, camera_matrices, convert_unet
 from gsdistill.prior.loading import load_prior
 from gsdistill.run.config import read_config, resolve

@@ -19,8 +19,8 @@ from gsdistill.core import device
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.structs import Condition, Embedding, to_device
 from gsdistill.models.pipelines import FAMILIES
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Query
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.families.running import Graphs, answering
 from gsdistill.prior.loading import leaf_of, load_prior
 from gsdistill.prior.prompts import PromptSettings

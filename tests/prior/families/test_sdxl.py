@@ -17,8 +17,8 @@ from tiny.recorder import guided_noise
 
 from gsdistill.core.errors import PromptError
 from gsdistill.models.load import load_model
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families import texts
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.families.sdxl import StableDiffusionXL
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings

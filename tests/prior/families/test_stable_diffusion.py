@@ -23,8 +23,8 @@ from gsdistill.core.errors import BadFile, ModelNotFound, PromptError
 from gsdistill.core.structs import Cameras, to_device
 from gsdistill.models.catalogue import find
 from gsdistill.models.load import load_model
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families import texts
-from gsdistill.prior.families.base import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.scene.cameras import look_at_origin, orbit

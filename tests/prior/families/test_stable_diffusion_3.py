@@ -19,7 +19,7 @@ from tiny import sd3
 from tiny.steps import check_student, guided, load, normal, steps_of
 
 from gsdistill.core.errors import BadFile, PromptError
-from gsdistill.prior.families.base import ModelSettings
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families.stable_diffusion_3 import StableDiffusion3
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.scene.cameras import orbit

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from gsdistill.core.errors import BadFile, PromptError
 from gsdistill.models.catalogue import find
-from gsdistill.prior.families.base import ModelSettings
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families.shapes.prior import ShapesPrior, read_weights, scaled_linear_schedule
 from gsdistill.prior.families.shapes.text import ShapesText
 from gsdistill.prior.families.shapes.unet import FIXED, NAMED, ShapesUNet
