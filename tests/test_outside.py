@@ -14,7 +14,6 @@ import pytest
 import torch
 from labs import install
 
-from gsdistill.cli.commands.gallery import Gallery
 from gsdistill.cli.main import execute
 from gsdistill.core.errors import ConfigError, Notice
 from gsdistill.core.structs import Gaussians
@@ -202,7 +201,7 @@ def test_pages_show_what_others_ran_and_run_none_of_it(tmp_path, made, lab, caps
     (folder / "config.yaml").write_text(text)
     for words in (["report", str(folder)], ["evaluate", str(folder)], ["render", str(folder)]):
         assert execute(words) == 0, capsys.readouterr().err
-    gallery(Gallery(folder=tmp_path), terminal())
+    gallery(tmp_path, terminal())
     assert "Mine" in (tmp_path / "gallery.html").read_text()
     assert not trace.exists()
     resolve(load_yaml(folder / "config.yaml"))

@@ -66,7 +66,7 @@ class Settings:
     # also kill before each change that a run makes
     sweep: bool = False
     # file of the figures
-    json: Path = ROOT / "tools" / "results" / "fault-drills.json"
+    json: Path = ROOT / "tools" / "readme" / "results" / "fault-drills.json"
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,7 @@ def sweep(folder: Path) -> None:
 
 def bench(folder: Path) -> None:
     """The measurement that is published."""
-    shutil.copy(ROOT / "tools" / "results" / "bench-shapes-cds.json", folder / "bench.json")
+    shutil.copy(ROOT / "tools" / "readme" / "results" / "bench-shapes-cds.json", folder / "bench.json")
 
 
 @functools.cache

@@ -8,14 +8,13 @@ import pytest
 from pages.folder import Page, make_run
 from rich.console import Console
 
-from gsdistill.cli.commands.gallery import Gallery
 from gsdistill.core.errors import BadFile
 from gsdistill.disk.write import write_json
 from gsdistill.pages.gallery import gallery, runs_below
 
 
 def make(folder, **settings) -> Page:
-    gallery(Gallery(folder, **settings), Console(quiet=True))
+    gallery(folder, Console(quiet=True), **settings)
     return Page(settings.get("output") or folder / "gallery.html")
 
 

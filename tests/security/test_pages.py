@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from pages.folder import DEFAULTS, Page, make_run
 from rich.console import Console
 
-from gsdistill.cli.commands.gallery import Gallery
 from gsdistill.disk.write import write_json, write_text
 from gsdistill.pages.gallery import gallery
 from gsdistill.pages.markup import Html, element, write_page
@@ -49,7 +48,7 @@ def pages(root: Path, run: Path, text: str) -> list[Page]:
     (root / f"{name}-failed" / "summary.json").unlink()
     write_text(root / f"{name}-broken" / "summary.json", "{")
     report = write_report(root / f"{name}-done", DEFAULTS)
-    gallery(Gallery(root, title=text), Console(quiet=True))
+    gallery(root, Console(quiet=True), title=text)
     return [Page(report), Page(root / "gallery.html")]
 
 

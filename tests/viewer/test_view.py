@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gsdistill.cli.commands.view import View
 from gsdistill.core.errors import BadFile, NotInstalled
 from gsdistill.export.ply import Ply
 from gsdistill.viewer.command import present, view
@@ -187,21 +186,24 @@ def test_colours_follow_a_camera_that_rests_and_each_looker_has_its_own(show, fi
 
 
 def test_mistakes_are_said_before_anything_is_served(tmp_path, console, monkeypatch):
+    def shown(*paths):
+        view(paths, None, False, ("127.0.0.1", 0), False, console)
+
     broken = tmp_path / "broken.ply"
     broken.write_text("no splat")
     with pytest.raises(BadFile, match=r"broken\.ply"):
-        view(View((broken,), port=0), console)
+        shown(broken)
     assert console.file.getvalue() == ""
     tables = [tmp_path / f"{number}.json" for number in range(9)]
     for table in tables:
         table.write_text("{}")
     with pytest.raises(BadFile, match=r"broken\.ply"):
-        view(View((*tables, broken), port=0), console)
+        shown(*tables, broken)
     named = ", ".join(map(str, tables[:8]))
     assert console.file.getvalue() == f"skipped 9 without a splat: {named}, ...\n"
     console.file.truncate(0)
     console.file.seek(0)
     monkeypatch.setattr("gsdistill.core.extras.importlib.util.find_spec", lambda name: None)
     with pytest.raises(NotInstalled, match="pip install viser"):
-        view(View((broken,), port=0), console)
+        shown(broken)
     assert console.file.getvalue() == ""

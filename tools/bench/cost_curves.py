@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from gsdistill.cli.commands.bench import Bench, measured
+from gsdistill.bench.figures import measured
 from gsdistill.core.device import choose, prepare
 from gsdistill.core.errors import UserError
 from gsdistill.disk.write import write_json
@@ -52,7 +52,7 @@ def settings(place: dict[str, int], prior: str) -> dict[str, Any]:
 
 def points(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The measurement of each point of each curve; they share the prior."""
-    device, flags = choose("auto"), Bench(steps=options.steps, warmup=2)
+    device = choose("auto")
     prepare(device)
     name = architecture(options.random_weights) if options.random_weights else "shapes"
     prior = None
@@ -61,7 +61,10 @@ def points(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             config = resolve(settings({**BASE, curve: value}, name))
             if prior is None:
                 prior = (random_prior if options.random_weights else load_prior)(name, device, config.model)
-            yield {"curve": curve, **measured(config, prior, device, flags)}
+            yield {
+                "curve": curve,
+                **measured(config, prior, device, options.steps, 2, options.random_weights is not None),
+            }
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
