@@ -60,6 +60,7 @@ PURPOSES = {
     "imageio-ffmpeg": "videos, by ffmpeg",
     "pillow": "pictures",
     "huggingface-hub": "downloads of models",
+    "jinja2": "pages of HTML",
     "matplotlib": "figures of sweeps and of the laboratory",
     "sentencepiece": "tokenizers of T5",
     "protobuf": "tokenizers of T5",

@@ -1,4 +1,4 @@
-"""Curves and bars as inline SVG; the numbers behind a curve lie in its ``data-points``, where the script finds them.
+"""Where the curves and bars of a page go: the numbers with which charts.html draws them as inline SVG.
 
 A curve of positive values that spans a factor of twenty or more has a logarithmic axis. Coordinates are those of the
 view box, x from the first to the last step, y upwards; a value that is not finite leaves a gap.
@@ -10,26 +10,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from gsdistill.pages.markup import Html, element, joined
+from gsdistill.pages.markup import readable
 
-__all__ = ["COLOURS", "Curve", "bar", "curve_figure", "shown", "ticks"]
+__all__ = ["bar", "curve", "ticks"]
 
 COLOURS = 8  # of parts, in the style
-WIDTH, HEIGHT = 320, 184
-LEFT, RIGHT, TOP, BOTTOM = 40, 304, 10, 150
+LEFT, RIGHT, TOP, BOTTOM = 40, 304, 10, 150  # of the axes, in a drawing of 320 x 184: charts.html has them too
 LOGARITHMIC = 20.0  # ratio of the largest to the smallest value from which on the axis is logarithmic
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One figure over the steps of a run."""
-
-    title: str
-    unit: str  # empty: a plain number
-    steps: Sequence[int]
-    values: Sequence[float | None]  # None where there is no finite value
-    seconds: Sequence[float | None]  # since the first step
 
 
 @dataclass(frozen=True)
@@ -48,52 +37,45 @@ class Scale:
         return self.start + (self.end - self.start) * (here - low) / (high - low)
 
 
-def shown(value: float) -> str:
-    """A number for people: three digits of a fraction, thousands apart, powers of ten for what has no name."""
-    if abs(value) >= 1e15:
-        return f"{value:.3g}"
-    if isinstance(value, int) or abs(value) >= 100 or value == 0:
-        return f"{value:,.0f}"
-    return f"{value:.3f}" if 0.001 <= abs(value) < 1 else f"{value:.3g}"
+def curve(
+    title: str, steps: Sequence[int], values: Sequence[float | None], seconds: Sequence[float | None]
+) -> dict[str, Any]:
+    """What the template draws of one figure over the steps of a run.
 
-
-def curve_figure(curve: Curve) -> Html:
-    """Draw a curve with its axes; it has at least two points with a finite value."""
-    known = [value for value in curve.values if value is not None]
-    y = _vertical(known)
-    x = Scale(curve.steps[0], curve.steps[-1], LEFT, RIGHT)
+    Args:
+        title: the figure's name.
+        steps: in order, the first and the last differ.
+        values: None where there is no finite value; at least two are there.
+        seconds: since the first step.
+    """
+    known = [value for value in values if value is not None]
+    x, y = Scale(steps[0], steps[-1], LEFT, RIGHT), _vertical(known)
     points = [
         [step, value, at, *((round(x(step), 1), round(y(value), 1)) if value is not None else ())]
-        for step, value, at in zip(curve.steps, curve.values, curve.seconds, strict=True)
+        for step, value, at in zip(steps, values, seconds, strict=True)
     ]
-    unit = f" {curve.unit}" if curve.unit else ""
-    last = f"{shown(known[-1])}{unit}"
-    summary = f"{curve.title} from step {curve.steps[0]} to {curve.steps[-1]}: first {shown(known[0])}, last {last}, "
-    summary += f"lowest {shown(min(known))}, highest {shown(max(known))}"
-    svg = element(
-        "svg",
-        {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": summary, "tabindex": 0},
-        _axes(x, y),
-        element("path", {"class": "curve", "d": _path(points)}),
-        element("line", {"class": "probe", "y1": TOP, "y2": BOTTOM}),
-        element("circle", {"class": "probe", "r": 3.5}),
-    )
-    heading = element("b", {}, curve.title), element("output", {}, f"{last} at the end")
-    data = {"data-points": json.dumps(points, separators=(",", ":")), "data-unit": curve.unit}
-    return element("figure", {"class": "chart", **data}, element("figcaption", {}, *heading), svg)
+    first, last, least, most = map(readable, (known[0], known[-1], min(known), max(known)))
+    whole = filter(float.is_integer, map(float, ticks(x.low, x.high, logarithmic=False)))
+    return {
+        "title": title,
+        "last": last,
+        "summary": f"{title} from step {steps[0]} to {steps[-1]}: first {first}, last {last}, lowest {least}, "
+        f"highest {most}",
+        "points": json.dumps(points, separators=(",", ":")),
+        "path": _path(points),
+        "rows": [(round(y(value), 1), _brief(value)) for value in ticks(y.low, y.high, y.logarithmic)],
+        "columns": [(round(x(value), 1), _brief(value)) for value in whole],
+    }
 
 
-def bar(shares: Mapping[str, float], label: str) -> Html:
-    """Draw parts of a whole side by side; the i-th has the class ``part-i``, i modulo :data:`COLOURS`."""
-    total, at, parts = sum(shares.values()), 0.0, []
-    for place, (name, value) in enumerate(shares.items()):
+def bar(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What the template draws of parts of a whole, side by side in a bar that is 100 wide."""
+    total, start, parts = sum(seconds.values()), 0.0, []
+    for place, (name, value) in enumerate(seconds.items()):
         width = 100.0 * value / total
-        title = element("title", {}, f"{name}: {width:.1f} %")
-        box = {"class": f"part-{place % COLOURS}", "x": f"{at:.3f}", "width": f"{width:.3f}", "height": 10}
-        parts.append(element("g", {}, title, element("rect", box)))
-        at += width
-    view = {"class": "bar", "viewBox": "0 0 100 10", "preserveAspectRatio": "none", "role": "img", "aria-label": label}
-    return element("svg", view, *parts)
+        parts.append({"name": name, "seconds": value, "start": start, "width": width, "colour": place % COLOURS})
+        start += width
+    return parts
 
 
 def ticks(low: float, high: float, logarithmic: bool) -> list[float]:
@@ -101,13 +83,13 @@ def ticks(low: float, high: float, logarithmic: bool) -> list[float]:
     if logarithmic:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         factors = (1,) if last - first > 3 else (1, 3) if last - first > 2 else (1, 2, 5)
-        found = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+        marks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
     else:
         rough = (high - low) / 4
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-        found = [step * place for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return [value for value in found if low <= value <= high]
+        marks = [step * place for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return [value for value in marks if low <= value <= high]
 
 
 def _vertical(values: Sequence[float]) -> Scale:
@@ -119,20 +101,6 @@ def _vertical(values: Sequence[float]) -> Scale:
         return Scale(low - room, high + room, BOTTOM, TOP)
     low, high = min(low, 0.0), max(high, 0.0)
     return Scale(low, (high - low or 1.0) * 1.08 + low, BOTTOM, TOP)
-
-
-def _axes(x: Scale, y: Scale) -> Html:
-    parts = []
-    for value in ticks(y.low, y.high, y.logarithmic):
-        at = round(y(value), 1)
-        parts.append(element("line", {"class": "grid", "x1": LEFT, "x2": RIGHT, "y1": at, "y2": at}))
-        parts.append(element("text", {"x": LEFT - 6, "y": at + 4, "text-anchor": "end"}, _brief(value)))
-    for value in filter(float.is_integer, map(float, ticks(x.low, x.high, logarithmic=False))):
-        place = {"x": round(x(value), 1), "y": BOTTOM + 15, "text-anchor": "middle"}
-        parts.append(element("text", place, _brief(value)))
-    parts.append(element("line", {"class": "axis", "x1": LEFT, "x2": RIGHT, "y1": BOTTOM, "y2": BOTTOM}))
-    parts.append(element("text", {"x": (LEFT + RIGHT) / 2, "y": BOTTOM + 31, "text-anchor": "middle"}, "step"))
-    return joined(parts)
 
 
 def _brief(value: float) -> str:

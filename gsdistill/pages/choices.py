@@ -5,17 +5,16 @@ Where the run was written is left out: a page may be passed on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gsdistill.pages.markup import Html, element, joined
 from gsdistill.run.changes import leaves
 from gsdistill.run.folder import named
 from gsdistill.settings import config
 from gsdistill.settings.registry import at_hand
 from gsdistill.settings.yaml import dump
 
-__all__ = ["differences", "marked_yaml", "shown_leaves"]
+__all__ = ["as_yaml", "differences", "marked_yaml", "shown_leaves"]
 
 _NAMED = {
     "method": ("gsdistill.distillation", "method"),
@@ -48,20 +47,22 @@ def shown_leaves(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {path: value for path, value in leaves(settings) if path not in (*_LEFT_OUT, *_OPEN)}
 
 
-def marked_yaml(settings: Mapping[str, Any], unusual: Mapping[str, Any], path: str = "", indent: str = "") -> Html:
-    """Return settings as lines of YAML; those in ``unusual`` are marked, with their default as a comment."""
-    lines = []
+def marked_yaml(
+    settings: Mapping[str, Any], unusual: Mapping[str, Any], path: str = "", indent: str = ""
+) -> Iterator[tuple[str, str, str | None]]:
+    """Yield settings as YAML: indent, text and, of those in ``unusual``, the default, else None."""
     for key, value in settings.items():
         if not path and key in _LEFT_OUT:
             continue
         name = f"{path}{key}"
         if isinstance(value, Mapping) and value:
-            lines.append(joined([f"{indent}{key}:\n", marked_yaml(value, unusual, f"{name}.", f"{indent}  ")]))
-            continue
-        text = dump({key: value}).strip().replace("\n", f"\n{indent}")
-        if name in unusual:
-            usual = dump({key: unusual[name]}).partition(":")[2].strip()
-            lines.append(joined([indent, element("mark", {}, text), f"  # default {usual}\n"]))
+            yield indent, f"{key}:", None
+            yield from marked_yaml(value, unusual, f"{name}.", f"{indent}  ")
         else:
-            lines.append(f"{indent}{text}\n")
-    return joined(lines)
+            text = dump({key: value}).strip().replace("\n", f"\n{indent}")
+            yield indent, text, as_yaml(unusual[name]) if name in unusual else None
+
+
+def as_yaml(value: Any) -> str:
+    """A setting's value as YAML writes it."""
+    return dump({"": value}).partition(":")[2].strip()

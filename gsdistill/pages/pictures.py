@@ -6,20 +6,18 @@ Pictures are kept as WebP, which is a fraction of a PNG, and stand over white as
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gsdistill.core.errors import BadFile
-from gsdistill.pages.markup import Html, element
 
 if TYPE_CHECKING:
     import numpy as np
 
     from gsdistill.core.structs import Cameras
 
-__all__ = ["beside_truth", "floating", "growth", "picture", "video"]
+__all__ = ["Picture", "beside_truth", "floating", "growth", "picture", "video"]
 
 WHITE = (1.0, 1.0, 1.0)
 STAGES, STAGE_SIZE = 12, 144  # of the growing splat: pictures at most, and pixels of each
@@ -28,8 +26,17 @@ LOOSE_SIZE = 320
 TRUTH_VIEWS = (1, 7, 12, 18, 23, 29)  # of the held-out cameras: all around, from low to high
 
 
-def picture(path: Path, alt: str) -> Html:
-    """Return a picture file as an embedded image.
+class Picture(NamedTuple):
+    """An image inside a page."""
+
+    source: str  # a data URI
+    width: int  # pixels
+    height: int
+    alt: str
+
+
+def picture(path: Path, alt: str) -> Picture:
+    """Return a picture file as an image inside a page.
 
     Raises:
         BadFile: the file is no picture, or larger than WebP's 16,383 pixels.
@@ -43,8 +50,8 @@ def picture(path: Path, alt: str) -> Html:
         raise BadFile(f"{path}: not a picture that can be embedded: {error}") from error
 
 
-def video(path: Path, label: str) -> Html:
-    """Return an MP4 as an embedded video that plays by itself, over and over, without sound.
+def video(path: Path) -> str:
+    """Return an MP4 as a data URI.
 
     Raises:
         BadFile: the file is no MP4.
@@ -55,12 +62,11 @@ def video(path: Path, label: str) -> Html:
         raise BadFile(f"{path}: cannot be read: {error.strerror}") from error
     if data[4:8] != b"ftyp":
         raise BadFile(f"{path}: not an MP4 video")
-    how = {"controls": True, "loop": True, "muted": True, "autoplay": True, "playsinline": True}
-    return element("video", {"aria-label": label, **how, "src": _uri(data, "video/mp4")})
+    return _uri(data, "video/mp4")
 
 
-def growth(snapshots: dict[int, Path]) -> list[tuple[int, Html]]:
-    """Draw up to twelve snapshots of a run, the first and the last among them; returns them by step.
+def growth(snapshots: dict[int, Path]) -> list[tuple[int, Picture]]:
+    """Draw up to twelve of the snapshots of a run, the first and the last among them; returns them by step.
 
     Raises:
         BadFile: a snapshot cannot be read.
@@ -74,16 +80,17 @@ def growth(snapshots: dict[int, Path]) -> list[tuple[int, Html]]:
     drawn = []
     for step in chosen:
         (pixels,) = shots(read_splat(snapshots[step]), view, WHITE)
-        drawn.append((step, _embedded(_image(pixels), f"the splat after step {step}")))
+        drawn.append((step, _drawn(pixels, f"the splat after step {step}")))
     return drawn
 
 
-def beside_truth(splat: Path, prompt: str) -> tuple[Html, Html]:
+def beside_truth(splat: Path, prompt: str) -> tuple[Picture, Picture]:
     """Draw the splat and the true object of ``prompt`` from the same six held-out cameras; one strip each.
 
     Raises:
         BadFile: the splat cannot be read. PromptError: the prompt is not of the shapes world.
     """
+    import numpy as np
     import torch
 
     from gsdistill.evaluation.truth import truth_views
@@ -94,10 +101,12 @@ def beside_truth(splat: Path, prompt: str) -> tuple[Html, Html]:
     cameras = held_out().pick(torch.tensor(TRUTH_VIEWS))
     true = to_bytes(truth_views(prompt, cameras, WHITE))
     ours = list(shots(read_splat(splat), cameras, WHITE))
-    return _strip(ours, f"the splat from {len(ours)} sides"), _strip(list(true), "the true object from the same sides")
+    splat_strip, true_strip = np.concatenate(ours, axis=1), np.concatenate(list(true), axis=1)
+    words = f"the splat from {len(ours)} sides", "the true object from the same sides"
+    return _drawn(splat_strip, words[0]), _drawn(true_strip, words[1])
 
 
-def floating(splat: Path) -> tuple[Html, str] | None:
+def floating(splat: Path) -> tuple[Picture, str] | None:
     """Draw what floats loose of the object, from the side that shows most of it, with words; None if nothing does.
 
     Raises:
@@ -117,7 +126,7 @@ def floating(splat: Path) -> tuple[Html, str] | None:
         f"{100 * found.share:.2g} % of the opacity floats loose; most of it is seen from here, azimuth "
         f"{found.azimuth:.0f}, {abs(found.elevation):.0f} degrees {below} the horizon"
     )
-    return _embedded(_image(pixels), "the splat from the side that shows most of what floats loose"), words
+    return _drawn(pixels, "the splat from the side that shows most of what floats loose"), words
 
 
 def _stage() -> Cameras:
@@ -129,23 +138,17 @@ def _stage() -> Cameras:
     return look_at_origin(azimuth, elevation, distance, fov, STAGE_SIZE)
 
 
-def _strip(pictures: Sequence[np.ndarray], alt: str) -> Html:
-    import numpy as np
-
-    return _embedded(_image(np.concatenate(pictures, axis=1)), alt)
-
-
-def _image(pixels: np.ndarray) -> Any:
+def _drawn(pixels: np.ndarray, alt: str) -> Picture:
     from PIL import Image
 
-    return Image.fromarray(pixels)
+    return _embedded(Image.fromarray(pixels), alt)
 
 
-def _embedded(image: Any, alt: str) -> Html:
+def _embedded(image: Any, alt: str) -> Picture:
     file = BytesIO()
     image.save(file, format="WEBP", quality=90, method=4)
     source = _uri(file.getvalue(), "image/webp")
-    return element("img", {"alt": alt, "width": image.width, "height": image.height, "src": source})
+    return Picture(source, image.width, image.height, alt)
 
 
 def _uri(data: bytes, kind: str) -> str:

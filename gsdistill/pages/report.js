@@ -6,7 +6,6 @@ for (const chart of document.querySelectorAll("figure[data-points]")) {
   const [line, dot] = chart.querySelectorAll(".probe");
   const output = chart.querySelector("output");
   const atRest = output.textContent;
-  const unit = chart.dataset.unit ? ` ${chart.dataset.unit}` : "";
   let at = points.length - 1;
 
   const show = (place) => {
@@ -18,7 +17,7 @@ for (const chart of document.querySelectorAll("figure[data-points]")) {
     dot.setAttribute("cy", y);
     const number = value.toLocaleString("en", { maximumSignificantDigits: 4 });
     const when = seconds === null ? "" : `, ${seconds.toFixed(1)} s`;
-    output.textContent = `${number}${unit} at step ${step}${when}`;
+    output.textContent = `${number} at step ${step}${when}`;
     chart.classList.add("probing");
   };
   const hide = () => {

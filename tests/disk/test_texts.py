@@ -26,7 +26,7 @@ from gsdistill.export.ply import Ply
 from gsdistill.generate import run
 from gsdistill.models.fingerprint import fingerprint
 from gsdistill.models.layout import check_weights
-from gsdistill.pages.markup import element
+from gsdistill.pages.markup import templates
 from gsdistill.run.config import RunConfig, resolve
 from gsdistill.run.keeper import RunFolder
 from gsdistill.scene.init.ball import Ball
@@ -94,7 +94,8 @@ def test_json_and_pages_take_any_name(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["other"] == "é"
     with pytest.raises(BadFile, match="surrogates not allowed"):
         parse_json('{"a": "\\ud800"}', "a.json")
-    assert element("p", {"title": LATIN}, LATIN) == '<p title="caf\\udce9.ply">caf\\udce9.ply</p>'
+    page = templates().from_string('<p title="{{ name }}">{{ name }}</p>').render(name=LATIN)
+    assert page == '<p title="caf\\udce9.ply">caf\\udce9.ply</p>'
     assert shown(LATIN) == "caf\\udce9.ply" and shown("é") == letters("\udcc3\udca9") == "é"
 
 

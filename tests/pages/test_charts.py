@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from gsdistill.pages.charts import Curve, curve_figure, shown, ticks
+from gsdistill.pages.charts import curve, ticks
+from gsdistill.pages.markup import readable
 
 
 @pytest.mark.parametrize(
@@ -39,15 +40,14 @@ def test_ticks_are_round(low, high, logarithmic, expected):
     ],
 )
 def test_numbers_for_people(value, text):
-    assert shown(value) == text
+    assert readable(value) == text
 
 
 @pytest.mark.parametrize(
     "values", [[5.0, 5.0, 5.0], [0.0, 0.0, 0.0], [-3.0, 2.0, -1.0], [1.0, 1e6, 1e-6], [-1e300, 1e300, 0.0]]
 )
 def test_every_point_lies_between_the_axes(values):
-    markup = curve_figure(Curve("x", "", [1, 2, 3], values, [None] * 3))
-    points = json.loads(markup.partition('data-points="')[2].partition('"')[0])
+    points = json.loads(curve("x", [1, 2, 3], values, [None] * 3)["points"])
     assert [point[3] for point in points] == [40.0, 172.0, 304.0]
     assert all(10.0 <= point[4] <= 150.0 for point in points)
     order = sorted(range(3), key=lambda place: values[place])

@@ -10,12 +10,14 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 from pages.folder import DEFAULTS, Page, make_run
 from rich.console import Console
 
 from gsdistill.disk.write import write_json, write_text
+from gsdistill.pages import markup
 from gsdistill.pages.gallery import gallery
-from gsdistill.pages.markup import Html, element, write_page
+from gsdistill.pages.markup import templates, write_page
 from gsdistill.pages.report import write_report
 from gsdistill.settings.yaml import dump, load_yaml
 
@@ -89,19 +91,35 @@ def test_the_policy_lets_nothing_in(both):
         assert "unsafe" not in (policy or "") and "http" not in (policy or "") and "*" not in (policy or "")
 
 
+TEMPLATE = templates().from_string(
+    '<p title="{{ words }}" data-x="{{ words }}">{{ words }}<b>{{ words | upper }}</b></p>'
+)
+
+
 @given(st.text(st.characters()), st.sampled_from(HOSTILE))
 def test_any_text_is_read_back_as_text_and_nothing_else(text, hostile):
+    """Whatever a template is given, as text or in an attribute; what no page may hold is shown as one letter."""
     for words in (text, hostile + text, text + hostile):
-        source = element("p", {"title": words, "data-x": words}, words, element("b", {}, words))
+        source = TEMPLATE.render(words=words)
         assert re.fullmatch(r"<p title=\"[^\"<>]*\" data-x=\"[^\"<>]*\">[^<>]*<b>[^<>]*</b></p>", source)
         assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", source)
         source.encode("utf-8")
 
 
+def test_no_template_switches_the_escaping_off_and_a_name_that_is_not_given_is_an_error():
+    for path in Path(markup.__file__).parent.glob("*.html"):
+        assert not re.search(r"\|\s*safe|autoescape", path.read_text(encoding="utf-8")), path.name
+    with pytest.raises(UndefinedError):
+        templates().from_string("{{ nobody }}").render()
+
+
 def test_a_title_of_any_kind(tmp_path):
+    nothing = dict.fromkeys(("known", "cards", "methods", "broken"), ())
     for place, text in enumerate(HOSTILE):
-        write_page(tmp_path / f"{place}.html", text, Html("<p></p>"), "", "", "data:")
+        values = {"title": text, "keys": {}, "links": {}, "count": text, **nothing}
+        write_page(tmp_path / f"{place}.html", "gallery", "data:", **values)
         page = Page(tmp_path / f"{place}.html")
-        assert [name for name, _, _ in page.elements] == [
-            "html", "head", "meta", "meta", "meta", "meta", "title", "link", "style", "body", "p", "script",
+        assert [name for name, _, _ in page.elements][:11] == [
+            "html", "head", "meta", "meta", "meta", "meta", "title", "link", "style", "body", "header",
         ]  # fmt: skip
+        assert len(page.all("script")) == 1
