@@ -20,7 +20,7 @@ from gsdistill.export.formats import run_writers
 from gsdistill.generate import check_without_prior, checked_folder
 from gsdistill.models.catalogue import cards, find, is_outside
 from gsdistill.models.hub import is_offline
-from gsdistill.models.inventory import Share, gigabytes, shares
+from gsdistill.models.inventory import Share, find_shares, gigabytes
 from gsdistill.models.layout import chosen, listing
 from gsdistill.models.locate import in_half
 from gsdistill.models.pipelines import needed_parts
@@ -56,7 +56,7 @@ def foresee(config: RunConfig) -> Iterator[str]:
         return
     source = Path(find(config.prior)[0])
     half = in_half(config.model, target)
-    taken = [] if source.exists() else list(shares(config.prior, half))
+    taken = [] if source.exists() else list(find_shares(config.prior, half))
     whole = all(share.folder for share in taken)
     if (whole or is_offline()) and not source.is_file():
         size = _weights(config, target)

@@ -47,7 +47,7 @@ class NotInstalled(UserError):
 
 
 class BadFile(UserError):
-    """A file exists but cannot be what it claims to be."""
+    """A file exists but is not what it claims to be, or is broken."""
 
 
 class OutputError(UserError):
@@ -55,11 +55,11 @@ class OutputError(UserError):
 
 
 class OutOfMemory(UserError):
-    """The machine or its GPU has not the memory that the settings need."""
+    """The machine or its GPU has less memory than the settings need."""
 
 
 class Notice(UserWarning):
-    """What a user should know of something that is taken nonetheless; the command line prints it as one line, once."""
+    """A warning about something that is accepted anyway; the command line prints it once, in one line."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -89,5 +89,5 @@ def first_line(error: BaseException) -> str:
 
 
 def tell(line: str) -> None:
-    """Tell what a file is taken with, as a :class:`Notice`: the command prints it once, in one line."""
+    """Warn the user by a :class:`Notice` of one line."""
     warnings.warn(line, Notice, stacklevel=3)

@@ -117,7 +117,7 @@ def _from_hub(group: str, name: str, half: bool) -> Iterator[Finding]:
         yield Finding(group, "access", f"gated: accept the licence at {address}, then run `hf auth login`")
     if card and card.vae:
         yield Finding(group, "autoencoder", f"its own; one for float16: --model.vae {card.vae}")
-    for share in inventory.shares(name, half):
+    for share in inventory.find_shares(name, half):
         source = share.source or share.sources[0]
         others = ", ".join(other for other in share.sources if other != source)
         yield Finding(group, "source", f"{source}{f' (else {others})' if others else ''}")

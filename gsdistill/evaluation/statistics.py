@@ -2,8 +2,8 @@
 
 Figures: the hierarchical percentile bootstrap. Of P prompts, P are drawn with replacement, and of each one's S seeds, S
 likewise; the mean of a resample is the mean over its prompts of the mean over their seeds. The interval is from the
-2.5 % to the 97.5 % quantile of the means of 10,000 resamples, drawn from a fixed seed. Of few prompts it is a little
-narrow, by the factor sqrt(1 - 1 / P) where prompts differ more than seeds.
+2.5 % to the 97.5 % quantile of the means of 10,000 resamples, drawn from a fixed seed. With few prompts it is a little
+too narrow, by the factor sqrt(1 - 1 / P) if prompts differ more than seeds.
 
 Shares: Wilson's score interval (1927) of k successes in n trials, which keeps its width where all of them succeed. It
 takes the trials to be independent.
@@ -32,9 +32,9 @@ class Interval:
 
 
 def bootstrap(values: Float[np.ndarray, "P S"], resamples: int = RESAMPLES) -> Interval | None:
-    """The mean of a figure over prompts (rows) and seeds, see the module; NaN stands for a run that is not there.
+    """The mean of a figure over prompts (rows) and seeds, see the module; NaN stands for a missing run.
 
-    None if there is no run at all.
+    None if all are missing.
     """
     there = ~np.isnan(values)
     values, counts = values[there.any(1)], there.sum(1)[there.any(1)]

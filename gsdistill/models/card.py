@@ -12,7 +12,7 @@ from gsdistill.disk.read import read_json
 from gsdistill.settings.config import from_dict
 from gsdistill.settings.registry import names
 
-__all__ = ["CameraCard", "ModelCard", "Prediction", "read_model_card"]
+__all__ = ["CameraCard", "ModelCard", "Prediction", "check_world", "read_model_card"]
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]  # what a network answers
 
@@ -41,9 +41,14 @@ class ModelCard:
     camera: CameraCard | None = None
 
     def __post_init__(self) -> None:
-        if self.world not in (None, *(known := names("gsdistill.worlds"))):
-            hint = did_you_mean(str(self.world), known)
-            raise ConfigError(f"world = '{self.world}' is not known.{hint} Allowed: {', '.join(known)}")
+        check_world(self.world)
+
+
+def check_world(world: str | None) -> None:
+    """Refuse a world that is no package of gsdistill.worlds. Raises ConfigError."""
+    if world not in (None, *(known := names("gsdistill.worlds"))):
+        hint = did_you_mean(str(world), known)
+        raise ConfigError(f"world = '{world}' is not known.{hint} Allowed: {', '.join(known)}")
 
 
 def read_model_card(source: str, name: str) -> ModelCard:

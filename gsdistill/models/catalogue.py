@@ -21,7 +21,7 @@ from gsdistill.disk.paths import there
 from gsdistill.disk.places import data_path
 from gsdistill.models import GROUP
 from gsdistill.models.card import Prediction, read_model_card
-from gsdistill.models.hub import Need, cached, cached_file
+from gsdistill.models.hub import Need, cached_file, cached_snapshot
 from gsdistill.models.pipelines import FAMILIES, needed_parts
 from gsdistill.settings.config import from_dict
 from gsdistill.settings.registry import OWN, installed, is_own
@@ -146,10 +146,10 @@ def cached_source(name: str) -> str | None:
     if card.checkpoint and card.base:
         there = [source for source in card.sources if cached_file(source, card.checkpoint, card.revision)]
         base, need = cards()[card.base], Need(lambda folder: FAMILIES[card.pipeline].others)
-        held = any(cached(source, need, base.revision) for source in base.sources)
-        return there[0] if there and held else None
+        whole = any(cached_snapshot(source, need, base.revision) for source in base.sources)
+        return there[0] if there and whole else None
     sources = () if card.shipped else card.sources
-    return next((source for source in sources if cached(source, Need(needed_parts), card.revision)), None)
+    return next((source for source in sources if cached_snapshot(source, Need(needed_parts), card.revision)), None)
 
 
 def find(name_or_path: str, setting: str = "prior") -> tuple[str, ...]:
@@ -202,9 +202,9 @@ def is_hub_id(name: str) -> bool:
 
 
 def refuse_mistyped(name: str) -> None:
-    """Refuse what is formed like a hub id and is neither here nor in the cache, while its first part is a folder here.
+    """Refuse a hub id that is neither here nor in the cache if its first part is a folder here: it is a mistyped path.
 
-    The hub would learn the name of a private folder.
+    The hub, if it were asked, would learn the name of a private folder.
 
     Raises:
         ConfigError: it is such a name; what the folder holds is named.
@@ -212,11 +212,11 @@ def refuse_mistyped(name: str) -> None:
     folder = Path(name).parent
     if Path(name).exists() or not folder.is_dir() or cached_file(name, "model_index.json"):
         return
-    held = sorted(f"{folder / path.name}" for path in folder.iterdir())
-    several = ", ".join(held[:SHOWN]) + ", ..." * (len(held) > SHOWN) if held else "nothing"
+    inside = sorted(f"{folder / path.name}" for path in folder.iterdir())
+    several = ", ".join(inside[:SHOWN]) + ", ..." * (len(inside) > SHOWN) if inside else "nothing"
     raise ConfigError(
         f"there is no folder or file '{name}'; in {folder} there is {several}."
-        f"{did_you_mean(name, held)} The hub is not asked for a name that begins as a folder here"
+        f"{did_you_mean(name, inside)} The hub is not asked for a name that begins as a folder here"
     )
 
 

@@ -1,7 +1,7 @@
-"""What the configs of a model's parts declare, against what its family feeds them: looked at before any weights.
+"""Whether a family can feed its network what the config asks for; checked before any weights are read.
 
-A network that wants to be told more than its family tells it, latents of another number of channels or tokens of
-another width would fail in the middle of a run, or run without what it was trained with.
+A network that needs an input which its family does not have, latents with another number of channels or tokens of
+another width would fail in the middle of a run, or run without an input that it was trained with.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ def latent_channels(folder: Path) -> int:
 
 
 def _check_channels(config: Mapping[str, Any], feed: Feed, latents: int, path: Path) -> None:
-    given, answered = config.get("in_channels", feed.channels), config.get("out_channels", feed.channels)
-    if given != latents:
-        use = PICTURES.get(given) if isinstance(given, int) and latents == 4 else None
-        told = f"it is for {use}, and is told a picture too; take a text-to-image model" if use else OTHERS
-        raise BadFile(f"{path}: in_channels = {brief(given)}, where the latents have {latents}: {told}")
-    if answered is not None and not (isinstance(answered, int) and answered >= latents):
-        raise BadFile(f"{path}: out_channels = {brief(answered)}, where the latents have {latents}")
+    read, written = config.get("in_channels", feed.channels), config.get("out_channels", feed.channels)
+    if read != latents:
+        use = PICTURES.get(read) if isinstance(read, int) and latents == 4 else None
+        why = f"it is for {use}, and is told a picture too; take a text-to-image model" if use else OTHERS
+        raise BadFile(f"{path}: in_channels = {brief(read)}, where the latents have {latents}: {why}")
+    if written is not None and not (isinstance(written, int) and written >= latents):
+        raise BadFile(f"{path}: out_channels = {brief(written)}, where the latents have {latents}")
 
 
 def _check_widths(config: Mapping[str, Any], widths: Mapping[str, int | None], path: Path, what: str) -> None:
@@ -129,12 +129,11 @@ def _check_widths(config: Mapping[str, Any], widths: Mapping[str, int | None], p
         declared = config.get(name)
         each = declared if isinstance(declared, list) else [declared]
         if width is not None and any(one is not None and one != width for one in each):
-            told = f"{name} = {brief(declared)}, where {what} have {width} numbers"
-            raise BadFile(f"{path}: {told}: {OTHERS}")
+            raise BadFile(f"{path}: {name} = {brief(declared)}, where {what} have {width} numbers: {OTHERS}")
 
 
 def _sum(folder: Path, parts: tuple[tuple[str, str, int], ...]) -> int | None:
-    """A number made of those of parts, or None where one of them is not there or says nothing of it."""
+    """The sum of numbers in the configs of parts, or None if one of them is missing."""
     total = 0
     for part, name, times in parts:
         path = folder / part / CONFIG

@@ -13,7 +13,7 @@ def fingerprint(files: Iterable[Path], *facts: object) -> str:
     """32 letters that change with the files' resolved paths, sizes and times, and with the ``facts``."""
     digest = hashlib.sha256(repr(facts).encode())
     for path in sorted(files):
-        facts_of_file = path.stat()
-        facts_line = f"{path.resolve()} {facts_of_file.st_size} {facts_of_file.st_mtime_ns}\n"
-        digest.update(facts_line.encode("utf-8", "surrogateescape"))
+        status = path.stat()
+        line = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]

@@ -1,8 +1,8 @@
-"""Models on the hub: the snapshot in the cache that holds what a family needs, downloaded once, and never asked twice.
+"""Models of the Hugging Face hub: a snapshot in the cache with what a family needs, downloaded once.
 
-A folder is taken as it is; a complete snapshot too, without a word to the network. Of what is downloaded the listing
-decides (layout.py): a model's repository often holds ten times what a prior needs. The hub learns what it is asked
-for, and the versions of Python and of its own library; what else the libraries would tell it is switched off.
+A folder is used as it is, and so is a complete snapshot in the cache: then the network is not asked. What is downloaded
+is chosen from the hub's listing (layout.py), for a model's repository often holds ten times what a prior needs. The hub
+learns what is asked for and the versions of Python and of its library; all other telemetry is switched off.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from gsdistill.models.layout import CARDS, chosen, lack, listing
 
 __all__ = [
     "Need",
-    "cached",
     "cached_file",
-    "described",
-    "fetched",
-    "fetched_file",
+    "cached_snapshot",
+    "fetch",
+    "fetch_file",
+    "fetch_index",
     "go_offline",
     "is_offline",
-    "remote_files",
+    "list_remote_files",
 ]
 
 PATIENCE = 10.0  # seconds for an answer of the hub
@@ -35,26 +35,26 @@ PATIENCE = 10.0  # seconds for an answer of the hub
 
 @dataclass(frozen=True)
 class Need:
-    """What is wanted of a model."""
+    """Which files of a model are needed."""
 
     parts: Callable[[Path], Sequence[str]]  # read from a folder that holds model_index.json, at least
     half: bool = False  # the fp16 files where there are any
     weights: bool = True  # False: configs and tokenizers alone
-    configs: Sequence[str] = ()  # parts of which the config is wanted in any case
+    configs: Sequence[str] = ()  # parts whose config is needed in any case
 
     def lack(self, place: str | Path, files: Mapping[str, int], folder: Path) -> str | None:
-        """One sentence on what ``files`` of ``place`` lack; ``folder`` is what the parts are read from."""
-        told = lack(place, files, self.parts(folder), self.weights)
-        return told or lack(place, files, self.configs, weights=False)
+        """One sentence on what is missing among ``files`` of ``place``, or None; ``folder`` names the parts."""
+        missing = lack(place, files, self.parts(folder), self.weights)
+        return missing or lack(place, files, self.configs, weights=False)
 
     def chosen(self, files: Mapping[str, int], folder: Path) -> list[str]:
-        """The names of those ``files`` that are wanted."""
+        """The names of those ``files`` that are needed."""
         named = chosen(files, self.parts(folder), self.half, self.weights)
         return [*named, *(chosen(files, self.configs, self.half, weights=False).keys() - named.keys())]
 
 
 class _RefusedError(Exception):
-    """A source cannot be had, for a reason of a few words; no other source can where it is ``final``."""
+    """A source that cannot be used, with the reason in a few words; a ``final`` reason holds for all other sources."""
 
     def __init__(self, reason: str, final: bool = False) -> None:
         super().__init__(reason)
@@ -84,10 +84,11 @@ def is_offline() -> bool:
     return constants.HF_HUB_OFFLINE
 
 
-def fetched(name: str, sources: Sequence[str], need: Need, revision: str | None = None, advice: str = "") -> Path:
-    """The folder of the model ``name``: the first of its sources, folders or hub ids, that can be had.
+def fetch(name: str, sources: Sequence[str], need: Need, revision: str | None = None, advice: str = "") -> Path:
+    """Return the folder of the model ``name``, from the first of its sources (folders or hub ids) that can be used.
 
-    A folder, then a complete snapshot in the cache, then a download; ``advice`` ends the message where all fail.
+    Folders and complete snapshots in the cache are tried first, then downloads. If all fail, ``advice`` ends the
+    message.
 
     Raises:
         ModelNotFound: what was tried, and why each of them cannot be had.
@@ -95,59 +96,59 @@ def fetched(name: str, sources: Sequence[str], need: Need, revision: str | None 
     for source in sources:
         if Path(source).is_dir():
             return Path(source)
-        if kept := cached(source, need, revision):
-            return kept
-    return _first(name, sources, lambda source: _downloaded(source, need, revision), advice)
+        if snapshot := cached_snapshot(source, need, revision):
+            return snapshot
+    return _first(name, sources, lambda source: _download(source, need, revision), advice)
 
 
-def fetched_file(name: str, sources: Sequence[str], file: str, revision: str | None = None, advice: str = "") -> Path:
-    """One file of the model ``name``, from the first of its hub ids that can be had; as :func:`fetched`."""
+def fetch_file(name: str, sources: Sequence[str], file: str, revision: str | None = None, advice: str = "") -> Path:
+    """Return one file of the model ``name``, from the first of its hub ids that has it; as :func:`fetch`."""
     for source in sources:
-        if kept := cached_file(source, file, revision):
-            return kept
-    return _first(name, sources, lambda source: _downloaded_file(source, file, revision), advice)
+        if path := cached_file(source, file, revision):
+            return path
+    return _first(name, sources, lambda source: _download_file(source, file, revision), advice)
 
 
-def cached(source: str, need: Need, revision: str | None = None) -> Path | None:
-    """The snapshot of a hub id in the cache, if it holds all that is needed; the network is not asked."""
+def cached_snapshot(source: str, need: Need, revision: str | None = None) -> Path | None:
+    """The snapshot of a hub id in the cache, if it has everything that is needed; the network is not asked."""
     folder = _snapshot(source, revision)
     return folder if folder and not need.lack(source, listing(folder), folder) else None
 
 
 def cached_file(source: str, file: str, revision: str | None = None) -> Path | None:
-    """A file of a hub id, where the cache has it."""
+    """A file of a hub id, if the cache has it."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     if _is_homeless():
         return None
     try:
-        found = try_to_load_from_cache(source, file, revision=revision)
-    except HFValidationError:  # no name that the hub could have; whoever asks the hub for it says so
+        path = try_to_load_from_cache(source, file, revision=revision)
+    except HFValidationError:  # the hub cannot have such a name; a download would say so
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(path) if isinstance(path, str) else None
 
 
-def remote_files(source: str, revision: str | None = None) -> dict[str, int]:
-    """Name and size of every file that the hub has of a model.
+def list_remote_files(source: str, revision: str | None = None) -> dict[str, int]:
+    """Ask the hub for the name and the size in bytes of every file of a model.
 
     Raises:
-        ModelNotFound: it cannot be asked; the message is the reason, in a few words.
+        ModelNotFound: the hub cannot be asked; the message is the reason, in a few words.
     """
     try:
-        return _listed(source, revision)
+        return _list_files(source, revision)
     except _RefusedError as refused:
         raise ModelNotFound(str(refused)) from refused
 
 
-def described(source: str, revision: str | None = None) -> Path:
-    """A folder in the cache with model_index.json of a model, a few hundred bytes, downloaded where it is not there.
+def fetch_index(source: str, revision: str | None = None) -> Path:
+    """Return the folder in the cache that holds model_index.json (a few hundred bytes), downloaded if necessary.
 
     Raises:
-        ModelNotFound: as :func:`remote_files`.
+        ModelNotFound: as :func:`list_remote_files`.
     """
     try:
-        return _snapshot(source, revision) or _downloaded_cards(source, revision)
+        return _snapshot(source, revision) or _download_cards(source, revision)
     except _RefusedError as refused:
         raise ModelNotFound(str(refused)) from refused
 
@@ -162,10 +163,10 @@ def _first(name: str, sources: Sequence[str], get: Callable[[str], Path], advice
             if refused.final:
                 reasons = dict.fromkeys(sources, str(refused))
                 break
-    raise ModelNotFound(f"cannot get {_told(name, reasons)}{advice}")
+    raise ModelNotFound(f"cannot get {_summary(name, reasons)}{advice}")
 
 
-def _told(name: str, reasons: Mapping[str, str]) -> str:
+def _summary(name: str, reasons: Mapping[str, str]) -> str:
     sources, different = list(reasons), set(reasons.values())
     if len(different) == 1:
         tried = "" if sources == [name] else f" (tried {', '.join(sources)})"
@@ -173,19 +174,19 @@ def _told(name: str, reasons: Mapping[str, str]) -> str:
     return f"{name}: " + "; ".join(f"{source}: {reason}" for source, reason in reasons.items())
 
 
-def _downloaded(source: str, need: Need, revision: str | None) -> Path:
+def _download(source: str, need: Need, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     _ask(source, revision, need)
-    files = _listed(source, revision)
-    described = _downloaded_cards(source, revision)
-    if told := need.lack(source, files, described):
-        raise _RefusedError(told)
+    files = _list_files(source, revision)
+    index = _download_cards(source, revision)
+    if lacking := need.lack(source, files, index):
+        raise _RefusedError(lacking)
     with _in_few_words(source, revision):
-        return Path(snapshot_download(source, revision=revision, allow_patterns=need.chosen(files, described)))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=need.chosen(files, index)))
 
 
-def _downloaded_cards(source: str, revision: str | None) -> Path:
+def _download_cards(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     _ask(source, revision)
@@ -193,49 +194,49 @@ def _downloaded_cards(source: str, revision: str | None) -> Path:
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(CARDS)))
 
 
-def _downloaded_file(source: str, file: str, revision: str | None) -> Path:
+def _download_file(source: str, file: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
 
-    if file not in _listed(source, revision):
+    if file not in _list_files(source, revision):
         raise _RefusedError(f"it has no {file}")
     with _in_few_words(source, revision):
         return Path(hf_hub_download(source, file, revision=revision))
 
 
-def _listed(source: str, revision: str | None) -> dict[str, int]:
+def _list_files(source: str, revision: str | None) -> dict[str, int]:
     from huggingface_hub import HfApi
 
     _ask(source, revision)
     with _in_few_words(source, revision):
-        found = HfApi().model_info(source, revision=revision, files_metadata=True, timeout=PATIENCE)
-    return {file.rfilename: file.size or 0 for file in found.siblings or ()}
+        model = HfApi().model_info(source, revision=revision, files_metadata=True, timeout=PATIENCE)
+    return {file.rfilename: file.size or 0 for file in model.siblings or ()}
 
 
 def _snapshot(source: str, revision: str | None) -> Path | None:
     """The folder of a hub id in the cache, whatever it holds."""
     for sign in ("model_index.json", "unet/config.json", "config.json"):
-        if found := cached_file(source, sign, revision):
-            return found.parents[sign.count("/")]
+        if file := cached_file(source, sign, revision):
+            return file.parents[sign.count("/")]
     return None
 
 
 def _is_homeless() -> bool:
-    """Whether the cache would lie in a folder called ``~`` in the working directory, as without a home folder."""
+    """Whether there is no home folder: then the cache would be a folder called ``~`` in the working directory."""
     from huggingface_hub import constants
 
     return constants.HF_HUB_CACHE.startswith("~")
 
 
 def _ask(source: str, revision: str | None, need: Need | None = None) -> None:
-    """Refuse to ask while offline, or where there is no place for an answer."""
+    """Refuse to ask the hub while offline, or if there is no folder to keep the answer in."""
     if _is_homeless():
         raise _RefusedError("there is no home folder to keep models in; set HF_HOME to a folder", final=True)
     if is_offline():
         from huggingface_hub import constants
 
         folder = _snapshot(source, revision) if need else None
-        held = need.lack(folder, listing(folder), folder) if folder and need else None
-        where = f"not in the cache {constants.HF_HUB_CACHE}" if held is None else f"in the cache, but {held}"
+        missing = need.lack(folder, listing(folder), folder) if folder and need else None
+        where = f"not in the cache {constants.HF_HUB_CACHE}" if missing is None else f"in the cache, but {missing}"
         raise _RefusedError(f"it is {where}, and HF_HUB_OFFLINE or --offline forbids to ask the hub")
 
 

@@ -1,4 +1,4 @@
-"""What there is of a model and what it takes to have it all, without loading or downloading any of its weights."""
+"""Which files a model needs, which of them are here and how large they are; no weights are loaded or downloaded."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from gsdistill.core.errors import ModelNotFound
 from gsdistill.models.catalogue import Card, cards
-from gsdistill.models.hub import Need, cached, cached_file, described, remote_files
+from gsdistill.models.hub import Need, cached_file, cached_snapshot, fetch_index, list_remote_files
 from gsdistill.models.layout import CARDS, chosen, lack, listing
 from gsdistill.models.pipelines import FAMILIES, needed_parts
 
-__all__ = ["Share", "free_space", "gigabytes", "shares"]
+__all__ = ["Share", "find_shares", "free_space", "gigabytes"]
 
 USELESS = ("*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "safety_checker/*")  # to a prior
 
@@ -52,7 +52,7 @@ class Share:
         return {part: sizes[part] for part in sorted(sizes, key=lambda part: -sizes[part]) if sizes[part] >= 5e6}
 
     def command(self, half: bool) -> str:
-        """The words that download it; where its files are not known, by patterns that their names answer to."""
+        """The command that downloads it; if its files are not known, with patterns for their names."""
         words = f"hf download {self.source or self.sources[0]}"
         if self.files or self.file:
             return f"{words} {' '.join(name for name, _ in self.files) or self.file}"
@@ -70,8 +70,8 @@ class Share:
         return f"{words} {_flags('include', (CARDS[0], *kept))}{others}"
 
 
-def shares(name: str, half: bool) -> Iterator[Share]:
-    """What the prior ``name``, a card or a hub id, takes from the hub, which is asked where the cache has not all."""
+def find_shares(name: str, half: bool) -> Iterator[Share]:
+    """What the prior ``name``, a card or a hub id, needs of the hub, which is asked if the cache is not complete."""
     card = cards().get(name)
     if card and card.checkpoint and card.base:
         yield _file_share(name, card, card.checkpoint)
@@ -100,18 +100,18 @@ def _folder_share(name: str, card: Card | None, half: bool, parts: Sequence[str]
     )
     need = Need((lambda folder: parts) if parts else needed_parts)
     for source in share.sources:
-        if folder := cached(source, need, revision):
+        if folder := cached_snapshot(source, need, revision):
             files = chosen(listing(folder), need.parts(folder), half)
             return replace(share, source=source, folder=folder, files=tuple(files.items()))
 
     def ask(source: str) -> tuple[tuple[str, int], ...]:
-        there = remote_files(source, revision)
+        there = list_remote_files(source, revision)
         wanted = parts or _parts_of(card, there, source)
-        if told := lack(source, there, wanted):
-            raise ModelNotFound(told)
+        if missing := lack(source, there, wanted):
+            raise ModelNotFound(missing)
         return tuple(chosen(there, wanted, half).items())
 
-    return _asked(share, ask)
+    return _ask_each(share, ask)
 
 
 def _file_share(name: str, card: Card, file: str) -> Share:
@@ -121,19 +121,19 @@ def _file_share(name: str, card: Card, file: str) -> Share:
             return replace(share, source=source, folder=path.parent, files=((file, path.stat().st_size),))
 
     def ask(source: str) -> tuple[tuple[str, int], ...]:
-        there = remote_files(source, card.revision)
+        there = list_remote_files(source, card.revision)
         if file not in there:
             raise ModelNotFound(f"it has no {file}")
         return ((file, there[file]),)
 
-    return _asked(share, ask)
+    return _ask_each(share, ask)
 
 
 def _flags(flag: str, patterns: Sequence[str]) -> str:
     return " ".join(f"--{flag} '{pattern}'" for pattern in patterns)
 
 
-def _asked(share: Share, ask: Callable[[str], tuple[tuple[str, int], ...]]) -> Share:
+def _ask_each(share: Share, ask: Callable[[str], tuple[tuple[str, int], ...]]) -> Share:
     """The share with the first source that answers, or the reasons why none does, each once."""
     reasons: dict[str, str] = {}
     for source in share.sources:
@@ -147,7 +147,7 @@ def _asked(share: Share, ask: Callable[[str], tuple[tuple[str, int], ...]]) -> S
 def _parts_of(card: Card | None, files: dict[str, int], source: str) -> Sequence[str]:
     """The parts that a model of the hub needs: of a card by its listing, which is public where the files are gated."""
     if card is None:
-        return needed_parts(described(source))
+        return needed_parts(fetch_index(source))
     folders = sorted({name.partition("/")[0] for name in files if name.count("/") == 1})
     texts = [part for part in folders if part.startswith(("text_encoder", "tokenizer"))]
     return tuple(dict.fromkeys([*FAMILIES[card.pipeline].parts, *texts]))

@@ -1,9 +1,9 @@
 """The diffusers folder layout: which files of it a family needs, and whether they are all there.
 
-A part is a folder, ``unet``, ``vae``, ``text_encoder``, ... with a config and, but for tokenizers and schedulers,
-weights; the part "" is the model's own folder, as that of an autoencoder alone. Weights are one safetensors file, or an
-index and its shards, in full, as the smaller ``fp16`` variant, or as another that alone is there. Names decide, so that
-the same rules serve a folder on this disk and a listing of the hub.
+A part is a folder (``unet``, ``vae``, ``text_encoder``, ...) with a config and weights; tokenizers and schedulers have
+no weights. The part "" is the model's own folder, for an autoencoder alone. Weights are one safetensors file, or an
+index and its shards: in full precision, as the smaller ``fp16`` variant, or as another variant if that is the only one.
+Everything is decided by file names, so that the same rules serve a folder on this disk and a listing of the hub.
 """
 
 from __future__ import annotations
@@ -44,36 +44,36 @@ class WeightFiles:
 def weight_files(names: Collection[str], half: bool) -> WeightFiles | None:
     """The weights among the file names of one part: the fp16 variant where ``half`` is wanted, else the full ones.
 
-    The other ones serve where these lack, and where both do another variant, such as bf16. None where there are no
-    weights, or only those of several other variants.
+    If those are missing, the other kind is taken; if both are, another variant such as bf16. None: there are no weights
+    at all, or only several other variants.
     """
     others = sorted({match["variant"] for name in names if (match := VARIED.fullmatch(name))} - {VARIANT})
     variants = [VARIANT, None, *others] if half else [None, VARIANT, *others]
-    found = [files for variant in variants for stem in STEMS if (files := _variant(names, stem, variant))]
-    best = min(found, key=lambda files: (bool(files.missing), files.variant in others), default=None)
-    equal = {files.variant for files in found if best and bool(files.missing) == bool(best.missing)}
+    candidates = [files for variant in variants for stem in STEMS if (files := _variant(names, stem, variant))]
+    best = min(candidates, key=lambda files: (bool(files.missing), files.variant in others), default=None)
+    equal = {files.variant for files in candidates if best and bool(files.missing) == bool(best.missing)}
     return None if best and best.variant in others and len(equal) > 1 else best
 
 
 def chosen(files: Mapping[str, int], parts: Sequence[str], half: bool, weights: bool = True) -> dict[str, int]:
-    """Of a model's files, with their sizes, those that the parts need; without ``weights`` configs and tokenizers.
+    """Of a model's files, with their sizes, those that the parts need; without ``weights`` no weights.
 
-    Never pickled files, exports for other libraries, training leftovers or a safety checker.
+    Pickled files, exports for other libraries, training leftovers and safety checkers are never among them.
     """
     wanted = [name for name in CARDS if name in files]
     for part in parts:
         inside = _inside(files, part)
         if _has_weights(part):
-            held = weight_files(inside, half) if weights else None
-            kept = [name for name in ("config.json", *(held.names if held else ())) if name in inside]
+            best = weight_files(inside, half) if weights else None
+            needed = [name for name in ("config.json", *(best.names if best else ())) if name in inside]
         else:
-            kept = [name for name in inside if Path(name).suffix in (".json", ".txt", ".model")]
-        wanted += [_within(part) + name for name in kept]
+            needed = [name for name in inside if Path(name).suffix in (".json", ".txt", ".model")]
+        wanted += [_within(part) + name for name in needed]
     return {name: files[name] for name in wanted}
 
 
 def lack(place: str | Path, files: Collection[str], parts: Sequence[str], weights: bool = True) -> str | None:
-    """One sentence on the first thing that the parts lack among ``files``, the files of ``place``, or None."""
+    """One sentence on the first thing that the parts miss among ``files`` of ``place``; None: it is whole."""
     for part in parts:
         inside = _inside(files, part)
         config = CONFIGS.get(part.split("_")[0], "config.json")
@@ -82,22 +82,22 @@ def lack(place: str | Path, files: Collection[str], parts: Sequence[str], weight
         if part.startswith("tokenizer") and not any(set(kind) <= inside for kind in TOKENIZERS):
             return f"{place} lacks a part: the words of {part} are missing, such as {part}/tokenizer.json; {AGAIN}"
         if weights and _has_weights(part):
-            held = weight_files(inside, half=False)
-            if held is None:
+            best = weight_files(inside, half=False)
+            if best is None:
                 return _no_weights(f"{place}/{part}".rstrip("/"), inside)
-            if held.missing:
-                return f"the weights {place}/{_within(part)}{held.missing[0]} are missing; {AGAIN}"
+            if best.missing:
+                return f"the weights {place}/{_within(part)}{best.missing[0]} are missing; {AGAIN}"
     return None
 
 
 def listing(folder: Path) -> dict[str, int]:
     """Name and size of the files of a folder and of the folders in it, as the hub would list them."""
-    found = [path for depth in ("*", "*/*") for path in folder.glob(depth) if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(found)}
+    paths = [path for depth in ("*", "*/*") for path in folder.glob(depth) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(paths)}
 
 
 def check_weights(folder: Path, names: Collection[str]) -> None:
-    """Refuse weights that are cut, and any file that differs from the folder's SHA256SUMS, where it has one.
+    """Refuse weights that are cut off, and files that differ from the folder's SHA256SUMS, if it has one.
 
     Raises:
         BadFile: with the file, and what is wrong with it.
@@ -153,10 +153,10 @@ def _has_weights(part: str) -> bool:
 
 
 def _no_weights(place: str, inside: Collection[str]) -> str:
-    """One sentence on the files of a part, among which are no weights that can be taken."""
+    """One sentence on the files of a part that has no weights which can be read."""
     missing = f"the weights {place}/*.safetensors are missing"
-    if held := sorted(name for name in inside if name.endswith(".safetensors")):
-        shown = ", ".join([*held[:4], *([f"{len(held) - 4} more"] if len(held) > 4 else [])])
+    if others := sorted(name for name in inside if name.endswith(".safetensors")):
+        shown = ", ".join([*others[:4], *([f"{len(others) - 4} more"] if len(others) > 4 else [])])
         return f"{missing}: there are {shown}, neither full nor fp16 nor of one variant; {ALONE}"
     if pickled := next((name for name in sorted(inside) if name.endswith(PICKLED)), None):
         name = f"{place.rpartition('/')[2]}/{pickled}"

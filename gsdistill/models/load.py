@@ -40,11 +40,11 @@ def load_part(loader: Callable[..., T], folder: Path, part: str, **options: Any)
 
 
 def load_model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
-    """A frozen network of class ``kind`` of diffusers or transformers, from safetensors: full or fp16, what is there.
+    """A frozen network of class ``kind`` of diffusers or transformers, from safetensors in full precision or fp16.
 
     Raises:
-        ModelNotFound: as :func:`load_part`. BadFile: the part is of another class, has not all of its weights, which
-            the libraries would fill with random numbers, or has some that are not finite.
+        ModelNotFound: as :func:`load_part`. BadFile: the part is of another class, lacks weights (the libraries
+            would fill them with random numbers), or has weights that are not finite.
     """
     ours = {"low_cpu_mem_usage": False} if kind.__module__.startswith("diffusers") else {}
     if ours:
@@ -70,10 +70,10 @@ def check_finite(weights: Mapping[str, Tensor], place: Path | str) -> None:
     Raises:
         BadFile: with the first tensor that has some.
     """
-    looked = {name: value for name, value in weights.items() if value.is_floating_point() and value.numel()}
-    ends = {name: torch.stack(value.aminmax()) for name, value in looked.items() if not value.is_meta}
+    floats = {name: value for name, value in weights.items() if value.is_floating_point() and value.numel()}
+    ends = {name: torch.stack(value.aminmax()) for name, value in floats.items() if not value.is_meta}
     if bad := [name for name, pair in ends.items() if not pair.isfinite().all()]:
-        half = looked[bad[0]].dtype == torch.float16 and not ends[bad[0]].isnan().any()
+        half = floats[bad[0]].dtype == torch.float16 and not ends[bad[0]].isnan().any()
         cure = "; if they are sound, float16 is too small for them: take another --model.precision" if half else ""
         raise BadFile(f"{place}: {len(bad)} tensors of its weights hold NaN or infinity, such as {bad[0]}{cure}")
 
@@ -84,12 +84,12 @@ def pick_class(folder: Path, part: str, allowed: Sequence[str]) -> str:
     Raises:
         ModelNotFound: there is no config. BadFile: it is not JSON, or names another class.
     """
-    found = sorted((folder / part).glob("*config.json"))
-    if not found:
+    configs = sorted((folder / part).glob("*config.json"))
+    if not configs:
         raise ModelNotFound(f"{folder} lacks {Path(part) / 'config.json'}")
-    name = str(read_json(found[0]).get("_class_name"))
+    name = str(read_json(configs[0]).get("_class_name"))
     if name not in allowed:
-        raise BadFile(f"{found[0]} is of class {name}, where {' or '.join(allowed)} belongs")
+        raise BadFile(f"{configs[0]} is of class {name}, where {' or '.join(allowed)} belongs")
     return name
 
 
@@ -106,9 +106,9 @@ def check_class(folder: Path, name: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep diffusers and transformers from their own bars and reports: what matters of them is an error of ours.
+    """Switch off the bars and the log lines of diffusers and transformers; what matters in them is an error of ours.
 
-    What they keep of this is the whole process's, so that one thread at a time is within such a block.
+    Their settings are those of the whole process, so only one thread at a time is inside such a block.
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -126,7 +126,7 @@ def quiet() -> Iterator[None]:
 
 
 def _check_sizes(folder: Path, weights: Sequence[str]) -> None:
-    """Refuse a config with numbers far beyond those of the weights: the libraries take memory for it first.
+    """Refuse a config whose sizes are far beyond those of the weights, before the libraries allocate memory for it.
 
     Raises:
         BadFile: the first such number.

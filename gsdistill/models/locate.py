@@ -11,14 +11,14 @@ import torch
 from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.disk.read import read_json
 from gsdistill.models.catalogue import cards, find
-from gsdistill.models.hub import Need, fetched, fetched_file
+from gsdistill.models.hub import Need, fetch, fetch_file
 from gsdistill.models.layout import check_weights, chosen, lack, listing
 from gsdistill.models.load import AUTOENCODERS, pick_class
 from gsdistill.models.lora_files import check
 from gsdistill.models.original import Kind, Original, look
 from gsdistill.models.pipelines import FAMILIES, needed_parts
 from gsdistill.models.settings import ModelSettings
-from gsdistill.models.single_file import SCHEDULER, assembled, converted, converted_vae
+from gsdistill.models.single_file import SCHEDULER, assemble, convert, convert_vae
 
 __all__ = ["WHICH_2", "check_folder", "completing", "in_half", "locate", "other_vae"]
 
@@ -69,10 +69,10 @@ def other_vae(folder: Path, settings: ModelSettings, half: bool = False) -> Path
         return None
     card, sources = cards().get(settings.vae), find(settings.vae, "model.vae")
     if Path(sources[0]).is_file():
-        return converted_vae(Path(sources[0]), folder)
+        return convert_vae(Path(sources[0]), folder)
     need = Need(lambda place: ("vae",) if (place / "model_index.json").is_file() else ("",), half)
     advice = "; or name a folder, a .safetensors file or another hub id with --model.vae"
-    place = fetched(settings.vae, sources, need, card.revision if card else None, advice)
+    place = fetch(settings.vae, sources, need, card.revision if card else None, advice)
     check_folder(place, half, need.parts(place))
     return place.joinpath(*need.parts(place))
 
@@ -100,8 +100,8 @@ def _folder(name: str, settings: ModelSettings, half: bool, say: Callable[[str],
     """Where the model lies in the diffusers layout, once it is there."""
     card = cards().get(name)
     if card and card.checkpoint and card.base:
-        file = fetched_file(name, card.sources, card.checkpoint, settings.revision or card.revision, _advice(name))
-        return assembled(file, _base(settings.config or card.base, half))
+        file = fetch_file(name, card.sources, card.checkpoint, settings.revision or card.revision, _advice(name))
+        return assemble(file, _base(settings.config or card.base, half))
     sources = find(name)
     here = Path(sources[0]).exists()
     if here and settings.revision:
@@ -114,7 +114,7 @@ def _folder(name: str, settings: ModelSettings, half: bool, say: Callable[[str],
     in_file = settings.vae is not None and Path(find(settings.vae, "model.vae")[0]).is_file()
     parts = functools.partial(needed_parts, own_vae=settings.vae is None)
     need = Need(parts, half, configs=("vae",) if in_file else ())
-    return fetched(name, sources, need, revision, _advice(name))
+    return fetch(name, sources, need, revision, _advice(name))
 
 
 def _from_file(file: Path, settings: ModelSettings, half: bool, say: Callable[[str], None]) -> Path:
@@ -126,12 +126,12 @@ def _from_file(file: Path, settings: ModelSettings, half: bool, say: Callable[[s
             f"{WHICH_2}"
         )
     if original.kind == "mvdream":
-        return assembled(file, _base(config, half))
+        return assemble(file, _base(config, half))
     if settings.vae is None and not original.has_vae:
         raise BadFile(f"{file} holds no autoencoder: name one, such as that of its configs by --model.vae {config}")
     need = Need(needed_parts, weights=False)
     folder = _completion(config, need, f"{file} needs configs and a tokenizer")
-    made = converted(original, folder)
+    made = convert(original, folder)
     theirs = {"prediction_type": "epsilon", **read_json(folder / SCHEDULER)}["prediction_type"]
     if settings.config and original.prediction not in (None, theirs):
         say(f"{file} says itself that it predicts {original.prediction}, which goes before {theirs} of {config}")
@@ -150,7 +150,7 @@ def _completion(config: str, need: Need, purpose: str) -> Path:
     if Path(sources[0]).is_file():
         raise ConfigError(f"model.config = '{config}' is a file; it takes a diffusers folder, a short name or a hub id")
     try:
-        return fetched(config, sources, need, card.revision if card else None)
+        return fetch(config, sources, need, card.revision if card else None)
     except ModelNotFound as error:
         other = "; or name a diffusers folder that has them with --model.config"
         raise ModelNotFound(f"{purpose}: {error}{other}") from error

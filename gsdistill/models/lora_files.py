@@ -1,9 +1,9 @@
 """LoRA files (arXiv 2106.09685) added to a frozen network or text encoder for good: W + scale (alpha / rank) B A.
 
-Every tensor of a file arrives or is named: a layer is found in the model by its name, and what finds no place there is
-refused. Only tensors that have nothing to do with a layer, as other programs leave them, are passed over and told. The
-sum is formed in float32 and rounded to the module's precision. Adapters of peft, transformers and diffusers take no
-part in it: they drop what they do not know, and want releases of each other that may not exist.
+Layers are found in the model by their names, and a layer that the model does not have is an error: no tensor is lost
+silently. Tensors that belong to no layer, which some programs leave in a file, are left out with a notice. The sum is
+computed in float32 and rounded to the module's precision. The adapters of peft, transformers and diffusers are not
+used: they drop layers that they do not know, and they need versions of each other that may not exist.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ OF_OTHER_WEIGHTS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to be
 def fuse(files: Sequence[Path], scale: float, part: str, module: Any, parts: Sequence[str]) -> None:
     """Add ``scale`` times what the ``files`` hold for ``part`` to ``module``, in place.
 
-    What is wrong with a file as a whole, and what it holds besides layers, is told with the network's part.
+    The file as a whole is checked together with the network's part.
 
     Args:
-        files: LoRA files (.safetensors) or folders of one; those with nothing for ``part`` pass. They are added one by
-            one.
-        scale: any finite number; 1 is the strength that a file was trained for, below 0 is the other way.
+        files: LoRA files (.safetensors) or folders of one; a file without layers of ``part`` changes nothing.
+        scale: any finite number; 1 is the strength that the file was trained for, a negative one reverses it.
         part: the module's folder in the diffusers layout: unet, transformer, text_encoder, text_encoder_2.
         module: the frozen network of diffusers, or text encoder of transformers.
         parts: those of the model that take LoRA files, the network first.
@@ -50,7 +49,7 @@ def fuse(files: Sequence[Path], scale: float, part: str, module: Any, parts: Seq
     for path in files:
         file = check(path)
         with failing_as(BadFile, f"the LoRA file {file} does not fit the model's {part}"):
-            lora = _opened(file, parts[0])
+            lora = _open(file, parts[0])
             if part == parts[0]:
                 _check_whole(lora, parts, module)
             _add(lora, scale, part, module)
@@ -77,18 +76,18 @@ def check(path: Path) -> Path:
 
 
 def read_files(path: Path) -> list[Path]:
-    """What is read for one entry of model.lora: the file of tensors, and peft's settings where they lie beside it.
+    """The files that are read for one entry of model.lora: its tensors, and peft's settings if they lie beside it.
 
     Raises:
         ConfigError: the file does not exist, or ``path`` is a folder that holds none or two.
     """
     if path.is_dir():
-        held = [path / name for name in IN_FOLDERS if (path / name).is_file()]
-        if len(held) > 1:
+        inside = [path / name for name in IN_FOLDERS if (path / name).is_file()]
+        if len(inside) > 1:
             raise ConfigError(f"model.lora: the folder {path} holds {' and '.join(IN_FOLDERS)}; name one of them")
-        if not held:
+        if not inside:
             raise ConfigError(f"model.lora: there is no file {' or '.join(IN_FOLDERS)} in the folder {path}")
-        path = held[0]
+        path = inside[0]
     if not path.is_file():
         raise ConfigError(f"model.lora: there is no file {path}")
     settings = path.with_name("adapter_config.json")
@@ -106,7 +105,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Lora:
-    """A file, its layers, its other tensors, and by the part what peft was told to do with it."""
+    """A file, its layers, its other tensors, and peft's settings of each part."""
 
     file: Path
     opened: Any  # of safetensors
@@ -119,14 +118,14 @@ class _Lora:
         return [layer for layer in self.layers if layer.part == part]
 
     def tensor(self, name: str) -> Tensor:
-        """One of the tensors, in float32. Raises BadFile where it holds what no LoRA can."""
+        """One of the tensors, in float32. Raises BadFile if it holds NaN or infinity."""
         tensor = self.opened.get_tensor(name).float()
         if not bool(tensor.isfinite().all()):
             raise BadFile(f"the LoRA file {self.file} is broken: its tensor {name} holds NaN or infinite values")
         return tensor
 
 
-def _opened(file: Path, network: str) -> _Lora:
+def _open(file: Path, network: str) -> _Lora:
     from safetensors import safe_open
 
     opened = safe_open(file, framework="pt")
@@ -161,7 +160,7 @@ def _settings(file: Path, metadata: Mapping[str, str]) -> Mapping[str, Mapping[s
 
 
 def _check_whole(lora: _Lora, parts: Sequence[str], module: Any) -> None:
-    """Refuse a file with tensors that no part of the model takes, or without effect; tell what it holds besides."""
+    """Refuse a file without effect, or with tensors that no part of the model takes; notices name what is left out."""
     foreign = [name for name in lora.others if is_foreign(name, module)]
     if strange := [name for name in lora.others if name not in foreign]:
         raise ValueError(f"it holds what is of no LoRA layer, or of another kind of adapter: {_few(strange)}")
@@ -188,16 +187,16 @@ def _add(lora: _Lora, scale: float, part: str, module: Any) -> None:
     if halves := [layer.name for layer in layers if not {"A", "B"} <= layer.tensors.keys()]:
         downs, ups = (sum(matrix in layer.tensors for layer in layers) for matrix in "AB")
         raise ValueError(f"it has {downs} matrices A and {ups} matrices B, and not both for {_few(halves)}")
-    found = [(layer, home) for layer in layers if (home := known.get(key_of(layer.name)))]
+    placed = [(layer, home) for layer in layers if (home := known.get(key_of(layer.name)))]
     taken: dict[str, str] = {}
-    for layer, home in found:
+    for layer, home in placed:
         _check_size(lora, layer, [module.get_submodule(path) for path in home.paths])
         if twice := [taken[path] for path in home.paths if path in taken]:
             raise ValueError(f"{twice[0]} and {layer.name} are the same layer of this model")
         taken |= dict.fromkeys(home.paths, layer.name)
     if missing := [layer.name for layer in layers if key_of(layer.name) not in known]:
         raise ValueError(f"{len(missing)} of its {len(layers)} layers are not in this model: {_few(missing)}")
-    for layer, home in found:
+    for layer, home in placed:
         _add_layer(lora, layer, scale, module, home)
 
 
@@ -222,11 +221,11 @@ def _add_layer(lora: _Lora, layer: _Layer, scale: float, module: Any, home: Home
         up = torch.cat(up.chunk(2)[::-1])
     for weight, own in zip(inner, up.split([len(weight) for weight in inner]), strict=True):
         gain = share * (own.to(weight.device) @ down.to(weight.device)).reshape(weight.shape)
-        found = (weight.float() + gain).to(weight.dtype)
-        if not bool(found.isfinite().all()) and bool(weight.isfinite().all()):
+        total = (weight.float() + gain).to(weight.dtype)
+        if not bool(total.isfinite().all()) and bool(weight.isfinite().all()):
             kind, cure = str(weight.dtype).removeprefix("torch."), "lower model.lora_scale, or take float32"
             raise ValueError(f"{layer.name}: the sum is larger than {kind} can hold; {cure}")
-        weight.copy_(found)
+        weight.copy_(total)
 
 
 def _share(lora: _Lora, layer: _Layer, rank: int) -> float:
@@ -242,9 +241,9 @@ def _share(lora: _Lora, layer: _Layer, rank: int) -> float:
     begun = str(settings.get("init_lora_weights"))
     if begun.lower().startswith(OF_OTHER_WEIGHTS):
         raise ValueError(f"it was trained on weights that {begun} had changed; convert it to an ordinary LoRA")
-    told = _by_layer(settings, "rank_pattern", layer.name, settings.get("r", 8))
-    if told != rank:
-        raise ValueError(f"{layer.name}: its matrices are of rank {rank}, its settings say {told}")
+    declared = _by_layer(settings, "rank_pattern", layer.name, settings.get("r", 8))
+    if declared != rank:
+        raise ValueError(f"{layer.name}: its matrices are of rank {rank}, its settings say {declared}")
     alpha = _by_layer(settings, "alpha_pattern", layer.name, settings.get("lora_alpha", 8))
     if not isinstance(alpha, (int, float)):  # parse_json gives None for what is not finite
         raise ValueError(f"{layer.name}: lora_alpha = {brief(alpha)} in its settings is no number")

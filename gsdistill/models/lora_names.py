@@ -137,10 +137,10 @@ def homes(module: Any) -> dict[str, Home]:
 
     paths = [path for path, inner in module.named_modules() if isinstance(inner, (nn.Linear, nn.Conv2d))]
     depth = getattr(getattr(module, "config", None), "layers_per_block", None)
-    found = dict(_published_sd3(paths)) if "transformer_blocks.0.attn.add_q_proj" in paths else {}
+    published = dict(_published_sd3(paths)) if "transformer_blocks.0.attn.add_q_proj" in paths else {}
     if isinstance(depth, int):
-        found |= {key_of(name): Home((path,)) for path in paths for name in _published_unet(path, depth)}
-    return found | {key_of(path): Home((path,)) for path in paths}
+        published |= {key_of(name): Home((path,)) for path in paths for name in _published_unet(path, depth)}
+    return published | {key_of(path): Home((path,)) for path in paths}
 
 
 def _published_unet(path: str, depth: int) -> list[str]:

@@ -48,8 +48,8 @@ def convert_unet(state_dict: Mapping[str, Tensor], config: Mapping[str, Any] = U
         "missing": shapes.keys() - names.keys(),
         "of another shape": {name for name in names.keys() & shapes.keys() if unet[names[name]].shape != shapes[name]},
     }
-    if told := [f"{kind}: {_listed(found)}" for kind, found in faults.items() if found]:
-        raise BadFile(f"the checkpoint is not that of MVDream's U-Net in the original layout; {'; '.join(told)}")
+    if lines := [f"{kind}: {_listed(names)}" for kind, names in faults.items() if names]:
+        raise BadFile(f"the checkpoint is not that of MVDream's U-Net in the original layout; {'; '.join(lines)}")
     return {name: unet[names[name]] for name in shapes}
 
 

@@ -1,8 +1,8 @@
 """Checkpoints in one file, in the original layout: what one holds, and what it says of itself.
 
-Names and shapes of its tensors tell the architecture. What the network predicts they do not tell: a file says so by an
-empty tensor ``v_pred``, and by another, ``ztsnr``, that its noise levels end without a signal (zero terminal SNR,
-arXiv 2305.08891), or in its metadata. Where it says nothing, the configs that complete it decide.
+The names and shapes of its tensors tell the architecture, but not what the network predicts. That is declared by an
+empty tensor called ``v_pred``, or in the metadata; another one, ``ztsnr``, declares that the last noise level has no
+signal (zero terminal SNR, arXiv 2305.08891). If nothing is declared, the configs that complete the file decide.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Original:
     file: Path
     kind: Kind
     has_vae: bool
-    scheduler: Mapping[str, Any]  # what it says of itself, as a scheduler's config of diffusers says it
+    scheduler: Mapping[str, Any]  # what it declares, in the words of a scheduler's config of diffusers
 
     @property
     def prediction(self) -> str | None:
-        """What the network predicts, where the file says it."""
+        """What the network predicts, if the file declares it."""
         return self.scheduler.get("prediction_type")
 
 
@@ -71,7 +71,7 @@ def look(file: Path) -> Original:
     Raises:
         BadFile: it cannot be read, is pickled with more than tensors, or is of a kind that is no prior.
     """
-    heads, metadata = _heads(file)
+    heads, metadata = _read_heads(file)
     if any("camera_embed." in name for name in heads):
         return Original(file, "mvdream", False, {})
     kind = _kind(file, heads)
@@ -90,7 +90,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         with failing_as(BadFile, f"{file} is not a whole .safetensors file"):
             state = load_file(file)
     else:
-        state = _unpickled(file, "cpu")
+        state = _read_unpickled(file, "cpu")
     return {OLD_NAMES.sub(r"\1text_model.", name): value for name, value in state.items()}
 
 
@@ -104,22 +104,25 @@ def _kind(file: Path, heads: Mapping[str, Tensor]) -> Kind:
 
     unet = any(name.startswith(INPUTS) for name in heads)
     names = [] if unet else [name.removeprefix(UNET) for name in heads]
-    told = next((what for start, what in OTHER_FILES.items() for name in names if name.startswith(start)), None)
-    if told:
-        raise BadFile(f"{file} is {told}")
+    other = next((what for start, what in OTHER_FILES.items() for name in names if name.startswith(start)), None)
+    if other:
+        raise BadFile(f"{file} is {other}")
     with failing_as(BadFile, f"{file} has a tensor of a shape that no Stable Diffusion checkpoint has"):
         kind = infer_diffusers_model_type(heads)
     for known in ("v1", "v2", "xl_base"):  # the first is what diffusers calls all that it does not know
         if kind == known and unet:
             return known
         if kind == known:
-            told = f"no Stable Diffusion checkpoint in the original layout: no name in it begins with {INPUTS}"
-    told = told or f"a checkpoint of the kind {kind}; only Stable Diffusion 1, 2 and XL can be priors in one file"
-    raise BadFile(f"{file} is {told}")
+            raise BadFile(
+                f"{file} is no Stable Diffusion checkpoint in the original layout: no name in it begins with {INPUTS}"
+            )
+    raise BadFile(
+        f"{file} is a checkpoint of the kind {kind}; only Stable Diffusion 1, 2 and XL can be priors in one file"
+    )
 
 
 def _says(file: Path, heads: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What the file says of its schedule and prediction, in a scheduler's words."""
+    """What the file declares of its schedule and prediction, in the words of a scheduler's config."""
     if "edm_vpred.sigma_max" in heads:
         raise BadFile(f"{file} is of continuous noise levels (EDM: edm_vpred.sigma_max), which no prior here has")
     ends = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if "ztsnr" in heads else {}
@@ -134,19 +137,19 @@ def _says(file: Path, heads: Mapping[str, Tensor], metadata: Mapping[str, str]) 
     return ends
 
 
-def _heads(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_heads(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a checkpoint without their values, and its metadata."""
     from safetensors import safe_open
 
     if not is_safetensors(file):
-        return _unpickled(file, "meta"), {}
+        return _read_unpickled(file, "meta"), {}
     with failing_as(BadFile, f"{file} is not a whole .safetensors file"), safe_open(file, framework="pt") as opened:
         shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118 - no mapping
         metadata = opened.metadata() or {}
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, metadata
 
 
-def _unpickled(file: Path, device: str) -> dict[str, Tensor]:
+def _read_unpickled(file: Path, device: str) -> dict[str, Tensor]:
     """The tensors of a pickled checkpoint."""
     state = read_pickle(file, device)
     if isinstance(state, dict) and "state_dict" in state:

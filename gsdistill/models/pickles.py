@@ -1,10 +1,11 @@
-"""PyTorch's own files: archives of a pickle and the numbers of its tensors. Nothing but tensors is ever built of them.
+"""PyTorch's own files, which are archives of a pickle and the numbers of its tensors: nothing but tensors is built.
 
-Torch's own ``weights_only`` builds more: ``bytearray(N)`` takes any memory for a file of a few bytes, and so does
-``OrderedDict(x)`` of a tensor whose strides are zero. Every pickle is therefore walked first, without being run.
+Torch's own ``weights_only`` builds more: with ``bytearray(N)`` a file of a few bytes takes any amount of memory, and so
+does ``OrderedDict(x)`` of a tensor whose strides are zero. Therefore every pickle is checked first, without running it.
 
-Bare pickles, as PyTorch wrote them before 1.6 (2020), say themselves how much memory to take; archives with compressed
-members, which PyTorch does not write, could hold a thousand times what they weigh. Both are refused.
+Two kinds are refused: bare pickles, as PyTorch wrote them before 1.6 (2020), which themselves choose how much memory is
+taken; and archives with compressed members, which PyTorch does not write and which can unpack to a thousand times their
+size.
 """
 
 from __future__ import annotations

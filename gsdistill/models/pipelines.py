@@ -1,4 +1,4 @@
-"""Kinds of models, a table: the pipeline that a folder's model_index.json names, who serves it, and what it needs."""
+"""The kinds of models as a table: by pipeline, the class that serves it and the parts that it needs."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def family_of(folder: Path) -> Family:
 
 
 def needed_parts(folder: Path, own_vae: bool = True) -> tuple[str, ...]:
-    """The parts that a folder must have, read from its model_index.json and gsdistill.json alone.
+    """The parts that a folder must have, by its model_index.json and gsdistill.json.
 
-    They are those of its family and all text encoders and tokenizers that the index names, such as SD3's T5; no ``vae``
-    where images are folded into channels, or where another one serves (``own_vae`` False).
+    They are those of its family and all text encoders and tokenizers that the index names, such as SD3's T5; without
+    ``vae`` if images are folded into channels, or if another autoencoder is used (``own_vae`` False).
 
     Raises:
         BadFile: as :func:`family_of`, and where gsdistill.json cannot be read.

@@ -1,7 +1,7 @@
-"""Models in one file of the original layout: turned once into a folder of the diffusers layout, kept in the cache.
+"""Models in one file of the original layout: converted once to a folder of the diffusers layout, kept in the cache.
 
-What such a file does not hold, configs and the tokenizer, comes from a diffusers folder of the same architecture. An
-MVDream checkpoint gives the U-Net alone; the other parts of its base serve as they are.
+Such a file has no configs and no tokenizer: these come from a diffusers folder of the same architecture. Of an MVDream
+checkpoint only the U-Net is used; the other parts are those of its base model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gsdistill.models.load import check_finite, pick_class, quiet
 from gsdistill.models.original import NAMES, Original, read_tensors
 from gsdistill.models.pipelines import FAMILIES, family_of, needed_parts
 
-__all__ = ["PIPELINES", "assembled", "converted", "converted_vae"]
+__all__ = ["PIPELINES", "assemble", "convert", "convert_vae"]
 
 PIPELINES: Mapping[str, str] = {  # by the kind of the checkpoint
     "v1": "StableDiffusionPipeline",
@@ -40,29 +40,29 @@ PRECISIONS = (torch.float16, torch.bfloat16, torch.float32)
 SCHEDULER = "scheduler/scheduler_config.json"
 
 
-def converted(original: Original, config: Path) -> Path:
-    """The folder made of a Stable Diffusion checkpoint and the configs and tokenizer of ``config``.
+def convert(original: Original, config: Path) -> Path:
+    """Convert a Stable Diffusion checkpoint, with the configs and the tokenizer of ``config``; return the folder.
 
-    What the checkpoint says of its schedule goes before ``config``. Without an autoencoder in it the folder has the
-    config of one alone.
+    What the checkpoint declares of its schedule overrides ``config``. If it has no autoencoder, the folder has only the
+    config of one.
 
     Raises:
-        ModelNotFound: ``config`` lacks one. BadFile: it is of another family, or the file lacks a part.
+        ModelNotFound: ``config`` lacks a file. BadFile: it is of another family, or the checkpoint lacks a part.
         OutputError: the folder cannot be kept.
     """
     theirs, ours = family_of(config), FAMILIES[PIPELINES[original.kind]]
     if theirs is not ours:
         raise BadFile(f"{config} is of the family {theirs.name}, and {original.file} of {ours.name}")
-    if told := lack(config, listing(config), needed_parts(config), weights=False):
-        raise ModelNotFound(told)
-    kept = [config / name for name in _texts(config)]
-    place = cache_folder("converted", fingerprint([original.file, *kept], *original.scheduler.items()))
+    if missing := lack(config, listing(config), needed_parts(config), weights=False):
+        raise ModelNotFound(missing)
+    texts = [config / name for name in _texts(config)]
+    place = cache_folder("converted", fingerprint([original.file, *texts], *original.scheduler.items()))
     parts = needed_parts(config, own_vae=original.has_vae)
-    return _made_once(place, parts, lambda draft: _convert(original, config, parts, draft))
+    return _make_once(place, parts, lambda draft: _write_parts(original, config, parts, draft))
 
 
-def converted_vae(file: Path, config: Path) -> Path:
-    """The folder made of an autoencoder in one file, alone or in a whole checkpoint; its config is that of ``config``.
+def convert_vae(file: Path, config: Path) -> Path:
+    """Convert the autoencoder of a file that holds it alone or in a whole checkpoint; ``config`` has its config.
 
     Raises:
         ModelNotFound: ``config``, a model's folder, has none. BadFile: the file or the config is of another kind.
@@ -70,32 +70,37 @@ def converted_vae(file: Path, config: Path) -> Path:
     """
     pick_class(config, "vae", ("AutoencoderKL",))
     place = cache_folder("converted", fingerprint([file, config / "vae" / "config.json"]))
-    return _made_once(place, ("vae",), lambda draft: _keep(file, read_tensors(file), config, "vae", draft)) / "vae"
+
+    def build(draft: Path) -> None:
+        _write_part(file, read_tensors(file), config, "vae", draft)
+
+    return _make_once(place, ("vae",), build) / "vae"
 
 
-def assembled(file: Path, base: Path) -> Path:
-    """The folder made of an MVDream checkpoint's U-Net and all other parts of ``base``, linked or copied.
+def assemble(file: Path, base: Path) -> Path:
+    """Join an MVDream checkpoint's U-Net with all other parts of ``base``, linked or copied; return the folder.
 
     Raises:
         BadFile: the checkpoint is not that of MVDream. OutputError: the folder cannot be kept.
     """
     family = FAMILIES["MVDreamPipeline"]
-    if told := lack(base, listing(base), family.others):
-        raise ModelNotFound(told)
-    kept = cache_folder("converted", fingerprint([file]))
-    unet = _made_once(kept, ("unet",), lambda draft: _convert_unet(file, draft))
-    taken = {name: base / name for name in listing(base) if name.partition("/")[0] in family.others}
-    taken |= {name: unet / name for name in listing(unet)}
+    if missing := lack(base, listing(base), family.others):
+        raise ModelNotFound(missing)
+    unet = _make_once(
+        cache_folder("converted", fingerprint([file])), ("unet",), lambda draft: _convert_unet(file, draft)
+    )
+    sources = {name: base / name for name in listing(base) if name.partition("/")[0] in family.others}
+    sources |= {name: unet / name for name in listing(unet)}
 
     def build(draft: Path) -> None:
-        for name, source in taken.items():
+        for name, source in sources.items():
             _link(source, draft / name)
         (draft / "model_index.json").write_text(json.dumps({"_class_name": "MVDreamPipeline"}), encoding="utf-8")
 
-    return _made_once(cache_folder("assembled", fingerprint(taken.values())), family.parts, build)
+    return _make_once(cache_folder("assembled", fingerprint(sources.values())), family.parts, build)
 
 
-def _convert(original: Original, config: Path, parts: Sequence[str], draft: Path) -> None:
+def _write_parts(original: Original, config: Path, parts: Sequence[str], draft: Path) -> None:
     state = read_tensors(original.file)
     for name in _texts(config):
         if name == "model_index.json" or name.startswith(("tokenizer", "scheduler", "vae/config.json")):
@@ -105,7 +110,7 @@ def _convert(original: Original, config: Path, parts: Sequence[str], draft: Path
     (draft / SCHEDULER).write_text(json.dumps(schedule, indent=2), encoding="utf-8")
     for part in parts:
         if not part.startswith(("tokenizer", "scheduler")):
-            _keep(original.file, state, config, part, draft)
+            _write_part(original.file, state, config, part, draft)
 
 
 def _texts(folder: Path) -> list[str]:
@@ -113,17 +118,17 @@ def _texts(folder: Path) -> list[str]:
     return [name for name in listing(folder) if Path(name).suffix in (".json", ".txt", ".model")]
 
 
-def _keep(file: Path, state: dict[str, Tensor], config: Path, part: str, draft: Path) -> None:
-    """One network of a whole checkpoint as a part of a folder."""
+def _write_part(file: Path, state: dict[str, Tensor], config: Path, part: str, draft: Path) -> None:
+    """Save one network of a whole checkpoint as a part of a folder."""
     with quiet():
-        model = _part(file, state, config, part)
+        model = _network(file, state, config, part)
         if missing := [name for name, value in model.state_dict().items() if value.is_meta]:
             raise BadFile(f"{file} has no weights for {len(missing)} tensors of {part}, such as {missing[0]}")
         check_finite(model.state_dict(), f"{file}, {part}")
         model.save_pretrained(draft / part)
 
 
-def _part(file: Path, state: dict[str, Tensor], config: Path, part: str) -> Any:
+def _network(file: Path, state: dict[str, Tensor], config: Path, part: str) -> Any:
     """One network from the tensors of a whole checkpoint, in the widest precision of its own ones."""
     import diffusers
     import transformers
@@ -160,8 +165,8 @@ def _convert_unet(file: Path, draft: Path) -> None:
     (draft / "unet" / "config.json").write_text(text, encoding="utf-8")
 
 
-def _made_once(place: Path, parts: Sequence[str], build: Callable[[Path], None]) -> Path:
-    """``place``, a folder with these parts, as ``build`` fills it: under another name first, then renamed."""
+def _make_once(place: Path, parts: Sequence[str], build: Callable[[Path], None]) -> Path:
+    """Return ``place`` with these parts; if they are missing, ``build`` fills a folder that is then renamed to it."""
     from safetensors import SafetensorError
 
     if not lack(place, listing(place), parts):
@@ -185,7 +190,7 @@ def _made_once(place: Path, parts: Sequence[str], build: Callable[[Path], None])
 
 
 def _link(source: Path, target: Path) -> None:
-    """One more name for a file, or a copy where the file system has no such names."""
+    """Give a file a second name (a hard link), or copy it if the file system has no links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), target)

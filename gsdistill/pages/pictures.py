@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gsdistill.core.errors import BadFile
+from gsdistill.core.failing import failing_as
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,11 +44,8 @@ def picture(path: Path, alt: str) -> Picture:
     """
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            return _embedded(image.convert("RGB"), alt)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadFile(f"{path}: not a picture that can be embedded: {error}") from error
+    with failing_as(BadFile, f"{path}: not a picture that can be embedded"), Image.open(path) as image:
+        return _embedded(image.convert("RGB"), alt)
 
 
 def video(path: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 from gsdistill.core.errors import BadFile, ConfigError
 from gsdistill.core.ranges import bounded
 from gsdistill.disk.read import read_json
+from gsdistill.models.card import check_world
 from gsdistill.point_e.sampler import Sampling, Schedule
 from gsdistill.point_e.transformer import Size
 from gsdistill.settings.config import from_dict
@@ -55,6 +56,9 @@ class Card:
     base: BaseCard = field(default_factory=BaseCard)
     upsampler: UpsamplerCard = field(default_factory=UpsamplerCard)
     licence: str = "MIT"
+
+    def __post_init__(self) -> None:
+        check_world(self.world)
 
 
 # Shap-E's own cameras, for the same data, begin at -y, which we take as the front.

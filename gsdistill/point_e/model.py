@@ -64,8 +64,8 @@ class PointE:
         """Return the cloud of ``prompt`` on the CPU; the same generator state gives the same one.
 
         World axes, the front towards +x; lengths are Point-E's doubled, so its cube reaches from -1 to 1. The coarse
-        points come first. ``guidance_scale`` (of the
-        base; 0 and 1: none) and ``steps`` (of both models) are the card's where they are None.
+        points come first. ``guidance_scale`` (of the base; 0 and 1: none) and ``steps`` (of both models): None takes
+        the card's.
 
         Raises:
             PromptError: the prompt is too long, or outside of the model's world.
@@ -114,7 +114,7 @@ class PointE:
 
 @dataclass(frozen=True)
 class Located:
-    """A Point-E whose files have been found, and not read yet."""
+    """A Point-E whose files are known but not read yet."""
 
     card: Card
     base_file: Path
@@ -156,7 +156,7 @@ def load_point_e(source: str, device: torch.device | str = "cpu") -> PointE:
 
 
 def locate(source: str) -> Located:
-    """Find a Point-E, and fetch it where it is OpenAI's and not here yet. Raises as :func:`load_point_e`."""
+    """Find the files of a Point-E; OpenAI's are downloaded if necessary. Raises as :func:`load_point_e`."""
     if source == "openai":
         return Located(OPENAI, fetch(BASE_FILE), fetch(UPSAMPLER_FILE), None)
     folder = data_path("assets", "shapes-points") if source == "shapes" else Path(expanded(source, "model"))

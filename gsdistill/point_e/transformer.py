@@ -1,7 +1,7 @@
 """The two transformers of Point-E (https://arxiv.org/abs/2212.08751, section 4.2), with the published parameter names.
 
 A noisy cloud x [B, C, N] of N points enters as N tokens without position encoding, so the network commutes with every
-permutation of the points. What it is told (the timestep, the text, a coarse cloud) enters as further tokens, which are
+permutation of the points. Its conditions (the timestep, the text, a coarse cloud) enter as further tokens, which are
 dropped before the output. The first C output channels predict the noise, further ones are not used here.
 """
 

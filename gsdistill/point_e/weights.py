@@ -1,4 +1,4 @@
-"""Point-E's weight files: fetched once, read without running what is in them, and checked name by name."""
+"""Point-E's weight files: downloaded once, read without running any code in them, and checked name by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gsdistill.core.errors import BadFile, ModelNotFound
+from gsdistill.core.errors import BadFile, ModelNotFound, first_line
 from gsdistill.core.failing import failing_as
 from gsdistill.disk.places import cache_folder
 from gsdistill.disk.write import atomic_path
@@ -64,8 +64,9 @@ def _next(response: Any, name: str, advice: str) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first sentence of what a library says."""
-    return (str(getattr(error, "reason", error)).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+    """Return the first sentence of what a library says; that of urllib wraps another error, the reason."""
+    reason = getattr(error, "reason", error)
+    return first_line(reason if isinstance(reason, Exception) else error).split(". ")[0]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -15,11 +15,11 @@ from gsdistill.core.structs import Embedding
 from gsdistill.disk.cache import file_name, keep, place, recall
 
 __all__ = [
-    "cached",
+    "encode_once",
 ]
 
 
-def cached(model: str, texts: Sequence[str], encode: Callable[[list[str]], list[Embedding]]) -> list[Embedding]:
+def encode_once(model: str, texts: Sequence[str], encode: Callable[[list[str]], list[Embedding]]) -> list[Embedding]:
     """The embeddings of ``texts``, each with a batch of one, on the CPU; ``encode`` is called once for those not kept.
 
     A cache that cannot be written, or has no place for lack of a home folder, is done without.

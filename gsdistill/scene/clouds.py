@@ -21,12 +21,12 @@ from gsdistill.core.structs import SH_C0, Gaussians, PointCloud
 from gsdistill.disk.cache import file_name, keep, place, recall
 from gsdistill.disk.places import slug
 
-__all__ = ["cached", "describe", "near", "turned"]
+__all__ = ["describe", "make_once", "near", "turned"]
 
 LONGEST_SLUG = 60
 
 
-def cached(key: Mapping[str, object], make: Callable[[], PointCloud]) -> PointCloud:
+def make_once(key: Mapping[str, object], make: Callable[[], PointCloud]) -> PointCloud:
     """Return the cloud that is kept under ``key``, or that ``make`` makes, which is then kept; float32, on the CPU.
 
     The values are the same bit for bit either way. A file that is broken, or holds another key, is made anew. ``key``

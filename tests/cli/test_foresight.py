@@ -76,7 +76,7 @@ def test_it_refuses_what_the_run_refuses_in_the_same_words(given, message, here,
     ],
 )
 def test_what_needs_no_weights_is_refused_before_any_are_loaded(given, message, monkeypatch):
-    monkeypatch.setattr(foresight, "shares", None)
+    monkeypatch.setattr(foresight, "find_shares", None)
     monkeypatch.setattr(generate, "load_prior", None)
     for perform in (lambda run: list(foresee(run)), lambda run: generate.run(run, Console(quiet=True))):
         with pytest.raises(UserError, match=message):
@@ -87,7 +87,7 @@ def test_what_needs_no_weights_is_refused_before_any_are_loaded(given, message, 
 def away(monkeypatch):
     """A prior of the hub of which a part is here; nothing is asked of the network."""
     files = (("unet/a.safetensors", 3_000_000_000), ("vae/b.safetensors", 100_000_000))
-    monkeypatch.setattr(foresight, "shares", lambda name, half: [Share(name, ("a/b",), files=files)])
+    monkeypatch.setattr(foresight, "find_shares", lambda name, half: [Share(name, ("a/b",), files=files)])
     monkeypatch.setattr(Share, "here", lambda self: {"vae/b.safetensors": 100_000_000})
     monkeypatch.setattr(foresight, "matmul_ceiling", lambda device, dtype: Ceiling(3e12, 512, "float32"))
     monkeypatch.setattr(foresight, "located", None)
@@ -112,7 +112,7 @@ def test_what_is_not_known_is_said(away, monkeypatch):
     unknown, _ = foresee(config(prior="a/b"))
     assert unknown.startswith("time and memory: not known for a/b")
     share = Share("sd15", ("a/b",), reason="the hub cannot be reached")
-    monkeypatch.setattr(foresight, "shares", lambda name, half: [share])
+    monkeypatch.setattr(foresight, "find_shares", lambda name, half: [share])
     assert list(foresee(config(prior="sd15")))[2] == (
         "download: up to 4.2 GB in float32, by the card; the hub cannot be reached"
     )

@@ -119,7 +119,7 @@ def go_offline_until_the_end(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("half", [False, True])
 def test_patterns_get_at_least_what_is_needed(half, model, hub):
     """The command for when nothing could be asked, against the listing of a real layout."""
-    share = next(iter(inventory.shares("sd15", half)))
+    share = next(iter(inventory.find_shares("sd15", half)))
     words = shlex.split(share.command(half))
     assert words[:3] == ["hf", "download", cards()["sd15"].sources[0]]
     flags = [(words[i], words[i + 1]) for i in range(3, len(words), 2)]

@@ -20,14 +20,14 @@ from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.models import catalogue
 from gsdistill.models.hub import (
     Need,
-    cached,
     cached_file,
-    described,
-    fetched,
-    fetched_file,
+    cached_snapshot,
+    fetch,
+    fetch_file,
+    fetch_index,
     go_offline,
     is_offline,
-    remote_files,
+    list_remote_files,
 )
 from gsdistill.models.pipelines import needed_parts
 from gsdistill.models.settings import ModelSettings
@@ -66,43 +66,43 @@ def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
 @pytest.mark.parametrize(("need", "kind"), [(FULL, ""), (HALF, ".fp16")])
 def test_only_what_the_family_needs_is_downloaded_and_once(need, kind, hub, model):
     hub.folders["a/model"] = model
-    folder = fetched("a/model", ["a/model"], need)
+    folder = fetch("a/model", ["a/model"], need)
     names = {name for name in hub.kept("a/model") if name.endswith(".safetensors")}
     assert names == {f"{name}{kind}.safetensors" for name in WEIGHTS}
     assert not any(name.endswith((".bin", ".ckpt", ".onnx")) for name in hub.kept("a/model"))
     assert {"model_index.json", "tokenizer/tokenizer.json", "scheduler/scheduler_config.json"} <= hub.kept("a/model")
     hub.asked.clear()
-    assert fetched("a/model", ["a/model"], need) == folder and not hub.asked
+    assert fetch("a/model", ["a/model"], need) == folder and not hub.asked
     # either variant serves once it is there
-    assert fetched("a/model", ["a/model"], FULL) == folder and not hub.asked
+    assert fetch("a/model", ["a/model"], FULL) == folder and not hub.asked
 
 
 def test_configs_alone(hub, model):
     hub.folders["a/model"] = model
-    fetched("a/model", ["a/model"], Need(needed_parts, weights=False))
+    fetch("a/model", ["a/model"], Need(needed_parts, weights=False))
     assert not any(name.endswith(".safetensors") for name in hub.kept("a/model"))
-    assert cached("a/model", Need(needed_parts, weights=False)) and not cached("a/model", FULL)
-    fetched("a/model", ["a/model"], FULL)  # what is there does not count as all
-    assert cached("a/model", FULL)
+    assert cached_snapshot("a/model", Need(needed_parts, weights=False)) and not cached_snapshot("a/model", FULL)
+    fetch("a/model", ["a/model"], FULL)  # what is there does not count as all
+    assert cached_snapshot("a/model", FULL)
 
 
 def test_a_part_that_another_one_replaces_is_not_downloaded(hub, model):
     hub.folders["a/model"] = model
-    fetched("a/model", ["a/model"], Need(lambda folder: needed_parts(folder, own_vae=False)))
+    fetch("a/model", ["a/model"], Need(lambda folder: needed_parts(folder, own_vae=False)))
     assert not any(name.startswith("vae") for name in hub.kept("a/model"))
 
 
 def test_a_cached_mirror_goes_before_a_download(hub, model):
     hub.folders["second/model"] = model
-    fetched("x", ["second/model"], FULL)
+    fetch("x", ["second/model"], FULL)
     hub.folders["first/model"] = model
     hub.asked.clear()
-    assert fetched("x", ["first/model", "second/model"], FULL) == hub.place("second/model") and not hub.asked
+    assert fetch("x", ["first/model", "second/model"], FULL) == hub.place("second/model") and not hub.asked
 
 
 def test_mirrors_are_tried_in_order(hub, model):
     hub.folders["third/model"] = model
-    assert fetched("x", ["first/model", "second/model", "third/model"], FULL) == hub.place("third/model")
+    assert fetch("x", ["first/model", "second/model", "third/model"], FULL) == hub.place("third/model")
     assert [question for question in hub.asked if question.startswith("list")] == [
         "list first/model", "list second/model", "list third/model",
     ]  # fmt: skip
@@ -110,7 +110,7 @@ def test_mirrors_are_tried_in_order(hub, model):
 
 def test_when_all_mirrors_fail_the_sentence_says_what_was_tried_and_why(hub, model):
     with pytest.raises(ModelNotFound) as error:
-        fetched("x", ["first/model", "second/model"], FULL, advice="; do this")
+        fetch("x", ["first/model", "second/model"], FULL, advice="; do this")
     assert one_line(error) == (
         "cannot get x (tried first/model, second/model): there is no such model on the hub, or it is private "
         "(`hf auth login`); do this"
@@ -118,7 +118,7 @@ def test_when_all_mirrors_fail_the_sentence_says_what_was_tried_and_why(hub, mod
     hub.folders["second/model"] = model
     hub.gated.add("second/model")
     with pytest.raises(ModelNotFound) as error:
-        fetched("x", ["first/model", "second/model"], FULL)
+        fetch("x", ["first/model", "second/model"], FULL)
     assert one_line(error) == (
         "cannot get x: first/model: there is no such model on the hub, or it is private (`hf auth login`); "
         f"second/model: it is gated: accept its licence at {constants.ENDPOINT}/second/model, then run `hf auth login`"
@@ -128,7 +128,7 @@ def test_when_all_mirrors_fail_the_sentence_says_what_was_tried_and_why(hub, mod
 def test_without_a_network_one_mirror_is_asked_and_all_are_named(hub):
     hub.down = True
     with pytest.raises(ModelNotFound) as error:
-        fetched("x", ["first/model", "second/model"], FULL)
+        fetch("x", ["first/model", "second/model"], FULL)
     assert one_line(error) == (
         "cannot get x (tried first/model, second/model): the hub cannot be reached (Name or service not known)"
     )
@@ -139,21 +139,21 @@ def test_offline_nothing_is_asked_and_the_sentence_says_so(hub, model):
     go_offline()
     assert is_offline() and os.environ["HF_HUB_OFFLINE"] == "1"
     with pytest.raises(ModelNotFound) as error:
-        fetched("a/model", ["a/model"], FULL)
+        fetch("a/model", ["a/model"], FULL)
     assert one_line(error) == (
         f"cannot get a/model: it is not in the cache {hub.cache}, and HF_HUB_OFFLINE or --offline forbids to ask the "
         "hub"
     )
     constants.HF_HUB_OFFLINE = False
     hub.folders["a/model"] = model
-    fetched("a/model", ["a/model"], FULL)
+    fetch("a/model", ["a/model"], FULL)
     (hub.place("a/model") / "vae/diffusion_pytorch_model.safetensors").unlink()
     hub.asked.clear()
     go_offline()
     with pytest.raises(ModelNotFound, match=r"it is in the cache, but the weights .*/vae/\*.safetensors are missing"):
-        fetched("a/model", ["a/model"], FULL)
+        fetch("a/model", ["a/model"], FULL)
     with pytest.raises(ModelNotFound, match="not in the cache"):
-        fetched_file("m", ["b/model"], "one.pt")
+        fetch_file("m", ["b/model"], "one.pt")
     assert not hub.asked
 
 
@@ -169,7 +169,7 @@ def test_without_a_home_folder_no_model_is_looked_for_or_kept_below_the_working_
     assert cached_file("a/model", "model_index.json") is None
     hub.asked.clear()
     with pytest.raises(ModelNotFound) as error:
-        fetched("a/model", ["a/model"], FULL)
+        fetch("a/model", ["a/model"], FULL)
     assert one_line(error) == ("cannot get a/model: there is no home folder to keep models in; set HF_HOME to a folder")
     assert not hub.asked
 
@@ -187,17 +187,17 @@ def test_go_offline_holds_for_a_process_that_imports_the_library_later():
 
 def test_a_revision_is_kept_apart_and_an_unknown_one_is_told(hub, model):
     hub.folders["a/model"] = model
-    assert fetched("a/model", ["a/model"], FULL, "v2") == hub.place("a/model", "v2")
-    assert cached("a/model", FULL, "v2") and not cached("a/model", FULL)
+    assert fetch("a/model", ["a/model"], FULL, "v2") == hub.place("a/model", "v2")
+    assert cached_snapshot("a/model", FULL, "v2") and not cached_snapshot("a/model", FULL)
     with pytest.raises(ModelNotFound, match="cannot get a/model: it has no revision 'v3'"):
-        fetched("a/model", ["a/model"], FULL, "v3")
+        fetch("a/model", ["a/model"], FULL, "v3")
 
 
 def test_a_full_disk_ends_the_search(hub, model):
     hub.folders |= {"a/model": model, "b/model": model}
     hub.full = True
     with pytest.raises(ModelNotFound, match=r"it cannot be kept in .*cache: \[Errno 28\] No space left on device"):
-        fetched("x", ["a/model", "b/model"], FULL)
+        fetch("x", ["a/model", "b/model"], FULL)
     assert "list b/model" not in hub.asked
 
 
@@ -207,7 +207,7 @@ def test_pickled_weights_on_the_hub_are_refused_before_the_download(hub, model, 
         path.unlink()
     hub.folders["a/model"] = folder
     with pytest.raises(ModelNotFound, match=r"the weights a/model/unet/\*.safetensors are missing; .*is a pickle"):
-        fetched("a/model", ["a/model"], FULL)
+        fetch("a/model", ["a/model"], FULL)
     assert hub.kept("a/model") == {"model_index.json"}
 
 
@@ -216,7 +216,7 @@ def test_a_family_that_is_no_prior_is_told_before_the_download(hub, model, tmp_p
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     hub.folders["a/model"] = folder
     with pytest.raises(BadFile, match=r"FluxPipeline is of no family that can be a prior; known: StableDiffusionPipe"):
-        fetched("a/model", ["a/model"], FULL)
+        fetch("a/model", ["a/model"], FULL)
     assert hub.kept("a/model") == {"model_index.json"}
 
 
@@ -224,24 +224,24 @@ def test_one_file(hub, tmp_path):
     (tmp_path / "repository").mkdir()
     (tmp_path / "repository/one.pt").write_bytes(b"1")
     hub.folders["a/model"] = tmp_path / "repository"
-    assert fetched_file("m", ["gone/model", "a/model"], "one.pt").read_bytes() == b"1"
+    assert fetch_file("m", ["gone/model", "a/model"], "one.pt").read_bytes() == b"1"
     hub.asked.clear()
-    fetched_file("m", ["gone/model", "a/model"], "one.pt")
+    fetch_file("m", ["gone/model", "a/model"], "one.pt")
     assert not hub.asked
     with pytest.raises(ModelNotFound, match=r"cannot get m: .*a/model: it has no two.pt"):
-        fetched_file("m", ["gone/model", "a/model"], "two.pt")
+        fetch_file("m", ["gone/model", "a/model"], "two.pt")
 
 
 def test_the_hub_is_asked_for_names_and_sizes(hub, model):
     hub.folders["a/model"] = model
-    files = remote_files("a/model")
+    files = list_remote_files("a/model")
     assert files["unet/config.json"] == (model / "unet/config.json").stat().st_size and "v1.ckpt" in files
-    assert needed_parts(described("a/model")) == ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    assert needed_parts(fetch_index("a/model")) == ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
     assert hub.kept("a/model") == {"model_index.json"}
     with pytest.raises(ModelNotFound, match=r"^there is no such model on the hub"):
-        remote_files("b/model")
+        list_remote_files("b/model")
     with pytest.raises(ModelNotFound, match=r"^there is no such model on the hub"):
-        described("b/model")
+        fetch_index("b/model")
 
 
 @pytest.mark.parametrize("name", ["no such", "a--b/c..d"])
@@ -254,7 +254,7 @@ def test_what_the_library_calls_no_name_is_told(name, hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *given, **options: None)
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
     with pytest.raises(ModelNotFound, match=f"cannot get {name}: the hub knows no such names: Cannot have --"):
-        fetched(name, [name], FULL)
+        fetch(name, [name], FULL)
 
 
 # Whole priors
@@ -347,10 +347,10 @@ def test_a_card_is_served_by_any_of_its_mirrors(hub, model):
 def test_the_real_library_and_a_server(model, tmp_path):
     """The same against huggingface_hub itself: downloads, a cache that asks no more, and its own errors."""
     program = (
-        "import sys; from gsdistill.core.errors import UserError; from gsdistill.models.hub import Need, fetched\n"
+        "import sys; from gsdistill.core.errors import UserError; from gsdistill.models.hub import Need, fetch\n"
         "need = Need(lambda folder: ('unet', 'vae', 'text_encoder', 'tokenizer', 'scheduler'))\n"
         "for name in sys.argv[1:]:\n"
-        "    try: print(fetched(name, [name], need))\n"
+        "    try: print(fetch(name, [name], need))\n"
         "    except UserError as error: print(f'{type(error).__name__}: {error}')\n"
     )
     server = HubServer({"a/model": model, "b/model": model}, gated=["b/model"])

@@ -22,7 +22,7 @@ from gsdistill.disk.places import cache_folder
 from gsdistill.models import catalogue, mvdream_weights
 from gsdistill.models.original import look
 from gsdistill.models.settings import ModelSettings
-from gsdistill.models.single_file import converted
+from gsdistill.models.single_file import convert
 from gsdistill.prior.loading import load_prior
 
 
@@ -148,7 +148,7 @@ def test_a_conversion_without_the_marks_is_not_taken_again(folder, tmp_path):
     file, settings = tmp_path / "m.safetensors", ModelSettings(config=str(stable_diffusion.build(tmp_path / "sd")))
     save_file({**original(folder), **marks("v_pred")}, file)
     marked = look(file)
-    older = converted(replace(marked, scheduler={}), Path(settings.config or ""))
+    older = convert(replace(marked, scheduler={}), Path(settings.config or ""))
     newer = load_prior(str(file), settings=settings)
     assert newer.folder != older and newer.prediction_type == "v_prediction"
     assert '"epsilon"' in (older / "scheduler/scheduler_config.json").read_text()

@@ -17,7 +17,7 @@ from gsdistill.core.errors import PromptError
 from gsdistill.core.structs import Embedding
 from gsdistill.models.fingerprint import fingerprint
 from gsdistill.models.settings import ModelSettings
-from gsdistill.prior.embeddings import cached
+from gsdistill.prior.embeddings import encode_once
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
 
@@ -48,9 +48,9 @@ def values(found: list[Embedding]) -> list[float]:
 
 def test_only_what_is_missing_is_encoded_once_and_in_order(cache):
     encode = Counting()
-    assert values(cached("model", ["a", "bb", "a"], encode)) == [1, 2, 1]
-    assert values(cached("model", ["ccc", "bb", "a", ""], encode)) == [3, 2, 1, 0]
-    assert values(cached("model", ["", "a"], encode)) == [0, 1]
+    assert values(encode_once("model", ["a", "bb", "a"], encode)) == [1, 2, 1]
+    assert values(encode_once("model", ["ccc", "bb", "a", ""], encode)) == [3, 2, 1, 0]
+    assert values(encode_once("model", ["", "a"], encode)) == [0, 1]
     assert encode.asked == [["a", "bb"], ["ccc", ""]]
     assert len(list((cache / "model").iterdir())) == 4
 
@@ -58,7 +58,7 @@ def test_only_what_is_missing_is_encoded_once_and_in_order(cache):
 def test_models_do_not_share(cache):
     encode = Counting()
     for model in ("one", "other", "one"):
-        cached(model, ["a"], encode)
+        encode_once(model, ["a"], encode)
     assert encode.asked == [["a"], ["a"]] and {path.name for path in cache.iterdir()} == {"one", "other"}
 
 
@@ -69,7 +69,7 @@ def test_every_bit_comes_back():
     bare = Embedding(torch.tensor([[[float("inf"), -0.0]]]))
     kept = {"a": whole, "ü, 猫 🐈": bare}
     for _ in range(2):
-        found = cached("model", list(kept), lambda texts: [kept[text] for text in texts])
+        found = encode_once("model", list(kept), lambda texts: [kept[text] for text in texts])
         assert found[0].pooled is not None and found[0].mask is not None
         assert torch.equal(found[0].tokens, whole.tokens) and torch.equal(found[0].mask, whole.mask)
         assert torch.equal(found[0].pooled, whole.pooled) and found[0].pooled.dtype == torch.float16
@@ -90,7 +90,7 @@ def other_bytes(path: Path) -> None:
 
 def of_another_text(path: Path) -> None:
     """As if two texts had one name."""
-    cached("model", ["another"], Counting())
+    encode_once("model", ["another"], Counting())
     (other,) = [file for file in path.parent.iterdir() if file != path]
     other.replace(path)
 
@@ -103,14 +103,14 @@ def without_tokens(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, empty, other_bytes, of_another_text, without_tokens])
 def test_a_broken_file_is_made_again(damage: Callable[[Path], None], cache):
-    cached("model", ["a"], Counting())
+    encode_once("model", ["a"], Counting())
     (path,) = (cache / "model").iterdir()
     sound = path.read_bytes()
     damage(path)
     assert path.read_bytes() != sound
     encode = Counting()
     for _ in range(2):
-        assert values(cached("model", ["a"], encode)) == [1]
+        assert values(encode_once("model", ["a"], encode)) == [1]
     assert encode.asked == [["a"]] and path.read_bytes() == sound
 
 
@@ -120,7 +120,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(cache):
     cache.write_text("in the way")
     encode = Counting()
     for _ in range(2):
-        assert values(cached("model", ["a", "bb"], encode)) == [1, 2]
+        assert values(encode_once("model", ["a", "bb"], encode)) == [1, 2]
     assert len(encode.asked) == 2 and cache.read_text() == "in the way"
 
 
@@ -130,7 +130,7 @@ def test_an_account_without_a_home_has_no_cache(monkeypatch):
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", homeless)
-    assert values(cached("model", ["a", "bb", "a"], Counting())) == [1, 2, 1]
+    assert values(encode_once("model", ["a", "bb", "a"], Counting())) == [1, 2, 1]
 
 
 def test_an_error_of_the_encoder_leaves_nothing(cache):
@@ -138,7 +138,7 @@ def test_an_error_of_the_encoder_leaves_nothing(cache):
         raise PromptError(texts[0])
 
     with pytest.raises(PromptError):
-        cached("model", ["a"], fails)
+        encode_once("model", ["a"], fails)
     assert not cache.exists()
 
 
@@ -241,5 +241,5 @@ def test_a_full_disk_is_no_error(cache, monkeypatch):
     monkeypatch.setattr("safetensors.torch.save_file", full)
     encode = Counting()
     for _ in range(2):
-        assert values(cached("model", ["a"], encode)) == [1]
+        assert values(encode_once("model", ["a"], encode)) == [1]
     assert encode.asked == [["a"], ["a"]] and not [path for path in cache.rglob("*") if path.is_file()]

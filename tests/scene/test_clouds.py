@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gsdistill.core.structs import PointCloud
-from gsdistill.scene.clouds import cached, describe, turned
+from gsdistill.scene.clouds import describe, make_once, turned
 from gsdistill.scene.init.base import round_gaussians
 
 KEY = {"initialiser": "test", "prompt": "a red mug", "seed": 3, "model": "abc", "scale": 1.5}
@@ -34,7 +34,7 @@ def same(first, second):
 
 def test_the_second_time_it_is_read_bit_for_bit(folder):
     make = Maker()
-    fresh, kept = cached(KEY, make), cached(dict(reversed(KEY.items())), make)  # the order of a key says nothing
+    fresh, kept = make_once(KEY, make), make_once(dict(reversed(KEY.items())), make)  # the order of a key says nothing
     assert make.calls == 1 and same(fresh, kept)
     (file,) = folder.iterdir()
     assert file.name.startswith("a-red-mug-") and file.suffix == ".safetensors"
@@ -45,7 +45,7 @@ def test_the_second_time_it_is_read_bit_for_bit(folder):
 )
 def test_another_key_is_another_cloud(folder, change):
     make = Maker()
-    first, other, again = cached(KEY, make), cached({**KEY, **change}, make), cached(KEY, make)
+    first, other, again = make_once(KEY, make), make_once({**KEY, **change}, make), make_once(KEY, make)
     assert make.calls == 2 and not same(first, other) and same(first, again)
     assert len(list(folder.iterdir())) == 2  # each is kept
 
@@ -53,21 +53,21 @@ def test_another_key_is_another_cloud(folder, change):
 def test_a_file_under_a_wrong_name_is_not_believed(folder):
     """As if two keys had one hash: the whole key in the file decides."""
     make = Maker()
-    cached(KEY, make)
-    cached({**KEY, "seed": 4}, make)
+    make_once(KEY, make)
+    make_once({**KEY, "seed": 4}, make)
     first, second = sorted(folder.iterdir())
     first.write_bytes(second.read_bytes())
-    one, other = cached(KEY, make), cached({**KEY, "seed": 4}, make)
+    one, other = make_once(KEY, make), make_once({**KEY, "seed": 4}, make)
     assert make.calls == 3 and not same(one, other)
 
 
 @pytest.mark.parametrize("content", [b"", b"no safetensors", None])
 def test_a_broken_file_is_made_anew(folder, content):
     make = Maker()
-    cached(KEY, make)
+    make_once(KEY, make)
     (file,) = folder.iterdir()
     file.write_bytes(file.read_bytes()[:-7] if content is None else content)
-    fresh, kept = cached(KEY, make), cached(KEY, make)
+    fresh, kept = make_once(KEY, make), make_once(KEY, make)
     assert make.calls == 2 and same(fresh, kept)
 
 
@@ -76,7 +76,7 @@ def test_values_are_float32_on_the_cpu_without_a_graph(folder):
         points = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)
         return PointCloud(points, torch.rand(3, 9, dtype=torch.float64).T)
 
-    for cloud in (cached(KEY, make), cached(KEY, make)):
+    for cloud in (make_once(KEY, make), make_once(KEY, make)):
         assert cloud.points.dtype == cloud.colors.dtype == torch.float32
         assert cloud.colors.is_contiguous() and not cloud.points.requires_grad
 
@@ -86,7 +86,7 @@ def test_what_fails_is_not_kept(folder):
         raise RuntimeError("no cloud")
 
     with pytest.raises(RuntimeError, match="no cloud"):
-        cached(KEY, fails)
+        make_once(KEY, fails)
     assert not folder.exists()
 
 
@@ -94,7 +94,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     (tmp_path / "gsdistill").write_text("a file where the folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     make = Maker()
-    assert len(cached(KEY, make)) == len(cached(KEY, make)) == 50 and make.calls == 2
+    assert len(make_once(KEY, make)) == len(make_once(KEY, make)) == 50 and make.calls == 2
 
 
 def test_a_turn_is_counter_clockwise_from_above():

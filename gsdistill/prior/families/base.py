@@ -29,7 +29,7 @@ from gsdistill.models.pipelines import needed_parts
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import CameraRange, Prior, Student
 from gsdistill.prior.codec import Codec, LatentCodec
-from gsdistill.prior.embeddings import cached
+from gsdistill.prior.embeddings import encode_once
 from gsdistill.prior.families.running import Call, Graphs, answering, memory_format
 from gsdistill.prior.families.schedulers import Levels, read_levels
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, unicode
@@ -198,7 +198,7 @@ class Pretrained(Prior):
         if self.origin.embed:
             kept = self.origin.embed(self._network.config, list(texts.values()))
         else:
-            kept = cached(self._text_key(), list(texts.values()), self._encoded)
+            kept = encode_once(self._text_key(), list(texts.values()), self._encoded)
         encoded = dict(zip(texts, [to_device(embedding, self.device) for embedding in kept], strict=True))
         return EncodedPrompt(encoded.pop("positive"), encoded.pop("negative"), encoded, settings)
 

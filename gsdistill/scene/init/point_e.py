@@ -18,7 +18,7 @@ from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import PointCloud
 from gsdistill.disk.paths import may_be_path
 from gsdistill.point_e.model import SOURCES, locate
-from gsdistill.scene.clouds import cached, turned
+from gsdistill.scene.clouds import make_once, turned
 from gsdistill.scene.init.base import CloudInitialiser, draw_seed
 from gsdistill.worlds.base import world_named
 
@@ -56,7 +56,7 @@ class PointE(CloudInitialiser):
             "device": torch.device(device).type,
         }
         draws = torch.Generator().manual_seed(seed)
-        kept = cached(key, lambda: model.load(device).sample(prompt, draws, self.guidance_scale, self.steps))
+        kept = make_once(key, lambda: model.load(device).sample(prompt, draws, self.guidance_scale, self.steps))
         return PointCloud(turned(kept.points, self.azimuth), kept.colors)
 
 

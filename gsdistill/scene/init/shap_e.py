@@ -25,7 +25,7 @@ from gsdistill.core.structs import PointCloud
 from gsdistill.disk.paths import may_be_path
 from gsdistill.models.catalogue import is_hub_id, refuse_mistyped
 from gsdistill.models.fingerprint import fingerprint
-from gsdistill.models.hub import Need, fetched
+from gsdistill.models.hub import Need, fetch
 from gsdistill.models.layout import check_weights, lack, listing
 from gsdistill.models.load import load_model, load_part
 from gsdistill.scene import clouds
@@ -67,7 +67,7 @@ class ShapE(SurfaceInitialiser):
             "count": self.count,
             "device": torch.device(device).type,
         }
-        kept = clouds.cached(key, lambda: self._made(folder, prompt, seed, device))
+        kept = clouds.make_once(key, lambda: self._made(folder, prompt, seed, device))
         return PointCloud(clouds.turned(kept.points, self.azimuth), kept.colors)
 
     def _made(self, folder: Path, prompt: str, seed: int, device: torch.device | str) -> PointCloud:
@@ -110,7 +110,7 @@ class ShapE(SurfaceInitialiser):
             raise ModelNotFound(f"init.model = '{self.model}' is neither a folder nor a hub id such as openai/shap-e")
         refuse_mistyped(self.model)
         need = Need(lambda folder: PARTS)
-        folder = fetched(self.model, (self.model,), need, advice="; --init.model takes a folder of your own too")
+        folder = fetch(self.model, (self.model,), need, advice="; --init.model takes a folder of your own too")
         if told := lack(folder, listing(folder), PARTS):
             raise ModelNotFound(told)
         return folder
