@@ -1,4 +1,7 @@
-"""Where a model lies in the diffusers layout, whole and on this machine: there, downloaded, or made of one file."""
+"""From the name of a model to its folder in the diffusers layout, whole and on this machine.
+
+The folder may be there already, be downloaded, or be converted from a checkpoint in one file.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,16 @@ from gsdistill.models.single_file import SCHEDULER, assemble, convert, convert_v
 
 __all__ = ["WHICH_2", "check_folder", "completing", "in_half", "locate", "other_vae"]
 
-
-# The card that completes a checkpoint in one file; for one of Stable Diffusion 2 it is that of what it predicts.
+# The card that completes a checkpoint in one file; that of Stable Diffusion 2 depends on what the network predicts.
 CONFIGS: dict[Kind, str] = {"v1": "sd15", "xl_base": "sdxl", "mvdream": "sd21-base"}
-
-
 CONFIGS_2: dict[str | None, str] = {"epsilon": "sd21-base", "v_prediction": "sd21"}
-
-
 WHICH_2 = "--model.config sd21-base (noise, 512 px) or --model.config sd21 (v, 768 px)"
 
 
 def locate(
     name: str, settings: ModelSettings, half: bool, say: Callable[[str], None] = lambda line: None
 ) -> tuple[Path, Path | None]:
-    """The folder of a model, and that of the autoencoder that serves for its own, if any; no weights are loaded.
+    """Return the folder of a model, and that of the autoencoder that replaces its own, if any; loads no weights.
 
     Raises:
         ConfigError, ModelNotFound, BadFile, OutputError: as :func:`gsdistill.prior.loading.load_prior`.
@@ -52,17 +50,17 @@ def locate(
 
 
 def in_half(settings: ModelSettings, device: torch.device) -> bool:
-    """Whether half-precision files serve: by the settings, or where they leave it open on an accelerator."""
+    """Whether half-precision files are preferred: by the settings, or, if they say "auto", on an accelerator."""
     return settings.precision != "float32" and (settings.precision != "auto" or device.type != "cpu")
 
 
 def other_vae(folder: Path, settings: ModelSettings, half: bool = False) -> Path | None:
-    """The folder of the autoencoder that the settings name for the model in ``folder``, whole and on this machine.
+    """Return the folder of the autoencoder that the settings name for the model in ``folder``, whole and here.
 
-    None where they name none, and where the model has no use for one, which its codec says.
+    None: they name none, or the model uses none.
 
     Raises:
-        ModelNotFound: it cannot be had, or lacks a part. BadFile: a file is corrupted or of another kind.
+        ModelNotFound: it cannot be downloaded, or lacks a part. BadFile: a file is corrupted or of another kind.
         OutputError: a file cannot be kept as a folder.
     """
     if settings.vae is None or "vae" not in needed_parts(folder):
@@ -84,20 +82,20 @@ def check_folder(folder: Path, half: bool, parts: Sequence[str]) -> None:
         ModelNotFound: a part, a config or weights are missing. BadFile: a file is corrupted or of another kind.
     """
     files = listing(folder)
-    if told := lack(folder, files, parts):
-        raise ModelNotFound(told)
+    if missing := lack(folder, files, parts):
+        raise ModelNotFound(missing)
     for part in {"vae", ""}.intersection(parts):
         pick_class(folder, part, AUTOENCODERS)
     check_weights(folder, chosen(files, parts, half))
 
 
 def completing(original: Original) -> str | None:
-    """The card whose configs and tokenizer serve a checkpoint, if what it holds and says of itself tells."""
+    """The card whose configs and tokenizer fit a checkpoint; None if the checkpoint does not say what it predicts."""
     return CONFIGS_2.get(original.prediction) if original.kind == "v2" else CONFIGS[original.kind]
 
 
 def _folder(name: str, settings: ModelSettings, half: bool, say: Callable[[str], None]) -> Path:
-    """Where the model lies in the diffusers layout, once it is there."""
+    """Find, download or convert the model; return its folder."""
     card = cards().get(name)
     if card and card.checkpoint and card.base:
         file = fetch_file(name, card.sources, card.checkpoint, settings.revision or card.revision, _advice(name))
@@ -131,11 +129,11 @@ def _from_file(file: Path, settings: ModelSettings, half: bool, say: Callable[[s
         raise BadFile(f"{file} holds no autoencoder: name one, such as that of its configs by --model.vae {config}")
     need = Need(needed_parts, weights=False)
     folder = _completion(config, need, f"{file} needs configs and a tokenizer")
-    made = convert(original, folder)
+    converted = convert(original, folder)
     theirs = {"prediction_type": "epsilon", **read_json(folder / SCHEDULER)}["prediction_type"]
     if settings.config and original.prediction not in (None, theirs):
         say(f"{file} says itself that it predicts {original.prediction}, which goes before {theirs} of {config}")
-    return made
+    return converted
 
 
 def _base(config: str, half: bool) -> Path:
