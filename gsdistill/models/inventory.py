@@ -64,10 +64,10 @@ class Share:
         }
         parts = dict.fromkeys(texts.get(part, part) for part in self.parts)
         weights = [part for part in parts if not part.startswith(("tokenizer", "scheduler"))]
-        kept = [*(f"{part}/*" for part in parts if part not in weights), *(f"{part}/*.json" for part in weights)]
-        kept += [f"{part}/*{'.fp16*' if half and self.light else ''}.safetensors" for part in weights]
+        patterns = [*(f"{part}/*" for part in parts if part not in weights), *(f"{part}/*.json" for part in weights)]
+        patterns += [f"{part}/*{'.fp16*' if half and self.light else ''}.safetensors" for part in weights]
         others = "" if half else f" {_flags('exclude', ('*.fp16*', '*.non_ema*'))}"
-        return f"{words} {_flags('include', (CARDS[0], *kept))}{others}"
+        return f"{words} {_flags('include', (CARDS[0], *patterns))}{others}"
 
 
 def find_shares(name: str, half: bool) -> Iterator[Share]:

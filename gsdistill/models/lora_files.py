@@ -137,10 +137,10 @@ def _open(file: Path, network: str) -> _Lora:
         if place is None:
             others.append(name)
             continue
-        held = layers.setdefault((place.part, key_of(place.layer)), _Layer(place.part, place.layer, {})).tensors
-        if place.matrix in held:
-            raise ValueError(f"it has {place.matrix} of one layer twice: {held[place.matrix]} and {name}")
-        held[place.matrix] = name
+        tensors = layers.setdefault((place.part, key_of(place.layer)), _Layer(place.part, place.layer, {})).tensors
+        if place.matrix in tensors:
+            raise ValueError(f"it has {place.matrix} of one layer twice: {tensors[place.matrix]} and {name}")
+        tensors[place.matrix] = name
     beside = file.with_name("adapter_config.json")
     if any(name.startswith(PEFT) for name in names) and beside.is_file():  # it is of peft, and so are its settings
         settings = dict.fromkeys([part for part, _ in layers], read_json(beside))
@@ -151,12 +151,12 @@ def _open(file: Path, network: str) -> _Lora:
 
 def _settings(file: Path, metadata: Mapping[str, str]) -> Mapping[str, Mapping[str, Any]]:
     """Peft's settings by part, as diffusers keeps them in a file's header."""
-    held: dict[str, Any] = {}
+    by_part: dict[str, Any] = {}
     header = parse_json(metadata.get(SETTINGS) or "{}", f"{SETTINGS} in the header of {file}")
     for name, value in header.items():
         part, _, setting = name.partition(".")
-        held.setdefault(part, {})[setting] = value
-    return held
+        by_part.setdefault(part, {})[setting] = value
+    return by_part
 
 
 def _check_whole(lora: _Lora, parts: Sequence[str], module: Any) -> None:
@@ -252,8 +252,8 @@ def _share(lora: _Lora, layer: _Layer, rank: int) -> float:
 
 def _by_layer(settings: Mapping[str, Any], patterns: str, layer: str, default: Any) -> Any:
     """The value of the first pattern that the end of the layer's name matches, as peft reads them."""
-    held = settings.get(patterns) or {}
-    return next((value for key, value in held.items() if re.match(rf"(.*\.)?({key})$", layer)), default)
+    values = settings.get(patterns) or {}
+    return next((value for key, value in values.items() if re.match(rf"(.*\.)?({key})$", layer)), default)
 
 
 def _plain(shape: Sequence[int]) -> list[int]:

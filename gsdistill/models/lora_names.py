@@ -104,12 +104,12 @@ class Home:
 
 def place_of(name: str, network: str) -> Place | None:
     """The place of the tensor ``name`` in a model whose network is the part ``network``; None: it is no matrix."""
-    found = MATRIX.fullmatch(name)
-    if found is None:
+    match = MATRIX.fullmatch(name)
+    if match is None:
         return None
-    layer = found["layer"].removeprefix(PEFT).replace(".processor.", ".")
+    layer = match["layer"].removeprefix(PEFT).replace(".processor.", ".")
     begin = next((begin for begin in PARTS if layer.startswith(begin)), "")
-    matrix = found["peft"] or found["alpha"] or {"down": "A", "up": "B"}[found["way"]]
+    matrix = match["peft"] or match["alpha"] or {"down": "A", "up": "B"}[match["way"]]
     return Place(PARTS.get(begin) or network, layer.removeprefix(begin), matrix)
 
 
@@ -147,11 +147,11 @@ def _published_unet(path: str, depth: int) -> list[str]:
     """How the published U-Net calls what diffusers calls ``path``, with ``depth`` layers in a block; two may do."""
     if path in UNET:
         return [UNET[path]]
-    found = BLOCK.fullmatch(path)
-    if found is None:
+    match = BLOCK.fullmatch(path)
+    if match is None:
         return []
-    side, kind, place, rest = found[1], found[3], int(found[4]), found[5]
-    column, first = int(kind == "attentions"), int(found[2] or 0) * (depth + 1)
+    side, kind, place, rest = match[1], match[3], int(match[4]), match[5]
+    column, first = int(kind == "attentions"), int(match[2] or 0) * (depth + 1)
     rest = RESNET.get(rest, rest) if kind == "resnets" else rest
     if side == "mid":
         return [f"middle_block.{2 * place + column}.{rest}"]

@@ -91,18 +91,18 @@ def _check(path: Path, data: bytes) -> None:
     """
     stack: list[str] = []
     memo: dict[Any, str] = {}
-    for operation, given, _ in pickletools.genops(data):
+    for operation, argument, _ in pickletools.genops(data):
         name = operation.name
         if name not in OPERATIONS:
             raise _more(path, f"the operation {name}")
         if name == "GLOBAL":
-            if not _is_plain(str(given)):
-                raise _more(path, _dotted(given))
-            stack.append(str(given))
+            if not _is_plain(str(argument)):
+                raise _more(path, _dotted(argument))
+            stack.append(str(argument))
         elif name.endswith("BINPUT"):
-            memo[given] = stack[-1]
+            memo[argument] = stack[-1]
         elif name.endswith("BINGET"):
-            stack.append(memo[given])
+            stack.append(memo[argument])
         elif name in ("REDUCE", "BUILD"):
             second, first = stack.pop(), stack.pop()
             if name == "BUILD" and (first, second) != ("dict", "dict"):  # a state dict and its metadata

@@ -135,8 +135,8 @@ def _network(file: Path, state: dict[str, Tensor], config: Path, part: str) -> A
     from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 
     own = [value.dtype for name, value in state.items() if name.startswith(NAMES[part])]
-    held = set(own or (value.dtype for value in state.values())) & set(PRECISIONS)  # all, of an autoencoder alone
-    precision = max(held, key=PRECISIONS.index, default=torch.float32)
+    precisions = set(own or (value.dtype for value in state.values())) & set(PRECISIONS)  # all, of an autoencoder alone
+    precision = max(precisions, key=PRECISIONS.index, default=torch.float32)
     options: dict[str, Any] = {
         "config": str(config), "subfolder": part, "local_files_only": True, "torch_dtype": precision,
     }  # fmt: skip

@@ -38,8 +38,8 @@ def differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
             cls = at_hand(package, name, kind)
             basis[key] = {"name": named(defaults.get(key)), **(config.defaults(cls) if cls else {})}
     usual = shown_leaves(basis)
-    given = shown_leaves(settings).items()
-    return {path: usual[path] for path, value in given if path in usual and value != usual[path]}
+    shown = shown_leaves(settings).items()
+    return {path: usual[path] for path, value in shown if path in usual and value != usual[path]}
 
 
 def shown_leaves(settings: Mapping[str, Any]) -> dict[str, Any]:

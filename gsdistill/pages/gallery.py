@@ -109,13 +109,13 @@ def runs_below(folder: Path) -> Iterator[tuple[Path, Run | UserError]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if not is_run(Path(here)):
             continue
-        found: Run | UserError
+        run: Run | UserError
         try:
-            found = read_run(Path(here))
+            run = read_run(Path(here))
             folders.clear()
         except UserError as error:
-            found = error
-        yield Path(here), found
+            run = error
+        yield Path(here), run
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,9 @@ def find_loose(gaussians: Gaussians) -> Loose | None:
     white = torch.where(loose, 0.5, -0.5)[:, None, None].expand(-1, 1, 3) / SH_C0
     with torch.no_grad():
         light = render(replace(gaussians, sh=white.contiguous()), cameras, torch.zeros(len(ones), 3)).images
-    found = light.mean(-1).sum((1, 2))
-    best = int(found.argmax())
-    if found[best] < LEAST:
+    seen = light.mean(-1).sum((1, 2))
+    best = int(seen.argmax())
+    if seen[best] < LEAST:
         return None
     share = float(opacities[loose].sum() / opacities.sum())
     return Loose(float(azimuths[best]), float(elevations[best]), distance, share)

@@ -115,14 +115,14 @@ def floating(splat: Path) -> tuple[Picture, str] | None:
     from gsdistill.scene.read import read_splat
 
     gaussians = read_splat(splat)
-    found = find_loose(gaussians)
-    if found is None:
+    loose = find_loose(gaussians)
+    if loose is None:
         return None
-    (pixels,) = shots(gaussians, found.camera(LOOSE_SIZE), WHITE)
-    below = "below" if found.elevation < 0 else "above"
+    (pixels,) = shots(gaussians, loose.camera(LOOSE_SIZE), WHITE)
+    below = "below" if loose.elevation < 0 else "above"
     words = (
-        f"{100 * found.share:.2g} % of the opacity floats loose; most of it is seen from here, azimuth "
-        f"{found.azimuth:.0f}, {abs(found.elevation):.0f} degrees {below} the horizon"
+        f"{100 * loose.share:.2g} % of the opacity floats loose; most of it is seen from here, azimuth "
+        f"{loose.azimuth:.0f}, {abs(loose.elevation):.0f} degrees {below} the horizon"
     )
     return _drawn(pixels, "the splat from the side that shows most of what floats loose"), words
 

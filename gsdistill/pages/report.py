@@ -132,8 +132,8 @@ def _strips(run: Run) -> list[tuple[Picture, str]]:
 
 def _stages(run: Run) -> list[list[str]]:
     """Method, steps, views and pixels of each stage, in order; the finish is the last of them."""
-    held = run.summary.get("stages")
-    known = [stage for stage in held if isinstance(stage, dict)] if isinstance(held, list) else []
+    stages = run.summary.get("stages")
+    known = [stage for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
     return [
         [label_of(str(stage.get(name, "?"))) for name in ("method", "iterations", "views", "resolution")]
         for stage in known
@@ -157,8 +157,8 @@ def _course(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None
 
 def _phases(run: Run) -> list[dict[str, Any]]:
     """Where the time went, by phase; what is not a step's is the rest."""
-    held = run.summary.get("seconds_by_phase")
-    spent = {name: number(held, name) or 0.0 for name in held} if isinstance(held, dict) else {}
+    seconds = run.summary.get("seconds_by_phase")
+    spent = {name: number(seconds, name) or 0.0 for name in seconds} if isinstance(seconds, dict) else {}
     if not any(spent.values()):
         return []
     spent[REST] = (number(run.summary, "seconds") or 0.0) - sum(spent.values())

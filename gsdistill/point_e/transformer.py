@@ -124,11 +124,11 @@ class PointDiffusionTransformer(nn.Module):
         self.output_proj = nn.Linear(size.width, size.outputs)
 
     def attend(
-        self, x: Float[Tensor, "B C N"], t: Float[Tensor, "B"], told: Float[Tensor, "B M W"]
+        self, x: Float[Tensor, "B C N"], t: Float[Tensor, "B"], conditions: Float[Tensor, "B M W"]
     ) -> Float[Tensor, "B O N"]:
-        """Run the layers over the time token, the tokens that the model is ``told``, and the points."""
-        time = self.time_embed(timestep_embedding(t, self.size.width).to(told.dtype))
-        tokens = torch.cat([time[:, None], told, self.input_proj(x.transpose(1, 2))], dim=1)
+        """Run the layers over the time token, the tokens of the ``conditions``, and the points."""
+        time = self.time_embed(timestep_embedding(t, self.size.width).to(conditions.dtype))
+        tokens = torch.cat([time[:, None], conditions, self.input_proj(x.transpose(1, 2))], dim=1)
         tokens = self.ln_post(self.backbone(self.ln_pre(tokens)))
         return self.output_proj(tokens[:, -x.shape[2] :]).transpose(1, 2)
 
@@ -149,7 +149,7 @@ class TextPointDiffusionTransformer(PointDiffusionTransformer):
 
 
 class UpsamplePointDiffusionTransformer(PointDiffusionTransformer):
-    """The upsampler: every coarse point is a token. The picture that it can be told is zeros here, as for any text."""
+    """The upsampler: every coarse point is a token. Its picture condition is zeros here, as for any text."""
 
     channel_scales: Tensor
     channel_biases: Tensor
