@@ -73,6 +73,7 @@ PURPOSES = {
     "scikit-image": "marching cubes",
     "xatlas": "charts of textures",
     "viser": "the viewer's page",
+    "sphinx": "the reference of the library, from docstrings",
     "pytest": "tests",
     "pytest-xdist": "tests in several processes",
     "beartype": "types of arguments, checked in tests",

@@ -20,7 +20,7 @@ def bounded(
 ) -> Any:
     """Return a dataclass field with a range: ``low`` and ``high`` are allowed values, ``above`` and ``below`` are not.
 
-    The range holds for each number of a tuple and for both ends of a :class:`Ramp`.
+    The range holds for each number of a tuple and for both ends of a :class:`gsdistill.settings.ramp.Ramp`.
     """
     limits = {"low": low, "above": above, "high": high, "below": below}
     return dataclasses.field(default=default, metadata={k: v for k, v in limits.items() if v is not None})

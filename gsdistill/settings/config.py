@@ -43,7 +43,7 @@ def named(pick: Pick, default: str) -> Any:
 
 
 def name_of(config: object) -> str:
-    """Return the name by which the class of a named settings object is found again: :func:`registry.own_name`."""
+    """Return the name by which the class of a named settings object is found again: :func:`own_name`."""
     return own_name(type(config))
 
 
@@ -74,7 +74,7 @@ def _plain(value: Any) -> Any:
 
 
 def to_yaml(config: Any, ascii_only: bool = False) -> str:
-    """Return the settings as YAML text; :func:`load_yaml` and :func:`from_dict` read it back to an equal object."""
+    """Return the settings as YAML text; :func:`from_dict` makes an equal object of what YAML reads there."""
     return dump(to_dict(config), ascii_only)
 
 

@@ -20,8 +20,9 @@ class ListenerFailed(UserError):
 
 
 class Listener:
-    """What :meth:`Distiller.run` tells of its steps. One's own overrides what it wants to hear of.
+    """What a run tells of its steps. One's own overrides what it wants to hear of.
 
+    :meth:`gsdistill.training.distiller.Distiller.run` takes any number of listeners, and calls them in their order.
     An error of a listener ends the run as one in a step does, and no listener hears of an end.
     """
 

@@ -33,7 +33,9 @@ def view(
     browser: bool,
     console: Console,
 ) -> None:
-    """Serve the page of splats and runs until Ctrl-C; ``frame`` and ``clean`` are as of :func:`gathered`.
+    """Serve the page of splats and runs until Ctrl-C.
+
+    ``frame`` and ``clean`` are as of :func:`gsdistill.viewer.sources.gathered`.
 
     Raises:
         UserError: viser is missing, a source is no splat, or the address or the ports do not serve.

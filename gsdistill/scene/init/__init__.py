@@ -1,4 +1,7 @@
-"""Initialisers: one file each, picked by its name. A file holds one frozen dataclass, an :class:`Initialiser`."""
+"""Initialisers: one file each, picked by its name.
+
+A file holds one frozen dataclass, an :class:`gsdistill.scene.init.base.Initialiser`.
+"""
 
 INTERFACE = "Initialiser"
 GROUP = "gsdistill.initialisers"
