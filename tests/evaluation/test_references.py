@@ -78,7 +78,7 @@ def test_a_mesh_of_a_sphere_is_the_sphere_of_the_shapes_world(tmp_path):
     inside = made.seen.alpha[..., 0] == 1.0
     assert torch.allclose(made.seen.body[inside], torch.tensor(BLUE) / 255, atol=1e-6)
     assert float(true.distance(made.points).abs().max()) < 2e-3
-    assert made.things is None and not made.signed
+    assert made.things == () and not made.signed
 
 
 def test_the_surface_chamfer_of_spheres_is_their_difference(tmp_path):

@@ -94,5 +94,5 @@ def test_measures_both_by_turns():
 
 def test_a_mistake_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench_peer_loop.py", "--prior", "shapess"])
-    with pytest.raises(SystemExit, match=r"^bench_peer_loop\.py: .*shapess"):
+    with pytest.raises(SystemExit, match=r"^peer_loop\.py: .*shapess"):
         tool.main()

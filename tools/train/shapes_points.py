@@ -31,8 +31,8 @@ from rich.console import Console
 from safetensors.torch import save_file
 from shapes_clouds import Clouds, values
 from shapes_points_model import CARD, Base, Settings, make, teach_naming, tokens
+from shapes_prior import make_tokenizer, recipe_of, write_sums
 from torch import Tensor, nn
-from train_shapes_prior import make_tokenizer, recipe_of, write_sums
 from transformers import CLIPTokenizer
 
 from gsdistill.cli.flags import settings_of
@@ -156,4 +156,4 @@ def _stored(name: str, value: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    train(settings_of(Settings, sys.argv[1:], "train_shapes_points.py"))
+    train(settings_of(Settings, sys.argv[1:], "shapes_points.py"))

@@ -212,4 +212,4 @@ def recipe_of(settings: TrainerSettings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    train(settings_of(Settings, sys.argv[1:], "train_shapes_prior.py"))
+    train(settings_of(Settings, sys.argv[1:], "shapes_prior.py"))
