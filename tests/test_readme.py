@@ -91,6 +91,7 @@ def unperformed(tmp_path, monkeypatch):
     ):
         monkeypatch.setattr(f"gsdistill.{name}", lambda *settings: {})
     with labs.lab(tmp_path, **sources) as folder:
+        (folder / "tools").symlink_to(ROOT / "tools")
         yield folder
 
 

@@ -12,8 +12,9 @@ from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound, PromptErr
 from gsdistill.models import catalogue as module
 from gsdistill.models.card import read_model_card
 from gsdistill.models.catalogue import Card, cards, choose, find, is_hub_id, recipe, world_of
+from gsdistill.models.locate import CONFIGS
 from gsdistill.models.pipelines import FAMILIES
-from gsdistill.prior.loading import CONFIGS, leaf_of, load_prior
+from gsdistill.prior.loading import leaf_of, load_prior
 from gsdistill.settings.config import from_dict
 from gsdistill.worlds.shapes.captions import parse
 
