@@ -151,7 +151,7 @@ def pin(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     all_of_them = catalogue.cards()
     pinned = {name: replace(all_of_them[name], revision="v2") for name in names}
     monkeypatch.setattr(catalogue, "cards", lambda: {**all_of_them, **pinned})
-    for module in ("models.inventory", "prior.families.base", "prior.loading", "doctor.model"):
+    for module in ("models.inventory", "models.locate", "prior.loading", "doctor.model"):
         monkeypatch.setattr(f"gsdistill.{module}.cards", catalogue.cards)
 
 
