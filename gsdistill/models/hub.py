@@ -53,7 +53,7 @@ class Need:
         return [*named, *(chosen(files, self.configs, self.half, weights=False).keys() - named.keys())]
 
 
-class _RefusedError(Exception):
+class _Refused(ModelNotFound):
     """A source that cannot be used, with the reason in a few words; a ``final`` reason holds for all other sources."""
 
     def __init__(self, reason: str, final: bool = False) -> None:
@@ -135,10 +135,12 @@ def list_remote_files(source: str, revision: str | None = None) -> dict[str, int
     Raises:
         ModelNotFound: the hub cannot be asked; the message is the reason, in a few words.
     """
-    try:
-        return _list_files(source, revision)
-    except _RefusedError as refused:
-        raise ModelNotFound(str(refused)) from refused
+    from huggingface_hub import HfApi
+
+    _ask(source, revision)
+    with _in_few_words(source, revision):
+        model = HfApi().model_info(source, revision=revision, files_metadata=True, timeout=PATIENCE)
+    return {file.rfilename: file.size or 0 for file in model.siblings or ()}
 
 
 def fetch_index(source: str, revision: str | None = None) -> Path:
@@ -147,10 +149,7 @@ def fetch_index(source: str, revision: str | None = None) -> Path:
     Raises:
         ModelNotFound: as :func:`list_remote_files`.
     """
-    try:
-        return _snapshot(source, revision) or _download_cards(source, revision)
-    except _RefusedError as refused:
-        raise ModelNotFound(str(refused)) from refused
+    return _snapshot(source, revision) or _download_cards(source, revision)
 
 
 def _first(name: str, sources: Sequence[str], get: Callable[[str], Path], advice: str) -> Path:
@@ -158,7 +157,7 @@ def _first(name: str, sources: Sequence[str], get: Callable[[str], Path], advice
     for source in sources:
         try:
             return get(source)
-        except _RefusedError as refused:
+        except _Refused as refused:
             reasons[source] = str(refused)
             if refused.final:
                 reasons = dict.fromkeys(sources, str(refused))
@@ -178,10 +177,10 @@ def _download(source: str, need: Need, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     _ask(source, revision, need)
-    files = _list_files(source, revision)
+    files = list_remote_files(source, revision)
     index = _download_cards(source, revision)
     if lacking := need.lack(source, files, index):
-        raise _RefusedError(lacking)
+        raise _Refused(lacking)
     with _in_few_words(source, revision):
         return Path(snapshot_download(source, revision=revision, allow_patterns=need.chosen(files, index)))
 
@@ -197,19 +196,10 @@ def _download_cards(source: str, revision: str | None) -> Path:
 def _download_file(source: str, file: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
 
-    if file not in _list_files(source, revision):
-        raise _RefusedError(f"it has no {file}")
+    if file not in list_remote_files(source, revision):
+        raise _Refused(f"it has no {file}")
     with _in_few_words(source, revision):
         return Path(hf_hub_download(source, file, revision=revision))
-
-
-def _list_files(source: str, revision: str | None) -> dict[str, int]:
-    from huggingface_hub import HfApi
-
-    _ask(source, revision)
-    with _in_few_words(source, revision):
-        model = HfApi().model_info(source, revision=revision, files_metadata=True, timeout=PATIENCE)
-    return {file.rfilename: file.size or 0 for file in model.siblings or ()}
 
 
 def _snapshot(source: str, revision: str | None) -> Path | None:
@@ -230,14 +220,14 @@ def _is_homeless() -> bool:
 def _ask(source: str, revision: str | None, need: Need | None = None) -> None:
     """Refuse to ask the hub while offline, or if there is no folder to keep the answer in."""
     if _is_homeless():
-        raise _RefusedError("there is no home folder to keep models in; set HF_HOME to a folder", final=True)
+        raise _Refused("there is no home folder to keep models in; set HF_HOME to a folder", final=True)
     if is_offline():
         from huggingface_hub import constants
 
         folder = _snapshot(source, revision) if need else None
         missing = need.lack(folder, listing(folder), folder) if folder and need else None
         where = f"not in the cache {constants.HF_HUB_CACHE}" if missing is None else f"in the cache, but {missing}"
-        raise _RefusedError(f"it is {where}, and HF_HUB_OFFLINE or --offline forbids to ask the hub")
+        raise _Refused(f"it is {where}, and HF_HUB_OFFLINE or --offline forbids to ask the hub")
 
 
 @contextmanager
@@ -249,21 +239,19 @@ def _in_few_words(source: str, revision: str | None) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
-        raise _RefusedError(f"it is gated: accept its licence at {address}, then run `hf auth login`") from error
+        raise _Refused(f"it is gated: accept its licence at {address}, then run `hf auth login`") from error
     except errors.RepositoryNotFoundError as error:
-        raise _RefusedError("there is no such model on the hub, or it is private (`hf auth login`)") from error
+        raise _Refused("there is no such model on the hub, or it is private (`hf auth login`)") from error
     except errors.RevisionNotFoundError as error:
-        raise _RefusedError(f"it has no revision '{revision or 'main'}'") from error
+        raise _Refused(f"it has no revision '{revision or 'main'}'") from error
     except errors.HfHubHTTPError as error:
-        raise _RefusedError(f"the hub refuses: {first_line(error)}") from error
+        raise _Refused(f"the hub refuses: {first_line(error)}") from error
     except errors.HFValidationError as error:
-        raise _RefusedError(f"the hub knows no such names: {first_line(error)}") from error
+        raise _Refused(f"the hub knows no such names: {first_line(error)}") from error
     except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError, TimeoutError) as error:
         cause = error.__cause__ or error
-        raise _RefusedError(f"the hub cannot be reached ({first_line(cause)})", final=True) from error
+        raise _Refused(f"the hub cannot be reached ({first_line(cause)})", final=True) from error
     except OSError as error:
-        raise _RefusedError(
-            f"it cannot be kept in {constants.HF_HUB_CACHE}: {first_line(error)}", final=True
-        ) from error
+        raise _Refused(f"it cannot be kept in {constants.HF_HUB_CACHE}: {first_line(error)}", final=True) from error
     except (RuntimeError, errors.XetDownloadError) as error:
-        raise _RefusedError(f"the download broke off ({first_line(error)})") from error
+        raise _Refused(f"the download broke off ({first_line(error)})") from error

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from gsdistill.core.device import out_of_memory
-from gsdistill.core.errors import BadFile, UserError, first_line
+from gsdistill.core.errors import BadFile
+from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import brief
 
 __all__ = ["read_pickle"]
@@ -55,7 +55,8 @@ def read_pickle(path: Path, device: str = "cpu") -> Any:
         BadFile: it is no such archive, is cut or damaged, or a pickle of more than tensors, which is not run.
         MemoryError, RuntimeError: there is no memory for it (:func:`gsdistill.core.device.out_of_memory`).
     """
-    try:
+    with failing_as(BadFile, f"{path} cannot be read as a checkpoint of PyTorch"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a pickle's protocol and strings; what it holds is what decides
         with zipfile.ZipFile(path) as archive:
             odd = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
         if odd:
@@ -63,17 +64,12 @@ def read_pickle(path: Path, device: str = "cpu") -> Any:
         reader = torch._C.PyTorchFileReader(str(path))  # torch's: another may find another pickle in the same file
         if (size := _size(reader, "data.pkl")) > LARGEST:
             raise BadFile(f"{path}: its pickle has {size} bytes, where one of tensors has {LARGEST} at most")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a pickle's protocol and strings; what it holds is what decides
+        try:
             _check(path, reader.get_record("data.pkl"))
             return torch.load(path, map_location=device, weights_only=True, mmap=True)
-    except Exception as error:  # the libraries raise anything on a broken file
-        if isinstance(error, UserError) or out_of_memory(error):
-            raise
-        # of an unpickling, torch's own words tell how to do it unsafely; a stack or memo says only what it lacks
-        broken = isinstance(error, (pickle.UnpicklingError, LookupError))
-        reason = "its pickle is broken" if broken else first_line(error)
-        raise BadFile(f"{path} cannot be read as a checkpoint of PyTorch: {reason}") from error
+        except (pickle.UnpicklingError, LookupError) as error:
+            # torch's own words say how to read it unsafely; those of a stack or memo only what it lacks
+            raise ValueError("its pickle is broken") from error
 
 
 def _size(reader: Any, record: str) -> int:
