@@ -81,7 +81,8 @@ def _tried(left: int, timing: Timing) -> Iterator[str]:
         f"time: about {_duration(step * left)} for {left} steps of {1e3 * step:.0f} ms, as "
         f"{len(timing.steps)} of them took here just now; pictures, films and the report come on top"
     )
-    yield f"memory: about {gigabytes(timing.peak_bytes)}"
+    if timing.peak_bytes:
+        yield f"memory: about {gigabytes(timing.peak_bytes)}"
     yield "download: none, all of the prior is on this machine"
 
 

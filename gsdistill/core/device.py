@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import sys
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -211,12 +210,17 @@ def forget_peak(device: torch.device) -> None:
 def peak_memory(device: torch.device) -> int:
     """Return the most bytes held at once: of tensors on a CUDA device, else by this process in main memory.
 
-    On an Apple GPU it is what torch has taken of its memory by now, which it seldom gives back.
+    On an Apple GPU it is what torch has taken of its memory by now, which it seldom gives back. In main memory under
+    Windows it is not known: 0.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

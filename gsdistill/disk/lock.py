@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
 
 from gsdistill.core.errors import OutputError
 from gsdistill.disk.write import discard
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+    import msvcrt
 
 __all__ = ["Claim"]
 
@@ -64,6 +69,8 @@ class Claim:
                 discard(self._path)  # while it is still locked
             os.close(self._handle)
             self._handle = None
+            if fcntl is None:  # Windows, which removes no open file: now, unless another process has opened it
+                discard(self._path)
 
 
 def _lock(path: Path) -> int | None:
@@ -71,7 +78,7 @@ def _lock(path: Path) -> int | None:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _hold(handle)
             if os.fstat(handle).st_nlink:  # else its holder before has just removed it
                 return handle
         except BlockingIOError:
@@ -83,3 +90,14 @@ def _lock(path: Path) -> int | None:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def _hold(handle: int) -> None:
+    """Lock an open file, which no other handle may have locked. Raises BlockingIOError: one has."""
+    if fcntl is not None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    try:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+    except PermissionError as error:
+        raise BlockingIOError(error.errno, error.strerror) from error

@@ -45,6 +45,8 @@ LONGEST = 240  # characters of a value in a message
 GZIP = b"\x1f\x8b\x08"  # how a gzip file begins
 LAYERS = 2  # of gzip, one in the other
 FREE, TIMES = 16 << 20, 32  # bytes that any file may unpack to, and how many times as many as it has
+# A FIFO cannot hang us, no child gets the file, and Windows, which has no such flags, gives the bytes as they are.
+READING = sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))  # and O_RDONLY, which is 0
 STEP = 1 << 20  # bytes that are unpacked at a time
 
 
@@ -55,7 +57,7 @@ def open_file(path: Path | str) -> BinaryIO:
         BadFile: there is none, it is a folder, a pipe or a device, or it may not be read.
     """
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # so that a FIFO cannot hang us
+        number = os.open(path, READING)
     except (OSError, ValueError) as error:  # ValueError: a zero in the name
         raise BadFile(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     kind = os.fstat(number).st_mode

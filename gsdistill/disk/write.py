@@ -117,6 +117,8 @@ def check_targets(targets: Iterable[Path], overwrite: bool, choose: str = "anoth
 
 def temporary_folder() -> Path | None:
     """Return a folder among the temporary ones that nobody else can write to; None where there is none to be had."""
+    if not hasattr(os, "getuid"):  # Windows, where bits of a mode do not tell
+        return None
     try:
         path = Path(tempfile.gettempdir()) / f"gsdistill-{os.getuid()}"
         path.mkdir(mode=0o700, exist_ok=True)
@@ -144,8 +146,11 @@ def remove_drafts(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until what was written to a file or a folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Wait until what was written to a file or a folder is on the disk; Windows has no such call for folders."""
+    windows = not hasattr(os, "O_DIRECTORY")
+    if windows and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)  # Windows syncs what is open for writing
     try:
         os.fsync(handle)
     finally:

@@ -6,7 +6,9 @@ run was started.
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,8 @@ _FIXED = ("method.name", "densify.name", "prior", "representation", "init", "ini
 
 def command(folder: Path) -> str:
     """What to type to go on with the run in ``folder``."""
-    return f"gsdistill generate --config {shlex.quote(str(folder))} --resume"
+    quoted = shlex.quote(str(folder)) if os.sep == "/" else subprocess.list2cmdline([str(folder)])
+    return f"gsdistill generate --config {quoted} --resume"
 
 
 def check_places(config: Any, folder: Path) -> None:

@@ -258,7 +258,7 @@ class RunFolder:
             "skipped_steps": run.skipped,
             "checkpoint_seconds": round(self._saving, 3),
             "network_evaluations": run.evaluations,
-            "peak_memory_mb": round(peak_memory(run.representation.device) / 2**20),
+            "peak_memory_mb": round(peak_memory(run.representation.device) / 2**20) or None,
             "device": str(run.representation.device),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),

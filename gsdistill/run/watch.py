@@ -28,7 +28,8 @@ from gsdistill.training.listener import Listener
 __all__ = ["Halt", "Interrupt", "StepBar", "Watch", "print_summary"]
 
 FILES = (SPLAT, "views.png", "turntable.mp4", "report.html")
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENDS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # Windows has no third one, and others no fourth
+SIGNALS = tuple(getattr(signal, name) for name in _ENDS if hasattr(signal, name))
 _LOSS_EVERY = 5  # steps between readings of the loss, which on an accelerator waits for it
 
 
@@ -209,10 +210,10 @@ def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) ->
         table.add_row(name, f"{value:.1f}", f"{100 * value / total:.0f} %")
     table.add_row("all", f"{total:.1f}", f"{summary['iterations_per_second']:.1f} it/s")
     console.print(table)
+    memory = f", peak memory {summary['peak_memory_mb']} MB" if summary["peak_memory_mb"] else ""
     console.print(
         f"{summary['iterations']} steps in {summary['seconds']:.1f} s with files, "
-        f"{summary['network_evaluations']} network evaluations, {summary['gaussians']} Gaussians, "
-        f"peak memory {summary['peak_memory_mb']} MB"
+        f"{summary['network_evaluations']} network evaluations, {summary['gaussians']} Gaussians{memory}"
     )
     health = summary["health"]
     console.print(

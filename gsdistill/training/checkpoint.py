@@ -131,7 +131,8 @@ def read(path: Path) -> Checkpoint:
             header = json.loads(metadata[_NAME])
             if header["version"] != _VERSION:
                 raise BadFile(f"{path} is of another version of gsdistill")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Copies: Windows could not remove the file while they are of its pages.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         if metadata["crc32"] != _checksum(tensors, metadata[_NAME]):
             raise BadFile(f"{path} is damaged: its content is not what was written")
         counters = from_dict(Counters, {name: header[name] for name in Counters.__dataclass_fields__})
