@@ -38,10 +38,10 @@ def command(folder: Path) -> str:
 
 
 def check_places(config: Any, folder: Path) -> None:
-    """Refuse to go on with the run in ``folder`` where a file or folder is not where the settings say.
+    """Refuse to continue the run in ``folder`` if a file or folder that its settings name is missing.
 
     Raises:
-        ConfigError: the setting, and where the run has it, as far as that can be told.
+        ConfigError: names the setting, and where the run has that file, if it can be found.
     """
     lost = [(name, value) for name, value in paths_in(config) if name != "output" and not there(file_of(str(value)))]
     if not lost:
@@ -49,20 +49,20 @@ def check_places(config: Any, folder: Path) -> None:
     before = load_yaml(folder / CONFIG) if there(folder / CONFIG) else {}
     old, home = dict(leaves(before)), _started_in(before, folder)
     for name, value in lost:
-        told, flag = f"{name} = '{value}': there is no such file or folder", f"--{name.replace('_', '-')}"
-        held = old.get(name)
-        places = [home / text for text in (held if isinstance(held, list) else [held]) if isinstance(text, str)]
+        missing, flag = f"{name} = '{value}': there is no such file or folder", f"--{name.replace('_', '-')}"
+        saved = old.get(name)
+        places = [home / text for text in (saved if isinstance(saved, list) else [saved]) if isinstance(text, str)]
         alike = [place for place in places if len(places) == 1 or place.name == Path(value).name]
-        if found := next((place for place in alike if there(file_of(str(place)))), None):
-            raise ConfigError(f"{told}; the run in {folder} has it at {found}: name it with {flag}")
+        if here := next((place for place in alike if there(file_of(str(place)))), None):
+            raise ConfigError(f"{missing}; the run in {folder} has it at {here}: name it with {flag}")
         if Path(value).is_absolute():  # else it may be a name on the hub
-            raise ConfigError(f"{told}; say where it is now with {flag} and --accept-changes")
+            raise ConfigError(f"{missing}; say where it is now with {flag} and --accept-changes")
 
 
 def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """The settings that differ from those ``before`` and change the optimisation: by name, a line with both values.
+    """Settings that differ from those ``before`` and change the optimisation, each with a line that has both values.
 
-    ``folder`` is that of the run.
+    ``folder`` is the run's.
     """
     earlier = {name: value for name, value in BEFORE.items() if name in now}
     new, old, home = dict(leaves(now)), dict(leaves({**earlier, **before})), _started_in(before, folder)
@@ -71,22 +71,22 @@ def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -
 
 
 def differences(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path, accepted: bool) -> list[str]:
-    """What :func:`differing` finds, where the run in ``folder`` can go on so.
+    """The lines of :func:`differing`, once it is sure that the run in ``folder`` can continue with these settings.
 
     Raises:
-        ConfigError: settings differ and that is not ``accepted``, or one of them cannot change on the way.
+        ConfigError: settings differ and that is not ``accepted``, or one of them may not change during a run.
     """
-    told, same = differing(now, before, folder), f"{command(folder)} takes those of the run"
+    changed, same = differing(now, before, folder), f"{command(folder)} takes those of the run"
     gone = [name for name, value in leaves(before) if str(value).startswith("/") and not there(file_of(str(value)))]
-    fixed = [told[name] for name in told if name not in gone and {name, name.partition(".")[0]} & {*_FIXED}]
+    fixed = [changed[name] for name in changed if name not in gone and {name, name.partition(".")[0]} & {*_FIXED}]
     if fixed:
         raise ConfigError(f"the run in {folder} cannot change {', '.join(fixed)} on its way; {same}")
-    if told and not accepted:
+    if changed and not accepted:
         raise ConfigError(
-            f"--resume needs the settings of the run in {folder}, but {', '.join(told.values())}; {same}, and "
+            f"--resume needs the settings of the run in {folder}, but {', '.join(changed.values())}; {same}, and "
             "--accept-changes goes on with these"
         )
-    return list(told.values())
+    return list(changed.values())
 
 
 def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -110,7 +110,7 @@ def _same(new: Any, old: Any, home: Path) -> bool:
 
 
 def _started_in(settings: Mapping[str, Any], folder: Path) -> Path:
-    """The working directory in which a run was started, if it lies where its ``output`` says, else the one of now."""
+    """The working directory in which a run was started, if its folder is where ``output`` says; else today's."""
     output, whole = settings.get("output"), folder.absolute()
     tail = Path(output).parts if isinstance(output, str) else ("outputs", *whole.parts[-2:])
     beside = 0 < len(tail) < len(whole.parts) and whole.parts[-len(tail) :] == tail

@@ -216,7 +216,7 @@ def read_config(name: str) -> dict[str, Any]:
 
 
 def read_prompts(path: Path | str) -> tuple[str, ...]:
-    """The prompts of a file, one a line; blanks around them, empty lines and lines that begin with # do not count.
+    """Read the prompts of a file, one a line; empty lines and lines that begin with # are skipped.
 
     Raises:
         BadFile: it cannot be read, is not UTF-8, or holds no prompt.

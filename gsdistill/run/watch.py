@@ -36,8 +36,8 @@ _LOSS_EVERY = 5  # steps between readings of the loss, which on an accelerator w
 class StepBar(Listener):
     """A progress bar over the steps of a run, with speed, remaining time, Gaussians and loss.
 
-    On what is no terminal, as a log, it is a plain line after every tenth of the steps; speed and time left are by the
-    steps since the line before.
+    Where the output is no terminal, such as a log file, it prints a plain line after every tenth of the steps instead;
+    speed and remaining time are then measured since the previous line.
     """
 
     def __init__(self, console: Console, total: int, done: int) -> None:
@@ -95,57 +95,57 @@ class StepBar(Listener):
 
 
 class Watch(Listener):
-    """Looks at the health of a run's scene every so many steps, and tells every kind of alarm once.
+    """Measures the health of a run's scene every so many steps, and prints each kind of alarm once.
 
-    What is wrong with the model is asked once, after a step that changed nothing. ``record`` holds the figures of the
-    step, for the listeners that write them down, where it is one of these, the first or the last; else it is None.
+    After the first step that changed nothing it asks what is wrong with the model. ``record`` holds the figures of a
+    measured step (every so many, the first and the last) for the listeners that write them down; else it is None.
     """
 
     record: dict[str, Any] | None = None
 
     def __init__(self, initial: Gaussians, console: Console, every: int) -> None:
         self._first, self._console, self._every = measure(initial), console, every
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
         self._fault: str | None = None
 
     def on_step(self, step: Step, run: Distiller) -> None:
-        """Look, where it is time to."""
+        """Measure, if it is time to."""
         due = run.over or step.number == 1 or step.number % self._every == 0
         self.record = self._figures(step, run) if due else None
 
     def _figures(self, step: Step, run: Distiller) -> dict[str, Any]:
-        """What is told of a step: its number, seconds in steps so far, loss, the method's figures and health."""
+        """The record of a step: its number, seconds spent in steps so far, loss, the method's figures and health."""
         seconds, (health, _) = sum(run.clock.seconds.values()), self.look(run)
         own = {name: getattr(health, name) for name in ("extent", "coverage", "saturation")}
-        found = {name: float(value) for name, value in {"loss": step.loss, **step.figures, **own}.items()}
-        sound = {name: round(value, 6) if math.isfinite(value) else None for name, value in found.items()}
+        values = {name: float(value) for name, value in {"loss": step.loss, **step.figures, **own}.items()}
+        sound = {name: round(value, 6) if math.isfinite(value) else None for name, value in values.items()}
         facts = {"step": step.number, "gaussians": step.count, "finite": bool(step.finite)}
         return {**facts, "seconds": round(seconds, 3), **sound}
 
     def look(self, run: Distiller, final: Gaussians | None = None) -> tuple[Health, list[str]]:
-        """The scene's health now, and what is alarming; waits for an accelerator.
+        """Measure the scene's health and print new alarms; returns both. It waits for an accelerator.
 
-        ``final`` is what is left of the scene after the cut at the run's end, which counts as pruning.
+        ``final`` is the scene after the cut at the run's end, which counts as pruning.
         """
         scene = run.representation
         left = scene.splat() if final is None else final
         counts = Counts(run.done, run.skipped, scene.grown, scene.pruned + len(scene) - len(left))
         health = measure(left, self._first, counts)
-        if "skipped" in alarms(health, self._first) and "skipped" not in self._told:
+        if "skipped" in alarms(health, self._first) and "skipped" not in self._shown:
             self._fault = run.fault()
-        found = alarms(health, self._first, self._fault)
-        for kind in found.keys() - self._told:
-            self._console.print(Text(f"step {run.done}: {found[kind]}", style="yellow"), soft_wrap=True)
-        self._told |= found.keys()
-        return health, list(found.values())
+        raised = alarms(health, self._first, self._fault)
+        for kind in raised.keys() - self._shown:
+            self._console.print(Text(f"step {run.done}: {raised[kind]}", style="yellow"), soft_wrap=True)
+        self._shown |= raised.keys()
+        return health, list(raised.values())
 
 
 class Interrupt:
-    """Within the block a Ctrl-C, SIGTERM or SIGHUP is an orderly end, by :class:`Stopped`.
+    """Within the block Ctrl-C, SIGTERM and SIGHUP end the run in order, by :class:`Stopped`.
 
-    While ``patient``, as a run's steps are, the first one only sets ``asked``, and says so; the second one ends the
-    block at once. A hang-up that is ignored already (nohup) stays so. In another thread than the main one, which alone
-    hears signals, the block changes nothing.
+    While ``patient`` (during the steps of a run) the first signal only sets ``asked`` and prints that; the second one
+    ends the block at once. A SIGHUP that is ignored already (nohup) stays ignored. Only the main thread receives
+    signals, so in any other thread the block changes nothing.
     """
 
     def __init__(self, console: Console) -> None:
@@ -186,7 +186,7 @@ class Interrupt:
 
 
 class Halt(Listener):
-    """Makes a step the last one where an :class:`Interrupt` was asked for the end, after which it waits no more."""
+    """Ends a run after the step in which an :class:`Interrupt` was asked to; signals then no longer wait for a step."""
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
@@ -197,7 +197,7 @@ class Halt(Listener):
             run.stop()
 
     def on_end(self, run: Distiller) -> None:
-        """What is left is no step whose end a signal would wait for."""
+        """From now on no step is running whose end a signal would wait for."""
         self._interrupt.patient = False
 
 
@@ -221,7 +221,7 @@ def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) ->
         f"({100 * health['pruned_share']:.0f} %), extent {health['extent']:.2f} ({health['drift']:.2f} of the "
         f"start's), saturation {health['saturation']:.2f}"
     )
-    if told := headline(read_figures(folder)):
-        console.print(Text(told), soft_wrap=True)
+    if line := headline(read_figures(folder)):
+        console.print(Text(line), soft_wrap=True)
     shown = [path for name in FILES if (path := folder / name).exists()]
     console.print(Text("\n".join(map(str, shown))), soft_wrap=True)
