@@ -61,6 +61,7 @@ class Pretrained(Prior):
     LORA: ClassVar[tuple[str, ...]] = ()  # the parts that take LoRA files, the network first; none: it takes none
     UPCAST: ClassVar[bool] = False  # keep an autoencoder in float32 whose config says force_upcast, not in float16
     FEED: ClassVar[Feed]  # what it feeds the network
+    LATENTS: ClassVar[str] = "sample"  # what the network calls its latents
     FLOW: ClassVar[bool] = False  # whether the noise levels must be those of a rectified flow
     KNOWS_CAMERAS: ClassVar[bool] = False  # whether the network is told the camera, whatever the card says
 
@@ -141,7 +142,6 @@ class Pretrained(Prior):
             PromptError: a text is longer than the encoder reads.
         """
 
-    @abstractmethod
     def inputs(
         self,
         latents: Float[Tensor, "B C h w"],
@@ -150,6 +150,16 @@ class Pretrained(Prior):
         cameras: Float[Tensor, "B F"] | None,
     ) -> dict[str, Any]:
         """The network's arguments by name, in its precision."""
+        return {
+            self.LATENTS: latents.to(self.dtype),
+            "timestep": self._told[timesteps],
+            "encoder_hidden_states": text.tokens.to(self.dtype),
+            **self.extras(latents, text, cameras),
+        }
+
+    def extras(self, latents: Tensor, text: Embedding, cameras: Tensor | None) -> dict[str, Any]:
+        """The network's arguments besides noisy latents, timesteps and tokens: none, unless a family has some."""
+        return {}
 
     def output(self, raw: Float[Tensor, "B K h w"]) -> Float[Tensor, "B C h w"]:
         """The prediction among the network's output channels: all of them, or the first C where K is larger."""

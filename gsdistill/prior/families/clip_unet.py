@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.core.structs import Embedding
@@ -30,17 +29,6 @@ class ClipUNet(Pretrained):
 
         return [Embedding(row[None]) for row in read_by_clip(self, CLIPTextModel, "", texts).last_hidden_state]
 
-    def inputs(
-        self,
-        latents: Float[Tensor, "B C h w"],
-        timesteps: Int[Tensor, "B"],
-        text: Embedding,
-        cameras: Float[Tensor, "B F"] | None,
-    ) -> dict[str, Any]:
-        """Latents, timesteps, tokens, and the camera as a class."""
-        return {
-            "sample": latents.to(self.dtype),
-            "timestep": self._told[timesteps],
-            "encoder_hidden_states": text.tokens.to(self.dtype),
-            "class_labels": None if cameras is None else cameras.to(self.dtype),
-        }
+    def extras(self, latents: Tensor, text: Embedding, cameras: Tensor | None) -> dict[str, Any]:
+        """The camera as a class."""
+        return {"class_labels": None if cameras is None else cameras.to(self.dtype)}

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
-
-from jaxtyping import Float, Int
-from torch import Tensor
+from typing import ClassVar
 
 from gsdistill.core.structs import Embedding
 from gsdistill.models.declared import UNET, Feed
@@ -50,17 +47,3 @@ class DeepFloyd(Pretrained):
         given = tokenizer(list(texts), padding="max_length", max_length=TOKENS, return_tensors="pt").to(self.device)
         states = encoder(given.input_ids, attention_mask=given.attention_mask).last_hidden_state
         return [Embedding(row[None].float()) for row in states]
-
-    def inputs(
-        self,
-        latents: Float[Tensor, "B C h w"],
-        timesteps: Int[Tensor, "B"],
-        text: Embedding,
-        cameras: Float[Tensor, "B F"] | None,
-    ) -> dict[str, Any]:
-        """Pixels, timesteps and tokens."""
-        return {
-            "sample": latents.to(self.dtype),
-            "timestep": self._told[timesteps],
-            "encoder_hidden_states": text.tokens.to(self.dtype),
-        }

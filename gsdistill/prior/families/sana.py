@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.core.structs import Embedding
@@ -32,6 +31,7 @@ class Sana(Pretrained):
     LORA: ClassVar[tuple[str, ...]] = ("transformer",)
     HALF: ClassVar[torch.dtype] = torch.bfloat16  # the autoencoder, like Gemma, overflows in float16
     FLOW: ClassVar[bool] = True
+    LATENTS: ClassVar[str] = "hidden_states"
     FEED: ClassVar[Feed] = Feed(32, 32, sized=True, widths={"caption_channels": (("text_encoder", "hidden_size", 1),)})
 
     def __init__(self, origin: Origin) -> None:
@@ -62,20 +62,9 @@ class Sana(Pretrained):
             embeddings.append(Embedding(states[:, kept].float(), mask=given.attention_mask[:, kept].bool()))
         return embeddings
 
-    def inputs(
-        self,
-        latents: Float[Tensor, "B C h w"],
-        timesteps: Int[Tensor, "B"],
-        text: Embedding,
-        cameras: Float[Tensor, "B F"] | None,
-    ) -> dict[str, Any]:
-        """Latents, T s_t in the transformer's scale, tokens and their mask."""
-        return {
-            "hidden_states": latents.to(self.dtype),
-            "timestep": self._told[timesteps],
-            "encoder_hidden_states": text.tokens.to(self.dtype),
-            "encoder_attention_mask": text.mask,
-        }
+    def extras(self, latents: Tensor, text: Embedding, cameras: Tensor | None) -> dict[str, Any]:
+        """The mask of the tokens."""
+        return {"encoder_attention_mask": text.mask}
 
 
 def _instruction() -> str:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.core.structs import Embedding
@@ -58,20 +57,9 @@ class StableDiffusionXL(Pretrained):
         rows = zip(tokens, pooled, said, strict=True)
         return [Embedding(scale * row[None], scale * whole[None]) for row, whole, scale in rows]
 
-    def inputs(
-        self,
-        latents: Float[Tensor, "B C h w"],
-        timesteps: Int[Tensor, "B"],
-        text: Embedding,
-        cameras: Float[Tensor, "B F"] | None,
-    ) -> dict[str, Any]:
-        """Latents, timesteps, tokens, and the pooled text with the sizes: original, crop's corner, target."""
+    def extras(self, latents: Tensor, text: Embedding, cameras: Tensor | None) -> dict[str, Any]:
+        """The pooled text with the sizes: original, crop's corner, target."""
         sizes = torch.full((6,), self.image_size, dtype=self.dtype, device=latents.device)
         sizes[2:4] = 0  # made on the device: a list would be sent, and waited for, in each call
         pooled = None if text.pooled is None else text.pooled.to(self.dtype)
-        return {
-            "sample": latents.to(self.dtype),
-            "timestep": self._told[timesteps],
-            "encoder_hidden_states": text.tokens.to(self.dtype),
-            "added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), 6)},
-        }
+        return {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), 6)}}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -31,6 +31,7 @@ class StableDiffusion3(Pretrained):
     # Its gradient is off by 0.3 % so, by 2.6 % in bfloat16; the pipelines too pass over its config's force_upcast.
     HALF_VAE: ClassVar[torch.dtype | None] = torch.float16
     FLOW: ClassVar[bool] = True
+    LATENTS: ClassVar[str] = "hidden_states"
     FEED: ClassVar[Feed] = Feed(
         128,
         16,
@@ -81,17 +82,6 @@ class StableDiffusion3(Pretrained):
         ids = tokenizer(list(texts), padding="max_length", max_length=T5_TOKENS, return_tensors="pt").input_ids
         return encoder(ids.to(self.device)).last_hidden_state.float()
 
-    def inputs(
-        self,
-        latents: Float[Tensor, "B C h w"],
-        timesteps: Int[Tensor, "B"],
-        text: Embedding,
-        cameras: Float[Tensor, "B F"] | None,
-    ) -> dict[str, Any]:
-        """Latents, T s_t, tokens and the pooled text."""
-        return {
-            "hidden_states": latents.to(self.dtype),
-            "timestep": self._told[timesteps],
-            "encoder_hidden_states": text.tokens.to(self.dtype),
-            "pooled_projections": None if text.pooled is None else text.pooled.to(self.dtype),
-        }
+    def extras(self, latents: Tensor, text: Embedding, cameras: Tensor | None) -> dict[str, Any]:
+        """The pooled text."""
+        return {"pooled_projections": None if text.pooled is None else text.pooled.to(self.dtype)}
