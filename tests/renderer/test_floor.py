@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from renderer.scenes import ball, views
+from tooling import tool
 
 from gsdistill.renderer import reference
 from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 
-TOOLS = Path(__file__).parents[2] / "tools"
-
 
 @pytest.fixture(scope="module")
 def floor():
-    spec = importlib.util.spec_from_file_location("renderer_floor", TOOLS / "renderer_floor.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["renderer_floor"] = module
-    spec.loader.exec_module(module)
-    return module
+    return tool("bench/renderer_floor")
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 0.3), (40, 0.1), (200, 0.2)])
