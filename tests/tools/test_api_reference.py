@@ -23,9 +23,14 @@ And so on.
 
 from pathlib import Path
 
+from jaxtyping import Float
+from torch import Tensor
+
 from gsdistill.core.errors import did_you_mean
 
-__all__ = ["LIMIT", "Two", "first"]
+__all__ = ["LIMIT", "Two", "Way", "first"]
+
+Way = Float[Tensor, ""]
 
 # How many
 # there are.
@@ -83,6 +88,7 @@ def test_what_is_sound_is_not_complained_of(complaints):
     [
         (":func:`first`, ", ":func:`third`, ", "func reference target not found: third"),
         (":meth:`second`, ", ":meth:`third`, ", "meth reference target not found: third"),
+        (":meth:`second`, ", ":meth:`pathlib.Path.second`, ", "not found: pathlib.Path.second"),
         (":attr:`size`", ":attr:`weight`", "attr reference target not found: weight"),
         (":data:`LIMIT`", ":data:`LIMITS`", "data reference target not found: LIMITS"),
         (":func:`gsdistill.core.errors.tell`", ":func:`gsdistill.core.errors.say`", "not found: gsdistill.core"),

@@ -161,7 +161,16 @@ def resolve(app: Sphinx, env: Any, node: pending_xref, shown: nodes.TextElement)
     if name in known:
         return make_refnode(app.builder, node["refdoc"], known[name].docname, known[name].node_id, shown, name)
     ours = name.startswith("gsdistill.")
-    return shown if "refexplicit" not in node or (found is not None and not ours) else None
+    others = (found is not None and not ours) or elsewhere(node["reftarget"])
+    return shown if "refexplicit" not in node or others else None
+
+
+def elsewhere(name: str) -> bool:
+    """Whether a full name, perhaps with types in brackets, is of something outside of gsdistill."""
+    try:
+        return "." in name and bool(pkgutil.resolve_name(name.partition("[")[0])) and not name.startswith("gsdistill")
+    except (ImportError, AttributeError, ValueError):
+        return False
 
 
 def meaning(name: str, place: Any) -> Any:
