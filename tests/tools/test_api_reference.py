@@ -22,19 +22,25 @@ And so on.
 """
 
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.core.errors import did_you_mean
 
-__all__ = ["LIMIT", "Two", "Way", "first"]
+__all__ = ["LIMIT", "Any", "Two", "Way", "first"]
 
 Way = Float[Tensor, ""]
+B = TypeVar("B")
 
 # How many
 # there are.
 LIMIT = 3
+
+
+class Any(Generic[B]):
+    """Holds :obj:`lab_of_letters.B`."""
 
 
 class Two:

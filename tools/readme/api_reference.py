@@ -156,7 +156,8 @@ def resolve(app: Sphinx, env: Any, node: pending_xref, shown: nodes.TextElement)
     """Where a reference leads that is no full name; None ends the build. A type of others in a signature is no link."""
     module = sys.modules.get(node.get("py:module") or "")
     places = [meaning(node.get("py:class") or "", module), module, builtins, *[errors] * (node["reftype"] == "exc")]
-    found = next((thing for place in places if (thing := meaning(node["reftarget"], place)) is not None), None)
+    near = (thing for place in places if (thing := meaning(node["reftarget"], place)) is not None)
+    found = next(near, None) or far(node["reftarget"])
     known, name = env.get_domain("py").objects, home(found)
     if name in known:
         return make_refnode(app.builder, node["refdoc"], known[name].docname, known[name].node_id, shown, name)
@@ -171,6 +172,14 @@ def elsewhere(name: str) -> bool:
         return "." in name and bool(pkgutil.resolve_name(name.partition("[")[0])) and not name.startswith("gsdistill")
     except (ImportError, AttributeError, ValueError):
         return False
+
+
+def far(name: str) -> Any:
+    """What a full name means, without the types in its brackets; None for nothing."""
+    try:
+        return pkgutil.resolve_name(name.partition("[")[0]) if "." in name else None
+    except (ImportError, AttributeError, ValueError):
+        return None
 
 
 def meaning(name: str, place: Any) -> Any:
