@@ -1,10 +1,22 @@
-"""Fixtures shared by several rooms' tests."""
+"""Fixtures shared by several rooms' tests, and what is kept for the next run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from caches import kept, kernels, worlds
+
+from gsdistill.core.errors import OutputError
+from gsdistill.disk.places import cache_folder
+
+try:  # before the tests move the user's caches
+    CACHES = cache_folder("tests")
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(kept(CACHES, "numba", kernels())))  # read when numba is imported
+except (OSError, OutputError):  # no home, or none to write in
+    CACHES = None
 
 # Workers of `pytest -n` share the processors, and so do the processes that they start; read when torch is imported.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
@@ -44,12 +56,17 @@ def extensions() -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Caches of this test run alone, so that nothing comes from an earlier one or stays behind.
 
-    Kernels for a GPU, which take minutes to compile, stay where torch has them.
+    But for what takes long to make and is named by its sources: the traced truth, and kernels. Those for a GPU stay
+    where torch has them.
     """
     with pytest.MonkeyPatch.context() as patch:
         if torch.cuda.is_available() and "TORCH_EXTENSIONS_DIR" not in os.environ:
             patch.setenv("TORCH_EXTENSIONS_DIR", str(extensions()))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        if CACHES is not None:
+            with suppress(OSError):  # where an account may make no links
+                cache_folder().mkdir()
+                cache_folder("truth").symlink_to(kept(CACHES, "truth", worlds()))
         yield
 
 
