@@ -415,6 +415,11 @@ def replaced(name: str, data: bytes):
     return lambda meta, files: files.update({name: data})
 
 
+def drawn(name: str, *how):
+    """A change that draws the picture only when it is needed, for a large one takes seconds."""
+    return lambda meta, files: files.update({name: picture(*how)})
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -432,16 +437,17 @@ def replaced(name: str, data: bytes):
         (put("shN", "bands", 2), "is none of harmonics of degree 2"),
         (put("asset", {"gsdistill_frame": "up"}), "names the frame 'up'"),
         (replaced("quats.webp", b"RIFF"), "'quats.webp' is no sound picture"),
-        (replaced("quats.webp", picture((8, 8), 251)), "its rotations are of another kind"),
-        (replaced("sh0.webp", picture((4, 4))), "a picture of 'sh0' has 16 pixels for 50 Gaussians"),
-        (replaced("shN_labels.webp", picture((8, 8))), "its palette has 64 entries, and entry 513 is asked for"),
-        (replaced("sh0.webp", picture((9000, 9000))), "its pictures unpack to far more than it holds"),
+        (drawn("quats.webp", (8, 8), 251), "its rotations are of another kind"),
+        (drawn("sh0.webp", (4, 4)), "a picture of 'sh0' has 16 pixels for 50 Gaussians"),
+        (drawn("shN_labels.webp", (8, 8)), "its palette has 64 entries, and entry 513 is asked for"),
+        (drawn("sh0.webp", (9000, 9000)), "its pictures unpack to far more than it holds"),
     ],
 )  # fmt: skip
 def test_a_sog_that_cannot_be_read_is_one_line(tmp_path, change, said):
     assert said in refused(bundle(tmp_path, change))
 
 
+@pytest.mark.slow
 def test_a_sog_of_many_that_are_alike_but_for_their_places_is_read(tmp_path):
     count = 70_000
     given = Gaussians(
@@ -498,6 +504,7 @@ def test_what_was_not_is_drawn_as_usual(tmp_path):
 # --- files of another program
 
 
+@pytest.mark.slow
 @needs_others
 @pytest.mark.parametrize(
     ("extension", "flags", "least"),
