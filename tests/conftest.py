@@ -1,4 +1,4 @@
-"""Fixtures shared by several rooms' tests, and what is kept for the next run."""
+"""Fixtures shared by several rooms' tests, which tests run without ``--all``, and what is kept for the next run."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ from renderer import emulator
 from gsdistill.core.structs import Cameras
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.scene.cameras import orbit
+
+# What runs with ``--all`` alone, or where -m asks for it; a folder of one kind is marked as a whole.
+LATER = ("drill", "browser", "emulated", "gpu", "compiles", "slow")
+FOLDERS = {"faults": "drill", "fuzz": "drill", "security": "drill", "browser": "browser"}
 
 
 def gaussian(mean: float, deviation: float, dimensions: int) -> Mixture:
@@ -91,6 +95,29 @@ def cameras() -> Cameras:
     return orbit(4, 8)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What waits for a compiler comes last: a run that is cut short has the other answers by then."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help=f"run every test, also those marked {', '.join(LATER)}")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "every test" if runs_all(config) else f"without --all: no tests that are marked {', '.join(LATER)}"
+
+
+def runs_all(config: pytest.Config) -> bool:
+    return config.getoption("all") or bool(config.getoption("markexpr"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the folders of one kind, leave out what is for later, and put last what waits for a compiler.
+
+    A run that is cut short has the other answers by then.
+    """
+    here = Path(__file__).parent
+    for item in items:
+        if kind := FOLDERS.get(item.path.relative_to(here).parts[0]):
+            item.add_marker(kind)
+    if not runs_all(config):
+        later = [item for item in items if any(item.get_closest_marker(kind) for kind in LATER)]
+        config.hook.pytest_deselected(items=later)
+        items[:] = [item for item in items if item not in set(later)]
     items.sort(key=lambda item: item.get_closest_marker("compiles") is not None)

@@ -76,6 +76,7 @@ def shown(sheet: Path, size: int) -> np.ndarray:
     return np.asarray(Image.open(sheet))[:size, :size]
 
 
+@pytest.mark.slow
 def test_pictures_of_a_run_are_of_what_was_trained(made):
     scene = read_splat(made)
     start, snapshots = read_splat(made / "snapshots" / "step-000000.ply"), sorted((made / "snapshots").iterdir())
@@ -92,12 +93,14 @@ def test_pictures_of_a_run_are_of_what_was_trained(made):
     assert len(snapshots) == 3 and {read_splat(path).options for path in (made, *snapshots)} == {MADE}
 
 
+@pytest.mark.slow
 def test_pictures_of_render_are_of_what_was_trained(made, tmp_path):
     for number, source in enumerate((made, made / "gaussians.ply", made / "gaussians.sog", made / "gaussians.glb")):
         draw(Render(source=source, output=tmp_path / str(number), size=96, video="png", frames=1), QUIET)
         assert np.array_equal(shown(tmp_path / str(number) / "views.png", 96), seen(read_splat(source), MADE, 96))
 
 
+@pytest.mark.slow
 def test_figures_are_of_what_was_trained(made):
     scene = read_splat(made)
     right, usual = (replace(scene, options=options) for options in (MADE, RenderOptions()))
@@ -216,6 +219,7 @@ def test_a_far_plane_of_a_run_is_kept_and_the_usual_one_hides_nothing():
     assert (hidden == 255).all() and not (whole == 255).all() and not (far == 255).all()
 
 
+@pytest.mark.slow
 def test_the_command_line_draws_a_run_as_it_was_made(tmp_path):
     words = ["--method", "sds", "--iterations", "1", "--views", "2", "--renderer.antialiased"]
     assert execute(["generate", "--prompt", "a red torus", *words, "--output", str(tmp_path / "run")]) == 0

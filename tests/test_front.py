@@ -127,6 +127,7 @@ def mirrored(lab):
     return names
 
 
+@pytest.mark.slow
 def test_the_representation_of_the_readme_is_its_own_mirror_image(mirrored, lab):
     splat, run = gs.load(lab / "mirrored.ply"), mirrored["run"]
     assert len(splat) == len(run.representation) and run.done == 12
@@ -145,6 +146,7 @@ def test_the_representation_of_the_readme_is_its_own_mirror_image(mirrored, lab)
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
+@pytest.mark.slow
 def test_a_representation_is_found_by_name_and_enters_stages(mirrored, lab, prior):
     found = load("gsdistill.representation", "./mirrored.py:Mirrored", "representation")
     with pytest.raises(
@@ -165,6 +167,7 @@ def test_a_representation_is_found_by_name_and_enters_stages(mirrored, lab, prio
     assert counts == [1, 0, 1, 2]  # another method begins with fresh moments
 
 
+@pytest.mark.slow
 def test_a_representation_of_ones_own_goes_the_whole_command_line(lab, capsys, monkeypatch):
     """Stopped after two of three steps it goes on to the bits of a run that was not."""
     (lab / "mirrored.py").write_text(BLOCKS[2])
@@ -199,6 +202,7 @@ def test_a_representation_of_ones_own_goes_the_whole_command_line(lab, capsys, m
     del sys.modules["mirrored"]
 
 
+@pytest.mark.slow
 def test_the_listener_of_the_readme_writes_its_table_and_ends_what_takes_too_long(lab):
     source = BLOCKS[4].replace("iterations=40", "iterations=21, views=1, resolution=16, device='cpu'")
     for allowed, steps in ((600, [10, 20, 21]), (0, [1])):
@@ -336,6 +340,7 @@ def test_a_renderer_says_what_is_wrong_with_backgrounds(wrong, told):
     assert str(caught.value) == told
 
 
+@pytest.mark.slow
 def test_figures_have_the_truth_where_it_is_known(ball):
     assert 0 < gs.evaluate(ball, "a red sphere")["iou"] < 1
     assert "iou" not in gs.evaluate(ball)
@@ -380,6 +385,7 @@ def followed(run: gs.Distiller) -> tuple[list[torch.Tensor], int]:
     return [*(step.loss for step in steps), *run.representation.params.values()], sum(s.evaluations for s in steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sds", "vsd"])
 def test_two_threads_share_a_prior(method, prior):
     """Each run has the bits and the count that it has alone, whatever a method hangs on the network meanwhile."""
@@ -396,6 +402,7 @@ def test_two_threads_share_a_prior(method, prior):
         assert count == counted
 
 
+@pytest.mark.slow
 def test_a_run_is_pickled_and_copied_with_its_prior(prior):
     """The weights are not sent; what comes back goes on as the run itself does, and apart from it."""
     settings = {"method": "cds", "iterations": 4, "views": 1, "resolution": 16, "finish": "none"}
@@ -436,6 +443,7 @@ def test_a_splat_that_is_none_is_refused_and_a_notebook_shows_why(ball, change, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_splat_of_half_precision_is_drawn_measured_and_saved(ball, tmp_path):
     half = ball.each(torch.Tensor.half)
     torch.testing.assert_close(gs.render(half, 1, 16).float(), gs.render(ball, 1, 16), atol=0.01, rtol=0)
@@ -519,6 +527,7 @@ raise SystemExit(os.waitpid(child, 0)[1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_computes_though_its_parent_had_threads():
     subprocess.run([sys.executable, "-c", FORK], check=True, cwd=ROOT.parent)
@@ -610,6 +619,7 @@ def test_what_is_asked_wrongly_is_said(ask, told, prior, ball):
         ask(prior, ball)
 
 
+@pytest.mark.slow
 def test_what_the_type_checker_of_the_tests_would_not_let_through():
     """Settings made by hand as notebooks make them, and one listener in place of a list."""
     program = """if True:

@@ -84,6 +84,7 @@ def test_a_run_leaves_whole_files(method, tmp_path):
     assert resolve(load_yaml(folder / "config.yaml")) == resolve({**SMALL, "output": str(folder), "method": method})
 
 
+@pytest.mark.slow
 def test_splats_are_kept_on_the_way_at_equal_steps(tmp_path):
     folder = generate(tmp_path / "run", iterations=7, snapshots=3)
     kept = snapshots(folder)
@@ -93,6 +94,7 @@ def test_splats_are_kept_on_the_way_at_equal_steps(tmp_path):
     assert snapshots(generate(folder, iterations=7, snapshots=0, overwrite=True)) == {}
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_formats_and_the_axes_that_are_asked_for(tmp_path):
     plain = generate(tmp_path / "plain")
     other = generate(tmp_path / "other", export={"formats": ["glb"], "frame": "y-up", "sh_pad": 3})
@@ -102,6 +104,7 @@ def test_a_run_writes_the_formats_and_the_axes_that_are_asked_for(tmp_path):
     assert np.array_equal(read_vertices(other / "gaussians.ply").columns["y"], a.means[:, 2].numpy())
 
 
+@pytest.mark.slow
 def test_what_a_format_does_not_hold_is_told_in_the_run(tmp_path):
     Ply(frame="world").write(pebble(300, 1), tmp_path / "stone.ply")
     console = Console(file=StringIO(), width=500)
@@ -111,6 +114,7 @@ def test_what_a_format_does_not_hold_is_told_in_the_run(tmp_path):
     assert "gaussians.splat: view-dependent colour is left out" in console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_what_there_is_of_an_earlier_splat_goes(tmp_path):
     folder = generate(tmp_path / "run", extras=True, export={"formats": ["splat", "sog"]})
     assert {path.name for path in folder.iterdir()} == FILES | EXTRAS | {"gaussians.splat", "gaussians.sog"}
@@ -127,6 +131,7 @@ def test_a_seed_decides_the_splat_whatever_the_state_of_the_global_generator(tmp
     assert ends[0] == ends[1] != ends[2]
 
 
+@pytest.mark.slow
 def test_a_run_in_another_thread_is_the_same_run(tmp_path):
     """As of a server that answers each question in a thread of its own."""
     config = resolve({**SMALL, "iterations": 3, "output": str(tmp_path / "thread")})
@@ -186,6 +191,7 @@ def test_what_loading_a_prior_has_to_say_is_printed(tmp_path, monkeypatch):
     assert console.file.getvalue() == "a file goes before [a config]\n"
 
 
+@pytest.mark.slow
 def test_the_final_cut_counts_as_pruning(tmp_path):
     """Eight Gaussians of which five are too faint to stay; one step changes them little."""
     opacity = torch.tensor([3.0] * 3 + [-4.0] * 5)
@@ -196,6 +202,7 @@ def test_the_final_cut_counts_as_pruning(tmp_path):
     assert (health["pruned"], health["pruned_share"]) == (5, 5 / 8) and len(read_splat(folder / "gaussians.ply")) == 3
 
 
+@pytest.mark.slow
 def test_the_initialiser_reads_the_prompt_unless_it_has_its_own(tmp_path, monkeypatch):
     read = []
     create = Ball.create
@@ -234,7 +241,7 @@ def test_the_cli_runs_and_evaluates(tmp_path, capsys):
 
 def test_learns_a_sphere_in_a_few_seconds(tmp_path):
     """Not a picture of quality, only of direction: colour and size move to the prompt's."""
-    folder = generate(tmp_path / "sphere", prompt="a yellow sphere", method="sds", iterations=60, views=4)
+    folder = generate(tmp_path / "sphere", prompt="a yellow sphere", method="sds", iterations=30, views=2)
     scene = read_splat(folder / "gaussians.ply")
     opacity = scene.opacities.sigmoid()[:, None]
     color = ((0.5 + 0.28209479 * scene.sh[:, 0]) * opacity).sum(0) / opacity.sum()
@@ -255,6 +262,7 @@ class Asked(Interrupt):
     def asked(self, value: bool) -> None: ...
 
 
+@pytest.mark.slow
 def test_a_stopped_run_shows_its_last_step_and_goes_on_to_the_same_end(tmp_path, monkeypatch, capsys):
     settings = ["--prompt", "a red torus", "--iterations", "6", "--views", "2", "--finish", "none"]
     command, output = ["generate", *settings, "--output", str(tmp_path / "cut")], tmp_path / "cut"
@@ -347,8 +355,12 @@ def cut(folder: Path, step: int, monkeypatch, **settings) -> None:
 @pytest.mark.parametrize("renderer", ["cpu", EMULATED])
 @pytest.mark.parametrize(
     ("method", "finish", "made"),
-    [("cds", "none", 3), ("vsd", "none", 3), ("cds", {"name": "sds", "share": 0.5}, 3), ("vsd", "sds", 5)],
-    ids=["cds", "vsd", "cds-between-stages", "vsd-in-the-finish"],
+    [
+        pytest.param("cds", "none", 3, id="cds"),
+        pytest.param("vsd", "none", 3, id="vsd", marks=pytest.mark.slow),
+        pytest.param("cds", {"name": "sds", "share": 0.5}, 3, id="cds-between-stages", marks=pytest.mark.slow),
+        pytest.param("vsd", "sds", 5, id="vsd-in-the-finish", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_died_goes_on_bit_for_bit(method, finish, made, renderer, tmp_path, monkeypatch):
     """Three steps, then three more in a run of its own, are six; a densification lies on either side."""
@@ -364,6 +376,7 @@ def test_a_run_that_died_goes_on_bit_for_bit(method, finish, made, renderer, tmp
     assert summaries[0]["gaussians"] == summaries[1]["gaussians"] > 1000
 
 
+@pytest.mark.slow
 def test_changed_settings_are_told_refused_and_taken_where_that_is_said(tmp_path, monkeypatch):
     cut(tmp_path / "run", 3, monkeypatch)
     changed = {"iterations": 8, "method": {"name": "cds", "guidance_scale": 5.0}}
@@ -395,6 +408,7 @@ def test_an_error_in_a_step_is_told_with_the_way_on(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_finished_run_with_other_settings_has_nothing_to_go_on_from(tmp_path):
     generate(tmp_path / "run", iterations=2)
     for more in ({"iterations": 3}, {"seed": 4}):
@@ -402,6 +416,7 @@ def test_a_finished_run_with_other_settings_has_nothing_to_go_on_from(tmp_path):
             generate(tmp_path / "run", **{"iterations": 2, **more}, resume=True, accept_changes=True)
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_moved_goes_on_where_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
@@ -464,6 +479,7 @@ def test_a_run_goes_on_from_any_directory(begun, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_what_was_moved_with_the_run_is_named_once_more(begun, capsys, monkeypatch):
     moved = begun.rename(begun.parent / "moved")
     monkeypatch.chdir(moved)
@@ -482,6 +498,7 @@ def test_what_was_moved_with_the_run_is_named_once_more(begun, capsys, monkeypat
     assert load_yaml("run/config.yaml")["init"]["path"] == f"{moved}/start.ply"
 
 
+@pytest.mark.slow
 @before
 def test_an_earlier_versions_run_goes_on_where_it_was_started(begun, monkeypatch, capsys):
     assert load_yaml(begun / "run" / "config.yaml")["prior"] == "models/shapes"
@@ -491,6 +508,7 @@ def test_an_earlier_versions_run_goes_on_where_it_was_started(begun, monkeypatch
     assert "from step 3 on:" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @before
 def test_an_earlier_versions_run_says_elsewhere_where_its_files_are(begun, monkeypatch, capsys):
     """The hub, which could know a model of that name, is not asked."""
@@ -511,6 +529,7 @@ def test_an_earlier_versions_run_says_elsewhere_where_its_files_are(begun, monke
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_goes_and_later_snapshots_with_it(tmp_path, monkeypatch):
     cut(tmp_path / "run", 4, monkeypatch)
     newest, older = kept(tmp_path / "run" / "checkpoints")
@@ -544,6 +563,7 @@ def test_a_run_whose_folder_was_taken_over_writes_no_more(tmp_path, monkeypatch)
         assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "mine"}
 
 
+@pytest.mark.slow
 def test_a_diverged_run_does_not_become_a_success_by_going_on(tmp_path, monkeypatch):
     monkeypatch.setattr("gsdistill.training.distiller.MAX_SKIPPED", 2)
     monkeypatch.setattr(GaussianScene, "update", lambda *arguments: torch.tensor(False))
@@ -556,6 +576,7 @@ def test_a_diverged_run_does_not_become_a_success_by_going_on(tmp_path, monkeypa
     assert (summary["iterations"], summary["skipped_steps"]) == (8, 6)
 
 
+@pytest.mark.slow
 def test_of_two_damaged_checkpoints_nothing_is_overwritten(tmp_path, monkeypatch):
     cut(tmp_path / "run", 3, monkeypatch)
     for path in kept(tmp_path / "run" / "checkpoints"):

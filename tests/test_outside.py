@@ -140,6 +140,7 @@ def made(tmp_path_factory):
     return home / "outputs" / "a-red-torus" / "mine-seed0", done.stdout
 
 
+@pytest.mark.slow
 def test_an_outside_method_and_start_go_to_the_report(made):
     folder, said = made
     assert f"method {folder.parents[2] / 'mine.py'}:Mine" in said.replace("\n", "")
@@ -153,6 +154,7 @@ def test_an_outside_method_and_start_go_to_the_report(made):
     assert "<title>" in page and "Mine" in page
 
 
+@pytest.mark.slow
 def test_a_run_with_an_outside_method_goes_on_from_another_folder(made, tmp_path, monkeypatch, lab, capsys):
     """What is resumed ends as what was never interrupted; the file is found wherever one is."""
     folder, _ = made
@@ -176,6 +178,7 @@ def interrupted_after_two_steps(folder, record):
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_lost_file_is_named_on_resume(made, tmp_path, lab):
     """And another place of it can be given, but no other method."""
     settings = load_yaml(made[0] / "config.yaml")
@@ -190,6 +193,7 @@ def test_a_lost_file_is_named_on_resume(made, tmp_path, lab):
         resolve(settings)
 
 
+@pytest.mark.slow
 def test_pages_show_what_others_ran_and_run_none_of_it(tmp_path, made, lab, capsys):
     """The folder of a stranger names a file that would leave a trace."""
     folder = tmp_path / "stranger"
@@ -385,6 +389,7 @@ def test_a_class_that_was_never_named_is_named_by_its_module(lab, monkeypatch):
     assert from_dict(RunConfig, to_dict(config)) == config
 
 
+@pytest.mark.slow
 def test_a_program_is_its_file(lab):
     """A method in the file that runs is found again from its folder, without running the file twice."""
     (lab / "program.py").write_text(

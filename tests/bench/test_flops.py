@@ -55,6 +55,7 @@ def test_attention_is_counted_both_ways(gradient):
         assert count(lambda: made[0].sum().backward()) == 5 * one
 
 
+@pytest.mark.slow
 def test_a_step_is_its_evaluations_and_the_encoder(prior):
     images, latents = torch.rand(3, 16, 16, 3), torch.rand(3, *prior.latent_shape)
     text = prior.encode_text("a", "").positive

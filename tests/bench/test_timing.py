@@ -46,6 +46,7 @@ def test_what_is_measured(prior, config):
     assert found.flops.evaluations == 6
 
 
+@pytest.mark.slow
 def test_the_steps_are_spread_over_the_run(prior, config, monkeypatch):
     progress = []
     real = SDS.gradient

@@ -1,6 +1,6 @@
 """A headless Chromium with WebGL 2, folders served on loopback, and what the pages complain about.
 
-Tests of this folder carry the marker ``browser`` and are skipped where Selenium, Chromium or its driver is missing.
+Tests of this folder are skipped where Selenium, Chromium or its driver is missing.
 Pages reach nothing but 127.0.0.1: all other names resolve to nothing.
 """
 
@@ -47,13 +47,6 @@ SWITCHES = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
     f"--window-size={WINDOW[0]},{WINDOW[1]}",
 )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of this folder, of which pytest hands over all."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture

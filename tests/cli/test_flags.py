@@ -207,6 +207,7 @@ def test_the_help_of_generate_fits_on_a_screen_in_whole_sentences(capsys, monkey
     assert "A RAMP is" in text
 
 
+@pytest.mark.slow
 def test_a_flag_with_two_values_keeps_neither_silently(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert execute(["generate", "--prompt", "a red torus", "--seed", "1", "--prompt", "a blue cube"]) == 2

@@ -31,6 +31,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_small_prior_is_tried_and_nothing_is_written(here):
     time, memory, download = foresee(config(iterations=1000))
     step = float(re.search(r"1000 steps of (\d+) ms", time)[1])
@@ -103,6 +104,7 @@ def test_a_large_prior_is_counted_by_its_card(away):
     assert download.startswith("download: 3.0 GB, once")
 
 
+@pytest.mark.slow
 def test_a_method_with_more_evaluations_takes_longer(away):
     sds, cds = (foresight._evaluations(config(method=method)) for method in ("sds", "cds"))
     assert (sds, cds) == (2, 4)
@@ -124,6 +126,7 @@ def test_a_finished_run_is_told(here, monkeypatch):
     assert list(foresee(replace(config(), resume=True))) == ["the run in run is finished; nothing is left to do"]
 
 
+@pytest.mark.slow
 def test_of_an_interrupted_run_the_steps_that_are_left_count_and_other_settings_are_refused(here, monkeypatch):
     real = Distiller.__iter__
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):

@@ -240,6 +240,7 @@ RUNS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(RUNS)
 def test_a_written_run_reads_back_equal(tmp_path, run):
@@ -517,6 +518,7 @@ def test_a_lost_reader_ends_the_output_without_a_word(words):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.slow
 def test_a_run_whose_reader_is_lost_says_how_it_goes_on(tmp_path):
     run = tmp_path / "run"
     done = unread("generate", "--prompt", "a red torus", "--prior", "shapes", "--views", "1", "--output", str(run))

@@ -212,6 +212,7 @@ def test_one_whose_memory_is_full_can_be_used(monkeypatch):
     assert refusal.__wrapped__("cpu") is None
 
 
+@pytest.mark.slow
 def test_a_run_says_it_once_and_goes_on_without(useless, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # the checkout may hold such a run
     words = ["generate", "--prompt", "a red torus", "--dry-run"]
@@ -258,6 +259,7 @@ def test_the_processor_has_a_name():
     assert processor().strip()
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_process_holds_what_was_once_allocated():
     """In a process of its own, whose peak is small yet."""
     code = """

@@ -99,6 +99,7 @@ def test_json_and_pages_take_any_name(tmp_path):
     assert shown(LATIN) == "caf\\udce9.ply" and shown("é") == letters("\udcc3\udca9") == "é"
 
 
+@pytest.mark.slow
 def test_a_run_in_a_folder_of_any_name_goes_on(tmp_path):
     init = {"name": "ball", "count": 20}
     plain = {"prompt": "a red cube", "method": "sds", "views": 2, "iterations": 2, "snapshots": 0, "init": init}
@@ -135,6 +136,7 @@ def test_letters_that_the_terminal_lacks_are_written_out():
     assert printable("café 杯") == "café 杯"
 
 
+@pytest.mark.slow
 def test_commands_take_a_name_that_is_no_utf_8(splat, capsys):
     assert execute(["export", LATIN, "d\udce9/a.splat"]) == 0
     assert execute(["render", LATIN, "--size", "16", "--views", "1", "--frames", "1"]) == 0
@@ -148,6 +150,7 @@ def test_commands_take_a_name_that_is_no_utf_8(splat, capsys):
     assert fingerprint([splat]) != fingerprint([Path("a.yaml")])
 
 
+@pytest.mark.slow
 def test_an_ascii_locale_takes_paths_with_accents(splat, tmp_path):
     splat.rename("café.ply")
     words = ["generate", "--prompt", "a red cube", "--init", "ply", "--init.path", "café.ply", "--dry-run"]

@@ -32,6 +32,7 @@ def by_chance(gaussians: Gaussians, count: int) -> Gaussians:
     return picked(gaussians, torch.randperm(len(gaussians), generator=torch.Generator().manual_seed(0))[:count])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", [pebble(900, 1), shell(900)], ids=["of all sizes", "of equals"])
 def test_the_more_are_kept_the_nearer_and_always_nearer_than_by_chance(scene):
     whole = pictures(scene, 64)
@@ -78,6 +79,7 @@ def test_sizes_and_places_beyond_what_float32_squares_are_framed(field):
     assert len(reduced(away, 100)[0]) == 100
 
 
+@pytest.mark.slow
 def test_a_kernel_within_a_shell_goes_first():
     both = joined([scaled(shell(900), 0.2), shell(900)])
     weights = importance(framed(both))

@@ -108,6 +108,7 @@ def test_gradients_fall_into_their_bins(degrees, shares):
     torch.testing.assert_close(found, 0.02 * torch.tensor(shares, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_features_are_in_units_of_the_world():
     """SCALES are the standard deviations over all single objects, here seen by every fourth camera."""
     cameras = held_out()
@@ -124,6 +125,7 @@ def test_features_are_in_units_of_the_world():
     assert float(deviations.max()) < 1.1
 
 
+@pytest.mark.slow
 def test_frechet_between_seeds_is_the_mean_over_pairs():
     pictures = [truth(world_named("shapes"), (Thing("red", shape),)) for shape in ("cube", "sphere", "cone")]
     one, two, three = (features(seen) for seen in pictures)

@@ -94,6 +94,7 @@ def test_differences_below_a_grey_level_are_none():
     assert high_frequency(pictures(torch.zeros(1, 16, 16), torch.zeros(1, 16, 16, dtype=torch.bool))) == 0.0
 
 
+@pytest.mark.slow
 def test_mottle_raises_the_high_frequencies_and_a_colour_the_saturation():
     clean = shell(12_000, 0.015)
     noise = 0.4 * torch.randn(len(clean), 1, 1, generator=torch.Generator().manual_seed(1)).expand(-1, -1, 3) / SH_C0
@@ -123,6 +124,7 @@ def test_the_outline_of_a_ball_stays_and_that_of_a_billboard_does_not():
     assert flat["silhouette_worst"] < flat["silhouette_agreement"] < 0.85
 
 
+@pytest.mark.slow
 def test_a_splat_beyond_the_unit_ball_is_seen_whole_and_nothing_is_seen_of_nothing():
     one = shell(stretch=(1.0, 0.6, 0.3))
     extent = plain_figures(one)["extent"]

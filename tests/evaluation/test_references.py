@@ -48,6 +48,7 @@ def pebbles(count=400, seed=0):
     )
 
 
+@pytest.mark.slow
 def test_depths_are_those_of_rays_cut_with_planes():
     """By Moeller and Trumbore, ray after ray and triangle after triangle."""
     corners = torch.from_numpy(np.random.default_rng(0).uniform(-0.7, 0.7, (9, 3, 3)))
@@ -71,6 +72,7 @@ def test_depths_are_those_of_rays_cut_with_planes():
     assert float(drawn.body[whole].min()) == pytest.approx(0.2) and float(drawn.body[whole].max()) == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_a_mesh_of_a_sphere_is_the_sphere_of_the_shapes_world(tmp_path):
     made, true = of_file(sphere(tmp_path / "ball.ply")), of_prompt("a blue sphere")
     assert iou(made.seen, true.seen) > 0.995 and iou(made.unseen, true.unseen) > 0.995
@@ -81,6 +83,7 @@ def test_a_mesh_of_a_sphere_is_the_sphere_of_the_shapes_world(tmp_path):
     assert made.things == () and not made.signed
 
 
+@pytest.mark.slow
 def test_the_surface_chamfer_of_spheres_is_their_difference(tmp_path):
     truth = of_file(sphere(tmp_path / "truth.ply", 0.75))
     parts = read_mesh(sphere(tmp_path / "ours.ply", 0.65))
@@ -93,6 +96,7 @@ def test_the_surface_chamfer_of_spheres_is_their_difference(tmp_path):
     assert exact["surface_chamfer"] == pytest.approx(0.1, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_splat_that_is_the_truth_is_equal_to_it(tmp_path):
     splat = pebbles()
     Ply().write(splat, tmp_path / "splat.ply")
@@ -110,6 +114,7 @@ def test_a_run_can_be_the_truth(tmp_path):
     assert torch.equal(of_file(tmp_path).points, of_file(tmp_path / "gaussians.ply").points)
 
 
+@pytest.mark.slow
 def test_axes_are_those_of_the_file(tmp_path):
     """A ball in front of the origin, (x, y, z) in the world, is (y, z, x) in a file whose y is up."""
     world = of_file(sphere(tmp_path / "world.ply", 0.3, (0.5, 0.1, -0.2)))
@@ -137,6 +142,7 @@ def test_points_lie_where_the_pixels_look():
     assert torch.allclose(points.mean(0).float(), small.means[0], atol=2e-3) and len(points) > 100
 
 
+@pytest.mark.slow
 def test_a_truth_of_another_size_is_told_and_one_out_of_sight_refused(tmp_path):
     splat = pebbles()
     with pytest.warns(Notice, match=r"reaches 0\.2 from the origin, the splat 0\.8\d+; nothing is aligned"):

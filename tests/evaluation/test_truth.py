@@ -80,6 +80,7 @@ def right(red_sphere):
     return evaluate(red_sphere, "a red sphere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["a red sphere", "a blue cube", "a white mug", "a pink star"])
 def test_a_splat_on_the_true_surface_is_right(prompt):
     figures = evaluate(cloud(prompt), prompt)
@@ -90,6 +91,7 @@ def test_a_splat_on_the_true_surface_is_right(prompt):
     assert figures["floaters"] == 0.0 and figures["gaussians"] == 6000
 
 
+@pytest.mark.slow
 def test_a_stack_is_named_part_by_part():
     prompt = "a green cone on top of a purple box"
     figures = evaluate(cloud(prompt), prompt)
@@ -99,6 +101,7 @@ def test_a_stack_is_named_part_by_part():
     assert not swapped["name_right"] and not swapped["colour_right"] and swapped["iou"] == figures["iou"]
 
 
+@pytest.mark.slow
 def test_every_solid_is_told_from_every_other():
     for shape in SHAPES:
         assert nearest(photograph(cloud(f"an orange {shape}", 3000)), WORLD) == (Thing("orange", shape),)
@@ -110,18 +113,21 @@ def test_a_wrong_colour_is_called_wrong(red_sphere):
     assert figures["colour_error"] > 0.2 and figures["iou"] > 0.95
 
 
+@pytest.mark.slow
 def test_a_wrong_shape_is_called_by_its_name():
     figures = evaluate(cloud("a yellow cylinder"), "a yellow cube")
     assert figures["name"] == "a yellow cylinder" and not figures["name_right"] and figures["colour_right"]
     assert figures["iou"] < 0.9 and figures["splat_to_truth"] > 0.03
 
 
+@pytest.mark.slow
 def test_a_shift_costs_silhouette_and_surface(red_sphere, right):
     moved = evaluate(replace(red_sphere, means=red_sphere.means + torch.tensor([0.0, 0.0, 0.4])), "a red sphere")
     assert moved["iou"] < 0.7 < right["iou"] and moved["centre_chamfer"] > 5 * right["centre_chamfer"]
     assert moved["floaters"] > 0.2  # the part that sticks out by more than 0.15
 
 
+@pytest.mark.slow
 def test_a_turned_mug_is_not_the_mug():
     mug = cloud("a blue mug")
     turned = replace(mug, means=mug.means * torch.tensor([-1.0, -1.0, 1.0]))
@@ -207,6 +213,7 @@ def test_distance_to_the_nearest_gaussian_is_brute_force():
     assert truth_to_splat(few, of_prompt("a white star")) == pytest.approx(brute, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_wrong_underside_costs_in_the_unseen_views():
     base = cloud("a purple pyramid")
     below = ((base.means[:, 2] + 0.52 - 2 * DEVIATION).abs() < 1e-4)[:, None, None]
@@ -217,6 +224,7 @@ def test_a_wrong_underside_costs_in_the_unseen_views():
     assert figures["unseen_psnr"] < before["unseen_psnr"] - 3
 
 
+@pytest.mark.slow
 def test_a_missing_underside_costs_surface(red_sphere, right):
     upper = red_sphere.means[:, 2] > -0.4
     figures = evaluate(red_sphere.each(lambda value: value[upper]), "a red sphere")
@@ -224,6 +232,7 @@ def test_a_missing_underside_costs_surface(red_sphere, right):
     assert figures["truth_to_surface"] > 3 * right["truth_to_surface"]
 
 
+@pytest.mark.slow
 def test_a_floater_in_the_hole_costs_what_a_person_sees():
     torus = cloud("a red torus")
     green = splat(np.random.default_rng(0).normal(size=(300, 3)) * 0.08, np.tile([0.1, 0.7, 0.1], (300, 1)), 4.0, 0.03)
@@ -234,6 +243,7 @@ def test_a_floater_in_the_hole_costs_what_a_person_sees():
     assert after["surface_to_truth"] > before["surface_to_truth"]
 
 
+@pytest.mark.slow
 def test_what_is_far_from_everything_is_nothing_known(red_sphere):
     draws = torch.Generator().manual_seed(0)
     speckled = replace(red_sphere, sh=(torch.rand(6000, 1, 3, generator=draws) - 0.5) / SH_C0)
@@ -247,6 +257,7 @@ def test_what_is_far_from_everything_is_nothing_known(red_sphere):
     assert seen_colours(photograph(grey), WORLD, ("sphere",)) == (None,)
 
 
+@pytest.mark.slow
 def test_what_is_left_of_nothing_is_all():
     blank = torch.zeros(32, 128, 128, 4)
     assert unexplained(name_distances(Pictures(blank[..., :3], blank[..., 3:]), WORLD), WORLD) == pytest.approx(1.0)
@@ -255,6 +266,7 @@ def test_what_is_left_of_nothing_is_all():
     )  # its edges have other numbers of rays
 
 
+@pytest.mark.slow
 def test_what_is_hidden_does_not_count(red_sphere):
     shell = replace(red_sphere, scales=red_sphere.scales + 1.0)  # wide enough to leave no holes
     core = splat(np.random.default_rng(0).normal(size=(500, 3)) * 0.1, np.zeros((500, 3)))

@@ -43,6 +43,7 @@ def test_a_mirrored_file_would_be_seen(tmp_path, name):
     assert mirror > LEAST[name][1] - 5
 
 
+@pytest.mark.slow
 @every_format
 @pytest.mark.parametrize(("count", "degree"), [(1, 0), (1, 3), (257, 3), (100_000, 0)])
 def test_any_number_of_gaussians(tmp_path, name, count, degree):

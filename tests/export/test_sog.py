@@ -48,6 +48,7 @@ def test_few_values_are_their_own_codebook():
         assert np.abs(book[places] - values).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_a_codebook_is_near_the_best_and_spares_no_outlier():
     values = np.append(np.random.default_rng(0).normal(size=100_000), 40.0)
     book, places = codebook(values)

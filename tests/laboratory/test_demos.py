@@ -29,6 +29,7 @@ def trap():
     return Trap().run()
 
 
+@pytest.mark.slow
 def test_mode_seeking_alone_is_trapped_between_the_modes(trap):
     for place in ("from_start", "from_trap"):
         end = trap.figures[place]["mode_seeking"]
@@ -36,6 +37,7 @@ def test_mode_seeking_alone_is_trapped_between_the_modes(trap):
         assert end["log_density_below_the_modes"] > 8
 
 
+@pytest.mark.slow
 def test_mode_disengaging_alone_ends_where_the_density_is_low(trap):
     for place in ("from_start", "from_trap"):
         end = trap.figures[place]["mode_disengaging"]
@@ -43,6 +45,7 @@ def test_mode_disengaging_alone_ends_where_the_density_is_low(trap):
         assert end["distance_to_conditional_mode"] > 5 * 0.1
 
 
+@pytest.mark.slow
 def test_ssd_ends_on_a_conditional_mode_from_the_start_and_from_the_trap(trap):
     for place in ("from_start", "from_trap"):
         end = trap.figures[place]["ssd"]
@@ -50,6 +53,7 @@ def test_ssd_ends_on_a_conditional_mode_from_the_start_and_from_the_trap(trap):
         assert end["log_density_below_the_modes"] < 0.1
 
 
+@pytest.mark.slow
 def test_with_sds_weight_ssd_follows_the_disengaging_term():
     end = Trap(steps=250, weighting="sds").run().figures["from_start"]["ssd"]
     assert end["log_density_below_the_modes"] > 15
@@ -60,6 +64,7 @@ def ddim():
     return Ddim(samples=1).run()
 
 
+@pytest.mark.slow
 def test_fsd_is_ddim_up_to_rounding_and_sds_is_not(ddim):
     for prior in ("exact", "shapes"):
         assert ddim.figures[f"{prior}_float64"]["fsd"]["max_abs"] <= 1e-5
@@ -74,6 +79,7 @@ def attractor():
     return Attractor(samples=3, steps=600, rate=Ramp(0.5, 0.05)).run()
 
 
+@pytest.mark.slow
 def test_cds_comes_to_rest_where_the_formula_says(attractor):
     figures = attractor.figures
     for schedule, distance in (("published", 0.7), ("shrinking", 0.1)):
@@ -101,6 +107,7 @@ def terms():
     return Terms(views=2, draws=8, levels=3).run()
 
 
+@pytest.mark.slow
 def test_the_terms_of_sds_against_t(terms):
     figures = terms.figures
     curves = figures["curves"]
@@ -124,6 +131,7 @@ def diversity():
     return Diversity(seeds=8, steps=20).run()
 
 
+@pytest.mark.slow
 def test_fsd_is_more_diverse_than_sds_with_the_same_steps(diversity):
     for prior in ("exact", "shapes"):
         fsd, sds = diversity.figures[prior]["fsd"], diversity.figures[prior]["sds_same_steps"]
@@ -132,6 +140,7 @@ def test_fsd_is_more_diverse_than_sds_with_the_same_steps(diversity):
         assert fsd["modes_reached"] >= max(sds["modes_reached"], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trap", "terms", "ddim", "attractor", "diversity"])
 def test_figures_are_json_and_pictures_are_drawn(name, request, tmp_path):
     outcome = request.getfixturevalue(name)
@@ -140,6 +149,7 @@ def test_figures_are_json_and_pictures_are_drawn(name, request, tmp_path):
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_figures():
     assert Trap(steps=20).run().figures == Trap(steps=20).run().figures
     assert Trap(steps=20).run().figures != Trap(steps=20, seed=1).run().figures

@@ -52,6 +52,7 @@ def test_free_play_on_points_leaves_a_map_and_its_figures(here):
     assert load_yaml(folder / "settings.yaml")["samples"] == 3
 
 
+@pytest.mark.slow
 def test_free_play_on_pictures_of_an_exact_prior(here):
     words = "--method fsd --world shapes-set --world.views 3 --world.size 8 --world.other-views 1 --samples 2"
     assert play2d(f"{words} --descent.steps 5 --output out") == 0
@@ -85,6 +86,7 @@ def test_nothing_is_overwritten_unasked(here, capsys):
     assert json.loads((here / "out/figures.json").read_text())["settings"]["steps"] == 3
 
 
+@pytest.mark.slow
 def test_equal_settings_give_equal_pictures(here):
     for output in ("a", "b"):
         assert play2d(f"--demo trap --steps 3 --output {output}") == 0
@@ -169,6 +171,7 @@ def test_mean_difference_by_brute_force_and_its_interval():
     assert mean_difference(table, seed=0) == (mean, low, high)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     """Pairs of N(0, 1) numbers differ by 2 / sqrt(pi) on average; 24 samples, 100 repetitions."""
     hits = 0

@@ -39,6 +39,7 @@ with processes.joined("cpu"):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_and_come_to_the_weights_of_one(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -192,6 +192,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         Trainer(nn.Linear(3, 2), loss, draw, settings()).restore(tmp_path / "a.pt")
 
 
+@pytest.mark.slow
 def test_the_example_of_the_front_page_learns(tmp_path):
     page = (Path(__file__).parents[2] / "gsdistill/learning/README.md").read_text()
     names = {"path": tmp_path / "a.pt"}

@@ -81,6 +81,7 @@ def test_a_known_surface_comes_back_closed_and_in_its_place(tmp_path, shape, eul
     assert cKDTree(mesh.vertices).query(true)[0].mean() < 3 * SIZE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["torus", "mug", "chair"])
 def test_the_mesh_has_the_silhouettes_of_the_splat(tmp_path, shape):
     scene = covered(shape)
@@ -96,6 +97,7 @@ def test_the_mesh_has_the_silhouettes_of_the_splat(tmp_path, shape):
     assert (splat & mesh).sum() / (splat | mesh).sum() > 0.94
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("name", ["a.glb", "a.obj"])
 def test_every_frame_is_the_world_turned_and_its_outside_stays_outside(tmp_path, frame, name):
@@ -108,6 +110,7 @@ def test_every_frame_is_the_world_turned_and_its_outside_stays_outside(tmp_path,
     assert turned.is_watertight and turned.volume == pytest.approx(world.volume, rel=1e-4)  # signed
 
 
+@pytest.mark.slow
 def test_a_scene_far_from_the_unit_ball_keeps_its_shape(tmp_path, torus):
     moved = replace(torus, means=50.0 * torus.means + 1000.0, scales=torus.scales + math.log(50.0))
     here = write_mesh(torus, tmp_path / "a.glb", PLAIN, "world")
@@ -116,6 +119,7 @@ def test_a_scene_far_from_the_unit_ball_keeps_its_shape(tmp_path, torus):
     assert loaded(tmp_path / "b.glb").bounds.mean() == pytest.approx(1000.0, abs=1.0)
 
 
+@pytest.mark.slow
 def test_crumbs_are_dropped_and_what_is_enclosed_is_filled(tmp_path):
     ball = covered("sphere")
     crumb = ball.each(lambda value: value[:1].clone())
@@ -126,6 +130,7 @@ def test_crumbs_are_dropped_and_what_is_enclosed_is_filled(tmp_path):
     assert write_mesh(both, tmp_path / "a.glb", replace(PLAIN, smallest=0.0)).parts == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [SMALL, PLAIN], ids=["texture", "vertices"])
 @pytest.mark.parametrize("name", ["a.glb", "a.obj"])
 def test_colours_come_back_through_an_independent_reader(tmp_path, torus, name, settings):
@@ -138,6 +143,7 @@ def test_colours_come_back_through_an_independent_reader(tmp_path, torus, name, 
         assert error.mean() < 0.02 and error.quantile(0.99) < 0.06
 
 
+@pytest.mark.slow
 def test_a_file_is_a_start_for_a_run(tmp_path, torus):
     for name in ("a.glb", "a.obj"):
         write_mesh(torus, tmp_path / name, SMALL)
@@ -147,6 +153,7 @@ def test_a_file_is_a_start_for_a_run(tmp_path, torus):
         assert cloud.points[:, 2].abs().max() < 0.6 * cloud.points[:, :2].abs().max()
 
 
+@pytest.mark.slow
 def test_the_glb_is_unlit_and_its_picture_as_large_as_asked(tmp_path, torus):
     write_mesh(torus, tmp_path / "a.glb", SMALL)
     tree = trimesh.load(tmp_path / "a.glb").geometry.popitem()[1].visual.material
@@ -156,6 +163,7 @@ def test_the_glb_is_unlit_and_its_picture_as_large_as_asked(tmp_path, torus):
         assert b'"KHR_materials_unlit":{}' in (tmp_path / "a.glb").read_bytes().replace(b" ", b"")
 
 
+@pytest.mark.slow
 def test_an_obj_has_its_companions_and_a_failing_one_leaves_nothing(tmp_path, torus, monkeypatch):
     target = tmp_path / "a.obj"
     write_mesh(torus, target, SMALL)
@@ -176,6 +184,7 @@ def test_an_obj_has_its_companions_and_a_failing_one_leaves_nothing(tmp_path, to
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [SMALL, PLAIN], ids=["texture", "vertices"])
 @pytest.mark.parametrize("name", ["a.glb", "a.obj"])
 def test_the_same_scene_gives_the_same_bytes(tmp_path, torus, name, settings):
@@ -186,6 +195,7 @@ def test_the_same_scene_gives_the_same_bytes(tmp_path, torus, name, settings):
     assert found[0] == found[1] and len(found[0]) == 1 + len(companions(name, settings))
 
 
+@pytest.mark.slow
 def test_an_obj_shows_its_texture_as_it_is_whatever_its_name(tmp_path, torus):
     for name, plain in (("a chair #2.obj", "a-chair-2"), ("-#.obj", "mesh"), ("Stuhl_2.b.obj", "Stuhl_2.b")):
         write_mesh(torus, tmp_path / name, SMALL)
@@ -198,6 +208,7 @@ def test_an_obj_shows_its_texture_as_it_is_whatever_its_name(tmp_path, torus):
         assert trimesh.load_mesh(tmp_path / name).visual.material.image.size == (128, 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [512, 128])
 def test_the_charts_fill_the_texture_and_keep_their_distance(torus, side):
     scene, ball = centred(torus)
@@ -222,6 +233,7 @@ def test_the_charts_fill_the_texture_and_keep_their_distance(torus, side):
         assert distance_transform_edt(picture != chart)[others].min() >= GAP + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "floater",
     [
@@ -241,12 +253,14 @@ def test_a_floater_is_left_outside(tmp_path, torus, floater):
     assert (tmp_path / "a.glb").read_bytes() == (tmp_path / "b.glb").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_things_far_apart_are_both_meshed(tmp_path, torus):
     there = replace(torus, means=torus.means + torch.tensor([10.0, 0.0, 0.0]))
     both = Gaussians(**{name: torch.cat([value, there.tensors()[name]]) for name, value in torus.tensors().items()})
     assert write_mesh(both, tmp_path / "a.glb", replace(PLAIN, resolution=200)).parts == 2
 
 
+@pytest.mark.slow
 def test_what_cannot_be_meshed_is_one_clear_error_before_any_work(tmp_path, torus, monkeypatch):
     with pytest.raises(ConfigError, match=r"'a\.stl' names no format of a mesh.*\.glb, \.obj"):
         write_mesh(torus, "a.stl", SMALL)

@@ -344,6 +344,7 @@ def test_a_card_is_served_by_any_of_its_mirrors(hub, model):
     assert catalogue.cached_source("shapes") is None
 
 
+@pytest.mark.slow
 def test_the_real_library_and_a_server(model, tmp_path):
     """The same against huggingface_hub itself: downloads, a cache that asks no more, and its own errors."""
     program = (

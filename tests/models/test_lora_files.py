@@ -112,6 +112,7 @@ def test_the_text_encoder_has_its_share(naming, model, tmp_path):
     assert float((found - loaded(model).encode_text("a cat", "", PLAIN).positive.tokens).abs().max()) > 1e-2
 
 
+@pytest.mark.slow
 def test_the_order_of_two_files_does_not_matter(model, tmp_path):
     """Sums, up to rounding; the second file has ranks of its own."""
     unet = unet_of(model)
@@ -127,6 +128,7 @@ def test_the_order_of_two_files_does_not_matter(model, tmp_path):
     torch.testing.assert_close(*tokens, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("naming", [peft, kohya])
 def test_the_noise_is_that_of_a_pipeline_with_the_file(naming, model, tmp_path):
     """There it is not fused but adds to each layer's answer."""
@@ -173,6 +175,7 @@ def test_the_strength_that_a_file_declares_is_kept(model, tmp_path):
     assert_gained(prior._network, unet_of(model), gains, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("naming", [peft, kohya])
 def test_sdxl_has_both_text_encoders_shares(naming, large, tmp_path):
     """Against a pipeline that fuses by itself (one alpha and rank, which it gets right)."""
@@ -233,6 +236,7 @@ def test_half_precision_rounds_the_sum(precision, model, tmp_path):
         assert float((found[name].float() - whole).norm() / whole.norm()) < 4 * torch.finfo(dtype).eps
 
 
+@pytest.mark.slow
 def test_nothing_of_the_adapter_stays_and_the_student_works(model, tmp_path):
     """VSD's own LoRA comes on top: it begins as the fused prior, trains, and leaves it alone."""
     parts = {"unet": (unet_of(model), BLOCKS), "text_encoder": (text_of(model), CLIP)}
@@ -255,6 +259,7 @@ def test_nothing_of_the_adapter_stays_and_the_student_works(model, tmp_path):
     assert torch.equal(prior.noise(x0, t, condition).conditional, before)
 
 
+@pytest.mark.slow
 def test_texts_are_kept_for_each_file_and_scale(model, tmp_path):
     parts = {"text_encoder": (text_of(model), CLIP)}
     first = lora_of(parts, peft).saved(tmp_path / "1.safetensors")
@@ -461,6 +466,7 @@ def test_a_sum_that_half_precision_cannot_hold_is_refused(model, tmp_path):
     assert bool(next(loaded(model, *settings.lora, scale=1e7)._network.parameters()).isfinite().all())
 
 
+@pytest.mark.slow
 def test_a_file_without_effect_is_refused_where_it_is_untrained_and_told_where_its_alphas_say_so(model, tmp_path):
     unet, plain, file = unet_of(model), unet_of(model), tmp_path / "x.safetensors"
     lora = lora_of({"unet": (unet, ATTENTION)}, kohya)
@@ -473,6 +479,7 @@ def test_a_file_without_effect_is_refused_where_it_is_untrained_and_told_where_i
     assert_gained(unet, plain, {}, 1.0)
 
 
+@pytest.mark.slow
 def test_a_scale_below_zero_goes_the_other_way(model, tmp_path):
     unet = unet_of(model)
     lora = lora_of({"unet": (unet, BLOCKS)}, peft)
@@ -482,6 +489,7 @@ def test_a_scale_below_zero_goes_the_other_way(model, tmp_path):
         from_dict(ModelSettings, {"lora_scale": float("nan")})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("named", ["folder", "file"])
 def test_a_folder_of_peft_has_the_strength_that_its_settings_say(named, rslora, model, tmp_path):

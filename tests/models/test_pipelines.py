@@ -26,7 +26,10 @@ TINY = {
     "SanaPipeline": "sana",
     "MVDreamPipeline": "mvdream",
 }
-METHODS = names("gsdistill.distillation")
+# Every family carries one method among the quick tests, and the others among the slow ones.
+METHODS = [
+    name if name == "cds" else pytest.param(name, marks=pytest.mark.slow) for name in names("gsdistill.distillation")
+]
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))

@@ -36,6 +36,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt", "nested.pt"])
 def test_a_checkpoint_answers_as_its_folder(name, folder, tmp_path, monkeypatch):
     file, state = tmp_path / name, original(folder)
@@ -64,6 +65,7 @@ def test_half_precision_stays_half_on_the_disk(folder, tmp_path):
     assert {value.dtype for path in kept for value in load_file(path).values()} == {torch.float16}
 
 
+@pytest.mark.slow
 def test_another_file_of_the_same_name_is_converted_anew(folder, tmp_path):
     file, settings = tmp_path / "model.safetensors", ModelSettings(config=str(folder))
     state = original(folder)
@@ -75,6 +77,7 @@ def test_another_file_of_the_same_name_is_converted_anew(folder, tmp_path):
     assert float((after - before).abs().max()) > 0.01
 
 
+@pytest.mark.slow
 def test_a_folder_that_lost_a_part_is_made_again(folder, tmp_path):
     file, settings = tmp_path / "model.safetensors", ModelSettings(config=str(folder))
     save_file(original(folder), file)
@@ -84,6 +87,7 @@ def test_a_folder_that_lost_a_part_is_made_again(folder, tmp_path):
     same(load_prior(str(file), settings=settings), load_prior(str(folder)))
 
 
+@pytest.mark.slow
 def test_an_xl_checkpoint_answers_as_its_folder(tmp_path):
     folder, state = build_xl(tmp_path / "xl")
     save_file(state, tmp_path / "xl.safetensors")
@@ -112,6 +116,7 @@ def levels(prediction_type: str, zero: bool) -> Tensor:
     return scheduler.alphas_cumprod.double().clamp_min(1e-8).sqrt()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_says_v_predicts_v_whatever_its_configs_say(tmp_path):
     folder = stable_diffusion.build(tmp_path / "sd")  # of noise
     file, state, told = tmp_path / "m.safetensors", original(folder), list[str]()
@@ -135,6 +140,7 @@ def test_a_checkpoint_that_says_v_predicts_v_whatever_its_configs_say(tmp_path):
     assert look(tmp_path / "m.ckpt").scheduler == look(file).scheduler
 
 
+@pytest.mark.slow
 def test_an_xl_checkpoint_that_says_v(tmp_path):
     folder, state = build_xl(tmp_path / "xl")
     save_file({**state, **marks("v_pred", "ztsnr")}, tmp_path / "m.safetensors")
@@ -186,6 +192,7 @@ def test_a_prediction_that_is_unknown_is_refused(tensors, metadata, message, fol
         load_prior(str(tmp_path / "m.safetensors"), settings=ModelSettings(config=str(folder)))
 
 
+@pytest.mark.slow
 def test_the_first_text_encoder_may_have_its_older_names(folder, tmp_path):
     """As in NovelAI's checkpoints, from before transformers put ``text_model`` into them."""
     new, old, settings = ".transformer.text_model.", ".transformer.", ModelSettings(config=str(folder))
@@ -203,6 +210,7 @@ def test_the_suffix_of_a_name_may_be_of_large_letters(folder, tmp_path):
 # Configs from the hub
 
 
+@pytest.mark.slow
 def test_configs_come_from_the_matching_card(folder, tmp_path, monkeypatch):
     hub = FakeHub(monkeypatch, tmp_path / "hub")
     source = catalogue.cards()["sd15"].sources[0]
@@ -367,6 +375,7 @@ def base_of(folder: Path, place: Path) -> Path:
     return base
 
 
+@pytest.mark.slow
 def test_an_mvdream_checkpoint_joins_its_base(release, tmp_path, monkeypatch):
     folder, file = release
     assert look(file).kind == "mvdream"
@@ -385,6 +394,7 @@ def test_an_mvdream_checkpoint_joins_its_base(release, tmp_path, monkeypatch):
     same(load_prior(str(tmp_path / "same.safetensors"), settings=ModelSettings(config=str(base))), prior)
 
 
+@pytest.mark.slow
 def test_the_card_gets_checkpoint_and_base_from_the_hub(release, tmp_path, monkeypatch):
     folder, file = release
     hub, card = FakeHub(monkeypatch, tmp_path / "hub"), catalogue.cards()["mvdream"]

@@ -44,6 +44,7 @@ def page(whole):
     return report(whole)
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched(page):
     sources = [attributes["src"] for name, attributes, _ in page.elements if "src" in attributes]
     assert len(sources) >= 1 + 1 + 3 + 2  # video, sheet, snapshots, splat and truth
@@ -175,6 +176,7 @@ def test_a_run_that_has_only_begun(tmp_path):
     assert "No pictures" in text and "No curves" in text and not (folder / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_figures_are_measured_once_and_kept(tmp_path):
     folder = make_run(tmp_path)
     page = report(folder, evaluate=True)
@@ -279,6 +281,7 @@ def test_what_floats_loose_is_shown_first(tmp_path):
     assert "floats loose" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_no_run_and_a_method_that_is_not_here(tmp_path):
     """What another machine's packages brought need not be installed to look at a run."""
     with pytest.raises(BadFile, match="there is no such folder"):

@@ -50,6 +50,7 @@ def test_the_folder_is_whole_and_small():
     assert figures["groups"]["all"]["prompts"] == 20 and figures["points"] == 1024
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompt", "others"),
     [

@@ -44,6 +44,7 @@ def told(kind: str, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, 10).double() if kind == "base" else torch.rand(batch, CHANNELS, 5).double()
 
 
+@pytest.mark.slow
 def test_parameters_have_the_published_names_and_shapes_and_load_strictly():
     for name, model in published().items():
         shapes = PUBLISHED[name]

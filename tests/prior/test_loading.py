@@ -59,6 +59,7 @@ def with_vae(model: Path, vae: Path | str) -> Prior:
 # Files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["original", "VAE.SAFETENSORS", "pickle", "whole checkpoint", "names of diffusers"])
 def test_an_autoencoder_in_one_file_serves(kind, model, other, tmp_path):
     held, file = weights(other, "vae"), tmp_path / (kind if "." in kind else "vae.safetensors")
@@ -107,6 +108,7 @@ def test_a_file_that_is_no_autoencoder(damage, message, model, other, tmp_path):
     assert "\n" not in str(error.value) and not list(cache_folder("converted").glob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xl", [False, True])
 def test_a_checkpoint_without_an_autoencoder_takes_the_one_that_is_named(xl, model, tmp_path):
     folder, state = build_xl(tmp_path / "xl") if xl else (model, original(model))
@@ -137,6 +139,7 @@ def autoencoder_of(folder: Path, place: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_an_autoencoder_comes_from_the_hub_once(hub, model, other, tmp_path):
     hub.folders["a/vae"] = autoencoder_of(other, tmp_path / "vae")
     same(with_vae(model, "a/vae"), load_prior(str(other)))
@@ -148,6 +151,7 @@ def test_an_autoencoder_comes_from_the_hub_once(hub, model, other, tmp_path):
     assert not hub.asked
 
 
+@pytest.mark.slow
 def test_of_a_whole_model_on_the_hub_the_autoencoder_alone_is_taken(hub, model, other):
     hub.folders["a/model"] = hub.folders[catalogue.cards()["sd15"].sources[0]] = other
     for name in ("a/model", "sd15"):
@@ -155,6 +159,7 @@ def test_of_a_whole_model_on_the_hub_the_autoencoder_alone_is_taken(hub, model, 
     assert hub.kept("a/model") == {"model_index.json", "vae/config.json", f"vae/{WEIGHTS}"}
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_with_another_autoencoder_gives_no_more_than_a_config(hub, model, other, tmp_path):
     hub.folders |= {"a/model": model, "b/model": model, "a/vae": autoencoder_of(other, tmp_path / "vae")}
     same(load_prior("a/model", settings=ModelSettings(vae="a/vae")), load_prior(str(other)))

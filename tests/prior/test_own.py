@@ -127,12 +127,14 @@ def home_of(run: Path) -> Path:
     return run.parents[3]
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_whole_name_and_shows_the_short_one(made):
     assert load_yaml(made / "config.yaml")["prior"] == f"{home_of(made) / 'mine.py'}:Greys"
     assert "prior Greys, seed 0" in (made / "report.html").read_text()
     assert json.loads((made / "summary.json").read_text())["network_evaluations"] == 6
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_another_folder_to_the_same_end(made, lab, tmp_path, monkeypatch, capsys):
     settings = load_yaml(made / "config.yaml")
     part = resolve({**settings, "output": tmp_path / "part", "checkpoint_every": 0})
@@ -191,6 +193,7 @@ def test_it_is_asked_what_it_sees(made, lab):
     assert ">Greys<" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_it(lab, capsys):
     words = ["sweep", "--prior", "./mine.py:Greys", "--prior-figures", "--methods", "sds", "cds", "--seeds", "0"]
     words += ["--prompts", "a grey", "--iterations", "2", "--output", "sweep"]

@@ -76,6 +76,7 @@ def test_it_is_what_its_card_says(name):
     assert not any(value.requires_grad for value in prior._network.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", architectures())
 def test_a_whole_answer_has_the_shape_of_the_latents(name):
     prior = random_prior(name, META)

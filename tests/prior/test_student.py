@@ -46,6 +46,7 @@ def query_of(prior: Prior) -> Query:
     return Query(prior.schedule.add_noise(latents_of(prior), torch.randn_like(latents_of(prior)), t), t, "positive")
 
 
+@pytest.mark.slow
 def test_an_untrained_student_answers_as_the_prior_and_the_prior_as_before(prior, condition):
     torch.manual_seed(0)
     query = query_of(prior)
@@ -73,6 +74,7 @@ def test_the_first_weights_are_drawn_from_the_generator(prior):
             assert name.endswith(".B") and value.shape[1] == 4 and not value.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_it_is_the_lora_of_peft(precision):
     """Which layers, prediction and gradient, bit for bit; in half precision too, where both hold theirs in float32."""
@@ -144,6 +146,7 @@ def test_the_rank_is_the_one_asked_for(prior):
         assert {value.shape[0] for name, value in weights.items() if name.endswith(".A")} == {rank}
 
 
+@pytest.mark.slow
 def test_vsd_trains_the_student_and_not_the_prior(prior, condition):
     """The loss falls where every step draws the same."""
     torch.manual_seed(0)
@@ -161,6 +164,7 @@ def test_vsd_trains_the_student_and_not_the_prior(prior, condition):
     assert torch.equal(prior.predict_noise([query], condition)[0], before)
 
 
+@pytest.mark.slow
 def test_the_untrained_gradient_is_guidance_beyond_the_prompt(prior, condition):
     """Omega = 1: nothing is left, up to the network's rounding."""
     latents = latents_of(prior)
@@ -171,6 +175,7 @@ def test_the_untrained_gradient_is_guidance_beyond_the_prompt(prior, condition):
     torch.testing.assert_close(three, 2 * two, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_the_gradients_of_the_lora():
     """In the float16 of an accelerator none of them vanishes, and all point where those of float32 do."""
     found = []

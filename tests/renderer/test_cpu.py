@@ -151,6 +151,7 @@ torch.save({count: everything(ball(6, degree=1), views(count, 19, 13), "cpu") fo
 """
 
 
+@pytest.mark.slow
 def test_kernels_stay_inside_their_arrays(tmp_path):
     """Uncompiled, Python itself checks every index; compiled, a write too far would spoil somebody else's memory."""
     path = tmp_path / "found.pt"

@@ -18,6 +18,7 @@ CHECKS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checks", CHECKS.values(), ids=CHECKS)
 def test_a_device_that_does_not_draw(checks, tmp_path):
     """In processes of their own, for the device that they make up stays there."""

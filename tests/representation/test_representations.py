@@ -174,6 +174,7 @@ def test_bare_latents_descend_as_by_hand(gaussian_prior):
         assert step.evaluations == 4
 
 
+@pytest.mark.slow
 def test_one_network_learns_two_worlds():
     """A step of the one, a step of the other: amortised distillation, with nothing but the public parts."""
     scene, colours = Network(ball()), []

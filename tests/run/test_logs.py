@@ -92,6 +92,7 @@ def wandb(monkeypatch):
     return fake
 
 
+@pytest.mark.slow
 def test_weights_and_biases_are_told_the_records_and_the_views(wandb, tmp_path):
     folder = run(tmp_path / "run", logs=["wandb"])
     (began,) = wandb.began
@@ -102,6 +103,7 @@ def test_weights_and_biases_are_told_the_records_and_the_views(wandb, tmp_path):
     assert dict(wandb.told) == written and list(written) == [1, 2, 4] and set(written[4]) >= FIGURES
 
 
+@pytest.mark.slow
 def test_weights_and_biases_go_on_with_the_run_that_was_stopped(wandb, tmp_path):
     with pytest.raises(Stopped):
         run(tmp_path / "run", Stop(), logs=["wandb"])
@@ -167,6 +169,7 @@ def test_figures_that_are_no_numbers_are_left_out():
 # somebody's own listener of a whole run
 
 
+@pytest.mark.slow
 def test_ones_own_that_breaks_ends_the_run_with_all_that_was_made_kept(tmp_path):
     whole, told = run(tmp_path / "whole"), StringIO()
     with pytest.raises(ListenerFailed, match=r"Broken failed after step 3, ZeroDivisionError: of mine"):

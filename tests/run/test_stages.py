@@ -182,6 +182,7 @@ def test_a_config_by_hand_takes_names_and_lists():
         validate(RunConfig("a red torus", stages=[3]))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_changes_that_would_go_on_in_another_stage_are_refused(tmp_path, capsys):
     given = {"prompt": "a red torus", "prior": "shapes", "method": "csd", "finish": {"name": "sds", "share": 0.5}}
     given |= {"iterations": 6, "views": 1, "resolution": 16, "snapshots": 0, "output": str(tmp_path / "run")}
@@ -218,6 +219,7 @@ def test_a_sweep_compares_pure_methods_whatever_their_configs_say(tmp_path):
         assert run.folder.name.startswith("csd-sds-seed" if finish == "sds" else "csd-seed")
 
 
+@pytest.mark.slow
 def test_flags_speak_of_stages_and_of_the_finish(tmp_path, capsys):
     file = tmp_path / "three.yaml"
     file.write_text(yaml.safe_dump({**GIVEN, "stages": [{**one, "views": 1} for one in THREE]}))
@@ -229,6 +231,7 @@ def test_flags_speak_of_stages_and_of_the_finish(tmp_path, capsys):
     assert "unknown finish 'sdss'. Did you mean 'sds'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_of_stages_and_a_finish_says_so_everywhere(tmp_path, capsys):
     file, folder = tmp_path / "three.yaml", tmp_path / "run"
     file.write_text(yaml.safe_dump({**GIVEN, "init": {"name": "ball", "count": 50}, "views": 1, "checkpoint_every": 0}))
@@ -304,6 +307,7 @@ def test_the_library_tells_of_the_finish_and_leaves_it_out_where_asked():
     assert [stage.iterations for stage in pure.stages] == [5]
 
 
+@pytest.mark.slow
 def test_a_shipped_config_starts_with_fewer_gaussians_and_grows_where_the_gradient_asks():
     with pytest.warns(Notice):
         given = {**read_config("shapes-cds-growing"), "iterations": 20, "views": 4}

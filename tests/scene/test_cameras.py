@@ -77,6 +77,7 @@ def test_every_draw_has_one_camera_per_stratum():
         assert sorted(strata.tolist()) == list(range(count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", [0, 2])
 def test_each_camera_of_a_draw_is_uniform_in_azimuth(view):
     generator, draws, bins = torch.Generator().manual_seed(1), 4000, 20
@@ -145,6 +146,7 @@ def test_groups_of_a_draw_share_the_quarter_evenly():
         assert place.floor().tolist() == [[0.0] * 4, [1.0] * 4, [2.0] * 4]
 
 
+@pytest.mark.slow
 def test_each_camera_of_a_group_is_uniform_in_azimuth():
     generator, draws, bins = torch.Generator().manual_seed(2), 2000, 20
     azimuths = torch.stack([sample(GROUPED, 8, 32, generator).azimuths for _ in range(draws)])

@@ -110,6 +110,7 @@ REMARKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", [(False, "<"), (False, ">"), (True, "=")])
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r", b" \t\n"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])

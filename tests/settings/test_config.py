@@ -218,6 +218,7 @@ RUNS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(RUNS)
 def test_yaml_round_trip(tmp_path_factory, run):

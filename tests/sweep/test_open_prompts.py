@@ -62,6 +62,7 @@ def results(output: Path) -> dict:
     return json.loads((output / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_figures_without_truth_are_filled_and_those_of_the_truth_are_empty(done):
     found = results(done)
     assert found["true_saturation"] is None
@@ -93,6 +94,7 @@ def test_the_table_and_the_pictures_do_without_truth(done):
     assert (pixels[-2 * 96 :, -2 * 192 :] < 250).any()
 
 
+@pytest.mark.slow
 def test_the_prior_is_asked_where_the_flag_says_so_and_nothing_is_run_again(copy, prior, capsys):
     splats = {path: path.stat().st_mtime_ns for path in copy.rglob("gaussians.ply")}
     assert sweep(copy, prior, "--prior-figures") == 0
@@ -113,6 +115,7 @@ def test_the_prior_is_asked_where_the_flag_says_so_and_nothing_is_run_again(copy
     assert json.loads(other.read_text()) == asked
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_lacks_a_figure_is_made_again(copy, prior):
     path = next(copy.rglob("evaluation.json"))
     before = json.loads(path.read_text())
@@ -122,6 +125,7 @@ def test_an_evaluation_that_lacks_a_figure_is_made_again(copy, prior):
     assert {name: after[name] for name in plain.MEANINGS} == {name: before[name] for name in plain.MEANINGS}
 
 
+@pytest.mark.slow
 def test_a_failed_run_has_no_figure_at_all(tmp_path, prior, monkeypatch):
     def steps(self):
         raise Diverged("all steps had a gradient that is not finite")

@@ -46,6 +46,7 @@ def words(home: str, output: str) -> list[str]:
     return ["sweep", "--methods", *methods, *more, "--configs", f"{home}mine.py:Mine={home}own.yaml"]
 
 
+@pytest.mark.slow
 def test_they_are_run_and_compared_and_kept(lab, monkeypatch, capsys):
     (lab / "own.yaml").write_text(f"method: {{name: {lab / 'mine.py'}:Mine, guidance_scale: 33}}\n")
     assert execute(words("./", "out")) == 0

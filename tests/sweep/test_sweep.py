@@ -71,6 +71,15 @@ def results(output: Path) -> dict:
     return json.loads((output / "results.json").read_text())
 
 
+def test_a_sweep_of_one_run_leaves_it_and_a_report(tmp_path):
+    assert sweep(tmp_path, "--methods", "sds", "--prompts", PROMPTS[0], "--seeds", "0", "--iterations", "1") == 0
+    assert {path.name for path in tmp_path.iterdir()} == REPORT | {"runs"}
+    (folder,) = (tmp_path / "runs" / "a-green-sphere").iterdir()
+    assert folder.name == "sds-seed0-1steps" and {path.name for path in folder.iterdir()} == FILES
+    assert results(tmp_path)["settled"] == 1
+
+
+@pytest.mark.slow
 def test_leaves_whole_runs_and_a_report(done):
     assert {path.name for path in done.iterdir()} == REPORT | {"runs"}
     folders = [folder for prompt in (done / "runs").iterdir() for folder in prompt.iterdir()]
@@ -80,6 +89,7 @@ def test_leaves_whole_runs_and_a_report(done):
     assert all({path.name for path in folder.iterdir()} == FILES for folder in folders)
 
 
+@pytest.mark.slow
 def test_equal_evaluations_are_those_of_the_cheapest(done):
     """SDS spends 2 and CDS 4 a view: 3 steps of 4 views are 24 evaluations, 0.75 steps of 8; it is rounded to 1."""
     given = settings(done)
@@ -91,6 +101,7 @@ def test_equal_evaluations_are_those_of_the_cheapest(done):
     assert [entry["figures"]["network_evaluations"]["mean"] for entry in entries] == [24, 96, 32]
 
 
+@pytest.mark.slow
 def test_a_run_is_that_of_generate_bit_for_bit(done, tmp_path):
     words = ["--method", "cds", "--finish", "none", "--seed", "1", "--iterations", "3", "--output"]
     assert execute(["generate", "--prompt", PROMPTS[1], *words, str(tmp_path / "alone")]) == 0
@@ -98,6 +109,7 @@ def test_a_run_is_that_of_generate_bit_for_bit(done, tmp_path):
     assert own == (tmp_path / "alone" / "gaussians.ply").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_figures_are_means_of_the_rows(done):
     found = results(done)
     assert found["settled"] == found["planned"] == len(found["rows"]) == 12
@@ -123,6 +135,7 @@ def cells(path: Path, columns: int) -> np.ndarray:
         return np.asarray(sheet)[-len(PROMPTS) * 96 :, -columns * 192 :]
 
 
+@pytest.mark.slow
 def test_the_pictures_are_pictures(done):
     truth = cells(done / "sheet.png", 4)[:96, :192].astype(float)
     assert (truth[..., 1] > truth[..., 0] + 50).mean() > 0.1  # green where the sphere is
@@ -143,6 +156,7 @@ def test_a_label_is_whole_and_within_its_column(text, width):
     assert all(font.getlength(line) <= width for line in label.split("\n"))
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(copy, capsys):
     before = times(copy)
     assert sweep(copy) == 0
@@ -150,6 +164,7 @@ def test_what_is_done_is_not_done_again(copy, capsys):
     assert "[" not in capsys.readouterr().out.partition("figure")[0]
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_made_up(copy, done):
     folder = copy / "runs" / "a-green-sphere" / "sds-seed0-3steps"
     (folder / "evaluation.json").unlink()
@@ -165,6 +180,7 @@ def test_what_is_missing_is_made_up(copy, done):
     assert again[0].read_text() == again[1].read_text()
 
 
+@pytest.mark.slow
 def test_figures_of_an_earlier_version_are_compared_as_far_as_they_go(copy):
     for path in (copy / "runs").rglob("evaluation.json"):
         kept = json.loads(path.read_text())
@@ -177,6 +193,7 @@ def test_figures_of_an_earlier_version_are_compared_as_far_as_they_go(copy):
         assert entry["figures"]["centre_chamfer"]["mean"] > 0 and entry["figures"]["iou"]["mean"] > 0
 
 
+@pytest.mark.slow
 def test_a_changed_setting_is_run_again_and_no_other(copy, tmp_path):
     (tmp_path / "mine.yaml").write_text("method: {name: sds, guidance_scale: 3}\n")
     before = times(copy)
@@ -187,6 +204,7 @@ def test_a_changed_setting_is_run_again_and_no_other(copy, tmp_path):
     assert "guidance_scale: 3" in config
 
 
+@pytest.mark.slow
 def test_runs_of_other_settings_are_not_shown(copy, tmp_path):
     (tmp_path / "mine.yaml").write_text("method: {name: sds, guidance_scale: 3}\n")
     assert sweep(copy, "--configs", f"sds={tmp_path / 'mine.yaml'}", "--no-run") == 0
@@ -198,6 +216,7 @@ def test_runs_of_other_settings_are_not_shown(copy, tmp_path):
     assert not (pixels[:, 2 * 192 :] == 255).all()
 
 
+@pytest.mark.slow
 def test_only_evaluations_runs_only_what_it_needs(tmp_path):
     assert sweep(tmp_path, "--equal", "evaluations", "--seeds", "0") == 0
     names = {f"{path.parent.name}/{path.name}" for path in (tmp_path / "runs").glob("*/*")}
@@ -221,6 +240,7 @@ class Asked:
     def __exit__(self, *error: object) -> None: ...
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_from_the_checkpoint_to_the_same_end(done, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(generate, "Interrupt", Asked)
@@ -255,6 +275,7 @@ def diverging(method: str):
     return steps
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_counted_and_not_tried_again(tmp_path, monkeypatch, capsys):
     words = ("--seeds", "0", "--equal", "steps")
     with monkeypatch.context() as patch:
@@ -277,6 +298,7 @@ def test_a_failed_run_is_counted_and_not_tried_again(tmp_path, monkeypatch, caps
     assert [entry["failed"] for entry in results(tmp_path)["comparison"]] == [0, 0]
 
 
+@pytest.mark.slow
 def test_equal_evaluations_wait_for_the_first_run_of_every_method(copy):
     """Another process may have it in hand, and it may be the cheapest."""
     runs = [one for one in equal_steps(settings(copy)) if one.method == "sds"]
@@ -287,6 +309,7 @@ def test_equal_evaluations_wait_for_the_first_run_of_every_method(copy):
     assert equal_evaluations(settings(copy)) == []
 
 
+@pytest.mark.slow
 def test_equal_evaluations_go_without_a_method_that_always_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(Distiller, "__iter__", diverging("CDS"))
     assert sweep(tmp_path, "--seeds", "0") == 0
@@ -294,6 +317,7 @@ def test_equal_evaluations_go_without_a_method_that_always_fails(tmp_path, monke
     assert facts == [("sds", 3, True), ("cds", 3, False)]
 
 
+@pytest.mark.slow
 def test_a_run_of_another_process_is_left_to_it(copy):
     folder = copy / "runs" / "a-green-sphere" / "sds-seed0-3steps"
     shutil.rmtree(folder)
@@ -308,6 +332,7 @@ def test_a_run_of_another_process_is_left_to_it(copy):
     assert not list(copy.rglob("*.lock"))
 
 
+@pytest.mark.slow
 def test_no_run_only_compares(tmp_path):
     assert sweep(tmp_path, "--no-run") == 0
     assert {path.name for path in tmp_path.iterdir()} == REPORT

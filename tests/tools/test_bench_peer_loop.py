@@ -82,6 +82,7 @@ def test_a_step_of_theirs_moves_everything_and_counts_what_is_seen():
     assert ((peer.widest > 0) == (peer.seen > 0)).all() and bool((peer.steepness[peer.seen > 0] > 0).any())
 
 
+@pytest.mark.slow
 def test_measures_both_by_turns():
     found = tool.measure(options(), torch.device("cpu"))
     times = found["milliseconds_per_step"]

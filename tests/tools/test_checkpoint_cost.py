@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOOL = Path(__file__).parents[2] / "tools" / "bench" / "checkpoint_cost.py"
 
 
+@pytest.mark.slow
 def test_a_row_for_each_number_of_gaussians(tmp_path):
     words = [
         sys.executable,

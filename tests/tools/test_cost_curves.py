@@ -45,6 +45,7 @@ def test_all_points_are_drawn(curves, tmp_path, monkeypatch):
             assert list(line.get_ydata()) == [len(parts) * value for value in values]
 
 
+@pytest.mark.slow
 def test_it_leaves_both_files(curves, tmp_path, monkeypatch):
     few = {"views": ("views", (1, 2)), "resolution": ("pixels", (32,)), "gaussians": ("Gaussians", (1000,))}
     monkeypatch.setattr(curves, "CURVES", few)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 
+import pytest
 import tooling
 
 from gsdistill.core.frames import FRAMES
 from gsdistill.export.settings import extensions
 
 
+@pytest.mark.slow
 def test_each_format_is_measured_and_has_a_line(tmp_path, monkeypatch, capsys):
     tool = tooling.tool("readme/format_table")
     monkeypatch.setattr(tool, "SIZE", 64)

@@ -260,6 +260,7 @@ def test_a_call_of_the_whole_budget_ends_before_it_is_cut():
     assert sum(part.seconds for part in first) <= tool.BUDGET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "form"), FORMS, ids=lambda value: getattr(value, "name", value))
 def test_a_part_asks_only_for_what_there_is(part, form):
     line, device = getattr(part, form), DEVICES[form]

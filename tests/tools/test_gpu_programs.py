@@ -68,6 +68,7 @@ def test_stops_half_way_and_goes_on(tmp_path, monkeypatch, capsys):
     assert found["iterations"] == 4 and first != middle != last and found["skipped_steps"] == 0
 
 
+@pytest.mark.slow
 def test_profiles_every_call_of_a_step(tmp_path, monkeypatch):
     flags = "--prior shapes --method sds --views 2 --resolution 32 --init.count 50 --steps 2 --warmup 1 --device cpu"
     call(monkeypatch, profiling, str(tmp_path / "table.txt"), "--json", str(tmp_path / "figures.json"), *flags.split())
@@ -111,6 +112,7 @@ def small(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_folder_of_random_weights_is_loaded_as_any_other(small, monkeypatch):
     """Of the sizes that the configs say, with texts of its own."""
     call(monkeypatch, models, str(small / "model"), "--architecture", "sd15")
@@ -121,6 +123,7 @@ def test_a_folder_of_random_weights_is_loaded_as_any_other(small, monkeypatch):
     assert prior.encode(torch.rand(1, 16, 16, 3)).shape == (1, *prior.latent_shape)
 
 
+@pytest.mark.slow
 def test_small_models_are_loaded(small):
     for name in ("stable_diffusion", "sdxl", "mvdream"):
         assert load_prior(str(small / "tiny" / name)).latent_shape == (4, 8, 8)

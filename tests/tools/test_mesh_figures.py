@@ -29,6 +29,7 @@ def settings(tool, folder: Path):
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_and_left_as_it_is(tool, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     shutil.copy(ROOT / "tests" / "data" / "chair.ply", tmp_path / "run" / "gaussians.ply")

@@ -35,6 +35,7 @@ def torus() -> Gaussians:
     )
 
 
+@pytest.mark.slow
 def test_every_fault_is_told_by_a_figure(tool, tmp_path, capsys):
     Ply().write(torus(), tmp_path / "torus.ply")
     tool.main(tool.Settings(tmp_path / "out", splat=tmp_path / "torus.ply", json=tmp_path / "six.json"))

@@ -34,6 +34,7 @@ def grown(share: float) -> Gaussians:
     return Gaussians(**values)
 
 
+@pytest.mark.slow
 def test_the_crossing_is_the_first_splat_that_reaches_the_goal(tool):
     true = truth(world_named("shapes"), parse("a red sphere"))
     splats = [grown(share) for share in (0.2, 0.5, 0.8, 1.0, 1.2, 1.6)]
@@ -51,6 +52,7 @@ def test_a_run_that_never_gets_there_counts_with_its_end(tool):
     assert tool.summary(rows) == {"goal": 11.0, "first_step": 1.5, "end": 15.0, "iou": 0.7}
 
 
+@pytest.mark.slow
 def test_the_whole_command_is_timed_step_by_step(tool, tmp_path):
     """With three steps; the last splat is the one that the run wrote."""
     flags = ["--method", "sds", "--prompt", "a red sphere", "--iterations", "3", "--densify.final-opacity", "0"]

@@ -41,6 +41,7 @@ def settings(tool, part: str, work: Path):
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_training_ends_as_an_unstopped_one_and_its_model_loads(tools, tmp_path):
     tool, _, _ = tools
     for part in ("base", "upsampler"):
@@ -57,6 +58,7 @@ def test_a_stopped_training_ends_as_an_unstopped_one_and_its_model_loads(tools, 
     assert [record[part]["trained_steps"] for part in ("base", "upsampler")] == [4, 4]
 
 
+@pytest.mark.slow
 def test_a_run_by_the_clock_ends_by_the_clock(tools, tmp_path):
     tool, _, _ = tools
     tool.train(replace(settings(tool, "base", tmp_path), minutes=1e-3))
@@ -85,6 +87,7 @@ def test_values_are_the_points_of_point_e(tools):
     torch.testing.assert_close(got, torch.cat([x[:, :3] / 2.0, (x[:, 3:] + 1.0) * 127.5], 1))
 
 
+@pytest.mark.slow
 def test_the_text_encoder_learns_to_name(tools, monkeypatch, tmp_path):
     """Untaught, it guesses: about the logarithm of the choices. Taught, it does better on captions it has not read."""
     tool, clouds, _ = tools

@@ -23,6 +23,7 @@ def tool():
     sys.path.remove(TOOLS)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_ends_as_an_unstopped_one_and_its_model_loads(tool, tmp_path):
     def train(name: str, stop_after: int | None = None) -> Path:
         work, out, small = (
@@ -51,6 +52,7 @@ def dataset(tool, tmp_path_factory: pytest.TempPathFactory):
     return tool.Dataset(tmp_path_factory.mktemp("data"), 32, 6, 3, 0)
 
 
+@pytest.mark.slow
 def test_a_batch_shows_what_its_caption_says(dataset):
     """Each captioned picture is the ray-cast picture of the parsed caption from its camera, over its own background."""
     from shapes_data import HELD_OUT

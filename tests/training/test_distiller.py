@@ -108,6 +108,7 @@ EVERY["cds-antithetic"] = CDS(noise="antithetic")
 EVERY["vsd-fast"] = VSD(lora_rate=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
 def test_resumes_bit_for_bit_across_a_densification(method, telling, tmp_path):
     whole = begin(telling, method)
@@ -168,6 +169,7 @@ def by_hand(prior: AnalyticPrior, method: Distillation, steps: int, backend: str
         yield params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
 def test_is_a_plain_loop_to_the_last_bit(method, telling, renderer):
     run = begin(telling, method, 20, CHOOSING, fading=FADING)
@@ -273,6 +275,7 @@ class Hiccup(AnalyticPrior):
         return torch.full_like(answer, torch.nan) if self.calls == self.bad else answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
 @pytest.mark.parametrize("bad", [4, 5, 6])
 def test_one_bad_answer_costs_one_step_at_most(method, bad, telling):

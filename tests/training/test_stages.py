@@ -86,6 +86,7 @@ def _without_draws(begin, generator):
     return quietly
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", range(1, 12))
 def test_a_run_that_stops_in_any_stage_or_between_two_goes_on_as_if_it_had_not(stop, prior, tmp_path):
     stages = (

@@ -243,6 +243,7 @@ TINY = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", TINY)
 @pytest.mark.parametrize("direction", ["view", "perp-neg"])
 def test_no_family_of_networks_waits(pipeline, direction, on_meta, tmp_path, monkeypatch):

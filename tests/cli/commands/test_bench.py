@@ -82,6 +82,7 @@ def lines(report, *found):
     return console.export_text().splitlines()
 
 
+@pytest.mark.slow
 def test_a_comparison_is_of_b_over_a(measured):
     before, _ = measured
     after = copy.deepcopy(before)
@@ -94,6 +95,7 @@ def test_a_comparison_is_of_b_over_a(measured):
     assert not [line for line in lines(compare, before, after) if "warning" in line]
 
 
+@pytest.mark.slow
 def test_a_comparison_of_what_differs_warns(measured):
     before, _ = measured
     after = copy.deepcopy(before)
@@ -108,6 +110,7 @@ def test_a_comparison_of_what_differs_warns(measured):
     assert "method.guidance_scale" in warnings[1]
 
 
+@pytest.mark.slow
 def test_steps_without_an_update_are_told(measured):
     found, _ = measured
     assert not [line for line in lines(show, found) if "without an update" in line]
@@ -116,6 +119,7 @@ def test_steps_without_an_update_are_told(measured):
     assert told.endswith(": 2")
 
 
+@pytest.mark.slow
 def test_random_weights_take_the_place_of_a_configs_prior(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(random_weights, "FOLDER", folder)
     config, kept = tmp_path / "run.yaml", tmp_path / "a.json"
@@ -126,6 +130,7 @@ def test_random_weights_take_the_place_of_a_configs_prior(folder, tmp_path, monk
     assert found["run"]["prior"] == "sd15" and found["settings"]["prompt"] == "a blue cube"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "value"),
     [("run", {}), ("phases", [1]), ("step", {}), ("matmul", None), ("phases", {"render": 3})],
@@ -167,6 +172,7 @@ def test_mistakes(capsys, words, message):
     assert message in mistake(capsys, *words.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_ceiling_is_of_the_precision_in_which_the_network_multiplies(precision, capsys, tmp_path):
     words = f"--steps 1 --warmup 1 --views 1 --device cpu --model.precision {precision}".split()

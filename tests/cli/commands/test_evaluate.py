@@ -39,6 +39,7 @@ def test_a_file_is_measured_alone_or_against_what_its_prompt_names(capsys):
     assert not any(path.name == "evaluation.json" for path in CHAIR.parent.iterdir())
 
 
+@pytest.mark.slow
 def test_every_format_and_a_run_may_be_splat_and_truth(capsys, tmp_path):
     run = make_run(tmp_path / "run")
     assert execute(["export", str(run), "chair.sog"]) == 0
@@ -54,6 +55,7 @@ def test_a_prompt_of_no_world_leaves_what_needs_no_truth(tmp_path, capsys):
     assert "the object of 'a corgi' is not known" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_words_that_the_world_knows_are_no_truth_of_another_prior(tmp_path):
     model = build(tmp_path / "model")
     run = make_run(tmp_path / "run", prior=str(model))
@@ -61,6 +63,7 @@ def test_words_that_the_world_knows_are_no_truth_of_another_prior(tmp_path):
     assert "iou" in measure(read_run(make_run(tmp_path / "gone", prior=str(tmp_path / "no-model-here"))))
 
 
+@pytest.mark.slow
 def test_a_prior_is_asked_about_the_prompt(tmp_path, capsys):
     model = build(tmp_path / "model")
     run = make_run(tmp_path / "run", prompt="a corgi", prior=str(model))

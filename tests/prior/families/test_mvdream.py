@@ -339,6 +339,7 @@ def test_the_student_sees_views_together_too(prior):
     assert any(isinstance(processor, JointAttention) for processor in prior._network.attn_processors.values())
 
 
+@pytest.mark.slow
 def test_vsd_trains_the_student(prior):
     method, condition = VSD(flat(7.5), lora_rate=0.01), told_by(prior)
     x0, losses = prior.encode(torch.rand(8, 16, 16, 3, generator=torch.Generator().manual_seed(0))), []
@@ -437,6 +438,7 @@ def generate(folder: Path, output: Path, **settings) -> Path:
     return run(resolve(small), Console(quiet=True), extras=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [4, 8])
 def test_three_steps_of_a_run(views, folder, tmp_path):
     done = generate(folder, tmp_path / "run", views=views)

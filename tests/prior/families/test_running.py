@@ -64,6 +64,7 @@ def queries(prior: Any, count: int, seed: int, branches: tuple[str, ...] = ("pos
     return [Query(normal(count, *prior.latent_shape, seed=seed), times, branch) for branch in branches]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", TINY)
 def test_replayed_answers_are_those_of_the_network(pipeline, tmp_path, monkeypatch):
     """Other latents, timesteps, texts and cameras reach the recorded call; each form is recorded once."""
@@ -286,6 +287,7 @@ def rounding() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = before[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("rounding")
 def test_float32_is_rounded_where_only_the_autoencoder_is_whole(folder, tmp_path):
     """Else what is in float32 is exact; read by both of the names that torch has for it."""

@@ -52,6 +52,7 @@ def test_facts_come_from_the_folder(model):
     assert prior.camera_range is None and prior.view_group == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negative", [None, "blue"])
 @pytest.mark.parametrize("t", [20, 500, 980])
 def test_guided_noise_is_the_pipelines(t, negative, model):
@@ -98,6 +99,7 @@ def test_texts_are_the_pipelines(model):
     torch.testing.assert_close(text.negative.pooled, negative_pooled.detach(), rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_one_encoder_at_a_time_and_none_when_texts_are_encoded(folder, monkeypatch):
     alive: list[weakref.ref] = []
 

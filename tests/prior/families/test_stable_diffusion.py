@@ -79,6 +79,7 @@ def at(azimuths: list[float]) -> Cameras:
     return look_at_origin(torch.tensor(azimuths), 0 * ones, 3 * ones, 40 * ones, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("azimuth", [0.0, 45.0, -22.5, 112.5, 180.0])
 def test_perp_neg_is_the_combination_of_the_networks_own_answers(azimuth, model):
     """Four questions to the U-Net, one by one, combined by hand (arXiv 2304.04968); in float64, as h divides there."""
@@ -119,6 +120,7 @@ def test_perp_neg_is_the_combination_of_the_networks_own_answers(azimuth, model)
     torch.testing.assert_close(noise.guided(scale), nothing + scale * total, rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_compiled_answers_and_gradients_are_the_same(model, monkeypatch):
     """Traced as for the real backend, which would take minutes; what it calls is left as it is."""
     real, modes = torch.compile, []
@@ -170,6 +172,7 @@ def test_half_precision_is_near(precision, bound, model):
     assert float((half - single).norm() / single.norm()) < bound
 
 
+@pytest.mark.slow
 def test_the_text_encoder_is_gone_when_texts_are_encoded(folder, monkeypatch):
     alive: list[weakref.ref] = []
 
@@ -249,6 +252,7 @@ def test_the_shipped_prior_loads_with_plain_library_calls_and_knows_its_world():
         prior.encode_text("a red cube", "zebra")
 
 
+@pytest.mark.slow
 def test_the_shipped_prior_knows_words_and_azimuth():
     """Of wrong colours, solids and azimuths none explains noisy pictures of a chair better than the truth does."""
     from gsdistill.worlds.base import paint

@@ -242,6 +242,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path, change, said):
     assert said in str(caught.value) and str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_mesh_shown_a_thousand_times_takes_no_memory(tmp_path):
     def many(document):
         document["nodes"] = [{"mesh": 0}] * 100_000

@@ -31,6 +31,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.slow
 def test_a_splat_starts_on_the_prompts_surface_in_its_colour():
     small = PointE(steps=20, radius=0.5).create("a blue star", seeded())
     assert float(small.means.norm(dim=1).max()) == pytest.approx(0.5)
@@ -56,6 +57,7 @@ def test_the_same_run_gets_the_same_cloud_from_the_cache(cache, monkeypatch):
     assert bool((again.points == first.points).all() and (again.colors == first.colors).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"steps": 3}, {"guidance_scale": 2.0}])
 def test_what_decides_the_cloud_is_in_its_key(cache, change):
     first = PointE(**FAST).cloud("a red cube", seeded(), "cpu")

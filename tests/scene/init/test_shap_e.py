@@ -146,6 +146,7 @@ def test_the_colours_are_what_the_network_says(model):
     assert green[y > 0.5].mean() > 0.9 and green[y < -0.5].mean() < 0.1
 
 
+@pytest.mark.slow
 def test_the_same_run_gets_the_same_and_another_prompt_seed_or_model_its_own(model, copied, monkeypatch):
     first = cloud(model)
     others = [

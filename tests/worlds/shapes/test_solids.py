@@ -175,6 +175,7 @@ def alone(name):
     return LAYOUTS[(name,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_distance_is_exact_outside_and_inside(name):
     points, surface = queries(250), SURFACES[name]()
@@ -188,6 +189,7 @@ def test_distance_is_exact_outside_and_inside(name):
     assert (excess[np.abs(signed) > 0.1] < 2e-3).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNIONS)
 def test_unions_of_boxes_are_exact_outside_and_right_in_sign(name):
     points, surface = queries(250), SURFACES[name]()
@@ -199,6 +201,7 @@ def test_unions_of_boxes_are_exact_outside_and_right_in_sign(name):
     assert (to_nearest(points, surface)[inside] > -signed[inside] - 1e-9).all()  # a bound inside
 
 
+@pytest.mark.slow
 def test_mug_is_a_wall_a_floor_and_a_handle_on_the_side_of_plus_y():
     wall = [turned(lambda s, r=r: r, lambda s: s, (-0.56, 0.56)) for r in (0.485, 0.375)]
     rim = turned(lambda s: s, lambda s: 0.56, (0.375, 0.485))

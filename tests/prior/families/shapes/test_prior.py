@@ -93,6 +93,7 @@ def test_the_shipped_weights_answer_as_in_diffusers():
     assert half.dtype == torch.float32 and 1e-4 < error < 0.003  # one rounding to bfloat16 is up to 0.004
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("t", "bound"), [(50, 0.9999), (500, 0.999), (800, 0.995), (950, 0.98)])
 def test_bfloat16_keeps_the_direction_of_guidance(t, bound):
     """h is a third of eps at t = 50 and a fiftieth at 950, where rounding would bury it."""
@@ -179,6 +180,7 @@ def test_another_schedule_is_refused(change, told, tmp_path):
         scaled_linear_schedule(path)
 
 
+@pytest.mark.slow
 def test_lora_files_are_merged(tmp_path):
     """The same change of every answer as in diffusers' own network."""
     given = inputs(2, 12, 16, 24, 96, 18)
@@ -285,6 +287,7 @@ def test_a_broken_tokenizer_is_one_sentence(copied):
         ShapesText(copied, {}, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_nothing_of_diffusers_is_imported():
     """It would take longer than fifty steps."""
     code = (
