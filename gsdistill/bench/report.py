@@ -25,20 +25,20 @@ WHOLE = (
 )
 
 
-def show(console: Console, found: Mapping[str, Any]) -> None:
+def show(console: Console, measurement: Mapping[str, Any]) -> None:
     """Print the phases and what holds of the whole step."""
-    run, place = found["run"], found["environment"]
-    title = f"{_name(found)}: {run['gaussians']} Gaussians, {run['views']} view(s) of {run['resolution']} px, "
+    run, place = measurement["run"], measurement["environment"]
+    title = f"{_name(measurement)}: {run['gaussians']} Gaussians, {run['views']} view(s) of {run['resolution']} px, "
     table = Table("phase", title=Text(f"{title}{place['precision']}"))
     for name in ("ms (median)", "quartiles", "share", "GFLOP"):
         table.add_column(name, justify="right")
-    for name, phase in found["phases"].items():
-        flops = found["flops"].get(name)
+    for name, phase in measurement["phases"].items():
+        flops = measurement["flops"].get(name)
         table.add_row(*_spread(name, phase), f"{100 * phase['share']:.1f} %", f"{1e-9 * flops:.4g}" if flops else "")
-    table.add_row(*_spread("step", found["step"]), "100 %", f"{1e-9 * found['flops']['step']:.4g}")
+    table.add_row(*_spread("step", measurement["step"]), "100 %", f"{1e-9 * measurement['flops']['step']:.4g}")
     console.print(table)
     for label, keys, factor, unit in WHOLE[1:]:
-        console.print(f"{label}: {factor * _pick(found, keys):.4g} {unit}".rstrip(), highlight=False)
+        console.print(f"{label}: {factor * _pick(measurement, keys):.4g} {unit}".rstrip(), highlight=False)
     if skipped := run["skipped_steps"]:
         console.print(f"steps without an update, for a gradient that is not finite: {skipped}", highlight=False)
     console.print(Text(f"{place['device']}, {place['processor']}, {place['threads']} thread(s)"), soft_wrap=True)

@@ -42,8 +42,8 @@ def write_splat(gaussians: Gaussians, writer: Writer, target: Path, console: Con
     """
     notes = writer.write(gaussians, target)
     size = target.stat().st_size
-    told = f"{target}: {len(gaussians):,} Gaussians, frame {writer.axes}, {size:,} bytes"
-    for line in (told, *(f"{target}: {note}" for note in notes)):
+    summary = f"{target}: {len(gaussians):,} Gaussians, frame {writer.axes}, {size:,} bytes"
+    for line in (summary, *(f"{target}: {note}" for note in notes)):
         console.print(Text(line), soft_wrap=True)
 
 
@@ -59,11 +59,11 @@ def read_source(
     """
     from gsdistill.scene.read import open_splat
 
-    found = open_splat(source)
-    line = found.granted(frame, flag)
-    if frame and found.named not in (None, frame) and not alone:
-        line = f"{found.path} names its axes: {found.named}; {flag} {frame} is for the others"
-        frame = found.named
+    content = open_splat(source)
+    line = content.granted(frame, flag)
+    if frame and content.named not in (None, frame) and not alone:
+        line = f"{content.path} names its axes: {content.named}; {flag} {frame} is for the others"
+        frame = content.named
     if line:
         console.print(Text(line), soft_wrap=True)
-    return found.in_world(frame, clean)
+    return content.in_world(frame, clean)

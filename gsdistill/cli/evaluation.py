@@ -126,13 +126,13 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     known = {name for names in groups.values() for name in names}
     grouped[REST] = {name: value for name, value in figures.items() if name not in known}
     table = Table("figure", "value", "what it means, and what is best")
-    for title, found in grouped.items():
-        if not found:
+    for title, values in grouped.items():
+        if not values:
             continue
         table.add_section()
         head, _, rest = title.partition(":")
         table.add_row(Text(head, style="bold"), "", Text(rest.strip(), style="italic"))
-        for name, value in found.items():
+        for name, value in values.items():
             meaning = groups.get(title, {}).get(name, "")
             table.add_row(Text(f"  {_label(name)}"), Text(_told(value)), Text(meaning))
     console.print(table)

@@ -44,14 +44,14 @@ def peek(argv: Sequence[str], flag: str) -> str | None:
 
 def behind(argv: Sequence[str], flag: str) -> list[str]:
     """Return the words between the last ``--flag`` and the flag after it; of ``--flag=VALUE`` the value comes first."""
-    found: list[str] = []
+    values: list[str] = []
     for place, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == f"--{flag}":
             rest = list(argv[place + 1 :])
             stop = next((i for i, later in enumerate(rest) if later.startswith("-")), len(rest))
-            found = [value] * bool(equals) + rest[: max(stop, not equals)]
-    return found
+            values = [value] * bool(equals) + rest[: max(stop, not equals)]
+    return values
 
 
 def settings_of(cls: type[T], argv: Sequence[str], prog: str) -> T:
@@ -83,9 +83,9 @@ def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description
     counts = {flag: setting.count for setting in settings if not setting.positional for flag in setting.flags}
     marked = [part for word in words for part in _parts(_word(word), counts)]
     for setting in (one for one in settings if not one.positional):
-        kept = _Switch if setting.hint is bool else _Once
+        action = _Switch if setting.hint is bool else _Once
         one = setting.count not in (0, 1, "*") and _is_none(behind(marked, setting.flags[0][2:])[:1], setting.hint)
-        parser.add_argument(*setting.flags, dest=setting.key, nargs=1 if one else setting.count, action=kept)
+        parser.add_argument(*setting.flags, dest=setting.key, nargs=1 if one else setting.count, action=action)
     parsed, left = parser.parse_known_args(marked)
     left = [word.removeprefix(VALUE) for word in left]
     if flag := next((word for word in left if word.startswith("-")), None):
@@ -93,13 +93,13 @@ def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description
         raise ConfigError(_unknown_flag(flag, known, prog))
     arguments = [setting for setting in settings if setting.positional]
     typed = {**vars(parsed), **_arguments([*left, *argv[len(words) + 1 :]], arguments, prog)}
-    given: dict[str, Any] = {}
+    settings_given: dict[str, Any] = {}
     for setting in (one for one in settings if one.key in typed):
-        place, path = given, (*setting.path, "name") if setting.named else setting.path
+        place, path = settings_given, (*setting.path, "name") if setting.named else setting.path
         for name in path[:-1]:
             place = place.setdefault(name, {})
         place[path[-1]] = _value(typed[setting.key], setting.hint)
-    return given
+    return settings_given
 
 
 class _Once(argparse.Action):

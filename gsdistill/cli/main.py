@@ -64,8 +64,8 @@ def _told(error: Exception) -> str | None:
 
     if out_of_memory(error):
         return "out of memory; ask for less at once: smaller pictures, fewer of them, or fewer Gaussians"
-    if told := failure(error):
-        return f"the GPU or its driver failed: {told}; --device cpu does without it, and `gsdistill doctor` tries it"
+    if failed := failure(error):
+        return f"the GPU or its driver failed: {failed}; --device cpu does without it, and `gsdistill doctor` tries it"
     return None
 
 
@@ -92,7 +92,7 @@ def _overview() -> None:
     console = terminal(highlight=False)
     console.print("usage: gsdistill COMMAND [FLAGS]\n", markup=False)
     for name in _commands():
-        told = inspect.getdoc(load(PACKAGE, name, "command")) or ""
-        console.print(f"  {name:<10}{told.splitlines()[0]}", markup=False, soft_wrap=True)
+        help_text = inspect.getdoc(load(PACKAGE, name, "command")) or ""
+        console.print(f"  {name:<10}{help_text.splitlines()[0]}", markup=False, soft_wrap=True)
     console.print("\n`gsdistill COMMAND --help` shows its flags; `--version` the version;", markup=False)
     console.print("`--traceback` with any command shows where an error arose.", markup=False)

@@ -141,12 +141,12 @@ def _in_usage(setting: Setting) -> str:
 
 def _text(setting: Setting, brief: bool) -> str:
     """The help of a setting, with a default that says something, and unless it is ``brief`` its range."""
-    value, told = setting.value, [setting.limits] if setting.limits and not brief else []
+    value, notes = setting.value, [setting.limits] if setting.limits and not brief else []
     if value is dataclasses.MISSING:
-        told.insert(0, "required")
+        notes.insert(0, "required")
     elif value is not None and value is not False and _shown(value):
-        told.insert(0, f"default: {_shown(value)}")
-    return f"{setting.text} ({'; '.join(told)})" if told else setting.text
+        notes.insert(0, f"default: {_shown(value)}")
+    return f"{setting.text} ({'; '.join(notes)})" if notes else setting.text
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:

@@ -61,19 +61,19 @@ def read(
     }
     base = stages.over(stages.over(merge(basis, read_config(file) if file else {}), over), chosen)
     sources = [(command, {}), (RunConfig, fill(base))]
-    given = parse(sources, argv, prog=f"gsdistill {name}", description=inspect.getdoc(command) or "")
-    flags = from_dict(command, {flag: given.pop(flag) for flag in setting_fields(command) if flag in given})
+    typed = parse(sources, argv, prog=f"gsdistill {name}", description=inspect.getdoc(command) or "")
+    flags = from_dict(command, {flag: typed.pop(flag) for flag in setting_fields(command) if flag in typed})
     flags.take()
     if flags.offline:
         go_offline()
     if flags.prompt_file:
-        if "prompt" in given:
+        if "prompt" in typed:
             raise ConfigError("--prompt and --prompt-file exclude each other")
-        given["prompt"], *more = read_prompts(flags.prompt_file)
+        typed["prompt"], *more = read_prompts(flags.prompt_file)
         if more:
-            told = f"{flags.prompt_file} holds {1 + len(more)} prompts, one on each line, and this command takes one"
-            raise ConfigError(f"{told}; gsdistill sweep --prompt-file {flags.prompt_file} makes them all")
-    return flags, base, given
+            counted = f"{flags.prompt_file} holds {1 + len(more)} prompts, one on each line, and this command takes one"
+            raise ConfigError(f"{counted}; gsdistill sweep --prompt-file {flags.prompt_file} makes them all")
+    return flags, base, typed
 
 
 def check_threads(flags: RunFlags, config: RunConfig) -> None:

@@ -25,8 +25,8 @@ def slug(prompt: str, longest: int = 80) -> str:
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
     letters = sum(unicodedata.category(letter)[0] in "LNS" for letter in prompt)
-    kept = sum(letter.isalnum() for letter in plain)
-    if words and kept >= letters and len(words) <= longest:
+    spelt = sum(letter.isalnum() for letter in plain)
+    if words and spelt >= letters and len(words) <= longest:
         return words
     digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{words[: longest - 9].strip('-') or 'prompt'}-{digest}"

@@ -190,10 +190,10 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     Raises:
         BadFile: as :func:`parse_any`, or it is another value.
     """
-    found = parse_any(text, where)
-    if not isinstance(found, dict):
-        raise BadFile(f"{where}: expected a JSON object, found {brief(found)}")
-    return found
+    value = parse_any(text, where)
+    if not isinstance(value, dict):
+        raise BadFile(f"{where}: expected a JSON object, found {brief(value)}")
+    return value
 
 
 def parse_any(text: str, where: str) -> Any:
@@ -203,14 +203,14 @@ def parse_any(text: str, where: str) -> Any:
         BadFile: it is no JSON, is nested too deeply, or holds text that is not Unicode; ``where`` is named.
     """
     try:
-        found = json.loads(text, parse_constant=lambda name: None, parse_float=_finite)
+        value = json.loads(text, parse_constant=lambda name: None, parse_float=_finite)
         if "\\u" in text:
-            json.dumps(found, ensure_ascii=False).encode("utf-8", "surrogateescape")  # which half of a pair cannot be
+            json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")  # which half of a pair cannot be
     except RecursionError as error:
         raise BadFile(f"{where}: not valid JSON: it is nested too deeply") from error
     except ValueError as error:
         raise BadFile(f"{where}: not valid JSON: {error}") from error
-    return found
+    return value
 
 
 def brief(value: object) -> str:

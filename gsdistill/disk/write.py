@@ -122,10 +122,10 @@ def temporary_folder() -> Path | None:
     try:
         path = Path(tempfile.gettempdir()) / f"gsdistill-{os.getuid()}"
         path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return None
-    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
     return path if own else None
 
 

@@ -37,10 +37,10 @@ class Finding:
     cure: str = ""  # what to do about it
 
 
-def report(console: Console, found: Iterable[Finding], lost: str = "missing") -> list[Finding]:
+def report(console: Console, findings: Iterable[Finding], lost: str = "missing") -> list[Finding]:
     """Print findings; each one that is ``lost`` is followed by what to do about it. Returns those."""
     group, without = None, []
-    for finding in found:
+    for finding in findings:
         if finding.group != group:
             group = finding.group
             console.print(Text(group, style="bold"))
@@ -88,11 +88,11 @@ def _compared(pins: Path) -> str:
     ]
     python = ".".join(platform.python_version_tuple()[:2])
     ran = next((line.removeprefix(RAN).split() for line in lines if line.startswith(RAN)), [])
-    told = [] if python in ran else [f"Python {python} (tested: {', '.join(ran)})"]
-    if not told and not others:
+    differences = [] if python in ran else [f"Python {python} (tested: {', '.join(ran)})"]
+    if not differences and not others:
         return "as tested"
     cure = f"; pip install -c {pins} gets the tested packages" if others else ""
-    return f"not as tested: {', '.join(told + others)}{cure}"
+    return f"not as tested: {', '.join(differences + others)}{cure}"
 
 
 def _ffmpeg() -> str | None:
@@ -117,14 +117,14 @@ def _machine() -> Iterator[Finding]:
     yield Finding("machine", "device", describe(device))
     if accelerator := listed():
         reason = refusal(accelerator)
-        told = (
+        note = (
             f"cannot be used: {reason}; until its driver and torch fit it, auto is the CPU" if reason else "it computes"
         )
-        yield Finding("machine", f"{accelerator}, tried", told)
+        yield Finding("machine", f"{accelerator}, tried", note)
     yield Finding("machine", "renderer", _renderer(device))
     if torch.backends.mps.is_available():
-        told = f"--device mps, not tried by us, computes the prior on it; renderer {_renderer(torch.device('mps'))}"
-        yield Finding("machine", "mps", told)
+        note = f"--device mps, not tried by us, computes the prior on it; renderer {_renderer(torch.device('mps'))}"
+        yield Finding("machine", "mps", note)
     yield Finding("machine", "threads", f"{torch.get_num_threads()} of torch on {cores} cores")
     cure = "compiled anew by every process, for a minute; let NUMBA_CACHE_DIR name a folder that can be written"
     yield Finding("machine", "numba kernels", _kept_kernels(), cure)

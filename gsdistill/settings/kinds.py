@@ -25,16 +25,16 @@ def kinds_of(cls: type) -> dict[str, Any]:
     Raises:
         ConfigError: a field is of a type that no setting can be, or that is not there.
     """
-    told = f"{cls.__module__}.{cls.__qualname__}"
+    place = f"{cls.__module__}.{cls.__qualname__}"
     try:
-        found = get_type_hints(cls)
+        hints = get_type_hints(cls)
     except (NameError, AttributeError, TypeError) as error:
-        raise ConfigError(f"the types of the fields of {told} cannot be read: {error}") from error
+        raise ConfigError(f"the types of the fields of {place} cannot be read: {error}") from error
     for field in dataclasses.fields(cls):
-        if "pick" not in field.metadata and not _can_be(found[field.name]):
-            kind = inspect.formatannotation(found[field.name])
-            raise ConfigError(f"{told}.{field.name} is of type {kind}, which no setting can be; allowed: {ALLOWED}")
-    return found
+        if "pick" not in field.metadata and not _can_be(hints[field.name]):
+            kind = inspect.formatannotation(hints[field.name])
+            raise ConfigError(f"{place}.{field.name} is of type {kind}, which no setting can be; allowed: {ALLOWED}")
+    return hints
 
 
 def _can_be(kind: Any) -> bool:

@@ -67,8 +67,8 @@ def load(package: str, name: str, kind: str = "method") -> type:
     if group and (":" in name or name.endswith(".py") or name in installed(group)):
         return load_own(name, group, _interface(package), kind, getattr(home, "MADE_WITH", ()))
     known = names(package)
-    told = f"unknown {kind} '{name}'.{did_you_mean(name, known)} Available: {', '.join(known)}"
-    raise ConfigError(f"{told}, or one of your own as {OWN}" if hasattr(home, "GROUP") else told)
+    unknown = f"unknown {kind} '{name}'.{did_you_mean(name, known)} Available: {', '.join(known)}"
+    raise ConfigError(f"{unknown}, or one of your own as {OWN}" if hasattr(home, "GROUP") else unknown)
 
 
 def at_hand(package: str, name: str, kind: str = "method") -> type | None:
@@ -122,20 +122,20 @@ def _outside(name: str, group: str, kind: str) -> Any:
     else:
         called = text = _whole(name, kind)
     if _LOOKING.get():
-        if found := next((thing for thing, known in _CALLED.items() if known == called), None):
-            return found
+        if item := next((thing for thing, known in _CALLED.items() if known == called), None):
+            return item
         raise ConfigError(f"{told} is of a class from outside, which is not loaded only to look")
     place, _, label = text.rpartition(":")
     if not place or not label.isidentifier():
         raise ConfigError(f"{told} names no class; write {OWN}, as in ./mine.py:Mine")
     module = _of_file(Path(place), told) if place.endswith(".py") else _of_module(place, label, told)
-    found = getattr(module, label, None)
-    if found is None:
+    item = getattr(module, label, None)
+    if item is None:
         public = [key for key, value in vars(module).items() if inspect.isclass(value) and not key.startswith("_")]
         raise ConfigError(f"{told}: there is no '{label}' in {place}.{did_you_mean(label, public)}")
-    if callable(found):
-        _CALLED.setdefault(found, called)
-    return found
+    if callable(item):
+        _CALLED.setdefault(item, called)
+    return item
 
 
 def own_name(cls: type) -> str:
@@ -185,10 +185,10 @@ def installed(group: str) -> dict[str, list[EntryPoint]]:
     """The entry points of a group by name, those of one name that say different things one after the other."""
     from importlib.metadata import entry_points
 
-    found: dict[str, dict[str, EntryPoint]] = {}
+    by_name: dict[str, dict[str, EntryPoint]] = {}
     for entry in entry_points(group=group) if group else ():
-        found.setdefault(entry.name, {})[entry.value] = entry
-    return {name: list(entries.values()) for name, entries in found.items()}
+        by_name.setdefault(entry.name, {})[entry.value] = entry
+    return {name: list(entries.values()) for name, entries in by_name.items()}
 
 
 def _package(entry: EntryPoint) -> str:
@@ -206,20 +206,20 @@ def _interface(package: str) -> type:
 def _shipped(package: str, base_modules: Collection[str] = ("base",)) -> list[str]:
     home = importlib.import_module(package)
     hidden = {*base_modules, *getattr(home, "NOT_LISTED", ())}
-    found = (m.name for m in pkgutil.iter_modules(home.__path__) if not m.name.startswith("_") and m.name not in hidden)
-    return [name.replace("_", "-") for name in found]
+    stems = (m.name for m in pkgutil.iter_modules(home.__path__) if not m.name.startswith("_") and m.name not in hidden)
+    return [name.replace("_", "-") for name in stems]
 
 
 def _one_class(module: ModuleType, interface: type) -> type:
-    found = [
+    classes = [
         item
         for label, item in vars(module).items()
         if inspect.isclass(item) and issubclass(item, interface) and item.__module__ == module.__name__
         if not label.startswith("_") and not inspect.isabstract(item)
     ]
-    if len(found) != 1:
-        raise TypeError(f"{module.__name__} must hold one public concrete {interface.__name__}, found {len(found)}")
-    return found[0]
+    if len(classes) != 1:
+        raise TypeError(f"{module.__name__} must hold one public concrete {interface.__name__}, found {len(classes)}")
+    return classes[0]
 
 
 def _checked(cls: Any, interface: type, told: str, made_with: Sequence[str]) -> type:

@@ -72,28 +72,30 @@ class SweepRun:
     def summary(self) -> dict[str, Any] | None:
         """summary.json, where the run has ended. Raises BadFile where it is broken."""
         path = self.folder / SUMMARY
-        found = _read(path, COUNTED)
-        if found and not all(isinstance(found[name], int) and found[name] > 0 for name in COUNTED):
+        summary = _read(path, COUNTED)
+        if summary and not all(isinstance(summary[name], int) and summary[name] > 0 for name in COUNTED):
             raise BadFile(f"{path}: it tells of no step")
-        return found
+        return summary
 
     @property
     def figures(self) -> dict[str, Any] | None:
         """evaluation.json, once it has all that is measured. Raises BadFile where it is broken."""
         names = [*(MEASURED if self.world else ()), *plain.MEANINGS, *(fronts.NUMBERS if self.asked else ())]
         path = self.folder / EVALUATION
-        found = _read(path)
-        if found is None or not found.keys() >= set(names):  # measured by a sweep that asked for less
+        figures = _read(path)
+        if figures is None or not figures.keys() >= set(names):  # measured by a sweep that asked for less
             return None
-        if self.asked and found.get(JUDGE, self.config.prior) != self.config.prior:  # `evaluate` has asked another one
+        if (
+            self.asked and figures.get(JUDGE, self.config.prior) != self.config.prior
+        ):  # `evaluate` has asked another one
             return None
         return _read(path, names)
 
     @property
     def failure(self) -> str | None:
         """Why the run failed, if it did. Raises BadFile where that cannot be read."""
-        found = _read(self.folder / FAILURE)
-        return str(found.get("error")) if found else None
+        failure = _read(self.folder / FAILURE)
+        return str(failure.get("error")) if failure else None
 
 
 def folder(settings: SweepSettings, method: str, prompt: str, seed: int, iterations: int) -> Path:
@@ -174,8 +176,8 @@ def _read(path: Path, numbers: Sequence[str] = ()) -> dict[str, Any] | None:
     """The content of a file, with these numbers in it or whether something is so; None where there is no file."""
     if not path.exists():
         return None
-    found = renewed(read_json(path))
+    values = renewed(read_json(path))
     for name in numbers:
-        if number(found, name) is None and not isinstance(found.get(name), bool):
-            raise BadFile(f"{path}: {name} = {brief(found.get(name))} is no number")
-    return found
+        if number(values, name) is None and not isinstance(values.get(name), bool):
+            raise BadFile(f"{path}: {name} = {brief(values.get(name))} is no number")
+    return values

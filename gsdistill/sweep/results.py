@@ -75,11 +75,11 @@ class Comparison:
 
     def fact(self, name: str) -> list[Any]:
         """The different values that the finished runs have of ``device``, ``threads`` or ``versions``."""
-        found: list[Any] = []
+        values: list[Any] = []
         for value in (row[name] for row in self._rows() if row[name]):
-            if value not in found:
-                found.append(value)
-        return found
+            if value not in values:
+                values.append(value)
+        return values
 
     def write(self) -> None:
         """Write results.json. Raises OutputError as atomic_path does."""
@@ -91,11 +91,11 @@ class Comparison:
                 "equal_evaluations": entry.equal_evaluations,
                 "runs": len(entry.rows),
                 "failed": entry.failed,
-                "figures": {name: found and asdict(found) for name, found in entry.figures.items()},
+                "figures": {name: results and asdict(results) for name, results in entry.figures.items()},
             }
             for entry in self.entries
         ]
-        found = {
+        results = {
             "gsdistill": __version__,
             "settings": to_dict(self.settings),
             "planned": self.planned,
@@ -105,7 +105,7 @@ class Comparison:
             "comparison": entries,
             "rows": [{name: value for name, value in row.items() if name not in _FACTS} for row in self._rows()],
         }
-        write_json(self.settings.output / "results.json", found)
+        write_json(self.settings.output / "results.json", results)
 
     def _rows(self) -> list[Row]:
         return [row for entry in self.entries for row in entry.rows]

@@ -117,10 +117,10 @@ def _figure(name: str, digits: int) -> Cell:
     """A mean and its interval."""
 
     def cell(entry: Entry) -> str:
-        found = entry.figures[name]
-        if found is None:
+        interval = entry.figures[name]
+        if interval is None:
             return "-"
-        return f"{found.mean:.{digits}f} ({found.low:.{digits}f}..{found.high:.{digits}f})"
+        return f"{interval.mean:.{digits}f} ({interval.low:.{digits}f}..{interval.high:.{digits}f})"
 
     return cell
 
@@ -129,14 +129,14 @@ def _share(name: str) -> Cell:
     """A count of runs and the interval of their share in percent."""
 
     def cell(entry: Entry) -> str:
-        found = entry.figures[name]
-        if found is None:
+        interval = entry.figures[name]
+        if interval is None:
             return "-"
         right = sum(row[name] for row in entry.rows)
-        return f"{right} of {len(entry.rows)} ({100 * found.low:.0f}..{100 * found.high:.0f} %)"
+        return f"{right} of {len(entry.rows)} ({100 * interval.low:.0f}..{100 * interval.high:.0f} %)"
 
     return cell
 
 
-def _mean(found: Interval | None) -> str:
-    return "-" if found is None else f"{found.mean:.0f}"
+def _mean(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.mean:.0f}"

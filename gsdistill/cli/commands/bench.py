@@ -68,10 +68,10 @@ def bench(argv: Sequence[str], console: Console) -> None:
 
     config, prior, target, flags = loaded(argv, console)
     console.print(f"{flags.warmup} steps, then {flags.steps} that are timed, on {target}", markup=False)
-    found = measured(config, prior, target, flags.steps, flags.warmup, flags.random_weights is not None)
-    show(console, found)
+    measurement = measured(config, prior, target, flags.steps, flags.warmup, flags.random_weights is not None)
+    show(console, measurement)
     if flags.json:
-        write_json(flags.json, found)
+        write_json(flags.json, measurement)
 
 
 def loaded(argv: Sequence[str], console: Console) -> tuple[RunConfig, Prior, torch.device, Bench]:
@@ -89,9 +89,9 @@ def loaded(argv: Sequence[str], console: Console) -> tuple[RunConfig, Prior, tor
     name = peek(argv, "random-weights")
     name = peek(argv, "random_weights") if name is None else name
     network = {} if name is None else {"prior": architecture(name)}
-    flags, base, given = read(Bench, argv, "bench", {"prompt": PROMPT, "finish": "none"}, network)
-    config = resolve(over(base, given), lambda line: console.print(line, markup=False))
-    _check(config, flags, given)
+    flags, base, typed = read(Bench, argv, "bench", {"prompt": PROMPT, "finish": "none"}, network)
+    config = resolve(over(base, typed), lambda line: console.print(line, markup=False))
+    _check(config, flags, typed)
     target = choose(config.device)
     prepare(target, config.deterministic)
     make = load_prior if name is None else random_prior
@@ -109,12 +109,12 @@ def _compare(argv: Sequence[str], console: Console) -> None:
     compare(console, before, after)
 
 
-def _check(config: RunConfig, flags: Bench, given: dict[str, Any]) -> None:
+def _check(config: RunConfig, flags: Bench, typed: dict[str, Any]) -> None:
     """Refuse what means nothing for a measurement."""
     from gsdistill.bench.figures import FILES
     from gsdistill.prior.random_weights import architecture
 
-    if idle := [name for name in FILES if name in given]:
+    if idle := [name for name in FILES if name in typed]:
         flag = idle[0].replace("_", "-")
         raise ConfigError(
             f"--{flag} is of the files of a run, and bench writes none of them; --json FILE keeps figures"

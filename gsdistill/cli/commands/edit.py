@@ -139,8 +139,8 @@ def _kept(gaussians: Gaussians, name: str, keep: Bool[Tensor, "N"], more: str, c
         ends = (gaussians.means.amin(dim=0), gaussians.means.amax(dim=0))
         low, high = (" ".join(f"{float(value):.3g}" for value in end) for end in ends)
         raise ConfigError(f"{name}: none of {len(keep):,} Gaussians is left; their centres lie in the box {low} {high}")
-    told = f"{name}: {int((~keep).sum()):,} of {len(keep):,} Gaussians removed{more}"
-    console.print(Text(told), soft_wrap=True)
+    line = f"{name}: {int((~keep).sum()):,} of {len(keep):,} Gaussians removed{more}"
+    console.print(Text(line), soft_wrap=True)
     return picked(gaussians, keep)
 
 
@@ -159,8 +159,8 @@ def _reduced(gaussians: Gaussians, count: int, console: Console) -> Gaussians:
 
     few, factor = reduced(gaussians, count)
     wider = f"; the others are {shortest(factor)} times as wide, to close the gaps" * (factor != 1.0)
-    told = f"reduce: {len(gaussians) - len(few):,} of {len(gaussians):,} Gaussians removed{wider}"
-    console.print(Text(told), soft_wrap=True)
+    line = f"reduce: {len(gaussians) - len(few):,} of {len(gaussians):,} Gaussians removed{wider}"
+    console.print(Text(line), soft_wrap=True)
     return few
 
 
@@ -176,8 +176,8 @@ def _changes(command: Edit) -> Iterator[tuple[str, Callable[[Gaussians], Gaussia
         yield f"turned by {shortest(c.turn)} degrees", lambda g: turned(g, about_axis((0.0, 0.0, 1.0), c.turn))
     if c.rotate:
         axis, degrees = c.rotate[:3], c.rotate[3]
-        told = f"rotated by {shortest(degrees)} degrees about {_words(axis)}"
-        yield told, lambda g: turned(g, about_axis(axis, degrees))
+        line = f"rotated by {shortest(degrees)} degrees about {_words(axis)}"
+        yield line, lambda g: turned(g, about_axis(axis, degrees))
     if any(c.move):
         yield f"moved by {_words(c.move)}", lambda g: moved(g, c.move)
 
@@ -193,9 +193,11 @@ def _recoloured(gaussians: Gaussians, command: Edit, console: Console) -> Gaussi
     changed = recoloured(gaussians, colour_matrix(**chosen))
     base = 0.5 + SH_C0 * changed.sh[:, 0]
     beyond = int(((base < -0.002) | (base > 1.002)).any(dim=1).sum())  # half a step of a byte
-    told = ", ".join(f"{name} {_words(value) if name == 'tint' else shortest(value)}" for name, value in chosen.items())
+    words = ", ".join(
+        f"{name} {_words(value) if name == 'tint' else shortest(value)}" for name, value in chosen.items()
+    )
     more = f"; {beyond:,} of {len(base):,} colours are now beyond 0..1, where pictures cut them off" * (beyond > 0)
-    console.print(Text(f"recoloured: {told}{more}"), soft_wrap=True)
+    console.print(Text(f"recoloured: {words}{more}"), soft_wrap=True)
     return changed
 
 

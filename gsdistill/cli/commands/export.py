@@ -63,9 +63,9 @@ def export(command: Export, console: Console) -> None:
     if writer:
         write_splat(gaussians, writer, command.target, console)
         return
-    told = _write_mesh(gaussians, command)
+    summary = _write_mesh(gaussians, command)
     size = sum(path.stat().st_size for path in targets)
-    console.print(Text(f"{', '.join(map(str, targets))}: {told}, {size:,} bytes"), soft_wrap=True)
+    console.print(Text(f"{', '.join(map(str, targets))}: {summary}, {size:,} bytes"), soft_wrap=True)
 
 
 def _splat_writer(command: Export) -> Writer:
@@ -89,7 +89,7 @@ def _targets(command: Export) -> tuple[Path, ...]:
 def _write_mesh(gaussians: Gaussians, command: Export) -> str:
     from gsdistill.mesh.write import write_mesh
 
-    found = write_mesh(gaussians, command.target, command.meshing, command.frame)
-    closed = "watertight" if found.watertight else "NOT watertight"
-    parts = f"{found.parts} part{'s' * (found.parts != 1)}"
-    return f"{found.faces:,} triangles, {closed}, {parts}, area {found.area:.3g}, volume {found.volume:.3g}"
+    mesh = write_mesh(gaussians, command.target, command.meshing, command.frame)
+    closed = "watertight" if mesh.watertight else "NOT watertight"
+    parts = f"{mesh.parts} part{'s' * (mesh.parts != 1)}"
+    return f"{mesh.faces:,} triangles, {closed}, {parts}, area {mesh.area:.3g}, volume {mesh.volume:.3g}"

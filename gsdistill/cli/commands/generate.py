@@ -41,11 +41,11 @@ class Generate(RunFlags, Command):
         from gsdistill.run import stages
         from gsdistill.run.config import resolve
 
-        flags, base, given = read(cls, argv, "generate")
+        flags, base, typed = read(cls, argv, "generate")
         notices: list[str] = []
-        if given.get("resume") and flags.config and Path(flags.config).is_dir():
-            given.setdefault("output", flags.config)  # wherever the folder has been moved to
-        config = resolve(stages.over(base, given), notices.append)
+        if typed.get("resume") and flags.config and Path(flags.config).is_dir():
+            typed.setdefault("output", flags.config)  # wherever the folder has been moved to
+        config = resolve(stages.over(base, typed), notices.append)
         check_threads(flags, config)
         for line in notices:
             notice("", line)

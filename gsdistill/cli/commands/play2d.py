@@ -37,7 +37,7 @@ class Play2d(Threads, Command):
         chosen = {name: value for name in ("method", "prior", "world") if (value := peek(argv, name))}
         base = {} if demo else fill(chosen)
         sources = [(cls, {"demo": demo}), (kind, base)]
-        given = parse(sources, argv, prog="gsdistill play2d", description=inspect.getdoc(cls) or "")
-        flags = from_dict(cls, {f: given.pop(f) for f in setting_fields(cls) if f in given})
+        typed = parse(sources, argv, prog="gsdistill play2d", description=inspect.getdoc(cls) or "")
+        flags = from_dict(cls, {f: typed.pop(f) for f in setting_fields(cls) if f in typed})
         flags.take()
-        perform(from_dict(kind, merge(base, given)), flags.output, flags.overwrite, terminal())
+        perform(from_dict(kind, merge(base, typed)), flags.output, flags.overwrite, terminal())

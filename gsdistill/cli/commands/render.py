@@ -161,9 +161,9 @@ def _cameras(command: Render) -> tuple[Cameras, float]:
     c, rate = command, None
     height, fov = c.size or SIZE, c.fov or FOV
     if c.camera:
-        found = targeted(torch.tensor([[*c.camera, fov]]), torch.zeros(1, 3), height, c.width or height)
+        cameras = targeted(torch.tensor([[*c.camera, fov]]), torch.zeros(1, 3), height, c.width or height)
     elif c.cameras:
-        found, rate = read_cameras(c.cameras, Lens(c.size, c.width, c.fov), c.frames, c.cameras_frame)
+        cameras, rate = read_cameras(c.cameras, Lens(c.size, c.width, c.fov), c.frames, c.cameras_frame)
     else:
-        found = orbit(c.frames or 90, height, c.elevation, c.distance, fov)
-    return found, c.fps or rate or 30.0
+        cameras = orbit(c.frames or 90, height, c.elevation, c.distance, fov)
+    return cameras, c.fps or rate or 30.0
