@@ -114,15 +114,15 @@ def distil(
             raise ConfigError("model is of how a prior is loaded, and this one is: give it to load_prior")
     if not (isinstance(terms, Iterable) and all(map(callable, terms := list(terms)))):
         raise ConfigError(f"terms = {brief(terms)}: a list of functions is expected, as in terms=[mine]")
-    given = {**settings, "prompt": prompt, "prior": prior.name if isinstance(prior, Prior) else _name(prior)}
-    if "device" in given or isinstance(prior, Prior):
-        given["device"] = str(given.get("device", getattr(prior, "device", None)))
-    if isinstance(prior, Prior) and devices.choose(given["device"]) != prior.device:
-        raise ConfigError(f"device = '{given['device']}', but the prior {prior.name} is on {prior.device}")
-    given |= {name: _object(name, given[name]) for name in OBJECTS if name in given}
-    if is_dataclass(method := given.get("method")) and ":" not in (name := name_of(method)):
-        given["method"] = {"name": name, **to_dict(method)}
-    config = resolve(given, tell)
+    chosen = {**settings, "prompt": prompt, "prior": prior.name if isinstance(prior, Prior) else _name(prior)}
+    if "device" in chosen or isinstance(prior, Prior):
+        chosen["device"] = str(chosen.get("device", getattr(prior, "device", None)))
+    if isinstance(prior, Prior) and devices.choose(chosen["device"]) != prior.device:
+        raise ConfigError(f"device = '{chosen['device']}', but the prior {prior.name} is on {prior.device}")
+    chosen |= {name: _object(name, chosen[name]) for name in OBJECTS if name in chosen}
+    if is_dataclass(method := chosen.get("method")) and ":" not in (name := name_of(method)):
+        chosen["method"] = {"name": name, **to_dict(method)}
+    config = resolve(chosen, tell)
     name = name_of(config.method)
     if config.recipe and catalogue.recipe(config.prior, name) is None:
         tell(f"no recipe is known for {name} with the prior {config.prior}: the settings are the usual ones")
@@ -231,9 +231,9 @@ def turntable_html(splat: Gaussians) -> str:
         _splat(splat)
     except ConfigError as error:
         return f"<p>{html.escape(str(error))}</p>"
-    told = f"{len(splat):,} Gaussians"
+    label = f"{len(splat):,} Gaussians"
     if not len(splat):
-        return f"<p>{told}</p>"
+        return f"<p>{label}</p>"
     reach = max(1.0, measure(on_processor(splat)).extent)  # a scene that is larger than the ball is seen whole
     whole = replace(splat, options=replace(splat.options, far=max(splat.options.far, 10.0 * reach)))
     images = _seen(whole, orbit(TURN, TURN_SIZE, distance=3.2 * reach), torch.ones(3))
@@ -243,7 +243,7 @@ def turntable_html(splat: Gaussians) -> str:
         file, "WEBP", save_all=True, append_images=frames[1:], duration=TURN_LASTS // TURN, loop=0, quality=80
     )
     data = base64.b64encode(file.getvalue()).decode("ascii")
-    return f'<img alt="{told}" title="{told}" width="{TURN_SIZE}" src="data:image/webp;base64,{data}">'
+    return f'<img alt="{label}" title="{label}" width="{TURN_SIZE}" src="data:image/webp;base64,{data}">'
 
 
 @torch.no_grad()

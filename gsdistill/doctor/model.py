@@ -53,8 +53,8 @@ def prior_findings(name: str) -> Iterator[Finding]:
         yield Finding(group, "guidance", f"{card.guidance_scale:g} for pictures")
         yield Finding(group, "licence", card.licence)
         if card.gpu_gb:
-            told = f"about {card.gpu_gb:g} GB of a GPU for a step of 4 views in half precision; counted, not measured"
-            yield Finding(group, "memory", told)
+            memory = f"about {card.gpu_gb:g} GB of a GPU for a step of 4 views in half precision; counted, not measured"
+            yield Finding(group, "memory", memory)
     if source.is_dir():
         yield from _folder(group, source, half)
     elif source.is_file():
@@ -78,10 +78,10 @@ def _folder(group: str, folder: Path, half: bool) -> Iterator[Finding]:
         yield Finding(group, "class", family_of(folder).name)
         files = listing(folder)
         for part in needed_parts(folder):
-            told = lack(folder, files, (part,))
-            kept = {} if told else chosen(files, (part,), half)
-            size = sum(size for name, size in kept.items() if name.startswith(f"{part}/"))
-            yield Finding(group, part, None if told else gigabytes(size), told or "")
+            missing = lack(folder, files, (part,))
+            needed = {} if missing else chosen(files, (part,), half)
+            size = sum(size for name, size in needed.items() if name.startswith(f"{part}/"))
+            yield Finding(group, part, None if missing else gigabytes(size), missing or "")
         check_model(folder, half)
         yield Finding(group, "all in all", f"complete: --prior {folder} loads it")
     except UserError as error:
@@ -99,8 +99,8 @@ def _single_file(group: str, file: Path) -> Iterator[Finding]:
     yield Finding(group, "family", f"{PIPELINES[original.kind]}, in the original layout")
     if original.scheduler:
         yield Finding(group, "says itself", ", ".join(f"{name} {value}" for name, value in original.scheduler.items()))
-    found = f"those of {config}, or of --model.config" if (config := completing(original)) else None
-    yield Finding(group, "configs", found, f"name them: {WHICH_2}")
+    source = f"those of {config}, or of --model.config" if (config := completing(original)) else None
+    yield Finding(group, "configs", source, f"name them: {WHICH_2}")
     if original.kind != "mvdream" and not original.has_vae:
         yield Finding(group, "autoencoder", None, "the file holds none: name one with --model.vae")
     try:

@@ -39,11 +39,11 @@ def selftest() -> Iterator[Finding]:
         for name in STAGES:
             began = time.perf_counter()
             try:
-                found = next(stages)
+                finding = next(stages)
             except Exception as error:  # whatever fails is what was asked for
                 yield Finding("self-test", name, None, f"{type(error).__name__}: {first_line(error)}")
                 return
-            yield Finding("self-test", name, f"{found}, {time.perf_counter() - began:.1f} s")
+            yield Finding("self-test", name, f"{finding}, {time.perf_counter() - began:.1f} s")
 
 
 def _stages(config: RunConfig) -> Iterator[str]:

@@ -103,13 +103,13 @@ def prior_figures(
     Raises:
         PromptError: the prior cannot serve the prompt.
     """
-    found = fits(gaussians, prompt, prior, settings)
+    scores = fits(gaussians, prompt, prior, settings)
     return {
-        "fronts": arcs(found.seen == DIRECTIONS.index("front")),
-        "views_seen": "".join("FsB"[place] for place in found.seen.tolist()),
-        "view_agreement": int((found.seen == found.expected).sum()) / len(found.seen),
-        "view_margin": float(found.margin.mean()),
-        "prompt_fit": float((found.prompt - found.blank).mean()),
+        "fronts": arcs(scores.seen == DIRECTIONS.index("front")),
+        "views_seen": "".join("FsB"[place] for place in scores.seen.tolist()),
+        "view_agreement": int((scores.seen == scores.expected).sum()) / len(scores.seen),
+        "view_margin": float(scores.margin.mean()),
+        "prompt_fit": float((scores.prompt - scores.blank).mean()),
     }
 
 
@@ -134,9 +134,9 @@ def fits(gaussians: Gaussians, prompt: str, prior: Prior, settings: PromptSettin
         errors = torch.stack([_errors(prior, latents, word, cameras, "positive") for word in words])
         own = errors.gather(0, expected[None])[0]
     else:
-        told = [_turned(cameras, turn) for turn in TURNS]
-        each = torch.stack([_errors(prior, latents, text, some, "positive") for some in told])
-        called = torch.stack([direction_of(some, settings) for some in told])
+        asked = [_turned(cameras, turn) for turn in TURNS]
+        each = torch.stack([_errors(prior, latents, text, some, "positive") for some in asked])
+        called = torch.stack([direction_of(some, settings) for some in asked])
         errors = torch.stack([torch.where(called == place, each, torch.inf).amin(0) for place in range(3)])
         own = each[0]
     blank = _errors(prior, latents, text, cameras, "negative")
@@ -148,11 +148,11 @@ def _ring(prior: Prior, settings: PromptSettings) -> Cameras:
     """The cameras, which no view is overhead of and which the prior knows; those of a group follow each other."""
     group = prior.view_group
     azimuths = (torch.arange(AZIMUTHS) * (360.0 / AZIMUTHS)).reshape(group, -1).T.flatten()
-    given = {"elevation": min(ELEVATION, settings.overhead), "distance": DISTANCE, "fov": FOV}
+    look = {"elevation": min(ELEVATION, settings.overhead), "distance": DISTANCE, "fov": FOV}
     if prior.camera_range:
         ranges = prior.camera_range.ranges()
-        given = {name: min(max(value, ranges[name][0]), ranges[name][1]) for name, value in given.items()}
-    elevations, distances, fovs = (torch.full_like(azimuths, value) for value in given.values())
+        look = {name: min(max(value, ranges[name][0]), ranges[name][1]) for name, value in look.items()}
+    elevations, distances, fovs = (torch.full_like(azimuths, value) for value in look.values())
     return look_at_origin(azimuths, elevations, distances, fovs, prior.image_size)
 
 
@@ -180,7 +180,7 @@ def _text(
 
 
 def _errors(
-    prior: Prior, latents: Float[Tensor, "V C h w"], text: EncodedPrompt, told: Cameras, branch: str
+    prior: Prior, latents: Float[Tensor, "V C h w"], text: EncodedPrompt, cameras: Cameras, branch: str
 ) -> Float[Tensor, "V"]:
     """The mean denoising error of each view, given a branch of what ``text`` says of the cameras ``told``."""
     size = max(1, AT_ONCE // prior.view_group) * prior.view_group
@@ -188,7 +188,7 @@ def _errors(
     for start in range(0, len(latents), size):
         rows = slice(start, start + size)
         noises, queries = zip(*_noised(prior, latents[rows], branch), strict=True)
-        answers = prior.predict_noise(queries, prior.condition(text, told.pick(rows)))
+        answers = prior.predict_noise(queries, prior.condition(text, cameras.pick(rows)))
         errors = [(eps - n).square().mean((1, 2, 3)) for eps, n in zip(answers, noises, strict=True)]
         found.append(torch.stack(errors).mean(0))
     return torch.cat(found)

@@ -93,9 +93,9 @@ def high_frequency(pictures: Pictures) -> float:
     fine = light[:, :, 1:-1, 1:-1] - conv2d(light, torch.outer(weights, weights)[None, None])
     outside = 1.0 - pictures.silhouettes[:, None].double()
     inside = 1.0 - max_pool2d(outside, 3, stride=1)
-    told = max_pool2d(pad(inside, (2, 2, 2, 2)), 3, stride=1)
-    mean = (told * light).sum((2, 3), keepdim=True) / told.sum((2, 3), keepdim=True).clamp_min(1.0)
-    energy = (told * (light - mean).square().clamp_min(GREY_LEVEL**2)).sum()
+    wide = max_pool2d(pad(inside, (2, 2, 2, 2)), 3, stride=1)
+    mean = (wide * light).sum((2, 3), keepdim=True) / wide.sum((2, 3), keepdim=True).clamp_min(1.0)
+    energy = (wide * (light - mean).square().clamp_min(GREY_LEVEL**2)).sum()
     return float((inside * fine.square()).sum() / energy) if energy > 0 else 0.0
 
 

@@ -166,10 +166,10 @@ def seen_colours(ours: Pictures, world: World, layout: Layout) -> tuple[str | No
 
     The colour that leaves the least of :func:`colour_residuals` is the answer, if it is clearly the nearest.
     """
-    found = [left.topk(2, largest=False) for left in colour_residuals(ours, world, layout)]
+    nearest_two = [left.topk(2, largest=False) for left in colour_residuals(ours, world, layout)]
     return tuple(
         list(world.palette)[int(places[0])] if float(values[0]) <= UNCLEAR * float(values[1]) < torch.inf else None
-        for values, places in found
+        for values, places in nearest_two
     )
 
 

@@ -31,19 +31,19 @@ def chunks(gaussians: Gaussians) -> list[Int[np.ndarray, "_"]]:
     far = _shell(away, torch.maximum(away.median(), FINE / 2 / USUAL * size))
     bright = _shell(SH_C0 * gaussians.sh[:, 0].double().abs().amax(dim=1), torch.tensor(1.0))
     axes, groups = means.T.contiguous().numpy(), (far * 1000 + bright).numpy()
-    found: list[Int[np.ndarray, "_"]] = []
+    chunks: list[Int[np.ndarray, "_"]] = []
     for group in np.unique(groups):
         places = np.flatnonzero(groups == group)
-        found += _halved(axes[:, places], places, FINE * float(size))
-    return sorted(found, key=len, reverse=True)
+        chunks += _halved(axes[:, places], places, FINE * float(size))
+    return sorted(chunks, key=len, reverse=True)
 
 
-def filled(found: list[Int[np.ndarray, "_"]]) -> tuple[Int[np.ndarray, "M"], Bool[np.ndarray, "M"]]:
+def filled(chunks: list[Int[np.ndarray, "_"]]) -> tuple[Int[np.ndarray, "M"], Bool[np.ndarray, "M"]]:
     """Return the chunks behind each other, all but the last filled up with their first, and which ones are filling."""
-    sizes = np.array([len(chunk) for chunk in found])
-    room = np.append(np.full(len(found) - 1, CHUNK), sizes[-1])
+    sizes = np.array([len(chunk) for chunk in chunks])
+    room = np.append(np.full(len(chunks) - 1, CHUNK), sizes[-1])
     order = np.concatenate(
-        [np.append(chunk, np.full(count - len(chunk), chunk[0])) for chunk, count in zip(found, room, strict=True)]
+        [np.append(chunk, np.full(count - len(chunk), chunk[0])) for chunk, count in zip(chunks, room, strict=True)]
     )
     return order, np.arange(len(order)) % CHUNK >= np.repeat(sizes, room)
 

@@ -95,9 +95,9 @@ def _check_sound(gaussians: Gaussians, path: Path | str) -> None:
     if not len(gaussians):
         raise OutputError(f"{path}: there is no Gaussian to write")
     infinite = {name: int((~value.float().isfinite()).sum()) for name, value in gaussians.tensors().items()}
-    found = ", ".join(f"{name} ({count})" for name, count in infinite.items() if count)
-    if found:
-        raise OutputError(f"{path}: values that are NaN or infinite among {len(gaussians)} Gaussians: {found}")
+    listed = ", ".join(f"{name} ({count})" for name, count in infinite.items() if count)
+    if listed:
+        raise OutputError(f"{path}: values that are NaN or infinite among {len(gaussians)} Gaussians: {listed}")
     zero = int((gaussians.quats.double().norm(dim=-1) < 1e-12).sum())
     if zero:
         raise OutputError(f"{path}: the rotation is zero, which is none, for {zero} of {len(gaussians)} Gaussians")

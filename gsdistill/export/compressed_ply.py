@@ -53,17 +53,17 @@ class CompressedPly(Writer):
         rows = gaussians.each(lambda value: value[order])
         added, content = int(filling.sum()), ~filling
         held = _held(rows.means)[content]
-        told = displaced(rows.each(lambda value: value[content]), held)
-        told += cut_off("scales", gaussians.scales, NARROWEST, WIDEST)
-        told += cut_off("harmonics above degree 0", gaussians.sh[:, 1:], -FARTHEST, FARTHEST)
+        notes = displaced(rows.each(lambda value: value[content]), held)
+        notes += cut_off("scales", gaussians.scales, NARROWEST, WIDEST)
+        notes += cut_off("harmonics above degree 0", gaussians.sh[:, 1:], -FARTHEST, FARTHEST)
         data = compress_to_bytes(gsply_data(replace(rows, opacities=rows.opacities.masked_fill(filling, -OPAQUE))))
         comments = comments_of(gaussians, self.axes)
         if added:
             comments.append(f"{FILLING} {added}")
-            told.append(f"{added:,} invisible Gaussians are added, so that those far apart do not share bounds")
+            notes.append(f"{added:,} invisible Gaussians are added, so that those far apart do not share bounds")
         header = "".join(f"comment {line}\n" for line in comments)
         draft.write_bytes(data.replace(FORMAT, FORMAT + header.encode(), 1))
-        return told
+        return notes
 
 
 def _held(means: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:

@@ -39,9 +39,9 @@ class Splat(Writer):
         rows["colours"] = _bytes(255 * rgba)
         rows["quats"] = _bytes(128 + 128 * gaussians.quats)
         draft.write_bytes(rows.tobytes())
-        told = ["view-dependent colour is left out, which .splat does not hold"] if gaussians.sh[:, 1:].any() else []
-        told += cut_off("scales", gaussians.scales, NARROWEST, WIDEST)
-        return told + cut_off("colours", base, 0.0, 1.0)
+        notes = ["view-dependent colour is left out, which .splat does not hold"] if gaussians.sh[:, 1:].any() else []
+        notes += cut_off("scales", gaussians.scales, NARROWEST, WIDEST)
+        return notes + cut_off("colours", base, 0.0, 1.0)
 
 
 def _bytes(values: Tensor) -> np.ndarray:

@@ -63,7 +63,7 @@ class Spz(Writer):
             plain[FLAGS] |= ANTIALIASED
             packed = gzip.compress(plain)
         draft.write_bytes(packed[:4] + bytes(4) + packed[8:])  # gzip's header has the time in its bytes 4 to 7
-        told = displaced(gaussians, (gaussians.means.double() * STEPS).round() / STEPS)
-        told += cut_off("scales", gaussians.scales, *SCALES)
-        told += cut_off("colours", 0.5 + SH_C0 * gaussians.sh[:, 0], *COLOURS)
-        return told + cut_off("harmonics above degree 0", gaussians.sh[:, 1:], -1.0, 1.0)
+        notes = displaced(gaussians, (gaussians.means.double() * STEPS).round() / STEPS)
+        notes += cut_off("scales", gaussians.scales, *SCALES)
+        notes += cut_off("colours", 0.5 + SH_C0 * gaussians.sh[:, 0], *COLOURS)
+        return notes + cut_off("harmonics above degree 0", gaussians.sh[:, 1:], -1.0, 1.0)

@@ -96,7 +96,7 @@ def descend(
     x = start.clone()
     optimiser = torch.optim.Adam([x], betas=(0.9, 0.99)) if how.optimiser == "adam" else torch.optim.SGD([x])
     rates = ddim_rates(setup.prior.schedule, how.times, how.steps) if how.optimiser == "ddim" else None
-    kept = {round(place * how.steps / how.kept) for place in range(how.kept + 1)} | {0, how.steps}
+    remembered = {round(place * how.steps / how.kept) for place in range(how.kept + 1)} | {0, how.steps}
     points = [start.clone()]
     for step in range(how.steps):
         progress = step / max(how.steps - 1, 1)
@@ -108,9 +108,9 @@ def descend(
         optimiser.step()
         if not bool(x.isfinite().all()):
             raise ConfigError(f"rate = {how.rate}: at step {step + 1} a sample is no number any more; lower the rate")
-        if step + 1 in kept:
+        if step + 1 in remembered:
             points.append(x.clone())
-    return Trajectory(torch.stack(points), tuple(sorted(kept)))
+    return Trajectory(torch.stack(points), tuple(sorted(remembered)))
 
 
 def ddim_rates(schedule: NoiseSchedule, times: Ramp, steps: int) -> list[float]:

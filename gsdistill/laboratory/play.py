@@ -110,12 +110,12 @@ class Play(Demonstration):
         return figure
 
 
-def fill(given: Mapping[str, Any]) -> dict[str, Any]:
+def fill(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """``given`` over the method's part of the recipe for its prior, where the prior has one, over nothing."""
-    prior, method = given.get("prior", "analytic"), given.get("method", "ssd")
+    prior, method = chosen.get("prior", "analytic"), chosen.get("method", "ssd")
     recipe = catalogue.recipe(_named(prior), method) if isinstance(method, str) and prior != "analytic" else None
     basis = {"method": load_yaml(data_path("configs", f"{recipe}.yaml"))["method"]} if recipe else {}
-    return merge(basis, given)
+    return merge(basis, chosen)
 
 
 def _named(prior: str) -> str:

@@ -42,6 +42,7 @@ def joined(name: str = "auto") -> Iterator[torch.device]:
     distributed.init_process_group("gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:{own}")
     try:
         yield device
+        distributed.barrier()  # none closes its connections while another one still speaks
     finally:
         distributed.destroy_process_group()
 

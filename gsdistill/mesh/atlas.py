@@ -111,12 +111,12 @@ def texels(atlas: Atlas, side: int) -> Texels:
     return Texels(torch.from_numpy(rows), torch.from_numpy(columns), places)
 
 
-def filled(found: Texels, colours: Float[Tensor, "M 3"], side: int) -> NDArray[np.uint8]:
+def filled(pixels: Texels, colours: Float[Tensor, "M 3"], side: int) -> NDArray[np.uint8]:
     """Return the picture [side, side, 3]: texels between charts take the nearest chart's colour, so no seam shows."""
     from scipy.ndimage import distance_transform_edt
 
     picture, empty = np.zeros((side, side, 3), dtype=np.uint8), np.ones((side, side), dtype=bool)
-    picture[found.rows, found.columns] = colours.mul(255.0).round().to(torch.uint8).numpy()
-    empty[found.rows, found.columns] = False
+    picture[pixels.rows, pixels.columns] = colours.mul(255.0).round().to(torch.uint8).numpy()
+    empty[pixels.rows, pixels.columns] = False
     rows, columns = np.asarray(distance_transform_edt(empty, return_distances=False, return_indices=True))
     return picture[rows, columns]

@@ -97,11 +97,11 @@ def _model(shape: Surface, photographs: Photographs, side: int | None) -> Model:
     if side is None:
         return Model(shape.vertices, normals, shape.faces, at_vertices)
     atlas = unfolded(shape, side)
-    found = texels(atlas, side)
+    pixels = texels(atlas, side)
     points, outward = (
-        found.places.of(values[atlas.origin][atlas.faces].double()).float() for values in (shape.vertices, normals)
+        pixels.places.of(values[atlas.origin][atlas.faces].double()).float() for values in (shape.vertices, normals)
     )
-    picture = filled(found, colours(photographs, points, torch.nn.functional.normalize(outward, dim=-1)), side)
+    picture = filled(pixels, colours(photographs, points, torch.nn.functional.normalize(outward, dim=-1)), side)
     vertices, outward, plain = (values[atlas.origin] for values in (shape.vertices, normals, at_vertices))
     return Model(vertices, outward, atlas.faces, plain, atlas.uv, picture)
 

@@ -25,12 +25,12 @@ def encode_once(model: str, texts: Sequence[str], encode: Callable[[list[str]], 
     A cache that cannot be written, or has no place for lack of a home folder, is done without.
     """
     places = {text: place("embeddings", model, file_name(text)) for text in texts}
-    found = {text: _recalled(path, text) for text, path in places.items()}
-    missing = [text for text, embedding in found.items() if embedding is None]
+    recalled = {text: _recalled(path, text) for text, path in places.items()}
+    missing = [text for text, embedding in recalled.items() if embedding is None]
     for text, embedding in zip(missing, encode(missing) if missing else [], strict=True):
-        found[text] = embedding
+        recalled[text] = embedding
         keep(places[text], text, _tensors(embedding))
-    return [embedding for text in texts if (embedding := found[text])]
+    return [embedding for text in texts if (embedding := recalled[text])]
 
 
 def _recalled(path: Path | None, text: str) -> Embedding | None:

@@ -61,8 +61,8 @@ def make(name: str, device: torch.device, settings: ModelSettings = ModelSetting
     """
     told, cls = f"prior '{name}'", load_class(name)
     usual = to_dict(ModelSettings())
-    if given := [f"model.{key} = {brief(value)}" for key, value in to_dict(settings).items() if value != usual[key]]:
-        raise ConfigError(f"{given[0]} is of models that gsdistill loads; {told} loads itself")
+    if changed := [f"model.{key} = {brief(value)}" for key, value in to_dict(settings).items() if value != usual[key]]:
+        raise ConfigError(f"{changed[0]} is of models that gsdistill loads; {told} loads itself")
     try:
         prior = cls(device)
     except (Exception, SystemExit) as error:

@@ -90,13 +90,13 @@ def _embeddings(config: Any, texts: Sequence[str]) -> list[Embedding]:
     pooled = 0
     if config.addition_embed_type == "text_time":  # the pooled text, and six sizes
         pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-    found = []
+    embeddings = []
     for text in texts:
         digest = hashlib.sha256(text.encode("utf-8")).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
         tokens = torch.randn(1, TOKENS, width, generator=generator)
-        found.append(Embedding(tokens, torch.randn(1, pooled, generator=generator) if pooled else None))
-    return found
+        embeddings.append(Embedding(tokens, torch.randn(1, pooled, generator=generator) if pooled else None))
+    return embeddings
 
 
 @contextmanager

@@ -84,12 +84,12 @@ def check_backgrounds(cameras: Cameras, backgrounds: object) -> None:
     """Refuse what is not one colour per camera. Raises ConfigError."""
     wanted = (len(cameras), 3)
     if not isinstance(backgrounds, Tensor):
-        told = f"a {type(backgrounds).__name__}"
+        got = f"a {type(backgrounds).__name__}"
     elif backgrounds.shape != wanted or not backgrounds.is_floating_point():
-        told = f"{str(backgrounds.dtype).removeprefix('torch.')} {list(backgrounds.shape)}"
+        got = f"{str(backgrounds.dtype).removeprefix('torch.')} {list(backgrounds.shape)}"
     else:
         return
-    raise ConfigError(f"backgrounds is {told}; one colour per camera is expected, a tensor of floats {list(wanted)}")
+    raise ConfigError(f"backgrounds is {got}; one colour per camera is expected, a tensor of floats {list(wanted)}")
 
 
 @functools.cache

@@ -105,8 +105,8 @@ def bins_of(
     size = width, height
     band_starts, starts = np.zeros((2, len(splats) + 1), np.int64)
     np.cumsum(counts, out=band_starts[1:])
-    found = np.empty(2 * int(band_starts[-1]), np.int32)
-    in_shares(threads, len(splats), GAUSSIANS, _bins.find_spans, splats, *size, band_starts, found, counts)
+    order = np.empty(2 * int(band_starts[-1]), np.int32)
+    in_shares(threads, len(splats), GAUSSIANS, _bins.find_spans, splats, *size, band_starts, order, counts)
     np.cumsum(counts, out=starts[1:])
     if starts[-1] > MOST_PAIRS:
         raise MemoryError(f"{starts[-1]:,} pairs of tile and Gaussian cannot be held; {MOST_PAIRS:,} can")
@@ -115,7 +115,7 @@ def bins_of(
     bounds[-1] = starts[-1]
     groups = -(-threads // max(1, views)) if len(ids) > 4 * PAIRS else 1
     in_shares(
-        threads, views * groups, 1, _bins.place_pairs, groups, splats, *size, band_starts, found,
+        threads, views * groups, 1, _bins.place_pairs, groups, splats, *size, band_starts, order,
         starts, bounds[:-1], ids, slots,
     )  # fmt: skip
     return {"starts": starts, "bounds": bounds, "ids": ids, "slots": slots}

@@ -88,11 +88,11 @@ def _load() -> None:
         if compiles():
             tell(f"{reason}; compiling them in {folder}, this takes minutes the first time")
         try:
-            found = importlib.import_module("gsplat.cuda._backend")._C
+            backend = importlib.import_module("gsplat.cuda._backend")._C
         except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
-            told = f"{reason}, and they could not be compiled or loaded in {folder}: {first_line(error)}"
-            raise ConfigError(f"{told}; {CURE}") from error
-    if found is None:
+            failure = f"{reason}, and they could not be compiled or loaded in {folder}: {first_line(error)}"
+            raise ConfigError(f"{failure}; {CURE}") from error
+    if backend is None:
         raise ConfigError(f"{reason}, and the CUDA toolkit in {cpp_extension.CUDA_HOME} has no compiler; {CURE}")
 
 

@@ -75,8 +75,8 @@ class Representation(ABC):
         """The scene as it is now, with the options it is drawn with; it may share memory with the representation."""
 
 
-def unfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+def unfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
     """The names that only one of them has, and then those of tensors of another shape or type than is wanted."""
-    both = sorted(found.keys() & wanted.keys())
-    other = [n for n in both if (found[n].shape, found[n].dtype) != (wanted[n].shape, wanted[n].dtype)]
-    return [*sorted(found.keys() ^ wanted.keys()), *other]
+    both = sorted(state.keys() & wanted.keys())
+    other = [n for n in both if (state[n].shape, state[n].dtype) != (wanted[n].shape, wanted[n].dtype)]
+    return [*sorted(state.keys() ^ wanted.keys()), *other]

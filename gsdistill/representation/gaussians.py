@@ -111,14 +111,14 @@ class GaussianScene(Representation):
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, Adam's moments and step counts, densification's statistics, extent and counts."""
-        found: dict[str, Tensor] = {f"param.{key}": value for key, value in self.params.items()}
+        state: dict[str, Tensor] = {f"param.{key}": value for key, value in self.params.items()}
         for key, optimizer in self.optimizers.items():
             moments = optimizer.state[self.params[key]]
-            found |= {f"adam.{key}.{name}": moments[name] for name in _MOMENTS if name in moments}
-        found |= {f"densify.{key}": value for key, value in self.densifier.state_dict().items()}
-        found["extent"] = torch.tensor(self.extent, dtype=torch.float64)
-        found["counts"] = torch.tensor([self.grown, self.pruned])
-        return found
+            state |= {f"adam.{key}.{name}": moments[name] for name in _MOMENTS if name in moments}
+        state |= {f"densify.{key}": value for key, value in self.densifier.state_dict().items()}
+        state["extent"] = torch.tensor(self.extent, dtype=torch.float64)
+        state["counts"] = torch.tensor([self.grown, self.pruned])
+        return state
 
     def misfit(self, state: Mapping[str, Tensor]) -> str | None:
         """See the base; there may be any number of Gaussians but none."""

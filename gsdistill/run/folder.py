@@ -160,5 +160,5 @@ SNAPSHOTS = "snapshots"
 
 def snapshots(folder: Path) -> dict[int, Path]:
     """The splats that a run has kept on its way, by step, in order."""
-    found = (re.fullmatch(r"step-(\d+)\.ply", path.name) for path in (folder / SNAPSHOTS).glob("step-*.ply"))
-    return {int(match[1]): folder / SNAPSHOTS / match[0] for match in sorted(found, key=str) if match}
+    matches = (re.fullmatch(r"step-(\d+)\.ply", path.name) for path in (folder / SNAPSHOTS).glob("step-*.ply"))
+    return {int(match[1]): folder / SNAPSHOTS / match[0] for match in sorted(matches, key=str) if match}

@@ -168,11 +168,11 @@ class RunFolder:
             path.unlink(missing_ok=True)
         now = _made_with(run)
         other = [f"{name} {value}" for name, value in saved.versions.items() if now.get(name) != value]
-        told = [f"{line}; the checkpoint before it is taken" for line in damaged]
-        told += [f"from step {done} on: {change}" for change in changes]
+        notes = [f"{line}; the checkpoint before it is taken" for line in damaged]
+        notes += [f"from step {done} on: {change}" for change in changes]
         if other:
-            told.append(f"the checkpoint is of {', '.join(other)}: here the run may end otherwise")
-        return told
+            notes.append(f"the checkpoint is of {', '.join(other)}: here the run may end otherwise")
+        return notes
 
     def log(self, record: dict[str, Any]) -> None:
         """Remember the figures of one step; they reach the disk with the next checkpoint or preview."""

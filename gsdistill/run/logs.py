@@ -57,8 +57,8 @@ class WeightsAndBiases(Listener):
         """As :class:`TensorBoard`. Raises UserError where W&B refuses."""
         wandb = import_module("wandb")
         self._wandb, self._watch, self._every = wandb, watch, config.preview_every
-        kept = folder / "wandb" / "id"
-        more = {"id": kept.read_text(encoding="utf-8"), "resume": "allow"} if kept.is_file() else {}
+        id_file = folder / "wandb" / "id"
+        more = {"id": id_file.read_text(encoding="utf-8"), "resume": "allow"} if id_file.is_file() else {}
         name = f"{slug(config.prompt)}/{config.label}"
         with _refusal_named(wandb):
             self._run: Any = wandb.init(
@@ -69,15 +69,15 @@ class WeightsAndBiases(Listener):
                 reinit="finish_previous",
                 **more,
             )
-        write_text(kept, self._run.id)
+        write_text(id_file, self._run.id)
 
     def on_step(self, step: Step, run: Distiller) -> None:
         """Send what is due."""
-        told: dict[str, Any] = _figures(self._watch)
+        record: dict[str, Any] = _figures(self._watch)
         if step.number % self._every == 0:
-            told["views"] = [self._wandb.Image(image) for image in step.images.clamp(0, 1).cpu().numpy()]
-        if told:
-            self._run.log(told, step=step.number)
+            record["views"] = [self._wandb.Image(image) for image in step.images.clamp(0, 1).cpu().numpy()]
+        if record:
+            self._run.log(record, step=step.number)
 
     def on_end(self, run: Distiller) -> None:
         """Wait until all is sent; one that was stopped goes on later."""
@@ -108,8 +108,8 @@ def _refusal_named(wandb: Any) -> Iterator[None]:
     try:
         yield
     except (wandb.Error, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise UserError(f"logs = wandb: {told.rstrip('.')}; WANDB_MODE=offline needs no account") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"logs = wandb: {reason.rstrip('.')}; WANDB_MODE=offline needs no account") from error
 
 
 def _figures(watch: Watch) -> dict[str, float]:

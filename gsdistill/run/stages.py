@@ -124,8 +124,8 @@ def _built(alone: RunConfig, own: Mapping[str, Any], path: str) -> RunConfig:
         if key not in SETTINGS:
             raise ConfigError(f"{path}: {unknown_setting(key, value, SETTINGS)}")
     plain = to_dict(alone)
-    given = merge({key: plain[key] for key in own}, own)
-    built = anchored(from_dict(type(alone), {"prompt": alone.prompt, **given}, path))
+    merged = merge({key: plain[key] for key in own}, own)
+    built = anchored(from_dict(type(alone), {"prompt": alone.prompt, **merged}, path))
     return replace(alone, **{key: getattr(built, key) for key in own})
 
 

@@ -153,8 +153,8 @@ def read_cameras(
             raise ConfigError(f"cameras_frame = '{frame}': the cameras of {path} are angles in gsdistill's own axes")
         rows = np.array([[e.azimuth, e.elevation, e.distance, lens.fov or e.fov or 40.0, *e.target] for e in entries])
         height = lens.height or 256
-        found = torch.from_numpy(_between(rows, frames) if frames else rows)
-        return targeted(found[:, :4], found[:, 4:], height, lens.width or height), rate
+        keys = torch.from_numpy(_between(rows, frames) if frames else rows)
+        return targeted(keys[:, :4], keys[:, 4:], height, lens.width or height), rate
     if lens.width or lens.fov:
         name = "width" if lens.width else "fov"
         raise ConfigError(f"{name} = {getattr(lens, name)}: the cameras of {path} have their own; --size scales them")
@@ -177,26 +177,26 @@ def targeted(angles: Float[Tensor, "B 4"], targets: Float[Tensor, "B 3"], height
 
 def _entries(path: Path) -> tuple[list[Any], type, float | None]:
     """The cameras of a file as settings, their class, and the file's frames a second."""
-    found = parse_any(read_text(path), str(path))
+    content = parse_any(read_text(path), str(path))
     shared: dict[str, Any] = {}
     rate = None
-    if isinstance(found, dict) and "camera_path" in found:
-        if found.get("camera_type", "perspective") != "perspective":
+    if isinstance(content, dict) and "camera_path" in content:
+        if content.get("camera_type", "perspective") != "perspective":
             raise BadFile(
-                f"{path}: its cameras are of the type {brief(found['camera_type'])}; only perspective is read"
+                f"{path}: its cameras are of the type {brief(content['camera_type'])}; only perspective is read"
             )
-        shared = {key: found[key] for key in ("render_width", "render_height") if key in found}
-        rate = None if "fps" not in found else _told(path, lambda: from_dict(Rate, {"fps": found["fps"]})).fps
-        found = found["camera_path"]
-    if not (isinstance(found, list) and found):
-        raise BadFile(f"{path}: expected a list of cameras, or a camera_path of nerfstudio, found {brief(found)}")
-    first = found[0] if isinstance(found[0], dict) else {}
+        shared = {key: content[key] for key in ("render_width", "render_height") if key in content}
+        rate = None if "fps" not in content else _told(path, lambda: from_dict(Rate, {"fps": content["fps"]})).fps
+        content = content["camera_path"]
+    if not (isinstance(content, list) and content):
+        raise BadFile(f"{path}: expected a list of cameras, or a camera_path of nerfstudio, found {brief(content)}")
+    first = content[0] if isinstance(content[0], dict) else {}
     cls = next((kind for key, kind in KINDS.items() if key in first), None)
     if cls is None:
-        raise BadFile(f"{path}: camera 1 = {brief(found[0])} has none of {', '.join(KINDS)}")
+        raise BadFile(f"{path}: camera 1 = {brief(content[0])} has none of {', '.join(KINDS)}")
     fields, strict = setting_fields(cls), cls in (Angles, Matrices)
     entries = []
-    for place, entry in enumerate(found, start=1):
+    for place, entry in enumerate(content, start=1):
         if isinstance(entry, dict):
             entry = {key: value for key, value in {**shared, **entry}.items() if strict or key in fields}
         entries.append(_told(path, lambda entry=entry, place=place: from_dict(cls, entry, f"camera {place}")))

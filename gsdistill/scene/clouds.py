@@ -39,9 +39,9 @@ def make_once(key: Mapping[str, object], make: Callable[[], PointCloud]) -> Poin
     """
     text = json.dumps({"gsdistill": __version__, **key}, sort_keys=True, allow_nan=False)
     path = place("clouds", f"{slug(str(key['prompt']), LONGEST_SLUG)}-{file_name(text)}")
-    found = recall(path, text)
-    if found is not None and _sound(found):
-        return PointCloud(found["points"], found["colors"])
+    cached = recall(path, text)
+    if cached is not None and _sound(cached):
+        return PointCloud(cached["points"], cached["colors"])
     made = make()
     cloud = PointCloud(*(tensor.detach().float().cpu().contiguous() for tensor in (made.points, made.colors)))
     keep(path, text, {"points": cloud.points, "colors": cloud.colors})
@@ -81,9 +81,9 @@ def turned(points: Float[Tensor, "N 3"], azimuth: float) -> Float[Tensor, "N 3"]
     return torch.stack([turned_x, turned_y, z], dim=-1)
 
 
-def _sound(found: Mapping[str, Tensor]) -> bool:
+def _sound(tensors: Mapping[str, Tensor]) -> bool:
     """Whether the tensors of a file make a cloud."""
-    points, colors = found.get("points"), found.get("colors")
+    points, colors = tensors.get("points"), tensors.get("colors")
     if points is None or colors is None or not points.dtype == colors.dtype == torch.float32:
         return False
     return points.shape == colors.shape and points.ndim == 2 and points.shape[1] == 3

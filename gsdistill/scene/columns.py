@@ -34,8 +34,8 @@ def stacked(columns: Columns, names: Sequence[str], path: Path | str, finite: bo
         table = np.stack([columns[name].astype(np.float32) for name in names], axis=1)
     wrong = {name: int(bad) for name, bad in zip(names, (~np.isfinite(table)).sum(axis=0), strict=True) if bad}
     if wrong and finite:
-        found = ", ".join(f"{name} ({bad})" for name, bad in wrong.items())
-        raise BadFile(f"{path}: values that are NaN or infinite among its {len(table)} vertices: {found}")
+        listed = ", ".join(f"{name} ({bad})" for name, bad in wrong.items())
+        raise BadFile(f"{path}: values that are NaN or infinite among its {len(table)} vertices: {listed}")
     return torch.from_numpy(table)
 
 
@@ -51,10 +51,10 @@ def scaled(columns: Columns, names: Sequence[str], path: Path | str) -> Float[Te
     colors, kind = stacked(columns, names, path), columns[names[0]].dtype
     whole, most = bool((colors == colors.round()).all()), float(colors.max())
     top = float(np.iinfo(kind).max) if np.issubdtype(kind, np.integer) else 1.0
-    found = next((usual for usual in TOPS if most <= usual), top)
-    if most > 1 and (found < top or (found > top == 1.0 and (whole or most > 2))):
-        tell(f"{path}: its colours {' '.join(names)} go up to {most:g} and are divided by {found:g}")
-        top = found
+    scale = next((usual for usual in TOPS if most <= usual), top)
+    if most > 1 and (scale < top or (scale > top == 1.0 and (whole or most > 2))):
+        tell(f"{path}: its colours {' '.join(names)} go up to {most:g} and are divided by {scale:g}")
+        top = scale
     if float(colors.min()) < 0 or most > top:
         raise BadFile(
             f"{path}: colours {' '.join(names)} of type {kind} must lie in 0..1, 0..255 or 0..65535; they go from "

@@ -137,8 +137,8 @@ def options_of(described: object, path: Path | str) -> RenderOptions:
     Raises:
         BadFile: as :func:`options_called`.
     """
-    given = described.get(OPTIONS_KEY, {}) if isinstance(described, Mapping) else {}
-    return options_called(given, path)
+    options = described.get(OPTIONS_KEY, {}) if isinstance(described, Mapping) else {}
+    return options_called(options, path)
 
 
 def from_arrays(

@@ -50,5 +50,5 @@ def sh_rotation(matrix: Float[Tensor, "3 3"], degree: int) -> Float[Tensor, "K K
     directions = directions / directions.norm(dim=-1, keepdim=True)
     before, after = sh_basis(directions, degree), sh_basis(directions @ matrix.double().T, degree)
     bands = [slice(band * band, (band + 1) ** 2) for band in range(degree + 1)]
-    found = torch.block_diag(*(torch.linalg.lstsq(after[:, k], before[:, k]).solution for k in bands))
-    return found.round(decimals=14)
+    blocks = torch.block_diag(*(torch.linalg.lstsq(after[:, k], before[:, k]).solution for k in bands))
+    return blocks.round(decimals=14)

@@ -15,5 +15,5 @@ def logits(alphas: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
     """Return the logits of opacities 0..1 in float64; of what is quite transparent or opaque -20 and 20, beyond NaN."""
     exact = np.asarray(alphas, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.log(exact) - np.log1p(-exact)
-    return np.where(np.isinf(found), np.copysign(OPAQUE, found), found)
+        logits = np.log(exact) - np.log1p(-exact)
+    return np.where(np.isinf(logits), np.copysign(OPAQUE, logits), logits)

@@ -99,17 +99,17 @@ class _Beside:
         from PIL import Image
 
         places = [self.folder / item.strip().replace("\\", "/") for item in (name, unquote(name))]
-        found = next((place for place in places if place.is_file()), None)
-        if found is None:
+        picture = next((place for place in places if place.is_file()), None)
+        if picture is None:
             self.failed[name] = "is not there"
             raise FileNotFoundError(name)
-        if found.suffix.lower() in PICTURES:
+        if picture.suffix.lower() in PICTURES:
             try:
-                Image.open(found).close()
+                Image.open(picture).close()
             except OSError:
                 self.failed[name] = "is no picture"
                 raise
-        return found.read_bytes()
+        return picture.read_bytes()
 
     __getitem__ = get
 
@@ -189,8 +189,8 @@ def _painted_by_material(mesh: Any, path: Path) -> Paint:
         return texture or (lambda points: torch.from_numpy(diffuse).expand(len(points.faces), 3))
     factor = material.baseColorFactor
     base = torch.from_numpy(_unit(np.full((1, 4), 255, np.uint8) if factor is None else factor[None]))
-    given = mesh.visual.vertex_attributes.get("color")
-    corners = None if given is None else _at_corners(mesh, _unit(given))
+    colours = mesh.visual.vertex_attributes.get("color")
+    corners = None if colours is None else _at_corners(mesh, _unit(colours))
 
     def paint(points: SurfacePoints) -> Float[Tensor, "N 3"]:
         light = base.expand(len(points.faces), 3)

@@ -47,15 +47,15 @@ def parts(gaussians: Gaussians, level: float = LEVEL) -> Int[Tensor, "N"]:
     opacities = torch.sigmoid(splat.opacities.double())
     means, factors = splat.means.double().numpy(), _factors(splat, opacities, level).numpy()
     longest = np.linalg.norm(factors, axis=1).max(axis=1)
-    found = np.arange(len(splat))
+    roots = np.arange(len(splat))
     for first, second in _neighbours(means):
-        found = _joined(found, *_touching(means, factors, first, second))
+        roots = _joined(roots, *_touching(means, factors, first, second))
     for far, long, shorter in _octaves(longest):
-        out = found != np.bincount(found).argmax()
+        out = roots != np.bincount(roots).argmax()
         for some, others in ((long & out, shorter), (long & ~out, shorter & out)):
             for first, second in _near(means, some, others, far):
-                found = _joined(found, *_touching(means, factors, first, second))
-    return _by_weight(torch.from_numpy(found).long(), opacities)
+                roots = _joined(roots, *_touching(means, factors, first, second))
+    return _by_weight(torch.from_numpy(roots).long(), opacities)
 
 
 def _factors(splat: Gaussians, opacities: Float[Tensor, "N"], level: float) -> Float[Tensor, "N 3 3"]:
@@ -109,18 +109,18 @@ def _touching(
     return first[touching], second[touching]
 
 
-def _joined(found: NDArray[Any], first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+def _joined(roots: NDArray[Any], first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     """Labels in which the parts of every pair are one."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    size = len(found)
-    edges = coo_array((np.ones(len(first), dtype=bool), (found[first], found[second])), shape=(size, size))
-    return connected_components(edges, directed=False)[1][found]
+    size = len(roots)
+    edges = coo_array((np.ones(len(first), dtype=bool), (roots[first], roots[second])), shape=(size, size))
+    return connected_components(edges, directed=False)[1][roots]
 
 
-def _by_weight(found: Int[Tensor, "N"], opacities: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+def _by_weight(labels: Int[Tensor, "N"], opacities: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
     """The same parts, numbered from the one with the most summed opacity on; of equal ones the earlier comes first."""
-    _, found = found.unique(return_inverse=True)
-    weights = torch.zeros(int(found.max()) + 1, dtype=torch.float64).index_add(0, found, opacities)
-    return weights.argsort(descending=True, stable=True).argsort()[found]
+    _, labels = labels.unique(return_inverse=True)
+    weights = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add(0, labels, opacities)
+    return weights.argsort(descending=True, stable=True).argsort()[labels]

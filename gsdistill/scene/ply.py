@@ -68,8 +68,8 @@ class Vertices:
         Raises:
             BadFile: the comment has none that can be read.
         """
-        given = _commented(self.comments, OPTIONS_COMMENT)
-        return options_called(parse_json(given, f"{self.path}: {OPTIONS_COMMENT}") if given else {}, self.path)
+        options = _commented(self.comments, OPTIONS_COMMENT)
+        return options_called(parse_json(options, f"{self.path}: {OPTIONS_COMMENT}") if options else {}, self.path)
 
     def axes(self, told: Frame | None) -> Frame:
         """The axes of the file: of the header, or else as ``told``, or else those of our world.
@@ -171,8 +171,8 @@ def _columns(rows: np.ndarray) -> Columns:
 
 def _frame(comments: Sequence[str], path: Path | str) -> Frame | None:
     """The axes that the comments of a header name."""
-    given = _commented(comments, FRAME_COMMENT)
-    return None if given is None else frame_called(given, path)
+    frame = _commented(comments, FRAME_COMMENT)
+    return None if frame is None else frame_called(frame, path)
 
 
 def _commented(comments: Sequence[str], word: str) -> str | None:
@@ -180,7 +180,7 @@ def _commented(comments: Sequence[str], word: str) -> str | None:
     return next((line[len(word) :].strip() for line in comments if line.startswith(word)), None)
 
 
-def _check_header(given: Header, path: Path, size: int) -> None:
+def _check_header(header: Header, path: Path, size: int) -> None:
     """Refuse a file whose header is wrong, or promises more than the bytes after it can hold.
 
     The header is parsed by plyfile with all counts set to zero, so that nothing is allocated.
@@ -188,8 +188,8 @@ def _check_header(given: Header, path: Path, size: int) -> None:
     from plyfile import PlyData, PlyListProperty
 
     element = re.compile(rb"(?<=\n)(element[ \t]+\S+[ \t]+)(\d{1,40})(?=\n)")
-    counts = [int(match[2]) for match in element.finditer(given.plain)]
-    empty = PlyData.read(BytesIO(element.sub(rb"\g<1>0", given.plain)))
+    counts = [int(match[2]) for match in element.finditer(header.plain)]
+    empty = PlyData.read(BytesIO(element.sub(rb"\g<1>0", header.plain)))
     if len(counts) != len(empty.elements):
         raise BadFile(f"{path}: not a sound PLY file; the number of an element is not a whole number")
     claimed = 0
@@ -201,7 +201,7 @@ def _check_header(given: Header, path: Path, size: int) -> None:
             raise BadFile(f"{path}: its vertex property {lists[0]} is a list, where a single number belongs")
         claimed += count * (_row_bytes(item.properties) if not empty.text else SHORTEST_TEXT * len(item.properties))
     _check_vertices(path, dict(zip([item.name for item in empty.elements], counts, strict=True)))
-    held = size - given.size
+    held = size - header.size
     if claimed > held + int(empty.text):  # the last line of a text file may lack its end
         raise BadFile(f"{path}: truncated; its header promises at least {claimed} bytes of data, {held} follow")
 

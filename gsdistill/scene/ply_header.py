@@ -40,9 +40,9 @@ class Header:
     @property
     def with_texture(self) -> bytes:
         """The same header, its format first, without remarks but those that name a texture; these are UTF-8."""
-        kept = [_ascii(line) for line in self.lines if _keyword(line) not in REMARKS]
+        lines = [_ascii(line) for line in self.lines if _keyword(line) not in REMARKS]
         textures = [f"comment {text}" for text in self.comments if text.lower().startswith("texturefile")]
-        return _joined([*kept[:1], *textures, *kept[1:]])
+        return _joined([*lines[:1], *textures, *lines[1:]])
 
 
 class Rewritten(BufferedReader):

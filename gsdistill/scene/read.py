@@ -126,8 +126,8 @@ def _kind(start: bytes, path: Path) -> str | None:
     """The extension of the format that a file of these first bytes has; None where it is none that is read."""
     if begins(start):
         return ".ply"
-    told = next((kind for magic, kind in MAGICS.items() if start.startswith(magic)), None)
-    return ".splat" if told is None and _plain(path).endswith(".splat") else told
+    kind = next((kind for magic, kind in MAGICS.items() if start.startswith(magic)), None)
+    return ".splat" if kind is None and _plain(path).endswith(".splat") else kind
 
 
 def splat_file(path: Path | str) -> Path:

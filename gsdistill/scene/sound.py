@@ -52,13 +52,13 @@ def sound(gaussians: Gaussians, path: Path | str, clean: bool = False) -> Gaussi
     if not left:
         raise BadFile(f"{path}: no Gaussian is left of its {count:,}: {found}")
     tell(f"{path}: {count - left:,} of its {count:,} Gaussians are left out and {bad - count + left:,} mended: {found}")
-    kept = gaussians.each(lambda value: value[~gone])
-    zero = (kept.quats.double().norm(dim=-1, keepdim=True) < LEAST_LENGTH).expand_as(kept.quats)
+    rest = gaussians.each(lambda value: value[~gone])
+    zero = (rest.quats.double().norm(dim=-1, keepdim=True) < LEAST_LENGTH).expand_as(rest.quats)
     return replace(
-        kept,
-        quats=torch.where(zero, torch.tensor([1.0, 0.0, 0.0, 0.0]), kept.quats),
-        scales=torch.where(kept.scales.isneginf(), NARROWEST, kept.scales),
-        opacities=torch.where(kept.opacities.isinf(), kept.opacities.clamp(-OPAQUE, OPAQUE), kept.opacities),
+        rest,
+        quats=torch.where(zero, torch.tensor([1.0, 0.0, 0.0, 0.0]), rest.quats),
+        scales=torch.where(rest.scales.isneginf(), NARROWEST, rest.scales),
+        opacities=torch.where(rest.opacities.isinf(), rest.opacities.clamp(-OPAQUE, OPAQUE), rest.opacities),
     )
 
 
@@ -97,9 +97,9 @@ def _found(gaussians: Gaussians) -> tuple[Bool[Tensor, "N"], int, str]:
     gone = torch.stack(list(lost.values())).any(dim=0)
     kinds = {name: int(rows.sum()) for name, rows in lost.items()}
     kinds |= {name: int((rows & ~gone).sum()) for name, rows in mended.items()}
-    found = ", ".join(f"{number:,} {name}" for name, number in kinds.items() if number)
+    listed = ", ".join(f"{number:,} {name}" for name, number in kinds.items() if number)
     bad = int((gone | torch.stack(list(mended.values())).any(dim=0)).sum())
-    return gone, bad, found
+    return gone, bad, listed
 
 
 def _lost(gaussians: Gaussians) -> dict[str, Bool[Tensor, "N"]]:

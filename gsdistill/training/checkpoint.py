@@ -62,8 +62,8 @@ class Checkpoint:
 
 def kept(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the latest step first."""
-    found = [path for path in folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d{6,}", path.stem)]
-    return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
+    paths = [path for path in folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d{6,}", path.stem)]
+    return sorted(paths, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
 
 
 def drop(folder: Path) -> None:
@@ -140,30 +140,30 @@ def read(path: Path) -> Checkpoint:
         return Checkpoint(path, counters, seconds, dict(header["settings"]), dict(header["versions"]), tensors)
 
 
-def restore(run: Distiller, found: Checkpoint) -> None:
+def restore(run: Distiller, saved: Checkpoint) -> None:
     """Bring ``run``, freshly made with the same settings, to the state of a checkpoint.
 
     Raises:
         BadFile: it is not of such a run, which is as it was then.
     """
     drawn, begun = run.generator.get_state(), run.method_state
-    run.seek(found.counters.done)
+    run.seek(saved.counters.done)
     try:
-        _check(run, found)
+        _check(run, saved)
     except BadFile:
         run.seek(0)
         run.method_state = begun
         run.generator.set_state(drawn)
         raise
-    run.generator.set_state(found.tensors["generator"])
-    run.representation.restore(_group(found.tensors, _SCENE))
+    run.generator.set_state(saved.tensors["generator"])
+    run.representation.restore(_group(saved.tensors, _SCENE))
     device = run.representation.device
-    run.method_state = {key: value.to(device) for key, value in _group(found.tensors, _METHOD).items()}
-    for name, value in asdict(found.counters).items():
+    run.method_state = {key: value.to(device) for key, value in _group(saved.tensors, _METHOD).items()}
+    for name, value in asdict(saved.counters).items():
         if name != "skipped":
             setattr(run, name, value)
-    run.bad.fill_(found.counters.skipped)
-    run.clock.seconds.update(found.seconds)
+    run.bad.fill_(saved.counters.skipped)
+    run.clock.seconds.update(saved.seconds)
     run.whole = True
 
 
@@ -177,20 +177,20 @@ def _checksum(tensors: Mapping[str, Tensor], header: str) -> str:
     return f"{crc:08x}"
 
 
-def _check(run: Distiller, found: Checkpoint) -> None:
+def _check(run: Distiller, saved: Checkpoint) -> None:
     """Refuse tensors that are not those of a run like ``run``."""
     wanted = {f"{_METHOD}{key}": value for key, value in run.method_state.items()}
     wanted["generator"] = run.generator.get_state()
-    tensors = {key: value for key, value in found.tensors.items() if not key.startswith(_SCENE)}
+    tensors = {key: value for key, value in saved.tensors.items() if not key.startswith(_SCENE)}
     odd = unfit(tensors, wanted)
     try:
         torch.Generator().set_state(tensors.get("generator", torch.empty(0)))
     except (RuntimeError, TypeError):
         odd.append("generator")
-    if misfit := run.representation.misfit(_group(found.tensors, _SCENE)):
+    if misfit := run.representation.misfit(_group(saved.tensors, _SCENE)):
         odd.append(misfit)
     if odd:
-        raise BadFile(f"{found.path} does not fit a run with these settings: {odd[0]}; --overwrite starts anew")
+        raise BadFile(f"{saved.path} does not fit a run with these settings: {odd[0]}; --overwrite starts anew")
 
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -267,8 +267,8 @@ class Distiller:
         most = min(MAX_SKIPPED, MOST_OF_ALL * self.iterations) if ended else MAX_SKIPPED
         if self.skipped - self.pardoned > most:
             advice = "--resume --accept-changes goes on with a lower method.guidance_scale or lower optim rates"
-            told = f"{self.skipped} of {self.done} steps had a gradient that is not finite"
-            raise Diverged(f"{told}; {self.fault() or advice}")
+            counted = f"{self.skipped} of {self.done} steps had a gradient that is not finite"
+            raise Diverged(f"{counted}; {self.fault() or advice}")
 
 
 def _pooled(values: Float[Tensor, "B H W 1"], size: tuple[int, int]) -> Float[Tensor, "B 1 h w"]:

@@ -82,8 +82,8 @@ def check_cameras(cameras: CameraSettings, prior: Prior) -> None:
     if prior.camera_range is None:
         return
     for name, (low, high) in prior.camera_range.ranges().items():
-        given = getattr(cameras, name)
-        if given[0] < low or given[1] > high:
+        span = getattr(cameras, name)
+        if span[0] < low or span[1] > high:
             raise ConfigError(
-                f"cameras.{name} = {list(given)} leaves what the prior {prior.name} was trained on: {low:g} to {high:g}"
+                f"cameras.{name} = {list(span)} leaves what the prior {prior.name} was trained on: {low:g} to {high:g}"
             )

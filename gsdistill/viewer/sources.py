@@ -82,8 +82,9 @@ def gathered(paths: Sequence[Path], frame: Frame | None = None, clean: bool = Fa
     Raises:
         BadFile: a path leads nowhere, or none of them holds a splat.
     """
-    kept = [path for path in paths if _may_be_shown(path)]
-    return [find(path, frame, clean) for path in kept or paths], [path for path in paths if kept and path not in kept]
+    splats = [path for path in paths if _may_be_shown(path)]
+    skipped = [path for path in paths if splats and path not in splats]
+    return [find(path, frame, clean) for path in splats or paths], skipped
 
 
 def labels(sources: Sequence[Source]) -> list[str]:

@@ -88,8 +88,8 @@ class Pretrained(Prior):
         self._codec = self.codec(size)
         self.image_size = self._codec.size
         if self._network.config.sample_size is None:
-            told = f"{size} x {size} latents, {self.image_size} px, are taken"
-            tell(f"{self.folder / self.NETWORK / 'config.json'} names no sample_size: {told}")
+            taken = f"{size} x {size} latents, {self.image_size} px, are taken"
+            tell(f"{self.folder / self.NETWORK / 'config.json'} names no sample_size: {taken}")
         levels = self.read_levels(origin.folder)
         self.schedule, self.prediction_type = levels.schedule, levels.prediction
         self._told: Tensor = levels.told.to(origin.device)  # what the network is told at each timestep

@@ -44,6 +44,6 @@ class DeepFloyd(Pretrained):
 
         tokenizer, encoder = load_reader((T5Tokenizer, T5EncoderModel), self.origin)
         self.check_length(tokenizer, texts, TOKENS)
-        given = tokenizer(list(texts), padding="max_length", max_length=TOKENS, return_tensors="pt").to(self.device)
-        states = encoder(given.input_ids, attention_mask=given.attention_mask).last_hidden_state
+        words = tokenizer(list(texts), padding="max_length", max_length=TOKENS, return_tensors="pt").to(self.device)
+        states = encoder(words.input_ids, attention_mask=words.attention_mask).last_hidden_state
         return [Embedding(row[None].float()) for row in states]

@@ -57,9 +57,9 @@ class Sana(Pretrained):
         for text in texts:
             self.check_length(tokenizer, [text.removeprefix(instruction)], TOKENS - 1)
             more = len(tokenizer(instruction).input_ids) - 2 if text.startswith(instruction) else 0
-            given = tokenizer(text, padding="max_length", max_length=TOKENS + more, return_tensors="pt").to(self.device)
-            states = encoder(given.input_ids, attention_mask=given.attention_mask).last_hidden_state
-            embeddings.append(Embedding(states[:, kept].float(), mask=given.attention_mask[:, kept].bool()))
+            words = tokenizer(text, padding="max_length", max_length=TOKENS + more, return_tensors="pt").to(self.device)
+            states = encoder(words.input_ids, attention_mask=words.attention_mask).last_hidden_state
+            embeddings.append(Embedding(states[:, kept].float(), mask=words.attention_mask[:, kept].bool()))
         return embeddings
 
     def extras(self, latents: Tensor, text: Embedding, cameras: Tensor | None) -> dict[str, Any]:

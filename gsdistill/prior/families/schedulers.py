@@ -135,11 +135,11 @@ def _sampler(config: Mapping[str, Any], place: Path) -> Sampler:
         known = ", ".join(one.removesuffix("Scheduler") for one in SAMPLERS)
         shown = name if isinstance(name, str) else brief(name)
         raise BadFile(f"{place}: {shown} has no levels of a DDPM or a rectified flow; served are those of {known}")
-    told = [key for key in CONTINUOUS if config.get(key) is not None]
+    continuous = [key for key in CONTINUOUS if config.get(key) is not None]
     if config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction":
-        told.append("timestep_type")  # the network is told the logarithm of the noise
-    if told:
-        what = f"{told[0]} = {brief(config[told[0]])} tells of continuous noise levels, as EDM has them"
+        continuous.append("timestep_type")  # the network is told the logarithm of the noise
+    if continuous:
+        what = f"{continuous[0]} = {brief(config[continuous[0]])} tells of continuous noise levels, as EDM has them"
         raise BadFile(f"{place}: {what}; served are those of a DDPM and of a rectified flow")
     return sampler
 
@@ -163,8 +163,8 @@ def _flow(config: Mapping[str, Any], sampler: Sampler, place: Path) -> Levels:
         raise BadFile(f"{place}: {error}") from error
     u = torch.arange(1, steps + 1, dtype=torch.float64) / steps
     sigmas = shift * u / (1 + (shift - 1) * u)
-    told = (steps * sigmas).clamp_max(steps - 1).floor() if sampler.rounds else steps * sigmas
-    return Levels(NoiseSchedule.from_flow(sigmas), "flow_prediction", told.float())
+    times = (steps * sigmas).clamp_max(steps - 1).floor() if sampler.rounds else steps * sigmas
+    return Levels(NoiseSchedule.from_flow(sigmas), "flow_prediction", times.float())
 
 
 def _ddpm(path: Path) -> tuple[NoiseSchedule, Prediction]:

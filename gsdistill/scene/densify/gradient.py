@@ -72,8 +72,8 @@ class _ByGradient(Densifier):
         x, y = (render.screen.grad * (0.5 * views)).unbind(-1)
         visible = (render.radii > 0) & good
         steepness = torch.where(visible, torch.hypot(x * width, y * height), 0.0)
-        found = {"grad2d": steepness.sum(0), "count": visible.sum(0).float(), "seen": visible.sum(0)}
-        for name, value in found.items():
+        sums = {"grad2d": steepness.sum(0), "count": visible.sum(0).float(), "seen": visible.sum(0)}
+        for name, value in sums.items():
             self.state[name] = self.state[name] + value if name in self.state else value
 
     @torch.no_grad()

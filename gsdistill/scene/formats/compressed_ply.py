@@ -51,17 +51,17 @@ def read(vertices: Vertices) -> Content:
     colours = _between(bounds, RGB, rgba[:, :3], of) if "min_r" in bounds else rgba[:, :3]
     rest = (_shares(rotation, (20, 10, 0), (1023, 1023, 1023)) - 0.5) * np.sqrt(2.0)
     sh = np.concatenate([((colours - 0.5) / SH_C0)[:, None], _harmonics(vertices)], axis=1)
-    found = from_arrays(
+    splat = from_arrays(
         _between(bounds, XYZ, _shares(position, (21, 11, 0), STEPS), of),
         completed(rest, (rotation >> 30).astype(np.int64)),
         _between(bounds, tuple(f"scale_{axis}" for axis in XYZ), _shares(scale, (21, 11, 0), STEPS), of),
         rgba[:, 3],
         sh,
     )
-    kept = _content(vertices, np.stack([position, rotation, scale, color], axis=1))
-    if not kept.all():
-        found = found.each(lambda value: value[kept])
-    return Content(vertices.path, replace(found, options=vertices.options), vertices.frame, "rdf")
+    real = _content(vertices, np.stack([position, rotation, scale, color], axis=1))
+    if not real.all():
+        splat = splat.each(lambda value: value[real])
+    return Content(vertices.path, replace(splat, options=vertices.options), vertices.frame, "rdf")
 
 
 def _words(vertices: Vertices, name: str) -> UInt32[np.ndarray, "N"]:
@@ -117,8 +117,8 @@ def _harmonics(vertices: Vertices) -> Float[np.ndarray, "N K 3"]:
 
 def _content(vertices: Vertices, rows: UInt32[np.ndarray, "N 4"]) -> Bool[np.ndarray, "N"]:
     """Which Gaussians are no filling: all, if the comment counts others than those that look like it."""
-    told = [line.removeprefix(FILLING).strip() for line in vertices.comments if line.startswith(FILLING)]
+    counts = [line.removeprefix(FILLING).strip() for line in vertices.comments if line.startswith(FILLING)]
     firsts = rows[np.arange(len(rows)) // CHUNK * CHUNK]
     like = (rows[:, :3] == firsts[:, :3]).all(axis=1) & (rows[:, 3] >> 8 == firsts[:, 3] >> 8) & (rows[:, 3] & 255 == 0)
     like[::CHUNK] = False
-    return ~like if told == [str(like.sum())] else np.ones(len(rows), dtype=bool)
+    return ~like if counts == [str(like.sum())] else np.ones(len(rows), dtype=bool)

@@ -149,9 +149,9 @@ class _Scene:
         if not data.startswith(spz.MAGIC):
             data = unpacked(BytesIO(data), self._room, self._path).read()
         self._spend(len(data))
-        found = spz.decode(data, self._path, self._room)
-        self._spend(sum(values.numel() for values in found.tensors().values()))
-        return found
+        content = spz.decode(data, self._path, self._room)
+        self._spend(sum(values.numel() for values in content.tensors().values()))
+        return content
 
     def _view(self, place: int) -> bytes:
         """The bytes of a buffer view."""
@@ -199,10 +199,10 @@ def _matrix(node: Mapping[str, Any]) -> Float[np.ndarray, "4 4"]:
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
-    found = np.eye(4)
-    found[:3, :3] = np.array(turn) * np.array(node.get("scale", (1, 1, 1)), np.float64)
-    found[:3, 3] = np.array(node.get("translation", (0, 0, 0)), np.float64)
-    return found
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(turn) * np.array(node.get("scale", (1, 1, 1)), np.float64)
+    matrix[:3, 3] = np.array(node.get("translation", (0, 0, 0)), np.float64)
+    return matrix
 
 
 def _placed(splat: Gaussians, matrix: Float[np.ndarray, "4 4"], path: Path) -> Gaussians:
@@ -214,6 +214,6 @@ def _placed(splat: Gaussians, matrix: Float[np.ndarray, "4 4"], path: Path) -> G
     if scale < 1e-12 or np.abs(linear @ linear.T - scale**2 * np.eye(3)).max() > EVEN * scale**2:
         raise BadFile(f"{path}: a node scales its splat unevenly, or to nothing, which is not read")
     left, _, right = np.linalg.svd(linear)
-    found = turned(splat, torch.from_numpy(left @ right))
-    means = found.means.double() * scale + torch.from_numpy(matrix[:3, 3])
-    return replace(found, means=means.float(), scales=found.scales + float(np.log(scale)))
+    placed = turned(splat, torch.from_numpy(left @ right))
+    means = placed.means.double() * scale + torch.from_numpy(matrix[:3, 3])
+    return replace(placed, means=means.float(), scales=placed.scales + float(np.log(scale)))

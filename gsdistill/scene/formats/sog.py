@@ -112,12 +112,12 @@ class _Bundle:
         quats = completed((turns[:, :3] / 127.5 - 1.0) / np.sqrt(2.0), turns[:, 3] - np.int64(LARGEST_IS))
         scales = self._values("scales", self._pixels("scales")[:, :3])
         sh = np.concatenate([self._values("sh0", colours[:, :3])[:, None], self._higher()], axis=1)
-        found = from_arrays(unflattened(low + (high - low) * (words / STEPS)), quats, scales, colours[:, 3] / 255.0, sh)
+        splat = from_arrays(unflattened(low + (high - low) * (words / STEPS)), quats, scales, colours[:, 3] / 255.0, sh)
         if self._first:
             bottom, top = (self._numbers("sh0", end, 4)[3] for end in ("mins", "maxs"))
-            found.opacities.numpy()[:] = bottom + (top - bottom) * (colours[:, 3] / 255.0)
+            splat.opacities.numpy()[:] = bottom + (top - bottom) * (colours[:, 3] / 255.0)
         own = options_of(self.meta.get("asset"), self._path)
-        return replace(found, options=replace(own, antialiased=self.meta.get("antialias") is True))
+        return replace(splat, options=replace(own, antialiased=self.meta.get("antialias") is True))
 
     def _higher(self) -> Float[np.ndarray, "N K 3"]:
         """The harmonics above degree 0, none where there is no palette."""
@@ -125,9 +125,9 @@ class _Bundle:
             return np.zeros((self._count, 0, 3), np.float32)
         labels, palette = self._pixels("shN", 1), self._picture("shN", 0)[..., :3]
         degree = {(band + 1) ** 2 - 1: band for band in (1, 2, 3)}.get(palette.shape[1] // ROW)
-        told = degree if self._first else self._part("shN").get("bands")
-        if degree is None or palette.shape[1] % ROW or told != degree:
-            raise self._wrong(f"a palette {palette.shape[1]} pixels wide is none of harmonics of degree {brief(told)}")
+        bands = degree if self._first else self._part("shN").get("bands")
+        if degree is None or palette.shape[1] % ROW or bands != degree:
+            raise self._wrong(f"a palette {palette.shape[1]} pixels wide is none of harmonics of degree {brief(bands)}")
         entries = palette.reshape(-1, (degree + 1) ** 2 - 1, 3)
         entry = labels[:, 0] + (labels[:, 1].astype(np.int64) << 8)
         if entry.max() >= len(entries):

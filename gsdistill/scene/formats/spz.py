@@ -62,14 +62,14 @@ def read(data: bytes, path: Path) -> Content:
         NotInstalled: as :func:`decode`.
     """
     axes = _Header.of(data, path).axes(data, path)
-    found = decode(data, path, most_unpacked(len(data)))
+    content = decode(data, path, most_unpacked(len(data)))
     if axes in NAMED:
-        return Content(path, found, NAMED[axes], "rdf")
+        return Content(path, content, NAMED[axes], "rdf")
     if axes not in (None, UP_BACK):
         read = ", ".join(map(str, sorted([UP_BACK, *NAMED])))
         raise BadFile(f"{path}: its axes are number {axes} of SPZ's; only numbers {read} are read")
     named = None if axes is None else "rdf"
-    return Content(path, turned(found, torch.tensor(DOWN_FRONT_TO_UP_BACK)), named, "rdf")
+    return Content(path, turned(content, torch.tensor(DOWN_FRONT_TO_UP_BACK)), named, "rdf")
 
 
 def decode(data: bytes, path: Path, most: int) -> Gaussians:
@@ -87,14 +87,14 @@ def decode(data: bytes, path: Path, most: int) -> Gaussians:
     sh = np.empty((header.count, 1 + higher, 3))
     sh[:, 0] = (colours / 255.0 - 0.5) / COLOUR
     sh[:, 1:] = (harmonics.reshape(header.count, higher, 3) - 128.0) / 128.0
-    found = from_arrays(
+    splat = from_arrays(
         _signed(places) / 2.0**header.bits,
         np.roll(_first_three(rotations) if header.version == 2 else _smallest_three(rotations), 1, axis=1),
         scales / SCALE_STEPS + FIRST_SCALE,
         alphas[:, 0] / 255.0,
         sh,
     )
-    return replace(found, options=RenderOptions(antialiased=bool(header.flags & ANTIALIASED)))
+    return replace(splat, options=RenderOptions(antialiased=bool(header.flags & ANTIALIASED)))
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ class _Header:
         """The header of a file."""
         if len(data) < HEADER.size:
             raise BadFile(f"{path}: not a sound .spz file; its header is cut off")
-        magic, *given = HEADER.unpack_from(data)
+        magic, *fields = HEADER.unpack_from(data)
         if magic != MAGIC:
             raise BadFile(f"{path}: not a sound .spz file; what is packed in it does not begin with NGSP")
-        version, count, degree, bits = given[:4]
+        version, count, degree, bits = fields[:4]
         if version not in VERSIONS:
             raise BadFile(f"{path}: is of SPZ version {version}; only versions 2 to 4 are read: have it written as 3")
         if degree > 3:
@@ -127,7 +127,7 @@ class _Header:
             raise BadFile(f"{path}: not a sound .spz file; its header promises {promised}")
         if version >= 4 and len(data) < HEADER.size + LONGER.size:
             raise BadFile(f"{path}: not a sound .spz file; its header is cut off")
-        return _Header(*given, *(LONGER.unpack_from(data, HEADER.size) if version >= 4 else (0,)))
+        return _Header(*fields, *(LONGER.unpack_from(data, HEADER.size) if version >= 4 else (0,)))
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -194,13 +194,13 @@ def _unpacked(packed: bytes, size: int, path: Path) -> UInt8[np.ndarray, "_"]:
     unpacker = zstandard.ZstdDecompressor(max_window_size=WINDOW)
     try:
         with unpacker.stream_reader(packed, read_across_frames=True) as stream:
-            found = stream.read(size + 1)
+            unpacked = stream.read(size + 1)
     except zstandard.ZstdError as error:
         raise BadFile(f"{path}: not a sound .spz file; a stream cannot be unpacked: {error}") from error
-    if len(found) != size:
-        less = "less" if len(found) < size else "more"
+    if len(unpacked) != size:
+        less = "less" if len(unpacked) < size else "more"
         raise BadFile(f"{path}: not a sound .spz file; a stream holds {less} than the {size:,} bytes promised")
-    return np.frombuffer(found, np.uint8)
+    return np.frombuffer(unpacked, np.uint8)
 
 
 def _signed(places: UInt8[np.ndarray, "N 9"]) -> Float[np.ndarray, "N 3"]:

@@ -60,8 +60,8 @@ class CloudSettings:
         if not colors.isfinite().all():
             raise BadFile(f"{source}: colours of its {len(points)} points are NaN or infinite")
         if len(points) > self.limit:
-            kept = torch.randperm(len(points), generator=generator)[: self.limit]
-            points, colors = points[kept], colors[kept]
+            chosen = torch.randperm(len(points), generator=generator)[: self.limit]
+            points, colors = points[chosen], colors[chosen]
         points = _in_ball(points, self.radius, source)
         deviations = self.scale * _mean_distance(points).clamp_min(LEAST_DISTANCE)
         return round_gaussians(points, deviations, self.opacity, colors, self.sh_degree)

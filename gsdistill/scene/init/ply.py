@@ -63,8 +63,8 @@ class Ply(CloudSettings, Initialiser):
             return content_of(vertices).told(self.frame, "--init.frame", self.clean)
         matrix = frame_matrix(vertices.axes(self.frame))
         points = (self._places(columns) @ matrix).float()
-        kept = torch.from_numpy(self._near(points.numpy()))
-        cloud = PointCloud(points[kept], _colors(columns, self.path)[kept])
+        near_enough = torch.from_numpy(self._near(points.numpy()))
+        cloud = PointCloud(points[near_enough], _colors(columns, self.path)[near_enough])
         return self.dress(cloud, generator, str(self.path))
 
     def _places(self, columns: Columns) -> Float[Tensor, "N 3"]:
@@ -77,13 +77,13 @@ class Ply(CloudSettings, Initialiser):
 
     def _near(self, points: Float[np.ndarray, "N 3"]) -> Bool[np.ndarray, "N"]:
         """Which points are taken; tells of the others."""
-        kept = np.ones(len(points), dtype=bool) if self.reach is None else near(points.astype(np.float64), self.reach)
-        if not kept.all():
+        close = np.ones(len(points), dtype=bool) if self.reach is None else near(points.astype(np.float64), self.reach)
+        if not close.all():
             tell(
-                f"{self.path}: {(~kept).sum():,} of {len(points):,} points are left out: they lie more than "
+                f"{self.path}: {(~close).sum():,} of {len(points):,} points are left out: they lie more than "
                 f"{self.reach:g} times as far from the middle as nine tenths of all; --init.reach none keeps them"
             )
-        return kept
+        return close
 
 
 def _colors(columns: Columns, path: Path) -> Float[Tensor, "N 3"]:

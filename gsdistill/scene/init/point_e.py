@@ -56,8 +56,8 @@ class PointE(CloudInitialiser):
             "device": torch.device(device).type,
         }
         draws = torch.Generator().manual_seed(seed)
-        kept = make_once(key, lambda: model.load(device).sample(prompt, draws, self.guidance_scale, self.steps))
-        return PointCloud(turned(kept.points, self.azimuth), kept.colors)
+        cloud = make_once(key, lambda: model.load(device).sample(prompt, draws, self.guidance_scale, self.steps))
+        return PointCloud(turned(cloud.points, self.azimuth), cloud.colors)
 
 
 def _named(model: str, prompt: str) -> str:

@@ -67,8 +67,8 @@ class ShapE(SurfaceInitialiser):
             "count": self.count,
             "device": torch.device(device).type,
         }
-        kept = clouds.make_once(key, lambda: self._made(folder, prompt, seed, device))
-        return PointCloud(clouds.turned(kept.points, self.azimuth), kept.colors)
+        cloud = clouds.make_once(key, lambda: self._made(folder, prompt, seed, device))
+        return PointCloud(clouds.turned(cloud.points, self.azimuth), cloud.colors)
 
     def _made(self, folder: Path, prompt: str, seed: int, device: torch.device | str) -> PointCloud:
         """Return points in our axes."""
@@ -111,8 +111,8 @@ class ShapE(SurfaceInitialiser):
         refuse_mistyped(self.model)
         need = Need(lambda folder: PARTS)
         folder = fetch(self.model, (self.model,), need, advice="; --init.model takes a folder of your own too")
-        if told := lack(folder, listing(folder), PARTS):
-            raise ModelNotFound(told)
+        if missing := lack(folder, listing(folder), PARTS):
+            raise ModelNotFound(missing)
         return folder
 
 
