@@ -22,14 +22,19 @@ def slug(prompt: str, longest: int = 80) -> str:
     Text that loses letters on the way (another script, an emoji, a very long prompt) gets a short hash, so that
     different prompts keep different folders.
     """
-    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    plain = _plain(prompt)
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
-    letters = sum(unicodedata.category(letter)[0] in "LNS" for letter in prompt)
-    spelt = sum(letter.isalnum() for letter in plain)
-    if words and spelt >= letters and len(words) <= longest:
+    lost = any(
+        unicodedata.category(letter)[0] in "LNS" and not re.search("[a-z0-9]", _plain(letter)) for letter in prompt
+    )
+    if words and not lost and len(words) <= longest:
         return words
     digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{words[: longest - 9].strip('-') or 'prompt'}-{digest}"
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
 
 
 def data_path(*parts: str) -> Path:
