@@ -75,7 +75,7 @@ def unperformed(tmp_path, monkeypatch):
     sources = {match[1]: text for text in blocks if (match := re.match(r'"""(\w+)\.py:', text))}
     for name in set(names(PACKAGE)) - {"generate", "play2d", "bench"}:
         command = load(PACKAGE, name)
-        monkeypatch.setattr(command, "carry_out", partial(read_command, command, name=name))
+        monkeypatch.setattr(command, "carry_out", partial(read_command, command))
     monkeypatch.setattr("gsdistill.generate.run", lambda config, console, listeners=(): None)
     monkeypatch.setattr("gsdistill.cli.foresight.foresee", lambda config: [])
     monkeypatch.setattr("gsdistill.viewer.live.LiveView", lambda *settings: contextlib.nullcontext())

@@ -13,6 +13,7 @@ from gsdistill.core.errors import ConfigError
 from gsdistill.core.threads import Threads
 from gsdistill.disk.paths import may_be_path
 from gsdistill.settings.config import from_dict, merge, setting_fields
+from gsdistill.settings.registry import own_name
 
 if TYPE_CHECKING:
     from gsdistill.run.config import RunConfig
@@ -34,7 +35,7 @@ F = TypeVar("F", bound=RunFlags)
 
 
 def read(
-    command: type[F], argv: Sequence[str], name: str, basis: Mapping[str, Any] = {}, over: Mapping[str, Any] = {}
+    command: type[F], argv: Sequence[str], basis: Mapping[str, Any] = {}, over: Mapping[str, Any] = {}
 ) -> tuple[F, dict[str, Any], dict[str, Any]]:
     """Return a command's own flags, the settings under what was typed, and what was typed of the run's.
 
@@ -61,7 +62,7 @@ def read(
     }
     base = stages.over(stages.over(merge(basis, read_config(file) if file else {}), over), chosen)
     sources = [(command, {}), (RunConfig, fill(base))]
-    typed = parse(sources, argv, prog=f"gsdistill {name}", description=inspect.getdoc(command) or "")
+    typed = parse(sources, argv, prog=f"gsdistill {own_name(command)}", description=inspect.getdoc(command) or "")
     flags = from_dict(command, {flag: typed.pop(flag) for flag in setting_fields(command) if flag in typed})
     flags.take()
     if flags.offline:

@@ -27,6 +27,7 @@ from gsdistill.core.frames import Frame
 from gsdistill.core.structs import Cameras, Gaussians, on_processor
 from gsdistill.evaluation.views import Pictures, held_out, photograph, truth, unseen
 from gsdistill.mesh.photographs import reach
+from gsdistill.scene.extent import weighted_quantile
 from gsdistill.scene.mesh import SUFFIXES, Part, read_mesh
 from gsdistill.scene.ply import read_vertices
 from gsdistill.scene.read import EXTENSIONS, is_ply, may_be_splat, open_splat, splat_file
@@ -167,9 +168,8 @@ def radius(gaussians: Gaussians) -> float:
     """How far from the origin what can be seen of a splat reaches, but for the farthest half a percent of opacity."""
     far = reach(gaussians)
     away = torch.where(far > 0, gaussians.means.double().norm(dim=1) + far, 0.0)
-    ordered, order = away.sort()
-    summed = torch.where(far > 0, torch.sigmoid(gaussians.opacities.double()), 0.0)[order].cumsum(0)
-    return float(ordered[torch.searchsorted(summed, MOST * summed[-1]).clamp_max(len(ordered) - 1)])
+    shown = torch.where(far > 0, torch.sigmoid(gaussians.opacities.double()), 0.0)
+    return float(weighted_quantile(away, shown, MOST))
 
 
 def _lifted(pictures: Pictures, cameras: Cameras) -> Float[Tensor, "M 3"]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gsdistill.core.errors import BadFile, ConfigError, first_line
+from gsdistill.core.errors import BadFile, ConfigError
+from gsdistill.core.failing import failing_as
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import to_device
 from gsdistill.disk.write import atomic_path
@@ -191,7 +191,7 @@ class Trainer(Generic[B]):
         Raises:
             BadFile: it is damaged, or of another model, other optimisers, seed or shards.
         """
-        try:
+        with failing_as(BadFile, f"{path} is no checkpoint of this training"):
             state = torch.load(path, map_location="cpu", weights_only=True)
             stream = state["stream"]
             self.model.load_state_dict(state["model"])
@@ -201,8 +201,6 @@ class Trainer(Generic[B]):
             self.precision.scaler.load_state_dict(state["scaler"])
             for name in _COUNTERS:
                 setattr(self, name, state["counters"][name])
-        except (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            raise BadFile(f"{path} is no checkpoint of this training: {first_line(error)}") from error
         if stream != [self.settings.seed, self.settings.shards]:
             raise BadFile(
                 f"{path} was trained with seed {stream[0]} in {stream[1]} shards: give the same, or another path"

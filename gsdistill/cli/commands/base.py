@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from gsdistill.cli.flags import settings_of
 from gsdistill.core.threads import Threads
+from gsdistill.settings.registry import own_name
 
 __all__ = ["Command", "read_command"]
 
@@ -23,9 +24,9 @@ class Command(ABC):
         """Do what the words after the command's name ask for. Raises UserError."""
 
 
-def read_command(cls: type[C], argv: Sequence[str], name: str) -> C:
+def read_command(cls: type[C], argv: Sequence[str]) -> C:
     """Return the settings of a command that stands on its own, and compute with its number of threads from now on."""
-    command = settings_of(cls, argv, prog=f"gsdistill {name}")
+    command = settings_of(cls, argv, prog=f"gsdistill {own_name(cls)}")
     if isinstance(command, Threads):
         command.take()
     return command

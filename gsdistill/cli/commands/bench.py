@@ -89,7 +89,7 @@ def loaded(argv: Sequence[str], console: Console) -> tuple[RunConfig, Prior, tor
     name = peek(argv, "random-weights")
     name = peek(argv, "random_weights") if name is None else name
     network = {} if name is None else {"prior": architecture(name)}
-    flags, base, typed = read(Bench, argv, "bench", {"prompt": PROMPT, "finish": "none"}, network)
+    flags, base, typed = read(Bench, argv, {"prompt": PROMPT, "finish": "none"}, network)
     config = resolve(over(base, typed), lambda line: console.print(line, markup=False))
     _check(config, flags, typed)
     target = choose(config.device)

@@ -27,7 +27,7 @@ class Doctor(Command):
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
-        command = read_command(cls, argv, "doctor")
+        command = read_command(cls, argv)
         from gsdistill.doctor.machine import findings, report
 
         if command.prior is not None:

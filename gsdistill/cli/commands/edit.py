@@ -76,7 +76,7 @@ class Edit(Conversion, Command):
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
-        edit(read_command(cls, argv, "edit"), terminal())
+        edit(read_command(cls, argv), terminal())
 
 
 Choice = tuple["Bool[Tensor, 'N']", str]  # whom a step keeps, and what else is to be told

@@ -55,7 +55,7 @@ class Evaluate(Threads, Command):
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
-        command = read_command(cls, argv, "evaluate")
+        command = read_command(cls, argv)
         from gsdistill.cli.evaluation import check_json, gather, show
         from gsdistill.run.measure import keep_figures
 

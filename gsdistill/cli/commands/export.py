@@ -47,7 +47,7 @@ class Export(Conversion, Command):
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
-        export(read_command(cls, argv, "export"), terminal())
+        export(read_command(cls, argv), terminal())
 
 
 def export(command: Export, console: Console) -> None:

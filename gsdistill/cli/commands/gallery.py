@@ -24,7 +24,7 @@ class Gallery(Threads, Command):
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
-        command = read_command(cls, argv, "gallery")
+        command = read_command(cls, argv)
         from gsdistill.pages.gallery import gallery
 
         gallery(command.folder, terminal(), command.output, command.title)

@@ -41,7 +41,7 @@ class Generate(RunFlags, Command):
         from gsdistill.run import stages
         from gsdistill.run.config import resolve
 
-        flags, base, typed = read(cls, argv, "generate")
+        flags, base, typed = read(cls, argv)
         notices: list[str] = []
         if typed.get("resume") and flags.config and Path(flags.config).is_dir():
             typed.setdefault("output", flags.config)  # wherever the folder has been moved to

@@ -62,7 +62,7 @@ class List(Command):
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
-        listing(read_command(cls, argv, "list"), terminal())
+        listing(read_command(cls, argv), terminal())
 
 
 def listing(command: List, console: Console) -> None:
@@ -92,12 +92,12 @@ def bibtex(methods: Iterable[str]) -> str:
     """
     folder = Path(distillation.__file__).parent
     entries = re.split(r"\n\n(?=@)", (folder / "references.bib").read_text(encoding="utf-8").strip())
-    papers = {found[1]: entry for entry in entries if (found := re.search(r"eprint = \{(.+)\}", entry))}
+    papers = {eprint[1]: entry for entry in entries if (eprint := re.search(r"eprint = \{(.+)\}", entry))}
     users: dict[str, list[str]] = {}
     for name in methods:
         file = folder / f"{name.replace('-', '_')}.py"
-        told = ast.get_docstring(ast.parse(file.read_bytes())) if file.is_file() else None
-        for paper in re.findall(r"arXiv\s+(\d{4}\.\d{5})", told or ""):
+        doc = ast.get_docstring(ast.parse(file.read_bytes())) if file.is_file() else None
+        for paper in re.findall(r"arXiv\s+(\d{4}\.\d{5})", doc or ""):
             users.setdefault(paper, []).append(name)
     cited = [f"% {', '.join(names)}\n{papers[paper]}" for paper, names in users.items() if paper in papers]
     return "\n\n".join([entries[0], *cited])

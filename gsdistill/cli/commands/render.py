@@ -108,7 +108,7 @@ class Render(Threads, Command):
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
-        render(read_command(cls, argv, "render"), terminal())
+        render(read_command(cls, argv), terminal())
 
 
 def render(command: Render, console: Console) -> None:

@@ -27,7 +27,7 @@ class Report(Threads, Command):
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
-        command = read_command(cls, argv, "report")
+        command = read_command(cls, argv)
         from gsdistill.pages.report import write_report
         from gsdistill.run.config import RunConfig
 

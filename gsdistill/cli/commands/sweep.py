@@ -24,7 +24,7 @@ class Sweep(SweepSettings, Command):
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
-        settings = read_command(cls, argv, "sweep")
+        settings = read_command(cls, argv)
         from gsdistill.sweep.report import report
         from gsdistill.sweep.run import carry_out
 

@@ -36,7 +36,7 @@ class View(Threads, Command):
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
-        command = read_command(cls, argv, "view")
+        command = read_command(cls, argv)
         from gsdistill.viewer.command import view
 
         view(command.sources, command.frame, command.clean, (command.host, command.port), command.open, terminal())

@@ -12,9 +12,8 @@ from torch.nn.functional import pad
 
 from gsdistill.core.structs import Embedding
 from gsdistill.models.declared import Feed
-from gsdistill.models.load import load_model, load_part
 from gsdistill.prior.families.base import Pretrained
-from gsdistill.prior.families.texts import load_reader
+from gsdistill.prior.families.texts import load_reader, read_by_clip
 
 __all__ = ["StableDiffusion3"]
 
@@ -47,7 +46,10 @@ class StableDiffusion3(Pretrained):
 
         T5 reads 256 tokens, and CLIP the first of a longer text; without T5 a text may have what CLIP reads.
         """
-        answers = [self._read_by_clip(texts, last) for last in ("", "_2")]
+        from transformers import CLIPTextModelWithProjection
+
+        kind, cut = CLIPTextModelWithProjection, self._has_t5()
+        answers = [read_by_clip(self, kind, last, texts, cut) for last in ("", "_2")]
         clip = torch.cat([answer.hidden_states[-2] for answer in answers], -1)
         pooled = torch.cat([answer.text_embeds for answer in answers], -1)
         if self._has_t5():
@@ -59,19 +61,6 @@ class StableDiffusion3(Pretrained):
 
     def _has_t5(self) -> bool:
         return (self.folder / "text_encoder_3").is_dir()
-
-    def _read_by_clip(self, texts: Sequence[str], last: str) -> Any:
-        from transformers import CLIPTextModelWithProjection, CLIPTokenizer
-
-        part = f"text_encoder{last}"
-        tokenizer = load_part(CLIPTokenizer.from_pretrained, self.folder, f"tokenizer{last}")
-        encoder = load_model(CLIPTextModelWithProjection, self.folder, part, torch.float32, self.device)
-        limit = encoder.config.max_position_embeddings
-        if not self._has_t5():
-            self.check_length(tokenizer, texts, limit)
-        options = {"padding": "max_length", "truncation": True, "max_length": limit, "return_tensors": "pt"}
-        ids = tokenizer(list(texts), **options).input_ids.to(self.device)
-        return self.with_lora(encoder, part)(ids, output_hidden_states=True)
 
     def _read_by_t5(self, texts: Sequence[str]) -> Float[Tensor, "N L D"]:
         """The last hidden states; the padding is read as if it were text, as the pipeline does."""

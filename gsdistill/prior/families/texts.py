@@ -42,11 +42,11 @@ def _installed(package: str) -> bool:
         return False
 
 
-def read_by_clip(prior: Pretrained, kind: Any, last: str, texts: Sequence[str]) -> Any:
+def read_by_clip(prior: Pretrained, kind: Any, last: str, texts: Sequence[str], cut: bool = False) -> Any:
     """What the folder's ``text_encoder<last>``, of class ``kind``, answers to texts, all hidden states with it.
 
     Raises:
-        PromptError: a text is longer than it reads.
+        PromptError: a text is longer than it reads, and is not to be ``cut``.
     """
     from transformers import CLIPTokenizer
 
@@ -54,6 +54,7 @@ def read_by_clip(prior: Pretrained, kind: Any, last: str, texts: Sequence[str]) 
     tokenizer = load_part(CLIPTokenizer.from_pretrained, prior.folder, f"tokenizer{last}")
     encoder = prior.with_lora(load_model(kind, prior.folder, part, torch.float32, prior.device), part)
     limit = encoder.config.max_position_embeddings
-    prior.check_length(tokenizer, texts, limit)
-    ids = tokenizer(list(texts), padding="max_length", max_length=limit, return_tensors="pt").input_ids
-    return encoder(ids.to(prior.device), output_hidden_states=True)
+    if not cut:
+        prior.check_length(tokenizer, texts, limit)
+    options = {"padding": "max_length", "truncation": cut, "max_length": limit, "return_tensors": "pt"}
+    return encoder(tokenizer(list(texts), **options).input_ids.to(prior.device), output_hidden_states=True)
