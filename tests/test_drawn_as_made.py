@@ -188,7 +188,7 @@ def test_an_edited_run_stays_as_it_was_made(made, tmp_path):
 
 def test_what_is_merged_is_drawn_as_the_first(made, tmp_path):
     Ply().write(pebble(9, 0), tmp_path / "a.ply")
-    with pytest.warns(Notice, match="with the usual options is drawn as the first is, with near 0.5, far 50.0, eps2d"):
+    with pytest.warns(Notice, match="with the usual options is drawn like the first, with near 0.5, far 50.0, eps2d"):
         edit(Edit(source=made, target=tmp_path / "b.ply", merge=(tmp_path / "a.ply",)), QUIET)
     assert read_splat(tmp_path / "b.ply").options == MADE
 

@@ -109,10 +109,10 @@ def edit(command: Edit, console: Console) -> None:
 
 
 def _merged(gaussians: Gaussians, path: Path, command: Edit, console: Console) -> Gaussians:
-    from gsdistill.scene.edit import joined
+    from gsdistill.scene.edit import join
 
     more = read_source(path, command.from_frame, command.clean, console, alone=False)
-    both = joined([gaussians, more])
+    both = join([gaussians, more])
     console.print(Text(f"merge: {len(more):,} Gaussians of {path} added to {len(gaussians):,}"), soft_wrap=True)
     return both
 

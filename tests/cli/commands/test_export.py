@@ -148,7 +148,7 @@ def test_what_the_format_does_not_hold_is_told_on_a_line_of_its_own(tmp_path, ca
 def test_what_is_no_splat_is_named(tmp_path, capsys):
     (tmp_path / "a.ply").write_text("hello")
     assert export(tmp_path / "a.ply", tmp_path / "b.ply") == 2
-    assert "a.ply: not a splat that is read: it begins as no .ply" in error(capsys)
+    assert "a.ply: not a splat that is read: it does not begin like a .ply" in error(capsys)
     assert export(tmp_path, tmp_path / "b.ply") == 2
     assert "is a folder without gaussians.ply" in error(capsys)
 
