@@ -30,7 +30,7 @@ from gsdistill.learning.precision import Name, Precision
 from gsdistill.learning.processes import add_up, count, largest, leader_first, rank, spread
 from gsdistill.learning.stream import Key, Stream
 from gsdistill.settings.ramp import Ramp
-from gsdistill.training.distiller import MAX_SKIPPED, MOST_OF_ALL, Diverged
+from gsdistill.training.distiller import MAX_SKIPPED, MAX_SKIPPED_SHARE, Diverged
 
 __all__ = ["Loss", "Step", "Trainer", "TrainerSettings"]
 
@@ -251,7 +251,7 @@ class Trainer(Generic[B]):
         return Step(self.done, float(loss), finite)
 
     def _check_skipped(self) -> None:
-        if self.in_a_row > MAX_SKIPPED or (self.complete and self.skipped > MOST_OF_ALL * self.done):
+        if self.in_a_row > MAX_SKIPPED or (self.complete and self.skipped > MAX_SKIPPED_SHARE * self.done):
             told = f"{self.skipped} of {self.done} steps had a gradient that is not finite, the last {self.in_a_row}"
             raise Diverged(f"{told} in a row; try a lower lr, a lower clip, or precision float32")
 

@@ -73,7 +73,7 @@ class RunFolder:
         Raises:
             ConfigError: it holds a finished run with other settings, which has nothing to go on from.
         """
-        if not (self.path / SUMMARY).exists() or checkpoint.kept(self.checkpoints):
+        if not (self.path / SUMMARY).exists() or checkpoint.find(self.checkpoints):
             return False
         before = load_yaml(self.path / CONFIG)
         if changed := differing(self._settings, before, self.path):
@@ -90,7 +90,7 @@ class RunFolder:
             OutputError: it holds a run already, it is no folder, or there is nothing to resume.
         """
         check_folder(self.path)
-        there = checkpoint.kept(self.checkpoints)
+        there = checkpoint.find(self.checkpoints)
         if resume:
             if not there:
                 hint = (
@@ -160,10 +160,10 @@ class RunFolder:
         self._kept = done
         self._records = [record for record in read_records(self.path / RECORDS) if record["step"] <= done]
         if changes:
-            run.pardoned = run.skipped
+            run.forgiven = run.skipped
             self.save(run)
         write_text(self.path / CONFIG, dump(self._settings))
-        later = takewhile(lambda path: path != saved.path, checkpoint.kept(self.checkpoints))
+        later = takewhile(lambda path: path != saved.path, checkpoint.find(self.checkpoints))
         for path in (*later, *(path for step, path in snapshots(self.path).items() if step > done)):
             path.unlink(missing_ok=True)
         now = _made_with(run)
@@ -211,15 +211,15 @@ class RunFolder:
 
     @contextmanager
     def rescuing(self, run: Distiller, tell: Callable[[str], None]) -> Iterator[None]:
-        """Where an error ends the block, save the run if it is whole, and ``tell`` how to go on."""
+        """Where an error ends the block, save the run if it is consistent, and ``tell`` how to go on."""
         try:
             yield
         except BaseException as error:
-            if run.whole and self._kept != run.done and not isinstance(error, KeyboardInterrupt):
+            if run.consistent and self._kept != run.done and not isinstance(error, KeyboardInterrupt):
                 with suppress(Exception):  # of what broke the block: a full disk, a lost device
                     self.save(run)
             with suppress(OSError, OutputError):  # of a terminal or a folder that has gone
-                if self._claim.take() and checkpoint.kept(self.checkpoints):
+                if self._claim.take() and checkpoint.find(self.checkpoints):
                     stopped = "stopped; " if isinstance(error, KeyboardInterrupt) else ""
                     tell(f"{stopped}all is kept up to step {self._kept}; go on with: {command(self.path)}")
             raise
