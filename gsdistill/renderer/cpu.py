@@ -3,8 +3,8 @@
 It computes the same as ``reference``, in float32; other floating types are converted to float32 and back. Results are
 bit for bit the same in every run and with any number of threads. That number is ``torch.get_num_threads()``, or one for
 small tasks (``_shares``). Kernels: ``_project`` (parameters to screen ellipses), ``_bins`` (which splats a tile holds),
-``_raster`` (pixels, and their gradients), ``_unproject`` (gradients of parameters). The first call compiles them in about
-ten seconds and caches them on disk.
+``_raster`` (pixels, and their gradients), ``_unproject`` (gradients of parameters). The first call compiles them in ten
+seconds and caches them on disk.
 """
 
 from __future__ import annotations
