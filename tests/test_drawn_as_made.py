@@ -139,17 +139,17 @@ def test_files_tell_how_they_are_drawn(made, tmp_path):
         ("a.splat", {}, None),
         ("a.sog", {"antialiased": True}, None),
         ("a.spz", {"antialiased": True}, None),
-        ("a.spz", {"antialiased": True, "eps2d": 0.1}, "there is no room for that it is drawn with eps2d 0.1"),
-        ("a.sog", {"eps2d": 0.1}, "only gsdistill reads there that it is drawn with eps2d 0.1"),
-        ("a.ply", {"antialiased": True}, "only gsdistill reads there that it is drawn with antialiased true"),
-        ("a.splat", {"antialiased": True}, "there is no room for that it is drawn with antialiased true"),
+        ("a.spz", {"antialiased": True, "eps2d": 0.1}, "the format cannot store that it is drawn with eps2d 0.1"),
+        ("a.sog", {"eps2d": 0.1}, "only gsdistill reads that it is drawn with eps2d 0.1"),
+        ("a.ply", {"antialiased": True}, "only gsdistill reads that it is drawn with antialiased true"),
+        ("a.splat", {"antialiased": True}, "the format cannot store that it is drawn with antialiased true"),
     ],
 )
 def test_what_other_programs_will_not_know_is_told(tmp_path, name, options, told):
     scene = replace(pebble(40, 0), options=RenderOptions(**options))
     notes = writer_for(tmp_path / name, ExportSettings()).write(scene, tmp_path / name)
     lines = [note for note in notes if "drawn" in note]
-    assert lines == ([] if told is None else [f"{told}; other programs draw it otherwise"])
+    assert lines == ([] if told is None else [f"{told}; other programs draw it differently"])
 
 
 def test_a_run_of_an_earlier_version_is_drawn_as_its_config_says(made, tmp_path):

@@ -457,7 +457,7 @@ def begun(request, tmp_path, monkeypatch) -> Path:
     Ply().write(Ball(count=50).create("", torch.Generator().manual_seed(0)), here / "start.ply")
     (here / "mine.yaml").write_text(PLACES)
     monkeypatch.chdir(here)
-    for name in ("run.keeper.turntable", "run.keeper.contact_sheet", "generate.write_report"):
+    for name in ("run.keeper.write_turntable", "run.keeper.write_contact_sheet", "generate.write_report"):
         monkeypatch.setattr(f"gsdistill.{name}", lambda *arguments, **settings: None)
     with monkeypatch.context() as patch:
         if request.param == "before":

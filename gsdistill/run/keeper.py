@@ -35,7 +35,7 @@ from gsdistill.disk.lock import Claim
 from gsdistill.disk.read import read_records
 from gsdistill.disk.write import check_folder, remove_drafts, write_json, write_text
 from gsdistill.export.base import Writer
-from gsdistill.export.pictures import contact_sheet, preview, turntable
+from gsdistill.export.pictures import write_contact_sheet, write_preview, write_turntable
 from gsdistill.export.ply import Ply
 from gsdistill.export.settings import extensions
 from gsdistill.prior.base import CameraRange
@@ -181,11 +181,11 @@ class RunFolder:
     def picture_start(self, gaussians: Gaussians, cameras: CameraRange | None) -> None:
         """Draw what the run starts from."""
         distance, fov = _viewpoint(cameras)
-        contact_sheet(gaussians, self.path / "start.png", size=192, distance=distance, fov=fov)
+        write_contact_sheet(gaussians, self.path / "start.png", size=192, distance=distance, fov=fov)
 
     def preview(self, record: Step) -> None:
         """Replace the preview picture."""
-        preview(record.images, self.path / "preview.png")
+        write_preview(record.images, self.path / "preview.png")
         self._write_records()
 
     def save(self, run: Distiller, after: float = 0.0) -> None:
@@ -239,9 +239,9 @@ class RunFolder:
     def pictures(self, gaussians: Gaussians, cameras: CameraRange | None, video: bool = True) -> None:
         """Write the contact sheet and the turntable of the splat."""
         distance, fov = _viewpoint(cameras)
-        contact_sheet(gaussians, self.path / "views.png", size=192, distance=distance, fov=fov)
+        write_contact_sheet(gaussians, self.path / "views.png", size=192, distance=distance, fov=fov)
         if video:
-            turntable(gaussians, self.path / "turntable.mp4", distance=distance, fov=fov)
+            write_turntable(gaussians, self.path / "turntable.mp4", distance=distance, fov=fov)
 
     def finish(self, run: Distiller, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the records and summary.json, and return the summary; the checkpoints stay until :meth:`close`."""

@@ -117,7 +117,7 @@ def render(command: Render, console: Console) -> None:
     Raises:
         UserError: a file is none, a film cannot have such a size or speed, or pictures are there.
     """
-    from gsdistill.export.pictures import contact_sheet, film, film_format, stills
+    from gsdistill.export.pictures import film_format, write_contact_sheet, write_film, write_stills
     from gsdistill.scene.read import splat_file
 
     file = splat_file(command.source)
@@ -139,11 +139,11 @@ def render(command: Render, console: Console) -> None:
     gaussians = read_source(file, command.frame, command.clean, console, "--frame")
     for path in sheet:
         look = {"elevation": command.elevation, "distance": command.distance, "fov": command.fov or FOV}
-        contact_sheet(gaussians, path, cameras.height, command.views, background=background, **look)
+        write_contact_sheet(gaussians, path, cameras.height, command.views, background=background, **look)
     if single:
-        stills(gaussians, cameras, single, background)
+        write_stills(gaussians, cameras, single, background)
     for path in moving:
-        film(gaussians, cameras, path, fps, background)
+        write_film(gaussians, cameras, path, fps, background)
     for path in old:
         path.unlink(missing_ok=True)
     shown = [*sheet, *single[:1], *moving]
