@@ -166,6 +166,6 @@ def test_a_term_that_gives_no_number_is_named(wrong, prior):
 
     run = begin(prior, Stage(SDS(), VIEWS, 3))
     run.terms.append(mine)
-    with pytest.raises(ConfigError, match=r"the term <function .*mine.* returned .*: a tensor with one number"):
+    with pytest.raises(ConfigError, match=r"the term <function .*mine.* returned .*, not a tensor with one number"):
         run.step()
     assert run.consistent
