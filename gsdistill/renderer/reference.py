@@ -29,7 +29,7 @@ from gsdistill.renderer.base import (
     DEVIATION_MAX,
     TRANSMITTANCE_MIN,
 )
-from gsdistill.scene.harmonics import sh_basis
+from gsdistill.renderer.harmonics import sh_basis
 
 __all__ = ["Splats", "project", "rasterize", "rotations"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gsdistill.core.frames import MATRICES, Frame
 from gsdistill.core.structs import Gaussians
-from gsdistill.scene.harmonics import sh_rotation
+from gsdistill.renderer.harmonics import sh_rotation
 
 __all__ = ["frame_matrix", "from_frame", "to_frame", "turned"]
 

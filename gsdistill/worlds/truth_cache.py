@@ -19,7 +19,7 @@ from gsdistill.disk.cache import file_name, keep, place, recall
 
 __all__ = ["remembered"]
 
-Planes = Mapping[str, Tensor | None]  # those of worlds.base.Buffers; all are zero where "coverage" is
+Planes = Mapping[str, Any]  # of worlds.base.Buffers: tensors, zero where "coverage" is, or None
 
 
 def remembered(facts: Sequence[Any], sources: Iterable[Path], draw: Callable[[], list[Planes]]) -> list[Planes]:

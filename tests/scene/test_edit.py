@@ -8,6 +8,7 @@ from export.scenes import pebble, pictures, psnr
 
 from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.renderer.base import render
+from gsdistill.renderer.harmonics import sh_basis
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.edit import (
     about_axis,
@@ -22,7 +23,6 @@ from gsdistill.scene.edit import (
     recoloured,
     scaled,
 )
-from gsdistill.scene.harmonics import sh_basis
 from gsdistill.scene.turn import turned
 
 Z = (0.0, 0.0, 1.0)

@@ -38,7 +38,7 @@ from gsdistill.core.ranges import bounded
 from gsdistill.disk.read import read_json
 from gsdistill.disk.write import write_json
 from gsdistill.learning.muon import Muon
-from gsdistill.learning.processes import joined, rank
+from gsdistill.learning.processes import join, rank
 from gsdistill.learning.trainer import Trainer, TrainerSettings
 from gsdistill.prior.families.shapes.prior import read_weights
 from gsdistill.prior.pixels import fold_image, fourier_features
@@ -160,7 +160,7 @@ def train(settings: Settings) -> None:
     """Train from the last checkpoint on; the leader exports what is finished."""
     if (place := folder()) is None:
         raise SystemExit(f"set {VARIABLE} to the folder of the meshes")
-    with joined(settings.device) as device, Interrupt(Console()) as interrupt:
+    with join(settings.device) as device, Interrupt(Console()) as interrupt:
         data = Pictures(place)
         torch.manual_seed(settings.seed)
         model = Model(len(data.numbers), settings.channels)
@@ -177,7 +177,7 @@ def train(settings: Settings) -> None:
         loss = partial(loss_of, scheduler.alphas_cumprod.to(device))
         draw = partial(data.batch, settings.batch, settings.dropout)
         trainer = Trainer(model, loss, draw, settings, optimizers_of(model, settings.lr))
-        trainer.run(settings.work / "checkpoint.pt", asked=lambda: interrupt.asked)
+        trainer.run(settings.work / "checkpoint.pt", should_stop=lambda: interrupt.asked)
         if rank() == 0 and trainer.complete:
             model.load_state_dict(trainer.average.weights)
             export(settings, model, scheduler, trainer)

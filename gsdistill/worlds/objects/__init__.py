@@ -147,9 +147,9 @@ class Objects(World):
 
         return torch.from_numpy(sample(_corners(layout), count, rng))
 
-    def _solids(self) -> list[Layout]:
+    def _solids(self) -> Sequence[Layout]:
         stacks = [*product(TOPS, BOTTOMS)]
-        return [(solid,) for solid in captions.SOLIDS] + [pair for pair in stacks if set(pair) <= {*captions.SOLIDS}]
+        return [*((solid,) for solid in captions.SOLIDS), *(pair for pair in stacks if {*pair} <= {*captions.SOLIDS})]
 
 
 def _bare(name: str) -> str:

@@ -14,6 +14,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,11 +86,11 @@ def mesh_of(model: Model, place: Path) -> Mesh:
     shades = _shades(model, points, corners, colors)
     if model.paint == "all":
         return Mesh(points, corners, shades[:, None] * np.array(COLORS[model.color], np.float32), shades)
-    return Mesh(points, corners, colors / np.float32(255), shades)
+    return Mesh(points, corners, colors.astype(np.float32) / 255, shades)
 
 
 @functools.lru_cache(maxsize=2)
-def _library(place: Path) -> dict[str, NDArray[np.generic]]:
+def _library(place: Path) -> dict[str, NDArray[Any]]:
     with np.load(place / "objects.npz") as arrays:
         return dict(arrays)
 

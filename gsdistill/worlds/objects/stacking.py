@@ -49,7 +49,7 @@ def support(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> NDArray[
     largest, place = 0.0, np.array([0.0, 0.0, vertices[:, 2].max()])
     for level in np.unique(np.round(heights[heights > -np.inf] / _CELL))[::-1] * _CELL:
         flat = np.abs(heights - level) <= _ALIKE
-        free = distance_transform_edt(np.pad(flat, 1))[1:-1, 1:-1] * _CELL
+        free = np.asarray(distance_transform_edt(np.pad(flat, 1)))[1:-1, 1:-1] * _CELL
         if free.max() > largest:
             largest = free.max()
             row, column = np.unravel_index(np.where(free > 0.9 * largest, away, np.inf).argmin(), free.shape)
