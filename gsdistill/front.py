@@ -33,7 +33,7 @@ from gsdistill.disk.texts import checked
 from gsdistill.disk.write import check_targets
 from gsdistill.distillation.base import Distillation
 from gsdistill.evaluation.plain import plain_figures
-from gsdistill.evaluation.references import of_prompt
+from gsdistill.evaluation.references import truth_of_prompt
 from gsdistill.evaluation.truth import Figures
 from gsdistill.evaluation.truth import evaluate as beside
 from gsdistill.export.formats import writer_for
@@ -180,7 +180,7 @@ def evaluate(splat: Gaussians, prompt: str | None = None) -> Figures:
     figures: Figures = {}
     if prompt is not None:
         try:
-            figures = beside(splat, of_prompt(prompt))
+            figures = beside(splat, truth_of_prompt(prompt))
         except PromptError as error:
             tell(f"what needs a truth is left out: {error}")
     return {**figures, **plain_figures(splat)}

@@ -19,7 +19,7 @@ from gsdistill.disk.write import check_targets
 from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.figures import GROUPS, JUDGE, PREFIX
 from gsdistill.evaluation.plain import plain_figures
-from gsdistill.evaluation.references import Truth, of_file, of_prompt
+from gsdistill.evaluation.references import Truth, read_truth, truth_of_prompt
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.without_truth import figures_without_truth
 from gsdistill.models import catalogue
@@ -70,7 +70,7 @@ def gather(
         reference = _of_words(asked) if asked and not (truth or prior) else None
     gaussians = open_splat(splat).resolve(frames[0], "--frame", clean)
     if truth:
-        reference = of_file(truth, frames[1], gaussians)
+        reference = read_truth(truth, frames[1], gaussians)
     figures = evaluate(gaussians, reference) if reference else {}
     if prior is None:
         return {**figures, **plain_figures(gaussians)}
@@ -92,7 +92,7 @@ def check_json(target: Path, sources: Iterable[Path], overwrite: bool) -> None:
 
 def _of_words(prompt: str) -> Truth:
     try:
-        return of_prompt(prompt)
+        return truth_of_prompt(prompt)
     except PromptError as error:
         raise PromptError(
             f"{error}. Without --prompt the splat is measured alone, and with --prior by a prior"

@@ -1,14 +1,15 @@
 """How strong the colours of a splat are, and how much splats of one prompt differ from seed to seed.
 
-All is measured on the pictures from the held-out cameras (views.py), over mid grey. Features of a picture, 11 numbers:
-the share of the silhouette; mean and standard deviation of red, green and blue inside of it; and the mean gradient of
-the luminance in four bins of direction (0, 45, 90 and 135 degrees, shared linearly between neighbours, as in HOG,
-Dalal and Triggs 2005). Each is divided by its standard deviation over the true pictures of the 154 single objects.
+Everything is measured on the pictures from the held-out cameras (views.py); where a background shows, it is mid grey. A
+picture has 11 features: the silhouette's share of the picture; mean and standard deviation of red, green and blue
+inside the silhouette; and the mean gradient of the luminance in four bins of direction (0, 45, 90 and 135 degrees,
+shared linearly between neighbours, as in HOG, Dalal and Triggs 2005). Each is divided by its standard deviation over
+the true pictures of the 154 single objects.
 
-Two seeds give two sets of features, one per camera. With means m and covariances S the Frechet distance between the
-Gaussians through them (Dowson and Landau 1982) is |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)). It is the
-CROSS-FID of FSD (arXiv 2405.10988) with these features for Inception's and one prompt at a time, since 32 cameras
-cannot fill 2,048 dimensions: to be compared between methods, not with published numbers.
+Two seeds give two sets of features, one per camera. With their means m and covariances S, the Frechet distance between
+the two Gaussians (Dowson and Landau 1982) is |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)). This is the CROSS-FID
+of FSD (arXiv 2405.10988) with these features in place of Inception's, whose 2,048 dimensions 32 cameras cannot fill,
+and for one prompt at a time. Compare it between methods, not with published numbers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _GREY = 0.5
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 _BINS = 4
 
+# The standard deviation of each feature over the true pictures, see the module.
 SCALES = (0.0634, 0.298, 0.242, 0.288, 0.0455, 0.037, 0.042, 0.00134, 0.000704, 0.000935, 0.000683)
 
 
@@ -41,19 +43,18 @@ def saturation(pictures: Pictures) -> float:
 
 
 def rms_between(seeds: list[Pictures]) -> float | None:
-    """Root mean square difference of the pictures of two seeds, RGB in 0..1, mean over all pairs; None for one seed."""
-    seen = [over_grey(pictures) for pictures in seeds]
-    return _mean([float((a - b).square().mean().sqrt()) for a, b in combinations(seen, 2)])
+    """Root mean square difference between two seeds' pictures, RGB in 0..1, mean over all pairs; None for one seed."""
+    images = [over_grey(pictures) for pictures in seeds]
+    return _mean([float((a - b).square().mean().sqrt()) for a, b in combinations(images, 2)])
 
 
 def frechet_between(seeds: list[Pictures]) -> float | None:
-    """Frechet distance between the features of two seeds, see the module, mean over all pairs; None for one seed."""
-    seen = [features(pictures) for pictures in seeds]
-    return _mean([frechet(a, b) for a, b in combinations(seen, 2)])
+    """Frechet distance between two seeds' features, see the module, mean over all pairs; None for one seed."""
+    return _mean([frechet(a, b) for a, b in combinations(map(features, seeds), 2)])
 
 
 def frechet(a: Float[Tensor, "M D"], b: Float[Tensor, "N D"]) -> float:
-    """Frechet distance between the Gaussians through two sets of points; covariances are those of the sets, not n - 1.
+    """Frechet distance between the Gaussians fitted to two sets of points; their covariances divide by M and by N.
 
     The trace of (S_a S_b)^(1/2) is the sum of the roots of the eigenvalues of the symmetric R S_b R, R = S_a^(1/2).
     """
@@ -67,7 +68,7 @@ def frechet(a: Float[Tensor, "M D"], b: Float[Tensor, "N D"]) -> float:
 
 
 def features(pictures: Pictures) -> Float[Tensor, "B 11"]:
-    """The features of each picture in units of their standard deviation over the world, see the module."""
+    """The features of each picture, in units of their standard deviations over the world, see the module."""
     return raw_features(pictures) / torch.tensor(SCALES, dtype=torch.float64)
 
 
@@ -87,7 +88,7 @@ def over_grey(pictures: Pictures) -> Float[Tensor, "B H W 3"]:
 
 
 def _gradients(images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 4"]:
-    """Mean strength of the luminance's central differences by direction, without the outermost pixels."""
+    """Mean size of the luminance's gradient by central differences, in each bin of direction; without the border."""
     light = images.double() @ torch.tensor(LUMINANCE, dtype=torch.float64)
     right = 0.5 * (light[:, 1:-1, 2:] - light[:, 1:-1, :-2])
     down = 0.5 * (light[:, 2:, 1:-1] - light[:, :-2, 1:-1])

@@ -1,7 +1,7 @@
-"""What the figures of an evaluation mean, in the order and the groups in which they are shown; nothing heavy.
+"""What each figure of an evaluation means, in the groups and the order in which figures are shown. No heavy imports.
 
-A figure that is not here is shown all the same, in a group of its own. Files of earlier versions call the Chamfer
-distance of the centres ``chamfer``: :func:`renewed` reads them.
+A figure that is not listed here is shown too, in a last group. Files of earlier versions call the Chamfer distance of
+the centres ``chamfer``: :func:`renewed` translates the name.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 __all__ = ["GROUPS", "JUDGE", "NOTHING", "PREFIX", "headline", "renewed"]
 
-JUDGE = "judge"  # beside the figures that a prior gives: its name
-NOTHING = "nothing known"  # in place of a name
-LOOSE = 0.005  # of the opacity, from which on it is worth a word beside the truth
-PREFIX = "unseen_"  # of what the cameras above and below see
+JUDGE = "judge"  # the entry that names the prior which gave the figures of fronts.py
+NOTHING = "nothing known"  # the name of a splat that looks like no object of the world
+LOOSE = 0.005  # share of the opacity; where a truth is known, the headline mentions only a larger loose part
+PREFIX = "unseen_"  # of figures from the cameras above and below
 
 _PICTURES = {
     "iou": "overlap of the silhouettes; 1 is best",
@@ -24,7 +24,7 @@ _PICTURES = {
     "colour_error": "RGB where both are; 0 is best",
 }
 
-# By the title of a group: its figures, each with what it means and which way is better.
+# The figures of each group, by its title: what a figure means and which way is better.
 GROUPS: dict[str, dict[str, str]] = {
     "name": {
         "name": "what it looks like",
@@ -60,16 +60,16 @@ _RENAMED = {"chamfer": "centre_chamfer"}
 
 
 def renewed(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a file, with the names of today."""
+    """The figures of a file under their current names."""
     return {_RENAMED.get(name, name): value for name, value in figures.items()}
 
 
 def headline(figures: Mapping[str, Any]) -> str:
-    """The main figures in one line, as far as they are there: against the truth, or else of the splat alone."""
+    """One line of the main figures that are there: those against the truth if it is known, else those of the splat."""
     parts = []
     if "name" in figures:
-        other = figures["name"] != NOTHING and not figures.get("name_right")
-        parts.append(f"looks like {figures['name']}" + ", not what was asked for" * other)
+        wrong = figures["name"] != NOTHING and not figures.get("name_right")
+        parts.append(f"looks like {figures['name']}" + ", not what was asked for" * wrong)
     numbers = {name: value for name in _MAIN if isinstance(value := figures.get(name), (int, float))}
     if "iou" in numbers:
         numbers.pop("silhouette_agreement", None)

@@ -7,16 +7,16 @@ compared with those of every object, whose parts have shades m_p and colours c_p
 
 summed over pixels and channels. E is quadratic in the colours, so with r = y - g T it is
 |r|^2 - 2 sum_p c_p . <m_p, r> + sum_pq c_p . c_q <m_p, m_q> + |t - T|^2: all 121 colourings of a layout cost a few
-inner products, and those of the truth with itself are kept. The transparency makes shape count where a shaded colour
-happens to be close to the grey.
+inner products, and those of the truth with itself are computed once. The transparency makes the shape count where a
+shaded colour happens to be close to the grey.
 
-The nearest object is a name only where it explains the pictures. What it leaves is its E over that of pictures which
-show nothing at all: 0 for the object itself, 1 for nothing. Of 14 runs on the shapes prior that ended (SDS, SSD, CDS)
-it was 0.01 to 0.07, after a tenth of the steps of seven of them 0.07 to 0.16; of the grey ball that they start from,
-which is nearest to "a pink torus on a pink cube", 0.31; of a half of each 0.18 to 0.58; with centres moved by 0.3, 0.27
-to 0.57; with opacities too faint to hide what is behind, 0.36 to 0.75. From 0.2 on nothing known is seen. So it is
-where a part has none of the world's colours (views.seen_colours): of a mottled torus, "a pink torus" says what it is
-not.
+The nearest object gives its name only if it explains the pictures. The unexplained part is the object's E over the E
+that empty pictures have: 0 for the object itself, 1 for empty pictures. On the shapes prior it was 0.01 to 0.07 at the
+end of 14 runs (SDS, SSD, CDS), and 0.07 to 0.16 after a tenth of the steps of seven of them. It was 0.31 for the grey
+ball that runs start from, which is nearest to "a pink torus on a pink cube"; 0.18 to 0.58 for halves of the results;
+0.27 to 0.57 with their centres moved by 0.3; and 0.36 to 0.75 with opacities too faint to hide what is behind. Above
+0.2 the splat has no name. Nor has it one if a part shows none of the world's colours (views.seen_colours), for a
+mottled torus is no "pink torus".
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ __all__ = ["colouring_costs", "distances", "nearest", "unexplained"]
 
 _SHRINK, _EVERY, _SUPERSAMPLE = 4, 2, 2
 _GREY = 0.5
-UNKNOWN = 0.2  # of the nearest object's own E: see the module
+UNKNOWN = 0.2  # the unexplained part above which a splat has no name
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All L layouts from the same cameras, X pixels in all, and their inner products; a missing second part is zero."""
+    """All L layouts from the same cameras, X pixels in all, and their inner products. A missing second part is zero."""
 
     layouts: tuple[Layout, ...]
     shade: Float[Tensor, "L 2 X"]
@@ -51,7 +51,7 @@ class Catalogue:
 
 
 def nearest(ours: Pictures, world: World) -> tuple[Thing, ...] | None:
-    """The object of a world that is nearest to the held-out pictures; None if they show nothing known."""
+    """The object of ``world`` that is nearest to the pictures from the held-out cameras; None if it has no name."""
     errors = distances(ours, world)
     layout, first, second = (int(i) for i in torch.unravel_index(errors.argmin(), errors.shape))
     names = list(world.palette)
@@ -62,7 +62,7 @@ def nearest(ours: Pictures, world: World) -> tuple[Thing, ...] | None:
 
 
 def unexplained(errors: Float[Tensor, "L C C"], world: World) -> float:
-    """The share of the nearest object that its distance is, of :func:`distances`: 0 for the object, 1 for nothing."""
+    """The nearest object's E over that of empty pictures, see the module; ``errors`` are those of :func:`distances`."""
     place = errors.argmin()
     return float(errors.flatten()[place] / _bare(world).flatten()[place])
 
@@ -70,25 +70,25 @@ def unexplained(errors: Float[Tensor, "L C C"], world: World) -> float:
 def distances(ours: Pictures, world: World) -> Float[Tensor, "L C C"]:
     """Mean square difference, over pixels and the four channels, to each layout of a world in each colouring.
 
-    The axes are layout, colour of the first part and of the second, which does not matter where there is one part.
+    The axes are the layout, the colour of the first part and that of the second, which a single part ignores.
     """
-    known, small = _catalogue(world), _shrunk(ours)
+    catalogue, small = _catalogue(world), _shrunk(ours)
     body, clear = (plane[::_EVERY].double() for plane in (small.body, 1.0 - small.alpha))
     y = (body + clear * _GREY).clamp(0.0, 1.0).reshape(-1, 3)
     t = clear.reshape(-1)
-    r_r = (y**2).sum() - 2 * _GREY * known.clear @ y.sum(1) + 3 * _GREY**2 * known.clear_clear
-    m_r = known.shade @ y - _GREY * known.shade_clear[..., None]
-    t_t = (t**2).sum() - 2 * known.clear @ t + known.clear_clear
+    r_r = (y**2).sum() - 2 * _GREY * catalogue.clear @ y.sum(1) + 3 * _GREY**2 * catalogue.clear_clear
+    m_r = catalogue.shade @ y - _GREY * catalogue.shade_clear[..., None]
+    t_t = (t**2).sum() - 2 * catalogue.clear @ t + catalogue.clear_clear
     palette = torch.tensor(list(world.palette.values()), dtype=torch.float64)
-    return ((r_r + t_t)[:, None, None] + colouring_costs(palette, known.shade_shade, m_r)) / (4 * len(t))
+    return ((r_r + t_t)[:, None, None] + colouring_costs(palette, catalogue.shade_shade, m_r)) / (4 * len(t))
 
 
 def colouring_costs(
     palette: Float[Tensor, "C 3"], m_m: Float[Tensor, "*B 2 2"], m_r: Float[Tensor, "*B 2 3"]
 ) -> Float[Tensor, "*B C C"]:
-    """All of E that depends on the colours, of each pair of colours that the two parts may have.
+    """The terms of E that depend on the colours, for each pair of colours of the two parts.
 
-    Of a layout of one part the second row and column of ``m_m`` and row of ``m_r`` are zero.
+    For a layout of one part the second row and column of ``m_m`` and the second row of ``m_r`` are zero.
     """
     gram = palette @ palette.T
     single = m_m.diagonal(dim1=-2, dim2=-1)[..., None] * gram.diagonal() - 2.0 * m_r @ palette.T
@@ -97,14 +97,14 @@ def colouring_costs(
 
 @functools.cache
 def _bare(world: World) -> Float[Tensor, "L C C"]:
-    """The distances of pictures that show nothing at all."""
+    """The distances of empty pictures."""
     blank = torch.zeros(VIEWS, SIZE, SIZE, 4)
     return distances(Pictures(blank[..., :3], blank[..., 3:]), world)
 
 
 @functools.cache
 def _catalogue(world: World) -> Catalogue:
-    """Looked up once per process."""
+    """The catalogue of a world, drawn once per process."""
     cameras = held_out(SIZE // _SHRINK).pick(slice(None, None, _EVERY))
     layouts = world.layouts()
     pixels = len(cameras) * cameras.width * cameras.height

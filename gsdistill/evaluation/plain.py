@@ -1,26 +1,28 @@
-"""What a splat shows by itself, where nobody knows the truth of its prompt: colours, noise, floaters and silhouettes.
+"""Figures of a splat alone, for prompts whose truth is not known: colours, noise, floaters and silhouettes.
 
-The object should be in the unit ball, +z up; a splat whose extent is beyond 1 is shrunk to 1 before it is seen.
-Saturation and high frequencies are measured on the held-out pictures (views.py), silhouettes from a ring of 24 cameras
-at elevation 15, 15 degrees apart.
+The object should be in the unit ball, +z up; a splat of a larger extent is first shrunk to extent 1. Saturation and
+high frequencies are measured on the pictures from the held-out cameras (views.py), silhouettes from a ring of 24
+cameras at elevation 15, 15 degrees apart.
 
-High frequencies. With L the luminance of the object's own colour and S its mean over 3 x 3 pixels with the weights
-(1, 2, 1) (1, 2, 1)^T / 16, a wave of f_x and f_y periods per pixel comes through S with cos^2(pi f_x) cos^2(pi f_y):
-whole where it is slow, half at a quarter of the sampling rate, not at all at the finest, half of it. The figure is
+High frequencies. L is the luminance of the object's own colour, and S is L smoothed over 3 x 3 pixels with the weights
+(1, 2, 1) (1, 2, 1)^T / 16. Smoothing multiplies a wave of f_x and f_y periods per pixel by cos^2(pi f_x) cos^2(pi f_y):
+along an axis by 1 for slow waves, by 1/2 for a period of four pixels, and by 0 for the finest, of two pixels. Let I be
+the pixels whose 3 x 3 neighbours all lie in the silhouette, and T all these neighbours, from which S is computed. The
+figure is the share of the differences in luminance that smoothing removes,
 
     sum over I of (L - S)^2 / sum over T of max((L - mean L)^2, 1 / 255^2),
 
-I being the pixels whose 3 x 3 neighbours all are in the silhouette, T those neighbours, the pixels that S is made of,
-and mean L that of each picture over T: the share of the differences in luminance that is too fine to survive S. It is
-in 0..1, for what 1 - S makes of any picture has no more energy than the picture, here L - mean L in T and 0 elsewhere.
-A checkerboard has 1, white noise 41 / 64, smooth shading nearly 0, each times the share of I in T, by which small and
-thin objects have less; one grey level of 8 bits is the least that counts as a difference. True pictures of the 14
-solids of the shapes world have 0 to 0.020, by their edges; splats of a thousand large Gaussians, which blur them, less
-than 0.001. Mottle, as distillation with a strong guidance leaves it in splats of small Gaussians, raises it.
+with mean L that of each picture over T. It lies in 0..1, for L - S never has more energy than the picture itself (here
+L - mean L in T and 0 elsewhere). The least difference that counts is one grey level of 8 bits. A checkerboard has 1,
+white noise 41 / 64, smooth shading nearly 0, each times the share of I in T, which is lower for small and thin objects.
+True pictures of the 14 solids of the shapes world have 0 to 0.020, by their edges; splats of a thousand large
+Gaussians, which blur edges, less than 0.001. Mottle, which distillation with a strong guidance leaves in splats of
+small Gaussians, raises the figure.
 
-Silhouettes. For neighbouring views of the ring the intersection over union of the silhouettes, 0 where both are empty.
-Its mean tells how smoothly the outline turns, its least where it jumps; both fall where the splat is thin from one
-side, as a billboard is, or has a part that only some views have. The least area over the largest tells a billboard.
+Silhouettes. For each two neighbouring views of the ring: the intersection over union of their silhouettes, 0 where both
+are empty. The mean says how smoothly the outline turns, and the minimum drops where it jumps. Both are low for a splat
+that is thin from one side, such as a billboard, or that has a part in some views only. The smallest area of a
+silhouette over the largest reveals a billboard.
 """
 
 from __future__ import annotations
@@ -47,11 +49,11 @@ AZIMUTHS, ELEVATION, SIZE = 24, 15.0, 128
 GREY_LEVEL = 1 / 255
 
 MEANINGS = {
-    "saturation": "Mean HSV saturation of the object, 0..1. Neither way is better: colours of distillation are often "
-    "stronger than those of a photograph.",
+    "saturation": "Mean HSV saturation of the object, 0..1. Neither more nor less is better: distilled colours are "
+    "often stronger than those of a photograph.",
     "high_frequency": "Share of the differences in luminance that is as fine as single pixels, 0..1. Sharp edges have "
-    "up to two hundredths, a blurred splat next to nothing; noise and mottle have more, and there lower is better.",
-    "loose": "Floaters: share of the opacity that does not hang together with the largest part, 0..1. Lower is better, "
+    "up to 0.02 and a blurred splat nearly 0. Noise and mottle have more, and there lower is better.",
+    "loose": "Floaters: share of the opacity that is not connected with the largest part, 0..1. Lower is better, "
     "unless the object has several parts by nature.",
     "silhouette_agreement": "Mean overlap (IoU) of the silhouettes of neighbouring views, 15 degrees apart, 0..1. "
     "Higher is better: the outline turns smoothly.",
@@ -59,13 +61,13 @@ MEANINGS = {
     "jumps, as that of a flat billboard does when it is seen from its edge.",
     "silhouette_thinnest": "The smallest silhouette over the largest, seen from all around, 0..1. Near 0 the object is "
     "a flat billboard; what is right depends on the object.",
-    "extent": "Radius around the origin that holds 95 % of what is shown, in world units; the object should fill 1.",
-    "gaussians": "How many Gaussians there are. Fewer are smaller files and faster pictures.",
+    "extent": "Radius around the origin that holds 95 % of what is shown, in world units; it should be about 1.",
+    "gaussians": "Number of Gaussians. Fewer make smaller files and faster pictures.",
 }
 
 
 def plain_figures(gaussians: Gaussians) -> dict[str, float | int]:
-    """All figures of :data:`MEANINGS`, which says what each one tells. About half a second on a CPU."""
+    """All figures of :data:`MEANINGS`, which explains them. About half a second on a CPU."""
     splat = on_processor(gaussians)
     extent = measure(splat).extent
     fitting = _shrunk(splat, max(1.0, extent))
@@ -87,7 +89,7 @@ def plain_figures(gaussians: Gaussians) -> dict[str, float | int]:
 
 
 def high_frequency(pictures: Pictures) -> float:
-    """The share of the differences in luminance that is as fine as pixels, see the module; 0 where nothing is seen."""
+    """The share, 0..1, of the differences in luminance as fine as pixels, see the module; 0 where nothing is seen."""
     light = (pictures.colours.double() @ torch.tensor(LUMINANCE, dtype=torch.float64))[:, None]
     weights = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64) / 4.0
     fine = light[:, :, 1:-1, 1:-1] - conv2d(light, torch.outer(weights, weights)[None, None])
@@ -100,13 +102,13 @@ def high_frequency(pictures: Pictures) -> float:
 
 
 def loose(gaussians: Gaussians) -> float:
-    """Share, 0..1, of the summed opacity that is not in the part with the most of it (gsdistill.scene.parts)."""
+    """Share, 0..1, of the summed opacity outside of the part that has the most of it (gsdistill.scene.parts)."""
     opacities = torch.sigmoid(gaussians.opacities.double()).cpu()
     return float(opacities[parts(gaussians) > 0].sum() / opacities.sum().clamp_min(1e-30))
 
 
 def silhouettes(gaussians: Gaussians) -> Bool[Tensor, "24 H W"]:
-    """Where the splat is, seen from the ring of 24 cameras, azimuth 0 first."""
+    """The silhouettes of the splat from the ring of 24 cameras, azimuth 0 first; True where the splat is."""
     cameras = orbit(AZIMUTHS, SIZE, elevation=ELEVATION)
     with torch.no_grad():
         seen = render(gaussians, cameras, torch.zeros(AZIMUTHS, 3))

@@ -1,13 +1,13 @@
-"""What a splat is held against: pictures, a surface and distances of an object of the shapes world, a mesh or a splat.
+"""Truths to compare a splat with: pictures, surface and distances of an object of a world, of a mesh, or of a splat.
 
-Nothing is aligned: the truth stands as it is in the axes and the size of our world, inside the unit ball around the
-origin, +z up, its front towards +x; what lies beyond the cameras' view is cut off.
+Nothing is aligned: the truth must have the axes and the size of our world, inside the unit ball around the origin, +z
+up, its front towards +x. What lies outside of the cameras' view is cut off.
 
-* An object of a world is drawn by that; its signed distance function is exact, and its surface is sampled evenly.
-* A mesh is drawn in its own colours without light, as splats hold them; a splat by the same renderer as ours.
+* The world draws its object; the signed distance function is exact, and the surface is sampled evenly.
+* A mesh is drawn in its own colours without light, for splats hold such colours. A splat is drawn by our renderer.
 
-Of the last two the surface is what the cameras see of it, a point for every pixel, and the distance of a point is that
-to the nearest of these, which are about 0.02 apart. Inside and outside are not known there, and neither is a name.
+The surface of a mesh or a splat is what the cameras see of it: a point for every pixel, about 0.02 apart. The distance
+of a point is that to the nearest of these. Neither inside and outside nor a name are known for such a truth.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from gsdistill.worlds.base import Layout, Thing, World, world_named
 __all__ = [
     "Truth",
     "nearest_of",
-    "of_file",
-    "of_prompt",
     "radius",
+    "read_truth",
     "seen_points",
     "surface_points",
+    "truth_of_prompt",
 ]
 
-IN_VIEW = 1.09  # 3.2 sin 20 degrees: how far from the origin the cameras see all around
-ALIKE = 1.5  # how many times as large the truth may be as the splat, or the reverse, before it is told
+IN_VIEW = 1.09  # 3.2 sin 20 degrees: radius of the ball around the origin that every camera sees whole
+ALIKE = 1.5  # largest ratio of the sizes of truth and splat that needs no Notice
 MOST = 0.995  # share of the opacity within a splat's radius; the rest may be floaters
-CUBE = 0.06  # side of the cubes of far points, by the mean of their reach and distance
+CUBE = 0.06  # side of the cubes of far points, over the geometric mean of their radius and their distance
 Y_UP = (".glb", ".gltf", ".obj")
 
 Distance = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
@@ -55,19 +55,19 @@ Distance = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]]
 
 @dataclass(frozen=True)
 class Truth:
-    """What is compared with; in world axes and units."""
+    """What a splat is compared with, in world axes and units."""
 
     seen: Pictures  # from the held-out cameras
     unseen: Pictures  # from the unseen cameras
     points: Float[Tensor, "M 3"]  # on the surface, float64
-    distance: Distance  # of points, float64, from the surface
-    signed: bool  # whether it is negative inside
-    things: tuple[Thing, ...] = ()  # the object, where it is one of a world
+    distance: Distance  # from points to the surface, float64
+    signed: bool  # whether the distance is negative inside
+    things: tuple[Thing, ...] = ()  # the object, if it is one of a world
     world: World | None = None
 
 
-def of_prompt(prompt: str, world: World | None = None) -> Truth:
-    """The object that ``prompt`` names in a world, if none in that of shapes.
+def truth_of_prompt(prompt: str, world: World | None = None) -> Truth:
+    """The object that ``prompt`` names in ``world``; without one, in the shapes world.
 
     Raises:
         PromptError: the prompt is not one of the world, so its object is not known.
@@ -80,29 +80,29 @@ def of_prompt(prompt: str, world: World | None = None) -> Truth:
     return Truth(seen, below, surface_points(world, layout), distance, signed=True, things=things, world=world)
 
 
-def of_file(path: Path, frame: Frame | None = None, beside: Gaussians | None = None) -> Truth:
-    """A mesh (.glb .gltf .obj .ply .stl .off), a splat of any format, or that of a run's folder.
+def read_truth(path: Path, frame: Frame | None = None, beside: Gaussians | None = None) -> Truth:
+    """Read a mesh (.glb .gltf .obj .ply .stl .off), a splat of any format, or the splat in the folder of a run.
 
-    ``frame`` names the axes of a file that does not name them itself: y-up for .glb, .gltf and .obj, and our world's
-    for others, if none. Where it is much larger or smaller than the splat ``beside``, or than the view of the cameras,
-    that is told.
+    ``frame`` names the axes of a file that does not name them itself. Without it the axes of a mesh are y-up for .glb,
+    .gltf and .obj, and our world's for others. A Notice says so where the truth is 1.5 times as large as the splat
+    ``beside`` or the reverse, or where it is too large for the cameras.
 
     Raises:
         BadFile: it is neither, it is broken, or no camera sees it.
     """
     path = splat_file(path)
-    if splat := _splat(path, frame):
+    if splat := _read_splat(path, frame):
         extent, draw = radius(splat), lambda cameras: photograph(splat, cameras)
     elif path.suffix.lower() not in SUFFIXES:
         raise BadFile(f"{path}: a truth is a splat ({', '.join(EXTENSIONS)}) or a mesh ({', '.join(SUFFIXES)})")
     else:
         if frame is None:
-            tell(f"{path}: its axes are taken to be {_usual(path)}, as is usual; --truth-frame is for others")
+            tell(f"{path}: its axes are assumed to be {_usual(path)}, as is usual; --truth-frame names others")
         parts = [_turned(part, frame_matrix(frame or _usual(path))) for part in read_mesh(path)]
         extent = float(torch.cat([part.corners for part in parts]).norm(dim=-1).max())
-        draw = functools.partial(_drawn, parts)
-    made = seen_truth(draw)
-    if not len(made.points):
+        draw = functools.partial(_draw, parts)
+    truth = seen_truth(draw)
+    if not len(truth.points):
         raise BadFile(
             f"{path}: no camera sees it; it reaches {extent:.3g} from the origin, and must fill the unit ball there"
         )
@@ -116,31 +116,34 @@ def of_file(path: Path, frame: Frame | None = None, beside: Gaussians | None = N
             f"{path}: reaches {extent:.3g} from the origin, the splat {ours:.3g}; nothing is aligned, both must have "
             "the size, the place and the axes of the same world"
         )
-    return made
+    return truth
 
 
 def seen_truth(draw: Callable[[Cameras], Pictures]) -> Truth:
-    """The truth that pictures with depth are."""
+    """A truth of which only pictures with depth are known; ``draw`` makes them."""
     seen, below = draw(held_out()), draw(unseen())
     points = seen_points(seen, below)
     return Truth(seen, below, points, functools.partial(nearest_of, points), signed=False)
 
 
 def seen_points(seen: Pictures, below: Pictures) -> Float[Tensor, "M 3"]:
-    """Where the middles of all pixels in the silhouettes lie, by their depth, world units, float64.
+    """The surface points that the middles of all pixels in the silhouettes show, by depth, world units, float64.
 
     ``seen`` are pictures from the held-out cameras, ``below`` from the unseen ones.
+
+    Raises:
+        ValueError: the pictures have no depth.
     """
     return torch.cat([_lifted(seen, held_out()), _lifted(below, unseen())])
 
 
 def nearest_of(targets: Float[Tensor, "M 3"], points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-    """The distance of each point to the nearest of ``targets``, of which there is one at least.
+    """The distance of each point to the nearest of ``targets``, at least one; float64, in the units of both.
 
-    For points that all lie far away a tree has to look at most targets for each of them. There points within r of their
-    middle, d or more away, are taken together in cubes of side h = 0.06 sqrt(r d), and only those targets count that
-    are nearest to the mean of a cube. Around a sphere about the middle, the worst case, that is too far by
-    h^2 / 4 r, some 0.001 d, and less in the mean.
+    For points that all lie far away, a search tree would visit nearly every target for each of them. So points within r
+    of their middle and at least d from the targets, d > r, are put into cubes of side h = 0.06 sqrt(r d), and only
+    those targets are searched that are nearest to the mean point of a cube. In the worst case, targets on a sphere
+    about the middle, this makes a distance too large by h^2 / 4 r, about 0.001 d, and the mean by less.
     """
     from scipy.spatial import KDTree
 
@@ -151,24 +154,24 @@ def nearest_of(targets: Float[Tensor, "M 3"], points: Float[Tensor, "N 3"]) -> F
     reach = np.linalg.norm(ours - middle, axis=1).max()
     apart = tree.query(middle)[0] - reach
     if apart > reach > 0:
-        cubes = np.floor((ours - middle) / (CUBE * np.sqrt(reach * apart)))
-        of = np.unique(cubes, axis=0, return_inverse=True)[1].reshape(-1)
-        means = np.stack([np.bincount(of, column) for column in ours.T], axis=1) / np.bincount(of)[:, None]
-        tree = KDTree(targets.double().numpy()[np.unique(tree.query(means)[1])])
+        corners = np.floor((ours - middle) / (CUBE * np.sqrt(reach * apart)))
+        cube = np.unique(corners, axis=0, return_inverse=True)[1].reshape(-1)
+        means = np.stack([np.bincount(cube, column) for column in ours.T], axis=1) / np.bincount(cube)[:, None]
+        tree = KDTree(tree.data[np.unique(tree.query(means)[1])])
     return torch.from_numpy(tree.query(ours)[0])
 
 
 @functools.lru_cache(maxsize=8)
 def surface_points(world: World, layout: Layout, count: int = 4096, seed: int = 0) -> Float[Tensor, "M 3"]:
-    """``count`` points on the true surface, nearly even by area."""
+    """``count`` points on the true surface, nearly even by area, world units, float64."""
     return world.surface(layout, count, np.random.default_rng(seed))
 
 
 def radius(gaussians: Gaussians) -> float:
-    """How far from the origin what can be seen of a splat reaches, but for the farthest half a percent of opacity."""
-    far = reach(gaussians)
-    away = torch.where(far > 0, gaussians.means.double().norm(dim=1) + far, 0.0)
-    shown = torch.where(far > 0, torch.sigmoid(gaussians.opacities.double()), 0.0)
+    """Distance from the origin that the visible splat reaches, without the farthest 0.5 % of opacity; world units."""
+    sizes = reach(gaussians)
+    away = torch.where(sizes > 0, gaussians.means.double().norm(dim=1) + sizes, 0.0)
+    shown = torch.where(sizes > 0, torch.sigmoid(gaussians.opacities.double()), 0.0)
     return float(weighted_quantile(away, shown, MOST))
 
 
@@ -184,23 +187,23 @@ def _lifted(pictures: Pictures, cameras: Cameras) -> Float[Tensor, "M 3"]:
     return torch.einsum("nji,nj->ni", views[b, :3, :3], local)
 
 
-def _drawn(parts: list[Part], cameras: Cameras) -> Pictures:
+def _draw(parts: list[Part], cameras: Cameras) -> Pictures:
     from gsdistill.mesh.zbuffer import draw
 
     return Pictures(**vars(draw(parts, cameras)))
 
 
-def _splat(path: Path, frame: Frame | None) -> Gaussians | None:
-    """The splat in a file; None where it holds none."""
+def _read_splat(path: Path, frame: Frame | None) -> Gaussians | None:
+    """The splat in a file; None where the file holds none."""
     if is_ply(path):
-        splat = bool({"opacity", "packed_position"} & read_vertices(path).columns.keys())
+        holds_splat = bool({"opacity", "packed_position"} & read_vertices(path).columns.keys())
     else:
-        splat = may_be_splat(path)
-    return on_processor(open_splat(path).resolve(frame, "--truth-frame")) if splat else None
+        holds_splat = may_be_splat(path)
+    return on_processor(open_splat(path).resolve(frame, "--truth-frame")) if holds_splat else None
 
 
 def _usual(path: Path) -> Frame:
-    """The axes that meshes of this suffix have where nobody says otherwise."""
+    """The axes that meshes of this suffix usually have."""
     return "y-up" if path.suffix.lower() in Y_UP else "world"
 
 

@@ -1,16 +1,16 @@
-"""How near a splat lies to the true surface: what is seen of it, and the centres of its Gaussians.
+"""Distances between a splat and the true surface: of the surface that is seen, and of the Gaussians' centres.
 
-Surface: every pixel of the held-out and of the unseen cameras with alpha > 1/2 is a point, at the mean depth of what it
-shows (by blending weights, as the renderer has it). From the splat to the truth: the mean of the points' distances;
-back: the mean over points of the true surface of the distance to the nearest of the splat's. Since cameras look from
-below too, an underside that is missing or wrong costs. The mean depth of a soft splat lies behind its surface, and at
-outlines and holes between what is near and what is far: runs on the shapes prior that end well keep 0.02 to 0.06, thin
-objects the least, and small dense Gaussians on the true surface 0.01 to 0.03.
+Surface: every pixel of the held-out and the unseen cameras with alpha > 1/2 is a point of the splat's surface, at the
+pixel's mean depth by blending weights. From the splat to the truth: the mean distance of these points to the true
+surface. Back: the mean distance of points on the true surface to the nearest of them. Since cameras look from below
+too, an underside that is missing or wrong costs. The mean depth of a soft splat lies behind its surface, and at
+outlines and holes it lies between near and far. So good runs on the shapes prior keep 0.02 to 0.06, thin objects the
+least, and small dense Gaussians on the true surface 0.01 to 0.03.
 
-Centres: a trained splat's lie below its surface, by 0.1 in many, and hardly move where what is seen is ruined. From the
-splat to the truth: the mean of |d(mu_i)|, weighted with the sum of blending weights that Gaussian i has in the pixels
-of the held-out cameras. That is its opacity times the area it is seen with: hidden ones count nothing. Back: the mean
-over points of the surface of the distance to the nearest mu_i of opacity above 0.1.
+Centres: those of a trained splat lie below its surface, often by 0.1, and hardly move where its looks are ruined. From
+the splat to the truth: the mean of |d(mu_i)|, weighted by the sum of the blending weights that Gaussian i has in the
+pixels of the held-out cameras. This is its opacity times its visible area, so hidden Gaussians count nothing. Back: the
+mean distance of points on the true surface to the nearest mu_i of opacity above 0.1.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from gsdistill.renderer.base import blending_weights
 __all__ = ["FARTHEST", "centres", "floaters", "splat_to_truth", "surface", "truth_to_splat", "visibility"]
 
 FARTHEST = 2.0  # the distance reported where there is nothing to measure: the diameter of the unit ball
-_SOLID = 0.1  # opacity from which on a Gaussian stands for surface
-_ADRIFT = 0.15
-MOST = 20_000  # points that distances are taken of
+_SOLID = 0.1  # opacity above which a Gaussian counts as part of a surface
+_ADRIFT = 0.15  # distance above which a Gaussian is a floater, world units
+MOST = 20_000  # points whose distances are measured, at most
 
 
 def surface(seen: Pictures, unseen: Pictures, truth: Truth) -> dict[str, float]:
-    """Distances between what is seen of the splat and the true surface, world units; 2 if nothing is seen."""
+    """Distances between the splat's surface and the true one, world units; 2 if nothing of the splat is seen.
+
+    ``seen`` are pictures from the held-out cameras with depth, ``unseen`` from the unseen ones.
+    """
     points = seen_points(seen, unseen)
     forth = float(truth.distance(_some(points)).abs().mean()) if len(points) else FARTHEST
     back = _mean_to(points, truth)
@@ -47,7 +50,7 @@ def centres(gaussians: Gaussians, truth: Truth) -> dict[str, float]:
 
 
 def splat_to_truth(gaussians: Gaussians, truth: Truth) -> float:
-    """Mean distance of the centres of what is seen to the true surface, world units; 2 if nothing is seen."""
+    """Mean distance of visible Gaussians' centres to the true surface, world units; 2 if nothing is seen."""
     weights = visibility(gaussians)
     if float(weights.sum()) <= 0.0:
         return FARTHEST
@@ -55,12 +58,12 @@ def splat_to_truth(gaussians: Gaussians, truth: Truth) -> float:
 
 
 def truth_to_splat(gaussians: Gaussians, truth: Truth) -> float:
-    """Mean distance of the true surface to the nearest centre of opacity above 0.1, world units; 2 if none has it."""
+    """Mean distance of the true surface to the nearest centre of opacity above 0.1, world units; 2 without one."""
     return _mean_to(gaussians.means[torch.sigmoid(gaussians.opacities) > _SOLID], truth)
 
 
 def floaters(gaussians: Gaussians, truth: Truth) -> float:
-    """Share, 0..1, of the summed opacity whose centres lie more than 0.15 outside of a truth whose inside is known."""
+    """Share, 0..1, of the summed opacity of Gaussians whose centres lie more than 0.15 outside of a signed truth."""
     opacity = torch.sigmoid(gaussians.opacities.double())
     return float(opacity[truth.distance(gaussians.means) > _ADRIFT].sum() / opacity.sum().clamp_min(1e-30))
 

@@ -1,7 +1,6 @@
-"""A splat judged against the truth: an object of the shapes world by its prompt, or a mesh or a splat of a user's own.
+"""All figures of a splat against a truth: an object of the shapes world by its prompt, or a user's own mesh or splat.
 
-Nothing is aligned first: both must stand where the world's convention puts them, +z up, the front towards +x, in the
-unit ball.
+Nothing is aligned first: both must follow the world's convention, +z up, the front towards +x, in the unit ball.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.core.structs import Cameras, Gaussians, on_processor
-from gsdistill.evaluation.figures import NOTHING
+from gsdistill.evaluation.figures import NOTHING, PREFIX
 from gsdistill.evaluation.naming import nearest
-from gsdistill.evaluation.references import Truth, of_prompt
+from gsdistill.evaluation.references import Truth, truth_of_prompt
 from gsdistill.evaluation.surface import centres, floaters, surface
 from gsdistill.evaluation.views import compared, photograph, seen_colours, unseen
 from gsdistill.worlds.base import world_named
@@ -26,22 +25,22 @@ Figures: TypeAlias = dict[str, str | bool | int | float]
 
 
 def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:
-    """Return the figures of a splat beside a truth, or the prompt of one; distances in world units, shares in 0..1.
+    """Return the figures of a splat against a truth or a prompt; distances in world units, other figures in 0..1.
 
     From the held-out cameras, and with the prefix ``unseen_`` from those above and below (views.py): ``iou`` of the
     silhouettes, ``soft_iou`` of the alphas, ``colour_error`` where both silhouettes are, ``picture_error`` over white
-    where either is, ``psnr`` of the whole pictures in dB. ``surface_chamfer``: the mean of ``surface_to_truth`` and
-    ``truth_to_surface``; ``centre_chamfer``, of the Gaussians' centres, of ``splat_to_truth`` and ``truth_to_splat``
-    (surface.py). ``gaussians``: how many.
+    where either is, and ``psnr`` of the whole pictures in dB. ``surface_chamfer`` is the mean of ``surface_to_truth``
+    and ``truth_to_surface``; ``centre_chamfer``, of the Gaussians' centres, that of ``splat_to_truth`` and
+    ``truth_to_splat`` (surface.py). ``gaussians`` is their number.
 
-    Of an object of the shapes world also ``name``: the one that the splat looks like, or "nothing known" (naming.py);
-    ``name_right``: it is the prompt's; ``colour_right``: every part has the prompt's colour (views.py); ``floaters``:
-    share of opacity outside of the surface.
+    For an object of a world also ``name``, the object that the splat looks like, or "nothing known" (naming.py);
+    ``name_right``, whether this is the prompt's; ``colour_right``, whether every part has the prompt's colour
+    (views.py); ``floaters``, the share of the opacity outside of the surface.
 
     Raises:
         PromptError: the prompt is not one of the shapes world, so its object is not known.
     """
-    truth = of_prompt(truth) if isinstance(truth, str) else truth
+    truth = truth_of_prompt(truth) if isinstance(truth, str) else truth
     gaussians = on_processor(gaussians)
     ours, others = photograph(gaussians), photograph(gaussians, unseen())
     figures: Figures = {}
@@ -54,7 +53,7 @@ def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:
             "colour_right": colours == tuple(thing.color for thing in things),
         }
     figures |= compared(ours, truth.seen)
-    figures |= {f"unseen_{name}": value for name, value in compared(others, truth.unseen).items()}
+    figures |= {f"{PREFIX}{name}": value for name, value in compared(others, truth.unseen).items()}
     figures |= surface(ours, others, truth)
     figures |= centres(gaussians, truth)
     if truth.signed:

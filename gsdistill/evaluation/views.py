@@ -1,14 +1,15 @@
-"""Pictures of a splat beside those of the truth, from two sets of fixed cameras: their silhouettes and colours.
+"""Pictures of a splat compared with those of the truth, from two sets of fixed cameras: silhouettes and colours.
 
-Both sets go in steps of the golden angle, at distance 3.2 with a field of view of 40 degrees and 128 x 128 pixels:
+In both sets the azimuth grows by the golden angle from camera to camera. The distance is 3.2, the field of view 40
+degrees, and a picture has 128 x 128 pixels:
 
-* held out: 32 cameras of elevation -10..60 degrees, the range that runs draw their cameras from by default; none of
-  them is trained on, but their neighbours are.
+* held out: 32 cameras of elevation -10..60 degrees, the range from which runs draw their cameras by default. No run
+  trains on them, but on their neighbours.
 * unseen: 16 cameras outside of that range, 12 of elevation -60..-30, which see the underside, and 4 of 75..90, which
-  look down. Nothing but the method decides what is there. (A run of other ``cameras.elevation`` may have seen it.)
+  look down. The method alone decides what is there. (A run of another ``cameras.elevation`` may have seen it.)
 
-A picture is kept as body b (colour times coverage, over black) and alpha a; over a background g it is b + (1 - a) g,
-and inside a silhouette, which is where a > 1/2, its colour is b / a.
+A picture is stored as body b (colour times coverage, over black) and alpha a. Over a background g it is b + (1 - a) g,
+and inside the silhouette, where a > 1/2, its colour is b / a.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ __all__ = [
 VIEWS, BELOW, ABOVE, SIZE = 32, 12, 4, 128
 _ELEVATIONS, _UNDER, _OVER = (-10.0, 60.0), (-60.0, -30.0), (75.0, 90.0)
 _DISTANCE, _FOV = 3.2, 40.0
-_START = 8.65  # degrees; in steps of the golden angle from here on no camera comes within a degree of a multiple of 45
-_EDGE = 0.5  # alpha from which on a pixel belongs to the silhouette
-_SAME = 1e-10  # mean square difference that counts as none: 100 dB
+_START = 8.65  # degrees, the first azimuth: with it no camera comes within a degree of a multiple of 45
+_EDGE = 0.5  # alpha above which a pixel belongs to the silhouette
+_SAME = 1e-10  # least mean square difference that is told apart: 100 dB
 
-# The least residual of a part's colours over the next: where it is more, none is clearly nearer, and the part has none.
-# Of 14 runs on the shapes prior that ended (SDS, SSD, CDS) it was 0.09 to 0.41, and 0.69 for the thin legs of a yellow
-# table by CDS, which a person still calls yellow. With all Gaussians in random colours it was 0.77 to 0.99, all in grey
-# 0.73 to 0.90; with random colours in half of them, which leave a hint, 0.58 to 1.
+# The residual of a part's nearest colour over that of the next: above this ratio the part has no colour. At the end of
+# 14 runs on the shapes prior (SDS, SSD, CDS) it was 0.09 to 0.41, and 0.69 for the thin legs of a yellow table by CDS,
+# which a person still calls yellow. With all Gaussians in random colours it was 0.77 to 0.99, with all in grey 0.73 to
+# 0.90, and with half of them in random colours, which leave a hint, 0.58 to 1.
 UNCLEAR = 0.71
 
 
@@ -64,7 +65,7 @@ class Pictures:
 
     body: Float[Tensor, "B H W 3"]
     alpha: Float[Tensor, "B H W 1"]
-    depth: Float[Tensor, "B H W 1"] | None = None  # of what is seen, along the camera's axis; infinite without any
+    depth: Float[Tensor, "B H W 1"] | None = None  # along the camera's axis, world units; infinite where nothing is
 
     @functools.cached_property
     def silhouettes(self) -> Bool[Tensor, "B H W"]:
@@ -73,12 +74,12 @@ class Pictures:
 
     @functools.cached_property
     def colours(self) -> Float[Tensor, "B H W 3"]:
-        """The colour of the object itself, meaningful inside of the silhouettes."""
+        """The colour of the object itself, RGB in 0..1; it has a meaning only inside the silhouettes."""
         return (self.body / self.alpha.clamp_min(_EDGE)).clamp(0.0, 1.0)
 
     @functools.cached_property
     def over_white(self) -> Float[Tensor, "B H W 3"]:
-        """The whole pictures over white, as a page shows them."""
+        """The whole pictures over white, RGB in 0..1."""
         return (self.body + 1.0 - self.alpha).clamp(0.0, 1.0)
 
 
@@ -95,7 +96,7 @@ def unseen(size: int = SIZE) -> Cameras:
 
 
 def photograph(gaussians: Gaussians, cameras: Cameras | None = None) -> Pictures:
-    """The splat as ``cameras`` see it, or else the held-out ones; its depth is the mean, by blending weights."""
+    """Draw the splat from ``cameras``, by default the held-out ones; its depth is the mean by blending weights."""
     cameras = cameras or held_out()
     with torch.no_grad():
         seen = render(gaussians, cameras, torch.zeros(len(cameras), 3))
@@ -103,21 +104,21 @@ def photograph(gaussians: Gaussians, cameras: Cameras | None = None) -> Pictures
     return Pictures(seen.images, seen.alphas, depth)
 
 
-@functools.lru_cache(maxsize=16)  # cameras are told apart as objects, not by what they hold
+@functools.lru_cache(maxsize=16)  # cameras are compared by identity, not by value
 def buffers(world: World, layout: Layout, cameras: Cameras) -> Buffers:
-    """The uncoloured truth as ``cameras`` see it, once per process."""
+    """The uncoloured truth from ``cameras``, drawn once per process."""
     return world.buffers([layout], cameras)[0]
 
 
 def truth(world: World, things: tuple[Thing, ...], cameras: Cameras | None = None) -> Pictures:
-    """The object ``things`` of a world as ``cameras`` see it, or else the held-out ones."""
+    """The object ``things`` of a world from ``cameras``, by default the held-out ones."""
     cameras = cameras or held_out()
     light = buffers(world, tuple(thing.shape for thing in things), cameras)
     return Pictures(*paint(light, world.colors(things), torch.zeros(len(cameras), 3)))
 
 
 def compared(ours: Pictures, true: Pictures) -> dict[str, float]:
-    """All figures of this module that need no name, by name."""
+    """The five measures of this module that follow, by their names."""
     measures = (iou, soft_iou, colour_error, picture_error, psnr)
     return {measure.__name__: measure(ours, true) for measure in measures}
 
@@ -130,7 +131,7 @@ def iou(ours: Pictures, true: Pictures) -> float:
 
 
 def soft_iou(ours: Pictures, true: Pictures) -> float:
-    """Sum of min(a, a') over sum of max(a, a') of the alphas, 0..1: per view, then the mean. It sees haze and holes."""
+    """Sum of min(a, a') over sum of max(a, a') of the alphas, 0..1: per view, then the mean. Haze and holes count."""
     a, b = ours.alpha.flatten(1), true.alpha.flatten(1)
     both, either = (values.sum(1, dtype=torch.float64) for values in (torch.minimum(a, b), torch.maximum(a, b)))
     return float((both / either.clamp_min(1e-12)).mean())
@@ -139,7 +140,7 @@ def soft_iou(ours: Pictures, true: Pictures) -> float:
 def colour_error(ours: Pictures, true: Pictures) -> float:
     """Mean absolute difference of the RGB colours, 0..1, over all pixels in both silhouettes; 1 if there are none.
 
-    What one of the two has alone costs nothing here: :func:`picture_error` counts it.
+    Pixels in one silhouette only cost nothing here: :func:`picture_error` counts them.
     """
     inside = ours.silhouettes & true.silhouettes
     if not inside.any():
@@ -162,14 +163,14 @@ def psnr(ours: Pictures, true: Pictures) -> float:
 
 
 def seen_colours(ours: Pictures, world: World, layout: Layout) -> tuple[str | None, ...]:
-    """The named colour that each part of the object has in our held-out pictures; None for one that has none of them.
+    """The named colour of each part of the object in our held-out pictures; None for a part without a clear one.
 
-    The colour that leaves the least of :func:`colour_residuals` is the answer, if it is clearly the nearest.
+    It is the colour of the least residual (:func:`colour_residuals`), if the next one's is clearly larger.
     """
-    nearest_two = [left.topk(2, largest=False) for left in colour_residuals(ours, world, layout)]
+    names, nearest_two = list(world.palette), colour_residuals(ours, world, layout).topk(2, largest=False)
     return tuple(
-        list(world.palette)[int(places[0])] if float(values[0]) <= UNCLEAR * float(values[1]) < torch.inf else None
-        for values, places in nearest_two
+        names[place] if least <= UNCLEAR * second < torch.inf else None
+        for (least, second), (place, _) in zip(nearest_two.values.tolist(), nearest_two.indices.tolist(), strict=True)
     )
 
 
@@ -177,33 +178,33 @@ def colour_residuals(ours: Pictures, world: World, layout: Layout) -> Float[Tens
     """How far each named colour is from that of each part in our held-out pictures, of any size: RMS of RGB, 0..1.
 
     The pixels of part p are those inside our silhouette of which p covers more than half. With u their colour in our
-    picture and s the shade of p alone in the truth, colour c leaves the residual
+    picture and s the shade of p alone in the truth, colour c leaves the sum of squares
 
         sum |u - c s|^2 = sum |u|^2 - 2 c . sum s u + |c|^2 sum s^2.
 
-    A part that is not there leaves an infinite one.
+    The residuals of a part without pixels are infinite.
     """
     palette = torch.tensor(list(world.palette.values()), dtype=torch.float64)
     light = buffers(world, layout, held_out(ours.body.shape[1]))
-    left = torch.full((len(layout), len(palette)), torch.inf, dtype=torch.float64)
+    residuals = torch.full((len(layout), len(palette)), torch.inf, dtype=torch.float64)
     for p in range(len(layout)):
         pixels = ours.silhouettes & (light.coverage[:, p] > 0.5)
         u = ours.colours[pixels].double()
         s = (light.shade[:, p] / light.coverage[:, p].clamp_min(0.5))[pixels].double()
         if len(s):
             squares = (u**2).sum() + (palette**2).sum(1) * (s**2).sum() - 2.0 * palette @ (s @ u)
-            left[p] = (squares.clamp_min(0.0) / u.numel()).sqrt()
-    return left
+            residuals[p] = (squares.clamp_min(0.0) / u.numel()).sqrt()
+    return residuals
 
 
 def _spread(count: int, limits: tuple[float, float]) -> Float[Tensor, "{count}"]:
-    """``count`` elevations in the middles of as many equal steps."""
+    """``count`` elevations in the middles of as many equal steps of the limits."""
     low, high = limits
     return low + (high - low) * (torch.arange(count, dtype=torch.float64) + 0.5) / count
 
 
 def _spiral(elevations: list[Tensor], size: int) -> Cameras:
-    """Cameras at these elevations, the golden angle from one to the next."""
+    """Cameras at these elevations, each the golden angle further around than the one before."""
     every = torch.cat(elevations)
     ones = torch.ones(len(every))
     return look_at_origin(golden_azimuths(len(every), _START), every, _DISTANCE * ones, _FOV * ones, size)

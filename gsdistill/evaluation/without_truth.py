@@ -1,6 +1,6 @@
-"""All figures of a splat whose truth nobody knows: those of the splat alone, and those that a prior gives.
+"""All figures of a splat whose truth is not known: those of the splat alone, and those that a prior gives.
 
-``MEANINGS`` says of each figure, by its name, what it tells and which way is better, in one or two sentences.
+``MEANINGS`` has one or two sentences for each figure: what it measures and which way is better.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def figures_without_truth(
 ) -> dict[str, float | int | str]:
     """The figures of :mod:`gsdistill.evaluation.plain`, and with a prior those of :mod:`gsdistill.evaluation.fronts`.
 
-    With a prior the splat must be on its device; ``settings`` are the run's ``prompts``.
+    With a prior the splat must be on the prior's device; ``settings`` are the run's ``prompts``.
 
     Raises:
         PromptError: the prior cannot serve the prompt.
     """
-    asked = {} if prior is None else fronts.prior_figures(gaussians, prompt, prior, settings)
-    return {**plain.plain_figures(gaussians), **asked}
+    by_prior = {} if prior is None else fronts.prior_figures(gaussians, prompt, prior, settings)
+    return {**plain.plain_figures(gaussians), **by_prior}

@@ -36,7 +36,7 @@ def truth_of(run: Run) -> Truth | None:
 
     Of a prior that is no longer there the shapes world decides.
     """
-    from gsdistill.evaluation.references import of_prompt
+    from gsdistill.evaluation.references import truth_of_prompt
     from gsdistill.models.catalogue import world_of
     from gsdistill.worlds.base import world_named
 
@@ -44,7 +44,7 @@ def truth_of(run: Run) -> Truth | None:
     with suppress(UserError):
         world = world_of(told(run.settings.get("prior")))
     try:
-        return of_prompt(run.prompt, world_named(world)) if world else None
+        return truth_of_prompt(run.prompt, world_named(world)) if world else None
     except PromptError:
         return None
 

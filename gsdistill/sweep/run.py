@@ -13,7 +13,7 @@ from gsdistill.core.structs import to_device
 from gsdistill.disk.lock import Claim
 from gsdistill.disk.write import check_folder, write_json
 from gsdistill.evaluation.figures import JUDGE
-from gsdistill.evaluation.references import of_prompt
+from gsdistill.evaluation.references import truth_of_prompt
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.without_truth import figures_without_truth
 from gsdistill.generate import run
@@ -85,7 +85,7 @@ class _Worker:
         config = one.config
         splat = to_device(read_splat(one.folder), device.choose(config.device))
         prior = self._prior(config) if one.asked else None
-        true = evaluate(splat, of_prompt(config.prompt, one.world)) if one.world else {}
+        true = evaluate(splat, truth_of_prompt(config.prompt, one.world)) if one.world else {}
         judge = {JUDGE: config.prior} if one.asked else {}
         alone = figures_without_truth(splat, config.prompt, prior, config.prompts)
         keep_figures(one.folder, {**true, **alone, **judge})

@@ -3,7 +3,7 @@
 import torch
 
 from gsdistill.evaluation.figures import GROUPS, headline, renewed
-from gsdistill.evaluation.references import of_prompt
+from gsdistill.evaluation.references import truth_of_prompt
 from gsdistill.evaluation.surface import centres, surface
 from gsdistill.evaluation.views import compared, photograph, unseen
 from gsdistill.scene.init.ball import Ball
@@ -28,7 +28,7 @@ def test_an_earlier_name_is_that_of_today():
 
 def test_every_figure_has_a_meaning():
     splat = Ball(count=50).create("a red torus", torch.Generator().manual_seed(0), "cpu")
-    truth = of_prompt("a red torus")
+    truth = truth_of_prompt("a red torus")
     ours, below = photograph(splat), photograph(splat, unseen())
     made = compared(ours, truth.seen) | surface(ours, below, truth) | centres(splat, truth)
     names = {name for group in GROUPS.values() for name in group}

@@ -12,7 +12,7 @@ import torch
 
 from gsdistill.core.errors import PromptError
 from gsdistill.core.structs import SH_C0, Cameras, Embedding, Gaussians
-from gsdistill.evaluation.fronts import FRACTIONS, MEANINGS, Fits, arcs, fits, prior_figures
+from gsdistill.evaluation.fronts import FRACTIONS, MEANINGS, Fits, arcs, measure_fits, prior_figures
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.base import CameraRange
 from gsdistill.prior.prompts import DIRECTIONS, EncodedPrompt, PromptSettings
@@ -172,7 +172,7 @@ def test_a_prior_that_is_told_cameras_counts_them_too(by_azimuth, stripes, count
 
 def test_the_errors_are_those_of_the_pictures(by_words):
     """With a picture p known by heart, eps is (x_t - alpha p) / sigma and its error alpha^2 / sigma^2 |x0 - p|^2."""
-    found = fits(drum(TWO), "a drum", by_words)
+    found = measure_fits(drum(TWO), "a drum", by_words)
     schedule = by_words.schedule
     ratio = sum(float(schedule.alphas[t] / schedule.sigmas[t]) ** 2 for t in map(schedule.index, FRACTIONS)) / 3
     view = planes(drum(TWO), 30.0)
@@ -191,7 +191,7 @@ def test_the_prompt_fits_where_its_picture_is_there(by_words):
 def test_the_words_and_the_thresholds_are_those_of_the_settings(by_words):
     by_words.texts.clear()
     settings = PromptSettings("perp-neg", front=100.0, back=170.0, front_prompt="the face, front view")
-    found = fits(drum(ONE), "a drum", by_words, settings)
+    found = measure_fits(drum(ONE), "a drum", by_words, settings)
     expected = {"a drum", "", "the face, front view", *(f"a drum, {name} view" for name in DIRECTIONS[1:])}
     assert set(by_words.texts) == expected
     assert ["FsB"[place] for place in found.expected] == ["F"] * 7 + ["s"] * 5 + ["B"] + ["s"] * 5 + ["F"] * 6
@@ -200,7 +200,7 @@ def test_the_words_and_the_thresholds_are_those_of_the_settings(by_words):
 @pytest.mark.parametrize(("cameras", "samples"), [(False, 24 * 3 * 4), (True, 24 * 3 * 13)])
 def test_it_costs_what_it_says(by_words, by_azimuth, cameras, samples):
     prior = ByCamera(by_azimuth) if cameras else knowing(by_words, [0, 1, 2])
-    fits(drum({}), "a drum", prior)
+    measure_fits(drum({}), "a drum", prior)
     assert prior.evaluations == sum(prior.batches) == samples
     assert max(prior.batches) == 24
 

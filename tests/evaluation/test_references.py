@@ -10,7 +10,7 @@ import trimesh
 
 from gsdistill.core.errors import BadFile, Notice
 from gsdistill.core.structs import SH_C0, Gaussians
-from gsdistill.evaluation.references import nearest_of, of_file, of_prompt, radius, seen_points
+from gsdistill.evaluation.references import nearest_of, radius, read_truth, seen_points, truth_of_prompt
 from gsdistill.evaluation.surface import surface
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.views import Pictures, held_out, iou, photograph, unseen
@@ -74,7 +74,7 @@ def test_depths_are_those_of_rays_cut_with_planes():
 
 @pytest.mark.slow
 def test_a_mesh_of_a_sphere_is_the_sphere_of_the_shapes_world(tmp_path):
-    made, true = of_file(sphere(tmp_path / "ball.ply")), of_prompt("a blue sphere")
+    made, true = read_truth(sphere(tmp_path / "ball.ply")), truth_of_prompt("a blue sphere")
     assert iou(made.seen, true.seen) > 0.995 and iou(made.unseen, true.unseen) > 0.995
     assert float((made.seen.alpha - true.seen.alpha).abs().mean()) < 1e-3
     inside = made.seen.alpha[..., 0] == 1.0
@@ -85,13 +85,13 @@ def test_a_mesh_of_a_sphere_is_the_sphere_of_the_shapes_world(tmp_path):
 
 @pytest.mark.slow
 def test_the_surface_chamfer_of_spheres_is_their_difference(tmp_path):
-    truth = of_file(sphere(tmp_path / "truth.ply", 0.75))
+    truth = read_truth(sphere(tmp_path / "truth.ply", 0.75))
     parts = read_mesh(sphere(tmp_path / "ours.ply", 0.65))
     seen, below = (Pictures(**vars(draw(parts, cameras))) for cameras in (held_out(), unseen()))
     found = surface(seen, below, truth)
     assert found["surface_to_truth"] == pytest.approx(0.1, abs=2e-3)
     assert found["truth_to_surface"] == pytest.approx(0.1, abs=2e-3)
-    exact = surface(seen, below, of_prompt("a red sphere"))  # whose distance is a closed form
+    exact = surface(seen, below, truth_of_prompt("a red sphere"))  # whose distance is a closed form
     assert exact["surface_to_truth"] == pytest.approx(0.1, abs=1e-3)
     assert exact["surface_chamfer"] == pytest.approx(0.1, abs=2e-3)
 
@@ -100,7 +100,7 @@ def test_the_surface_chamfer_of_spheres_is_their_difference(tmp_path):
 def test_a_splat_that_is_the_truth_is_equal_to_it(tmp_path):
     splat = pebbles()
     Ply().write(splat, tmp_path / "splat.ply")
-    found = evaluate(splat, of_file(tmp_path / "splat.ply"))
+    found = evaluate(splat, read_truth(tmp_path / "splat.ply"))
     for name in ("iou", "soft_iou", "unseen_iou", "unseen_soft_iou"):
         assert found[name] == pytest.approx(1.0, abs=1e-6)
     for name in ("colour_error", "picture_error", "unseen_picture_error", "surface_chamfer"):
@@ -111,15 +111,15 @@ def test_a_splat_that_is_the_truth_is_equal_to_it(tmp_path):
 
 def test_a_run_can_be_the_truth(tmp_path):
     Ply().write(pebbles(), tmp_path / "gaussians.ply")
-    assert torch.equal(of_file(tmp_path).points, of_file(tmp_path / "gaussians.ply").points)
+    assert torch.equal(read_truth(tmp_path).points, read_truth(tmp_path / "gaussians.ply").points)
 
 
 @pytest.mark.slow
 def test_axes_are_those_of_the_file(tmp_path):
     """A ball in front of the origin, (x, y, z) in the world, is (y, z, x) in a file whose y is up."""
-    world = of_file(sphere(tmp_path / "world.ply", 0.3, (0.5, 0.1, -0.2)))
-    usual = of_file(sphere(tmp_path / "usual.glb", 0.3, (0.1, -0.2, 0.5)))
-    named = of_file(sphere(tmp_path / "named.ply", 0.3, (0.1, -0.2, 0.5)), "y-up")
+    world = read_truth(sphere(tmp_path / "world.ply", 0.3, (0.5, 0.1, -0.2)))
+    usual = read_truth(sphere(tmp_path / "usual.glb", 0.3, (0.1, -0.2, 0.5)))
+    named = read_truth(sphere(tmp_path / "named.ply", 0.3, (0.1, -0.2, 0.5)), "y-up")
     for truth in (usual, named):
         assert iou(truth.seen, world.seen) > 0.99
         assert torch.allclose(truth.points.mean(0), world.points.mean(0), atol=2e-3)
@@ -130,8 +130,8 @@ def test_axes_that_are_taken_for_granted_are_told(tmp_path):
     unnamed = tmp_path / "unnamed.ply"
     unnamed.write_bytes((tmp_path / "named.ply").read_bytes().replace(b"comment gsdistill frame rdf\n", b"", 1))
     with pytest.warns(Notice, match="does not name its axes: taken to be in gsdistill's .*; --truth-frame rdf is for"):
-        guessed = of_file(unnamed)
-    told, named = of_file(unnamed, "rdf"), of_file(tmp_path / "named.ply")
+        guessed = read_truth(unnamed)
+    told, named = read_truth(unnamed, "rdf"), read_truth(tmp_path / "named.ply")
     assert torch.equal(told.points, named.points) and not torch.equal(guessed.points, named.points)
 
 
@@ -146,14 +146,14 @@ def test_points_lie_where_the_pixels_look():
 def test_a_truth_of_another_size_is_told_and_one_out_of_sight_refused(tmp_path):
     splat = pebbles()
     with pytest.warns(Notice, match=r"reaches 0\.2 from the origin, the splat 0\.8\d+; nothing is aligned"):
-        of_file(sphere(tmp_path / "small.ply", 0.2), beside=splat)
+        read_truth(sphere(tmp_path / "small.ply", 0.2), beside=splat)
     with pytest.warns(Notice, match=r"reaches 1\.5 from the origin, and the cameras see 1\.09"):
-        of_file(sphere(tmp_path / "large.ply", 1.5))
+        read_truth(sphere(tmp_path / "large.ply", 1.5))
     with pytest.raises(BadFile, match=r"no camera sees it; it reaches 90\.\d from the origin, and must fill"):
-        of_file(sphere(tmp_path / "far.ply", 0.5, (0.0, 0.0, 90.0)))
+        read_truth(sphere(tmp_path / "far.ply", 0.5, (0.0, 0.0, 90.0)))
     with pytest.raises(BadFile, match=r"truth\.txt: a truth is a splat \(.*\.spz\) or a mesh \(.*\.stl"):
         (tmp_path / "truth.txt").write_text("a torus")
-        of_file(tmp_path / "truth.txt")
+        read_truth(tmp_path / "truth.txt")
 
 
 def test_the_radius_of_a_splat_leaves_floaters_out():

@@ -12,7 +12,7 @@ from gsdistill.core.errors import BadFile, PromptError
 from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.evaluation.naming import distances as name_distances
 from gsdistill.evaluation.naming import nearest, unexplained
-from gsdistill.evaluation.references import of_prompt, surface_points
+from gsdistill.evaluation.references import surface_points, truth_of_prompt
 from gsdistill.evaluation.surface import floaters, splat_to_truth, truth_to_splat, visibility
 from gsdistill.evaluation.truth import evaluate, truth_views
 from gsdistill.evaluation.views import (
@@ -188,20 +188,20 @@ def test_nothing_at_all_scores_worst(red_sphere):
 
 def test_floaters_are_counted_by_opacity(red_sphere):
     far = splat(np.array([[1.2, 0.0, 0.0]] * 600), np.full((600, 3), 0.5))
-    assert floaters(joined(red_sphere, far), of_prompt("a white sphere")) == pytest.approx(600 / 6600)
+    assert floaters(joined(red_sphere, far), truth_of_prompt("a white sphere")) == pytest.approx(600 / 6600)
     faint = replace(far, opacities=torch.full((600,), -4.0))
-    assert floaters(joined(red_sphere, faint), of_prompt("a white sphere")) < 0.01
+    assert floaters(joined(red_sphere, faint), truth_of_prompt("a white sphere")) < 0.01
     near = splat(np.array([[0.85, 0.0, 0.0], [0.0, 0.0, 0.0]]), np.full((2, 3), 0.5))  # 0.1 outside, and hidden inside
-    assert floaters(joined(red_sphere, near), of_prompt("a white sphere")) == 0.0
+    assert floaters(joined(red_sphere, near), truth_of_prompt("a white sphere")) == 0.0
 
 
 def test_surface_distances_are_those_of_a_shell_around_a_sphere(red_sphere):
     points = surface_points(WORLD, ("sphere",), 6000, seed=2).numpy()
     for radius in (0.65, 0.85):
         shell = splat(points * radius / 0.75, np.full((6000, 3), 0.5))
-        assert splat_to_truth(shell, of_prompt("a white sphere")) == pytest.approx(0.1, abs=1e-6)
-        assert truth_to_splat(shell, of_prompt("a white sphere")) == pytest.approx(0.1, abs=3e-3)
-    assert truth_to_splat(red_sphere, of_prompt("a white sphere")) < 0.035
+        assert splat_to_truth(shell, truth_of_prompt("a white sphere")) == pytest.approx(0.1, abs=1e-6)
+        assert truth_to_splat(shell, truth_of_prompt("a white sphere")) == pytest.approx(0.1, abs=3e-3)
+    assert truth_to_splat(red_sphere, truth_of_prompt("a white sphere")) < 0.035
 
 
 def test_distance_to_the_nearest_gaussian_is_brute_force():
@@ -210,7 +210,7 @@ def test_distance_to_the_nearest_gaussian_is_brute_force():
     few = replace(few, opacities=torch.cat([torch.full((20,), 3.0), torch.full((20,), -3.0)]))  # half of them too faint
     points = surface_points(WORLD, ("star",)).numpy()
     brute = np.linalg.norm(points[:, None] - few.means[:20].double().numpy(), axis=2).min(1).mean()
-    assert truth_to_splat(few, of_prompt("a white star")) == pytest.approx(brute, rel=1e-9)
+    assert truth_to_splat(few, truth_of_prompt("a white star")) == pytest.approx(brute, rel=1e-9)
 
 
 @pytest.mark.slow
@@ -271,12 +271,12 @@ def test_what_is_hidden_does_not_count(red_sphere):
     shell = replace(red_sphere, scales=red_sphere.scales + 1.0)  # wide enough to leave no holes
     core = splat(np.random.default_rng(0).normal(size=(500, 3)) * 0.1, np.zeros((500, 3)))
     both = joined(shell, core)
-    assert splat_to_truth(both, of_prompt("a white sphere")) == pytest.approx(
-        splat_to_truth(shell, of_prompt("a white sphere")), abs=1e-3
+    assert splat_to_truth(both, truth_of_prompt("a white sphere")) == pytest.approx(
+        splat_to_truth(shell, truth_of_prompt("a white sphere")), abs=1e-3
     )
     seen = visibility(both)
     assert float(seen[6000:].sum()) < 1e-3 * float(seen.sum())
-    assert splat_to_truth(core, of_prompt("a white sphere")) > 0.5
+    assert splat_to_truth(core, truth_of_prompt("a white sphere")) > 0.5
 
 
 def test_visibility_adds_up_to_what_is_opaque(red_sphere):

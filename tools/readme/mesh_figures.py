@@ -28,7 +28,7 @@ from gsdistill.core.device import processor
 from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.disk.places import slug
 from gsdistill.disk.write import write_json
-from gsdistill.evaluation.references import of_prompt, surface_points
+from gsdistill.evaluation.references import surface_points, truth_of_prompt
 from gsdistill.evaluation.surface import centres
 from gsdistill.export.pictures import shots
 from gsdistill.generate import run
@@ -136,7 +136,7 @@ def main(settings: Settings) -> None:
         path = settings.output / f"{slug(prompt)}.glb"
         figures = dataclasses.asdict(write_mesh(gaussians, path, settings.mesh, frame="world"))
         figures |= {"bytes": path.stat().st_size, "gaussians": len(gaussians)} | chamfer(path, things)
-        figures["splat_chamfer"] = centres(gaussians, of_prompt(prompt))["centre_chamfer"]
+        figures["splat_chamfer"] = centres(gaussians, truth_of_prompt(prompt))["centre_chamfer"]
         lengths = [figures[name] for name in ("mesh_to_truth", "truth_to_mesh", "chamfer", "splat_chamfer")]
         cells = [prompt, *(f"{value:.4f}" for value in lengths), "yes" if figures["watertight"] else "no"]
         cells += [f"{figures['parts']}", f"{figures['faces']}", f"{figures['bytes'] / 1000:.0f}"]

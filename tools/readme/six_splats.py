@@ -31,7 +31,7 @@ from rich.console import Console
 from gsdistill.cli.flags import settings_of
 from gsdistill.core.structs import SH_C0, Cameras, Gaussians
 from gsdistill.disk.write import write_json
-from gsdistill.evaluation.references import of_prompt
+from gsdistill.evaluation.references import truth_of_prompt
 from gsdistill.evaluation.truth import evaluate, truth_views
 from gsdistill.evaluation.views import held_out, unseen
 from gsdistill.export.pictures import shots, to_bytes
@@ -145,7 +145,7 @@ def pictures(splat: Gaussians, views: list[Cameras]) -> np.ndarray:
 
 def main(settings: Settings) -> None:
     """Make the six, measure them and draw them."""
-    splats, truth = six(good(settings), torch.Generator().manual_seed(0)), of_prompt(PROMPT)
+    splats, truth = six(good(settings), torch.Generator().manual_seed(0)), truth_of_prompt(PROMPT)
     found = {name: evaluate(splat, truth) for name, splat in splats.items()}
     print(f"| splat | a person sees | {' | '.join(COLUMNS)} |")
     print("|---" * (2 + len(COLUMNS)) + "|")
