@@ -1,6 +1,6 @@
-"""How much samples differ from each other, and how many of the known pictures they reach.
+"""How much samples differ from each other, and which known objects they show.
 
-Pictures are compared by the root of their mean square difference over pixels and channels, values in 0..1.
+Pictures are compared by the root of their mean square difference over pixels and channels, with values in 0..1.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ __all__ = ["differences", "mean_difference", "nearest_objects"]
 
 
 def differences(a: Float[Tensor, "N H W 3"], b: Float[Tensor, "M H W 3"]) -> Float[Tensor, "N M"]:
-    """The root mean square difference of every picture of ``a`` from every one of ``b``, float64."""
+    """The root mean square difference between each picture of ``a`` and each of ``b``, float64."""
     first, second = a.flatten(1).double(), b.flatten(1).double()
     return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist") / first.shape[1] ** 0.5
 
 
 def mean_difference(table: Float[Tensor, "N N"], seed: int, resamples: int = 2000) -> tuple[float, float, float]:
-    """The mean difference of two samples, and the ends of its 95 % bootstrap interval over the seeds.
+    """The mean difference between two samples, and the ends of its 95 % bootstrap interval over the seeds.
 
-    A resample draws N of the N samples with replacement; pairs of a sample with itself are left out.
+    ``table`` has the difference of each pair. A resample draws N of the N samples with replacement; pairs of a sample
+    with itself do not count.
     """
     count = len(table)
     drawn = torch.randint(0, count, (resamples, count), generator=torch.Generator().manual_seed(seed))
@@ -35,17 +36,17 @@ def mean_difference(table: Float[Tensor, "N N"], seed: int, resamples: int = 200
 
 
 def nearest_objects(images: Float[Tensor, "N H W 3"], camera: Cameras) -> tuple[list[str], Float[Tensor, "N"]]:
-    """The object of the shapes world nearest to each picture from one ``camera``, and how much of it is missed.
+    """The object of the shapes world nearest to each picture from one ``camera``, and how much of it is missing.
 
-    Every solid and stack is tried in all its colours over the picture's own background, the median of its border, as
-    :mod:`gsdistill.evaluation.naming` does it. What is missed is the difference from the nearest object over that
-    object's from its background: 0 is the object itself, 1 an empty picture.
+    Every solid and stack is tried in all its colours over the picture's own background, the median of its border, as in
+    :mod:`gsdistill.evaluation.naming`. The missing share is the picture's difference from the nearest object over the
+    difference of the background alone: 0 for the object itself, 1 for an empty picture.
     """
     background = torch.cat([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], dim=1).median(1).values
     background, pictures = background.double()[:, None, :], images.flatten(1, 2).double()
     world = world_named("shapes")
     colours, palette = list(world.palette), torch.tensor(list(world.palette.values()), dtype=torch.float64)
-    least, missed = torch.full((2, len(images)), torch.inf, dtype=torch.float64)
+    least, missing = torch.full((2, len(images)), torch.inf, dtype=torch.float64)
     names = [""] * len(images)
     for shapes in world.layouts():
         seen = world.trace(shapes, camera, supersample=2)
@@ -61,5 +62,5 @@ def nearest_objects(images: Float[Tensor, "N H W 3"], camera: Cameras) -> tuple[
         for n in (best < least).nonzero()[:, 0].tolist():
             things = tuple(Thing(colours[k], shape) for k, shape in zip(picked[n].tolist(), shapes, strict=False))
             least[n], names[n] = best[n], world.caption(things)
-            missed[n] = (best[n].clamp_min(0.0) / empty[n]).sqrt()
-    return names, missed
+            missing[n] = (best[n].clamp_min(0.0) / empty[n]).sqrt()
+    return names, missing

@@ -2,12 +2,13 @@
 
     x' = x - rate g          (``sgd``; ``adam`` divides g by its running size; ``ddim`` has rate s_t - s_t')
 
-s_t = sigma_t / alpha_t, t falls over the run by ``times`` and t' is the next one, s' = 0 after the last. With weight 1
-the rate of ``ddim`` turns FSD into DDIM sampling (FSD, arXiv 2405.10988). Latents are seen as opaque renders.
+with s_t = sigma_t / alpha_t. Over the run t falls by ``times``; t' is the t of the next step, and s_t' = 0 after the
+last. With weight 1 the rate of ``ddim`` turns FSD into DDIM sampling (FSD, arXiv 2405.10988). The method sees the
+latents as opaque renders.
 
-No run of ``training`` is made for it: there views are drawn anew in each step, progress is below 1 in the last one, and
-the loss is a mean over all views. Here nothing is drawn but a method's own noise, the last t is that of progress 1, and
-each sample has a method's state, and the whole of its gradient, for itself.
+This is not a run of ``training``. A run draws new views in each step, its progress stays below 1, and its loss is a
+mean over all views. Here nothing is random but the method's own noise, progress reaches 1 in the last step, and each
+sample has its own state of the method and the whole of its gradient.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ class Descent:
     optimiser: Literal["adam", "sgd", "ddim"] = "adam"  # ddim: sgd with rate s_t - s_t', for methods of weight 1
     rate: Ramp = bounded(Ramp(0.05, 0.005), above=0)  # of adam and sgd
     times: Ramp = bounded(Ramp(0.98, 0.0), low=0, high=1)  # of ddim: t as a fraction of the prior's schedule
-    draws: int = bounded(1, low=1)  # gradients averaged for each sample and step, each with noise of its own
-    kept: int = bounded(200, low=1)  # points of the way that are remembered, besides the start
+    draws: int = bounded(1, low=1)  # gradients averaged for each sample and step, each with its own noise
+    kept: int = bounded(200, low=1)  # points of the way that are recorded, besides the start
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all the gradients of a descent have in common; one camera for each of B samples."""
+    """What all gradients of a descent share; one camera for each of B samples."""
 
     prior: Prior
     text: EncodedPrompt
@@ -55,7 +56,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The way of B samples, the start first and the end last."""
+    """The way of B samples: S recorded points, the start first and the end last."""
 
     points: Float[Tensor, "S B C h w"]
     steps: tuple[int, ...]  # of each point, 0 at the start
@@ -74,29 +75,29 @@ def descend(
     generator: torch.Generator,
     state: State | None = None,
 ) -> Trajectory:
-    """Let the samples descend from ``start``, whose type (float32 or float64) all arithmetic has.
+    """Let the samples descend from ``start``, in whose precision (float32 or float64) everything is computed.
 
     Args:
-        method: whose gradient.
-        setup: the prior, what it is asked for, and from where.
+        method: the method whose gradient they follow.
+        setup: the prior, its prompt and its cameras.
         start: one latent for each camera.
         how: steps and step sizes.
         generator: source of all noise.
         state: of the method, one row per sample, as :func:`independent` makes it; none: one state for all samples.
 
     Raises:
-        ConfigError: the steps are too large, and a latent is no number any more; or the prior sees groups of views.
+        ConfigError: the steps are so large that a latent is not finite, or the prior sees groups of views.
     """
     if setup.prior.view_group > 1:
         raise ConfigError(
-            f"the prior {setup.prior.name} sees {setup.prior.view_group} views together, samples are alone"
+            f"the prior {setup.prior.name} sees {setup.prior.view_group} views together, but each sample is one view"
         )
     state = to_device(method.init_state(setup.prior, generator) if state is None else state, start.device)
     condition = setup.prior.condition(setup.text, cameras := repeated(setup.cameras, how.draws))
     x = start.clone()
     optimiser = torch.optim.Adam([x], betas=(0.9, 0.99)) if how.optimiser == "adam" else torch.optim.SGD([x])
     rates = ddim_rates(setup.prior.schedule, how.times, how.steps) if how.optimiser == "ddim" else None
-    remembered = {round(place * how.steps / how.kept) for place in range(how.kept + 1)} | {0, how.steps}
+    recorded = {round(place * how.steps / how.kept) for place in range(how.kept + 1)} | {0, how.steps}
     points = [start.clone()]
     for step in range(how.steps):
         progress = step / max(how.steps - 1, 1)
@@ -107,28 +108,28 @@ def descend(
         optimiser.param_groups[0]["lr"] = how.rate(progress) if rates is None else rates[step]
         optimiser.step()
         if not bool(x.isfinite().all()):
-            raise ConfigError(f"rate = {how.rate}: at step {step + 1} a sample is no number any more; lower the rate")
-        if step + 1 in remembered:
+            raise ConfigError(f"rate = {how.rate}: at step {step + 1} a sample is not finite; lower the rate")
+        if step + 1 in recorded:
             points.append(x.clone())
-    return Trajectory(torch.stack(points), tuple(sorted(remembered)))
+    return Trajectory(torch.stack(points), tuple(sorted(recorded)))
 
 
 def ddim_rates(schedule: NoiseSchedule, times: Ramp, steps: int) -> list[float]:
-    """s_t - s_t' for t falling by ``times`` over ``steps`` steps, and s_t for the last."""
+    """The rate s_t - s_t' of each of ``steps`` steps, in which t falls by ``times``; s_t for the last step."""
     ratios = schedule.sigmas / schedule.alphas
     levels = [float(ratios[schedule.index(times(step / max(steps - 1, 1)))]) for step in range(steps)] + [0.0]
     return [here - after for here, after in pairwise(levels)]
 
 
 def independent(method: Distillation, prior: Prior, seeds: range) -> State:
-    """One state per seed, stacked: what a method draws once for a run is then drawn for each sample.
+    """One state per seed, stacked: what a method draws once per run is drawn once per sample.
 
-    For methods whose state is noise of the latents' shape; the sample of a seed does not depend on the others.
+    This serves methods whose state is noise of the latents' shape. The sample of a seed does not depend on the others.
     """
     states = [method.init_state(prior, torch.Generator().manual_seed(seed)) for seed in seeds]
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
 def repeated(cameras: Cameras, times: int) -> Cameras:
-    """Each camera ``times`` times, one after the other."""
+    """Each camera ``times`` times in a row."""
     return cameras.pick(torch.arange(len(cameras)).repeat_interleave(times))

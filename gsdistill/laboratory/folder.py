@@ -1,4 +1,4 @@
-"""What a demonstration leaves: figure.png, figures.json and settings.yaml; nothing is overwritten unasked."""
+"""The files of a demonstration: figure.png, figures.json and settings.yaml; only --overwrite replaces earlier ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from gsdistill.core.errors import OutputError
 from gsdistill.disk.places import slug
-from gsdistill.disk.write import check_folder, write_json, write_text
+from gsdistill.disk.write import check_folder, check_targets, write_json, write_text
 from gsdistill.laboratory.demos.base import Demonstration
 from gsdistill.laboratory.play import Play
 from gsdistill.laboratory.plots import save_figure
@@ -21,31 +20,27 @@ __all__ = ["default_folder", "perform"]
 
 
 def default_folder(demonstration: Demonstration) -> Path:
-    """Where the files go if nothing else is said: named after the demonstration, or the prior and the method."""
-    name = name_of(demonstration)
-    if isinstance(demonstration, Play):
-        prior = (
-            name_of(demonstration.world)
-            if demonstration.prior == "analytic"
-            else Path(label_of(demonstration.prior)).name
-        )
+    """The default folder of the files: named after the demonstration, or in free play after prior, method and seed."""
+    if not isinstance(demonstration, Play):
+        name = name_of(demonstration)
+    else:
+        analytic = demonstration.prior == "analytic"
+        prior = name_of(demonstration.world) if analytic else Path(label_of(demonstration.prior)).name
         name = f"{prior}-{slug(label_of(name_of(demonstration.method)))}-seed{demonstration.seed}"
     return Path("outputs") / "play2d" / name
 
 
 def perform(demonstration: Demonstration, output: Path | None, overwrite: bool, console: Console) -> Path:
-    """Run and draw, write the files and say where; returns their folder.
+    """Run a demonstration, write its files, print where they are, and return their folder.
 
     Raises:
-        OutputError: the folder holds an earlier run and ``overwrite`` is false, it cannot be written or be a folder.
-        UserError: what :meth:`Demonstration.run` raises.
+        OutputError: a file is there and ``overwrite`` is false, or the folder or a file cannot be written.
+        UserError: as :meth:`Demonstration.run`.
     """
     folder = output or default_folder(demonstration)
     check_folder(folder)
-    picture, report, settings = (folder / name for name in ("figure.png", "figures.json", "settings.yaml"))
-    there = [path for path in (picture, report, settings) if path.exists()]
-    if there and not overwrite:
-        raise OutputError(f"{there[0]} exists; choose another --output, or replace it with --overwrite")
+    picture, report, settings = files = [folder / name for name in ("figure.png", "figures.json", "settings.yaml")]
+    check_targets(files, overwrite, "another --output")
     began = time.perf_counter()
     outcome = demonstration.run()
     seconds = round(time.perf_counter() - began, 2)

@@ -1,6 +1,6 @@
-"""Pictures of the laboratory: maps of point worlds with the ways through them, and sheets of images.
+"""Pictures of the laboratory: maps of point worlds with trajectories, and sheets of images.
 
-matplotlib is imported where a figure is made, and pyplot, which asks for a display, never.
+matplotlib is imported only where a figure is made, and pyplot, which needs a display, never.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.disk.write import atomic_path
-from gsdistill.laboratory.worlds.base import Stage
+from gsdistill.laboratory.worlds.base import Densities
 
-__all__ = ["COLOURS", "density", "map_key", "new_figure", "save_figure", "sheet", "way"]
+__all__ = ["COLOURS", "draw_densities", "draw_sheet", "draw_way", "map_key", "new_figure", "save_figure"]
 
-# One colour per estimator or method, told apart in print and by the colour-blind (Okabe and Ito's palette).
+# One colour per estimator or method; print and colour-blind eyes keep them apart (Okabe and Ito's palette).
 COLOURS = {
     "mode_seeking": "#0072B2", "mode_disengaging": "#D55E00", "ssd": "#009E73", "sds": "#0072B2", "fsd": "#D55E00",
     "dark": "#333333", "light": "#999999",
@@ -43,23 +43,22 @@ def save_figure(figure: Any, path: Path) -> None:
         figure.savefig(draft, format="png", dpi=110, metadata={"Software": None})
 
 
-def density(axes: Any, stage: Stage, xs: tuple[float, float], ys: tuple[float, float]) -> None:
-    """Contours of p(x | y), filled, and of p(x), dotted, at fixed shares of the density's maximum."""
+def draw_densities(axes: Any, densities: Densities, xs: tuple[float, float], ys: tuple[float, float]) -> None:
+    """Draw contours of p(x | y), filled, and of p(x), dotted, at fixed shares of each density's maximum."""
     grid = torch.meshgrid(torch.linspace(*ys, 240), torch.linspace(*xs, 240), indexing="ij")
     y, x = (axis.double() for axis in grid)
-    place = torch.stack([x.flatten(), y.flatten()], dim=1)
-    falls = []
-    for mixture in (stage.conditional, stage.unconditional):
-        log = mixture.log_density(place).view_as(x)
-        falls.append((log - log.max()).numpy())
-    axes.contourf(x, y, falls[0], levels=[-12.5, -8.0, -4.5, -2.0, -0.5, 0.0], cmap="Greys", alpha=0.55)
-    axes.contour(x, y, falls[1], levels=[-8.0, -4.5, -2.0, -0.5], colors="#8a7a3a", linewidths=0.7, linestyles="dotted")
+    places = torch.stack([x.flatten(), y.flatten()], dim=1)
+    logs = [p.log_density(places).view_as(x) for p in (densities.conditional, densities.unconditional)]
+    with_prompt, without = ((log - log.max()).numpy() for log in logs)
+    axes.contourf(x, y, with_prompt, levels=[-12.5, -8.0, -4.5, -2.0, -0.5, 0.0], cmap="Greys", alpha=0.55)
+    levels = [-8.0, -4.5, -2.0, -0.5]
+    axes.contour(x, y, without, levels=levels, colors="#8a7a3a", linewidths=0.7, linestyles="dotted")
     axes.set_aspect("equal")
     axes.set(xlim=xs, ylim=ys, xlabel="x", ylabel="y")
 
 
 def map_key(ends: bool = True) -> list[Any]:
-    """Entries of a legend for a map: its densities and, with ``ends``, the ring and the disc of a way."""
+    """Entries of a map's legend: its densities and, with ``ends``, the ring and the disc of a trajectory."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -72,18 +71,20 @@ def map_key(ends: bool = True) -> list[Any]:
     return entries + [Line2D([], [], **dot, color=colour, label=label) for label, colour in marks.items()]
 
 
-def way(axes: Any, points: Float[Tensor, "S 2"], colour: str, label: str | None = None, alpha: float = 1.0) -> None:
-    """A trajectory through a map: a ring at its start, a disc at its end."""
+def draw_way(
+    axes: Any, points: Float[Tensor, "S 2"], colour: str, label: str | None = None, alpha: float = 1.0
+) -> None:
+    """Draw a trajectory into a map, with a ring at its start and a disc at its end."""
     x, y = points.double().T.numpy()
     axes.plot(x, y, color=colour, linewidth=1.2, alpha=alpha, label=label, zorder=3)
     axes.plot(x[0], y[0], "o", markersize=7, markerfacecolor="white", markeredgecolor="black", zorder=4)
     axes.plot(x[-1], y[-1], "o", markersize=7, color=colour, markeredgecolor="black", markeredgewidth=0.6, zorder=5)
 
 
-def sheet(
+def draw_sheet(
     axes: Any, images: Float[Tensor, "N H W 3"], columns: int, rows: Sequence[str] = (), across: str = ""
 ) -> None:
-    """Images in 0..1 as a grid on one pair of axes, row by row; ``rows`` names each row, ``across`` the columns."""
+    """Draw images in 0..1 as a grid, row by row; ``rows`` has the label of each row, ``across`` that of the columns."""
     count, height, width, _ = images.shape
     lines = -(-count // columns)
     canvas = torch.ones(lines * columns, height + 2, width + 2, 3, dtype=images.dtype)

@@ -95,7 +95,7 @@ def test_cds_comes_to_rest_where_the_formula_says(attractor):
 
 def test_without_guidance_and_at_one_time_the_attractor_is_mu_minus_s_eps():
     world = Gaussian()
-    prior = world.stage("").prior
+    prior = world.densities("").prior
     eps = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = at_rest(world, prior, 1.0, 300, torch.tensor([400]), eps)
     s_t = prior.schedule.sigmas[400] / prior.schedule.alphas[400]

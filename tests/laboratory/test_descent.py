@@ -93,7 +93,7 @@ def test_the_start_is_left_alone_and_few_points_are_kept(gaussian_prior):
 
 
 def test_steps_that_are_too_large_are_named(gaussian_prior):
-    with pytest.raises(ConfigError, match=r"rate = .*: at step \d+ a sample is no number any more; lower the rate"):
+    with pytest.raises(ConfigError, match=r"rate = .*: at step \d+ a sample is not finite; lower the rate"):
         follow(gaussian_prior, SDS(), Descent(steps=50, optimiser="sgd", rate=Ramp(1e200, 1e200)))
 
 

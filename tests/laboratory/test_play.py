@@ -103,7 +103,7 @@ def test_equal_settings_give_equal_pictures(here):
         ("--demo trap --steps 0", "steps = 0 is out of range; it must be at least 1"),
         ("--prior nowhere", "prior = 'nowhere' is neither a known prior nor a folder"),
         ("--world shapes-set --prompt dog", "unknown word 'dog' in the prompt 'dog'"),
-        ("--method sds --descent.optimiser sgd --descent.rate 1e300", "a sample is no number any more; lower the rate"),
+        ("--method sds --descent.optimiser sgd --descent.rate 1e300", "a sample is not finite; lower the rate"),
     ],
 )
 def test_a_mistake_is_one_line(words, message, capsys):
@@ -131,30 +131,30 @@ def test_a_recipe_gives_way_to_a_flag():
 
 @pytest.mark.parametrize("name", names("gsdistill.laboratory.worlds"))
 def test_every_world_is_a_pair_of_distributions(name):
-    stage = load("gsdistill.laboratory.worlds", name, "world")().stage("a red chair")
-    for mixture in (stage.conditional, stage.unconditional):
+    densities = load("gsdistill.laboratory.worlds", name, "world")().densities("a red chair")
+    for mixture in (densities.conditional, densities.unconditional):
         assert float(mixture.weights.sum()) == pytest.approx(1.0)
-        assert mixture.means.shape[1] == torch.tensor(stage.latent_shape).prod()
+        assert mixture.means.shape[1] == torch.tensor(densities.latent_shape).prod()
 
 
 def test_the_unconditional_trap_contains_the_conditional_one():
-    stage, world = Trap().stage(""), Trap()
-    share = stage.unconditional.weights[:2].sum() / stage.conditional.weights.sum()
+    densities, world = Trap().densities(""), Trap()
+    share = densities.unconditional.weights[:2].sum() / densities.conditional.weights.sum()
     assert float(share) == pytest.approx(1 - world.singular_weight)
-    torch.testing.assert_close(stage.unconditional.means[:2], stage.conditional.means)
+    torch.testing.assert_close(densities.unconditional.means[:2], densities.conditional.means)
 
 
 def test_the_pictures_of_a_set_are_those_of_the_ray_caster():
-    stage = ShapesSet(views=3, other_views=1).stage("a red cube on a blue sphere")
+    densities = ShapesSet(views=3, other_views=1).densities("a red cube on a blue sphere")
     true = photograph("a red cube on a blue sphere", (0.5, 0.5, 0.5), views=3)
-    found = 0.5 * stage.conditional.means.view(3, 3, 32, 32).permute(0, 2, 3, 1) + 0.5
+    found = 0.5 * densities.conditional.means.view(3, 3, 32, 32).permute(0, 2, 3, 1) + 0.5
     torch.testing.assert_close(found.float(), true)
-    assert len(stage.unconditional.means) == 3 + 14 * 11
+    assert len(densities.unconditional.means) == 3 + 14 * 11
 
 
 def test_decoding_is_the_inverse_of_encoding():
     images = torch.rand(2, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    for prior in (load_prior("shapes"), ShapesSet(other_views=1).stage("a red cube").prior):
+    for prior in (load_prior("shapes"), ShapesSet(other_views=1).densities("a red cube").prior):
         torch.testing.assert_close(prior.decode(prior.encode(images)), images)
 
 

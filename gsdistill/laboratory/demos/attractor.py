@@ -1,14 +1,15 @@
-"""Where CDS comes to rest on Gaussian data, computed and measured, and what noise and schedule make of it.
+"""Where CDS comes to rest on Gaussian data, by formula and by experiment, for several kinds of noise and schedules.
 
-Given the prompt the data is N(mu, tau^2), without it N(mu_u, tau_u^2). With s the noise-to-signal ratio the guided
-noise at z = x0 + s eps* is linear, e(z, s) = a_s z - b_s with
+With the prompt the data is N(mu, tau^2), without it N(mu_u, tau_u^2). With s the noise-to-signal ratio the guided noise
+at z = x0 + s eps* is linear, e(z, s) = a_s z - b_s with
     a_s = s omega / (tau^2 + s^2) + s (1 - omega) / (tau_u^2 + s^2),   b_s likewise with mu and mu_u on top,
 and so is CDS's gradient (Consistent3D, arXiv 2401.09050; see distillation/cds.py):
     g = P (x0 + s_t eps*) - Q,   P = a_t - a_n + a_n a_t (s_t - s_n),   Q = b_t - b_n + a_n b_t (s_t - s_n).
-Where g vanishes on average over t,   x0 = (E[Q] - E[P s_t] eps*) / E[P],   is the attractor. Without guidance it is
-mu - s eps*, s an average of s_t: the fixed noise is imprinted unless t falls to the low end. Antithetic and fresh noise
-have mean 0. Guidance adds an overshoot away from mu_u, E[Q] / E[P] - mu, which no noise removes, but low levels do.
-The schedules are the method parts of two shipped configs, without clipping, and stay at their ends for the last fifth.
+The attractor is where g vanishes on average over t:   x0 = (E[Q] - E[P s_t] eps*) / E[P].   Without guidance it is
+mu - s eps*, s an average of s_t, so the fixed noise stays in the result unless t falls to the low end. Antithetic and
+fresh noise have mean 0. Guidance adds an overshoot away from mu_u, E[Q] / E[P] - mu, which no choice of noise removes,
+but low levels of noise do. The schedules are those of two shipped configs, without clipping; in the last fifth of the
+run they stay at their end values.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gsdistill.disk.places import data_path
 from gsdistill.distillation.cds import CDS
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend, independent
-from gsdistill.laboratory.plots import COLOURS, density, map_key, new_figure
+from gsdistill.laboratory.plots import COLOURS, draw_densities, map_key, new_figure
 from gsdistill.laboratory.worlds.gaussian import Gaussian
 from gsdistill.prior.base import Prior
 from gsdistill.scene.cameras import orbit
@@ -43,23 +44,23 @@ Case = tuple[str, str, float]  # schedule, kind of noise, omega
 class Attractor(Demonstration):
     """Settings of the demonstration."""
 
-    samples: int = bounded(12, low=2)  # each with an eps* and a start of its own
+    samples: int = bounded(12, low=2)  # each with its own eps* and start
     steps: int = bounded(1500, low=1)  # of each descent
-    rate: Ramp = bounded(Ramp(0.5, 0.02), above=0)  # of plain gradient descent, over omega^2, with which P grows
+    rate: Ramp = bounded(Ramp(0.5, 0.02), above=0)  # of plain gradient descent; divided by omega^2, as P grows with it
     guidance_scale: float = bounded(7.5, low=0)  # omega of the guided runs; the others have 1
     seed: int = bounded(0, low=0)  # of all noise
     world: Gaussian = field(default_factory=Gaussian)
 
     def run(self) -> Outcome:
-        """Let CDS come to rest in every case, and compare with the formula."""
+        """Let CDS come to rest in every case, and compare its ends with the formula."""
         kinds = [("fixed", 1.0), ("antithetic", 1.0), ("fresh", 1.0), ("antithetic", self.guidance_scale)]
         cases: list[Case] = [(schedule, noise, omega) for schedule in SCHEDULES for noise, omega in kinds]
-        prior = self.world.stage("").prior
+        prior = self.world.densities("").prior
         ways, figures = {}, {}
         for case in cases:
             method = self._method(case)
             state = independent(method, prior, range(self.seed, self.seed + self.samples))
-            ways[case] = (self._descend(method, prior, state), self._predicted(method, prior, state["noise"]))
+            ways[case] = (self._descend(method, prior, state), self._attractor(method, prior, state["noise"]))
             figures[f"{case[0]}, {case[1]}, omega {case[2]:g}"] = self._judge(*ways[case])
         return Outcome(figures, lambda: self._draw(ways))
 
@@ -79,12 +80,12 @@ class Attractor(Demonstration):
         rate = replace(self.rate, start=self.rate.start / steepness, end=self.rate.end / steepness)
         return descend(method, setup, start, Descent(self.steps, "sgd", rate), generator, state)
 
-    def _predicted(self, method: CDS, prior: Prior, eps: Float[Tensor, "B 2 1 1"]) -> Float[Tensor, "B 2"]:
+    def _attractor(self, method: CDS, prior: Prior, eps: Float[Tensor, "B 2 1 1"]) -> Float[Tensor, "B 2"]:
         index = prior.schedule.index
         near, gap = max(index(method.near.end), index(method.near_min)), index(method.gap.end)
         times = (near + gap + torch.arange(index(method.spread.end))).clamp_max(index(method.t_max))
-        imprinted = eps.flatten(1).double() * (method.noise == "fixed")
-        return at_rest(self.world, prior, method.guidance_scale.end, near, times, imprinted)
+        mean_noise = eps.flatten(1).double() * (method.noise == "fixed")
+        return at_rest(self.world, prior, method.guidance_scale.end, near, times, mean_noise)
 
     def _judge(self, trajectory: Trajectory, predicted: Float[Tensor, "B 2"]) -> dict[str, float]:
         mean, end = torch.tensor(self.world.mean, dtype=torch.float64), trajectory.end.flatten(1)
@@ -99,9 +100,9 @@ class Attractor(Demonstration):
     def _draw(self, ways: dict[Case, tuple[Trajectory, Tensor]]) -> Any:
         figure = new_figure(10.5, 5.4)
         ring = {"marker": "s", "linestyle": "", "markersize": 9, "markerfacecolor": "none", "color": COLOURS["fsd"]}
-        stage = self.world.stage("")
+        densities = self.world.densities("")
         for axes, (case, (trajectory, predicted)) in zip(figure.subplots(2, 4).flat, ways.items(), strict=True):
-            density(axes, stage, (-1.6, 3.6), (-1.7, 2.7))
+            draw_densities(axes, densities, (-1.6, 3.6), (-1.7, 2.7))
             places = trajectory.points[:, :, :, 0, 0].double()
             for sample in range(places.shape[1]):
                 axes.plot(*places[:, sample].T.numpy(), color=COLOURS["light"], linewidth=0.5, alpha=0.6)
@@ -123,7 +124,7 @@ class Attractor(Demonstration):
 def at_rest(
     world: Gaussian, prior: Prior, omega: float, near: int, times: Int[Tensor, "T"], eps: Float[Tensor, "B 2"]
 ) -> Float[Tensor, "B 2"]:
-    """CDS's attractor for n = ``near`` and t uniform over ``times``, see the module."""
+    """CDS's attractor for noise ``eps``, n = ``near`` and t uniform over ``times``, see the module; float64."""
     ratios = (prior.schedule.sigmas / prior.schedule.alphas).double()
     s_t, s_n = ratios[times], ratios[near]
     mean, broad = (torch.tensor(point, dtype=torch.float64) for point in (world.mean, world.broad_mean))
@@ -144,5 +145,5 @@ def _mean_length(vectors: Float[Tensor, "B 2"]) -> float:
 
 
 def _share(vector: Float[Tensor, "2"], of: Float[Tensor, "2"]) -> float:
-    """How much of ``of`` there is in ``vector``: 1 where they are equal."""
+    """The component of ``vector`` along ``of``, as a share of the length of ``of``."""
     return float((vector @ of.to(vector)) / (of @ of))

@@ -12,7 +12,7 @@ __all__ = ["Demonstration", "Outcome"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured, as JSON holds it, and a function that draws it as a matplotlib figure."""
+    """The measured figures, as JSON can hold them, and a function that draws them as a matplotlib figure."""
 
     figures: dict[str, Any]
     draw: Callable[[], Any]
@@ -23,8 +23,8 @@ class Demonstration(ABC):
 
     @abstractmethod
     def run(self) -> Outcome:
-        """Measure.
+        """Compute the figures.
 
         Raises:
-            UserError: a setting, a prompt or a prior that cannot serve.
+            UserError: a setting, a prompt or a prior cannot serve.
         """

@@ -1,10 +1,10 @@
 """FSD is DDIM: with weight 1, steps of s_t - s_t' and one noise, image-space FSD samples (FSD, arXiv 2405.10988).
 
-With z = x0 + s_t eps FSD's step x0' = x0 - (s_t - s_t') (eps_cfg - eps) is z' = z + (s_t' - s_t) eps_cfg, DDIM's
-(arXiv 2010.02502, eq. 13). From x0 = 0 it must follow diffusers' DDIMScheduler (eta 0) from x_T = sigma_T eps at the
-same timesteps, and does, up to rounding; SDS with the same steps, whose noise is fresh each time, does not. The
-differences are those of x_t, measured after every step, on an exact prior and on a trained one. In the float64 run of
-the trained one the network still computes in its own float32, and everything around it in float64.
+With z = x0 + s_t eps FSD's step x0' = x0 - (s_t - s_t') (eps_cfg - eps) is z' = z + (s_t' - s_t) eps_cfg, which is
+DDIM's (arXiv 2010.02502, eq. 13). So FSD from x0 = 0 must follow diffusers' DDIMScheduler (eta 0) from
+x_T = sigma_T eps at the same timesteps, and it does, up to rounding. SDS with the same steps but fresh noise in each
+does not. The differences are those of x_t after every step, on an exact prior and on a trained one. In the float64 run
+on the trained prior the network computes in float32, and everything around it in float64.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.sds import SDS
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, descend, independent
-from gsdistill.laboratory.plots import COLOURS, new_figure, sheet
+from gsdistill.laboratory.plots import COLOURS, draw_sheet, new_figure
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Prior
@@ -31,7 +31,7 @@ from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import orbit
 from gsdistill.settings.ramp import Ramp
 
-__all__ = ["Ddim", "sampled"]
+__all__ = ["Ddim", "sample_by_ddim"]
 
 Levels = dict[str, Float[Tensor, "S B C h w"]]
 
@@ -42,15 +42,15 @@ class Ddim(Demonstration):
 
     prompt: str = "a red chair"  # an object of the shapes world
     prior: str = field(default="shapes", metadata=may_be_path())  # the trained prior, a diffusion model of that world
-    guidance_scale: float = bounded(3.0, low=0)  # omega, of both
-    steps: int = bounded(50, low=2, high=1000)  # of both
-    samples: int = bounded(4, low=1)  # each from another side and from a noise of its own
+    guidance_scale: float = bounded(3.0, low=0)  # omega, of DDIM, FSD and SDS
+    steps: int = bounded(50, low=2, high=1000)  # of DDIM, FSD and SDS
+    samples: int = bounded(4, low=1)  # each from another side and another noise
     seed: int = bounded(0, low=0)  # of all noise
 
     def run(self) -> Outcome:
-        """Sample with both, in both precisions, on both priors."""
+        """Sample by DDIM, FSD and SDS, in both precisions, on both priors."""
         trained = load_prior(self.prior, settings=ModelSettings("float32"))
-        priors = {"exact": ShapesSet().stage(self.prompt).prior, self.prior: trained}
+        priors = {"exact": ShapesSet().densities(self.prompt).prior, self.prior: trained}
         figures: dict[str, Any] = {}
         pictures: dict[str, Levels] = {}
         for name, prior in priors.items():
@@ -61,7 +61,7 @@ class Ddim(Demonstration):
         return Outcome(figures, lambda: self._draw(figures, pictures, priors))
 
     def _levels(self, prior: Prior, dtype: torch.dtype) -> Levels:
-        """x_t after each step: of DDIM, and of FSD and SDS with their own noise put back in."""
+        """x_t after each step of DDIM, FSD and SDS; that of the last two is x0 with FSD's noise added again."""
         stride = len(prior.schedule) // self.steps
         times = Ramp((self.steps - 1) * stride / len(prior.schedule), 0.0)
         omega = Ramp(self.guidance_scale, self.guidance_scale)
@@ -82,7 +82,7 @@ class Ddim(Demonstration):
             torch.cat([levels[after], torch.tensor([last])]).to(dtype)[:, None, None, None, None]
             for levels, last in ((prior.schedule.alphas, 1.0), (prior.schedule.sigmas, 0.0))
         )
-        levels = {"ddim": sampled(setup, eps, self.guidance_scale, self.steps)}
+        levels = {"ddim": sample_by_ddim(setup, eps, self.guidance_scale, self.steps)}
         levels["fsd"] = alphas * clean(fsd, state) + sigmas * eps
         levels["sds"] = alphas * clean(sds, {}) + sigmas * eps
         return levels
@@ -105,15 +105,15 @@ class Ddim(Demonstration):
         owners = [name for name in priors for _ in range(3)]
         images = [priors[name].decode(row) for row, name in zip(rows, owners, strict=True)]
         labels = [f"{kind}, {name}" for name in priors for kind in ("DDIM", "FSD", "SDS")]
-        sheet(right, torch.cat([image.float() for image in images]), self.samples, labels, "sample")
+        draw_sheet(right, torch.cat([image.float() for image in images]), self.samples, labels, "sample")
         right.set_title("x0 at the end")
         return figure
 
 
-def sampled(
+def sample_by_ddim(
     setup: Setup, eps: Float[Tensor, "B C h w"], guidance_scale: float, steps: int
 ) -> Float[Tensor, "{steps} B C h w"]:
-    """x_t after each step of diffusers' DDIMScheduler from x_T = sigma_T eps, in the precision of ``eps``."""
+    """Return x_t after each step of diffusers' DDIMScheduler from x_T = sigma_T eps, in the precision of ``eps``."""
     from diffusers import DDIMScheduler
 
     prior, schedule = setup.prior, setup.prior.schedule
@@ -133,7 +133,7 @@ def sampled(
 
 
 def _differences(levels: Levels, rival: str) -> dict[str, Any]:
-    """Largest absolute difference from DDIM after each step and over all, and that over the largest value of DDIM."""
+    """Largest absolute differences from DDIM, over all steps and after each, and that relative to DDIM's values."""
     away = (levels[rival] - levels["ddim"]).abs().flatten(1).amax(1)
     size = levels["ddim"].abs().flatten(1).amax(1)
     return {

@@ -1,14 +1,14 @@
 """How different the samples of SDS and FSD are from seed to seed, and how many modes they reach.
 
-Four ways from mid grey, each sample with noise of its own:
+Four ways from mid grey, with different noise for each sample:
     sds             fresh noise, t uniform; Adam, as in practice
     sds_annealed    fresh noise, t falls from 0.98 T to 0; Adam
-    sds_same_steps  fresh noise, t falls, weight 1 and steps of s_t - s_t': FSD but for its noise
+    sds_same_steps  fresh noise, t falls, weight 1 and steps of s_t - s_t': FSD except for the noise
     fsd             one noise per sample for the whole run, the same t, weight and steps (FSD, arXiv 2405.10988)
-on two priors: the exact one of the prompt's object seen from all sides, where each view is a mode, and a trained one,
-asked for nothing in particular from one camera, where each object of the world is a mode. A mode of the first is
-reached by a sample nearer than half the distance of the two nearest modes; one of the second by a sample that is
-nearest to it and misses less than ``tolerance`` of it (see coverage.py). Intervals are bootstraps over the seeds.
+on two priors. The exact prior has the pictures of the prompt's object from all sides, and each view is a mode. The
+trained prior gets no prompt and one camera, and each object of its world is a mode. A sample reaches a mode of the
+first if it is nearer than half the least distance between modes; one of the second, if no object is nearer and less
+than ``tolerance`` of it is missing (see coverage.py). Intervals are bootstraps over the seeds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.laboratory.coverage import differences, mean_difference, nearest_objects
 from gsdistill.laboratory.demos.base import Demonstration, Outcome
 from gsdistill.laboratory.descent import Descent, Setup, descend, independent, repeated
-from gsdistill.laboratory.plots import COLOURS, new_figure, sheet
+from gsdistill.laboratory.plots import COLOURS, draw_sheet, new_figure
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import EncodedPrompt
@@ -49,12 +49,12 @@ class Diversity(Demonstration):
 
     prompt: str = "a blue chair"  # of the exact prior
     prior: str = field(default="shapes", metadata=may_be_path())  # the trained one, a model of the shapes world
-    prior_prompt: str = ""  # what the trained prior is asked for; empty: anything
-    guidance_scale: float = bounded(1.0, low=0)  # omega; it plays no part where anything is asked for
+    prior_prompt: str = ""  # the prompt of the trained prior; empty: any object of its world
+    guidance_scale: float = bounded(1.0, low=0)  # omega; it has no effect without a prompt
     seeds: int = bounded(64, low=2)  # samples of each way
     steps: int = bounded(40, low=2)  # of each descent
     rate: Ramp = bounded(Ramp(0.1, 0.02), above=0)  # of Adam
-    tolerance: float = bounded(0.6, above=0, high=1)  # of an object, from 0 (all of it is there) to 1 (nothing is)
+    tolerance: float = bounded(0.6, above=0, high=1)  # share of an object that may be missing in a sample that shows it
     seed: int = bounded(0, low=0)  # the first of the seeds
 
     def run(self) -> Outcome:
@@ -67,7 +67,7 @@ class Diversity(Demonstration):
         return Outcome(figures, lambda: _draw({"exact": exact, self.prior: trained}, figures))
 
     def _exact(self) -> Images:
-        prior = ShapesSet().stage(self.prompt).prior
+        prior = ShapesSet().densities(self.prompt).prior
         return self._sample(Setup(prior, prior.encode_text("", ""), orbit(self.seeds, prior.image_size)))
 
     def _trained(self) -> Images:
@@ -94,16 +94,17 @@ class Diversity(Demonstration):
             images[name] = setup.prior.decode(descend(method, setup, start, how, generator, state).end)
         return images
 
-    def _judge(self, images: Images, reached: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def _judge(self, images: Images, modes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """The figures of each way, with those of ``modes`` added."""
         figures = {}
         for name, samples in images.items():
             mean, low, high = mean_difference(differences(samples, samples), self.seed)
-            figures[name] = {"mean_pairwise_difference": mean, "interval_95": [low, high], **reached[name]}
+            figures[name] = {"mean_pairwise_difference": mean, "interval_95": [low, high], **modes[name]}
         return figures
 
     def _views(self, images: Images) -> dict[str, dict[str, Any]]:
-        """Which of the pictures of the exact prior the samples of each way reach."""
-        modes = ShapesSet().stage(self.prompt).modes
+        """How many pictures of the exact prior the samples of each way reach."""
+        modes = ShapesSet().densities(self.prompt).modes
         apart = differences(modes, modes)
         radius = 0.5 * float(apart[apart > 1e-6].min())
         rows = {}
@@ -121,9 +122,9 @@ class Diversity(Demonstration):
         """How many objects the samples of each way show."""
         rows = {}
         for name, samples in images.items():
-            names, missed = nearest_objects(samples, orbit(1, samples.shape[1]))
-            at = [label for label, share in zip(names, missed.tolist(), strict=True) if share < self.tolerance]
-            rows[name] = {"modes_reached": len(set(at)), "at_a_mode": len(at), "median_missed": float(missed.median())}
+            names, missing = nearest_objects(samples, orbit(1, samples.shape[1]))
+            at = [label for label, share in zip(names, missing.tolist(), strict=True) if share < self.tolerance]
+            rows[name] = {"modes_reached": len(set(at)), "at_a_mode": len(at), "median_missed": float(missing.median())}
         return rows
 
 
@@ -141,6 +142,6 @@ def _draw(images: dict[str, Images], figures: dict[str, Any]) -> Any:
         bars.set(xlabel="RMS between two samples, 95 % interval")
         bars.invert_yaxis()
         shown = min(SHOWN, len(ways["fsd"]))
-        sheet(pictures, torch.cat([ways[name][:shown] for name in WAYS]), shown, list(WAYS.values()), "sample")
+        draw_sheet(pictures, torch.cat([ways[name][:shown] for name in WAYS]), shown, list(WAYS.values()), "sample")
         pictures.set_title(f"{prior} prior")
     return figure

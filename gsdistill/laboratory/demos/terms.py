@@ -1,9 +1,9 @@
 """The three terms of SDS against t, and what to subtract from eps_c (SSD, arXiv 2312.09305, Fig. 19-22).
 
-x0 are ray-cast pictures of the prompt's object, one per camera; each is noised ``draws`` times to every t:
-    the norms of h, eps_c and eps;   the correlation <eps_c, eps> / (|eps_c| |eps|);
+The x0 are ray-cast pictures of the prompt's object, one per camera. Each is noised ``draws`` times to every t. Shown
+are the norms of h, eps_c and eps; the correlation <eps_c, eps> / (|eps_c| |eps|); and
     r = <eps_c, eps> / <eps, eps> per sample (eq. 8)   against   c* = tr Cov(eps_c, eps) / d (eq. 7),
-d numbers in a latent; c* is a Monte-Carlo estimate, the covariance over the draws of one x0, averaged over the x0.
+with d numbers in a latent. c* is a Monte-Carlo estimate: the covariance over the draws of one x0, averaged over the x0.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Terms(Demonstration):
     seed: int = bounded(0, low=0)  # of all noise
 
     def run(self) -> Outcome:
-        """Ask the prior at every level."""
+        """Measure the terms at every level of noise."""
         prior = load_prior(self.prior, settings=ModelSettings("float32"))
         cameras = orbit(self.views, prior.image_size)
         world, grey = world_named("shapes"), torch.full((self.views, 3), 0.5)
@@ -76,7 +76,7 @@ class Terms(Demonstration):
 
 
 def optimum(eps_c: Float[Tensor, "B C h w"], eps: Float[Tensor, "B C h w"], draws: int) -> Float[Tensor, "V"]:
-    """c* = tr Cov(eps_c, eps) / d of each of V x0, over its ``draws`` consecutive samples, without bias."""
+    """c* = tr Cov(eps_c, eps) / d of each of V x0, unbiased, from its ``draws`` consecutive samples (B = V draws)."""
     a, b = (x.flatten(1).unflatten(0, (-1, draws)) for x in (eps_c, eps))
     trace_of_covariance = ((a - a.mean(1, keepdim=True)) * (b - b.mean(1, keepdim=True))).sum((1, 2)) / (draws - 1)
     return trace_of_covariance / a.shape[2]

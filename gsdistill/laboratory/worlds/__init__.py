@@ -1,3 +1,3 @@
-"""Worlds with an exact prior, one per file; the file name is the world's name."""
+"""Worlds whose density is known in closed form, so that their prior is exact; one per file, named after the file."""
 
-INTERFACE = "World"
+INTERFACE = "AnalyticWorld"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gsdistill.core.ranges import bounded
-from gsdistill.laboratory.worlds.base import POINT, Stage, World, points
+from gsdistill.laboratory.worlds.base import POINT, AnalyticWorld, Densities, points
 
 __all__ = ["Gaussian"]
 
 
 @dataclass(frozen=True)
-class Gaussian(World):
+class Gaussian(AnalyticWorld):
     """Settings of the world."""
 
     mean: tuple[float, float] = (1.0, 0.5)  # mu
@@ -19,7 +19,7 @@ class Gaussian(World):
     broad_mean: tuple[float, float] = (0.0, 0.0)  # mu_u
     broad_deviation: float = bounded(1.0, above=0)  # tau_u
 
-    def stage(self, prompt: str) -> Stage:
-        """The prompt plays no part."""
+    def densities(self, prompt: str) -> Densities:
+        """The densities, which do not depend on the prompt."""
         conditional = points([1.0], [self.mean], [self.deviation])
-        return Stage(conditional, points([1.0], [self.broad_mean], [self.broad_deviation]), POINT)
+        return Densities(conditional, points([1.0], [self.broad_mean], [self.broad_deviation]), POINT)

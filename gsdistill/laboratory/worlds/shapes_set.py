@@ -1,7 +1,7 @@
-"""A finite set of ray-cast pictures: given the prompt, its object from all sides; without, every solid in every colour.
+"""A finite set of ray-cast pictures: with a prompt, its object from all sides; without, every solid in every colour.
 
-The prior is the exact denoiser of the set, the network that a perfect training on it would give: what a method does
-here is not the fault of a network. Pictures are planes in -1..1 over mid grey; p(x) contains p(x | y).
+The prior is the exact denoiser of the set, the network that perfect training on it would give. So no network is to
+blame for what a method does here. Pictures are planes in -1..1 over mid grey; p(x) contains p(x | y).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.core.ranges import bounded
-from gsdistill.laboratory.worlds.base import Stage, World
+from gsdistill.laboratory.worlds.base import AnalyticWorld, Densities
 from gsdistill.prior.analytic import Mixture
 from gsdistill.scene.cameras import orbit
 from gsdistill.worlds.base import Thing, paint, world_named
@@ -22,22 +22,22 @@ __all__ = ["ShapesSet"]
 
 
 @dataclass(frozen=True)
-class ShapesSet(World):
+class ShapesSet(AnalyticWorld):
     """Settings of the world."""
 
     size: int = bounded(32, low=4, high=256)  # pixels of a picture
     views: int = bounded(24, low=1)  # of the prompt's object, at equal steps of azimuth
     other_views: int = bounded(4, low=1)  # of every other solid, in each of the colours
 
-    def stage(self, prompt: str) -> Stage:
-        """Ray-cast the pictures, a few milliseconds each."""
+    def densities(self, prompt: str) -> Densities:
+        """Ray-cast the pictures, a few milliseconds each. Raises PromptError for a prompt that names no object."""
         world = world_named("shapes")
         wanted = self._pictures([world.parse(prompt)], self.views)
         singles = [layout for layout in world.layouts() if len(layout) == 1]
         coloured = [[(Thing(color, shape),) for color in world.palette] for (shape,) in singles]
         others = [self._pictures(objects, self.other_views) for objects in coloured]
         shape = (3, self.size, self.size)
-        return Stage(Mixture.of_images(wanted), Mixture.of_images(torch.cat([wanted, *others])), shape)
+        return Densities(Mixture.of_images(wanted), Mixture.of_images(torch.cat([wanted, *others])), shape)
 
     def _pictures(self, objects: list[tuple[Thing, ...]], views: int) -> Float[Tensor, "K 3 h w"]:
         """``views`` pictures of each object; all are of one layout."""
