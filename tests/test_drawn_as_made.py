@@ -201,7 +201,7 @@ def test_a_start_is_drawn_as_the_run_draws(made, tmp_path):
 
 
 def test_a_page_tells_that_it_draws_otherwise(made):
-    with pytest.warns(Notice, match="made with eps2d 1.0, antialiased true, which gsdistill render draws"):
+    with pytest.warns(Notice, match="made with eps2d 1.0, antialiased true, as gsdistill render draws it"):
         Splat.of(read_splat(made))
 
 

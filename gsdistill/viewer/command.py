@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["view"]
 
-SHOWN = 8  # names of what is skipped
+SHOWN = 8  # names of skipped paths, at most
 
 
 def view(
@@ -35,21 +35,27 @@ def view(
 ) -> None:
     """Serve the page of splats and runs until Ctrl-C.
 
-    ``frame`` and ``clean`` are as of :func:`gsdistill.viewer.sources.gathered`.
+    Args:
+        paths: splats of any format and folders of runs.
+        frame: the axes of files that do not name theirs.
+        clean: whether invalid Gaussians are left out or mended.
+        address: host and port.
+        browser: whether to open the page in this machine's browser.
+        console: where the page's address is printed.
 
     Raises:
-        UserError: viser is missing, a source is no splat, or the address or the ports do not serve.
+        UserError: viser is missing, a path holds no splat, or nothing can be served at the address.
     """
     require("viewer", "looking at splats")
-    from gsdistill.viewer.sources import gathered, stride
+    from gsdistill.viewer.sources import gather, stride
 
-    sources, others = gathered(paths, frame, clean)
-    if others:
-        named = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
-        console.print(Text(f"skipped {len(others)} without a splat: {named}"), soft_wrap=True)
+    sources, skipped = gather(paths, frame, clean)
+    if skipped:
+        names = ", ".join(map(str, skipped[:SHOWN])) + ", ..." * (len(skipped) > SHOWN)
+        console.print(Text(f"skipped {len(skipped)} without a splat: {names}"), soft_wrap=True)
     _, last, _ = stride(sources)
     for source in sources:
-        source.at(last)  # what cannot be read is refused before there is a page
+        source.at(last)  # a broken file is refused before there is a page
     server, url = serve(*address, console)
     stage = present(server, sources, console)
     console.print(Text(f"{url}   (Ctrl-C ends it)"), soft_wrap=True)
@@ -67,7 +73,7 @@ def view(
 
 
 def present(server: ViserServer, sources: Sequence[Source], console: Console) -> Stage:
-    """Put the sources on the page, side by side, under their names."""
+    """Put the sources on the page, side by side, with their names; returns the stage that draws them."""
     from gsdistill.viewer.panel import Panel
     from gsdistill.viewer.sources import labels, stride
     from gsdistill.viewer.stage import Picture, Stage, places, set_camera

@@ -1,9 +1,9 @@
-"""Who may speak to the page: a browser that was given our own address, and no page of another site.
+"""Who may speak to the page: a browser at our own address, and no page of another site.
 
-A browser lets any page open a websocket to this machine, and tells in ``Origin`` whose page it is. A page whose name
-was made to lead here after it was loaded (DNS rebinding) still asks for its own name, in ``Host``. So both are read:
-``Host`` must name the machine as we serve it, and ``Origin``, where there is one, must be the page that we serve there.
-A program that is no browser says in both what it likes; what it cannot reach is all that keeps it out.
+A browser lets any page open a websocket to this machine, and names the page's site in ``Origin``. A page whose domain
+was pointed to this machine after it was loaded (DNS rebinding) still sends its own domain in ``Host``. So we check
+both: ``Host`` must be a name of the address that we serve, and ``Origin``, if there is one, must be our page there. A
+program that is not a browser can write anything into both; only the network can keep it out.
 """
 
 from __future__ import annotations
@@ -23,54 +23,54 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request, Response
 
-__all__ = ["guarded", "is_loopback", "may_speak"]
+__all__ = ["is_loopback", "may_speak", "start_guarded"]
 
 Answer: TypeAlias = "Callable[[ServerConnection, Request], Response | None]"
 
-SAFE = {  # what the page tells its browser of itself: in nobody's frame, and its address for nobody
+SAFE = {  # headers of the page: no other page may show it in a frame, and links from it do not send its address
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
 
 
-def guarded(host: str, start: Callable[[], ViserServer]) -> ViserServer:
-    """Have ``start`` start viser's server at the address ``host`` so that it answers our own page alone.
+def start_guarded(host: str, start: Callable[[], ViserServer]) -> ViserServer:
+    """Let ``start`` start viser's server at the address ``host``, so that it answers only our own page.
 
-    viser has no setting for this, so the function of websockets that it serves with is another one meanwhile.
+    viser has no setting for this, so the function of websockets by which it serves is replaced while it starts.
 
     Raises:
-        NotInstalled: the installed viser serves in another way; the server, which nothing guards, has been stopped.
+        NotInstalled: the installed viser serves in another way; its server, which is not guarded, has been stopped.
     """
     from websockets.asyncio import server
 
-    plain, used = server.serve, []
+    original, calls = server.serve, []
 
-    def serve(*given: Any, process_request: Answer, **options: Any) -> Any:
-        used.append(True)
-        return plain(*given, process_request=_guard(host, process_request), **options)
+    def serve(*arguments: Any, process_request: Answer, **options: Any) -> Any:
+        calls.append(arguments)
+        return original(*arguments, process_request=_guard(host, process_request), **options)
 
     server.serve = serve
     try:
         started = start()
     finally:
-        server.serve = plain
-    if not used:
+        server.serve = original
+    if not calls:
         started.stop()
-        raise NotInstalled("this viser does not let its page be kept from other sites; pip install 'viser==1.1.*'")
+        raise NotInstalled("other sites cannot be kept from the page of this viser; pip install 'viser==1.1.*'")
     return started
 
 
 def may_speak(headers: Headers, host: str) -> bool:
     """Whether a request comes from the page that we serve at the address ``host``, or from no page at all."""
-    named, origins = headers.get_all("Host"), headers.get_all("Origin")
-    if len(named) != 1 or not _is_ours(named[0], host):
+    hosts, origins = headers.get_all("Host"), headers.get_all("Origin")
+    if len(hosts) != 1 or not _is_ours(hosts[0], host):
         return False
-    return not origins or origins in ([f"http://{named[0]}"], [f"https://{named[0]}"])
+    return not origins or origins in ([f"http://{hosts[0]}"], [f"https://{hosts[0]}"])
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is of this machine alone."""
+    """Whether an address can be reached from this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -78,7 +78,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _guard(host: str, answer: Answer) -> Answer:
-    """``answer`` to who may speak, and a refusal to all others."""
+    """A function that answers as ``answer`` to those who may speak, and refuses all others."""
 
     def guard(connection: ServerConnection, request: Request) -> Response | None:
         if not may_speak(request.headers, host):
@@ -92,9 +92,9 @@ def _guard(host: str, answer: Answer) -> Answer:
 
 
 def _is_ours(value: str, host: str) -> bool:
-    """Whether a Host, a name with or without a port, is one that we serve at.
+    """Whether a ``Host`` header, a name with or without a port, is one of ours.
 
-    On the network every address serves, for nobody else can make one lead here, and the names that this machine has.
+    Served to the network, these are all numeric addresses, for no site can point one to us, and this machine's names.
     """
     try:
         name = urlsplit(f"//{value}").hostname or ""

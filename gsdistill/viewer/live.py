@@ -1,11 +1,11 @@
-"""A run on a page while it optimises, at the cost of a few hundredths of its time.
+"""A page that shows a run while it optimises, at the cost of a few hundredths of the run's time.
 
-The loop hands over what is to be drawn, and only while someone looks; the stage's thread sends it. Both measure how
-long they take, and the next picture is due when so much time has passed that they stay below SHARE of it.
+While someone looks, the training loop hands over splats, and the stage's thread sends them. Both measure the time that
+this takes, and the next picture waits until their share of the time is below SHARE.
 
-What torch computes in several threads is computed in the loop's: a second Python thread would have a team of OpenMP
-threads of its own, and where there are more of them than processors libgomp lets all of them wait asleep, by which a
-step on two processors takes 1.2 to 1.4 times as long.
+What torch computes in several threads is computed in the loop's thread. A second Python thread would get OpenMP threads
+of its own, and with more of them than processors libgomp lets all of them sleep while they wait. A step on two
+processors then takes 1.2 to 1.4 times as long.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveView"]
 
-SHARE = 0.02  # of the time, for drawing
-EVERY = 0.5  # seconds between two pictures, at least
+SHARE = 0.02  # of the run's time, for drawing
+EVERY = 0.5  # least seconds between two pictures
 
 
 class LiveView(Listener):
-    """A page that follows a run from where the block begins to where it ends."""
+    """A page that shows a run; it is served from the beginning of a ``with`` block to its end."""
 
     def __init__(self, total: int, port: int, console: Console) -> None:
-        """Prepare a page for a run of ``total`` steps, which this machine alone can look at.
+        """Prepare a page for a run of ``total`` steps; only this machine can open it.
 
         Raises:
             NotInstalled: viser is missing.
@@ -64,7 +64,7 @@ class LiveView(Listener):
         stop(self._server)
 
     def on_step(self, step: Step, run: Distiller) -> None:
-        """Take note of the splat: nothing, if nobody looks or the last picture is not old enough."""
+        """Keep a copy of the splat for the page, unless nobody looks or the last picture is too recent."""
         now = time.monotonic()
         if not self._stage.watched or (now < self._due and step.number < self._total):
             return

@@ -1,4 +1,4 @@
-"""The panel at the side of the page: sliders, colours and buttons, shared by all who look."""
+"""The panel at the side of the page: sliders, colours and buttons, shared by everyone who looks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["Panel"]
 
 WHITE = (255, 255, 255)
-WAIT = 30.0  # seconds in which a page must deliver its picture
+WAIT = 30.0  # seconds to wait for a page's picture
 
 
 class Panel:
-    """What is set by hand."""
+    """The controls and their values."""
 
     def __init__(
         self,
@@ -31,16 +31,14 @@ class Panel:
         """Fill the panel of ``server``.
 
         Args:
-            server: whose panel it is.
-            change: called when the splats must be drawn anew, in any thread.
-            steps: first and last step of the optimisation and the stride between; equal ones make no slider.
-            names: of the objects, each of which can be hidden.
+            server: the server whose panel this is.
+            change: called, in any thread, when the splats must be drawn anew.
+            steps: first and last step of the optimisation and the stride of the slider; equal steps hide the slider.
+            names: names of the objects, for boxes that hide them.
         """
         gui, (first, last, stride) = server.gui, steps
         self._step = gui.add_slider("step", first, last, stride, last, hint="of the optimisation", visible=last > first)
-        self._threshold = gui.add_slider(
-            "opacity from", 0.0, 1.0, 0.01, 0.0, hint="Gaussians that are less opaque are left out"
-        )
+        self._threshold = gui.add_slider("opacity from", 0.0, 1.0, 0.01, 0.0, hint="less opaque Gaussians are left out")
         self._size = gui.add_slider("splat size", 0.1, 2.0, 0.05, 1.0, hint="factor of all standard deviations")
         self._names = [gui.add_checkbox(name, True) for name in names]
         background = gui.add_rgb("background", WHITE)
@@ -48,13 +46,13 @@ class Panel:
         for control in (self._step, self._threshold, self._size, *self._names):
             control.on_update(lambda event: change())
         background.on_update(lambda event: _paint(server, background.value))
-        front.on_click(lambda event: _to_the_front(event, server))
+        front.on_click(lambda event: _reset_camera(event, server))
         shot.on_click(_download)
         _paint(server, background.value)
 
     @property
     def threshold(self) -> float:
-        """Opacity from which Gaussians are shown."""
+        """The least opacity, 0..1, of Gaussians that are shown."""
         return float(self._threshold.value)
 
     @property
@@ -64,21 +62,21 @@ class Panel:
 
     @property
     def step(self) -> int:
-        """Step of the optimisation."""
+        """The chosen step of the optimisation."""
         return int(self._step.value)
 
     def shows(self, place: int) -> bool:
-        """Whether the object there is to be seen."""
+        """Whether the object at ``place``, counted from 0, is shown."""
         return not self._names or self._names[place].value
 
 
 def _paint(server: ViserServer, colour: tuple[int, int, int]) -> None:
-    """Put one colour behind everything."""
+    """Make the background ``colour``, RGB in 0..255."""
     server.scene.set_background_image(np.array(colour, dtype=np.uint8)[None, None], format="png")
 
 
-def _to_the_front(event: GuiEvent, server: ViserServer) -> None:
-    """Bring the camera of who asks to where every page begins."""
+def _reset_camera(event: GuiEvent, server: ViserServer) -> None:
+    """Move the camera of the page that asked back to its start."""
     if event.client is None:
         return
     start = server.initial_camera
@@ -88,14 +86,14 @@ def _to_the_front(event: GuiEvent, server: ViserServer) -> None:
 
 
 def _download(event: GuiEvent) -> None:
-    """Send who asks a PNG of what the page shows; nothing to a page that leaves meanwhile, or hangs."""
+    """Send the page that asked a PNG of what it shows; nothing if it has left meanwhile, or does not answer."""
     if event.client is not None:
         with contextlib.suppress(RuntimeError, TimeoutError):
-            event.client.send_file_download("gsdistill.png", _png(event.client), save_immediately=True)
+            event.client.send_file_download("gsdistill.png", _take_png(event.client), save_immediately=True)
 
 
-def _png(client: ClientHandle) -> bytes:
-    """The page's picture in its own size, without the panel.
+def _take_png(client: ClientHandle) -> bytes:
+    """Return the page's picture in its own size, without the panel, as PNG.
 
     Raises:
         RuntimeError: the page has left. TimeoutError: it does not answer.

@@ -1,4 +1,4 @@
-"""What a person named on the command line: a splat, or a run with the splats that it kept on its way."""
+"""The objects that a user names on the command line: splats, and runs with the snapshots that they kept."""
 
 from __future__ import annotations
 
@@ -18,47 +18,48 @@ from gsdistill.scene.extent import UnitBall
 from gsdistill.scene.read import may_be_splat, open_splat
 from gsdistill.viewer.splat import Splat, ball_of
 
-__all__ = ["Source", "find", "gathered", "labels", "stride"]
+__all__ = ["Source", "find", "gather", "labels", "stride"]
 
-KEPT = 4  # splats of one run that stay in memory
+IN_MEMORY = 4  # splats of one run, at most
 
 
 @dataclass(frozen=True)
 class Source:
-    """One object on the page: its splats by step, of which the last says where all of them lie."""
+    """One object on the page: its splats by step, all moved and scaled as the last one."""
 
     path: Path
-    steps: dict[int, Path]  # ascending; of a file, itself at step 0
-    frame: Frame | None
-    clean: bool = False  # whether what is not sound is left out or mended
-    _read: dict[int, Splat] = field(default_factory=dict, repr=False)  # by step, the latest read last
+    steps: dict[int, Path]  # the files by step, ascending; a single file is at step 0
+    frame: Frame | None  # the axes of files that do not name theirs
+    clean: bool = False  # whether invalid Gaussians are left out or mended
+    _splats: dict[int, Splat] = field(default_factory=dict, repr=False)  # those in memory by step, the latest last
 
     def at(self, step: int) -> Splat:
-        """The last splat up to ``step``, or the first one, within the unit ball.
+        """The last splat up to ``step``, or else the first one, in the unit ball.
 
         Raises:
             BadFile: it cannot be read.
         """
-        reached = max((kept for kept in self.steps if kept <= step), default=min(self.steps))
-        if reached not in self._read:
-            self._read[reached] = Splat.of(_read(self.steps[reached], self.frame, self.clean), self.ball)
-        while len(self._read) > KEPT:
-            del self._read[next(iter(self._read))]
-        return self._read[reached]
+        last = max((own for own in self.steps if own <= step), default=min(self.steps))
+        if last not in self._splats:
+            self._splats[last] = Splat.of(_read(self.steps[last], self.frame, self.clean), self.ball)
+        while len(self._splats) > IN_MEMORY:
+            del self._splats[next(iter(self._splats))]
+        return self._splats[last]
 
     @functools.cached_property
     def ball(self) -> UnitBall:
-        """Where the last splat lies."""
+        """The ball around the last splat."""
         return ball_of(_read(self.steps[max(self.steps)], self.frame, self.clean))
 
 
 def find(path: Path, frame: Frame | None = None, clean: bool = False) -> Source:
-    """Return what lies at ``path``; nothing is read yet.
+    """Return the splats of the file or the run at ``path``; none of them is read yet.
 
-    The splat of a run stands for its last step, which only a finished run tells; a stopped one has a snapshot of it.
+    The splat of a finished run is that of its last step. An unfinished run does not say which step that was: there the
+    last snapshot serves, and without snapshots its splat is at step 0.
 
     Raises:
-        BadFile: there is nothing, or a folder that holds no splat.
+        BadFile: there is nothing at ``path``, or a folder without a splat.
     """
     if not path.is_dir():
         if not path.exists():
@@ -74,13 +75,13 @@ def find(path: Path, frame: Frame | None = None, clean: bool = False) -> Source:
     return Source(path, steps, frame, clean)
 
 
-def gathered(paths: Sequence[Path], frame: Frame | None = None, clean: bool = False) -> tuple[list[Source], list[Path]]:
-    """Return what lies at each path, and the paths that are left out for they hold no splat.
+def gather(paths: Sequence[Path], frame: Frame | None = None, clean: bool = False) -> tuple[list[Source], list[Path]]:
+    """Return the splats of each path, and the paths that are left out because they hold none.
 
-    A shell's ``outputs/*/*`` names tables, pictures and folders of other commands beside the runs.
+    ``outputs/*/*`` in a shell also names tables, pictures and folders of other commands.
 
     Raises:
-        BadFile: a path leads nowhere, or none of them holds a splat.
+        BadFile: nothing is at a path, or none of them holds a splat.
     """
     splats = [path for path in paths if _may_be_shown(path)]
     skipped = [path for path in paths if splats and path not in splats]
@@ -88,13 +89,13 @@ def gathered(paths: Sequence[Path], frame: Frame | None = None, clean: bool = Fa
 
 
 def labels(sources: Sequence[Source]) -> list[str]:
-    """The shortest ends of the paths that tell them apart: at least a name, and of a folder also that around it."""
+    """The shortest ends of the paths that differ: at least the name, and for a folder also the folder around it."""
     paths = [source.path.absolute() for source in sources]
     return [shown(_end(path, [other for other in paths if other != path])) for path in paths]
 
 
 def stride(sources: Sequence[Source]) -> tuple[int, int, int]:
-    """First and last step of all sources, and the largest stride that meets every step between."""
+    """First and last step of all sources, and the largest stride that hits every step between."""
     steps = sorted({step for source in sources for step in source.steps})
     return steps[0], steps[-1], math.gcd(*(step - steps[0] for step in steps)) or 1
 
@@ -107,7 +108,7 @@ def _end(path: Path, others: Sequence[Path]) -> str:
 
 
 def _iterations(folder: Path) -> int:
-    """The steps of a finished run, 0 where its summary is missing or not one of ours."""
+    """The number of steps of a finished run; 0 without a valid summary."""
     try:
         return int(read_json(folder / SUMMARY)["iterations"])
     except (BadFile, ValueError, KeyError, TypeError):
@@ -115,7 +116,7 @@ def _iterations(folder: Path) -> int:
 
 
 def _may_be_shown(path: Path) -> bool:
-    """Whether a path holds a splat, or something of which whoever reads it must say what is wrong."""
+    """Whether a path holds a splat, or a broken file whose reader says what is wrong."""
     if path.is_dir():
         return (path / SPLAT).exists() or bool(snapshots(path))
     try:

@@ -1,8 +1,8 @@
-"""A splat as a page draws it: numbers without parameters, moved and scaled into the unit ball.
+"""A splat as a page draws it: means, covariances, opacities and colours, moved and scaled into the unit ball.
 
-A Gaussian of mean m, rotation R and standard deviations s, the diagonal of S, has the covariance R S^2 R^T; in a scene
-scaled by k it is k m and k^2 R S^2 R^T. The page takes covariances in half precision, whose numbers go from 6e-5 to
-65504 with eleven bits: in units of 1/16 of the ball's radius that is standard deviations from 1/2000 to 15 radii.
+A Gaussian of mean m, rotation R and standard deviations s, the diagonal of S, has the covariance R S^2 R^T. Scaling the
+scene by k makes these k m and k^2 R S^2 R^T. The page takes covariances in half precision, which has eleven bits for
+numbers from 6e-5 to 65504. In units of 1/16 of the ball's radius these are standard deviations of 1/2000 to 15 radii.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from gsdistill.scene.extent import UnitBall
 
 __all__ = ["ROWS", "UNIT", "Splat", "ball_of"]
 
-VISIBLE = 0.1  # opacity from which a Gaussian counts for where an object lies
-MOST = 0.98  # share of them that the ball holds
-OWN_BALL = (0.3, 1.3)  # radii around the origin that are taken for the unit ball of a run
-UNIT = 1 / 16  # what lengths are sent in, in the unit ball
-WIDEST = 7.0  # largest standard deviation in the unit ball that is sent; twice as wide fits half precision
-BLOCK = 512  # Gaussians whose colours torch computes without threads of its own: see live.py
-ROWS = 2048  # Gaussians are sent in multiples of this: where the number changes the page blinks
+VISIBLE = 0.1  # least opacity of the Gaussians that decide where the object lies
+MOST = 0.98  # share of them inside the ball
+OWN_BALL = (0.3, 1.3)  # a splat around the origin of a radius in this range is in its place already
+UNIT = 1 / 16  # the unit in which lengths are sent, in radii of the unit ball
+WIDEST = 7.0  # largest standard deviation that is sent, in radii; twice as wide still fits half precision
+BLOCK = 512  # Gaussians whose colours torch computes at once, so few that it starts no threads: see live.py
+ROWS = 2048  # Gaussians are sent in multiples of this, for the page blinks when their number changes
 
 
 @dataclass(frozen=True)
 class Splat:
-    """N Gaussians in lengths of UNIT, with the colours that any direction sees."""
+    """N Gaussians, lengths in units of UNIT, with the coefficients of their colours by direction."""
 
     centers: Float[np.ndarray, "N 3"]
     covariances: Float[np.ndarray, "N 3 3"]
@@ -47,10 +47,10 @@ class Splat:
     def of(cls, gaussians: Gaussians, ball: UnitBall = UnitBall()) -> Splat:
         """Return a copy of ``gaussians``, of any device, with ``ball`` as the unit ball.
 
-        A page draws all splats alike, near ones and far ones; a Notice tells of one that was made otherwise.
+        The page draws all splats with the same options; a Notice names a splat's own ones if they differ.
         """
-        if (made := gaussians.options.elsewhere()) != RenderOptions():
-            tell(f"a splat was made with {made}, which gsdistill render draws; the page draws with {RenderOptions()}")
+        if (options := gaussians.options.elsewhere()) != RenderOptions():
+            tell(f"a splat was made with {options}, as gsdistill render draws it; the page has {RenderOptions()}")
         plain = ball.inside(on_processor(gaussians))
         deviations = plain.scales.exp().clamp_max(WIDEST) / UNIT
         spread = rotations(plain.quats) * deviations[:, None]
@@ -60,29 +60,31 @@ class Splat:
 
     @property
     def depends_on_view(self) -> bool:
-        """Whether its colours do."""
+        """Whether its colours depend on the direction of view."""
         return self.sh.shape[1] > 1
 
     def arrays(
         self, eye: tuple[float, float, float], threshold: float = 0.0, size: float = 1.0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Centres, covariances, colours and opacities to send, filled up with nothing to a multiple of ROWS.
+        """Centres [M, 3], covariances [M, 3, 3], colours [M, 3] and opacities [M, 1] to send, the last two as 0..255.
+
+        M is N rounded up to a multiple of ROWS; the rows added are zero.
 
         Args:
-            eye: from where it is seen, in the unit ball.
-            threshold: Gaussians of an opacity below it get none.
+            eye: the place of the camera, in radii of the unit ball.
+            threshold: Gaussians of an opacity below it get opacity 0.
             size: factor of all standard deviations.
         """
-        shown = np.where(self.opacities >= threshold, self.opacities, 0.0)
+        opacities = np.where(self.opacities >= threshold, self.opacities, 0.0)
         return (
-            _filled(self.centers),
-            _filled(self.covariances * np.float32(size * size)),
-            _filled(self.colours(eye)),
-            _filled(_bytes(shown)[:, None]),
+            _padded(self.centers),
+            _padded(self.covariances * np.float32(size * size)),
+            _padded(self.colours(eye)),
+            _padded(_bytes(opacities)[:, None]),
         )
 
     def colours(self, eye: tuple[float, float, float]) -> UInt8[np.ndarray, "N 3"]:
-        """Red, green and blue as seen from ``eye``, a place around the unit ball."""
+        """Red, green and blue in 0..255 as seen from the place ``eye``, in radii of the unit ball."""
         place, degree = torch.tensor(eye, dtype=torch.float32) / UNIT, round(self.sh.shape[1] ** 0.5) - 1
         blocks = zip(torch.from_numpy(self.centers).split(BLOCK), self.sh.split(BLOCK), strict=True)
         sums = []
@@ -93,22 +95,21 @@ class Splat:
 
 
 def ball_of(gaussians: Gaussians) -> UnitBall:
-    """The ball of what can be seen; that of a run, which optimises inside the unit ball, is the unit ball itself."""
+    """The ball around the visible Gaussians; the unit ball itself if they fill it about, as those of a run do."""
     means = gaussians.means.detach().double().cpu()
-    seen = means[gaussians.opacities.detach().cpu().sigmoid() >= VISIBLE]
-    seen = (seen if len(seen) else means).numpy()
-    if OWN_BALL[0] <= np.quantile(np.linalg.norm(seen, axis=1), MOST) <= OWN_BALL[1]:
+    visible = means[gaussians.opacities.detach().cpu().sigmoid() >= VISIBLE]
+    visible = (visible if len(visible) else means).numpy()
+    if OWN_BALL[0] <= np.quantile(np.linalg.norm(visible, axis=1), MOST) <= OWN_BALL[1]:
         return UnitBall()
-    x, y, z = centre = np.quantile(seen, (1 - MOST, MOST), axis=0).mean(axis=0)
-    radius = float(np.quantile(np.linalg.norm(seen - centre, axis=1), MOST))
+    x, y, z = centre = np.quantile(visible, (1 - MOST, MOST), axis=0).mean(axis=0)
+    radius = float(np.quantile(np.linalg.norm(visible - centre, axis=1), MOST))
     return UnitBall((float(x), float(y), float(z)), radius or 1.0)
 
 
 def _bytes(values: np.ndarray) -> UInt8[np.ndarray, "..."]:
-    """0..1 as 0..255, rounded."""
+    """Numbers in 0..1 as bytes 0..255, rounded."""
     return (values.clip(0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
-def _filled(values: np.ndarray) -> np.ndarray:
-    missing = -len(values) % ROWS
-    return np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
+def _padded(values: np.ndarray) -> np.ndarray:
+    return np.pad(values, [(0, -len(values) % ROWS), *[(0, 0)] * (values.ndim - 1)])

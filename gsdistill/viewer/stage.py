@@ -1,7 +1,7 @@
 """Splats on every open page, drawn by one thread; requests that come while it draws are merged into one.
 
-Every page has splats of its own, for colours that depend on the view are those that its camera sees. They follow the
-camera when it rests.
+Every page has its own splats, because colours that depend on the view differ from camera to camera. They are drawn anew
+once the camera rests.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ __all__ = ["SPACING", "Picture", "Stage", "places", "set_camera"]
 
 Point: TypeAlias = tuple[float, float, float]
 
-SPACING = 2.2  # between the centres of unit balls side by side
+SPACING = 2.2  # between the centres of neighbouring unit balls
 COLUMNS = 4  # at most
-DISTANCE, ELEVATION, FOV = 3.2, 20.0, 40.0  # of the first view: from azimuth 0, as all pictures of ours
-ASPECT = 1.2  # of a page beside its panel, at least
-REST = 0.15  # seconds after which a camera rests
-PAUSE = 0.03  # seconds between two drawings, in which sliders move on
+DISTANCE, ELEVATION, FOV = 3.2, 20.0, 40.0  # of the first view, from azimuth 0, as of all our pictures
+ASPECT = 1.2  # least ratio of width to height of the page beside its panel
+REST = 0.15  # seconds without a move after which a camera rests
+PAUSE = 0.03  # seconds between two drawings, in which sliders can move
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What all pages are to show."""
+    """What all pages should show."""
 
-    splats: Sequence[Splat | None]  # by place; none: nothing there
-    threshold: float = 0.0  # opacity
+    splats: Sequence[Splat | None]  # by place; None leaves the place empty
+    threshold: float = 0.0  # least opacity of Gaussians that are shown
     size: float = 1.0  # factor of standard deviations
 
     def alike(self, other: Picture, place: int) -> bool:
-        """Whether both show the same there."""
+        """Whether both pictures show the same at a place."""
         same = self.splats[place] is other.splats[place]
         return same and (self.threshold, self.size) == (other.threshold, other.size)
 
 
 @dataclass
 class Page:
-    """One client: what it shows, and from where it looks."""
+    """One browser: what it shows, and where its camera is."""
 
     client: ClientHandle
-    handles: dict[int, GaussianSplatHandle] = field(default_factory=dict)
+    handles: dict[int, GaussianSplatHandle] = field(default_factory=dict)  # the splats on the page, by place
     eye: Point = (0.0, 0.0, 0.0)
-    moved: float = 0.0  # time.monotonic of the last move; 0 once its colours are drawn
+    moved: float = 0.0  # time.monotonic of the camera's last move; 0 once the splats are drawn for it
     picture: Picture | None = None  # what it shows
 
     @property
     def rests(self) -> bool:
-        """Whether its camera has moved and stands still now."""
+        """Whether its camera has moved since the last drawing and stands still now."""
         return 0.0 < self.moved <= time.monotonic() - REST
 
     def draw(self, picture: Picture, spots: Sequence[Point]) -> None:
-        """Send what is not there yet, and all colours that depend on the view."""
+        """Send the splats that have changed, and those whose colours depend on the view; ``spots`` are their places."""
         self.moved, old, self.picture = 0.0, self.picture, picture
         for place, splat in enumerate(picture.splats):
             if splat is None or (not splat.depends_on_view and old is not None and old.alike(picture, place)):
@@ -79,10 +79,10 @@ class Page:
 
 
 class Stage:
-    """Keeps every page up to date; ``say`` is told what goes wrong.
+    """Keeps every page up to date; ``say`` gets the message of an error.
 
-    viser awaits coroutines one after the other in its own thread, and runs other callbacks in a pool, in any order and
-    no more once the server stops; so what it calls here are coroutines, which wait for nothing.
+    viser awaits coroutines one after the other in its own thread. It runs other callbacks in a pool of threads, in any
+    order, and not at all once the server stops. So the callbacks here are coroutines, and none of them waits.
     """
 
     def __init__(self, server: ViserServer, spots: Sequence[Point], say: Callable[[str], None]) -> None:
@@ -97,24 +97,24 @@ class Stage:
         self._thread.start()
 
     def show(self, picture: Callable[[], Picture]) -> None:
-        """Draw what ``picture`` returns, now and after each change; the drawing thread alone calls it."""
+        """Draw what ``picture`` returns, now and after each change; only the drawing thread calls it."""
         self._picture = picture
         self.change()
 
     def change(self) -> None:
-        """Ask for the picture anew."""
+        """Have the picture drawn anew."""
         self._stale = True
         self._wake.set()
 
     def close(self) -> None:
-        """Draw no more."""
+        """Stop drawing, and wait up to five seconds for the drawing thread to end."""
         self._closed = True
         self._wake.set()
         self._thread.join(timeout=5.0)
 
     @property
     def watched(self) -> bool:
-        """Whether anyone looks."""
+        """Whether a page is open."""
         return bool(self._pages)
 
     async def _enter(self, client: ClientHandle) -> None:
@@ -138,7 +138,7 @@ class Stage:
             self._wake.clear()
             began = time.perf_counter()
             if stale := self._stale:
-                self._stale = False  # before it is drawn: a change from now on is drawn next time
+                self._stale = False  # before the drawing, so that a change during it is drawn next time
             if stale and self._picture is not None:
                 try:
                     picture = self._picture()
@@ -153,14 +153,14 @@ class Stage:
 
 
 def places(count: int) -> list[Point]:
-    """Where the centres of ``count`` unit balls stand: from left to right for who sees the front, rows downwards."""
+    """The centres of ``count`` unit balls: row by row, from left to right and downwards as seen from the front."""
     columns, rows = _grid(count)
     middle, upper = (columns - 1) / 2, (rows - 1) / 2
     return [(0.0, (i % columns - middle) * SPACING, (upper - i // columns) * SPACING) for i in range(count)]
 
 
 def set_camera(server: ViserServer, count: int) -> None:
-    """Let every page begin at the front with all places in sight; of one place, as in all pictures of ours."""
+    """Let every page begin at the front with all ``count`` places in sight; a single one as in all our pictures."""
     columns, rows = _grid(count)
     distance = max(DISTANCE * rows, DISTANCE * columns / ASPECT)
     elevation = np.deg2rad(ELEVATION)

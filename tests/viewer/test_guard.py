@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gsdistill.core.errors import NotInstalled
-from gsdistill.viewer.guard import SAFE, guarded, is_loopback, may_speak
+from gsdistill.viewer.guard import SAFE, is_loopback, may_speak, start_guarded
 from gsdistill.viewer.server import serve, stop
 
 pytest.importorskip("viser")
@@ -130,8 +130,8 @@ def test_on_the_network_addresses_serve_and_our_own_names(served, named, answere
 def test_a_viser_that_serves_in_another_way_is_stopped():
     stopped: list[bool] = []
     unguarded: Any = SimpleNamespace(stop=lambda: stopped.append(True))
-    with pytest.raises(NotInstalled, match=r"kept from other sites; pip install 'viser==1\.1\.\*'"):
-        guarded("127.0.0.1", lambda: unguarded)
+    with pytest.raises(NotInstalled, match=r"kept from the page of this viser; pip install 'viser==1\.1\.\*'"):
+        start_guarded("127.0.0.1", lambda: unguarded)
     assert stopped == [True]
 
 

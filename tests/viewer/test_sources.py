@@ -16,7 +16,7 @@ from gsdistill.export.formats import writer_for
 from gsdistill.export.ply import Ply
 from gsdistill.export.settings import ExportSettings
 from gsdistill.scene.extent import UnitBall
-from gsdistill.viewer.sources import find, gathered, labels, stride
+from gsdistill.viewer.sources import find, gather, labels, stride
 from gsdistill.viewer.splat import UNIT, ball_of
 
 
@@ -95,7 +95,7 @@ def test_a_splat_of_any_format_is_a_source(tmp_path, splat, name):
     writer_for(path, ExportSettings()).write(splat(30), path)
     if name.endswith(".gz"):
         path.with_name(name).write_bytes(gzip.compress(path.read_bytes()))
-    (source,), left_out = gathered([tmp_path / name])
+    (source,), left_out = gather([tmp_path / name])
     np.testing.assert_allclose(source.ball.centre, ball_of(splat(30)).centre, atol=2e-3)
     assert len(source.at(0)) == 30 and not left_out
 
@@ -139,20 +139,20 @@ def test_of_many_what_holds_no_splat_is_left_out(tmp_path, run, splat):
     others = [tmp_path / name for name in ("play2d/trap", "play2d/trap/figure.png", "results.json", "mesh.glb", "runs")]
     for path in others[1:-1]:
         path.write_bytes(b"glTF" if path.suffix == ".glb" else b"\x89PNG")
-    sources, left_out = gathered([others[0], run, *others[1:], tmp_path / "without-suffix"])
+    sources, left_out = gather([others[0], run, *others[1:], tmp_path / "without-suffix"])
     assert [source.path for source in sources] == [run, tmp_path / "without-suffix"]
     assert left_out == others
     for path in others:
         with pytest.raises(BadFile, match=re.escape(str(path))):
-            gathered([path, path])[0][0].at(0)
+            gather([path, path])[0][0].at(0)
 
 
 def test_of_many_what_is_broken_or_missing_is_still_an_error(tmp_path, run):
     (tmp_path / "broken.ply").write_bytes(b"cut")
     with pytest.raises(BadFile, match=r"broken\.ply"):
-        gathered([run, tmp_path / "broken.ply"])[0][1].at(0)
+        gather([run, tmp_path / "broken.ply"])[0][1].at(0)
     with pytest.raises(BadFile, match="there is no such file"):
-        gathered([run, tmp_path / "mistyped.ply"])
+        gather([run, tmp_path / "mistyped.ply"])
 
 
 def test_the_stride_meets_every_step_of_all(tmp_path, run, splat):
