@@ -1,1 +1,1 @@
-"""Methods x prompts x seeds: run, measured against the truth where it is known, and put side by side."""
+"""Sweeps: run methods x prompts x seeds, measure each result, against the truth if it is known, and compare them."""

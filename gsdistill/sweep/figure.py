@@ -1,4 +1,4 @@
-"""A comparison as pictures: figure.png with means, intervals and prompts, and sheet.png with what it looks like."""
+"""A comparison as pictures: figure.png with means, intervals and prompts, and sheet.png with views of the splats."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from gsdistill.core.structs import Cameras
 from gsdistill.disk.write import atomic_path
 from gsdistill.evaluation.truth import truth_views
-from gsdistill.export.pictures import shots
+from gsdistill.export.pictures import shots, to_bytes
 from gsdistill.run.folder import SPLAT
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.read import read_splat
@@ -21,7 +22,7 @@ from gsdistill.sweep.settings import shown
 
 __all__ = ["draw_figure", "draw_sheet", "wrapped"]
 
-# What the panels show: figure, title, and whether each prompt is drawn as a dot. The first ones need the truth.
+# The panels: figure, title, and whether each prompt is drawn as a dot. Those of TRUTH need the truth.
 TRUTH = (("iou", "silhouette IoU", True), ("saturation", "saturation (dashed: truth)", True))
 ALONE = (("silhouette_agreement", "neighbouring silhouettes' IoU", True), ("saturation", "saturation", True))
 PRIOR = (("fronts", "fronts that the prior sees", True), ("prompt_fit", "prompt fit (below 0: it fits)", True))
@@ -34,11 +35,11 @@ STEPS, EVALUATIONS, DOTS, INK = "#2a6f97", "#c8553d", "#b8b8b8", "#333333"
 
 WHITE = (1.0, 1.0, 1.0)
 AZIMUTHS, ELEVATION, DISTANCE, FOV = (35.0, 215.0), 25.0, 3.2, 40.0  # the two views of the sheet
-WIDEST, GAP, TEXT = 220, 8, 13  # pixels: of the prompts' column at most, around a label, and of its letters
+WIDEST, GAP, TEXT = 220, 8, 13  # pixels: widest column of prompts, space around a label, size of its letters
 
 
 def draw_figure(comparison: Comparison, path: Path) -> None:
-    """Draw a panel for each figure: a line for each method, the mean, its 95 % interval, and the prompts as dots.
+    """Draw a panel for each figure, with a line for each method: mean, 95 % interval, and the prompts as dots.
 
     Raises:
         OutputError: the file cannot be written.
@@ -73,21 +74,21 @@ def draw_figure(comparison: Comparison, path: Path) -> None:
 
 
 def draw_sheet(comparison: Comparison, path: Path, size: int = 96) -> None:
-    """Draw two views of the true object, where it is known, and of every method's, of the first seed.
+    """Draw a line for each prompt: two views of the true object, if it is known, and of the splat of each method.
 
-    There is a line for each prompt. What is not done, has failed, or had other settings, is blank. ``size`` is in
-    pixels of one view.
+    The splats are those of the first seed; runs that have failed or are not finished are blank. A view has ``size``
+    pixels in width and height.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written. BadFile: a splat cannot be read.
     """
     from matplotlib.font_manager import findfont
     from PIL import Image, ImageDraw, ImageFont
 
     settings, cameras = comparison.settings, _cameras(size)
-    font = ImageFont.truetype(findfont("DejaVu Sans"), TEXT)  # which has letters of most alphabets
-    known = comparison.true_saturation is not None
-    columns = [*(["truth"] if known else []), *map(_label, comparison.entries)]
+    font = ImageFont.truetype(findfont("DejaVu Sans"), TEXT)  # it has letters of most alphabets
+    with_truth = comparison.true_saturation is not None
+    columns = [*["truth"] * with_truth, *map(_label, comparison.entries)]
     names = [wrapped(name, font, 2 * size - GAP) for name in columns]
     prompts = {prompt: wrapped(prompt, font, WIDEST) for prompt in settings.all_prompts}
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
@@ -101,7 +102,7 @@ def draw_sheet(comparison: Comparison, path: Path, size: int = 96) -> None:
         pen.text((left + size * (2 * column + 1), top / 2), name, fill=INK, font=font, anchor="mm", align="center")
     for (prompt, label), height in zip(prompts.items(), heights, strict=True):
         pen.text((GAP, top + height / 2), label, fill=INK, font=font, anchor="lm")
-        for column, pixels in enumerate(_pictures(comparison, prompt, cameras, known)):
+        for column, pixels in enumerate(_pictures(comparison, prompt, cameras, with_truth)):
             sheet.paste(Image.fromarray(pixels), (left + 2 * size * column, top + (height - size) // 2))
         top += height
     with atomic_path(path) as draft:
@@ -109,7 +110,7 @@ def draw_sheet(comparison: Comparison, path: Path, size: int = 96) -> None:
 
 
 def wrapped(text: str, font: Any, width: float) -> str:
-    """The text on lines of at most ``width`` pixels in a font of Pillow; a word that is wider is broken."""
+    """Break the text into lines of at most ``width`` pixels in a font of Pillow; wider words are broken too."""
     lines = [""]
     for word in text.split():
         if font.getlength(f"{lines[-1]} {word}") <= width:
@@ -123,30 +124,29 @@ def wrapped(text: str, font: Any, width: float) -> str:
 
 
 def _draw_line(axes: Any, line: int, entry: Entry, name: str, dots: bool) -> None:
-    """One method in one panel."""
-    found = entry.figures[name]
-    if found is None:
+    """Draw one method in one panel."""
+    interval = entry.figures[name]
+    if interval is None:
         return
     colour = STEPS if entry.equal_steps else EVALUATIONS
     if dots:
-        prompts = dict.fromkeys(row["prompt"] for row in entry.rows)
-        values = [[row[name] for row in entry.rows if row["prompt"] == prompt] for prompt in prompts]
-        means = [np.mean(known) for column in values if (known := [v for v in column if v is not None])]
+        rows = [row for row in entry.rows if row[name] is not None]
+        prompts = dict.fromkeys(row["prompt"] for row in rows)
+        means = [np.mean([row[name] for row in rows if row["prompt"] == prompt]) for prompt in prompts]
         axes.plot(means, [line + 0.25] * len(means), "o", color=DOTS, markersize=3.5)
-    axes.plot([found.low, found.high], [line, line], color=colour, linewidth=2.5, solid_capstyle="round")
-    axes.plot([found.mean], [line], "o", color=colour, markersize=6)
+    axes.plot([interval.low, interval.high], [line, line], color=colour, linewidth=2.5, solid_capstyle="round")
+    axes.plot([interval.mean], [line], "o", color=colour, markersize=6)
 
 
-def _pictures(comparison: Comparison, prompt: str, cameras: Cameras, known: bool) -> list[np.ndarray]:
-    """A pair of views of the truth, where it is known, and of every entry, [h, 2 h, 3] of bytes each."""
+def _pictures(comparison: Comparison, prompt: str, cameras: Cameras, with_truth: bool) -> list[np.ndarray]:
+    """Two views of the truth, if it is known, and of the splat of each entry, side by side: bytes [h, 2 h, 3] each."""
     pairs = []
-    if known:
-        true = (truth_views(prompt, cameras).clamp(0.0, 1.0) * 255.0).round().byte().numpy()
-        pairs.append(np.concatenate(list(true), axis=1))
+    if with_truth:
+        pairs.append(np.concatenate(to_bytes(truth_views(prompt, cameras)), axis=1))
     settings = comparison.settings
-    wanted = (prompt, settings.seeds[0], None)
+    finished = (prompt, settings.seeds[0], None)
     for entry in comparison.entries:
-        if wanted in [(row["prompt"], row["seed"], row["failure"]) for row in entry.rows]:
+        if finished in [(row["prompt"], row["seed"], row["failure"]) for row in entry.rows]:
             splat = folder(settings, entry.method, prompt, settings.seeds[0], entry.iterations) / SPLAT
             pairs.append(np.concatenate(list(shots(read_splat(splat), cameras, WHITE)), axis=1))
         else:
@@ -155,8 +155,6 @@ def _pictures(comparison: Comparison, prompt: str, cameras: Cameras, known: bool
 
 
 def _cameras(size: int) -> Cameras:
-    import torch
-
     azimuths = torch.tensor(AZIMUTHS)
     elevations, distances, fovs = (torch.full_like(azimuths, value) for value in (ELEVATION, DISTANCE, FOV))
     return look_at_origin(azimuths, elevations, distances, fovs, size)

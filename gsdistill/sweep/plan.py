@@ -1,8 +1,8 @@
-"""The runs of a sweep: their settings, their folders, and what of them is on the disk.
+"""The runs of a sweep: their settings, their folders, and how far each one is.
 
-<output>/runs/<prompt>/<method>-seed<seed>-<iterations>steps/   the files of `generate` but the video, and
-    evaluation.json   the figures: against the truth, where it is known, and those that need none
-    failure.json      instead, where the run diverged
+<output>/runs/<prompt>/<method>-seed<seed>-<iterations>steps/   the files of `generate` except the video, and
+    evaluation.json   the figures: those against the truth, if it is known, and those that need no truth
+    failure.json      in its place if the run diverged
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ COUNTED = ("iterations", "network_evaluations")
 class SweepRun:
     """One run of a sweep."""
 
-    method: str  # its name as the settings have it
+    method: str  # its name as in the settings of the sweep
     config: RunConfig
-    world: World | None  # of its prompt, where the truth is known, which it is measured against
-    asked: bool  # the prior is asked what it sees in the splat
+    world: World | None  # the world of its prompt, which knows the truth; None if the truth is not known
+    by_prior: bool  # whether the figures that the prior gives are measured too
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
         return self.config.folder
 
     @property
     def begun(self) -> bool:
-        """Whether the folder holds a run of these very settings, finished or not; no class that it names is loaded."""
+        """Whether the folder holds a run of exactly these settings, finished or not; no class of it is loaded."""
         try:
             with only_looking():
                 before = anchored(from_dict(RunConfig, load_yaml(self.folder / CONFIG)))
@@ -65,47 +65,46 @@ class SweepRun:
 
     @property
     def settled(self) -> bool:
-        """Whether there is nothing left to do: the figures are there, or it has failed."""
+        """Whether nothing is left to do: the figures are there, or the run has failed."""
         return (self.finished and self.figures is not None) or (self.begun and self.failure is not None)
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """summary.json, where the run has ended. Raises BadFile where it is broken."""
+        """The content of summary.json; None before the run's end. Raises BadFile if it is broken."""
         path = self.folder / SUMMARY
         summary = _read(path, COUNTED)
         if summary and not all(isinstance(summary[name], int) and summary[name] > 0 for name in COUNTED):
-            raise BadFile(f"{path}: it tells of no step")
+            raise BadFile(f"{path}: {' and '.join(COUNTED)} must be whole numbers above 0")
         return summary
 
     @property
     def figures(self) -> dict[str, Any] | None:
-        """evaluation.json, once it has all that is measured. Raises BadFile where it is broken."""
-        names = [*(MEASURED if self.world else ()), *plain.MEANINGS, *(fronts.NUMBERS if self.asked else ())]
+        """The content of evaluation.json; None unless it has every figure. Raises BadFile if it is broken."""
+        names = [*(MEASURED if self.world else ()), *plain.MEANINGS, *(fronts.NUMBERS if self.by_prior else ())]
         path = self.folder / EVALUATION
         figures = _read(path)
-        if figures is None or not figures.keys() >= set(names):  # measured by a sweep that asked for less
+        if figures is None or not figures.keys() >= set(names):  # a sweep that needed fewer has measured them
             return None
-        if (
-            self.asked and figures.get(JUDGE, self.config.prior) != self.config.prior
-        ):  # `evaluate` has asked another one
+        # `gsdistill evaluate` may have written figures of another prior.
+        if self.by_prior and figures.get(JUDGE, self.config.prior) != self.config.prior:
             return None
         return _read(path, names)
 
     @property
     def failure(self) -> str | None:
-        """Why the run failed, if it did. Raises BadFile where that cannot be read."""
+        """Why the run failed; None if it did not. Raises BadFile if failure.json cannot be read."""
         failure = _read(self.folder / FAILURE)
         return str(failure.get("error")) if failure else None
 
 
 def folder(settings: SweepSettings, method: str, prompt: str, seed: int, iterations: int) -> Path:
     """The folder of one run of a sweep."""
-    finished = "" if settings.finish == "none" else f"-{settings.finish}"
-    return settings.output / "runs" / slug(prompt) / f"{slug(shown(method))}{finished}-seed{seed}-{iterations}steps"
+    finish = "" if settings.finish == "none" else f"-{settings.finish}"
+    return settings.output / "runs" / slug(prompt) / f"{slug(shown(method))}{finish}-seed{seed}-{iterations}steps"
 
 
 def world_of_sweep(settings: SweepSettings) -> World | None:
-    """The world whose prompts are compared, which only a prior of that world makes sure; None where any prompt goes.
+    """The world of the sweep's prior, to which its prompts must belong; None for a prior that takes any prompt.
 
     Raises:
         UserError: an unknown prior or device.
@@ -115,10 +114,10 @@ def world_of_sweep(settings: SweepSettings) -> World | None:
 
 
 def equal_steps(settings: SweepSettings) -> list[SweepRun]:
-    """Every method with the same number of steps; all of the first seed come first.
+    """The runs of all methods with the same number of steps; those of the first seed come first.
 
     Raises:
-        UserError: a prompt that is not of the prior's world, an unknown prior or device, a config that does not fit.
+        UserError: a prompt is not of the prior's world, the prior or the device is unknown, or a config does not fit.
     """
     if world := world_of_sweep(settings):
         for prompt in settings.all_prompts:
@@ -127,10 +126,14 @@ def equal_steps(settings: SweepSettings) -> list[SweepRun]:
 
 
 def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
-    """Every method with the network evaluations that the cheapest spends in the equal-step runs.
+    """The runs of all methods with as many network evaluations as the cheapest method has in its equal-step runs.
 
-    What a step costs is read from a method's first finished equal-step run. A method whose runs have all failed has no
-    runs here; while a method may still finish its first, perhaps in another process, there are none at all.
+    The cost of a step is read from a method's first finished equal-step run. A method whose runs have all failed has no
+    runs here. While a method may still finish its first, perhaps in another process, the list is empty.
+
+    Raises:
+        BadFile: a file of a run is broken.
+        UserError: as :func:`equal_steps`.
     """
     costs: dict[str, float] = {}
     open_methods: set[str] = set()
@@ -148,7 +151,7 @@ def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
 
 
 def _runs(settings: SweepSettings, iterations: dict[str, int]) -> list[SweepRun]:
-    """All runs of the methods with a number of steps."""
+    """The runs with all prompts and seeds; ``iterations`` has the steps of each method."""
     bases, world = {method: _base(settings, method) for method in iterations}, world_of_sweep(settings)
     runs = []
     for seed in settings.seeds:
@@ -162,22 +165,21 @@ def _runs(settings: SweepSettings, iterations: dict[str, int]) -> list[SweepRun]
 
 
 def _base(settings: SweepSettings, method: str) -> RunConfig:
-    """What all runs of a method share: its recipe, under the sweep's own config for it, under the sweep's settings."""
+    """The settings that all runs of a method share: its recipe, over it ``configs``, over both the sweep's settings."""
     file = settings.own_configs.get(method)
     own = read_config(file) if file else {}
     if not same_name(named(own.get("method", method)) or method, method):
         raise ConfigError(f"configs: {file} is not a config of the method {method}")
-    shared = {"prompt": settings.all_prompts[0], "prior": settings.prior, "device": settings.device, "snapshots": 0}
-    shared["finish"] = settings.finish
-    return resolve(merge(own, {**shared, "method": method}))
+    shared = {"prior": settings.prior, "device": settings.device, "finish": settings.finish, "snapshots": 0}
+    return resolve(merge(own, {**shared, "method": method, "prompt": settings.all_prompts[0]}))
 
 
 def _read(path: Path, numbers: Sequence[str] = ()) -> dict[str, Any] | None:
-    """The content of a file, with these numbers in it or whether something is so; None where there is no file."""
+    """The content of a JSON file, in which ``numbers`` must be numbers, true or false; None without the file."""
     if not path.exists():
         return None
     values = renewed(read_json(path))
     for name in numbers:
         if number(values, name) is None and not isinstance(values.get(name), bool):
-            raise BadFile(f"{path}: {name} = {brief(values.get(name))} is no number")
+            raise BadFile(f"{path}: {name} = {brief(values.get(name))} is not a number")
     return values

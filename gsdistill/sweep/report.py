@@ -1,4 +1,4 @@
-"""What a sweep leaves beside its runs: results.json, table.md, figure.png and sheet.png."""
+"""The files of a sweep beside its runs: results.json, table.md, figure.png and sheet.png."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["report"]
 
 
 def report(settings: SweepSettings, console: Console) -> None:
-    """Compare what is done of a sweep, write the four files and print the table.
+    """Compare the finished runs of a sweep, write the four files and print the table.
 
     Raises:
-        OutputError: a file cannot be written. Others as `equal_steps` of plan.py.
+        OutputError: a file cannot be written.
+        UserError: as :func:`gsdistill.sweep.results.compare`.
     """
     comparison, home = compare(settings), settings.output
     comparison.write()

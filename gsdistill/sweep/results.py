@@ -1,13 +1,14 @@
 """The figures of a sweep: one row per run, and one entry per method and number of steps with 95 % intervals.
 
 A failed run has no splat, and counts as the evaluation counts an empty one: IoU 0, nothing right, colour error 1,
-Chamfer distance 2; and PSNR 0, that of white where all is black. It has no part in the figures that need no truth, in
-times and in the differences between seeds. Where the truth is not known, all figures that need it are None, of failed
-runs too; and so is what a run of an earlier version was not measured for.
+Chamfer distance 2; and PSNR 0, that of white in place of black. It is left out of the figures that need no truth, of
+times and of the differences between seeds. Where the truth is not known, all figures that need it are None, also for
+failed runs. So are figures that an earlier version did not measure.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -51,30 +52,30 @@ class Entry:
     equal_steps: bool  # belongs to the comparison with equal steps
     equal_evaluations: bool  # belongs to the comparison with equal network evaluations
     rows: tuple[Row, ...]  # of the settled runs
-    figures: dict[str, Interval | None]
+    figures: dict[str, Interval | None]  # by name; None where no run has the figure
 
     @property
     def failed(self) -> int:
-        """How many runs failed."""
+        """The number of failed runs."""
         return sum(row["failure"] is not None for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that a sweep has found so far."""
+    """All results of a sweep so far."""
 
     settings: SweepSettings
     entries: tuple[Entry, ...]
-    planned: int  # runs in the whole sweep, as far as known
-    true_saturation: float | None  # mean over the prompts, of the true pictures; None where there are none
+    planned: int  # runs in the whole sweep, as far as their number is known
+    true_saturation: float | None  # of the true pictures, mean over the prompts; None if the truth is not known
 
     @property
     def settled(self) -> int:
-        """Runs that are done."""
+        """The number of settled runs: measured or failed."""
         return sum(len(entry.rows) for entry in self.entries)
 
     def fact(self, name: str) -> list[Any]:
-        """The different values that the finished runs have of ``device``, ``threads`` or ``versions``."""
+        """The distinct values of ``device``, ``threads`` or ``versions`` among the finished runs."""
         values: list[Any] = []
         for value in (row[name] for row in self._rows() if row[name]):
             if value not in values:
@@ -82,7 +83,7 @@ class Comparison:
         return values
 
     def write(self) -> None:
-        """Write results.json. Raises OutputError as atomic_path does."""
+        """Write results.json into the sweep's folder. Raises OutputError if it cannot be written."""
         entries = [
             {
                 "method": entry.method,
@@ -115,37 +116,43 @@ _FACTS = {"device": str, "threads": int, "versions": dict}
 
 
 def compare(settings: SweepSettings) -> Comparison:
-    """Collect what the runs of a sweep have left on the disk."""
-    kinds = {
-        "steps": equal_steps(settings) if settings.equal != "evaluations" else [],
-        "evaluations": equal_evaluations(settings) if settings.equal != "steps" else [],
-    }
-    groups: dict[tuple[str, int], list[SweepRun]] = {}
-    members: dict[str, set[tuple[str, int]]] = {kind: set() for kind in kinds}
-    for kind, runs in kinds.items():
-        for key in dict.fromkeys((one.method, one.config.iterations) for one in runs):
-            members[kind].add(key)
-            groups[key] = [one for one in runs if (one.method, one.config.iterations) == key]
+    """Compare the runs of a sweep by the files that they have left so far.
+
+    Raises:
+        BadFile: a file of a run is broken.
+        UserError: as :func:`gsdistill.sweep.plan.equal_steps`.
+    """
+    by_steps = _grouped(equal_steps(settings) if settings.equal != "evaluations" else [])
+    by_evaluations = _grouped(equal_evaluations(settings) if settings.equal != "steps" else [])
+    groups = {**by_steps, **by_evaluations}
     entries: list[Entry] = []
     for key in sorted(groups, key=lambda key: (settings.methods.index(key[0]), -key[1])):
-        entry = _entry(groups[key], key in members["steps"], key in members["evaluations"])
+        entry = _entry(groups[key], key in by_steps, key in by_evaluations)
         entries.append(replace(entry, figures={**entry.figures, "iou_over_first": _over_first(entry, entries)}))
-    true = None
+    true_saturation = None
     if world := world_of_sweep(settings):
-        true = float(np.mean([saturation(truth(world, world.parse(prompt))) for prompt in settings.all_prompts]))
-    return Comparison(settings, tuple(entries), sum(map(len, groups.values())), true)
+        values = [saturation(truth(world, world.parse(prompt))) for prompt in settings.all_prompts]
+        true_saturation = float(np.mean(values))
+    return Comparison(settings, tuple(entries), sum(map(len, groups.values())), true_saturation)
+
+
+def _grouped(runs: Sequence[SweepRun]) -> dict[tuple[str, int], list[SweepRun]]:
+    """The runs by method and number of steps."""
+    groups = defaultdict(list)
+    for one in runs:
+        groups[one.method, one.config.iterations].append(one)
+    return groups
 
 
 def _entry(runs: Sequence[SweepRun], steps: bool, evaluations: bool) -> Entry:
     settled = [one for one in runs if one.settled]
     rows = tuple(_row(one) for one in settled)
     figures = {name: bootstrap(_grid({_place(row): row[name] for row in rows})) for name in MEANS}
-    judged = {name: [row[name] for row in rows if row[name] is not None] for name in SHARES}
-    shares = {name: wilson(sum(values), len(values)) for name, values in judged.items()}
-    first = runs[0]
+    verdicts = {name: [row[name] for row in rows if row[name] is not None] for name in SHARES}
+    shares = {name: wilson(sum(values), len(values)) for name, values in verdicts.items()}
     return Entry(
-        method=first.method,
-        iterations=first.config.iterations,
+        method=runs[0].method,
+        iterations=runs[0].config.iterations,
         equal_steps=steps,
         equal_evaluations=evaluations,
         rows=rows,
@@ -154,7 +161,7 @@ def _entry(runs: Sequence[SweepRun], steps: bool, evaluations: bool) -> Entry:
 
 
 def _row(one: SweepRun) -> Row:
-    """What one settled run has to say; None where a failed one has nothing."""
+    """The row of a settled run; a failed one has None for what it lacks."""
     config, summary, figures = one.config, one.summary or {}, one.figures or (FAILED if one.world else {})
     return {
         "method": one.method,
@@ -173,24 +180,24 @@ def _row(one: SweepRun) -> Row:
 
 
 def _seconds(phases: Any) -> float | None:
-    """The time of all steps; None where the phases do not tell it."""
-    spent = [number(phases, name) for name in phases] if isinstance(phases, dict) else []
-    return round(sum(filter(None, spent)), 3) if spent and None not in spent else None
+    """The seconds of all steps; None unless every phase has a number."""
+    seconds = [number(phases, name) for name in phases] if isinstance(phases, dict) else []
+    return round(sum(filter(None, seconds)), 3) if seconds and None not in seconds else None
 
 
 def _between(settled: Sequence[SweepRun]) -> dict[str, Interval | None]:
-    """The differences between seeds: one value for each prompt, the interval is over the prompts."""
+    """The differences between seeds: one value for each prompt, and the interval over the prompts."""
     values: dict[str, dict[tuple[str, int], float | None]] = {name: {} for name in BETWEEN_SEEDS}
     for prompt in dict.fromkeys(one.config.prompt for one in settled):
         finished = [one for one in settled if one.config.prompt == prompt and not one.failure]
-        seen = [photograph(read_splat(one.folder)) for one in finished]
+        pictures = [photograph(read_splat(one.folder)) for one in finished]
         for name, measure in BETWEEN_SEEDS.items():
-            values[name][prompt, 0] = measure(seen)
+            values[name][prompt, 0] = measure(pictures)
     return {name: bootstrap(_grid(column)) for name, column in values.items()}
 
 
 def _over_first(entry: Entry, earlier: Sequence[Entry]) -> Interval | None:
-    """IoU less that of the sweep's first method on the same prompt and seed, in a comparison that has both."""
+    """IoU minus that of the sweep's first method with the same prompt and seed; None without a shared comparison."""
     for first in earlier:
         shared = (first.equal_steps and entry.equal_steps) or (first.equal_evaluations and entry.equal_evaluations)
         if first.method == earlier[0].method != entry.method and shared:
@@ -205,7 +212,7 @@ def _place(row: Row) -> tuple[str, int]:
 
 
 def _grid(values: Mapping[tuple[str, int], float | None]) -> Float[np.ndarray, "P S"]:
-    """Values by (prompt, seed) as prompts x seeds, NaN where there is none."""
+    """Values by (prompt, seed) as a grid of P prompts and S seeds, NaN where there is none."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in values))
     seeds = list(dict.fromkeys(seed for _, seed in values))
     grid = np.full((len(prompts), len(seeds)), np.nan)

@@ -1,4 +1,4 @@
-"""Carry out a sweep: what is done is kept, what was interrupted goes on, what another process does is left to it."""
+"""Carry out a sweep: skip finished runs, resume interrupted ones, and leave alone what another process works on."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import group_of, load_prior
 from gsdistill.run.config import RunConfig
+from gsdistill.run.folder import EVALUATION, FAILURE
 from gsdistill.run.measure import keep_figures
 from gsdistill.scene.read import read_splat
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
@@ -32,35 +33,34 @@ __all__ = ["carry_out"]
 
 
 def carry_out(settings: SweepSettings, console: Console) -> None:
-    """Do what is left of a sweep.
+    """Carry out the runs of a sweep that are left.
 
     Raises:
-        UserError: a prompt that is not of the prior's world, an unknown prior, and the like, before the first run.
-        KeyboardInterrupt: after Ctrl-C, once the step is done and all is saved.
+        UserError: before the first run, if a prompt is not of the prior's world, the prior is unknown, and the like.
+        KeyboardInterrupt: after Ctrl-C, once the step is finished and everything is saved.
     """
     runs = equal_steps(settings)
     check_folder(settings.output)
-    group_of(runs[0].config.prior)  # refuses what can be no prior
+    group_of(runs[0].config.prior)  # refuses what cannot be a prior
     worker = _Worker(console)
     try:
         worker.work(runs if settings.equal != "evaluations" else runs[: len(settings.methods)])
         if settings.equal != "steps":
             worker.work(equal_evaluations(settings))
     except KeyboardInterrupt:
-        console.print("stopped; what is done is kept. The same command goes on from here")
+        console.print("stopped; finished steps are kept. The same command goes on from here")
         raise
 
 
 class _Worker:
-    """Does runs one after the other with one prior, which is loaded when the first one needs it."""
+    """Carries out runs one after the other with one prior, which the first run loads."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._loaded: Prior | None = None
-        self._used: ModelSettings | None = None
+        self._loaded: tuple[ModelSettings, Prior] | None = None
 
     def work(self, runs: Sequence[SweepRun]) -> None:
-        """Settle every run that is not settled yet and that no other process has in hand."""
+        """Settle every run that is not settled yet and that no other process works on."""
         for place, one in enumerate(runs, start=1):
             if one.settled:
                 continue
@@ -68,44 +68,48 @@ class _Worker:
                 if claim.take() and not one.settled:
                     began = time.perf_counter()
                     self._settle(one)
-                    self._tell(one, f"{place}/{len(runs)}", time.perf_counter() - began)
+                    self._report(one, f"{place}/{len(runs)}", time.perf_counter() - began)
 
     def _settle(self, one: SweepRun) -> None:
-        """Generate, unless that is done, and evaluate."""
-        if not one.finished:
-            for name in ("evaluation.json", "failure.json"):
-                (one.folder / name).unlink(missing_ok=True)
-            goes_on = one.begun and bool(checkpoint.find(one.folder / "checkpoints"))
-            config = replace(one.config, resume=goes_on, overwrite=not goes_on)
-            try:
-                run(config, Console(quiet=True), self._prior(config), extras=False)
-            except Diverged as error:
-                write_json(one.folder / "failure.json", {"error": str(error)})
-                return
+        """Generate the splat, unless that is done, and measure it."""
         config = one.config
+        if not one.finished:
+            for name in (EVALUATION, FAILURE):
+                (one.folder / name).unlink(missing_ok=True)
+            resume = one.begun and bool(checkpoint.find(one.folder / "checkpoints"))
+            again = replace(config, resume=resume, overwrite=not resume)
+            try:
+                run(again, Console(quiet=True), self._load_prior(config), extras=False)
+            except Diverged as error:
+                write_json(one.folder / FAILURE, {"error": str(error)})
+                return
         splat = to_device(read_splat(one.folder), device.choose(config.device))
-        prior = self._prior(config) if one.asked else None
-        true = evaluate(splat, truth_of_prompt(config.prompt, one.world)) if one.world else {}
-        judge = {JUDGE: config.prior} if one.asked else {}
+        prior = self._load_prior(config) if one.by_prior else None
+        against_truth = evaluate(splat, truth_of_prompt(config.prompt, one.world)) if one.world else {}
+        judge = {JUDGE: config.prior} if one.by_prior else {}
         alone = figures_without_truth(splat, config.prompt, prior, config.prompts)
-        keep_figures(one.folder, {**true, **alone, **judge})
+        keep_figures(one.folder, {**against_truth, **alone, **judge})
 
-    def _prior(self, config: RunConfig) -> Prior:
-        """The prior of a run, which is that of the last one unless its settings differ."""
-        if self._loaded is None or self._used != config.model:
+    def _load_prior(self, config: RunConfig) -> Prior:
+        """Return the prior of a run; it is loaded by the first run, and again by one with other model settings."""
+        if self._loaded is None or self._loaded[0] != config.model:
             target = device.choose(config.device, self._say)
             device.prepare(target, config.deterministic)
-            self._loaded, self._used = load_prior(config.prior, target, config.model, self._say), config.model
-        return self._loaded
+            self._loaded = config.model, load_prior(config.prior, target, config.model, self._say)
+        return self._loaded[1]
 
-    def _tell(self, one: SweepRun, place: str, seconds: float) -> None:
+    def _report(self, one: SweepRun, place: str, seconds: float) -> None:
         figures, config = one.figures, one.config
-        found = f"failed: {one.failure}"
-        if figures:
-            told = f"IoU {figures['iou']:.3f}, {figures['name']}" if one.world else f"{figures['gaussians']} Gaussians"
-            found = f"{told}, fronts {figures['fronts']}" if one.asked else told
+        if not figures:
+            results = [f"failed: {one.failure}"]
+        elif one.world:
+            results = [f"IoU {figures['iou']:.3f}", figures["name"]]
+        else:
+            results = [f"{figures['gaussians']} Gaussians"]
+        if figures and one.by_prior:
+            results.append(f"fronts {figures['fronts']}")
         name = f"{config.prompt}, {shown(one.method)}, seed {config.seed}, {config.iterations} steps"
-        self._say(f"[{place}] {name}: {found}; {seconds:.1f} s")
+        self._say(f"[{place}] {name}: {', '.join(results)}; {seconds:.1f} s")
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a sweep compares. Nothing heavy is imported here: the command line reads it for its help."""
+"""The settings of a sweep. Nothing heavy is imported here, because the command line reads it for its help."""
 
 from __future__ import annotations
 
@@ -21,33 +21,39 @@ __all__ = ["SweepSettings", "shown"]
 
 @dataclass(frozen=True)
 class SweepSettings(Threads):
-    """What a sweep runs and compares, and where it keeps that."""
+    """What a sweep runs and compares, and where its files go.
+
+    Raises:
+        ConfigError: a method, a finish or a config is unknown, a value is missing or given twice.
+        BadFile: the file of prompts cannot be read, or holds no prompt.
+    """
 
     # Names of `gsdistill list methods`, or classes of your own as file.py:Class.
     methods: tuple[str, ...] = ("sds", "ssd", "cds", "fsd", "asd", "csd")
     prompts: tuple[str, ...] = ()  # What to make, each in quotes.
     prompt_file: Path | None = None  # More prompts, one a line; empty lines and those that begin with # are skipped.
-    seeds: tuple[int, ...] = bounded((0, 1, 2), low=0, high=2**32 - 1)  # Each prompt is made with each of them.
-    iterations: int = bounded(300, low=1)  # Steps of every run with equal steps.
-    equal: Literal["steps", "evaluations", "both"] = "both"  # What all methods are given alike; both: two comparisons.
-    # What follows each method, a name of `gsdistill list finishes`; none: the pure methods are compared.
+    seeds: tuple[int, ...] = bounded((0, 1, 2), low=0, high=2**32 - 1)  # Each prompt is run with each of them.
+    iterations: int = bounded(300, low=1)  # Steps of every run in the comparison with equal steps.
+    # What is equal for all methods, steps or network evaluations; both: one comparison of each kind.
+    equal: Literal["steps", "evaluations", "both"] = "both"
+    # The finish after each method, a name of `gsdistill list finishes`; none: the pure methods are compared.
     finish: str = "none"
     configs: tuple[str, ...] = ()  # Settings of a method over its recipe: ssd=mine.yaml.
     prior: str = field(default="shapes", metadata=may_be_path())  # A name of `gsdistill list priors`, or a folder.
-    prior_figures: bool = False  # Also ask the prior what it sees in each splat: fronts, and how the prompt fits.
+    prior_figures: bool = False  # Also measure what the prior sees in each splat: fronts, and how the prompt fits.
     device: str = "auto"  # As of `gsdistill generate`.
     output: Path = Path("outputs/sweep")  # Folder of the runs and of the comparison.
-    run: bool = True  # Do what is left to do; without it only compare what is done.
+    run: bool = True  # Carry out the runs that are left; without it only compare finished ones.
 
     def __post_init__(self) -> None:
-        known = names("gsdistill.distillation")
+        listed = names("gsdistill.distillation")
         for method in (*self.methods, *self.own_configs):
-            if method not in known:
+            if method not in listed:
                 load("gsdistill.distillation", method)
         if self.finish not in names("gsdistill.training.finish"):
             load("gsdistill.training.finish", self.finish, "finish")
-        names_shown = [shown(method) for method in self.methods]
-        for what, values in (("methods", names_shown), ("prompts", self.all_prompts), ("seeds", self.seeds)):
+        methods = [shown(method) for method in self.methods]
+        for what, values in (("methods", methods), ("prompts", self.all_prompts), ("seeds", self.seeds)):
             if not values:
                 raise ConfigError(f"no {what}; name at least one, as in --{what} {_EXAMPLES[what]}")
             _refuse_twins(what, values)
@@ -70,7 +76,7 @@ class SweepSettings(Threads):
 
     @property
     def own_configs(self) -> dict[str, str]:
-        """Method -> config of ``configs``.
+        """The entries of ``configs``, config by method.
 
         Raises:
             ConfigError: an entry is not ``method=config``, or a method has two.
@@ -84,7 +90,7 @@ class SweepSettings(Threads):
 
 
 def shown(method: str) -> str:
-    """A method's name in tables and folders: of a class in a file ``file:Class``, for two files may have one each."""
+    """A method's name in tables and folders; ``file:Class`` for a class in a file, as other files may have its name."""
     file = file_of(method)
     return method if file == method else f"{Path(file).stem}:{label_of(method)}"
 

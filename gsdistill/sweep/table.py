@@ -1,4 +1,4 @@
-"""A comparison as a table: in Markdown for a README, and on the console."""
+"""A comparison as a table: in Markdown, and on the console."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Cell = Callable[[Entry], str]
 
 
 def markdown(comparison: Comparison) -> str:
-    """The table and what its columns mean, as Markdown."""
+    """The table in Markdown, with a legend of its columns."""
     columns = _columns(comparison)
     lines = [list(columns), ["---"] * len(columns), *_cells(comparison)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -26,7 +26,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Print the means, a column for each method: with the intervals the table is too wide for a console."""
+    """Print the means, with a column for each method; the intervals would make the table too wide for a console."""
     (_, *rows) = _columns(comparison)
     lines = zip(rows, *(line[1:] for line in _cells(comparison)), strict=True)
     table = Table("figure", *(shown(entry.method) for entry in comparison.entries))
@@ -78,11 +78,11 @@ def _legend(comparison: Comparison) -> str:
     first, prompts, seeds = shown(settings.methods[0]), len(settings.all_prompts), len(settings.seeds)
     lines = [
         f"Prompts: {prompts}, seeds: {seeds}.",
-        "Behind each mean its 95 % interval: bootstrap over prompts, then seeds; of what is right Wilson's.",
+        "In brackets: 95 % intervals, of means by bootstrap over prompts, then seeds, of shares by Wilson's method.",
         *([] if settings.finish == "none" else [f"The last steps of every run are the finish {settings.finish}."]),
         *_about_truth(comparison, first),
         "High frequency: share of the differences in luminance that is as fine as pixels. Loose: share of the opacity",
-        "apart from the largest part. Silhouettes agree: IoU of neighbouring views 15 degrees apart, mean.",
+        "outside of the largest part. Silhouettes agree: IoU of neighbouring views 15 degrees apart, mean.",
         "Between seeds: RMS difference of held-out renders over grey, mean over pairs;",
         "Frechet distance of 11 features of colour and gradients (gsdistill/evaluation/diversity.py).",
         f"Seconds: of the steps alone, {' and '.join(map(str, comparison.fact('threads')))} thread(s) of "
@@ -91,8 +91,9 @@ def _legend(comparison: Comparison) -> str:
     if settings.prior_figures:
         lines.append(
             "What the prior sees from all around: fronts, of which there should be one; the share of the views that "
-            "agree with their cameras; by how much the second best direction fits worse, near 0 of which both mean "
-            "nothing; and the prompt's denoising error less that without a prompt, below 0 where the prompt fits."
+            "agree with their cameras; the margin by which the second best direction fits worse (where it is near 0, "
+            "the first two mean nothing); and the prompt's denoising error minus that without a prompt, below 0 where "
+            "the prompt fits."
         )
     if comparison.true_saturation is not None and any(entry.failed for entry in comparison.entries):
         lines.append("A failed run counts as IoU 0, nothing right, colour error 1, PSNR 0 and Chamfer 2.")
@@ -102,19 +103,19 @@ def _legend(comparison: Comparison) -> str:
 
 
 def _about_truth(comparison: Comparison, first: str) -> list[str]:
-    """What the figures against the truth mean, or why they are not there."""
+    """What the figures against the truth mean, or why they are missing."""
     if comparison.true_saturation is None:
-        return ["The truth of these prompts is not known, and what needs it is left empty (-)."]
+        return ["The truth of these prompts is not known, so figures that need it are empty (-)."]
     return [
-        "Unseen IoU: from below and above, where no camera of a run stands; PSNR: of whole pictures over white, dB;",
-        "surface Chamfer: of what is seen, from all cameras (gsdistill/evaluation).",
+        "Unseen IoU: from below and above, where by default no run has cameras. PSNR: whole pictures over white, dB.",
+        "Surface Chamfer: of the visible surface, from all cameras (gsdistill/evaluation).",
         f"IoU over {first}: mean difference to {first} with the same prompt and seed.",
-        f"Saturation: mean HSV saturation inside of the silhouette; {comparison.true_saturation:.3f} is true.",
+        f"Saturation: HSV, mean inside the silhouettes; that of the truth is {comparison.true_saturation:.3f}.",
     ]
 
 
 def _figure(name: str, digits: int) -> Cell:
-    """A mean and its interval."""
+    """Cells of a mean and its interval."""
 
     def cell(entry: Entry) -> str:
         interval = entry.figures[name]
@@ -126,7 +127,7 @@ def _figure(name: str, digits: int) -> Cell:
 
 
 def _share(name: str) -> Cell:
-    """A count of runs and the interval of their share in percent."""
+    """Cells of a number of runs and the interval of their share in percent."""
 
     def cell(entry: Entry) -> str:
         interval = entry.figures[name]
