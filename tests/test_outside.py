@@ -25,7 +25,7 @@ from gsdistill.front import load as load_splat
 from gsdistill.front import save
 from gsdistill.generate import run
 from gsdistill.pages.choices import differences
-from gsdistill.pages.gallery import gallery
+from gsdistill.pages.gallery import write_gallery
 from gsdistill.run.changes import differences as changes
 from gsdistill.run.config import RunConfig, resolve
 from gsdistill.scene.init.base import Initialiser
@@ -205,7 +205,7 @@ def test_pages_show_what_others_ran_and_run_none_of_it(tmp_path, made, lab, caps
     (folder / "config.yaml").write_text(text)
     for words in (["report", str(folder)], ["evaluate", str(folder)], ["render", str(folder)]):
         assert execute(words) == 0, capsys.readouterr().err
-    gallery(tmp_path, terminal())
+    write_gallery(tmp_path, terminal())
     assert "Mine" in (tmp_path / "gallery.html").read_text()
     assert not trace.exists()
     resolve(load_yaml(folder / "config.yaml"))

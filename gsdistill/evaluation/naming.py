@@ -110,10 +110,10 @@ def _catalogue(world: World) -> Catalogue:
     pixels = len(cameras) * cameras.width * cameras.height
     shade = torch.zeros(len(layouts), 2, pixels, dtype=torch.float64)
     clear = torch.zeros(len(layouts), pixels, dtype=torch.float64)
-    for row, seen in enumerate(world.buffers(layouts, cameras, _SUPERSAMPLE)):
-        parts = seen.shade.shape[1]
-        shade[row, :parts] = seen.shade.transpose(0, 1).reshape(parts, -1).double()
-        clear[row] = 1.0 - seen.coverage.sum(1).reshape(-1).double()
+    for row, buffers in enumerate(world.buffers(layouts, cameras, _SUPERSAMPLE)):
+        parts = buffers.shade.shape[1]
+        shade[row, :parts] = buffers.shade.transpose(0, 1).reshape(parts, -1).double()
+        clear[row] = 1.0 - buffers.coverage.sum(1).reshape(-1).double()
     return Catalogue(
         layouts=tuple(layouts),
         shade=shade,

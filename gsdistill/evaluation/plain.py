@@ -71,14 +71,14 @@ def plain_figures(gaussians: Gaussians) -> dict[str, float | int]:
     splat = on_processor(gaussians)
     extent = measure(splat).extent
     fitting = _shrunk(splat, max(1.0, extent))
-    seen = photograph(fitting)
+    pictures = photograph(fitting)
     outlines = silhouettes(fitting)
     areas, neighbours = outlines.sum((1, 2)), outlines.roll(-1, dims=0)
     both, either = (outlines & neighbours).sum((1, 2)), (outlines | neighbours).sum((1, 2))
     overlaps = both / either.clamp_min(1)
     return {
-        "saturation": saturation(seen),
-        "high_frequency": high_frequency(seen),
+        "saturation": saturation(pictures),
+        "high_frequency": high_frequency(pictures),
         "loose": loose(splat),
         "silhouette_agreement": float(overlaps.mean()),
         "silhouette_worst": float(overlaps.min()),
@@ -111,8 +111,8 @@ def silhouettes(gaussians: Gaussians) -> Bool[Tensor, "24 H W"]:
     """The silhouettes of the splat from the ring of 24 cameras, azimuth 0 first; True where the splat is."""
     cameras = orbit(AZIMUTHS, SIZE, elevation=ELEVATION)
     with torch.no_grad():
-        seen = render(gaussians, cameras, torch.zeros(AZIMUTHS, 3))
-    return Pictures(seen.images, seen.alphas).silhouettes
+        renders = render(gaussians, cameras, torch.zeros(AZIMUTHS, 3))
+    return Pictures(renders.images, renders.alphas).silhouettes
 
 
 def _shrunk(gaussians: Gaussians, by: float) -> Gaussians:

@@ -45,11 +45,11 @@ def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:
     ours, others = photograph(gaussians), photograph(gaussians, unseen())
     figures: Figures = {}
     if (world := truth.world) and (things := truth.things):
-        named = nearest(ours, world)
+        likest = nearest(ours, world)
         colours = seen_colours(ours, world, tuple(thing.shape for thing in things))
         figures |= {
-            "name": world.caption(named) if named else NOTHING,
-            "name_right": named == things,
+            "name": world.caption(likest) if likest else NOTHING,
+            "name_right": likest == things,
             "colour_right": colours == tuple(thing.color for thing in things),
         }
     figures |= compared(ours, truth.seen)

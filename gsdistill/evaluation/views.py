@@ -99,9 +99,9 @@ def photograph(gaussians: Gaussians, cameras: Cameras | None = None) -> Pictures
     """Draw the splat from ``cameras``, by default the held-out ones; its depth is the mean by blending weights."""
     cameras = cameras or held_out()
     with torch.no_grad():
-        seen = render(gaussians, cameras, torch.zeros(len(cameras), 3))
-    depth = torch.where(seen.alphas > _EDGE, seen.depths / seen.alphas, torch.inf)
-    return Pictures(seen.images, seen.alphas, depth)
+        renders = render(gaussians, cameras, torch.zeros(len(cameras), 3))
+    depth = torch.where(renders.alphas > _EDGE, renders.depths / renders.alphas, torch.inf)
+    return Pictures(renders.images, renders.alphas, depth)
 
 
 @functools.lru_cache(maxsize=16)  # cameras are compared by identity, not by value
@@ -150,10 +150,10 @@ def colour_error(ours: Pictures, true: Pictures) -> float:
 
 def picture_error(ours: Pictures, true: Pictures) -> float:
     """Mean absolute difference of RGB over white, 0..1, over all pixels in either silhouette; 0 if there are none."""
-    seen = ours.silhouettes | true.silhouettes
-    if not seen.any():
+    either = ours.silhouettes | true.silhouettes
+    if not either.any():
         return 0.0
-    return float((ours.over_white[seen] - true.over_white[seen]).abs().mean())
+    return float((ours.over_white[either] - true.over_white[either]).abs().mean())
 
 
 def psnr(ours: Pictures, true: Pictures) -> float:

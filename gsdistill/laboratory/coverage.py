@@ -49,9 +49,9 @@ def nearest_objects(images: Float[Tensor, "N H W 3"], camera: Cameras) -> tuple[
     least, missing = torch.full((2, len(images)), torch.inf, dtype=torch.float64)
     names = [""] * len(images)
     for shapes in world.layouts():
-        seen = world.trace(shapes, camera, supersample=2)
-        covered = seen.coverage[0].sum(0).double().view(1, -1, 1)
-        r, m = pictures - (1.0 - covered) * background, seen.shade[0].flatten(1).double()
+        buffers = world.trace(shapes, camera, supersample=2)
+        covered = buffers.coverage[0].sum(0).double().view(1, -1, 1)
+        r, m = pictures - (1.0 - covered) * background, buffers.shade[0].flatten(1).double()
         m = torch.cat([m, torch.zeros_like(m)])[:2]  # a missing second part
         costs = colouring_costs(palette, (m @ m.T).expand(len(r), 2, 2), m @ r)
         best, place = costs.flatten(1).min(1)

@@ -1,7 +1,7 @@
-"""Where the curves and bars of a page go: the numbers with which charts.html draws them as inline SVG.
+"""The coordinates of a page's curves and bars, with which charts.html draws them as inline SVG.
 
-A curve of positive values that spans a factor of twenty or more has a logarithmic axis. Coordinates are those of the
-view box, x from the first to the last step, y upwards; a value that is not finite leaves a gap.
+A curve of positive values that span a factor of twenty or more has a logarithmic axis. Coordinates are those of the SVG
+view box: x grows from the first to the last step, and larger values are higher up. A missing value leaves a gap.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from gsdistill.pages.markup import readable
 
 __all__ = ["bar", "curve", "ticks"]
 
-COLOURS = 8  # of parts, in the style
+COLOURS = 8  # of the parts of a bar; page.css defines them
 LEFT, RIGHT, TOP, BOTTOM = 40, 304, 10, 150  # of the axes, in a drawing of 320 x 184: charts.html has them too
-LOGARITHMIC = 20.0  # ratio of the largest to the smallest value from which on the axis is logarithmic
+LOGARITHMIC = 20.0  # least ratio of the largest to the smallest value on a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,21 @@ class Scale:
 def curve(
     title: str, steps: Sequence[int], values: Sequence[float | None], seconds: Sequence[float | None]
 ) -> dict[str, Any]:
-    """What the template draws of one figure over the steps of a run.
+    """The variables of charts.html for the curve of one figure over the steps of a run.
 
     Args:
         title: the figure's name.
-        steps: in order, the first and the last differ.
-        values: None where there is no finite value; at least two are there.
-        seconds: since the first step.
+        steps: ascending; the first and the last differ.
+        values: one for each step, at least two of them finite numbers, the others None.
+        seconds: since the first step; None where they are not known.
     """
-    known = [value for value in values if value is not None]
-    x, y = Scale(steps[0], steps[-1], LEFT, RIGHT), _vertical(known)
+    present = [value for value in values if value is not None]
+    x, y = Scale(steps[0], steps[-1], LEFT, RIGHT), _vertical(present)
     points = [
         [step, value, at, *((round(x(step), 1), round(y(value), 1)) if value is not None else ())]
         for step, value, at in zip(steps, values, seconds, strict=True)
     ]
-    first, last, least, most = map(readable, (known[0], known[-1], min(known), max(known)))
+    first, last, least, most = map(readable, (present[0], present[-1], min(present), max(present)))
     whole = filter(float.is_integer, map(float, ticks(x.low, x.high, logarithmic=False)))
     return {
         "title": title,
@@ -69,7 +69,7 @@ def curve(
 
 
 def bar(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """What the template draws of parts of a whole, side by side in a bar that is 100 wide."""
+    """The variables of charts.html for ``seconds`` by name as parts of a bar that is 100 wide."""
     total, start, parts = sum(seconds.values()), 0.0, []
     for place, (name, value) in enumerate(seconds.items()):
         width = 100.0 * value / total
@@ -79,7 +79,7 @@ def bar(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def ticks(low: float, high: float, logarithmic: bool) -> list[float]:
-    """Round numbers from ``low`` to ``high``: about four at equal steps, or 1, 2 and 5 times powers of ten."""
+    """Round numbers between ``low`` and ``high``: about four at equal steps, or some times powers of ten."""
     if logarithmic:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         factors = (1,) if last - first > 3 else (1, 3) if last - first > 2 else (1, 2, 5)
@@ -104,13 +104,13 @@ def _vertical(values: Sequence[float]) -> Scale:
 
 
 def _brief(value: float) -> str:
-    """A tick's number: 20k for 20,000."""
+    """The text of a tick, such as 20k for 20,000."""
     size, letter = (1e6, "M") if abs(value) >= 1e6 else (1e3, "k") if abs(value) >= 1e4 else (1.0, "")
     return f"{value / size:.4g}{letter}"
 
 
 def _path(points: Sequence[Sequence[float | None]]) -> str:
-    """SVG's path through the points, lifted where a value is missing; a point alone is a dot."""
+    """The SVG path through the points, with gaps where a value is missing; a point alone is a dot."""
     strokes: list[list[str]] = [[]]
     for _, value, _, *place in points:
         if value is None:

@@ -1,6 +1,6 @@
-"""The settings of a run as YAML, and which of them are not the defaults.
+"""The settings of a run as YAML, and which of them differ from the defaults.
 
-Where the run was written is left out: a page may be passed on.
+The run's folder is left out, because a page may be given to others.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ _NAMED = {
     "finish": ("gsdistill.training.finish", "finish"),
 }
 _LEFT_OUT = ("output", "resume", "accept_changes", "overwrite")
-_OPEN = ("prompt",)  # what has no default to differ from
+_OPEN = ("prompt",)  # settings without a default
 
 
 def differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the default of each setting that has another value, by dotted name.
 
-    ``defaults`` are those of a whole run; of what a name chooses those of its own class are taken instead. A class
-    from outside that is not loaded has none: a page of a run runs nothing that the run names.
+    ``defaults`` are those of a whole run. The settings of a method, and of other classes that a name chooses, are
+    compared with the defaults of that class. A class from outside that is not loaded has none: a page never runs code
+    that a run names.
     """
     basis = {**defaults}
     for key, (package, kind) in _NAMED.items():
@@ -43,14 +44,14 @@ def differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
 
 
 def shown_leaves(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting that a page shows and that has a default, by its dotted name."""
+    """Every setting that has a default and that a page shows, by dotted name."""
     return {path: value for path, value in leaves(settings) if path not in (*_LEFT_OUT, *_OPEN)}
 
 
 def marked_yaml(
     settings: Mapping[str, Any], unusual: Mapping[str, Any], path: str = "", indent: str = ""
 ) -> Iterator[tuple[str, str, str | None]]:
-    """Yield settings as YAML: indent, text and, of those in ``unusual``, the default, else None."""
+    """Yield the lines of settings as YAML: indent, text, and the default of those in ``unusual``, else None."""
     for key, value in settings.items():
         if not path and key in _LEFT_OUT:
             continue

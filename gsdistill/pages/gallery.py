@@ -1,8 +1,8 @@
-"""The gallery: a page of all runs below a folder, with links relative to it, so that it works from any server and disk.
+"""The gallery: a page of all runs below a folder. Its links are relative, so that it works on any server and disk.
 
-A card's picture is the first row of the run's contact sheet, of which one side shows at a time: under the pointer, with
-the focus or after a touch the style moves it from side to side, and where there is a turntable the script lays that
-over it. Nothing but the page is written, and pictures are loaded when they come into sight.
+A card shows one side of the object, from the first row of the run's contact sheet. Under the pointer, with the focus or
+after a touch, the style moves the picture from side to side, and the script covers it with the turntable if there is
+one. Only the page is written, and a browser loads pictures when they come into sight.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-__all__ = ["Key", "gallery", "runs_below"]
+__all__ = ["Key", "find_runs", "write_gallery"]
 
 PAGE, VIDEO = "gallery.html", "turntable.mp4"
 LINKS = {"report.html": "report", SPLAT: "splat", "views.png": "pictures"}
@@ -32,12 +32,12 @@ LINKS = {"report.html": "report", SPLAT: "splat", "views.png": "pictures"}
 
 @dataclass(frozen=True)
 class Key:
-    """A figure to sort by, and how a card shows it."""
+    """A property by which cards are sorted, and how a card shows it."""
 
     label: str
-    falling: bool = False  # whether the best or the newest is the largest
+    falling: bool = False  # whether the largest value comes first, as the best or the newest
     unit: str = ""
-    on_card: bool = False
+    on_card: bool = False  # whether a card shows it
 
 
 KEYS = {
@@ -61,20 +61,20 @@ KEYS = {
 }
 
 
-def gallery(below: Path, console: Console, output: Path | None = None, title: str | None = None) -> None:
-    """Write the page of all runs below a folder to ``output``; none: gallery.html in that folder.
+def write_gallery(below: Path, console: Console, output: Path | None = None, title: str | None = None) -> None:
+    """Write the page of all runs below a folder to ``output``; without it, to gallery.html in that folder.
 
-    A run that cannot be read is listed with the reason.
+    ``title`` is by default the folder's name. A run that cannot be read is listed with the reason.
 
     Raises:
         BadFile: there is no such folder, or no run in it. OutputError: the page cannot be written.
     """
     if not below.is_dir():
-        raise BadFile(f"{below} is no folder; name one that holds runs, such as outputs")
+        raise BadFile(f"{below} is not a folder; name one that holds runs, such as outputs")
     page = output or below / PAGE
     cards: list[Card] = []
     broken: list[tuple[str, UserError]] = []
-    for folder, run in runs_below(below):
+    for folder, run in find_runs(below):
         link = _link(folder, page.parent)
         if isinstance(run, Run):
             cards.append(_card(run, link))
@@ -89,7 +89,7 @@ def gallery(below: Path, console: Console, output: Path | None = None, title: st
         title=title or below.resolve().name,
         cards=sorted(cards, key=lambda card: (card.run.prompt, card.run.method)),
         methods=sorted({card.run.method for card in cards}),
-        known={name for card in cards for name in card.values},
+        sortable={name for card in cards for name in card.values},
         keys=KEYS,
         links=LINKS,
         count=_count(len(cards), "run"),
@@ -100,10 +100,11 @@ def gallery(below: Path, console: Console, output: Path | None = None, title: st
         console.print(Text(f"{_count(len(broken), 'folder')} could not be read; the page says why"))
 
 
-def runs_below(folder: Path) -> Iterator[tuple[Path, Run | UserError]]:
-    """The folders of runs in ``folder``, itself among them, sorted, each with its run or why it cannot be read.
+def find_runs(folder: Path) -> Iterator[tuple[Path, Run | UserError]]:
+    """Yield the folders of runs at any depth of ``folder``, sorted, each with its run or why it cannot be read.
 
-    Hidden folders, links and runs are not entered; what cannot be read may be no run, and hides none below it.
+    ``folder`` itself may be one. Hidden folders, links and the folders of runs are not searched; a folder that cannot
+    be read as a run is, because it may be something else.
     """
     for here, folders, _ in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -123,18 +124,18 @@ class Card:
     """A run on the page."""
 
     run: Run
-    link: str
-    values: dict[str, str | int | float]  # by which it is sorted
-    files: frozenset[str]  # that it has
+    link: str  # of its folder
+    values: dict[str, str | int | float]  # by the names of KEYS
+    files: frozenset[str]  # names of its files that the page uses
 
 
 def _card(run: Run, link: str) -> Card:
-    there = {name for name in (VIDEO, *LINKS) if (run.folder / name).is_file()}
-    return Card(run, link, _values(run), frozenset(there))
+    files = frozenset(name for name in (VIDEO, *LINKS) if (run.folder / name).is_file())
+    return Card(run, link, _values(run), files)
 
 
 def _values(run: Run) -> dict[str, str | int | float]:
-    """What a run can be sorted by, as far as it has it."""
+    """The values of KEYS that a run has."""
     texts = {"prompt": run.prompt, "method": run.method, "prior": run.prior}
     names = {"evaluations": "network_evaluations", "memory": "peak_memory_mb"}
     sources: Mapping[str, object] = {**run.settings, **run.evaluation, **run.summary}
@@ -144,7 +145,7 @@ def _values(run: Run) -> dict[str, str | int | float]:
 
 
 def _link(folder: Path, home: Path) -> str:
-    """The folder's address, relative to the page; ``./`` in front keeps a colon in a name from being a scheme."""
+    """The link from the page to a folder; with ``./`` in front no browser takes a name with a colon for a scheme."""
     return f"./{quote(os.fsencode(Path(os.path.relpath(folder, home)).as_posix()))}"
 
 

@@ -1,7 +1,7 @@
-"""Pages from Jinja's templates, which lie beside this module: all text is escaped, and a page loads what it names only.
+"""Pages from the Jinja templates beside this module. All text in them is escaped.
 
-A page carries its style and its script, and a Content-Security-Policy that allows these two by their hashes and nothing
-that is not asked for: no network, no plugins, no forms, no inline handlers.
+A page holds its style and its script. Its Content-Security-Policy allows these two by their hashes, pictures and videos
+from the sources that the caller names, and nothing else: no network, no plugins, no forms, no inline handlers.
 """
 
 from __future__ import annotations
@@ -19,20 +19,15 @@ from gsdistill.disk.write import write_bytes
 __all__ = ["readable", "templates", "write_page"]
 
 _HERE = Path(__file__).parent
-# What no page may hold, and what shows the letters around it in another order than they have (Unicode's UAX 9).
+# Letters that no page may hold, and those that change the order in which others are shown (Unicode's UAX 9).
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
-class Html(str):
-    """Text that is markup, which templates write as it is."""
-
-    def __html__(self) -> Html:
-        """What Jinja asks for."""
-        return self
-
-
 def readable(value: str | int | float) -> str:
-    """A number for people: three digits of a fraction, thousands apart, powers of ten for what has no name."""
+    """A number for people: commas between thousands, three digits of fractions, powers of ten from 1e15 on.
+
+    A text stays as it is.
+    """
     if isinstance(value, str):
         return value
     if abs(value) >= 1e15:
@@ -43,25 +38,27 @@ def readable(value: str | int | float) -> str:
 
 
 def write_page(path: Path, name: str, sources: str, **values: Any) -> None:
-    """Write the page that the template ``name`` makes of ``values``, with the style and the script of the same name.
+    """Write the page of the template ``name`` with ``values``, and with the style and the script of the same name.
 
-    ``sources`` are where its pictures and videos may come from, such as ``data:``.
+    ``sources`` says where its pictures and videos may come from, such as ``data:``.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    style, script = _text("page.css") + _text(f"{name}.css"), _text(f"{name}.js")
+    from markupsafe import Markup  # which jinja2 brings
+
+    style, script = _read("page.css") + _read(f"{name}.css"), _read(f"{name}.js")
     policy = (
         f"default-src 'none'; img-src {sources}; media-src {sources}; "
         f"style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
     template = templates().get_template(f"{name}.html")
-    write_bytes(path, template.render(policy=policy, style=Html(style), script=Html(script), **values).encode())
+    write_bytes(path, template.render(policy=policy, style=Markup(style), script=Markup(script), **values).encode())
 
 
 @cache
 def templates() -> Any:
-    """Jinja's environment: it escapes all that is not markup, and a name that is not given is an error."""
+    """Jinja's environment: it escapes everything except markup, and a missing name is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "finalize": _clean}
@@ -71,11 +68,11 @@ def templates() -> Any:
 
 
 def _clean(value: Any) -> Any:
-    """What a template is about to escape and write, without letters that a page may not hold."""
+    """A value as templates write it: markup as it is, text without the letters that no page may hold."""
     return value if hasattr(value, "__html__") else _CONTROL.sub("\ufffd", shown(str(value)))
 
 
-def _text(name: str) -> str:
+def _read(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 

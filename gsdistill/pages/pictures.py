@@ -1,6 +1,6 @@
-"""Pictures and the video of a run as data URIs, and what only a report shows: the splat as it grew, and the truth.
+"""Pictures and the video of a run as data URIs, and pictures for the report alone: growth, truth and loose parts.
 
-Pictures are kept as WebP, which is a fraction of a PNG, and stand over white as those of the run do.
+Pictures are WebP, which is a fraction of a PNG in size, and over white, as those of the run are.
 """
 
 from __future__ import annotations
@@ -8,22 +8,25 @@ from __future__ import annotations
 import base64
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
 
 from gsdistill.core.errors import BadFile
 from gsdistill.core.failing import failing_as
+from gsdistill.export.pictures import shots, to_bytes
+from gsdistill.pages.loose import find_loose
+from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.read import read_splat
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from gsdistill.core.structs import Cameras
-
-__all__ = ["Picture", "beside_truth", "floating", "growth", "picture", "video"]
+__all__ = ["Picture", "draw_beside_truth", "draw_growth", "draw_loose", "embed_picture", "embed_video"]
 
 WHITE = (1.0, 1.0, 1.0)
-STAGES, STAGE_SIZE = 12, 144  # of the growing splat: pictures at most, and pixels of each
-STAGE_VIEW = (35.0, 20.0, 3.2, 40.0)  # azimuth, elevation, distance and field of view
-LOOSE_SIZE = 320
+STEPS, STEP_SIZE = 12, 144  # of the growing splat: most pictures, and pixels of a side of each
+STEP_VIEW = (35.0, 20.0, 3.2, 40.0)  # azimuth, elevation, distance and field of view
+LOOSE_SIZE = 320  # pixels
 TRUTH_VIEWS = (1, 7, 12, 18, 23, 29)  # of the held-out cameras: all around, from low to high
 
 
@@ -36,7 +39,7 @@ class Picture(NamedTuple):
     alt: str
 
 
-def picture(path: Path, alt: str) -> Picture:
+def embed_picture(path: Path, alt: str) -> Picture:
     """Return a picture file as an image inside a page.
 
     Raises:
@@ -45,14 +48,14 @@ def picture(path: Path, alt: str) -> Picture:
     from PIL import Image
 
     with failing_as(BadFile, f"{path}: not a picture that can be embedded"), Image.open(path) as image:
-        return _embedded(image.convert("RGB"), alt)
+        return _encode(np.asarray(image.convert("RGB")), alt)
 
 
-def video(path: Path) -> str:
+def embed_video(path: Path) -> str:
     """Return an MP4 as a data URI.
 
     Raises:
-        BadFile: the file is no MP4.
+        BadFile: the file cannot be read or is no MP4.
     """
     try:
         data = path.read_bytes()
@@ -63,90 +66,63 @@ def video(path: Path) -> str:
     return _uri(data, "video/mp4")
 
 
-def growth(snapshots: dict[int, Path]) -> list[tuple[int, Picture]]:
-    """Draw up to twelve of the snapshots of a run, the first and the last among them; returns them by step.
+def draw_growth(snapshots: dict[int, Path]) -> list[tuple[int, Picture]]:
+    """Draw up to twelve of the snapshots of a run, with the first and the last; returns steps and pictures.
 
     Raises:
         BadFile: a snapshot cannot be read.
     """
-    from gsdistill.export.pictures import shots
-    from gsdistill.scene.read import read_splat
-
-    steps, view = list(snapshots), _stage()
-    count = min(STAGES, len(steps))
-    chosen = [steps[round(place * (len(steps) - 1) / max(1, count - 1))] for place in range(count)]
-    drawn = []
-    for step in chosen:
-        (pixels,) = shots(read_splat(snapshots[step]), view, WHITE)
-        drawn.append((step, _drawn(pixels, f"the splat after step {step}")))
-    return drawn
+    camera = look_at_origin(*torch.tensor(STEP_VIEW)[:, None].unbind(), size=STEP_SIZE)
+    steps = list(snapshots)
+    count = min(STEPS, len(steps))
+    pictures = []
+    for step in (steps[round(place * (len(steps) - 1) / max(1, count - 1))] for place in range(count)):
+        (pixels,) = shots(read_splat(snapshots[step]), camera, WHITE)
+        pictures.append((step, _encode(pixels, f"the splat after step {step}")))
+    return pictures
 
 
-def beside_truth(splat: Path, prompt: str) -> tuple[Picture, Picture]:
-    """Draw the splat and the true object of ``prompt`` from the same six held-out cameras; one strip each.
+def draw_beside_truth(splat: Path, prompt: str) -> tuple[Picture, Picture]:
+    """Draw the splat and the true object of ``prompt`` from the same six held-out cameras, each as a strip.
 
     Raises:
         BadFile: the splat cannot be read. PromptError: the prompt is not of the shapes world.
     """
-    import numpy as np
-    import torch
-
     from gsdistill.evaluation.truth import truth_views
     from gsdistill.evaluation.views import held_out
-    from gsdistill.export.pictures import shots, to_bytes
-    from gsdistill.scene.read import read_splat
 
     cameras = held_out().pick(torch.tensor(TRUTH_VIEWS))
-    true = to_bytes(truth_views(prompt, cameras, WHITE))
-    ours = list(shots(read_splat(splat), cameras, WHITE))
-    splat_strip, true_strip = np.concatenate(ours, axis=1), np.concatenate(list(true), axis=1)
-    words = f"the splat from {len(ours)} sides", "the true object from the same sides"
-    return _drawn(splat_strip, words[0]), _drawn(true_strip, words[1])
+    true = np.concatenate(to_bytes(truth_views(prompt, cameras, WHITE)), axis=1)
+    ours = np.concatenate(list(shots(read_splat(splat), cameras, WHITE)), axis=1)
+    alt = f"the splat from {len(cameras)} sides", "the true object from the same sides"
+    return _encode(ours, alt[0]), _encode(true, alt[1])
 
 
-def floating(splat: Path) -> tuple[Picture, str] | None:
-    """Draw what floats loose of the object, from the side that shows most of it, with words; None if nothing does.
+def draw_loose(splat: Path) -> tuple[Picture, str] | None:
+    """Draw the splat from the side that shows most of its loose Gaussians, with a caption; None if none is seen.
 
     Raises:
         BadFile: the splat cannot be read.
     """
-    from gsdistill.export.pictures import shots
-    from gsdistill.pages.loose import find_loose
-    from gsdistill.scene.read import read_splat
-
     gaussians = read_splat(splat)
     loose = find_loose(gaussians)
     if loose is None:
         return None
     (pixels,) = shots(gaussians, loose.camera(LOOSE_SIZE), WHITE)
     below = "below" if loose.elevation < 0 else "above"
-    words = (
+    caption = (
         f"{100 * loose.share:.2g} % of the opacity floats loose; most of it is seen from here, azimuth "
         f"{loose.azimuth:.0f}, {abs(loose.elevation):.0f} degrees {below} the horizon"
     )
-    return _drawn(pixels, "the splat from the side that shows most of what floats loose"), words
+    return _encode(pixels, "the splat from the side that shows most of what floats loose"), caption
 
 
-def _stage() -> Cameras:
-    import torch
-
-    from gsdistill.scene.cameras import look_at_origin
-
-    azimuth, elevation, distance, fov = (torch.tensor([value]) for value in STAGE_VIEW)
-    return look_at_origin(azimuth, elevation, distance, fov, STAGE_SIZE)
-
-
-def _drawn(pixels: np.ndarray, alt: str) -> Picture:
+def _encode(pixels: UInt8[np.ndarray, "H W 3"], alt: str) -> Picture:
     from PIL import Image
 
-    return _embedded(Image.fromarray(pixels), alt)
-
-
-def _embedded(image: Any, alt: str) -> Picture:
     file = BytesIO()
-    image.save(file, format="WEBP", quality=90, method=4)
-    source = _uri(file.getvalue(), "image/webp")
-    return Picture(source, image.width, image.height, alt)
+    Image.fromarray(pixels).save(file, format="WEBP", quality=90, method=4)
+    return Picture(_uri(file.getvalue(), "image/webp"), pixels.shape[1], pixels.shape[0], alt)
 
 
 def _uri(data: bytes, kind: str) -> str:

@@ -11,7 +11,7 @@ from pages.folder import DEFAULTS, losses, make_run
 from rich.console import Console
 
 from gsdistill.disk.write import write_json
-from gsdistill.pages.gallery import gallery
+from gsdistill.pages.gallery import write_gallery
 from gsdistill.pages.report import write_report
 
 HOSTILE = "</script><script>document.title = 'taken'</script>\"' onclick='x' <img src=x onerror=document.title='taken'>"
@@ -53,7 +53,7 @@ def outputs(tmp_path_factory):
         if iou is not None:
             write_json(run / "evaluation.json", {"name": "a blue chair", "iou": iou})
         write_report(run, DEFAULTS, evaluate=False)
-    gallery(folder, Console(quiet=True))
+    write_gallery(folder, Console(quiet=True))
     return folder
 
 
@@ -130,7 +130,7 @@ def test_a_narrow_screen_holds_the_page(browser, outputs, page, width):
 def test_a_long_prompt_is_cut_on_its_card_and_whole_in_its_title(browser, tmp_path):
     prompt = "a very long blue chair " * 80
     make_run(tmp_path / "long", prompt=prompt)
-    gallery(tmp_path, Console(quiet=True))
+    write_gallery(tmp_path, Console(quiet=True))
     browser.get(f"{tmp_path.as_uri()}/gallery.html")
     name = find(browser, ".card h2")
     assert name.get_attribute("title") == prompt

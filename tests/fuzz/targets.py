@@ -174,7 +174,7 @@ def run_folder(path: Path) -> None:
     """Every page and command that reads the folder of a run; each may refuse it, as another one does not."""
     from rich.console import Console
 
-    from gsdistill.pages.gallery import gallery
+    from gsdistill.pages.gallery import write_gallery
     from gsdistill.pages.report import write_report
     from gsdistill.run.config import RunConfig
     from gsdistill.settings.config import defaults
@@ -182,7 +182,7 @@ def run_folder(path: Path) -> None:
 
     folder = path.parent
     quiet = Console(file=io.StringIO())
-    gallery(folder.parent, quiet, folder.parent / "gallery.html")
+    write_gallery(folder.parent, quiet, folder.parent / "gallery.html")
     with contextlib.suppress(UserError):
         source = find(folder)
         labels([source]), stride([source]), source.at(1)

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from gsdistill.core.errors import BadFile
 from gsdistill.disk.write import write_json
-from gsdistill.pages.gallery import gallery, runs_below
+from gsdistill.pages.gallery import find_runs, write_gallery
 
 
 def make(folder, **settings) -> Page:
-    gallery(folder, Console(quiet=True), **settings)
+    write_gallery(folder, Console(quiet=True), **settings)
     return Page(settings.get("output") or folder / "gallery.html")
 
 
@@ -37,7 +37,7 @@ def page(outputs):
 
 
 def test_every_run_is_there_once(outputs, page):
-    assert [isinstance(run, BadFile) for _, run in runs_below(outputs)].count(True) == 1
+    assert [isinstance(run, BadFile) for _, run in find_runs(outputs)].count(True) == 1
     assert len(page.all("li", class_="card")) == 4
     texts = [text for _, text in page.all("li")]
     assert any("broken<i>/summary.json: not valid JSON" in text for text in texts)
@@ -83,7 +83,7 @@ def test_the_prompt_is_text(page):
 def test_a_foreign_config_hides_no_run_below_it(tmp_path, foreign):
     run = make_run(tmp_path / "project" / "outputs" / "run")
     (tmp_path / "project" / "config.yaml").write_text(foreign)
-    found = dict(runs_below(tmp_path))
+    found = dict(find_runs(tmp_path))
     assert list(found) == [tmp_path / "project", run]
     assert isinstance(found[tmp_path / "project"], BadFile) and not isinstance(found[run], BadFile)
 
@@ -99,7 +99,7 @@ def test_what_a_run_does_not_tell_is_no_word_of_python(tmp_path):
 
 
 def test_nowhere_and_nothing(tmp_path):
-    with pytest.raises(BadFile, match="is no folder"):
+    with pytest.raises(BadFile, match="is not a folder"):
         make(tmp_path / "nowhere")
     with pytest.raises(BadFile, match="holds no run"):
         make(tmp_path)

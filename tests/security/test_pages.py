@@ -16,7 +16,7 @@ from rich.console import Console
 
 from gsdistill.disk.write import write_json, write_text
 from gsdistill.pages import markup
-from gsdistill.pages.gallery import gallery
+from gsdistill.pages.gallery import write_gallery
 from gsdistill.pages.markup import templates, write_page
 from gsdistill.pages.report import write_report
 from gsdistill.settings.yaml import dump, load_yaml
@@ -50,7 +50,7 @@ def pages(root: Path, run: Path, text: str) -> list[Page]:
     (root / f"{name}-failed" / "summary.json").unlink()
     write_text(root / f"{name}-broken" / "summary.json", "{")
     report = write_report(root / f"{name}-done", DEFAULTS)
-    gallery(root, Console(quiet=True), title=text)
+    write_gallery(root, Console(quiet=True), title=text)
     return [Page(report), Page(root / "gallery.html")]
 
 
@@ -114,7 +114,7 @@ def test_no_template_switches_the_escaping_off_and_a_name_that_is_not_given_is_a
 
 
 def test_a_title_of_any_kind(tmp_path):
-    nothing = dict.fromkeys(("known", "cards", "methods", "broken"), ())
+    nothing = dict.fromkeys(("sortable", "cards", "methods", "broken"), ())
     for place, text in enumerate(HOSTILE):
         values = {"title": text, "keys": {}, "links": {}, "count": text, **nothing}
         write_page(tmp_path / f"{place}.html", "gallery", "data:", **values)

@@ -25,6 +25,6 @@ class Gallery(Threads, Command):
     def carry_out(cls, argv: Sequence[str]) -> None:
         """Do what the words after the command's name ask for. Raises UserError."""
         command = read_command(cls, argv)
-        from gsdistill.pages.gallery import gallery
+        from gsdistill.pages.gallery import write_gallery
 
-        gallery(command.folder, terminal(), command.output, command.title)
+        write_gallery(command.folder, terminal(), command.output, command.title)

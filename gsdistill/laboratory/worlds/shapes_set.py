@@ -32,17 +32,17 @@ class ShapesSet(AnalyticWorld):
     def densities(self, prompt: str) -> Densities:
         """Ray-cast the pictures, a few milliseconds each. Raises PromptError for a prompt that names no object."""
         world = world_named("shapes")
-        wanted = self._pictures([world.parse(prompt)], self.views)
+        prompted = self._pictures([world.parse(prompt)], self.views)
         singles = [layout for layout in world.layouts() if len(layout) == 1]
         coloured = [[(Thing(color, shape),) for color in world.palette] for (shape,) in singles]
         others = [self._pictures(objects, self.other_views) for objects in coloured]
         shape = (3, self.size, self.size)
-        return Densities(Mixture.of_images(wanted), Mixture.of_images(torch.cat([wanted, *others])), shape)
+        return Densities(Mixture.of_images(prompted), Mixture.of_images(torch.cat([prompted, *others])), shape)
 
     def _pictures(self, objects: list[tuple[Thing, ...]], views: int) -> Float[Tensor, "K 3 h w"]:
         """``views`` pictures of each object; all are of one layout."""
         world, grey = world_named("shapes"), torch.full((views, 3), 0.5)
         layout = tuple(thing.shape for thing in objects[0])
-        seen = world.trace(layout, orbit(views, self.size), supersample=2)
-        images = torch.cat([paint(seen, world.colors(things), grey)[0] for things in objects])
+        buffers = world.trace(layout, orbit(views, self.size), supersample=2)
+        images = torch.cat([paint(buffers, world.colors(things), grey)[0] for things in objects])
         return 2.0 * images.permute(0, 3, 1, 2) - 1.0
