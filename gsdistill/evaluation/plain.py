@@ -37,7 +37,7 @@ from torch.nn.functional import conv2d, max_pool2d, pad
 
 from gsdistill.core.structs import Gaussians, on_processor
 from gsdistill.evaluation.diversity import LUMINANCE, saturation
-from gsdistill.evaluation.views import Pictures, photograph
+from gsdistill.evaluation.views import Pictures, overlaps, photograph
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.parts import parts
@@ -73,15 +73,13 @@ def plain_figures(gaussians: Gaussians) -> dict[str, float | int]:
     fitting = _shrunk(splat, max(1.0, extent))
     pictures = photograph(fitting)
     outlines = silhouettes(fitting)
-    areas, neighbours = outlines.sum((1, 2)), outlines.roll(-1, dims=0)
-    both, either = (outlines & neighbours).sum((1, 2)), (outlines | neighbours).sum((1, 2))
-    overlaps = both / either.clamp_min(1)
+    areas, agreement = outlines.sum((1, 2)), overlaps(outlines, outlines.roll(-1, dims=0))
     return {
         "saturation": saturation(pictures),
         "high_frequency": high_frequency(pictures),
         "loose": loose(splat),
-        "silhouette_agreement": float(overlaps.mean()),
-        "silhouette_worst": float(overlaps.min()),
+        "silhouette_agreement": float(agreement.mean()),
+        "silhouette_worst": float(agreement.min()),
         "silhouette_thinnest": float(areas.min() / areas.max().clamp_min(1)),
         "extent": extent,
         "gaussians": len(splat),

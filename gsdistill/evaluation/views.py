@@ -36,6 +36,7 @@ __all__ = [
     "compared",
     "held_out",
     "iou",
+    "overlaps",
     "photograph",
     "picture_error",
     "psnr",
@@ -118,16 +119,19 @@ def truth(world: World, things: tuple[Thing, ...], cameras: Cameras | None = Non
 
 
 def compared(ours: Pictures, true: Pictures) -> dict[str, float]:
-    """The five measures of this module that follow, by their names."""
+    """The five figures of two sets of pictures: iou, soft_iou, colour_error, picture_error and psnr, by these names."""
     measures = (iou, soft_iou, colour_error, picture_error, psnr)
     return {measure.__name__: measure(ours, true) for measure in measures}
 
 
 def iou(ours: Pictures, true: Pictures) -> float:
     """Intersection over union of the silhouettes, 0..1: per view, then the mean over the views."""
-    a, b = ours.silhouettes, true.silhouettes
-    both, either = (a & b).sum((1, 2)), (a | b).sum((1, 2))
-    return float((both / either.clamp_min(1)).mean())
+    return float(overlaps(ours.silhouettes, true.silhouettes).mean())
+
+
+def overlaps(a: Bool[Tensor, "B H W"], b: Bool[Tensor, "B H W"]) -> Float[Tensor, "B"]:
+    """Intersection over union of each two silhouettes, 0..1; 0 where both are empty."""
+    return (a & b).sum((1, 2)) / (a | b).sum((1, 2)).clamp_min(1)
 
 
 def soft_iou(ours: Pictures, true: Pictures) -> float:

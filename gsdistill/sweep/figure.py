@@ -155,9 +155,8 @@ def _pictures(comparison: Comparison, prompt: str, cameras: Cameras, with_truth:
 
 
 def _cameras(size: int) -> Cameras:
-    azimuths = torch.tensor(AZIMUTHS)
-    elevations, distances, fovs = (torch.full_like(azimuths, value) for value in (ELEVATION, DISTANCE, FOV))
-    return look_at_origin(azimuths, elevations, distances, fovs, size)
+    ones = torch.ones(len(AZIMUTHS))
+    return look_at_origin(torch.tensor(AZIMUTHS), ELEVATION * ones, DISTANCE * ones, FOV * ones, size)
 
 
 def _label(entry: Entry) -> str:
