@@ -22,6 +22,7 @@ mottled torus is no "pink torus".
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,90 +35,112 @@ from gsdistill.worlds.base import Layout, Thing, World
 __all__ = ["colouring_costs", "distances", "nearest", "unexplained"]
 
 _SHRINK, _EVERY, _SUPERSAMPLE = 4, 2, 2
+_PAGE = 50  # layouts that are held in memory at the same time, 33 MB
 _GREY = 0.5
 UNKNOWN = 0.2  # the unexplained part above which a splat has no name
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All L layouts from the same cameras, X pixels in all, and their inner products. A missing second part is zero."""
+    """L layouts from the same cameras, X pixels in all, and their inner products. A missing second part is zero."""
 
-    layouts: tuple[Layout, ...]
     shade: Float[Tensor, "L 2 X"]
     clear: Float[Tensor, "L X"]  # T
+    fixed: Float[Tensor, "L X 3"] | None  # F; None where no layout has any
     shade_shade: Float[Tensor, "L 2 2"]
     shade_clear: Float[Tensor, "L 2"]
     clear_clear: Float[Tensor, "L"]
 
 
-def nearest(ours: Pictures, world: World) -> tuple[Thing, ...] | None:
-    """The object of ``world`` that is nearest to the pictures from the held-out cameras; None if it has no name."""
-    errors = distances(ours, world)
-    layout, first, second = (int(i) for i in torch.unravel_index(errors.argmin(), errors.shape))
-    names = list(world.palette)
-    shapes = _catalogue(world).layouts[layout]
-    if unexplained(errors, world) > UNKNOWN or None in seen_colours(_shrunk(ours), world, shapes):
+def nearest(ours: Pictures, world: World, things: tuple[Thing, ...]) -> tuple[Thing, ...] | None:
+    """The object of ``world`` that is nearest to the pictures from the held-out cameras; None if it has no name.
+
+    It is sought among the rivals of ``things``, which the pictures were to show.
+    """
+    errors = distances(ours, world, things)
+    place = [int(i) for i in torch.unravel_index(errors.argmin(), errors.shape)]
+    layout = world.rivals(things)[place[0]]
+    if unexplained(errors, world, things) > UNKNOWN or None in seen_colours(_shrunk(ours), world, layout):
         return None
-    return tuple(Thing(names[color], shape) for color, shape in zip((first, second), shapes, strict=False))
+    return world.things(layout, [names[i] for names, i in zip(world.tried(things), place[1:], strict=True)])
 
 
-def unexplained(errors: Float[Tensor, "L C C"], world: World) -> float:
+def unexplained(errors: Float[Tensor, "L C D"], world: World, things: tuple[Thing, ...]) -> float:
     """The nearest object's E over that of empty pictures, see the module; ``errors`` are those of :func:`distances`."""
-    place = errors.argmin()
-    return float(errors.flatten()[place] / _bare(world).flatten()[place])
+    place = torch.unravel_index(errors.argmin(), errors.shape)
+    return float(errors[place] / _bare(world, things)[place])
 
 
-def distances(ours: Pictures, world: World) -> Float[Tensor, "L C C"]:
-    """Mean square difference, over pixels and the four channels, to each layout of a world in each colouring.
+def distances(ours: Pictures, world: World, things: tuple[Thing, ...]) -> Float[Tensor, "L C D"]:
+    """Mean square difference, over pixels and the four channels, to each rival of ``things`` in each colouring.
 
     The axes are the layout, the colour of the first part and that of the second, which a single part ignores.
     """
-    catalogue, small = _catalogue(world), _shrunk(ours)
+    small = _shrunk(ours)
     body, clear = (plane[::_EVERY].double() for plane in (small.body, 1.0 - small.alpha))
-    y = (body + clear * _GREY).clamp(0.0, 1.0).reshape(-1, 3)
-    t = clear.reshape(-1)
-    r_r = (y**2).sum() - 2 * _GREY * catalogue.clear @ y.sum(1) + 3 * _GREY**2 * catalogue.clear_clear
-    m_r = catalogue.shade @ y - _GREY * catalogue.shade_clear[..., None]
-    t_t = (t**2).sum() - 2 * catalogue.clear @ t + catalogue.clear_clear
-    palette = torch.tensor(list(world.palette.values()), dtype=torch.float64)
-    return ((r_r + t_t)[:, None, None] + colouring_costs(palette, catalogue.shade_shade, m_r)) / (4 * len(t))
+    y, t = (body + clear * _GREY).clamp(0.0, 1.0).reshape(-1, 3), clear.reshape(-1)
+    palettes = [torch.tensor([world.palette.get(name, (0.0,) * 3) for name in names]) for names in world.tried(things)]
+    layouts = tuple(world.rivals(things))
+    pages = [layouts[first : first + _PAGE] for first in range(0, len(layouts), _PAGE)]
+    return torch.cat([_page_distances(y, t, _catalogue(world, page), palettes) for page in pages])
+
+
+def _page_distances(
+    y: Float[Tensor, "X 3"], t: Float[Tensor, "X"], page: Catalogue, palettes: Sequence[Tensor]
+) -> Float[Tensor, "L C D"]:
+    """The distances to some layouts."""
+    r_r = (y**2).sum() - 2 * _GREY * page.clear @ y.sum(1) + 3 * _GREY**2 * page.clear_clear
+    m_r = page.shade @ y - _GREY * page.shade_clear[..., None]
+    if page.fixed is not None:
+        rest = y - _GREY * page.clear[..., None]
+        r_r = r_r - 2 * (rest * page.fixed).sum((1, 2)) + (page.fixed**2).sum((1, 2))
+        m_r = m_r - page.shade @ page.fixed
+    t_t = (t**2).sum() - 2 * page.clear @ t + page.clear_clear
+    return ((r_r + t_t)[:, None, None] + colouring_costs(palettes, page.shade_shade, m_r)) / (4 * len(t))
 
 
 def colouring_costs(
-    palette: Float[Tensor, "C 3"], m_m: Float[Tensor, "*B 2 2"], m_r: Float[Tensor, "*B 2 3"]
-) -> Float[Tensor, "*B C C"]:
-    """The terms of E that depend on the colours, for each pair of colours of the two parts.
+    palettes: Sequence[Float[Tensor, "C 3"]], m_m: Float[Tensor, "*B 2 2"], m_r: Float[Tensor, "*B 2 3"]
+) -> Float[Tensor, "*B C D"]:
+    """The terms of E that depend on the colours, for each pair of a colour of the first part and one of the second.
 
-    For a layout of one part the second row and column of ``m_m`` and the second row of ``m_r`` are zero.
+    ``palettes`` has the colours of each part. For a layout of one part the second row and column of ``m_m`` and the
+    second row of ``m_r`` are zero.
     """
-    gram = palette @ palette.T
-    single = m_m.diagonal(dim1=-2, dim2=-1)[..., None] * gram.diagonal() - 2.0 * m_r @ palette.T
-    return single[..., 0, :, None] + single[..., 1, None, :] + 2.0 * m_m[..., 0, 1, None, None] * gram
+    first, second = (
+        m_m[..., p, p, None] * (colors.double() ** 2).sum(1) - 2.0 * m_r[..., p, :] @ colors.double().T
+        for p, colors in enumerate(palettes)
+    )
+    both = palettes[0].double() @ palettes[1].double().T
+    return first[..., :, None] + second[..., None, :] + 2.0 * m_m[..., 0, 1, None, None] * both
 
 
-@functools.cache
-def _bare(world: World) -> Float[Tensor, "L C C"]:
+@functools.lru_cache(maxsize=64)
+def _bare(world: World, things: tuple[Thing, ...]) -> Float[Tensor, "L C D"]:
     """The distances of empty pictures."""
     blank = torch.zeros(VIEWS, SIZE, SIZE, 4)
-    return distances(Pictures(blank[..., :3], blank[..., 3:]), world)
+    return distances(Pictures(blank[..., :3], blank[..., 3:]), world, things)
 
 
-@functools.cache
-def _catalogue(world: World) -> Catalogue:
-    """The catalogue of a world, drawn once per process."""
+@functools.lru_cache(maxsize=4)
+def _catalogue(world: World, layouts: tuple[Layout, ...]) -> Catalogue:
+    """Some layouts of a world, drawn or read from disk."""
     cameras = held_out(SIZE // _SHRINK).pick(slice(None, None, _EVERY))
-    layouts = world.layouts()
     pixels = len(cameras) * cameras.width * cameras.height
     shade = torch.zeros(len(layouts), 2, pixels, dtype=torch.float64)
     clear = torch.zeros(len(layouts), pixels, dtype=torch.float64)
-    for row, buffers in enumerate(world.buffers(layouts, cameras, _SUPERSAMPLE)):
+    fixed = torch.zeros(len(layouts), pixels, 3, dtype=torch.float64)
+    drawn = world.buffers(layouts, cameras, _SUPERSAMPLE)
+    for row, buffers in enumerate(drawn):
         parts = buffers.shade.shape[1]
         shade[row, :parts] = buffers.shade.transpose(0, 1).reshape(parts, -1).double()
         clear[row] = 1.0 - buffers.coverage.sum(1).reshape(-1).double()
+        if buffers.fixed is not None:
+            fixed[row] = buffers.fixed.movedim(1, -1).reshape(-1, 3).double()
     return Catalogue(
-        layouts=tuple(layouts),
         shade=shade,
         clear=clear,
+        fixed=fixed if any(buffers.fixed is not None for buffers in drawn) else None,
         shade_shade=shade @ shade.transpose(1, 2),
         shade_clear=(shade @ clear[..., None])[..., 0],
         clear_clear=(clear**2).sum(1),

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from gsdistill.core.errors import BadFile, tell
 from gsdistill.core.frames import Frame
 from gsdistill.core.structs import Cameras, Gaussians, on_processor
-from gsdistill.evaluation.views import Pictures, held_out, photograph, truth, unseen
+from gsdistill.evaluation.views import SIZE, Pictures, held_out, photograph, truth, unseen
 from gsdistill.mesh.photographs import reach
 from gsdistill.scene.extent import weighted_quantile
 from gsdistill.scene.mesh import SUFFIXES, Part, read_mesh
@@ -35,12 +36,14 @@ from gsdistill.scene.turn import frame_matrix
 from gsdistill.worlds.base import Layout, Thing, World, world_named
 
 __all__ = [
+    "Surface",
     "Truth",
     "nearest_of",
     "radius",
     "read_truth",
     "seen_points",
     "surface_points",
+    "truth_of_layout",
     "truth_of_prompt",
 ]
 
@@ -59,25 +62,54 @@ class Truth:
 
     seen: Pictures  # from the held-out cameras
     unseen: Pictures  # from the unseen cameras
-    points: Float[Tensor, "M 3"]  # on the surface, float64
-    distance: Distance  # from points to the surface, float64
-    signed: bool  # whether the distance is negative inside
+    surface: Surface | None  # None: only pictures are known
     things: tuple[Thing, ...] = ()  # the object, if it is one of a world
     world: World | None = None
+    layout: Layout = ()  # which of those that the things may mean
+
+    def nearest_to(self, ours: Pictures) -> Truth:
+        """The one of all that the things may mean which is nearest to pictures from the held-out cameras."""
+        if self.world is None or len(layouts := self.world.meant(self.things)) == 1:
+            return self
+        world, small = self.world, held_out(SIZE // 4)
+        body = avg_pool2d(ours.over_white.movedim(-1, 1), 4).movedim(1, -1)
+
+        def error(layout: Layout) -> float:
+            return float((truth(world, self.things, small, layout).over_white - body).square().mean())
+
+        return truth_of_layout(world, self.things, min(layouts, key=error))
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A surface, by points on it and by the distance from it."""
+
+    points: Float[Tensor, "M 3"]  # float64
+    distance: Distance  # of points, float64
+    signed: bool  # whether the distance is negative inside
 
 
 def truth_of_prompt(prompt: str, world: World | None = None) -> Truth:
     """The object that ``prompt`` names in ``world``; without one, in the shapes world.
+
+    Where the prompt may mean several, it is the first; :meth:`Truth.nearest_to` chooses.
 
     Raises:
         PromptError: the prompt is not one of the world, so its object is not known.
     """
     world = world or world_named("shapes")
     things = world.known(prompt)
-    layout = tuple(thing.shape for thing in things)
-    seen, below = truth(world, things, held_out()), truth(world, things, unseen())
-    distance = functools.partial(world.distance, layout)
-    return Truth(seen, below, surface_points(world, layout), distance, signed=True, things=things, world=world)
+    return truth_of_layout(world, things, world.meant(things)[0])
+
+
+def truth_of_layout(world: World, things: tuple[Thing, ...], layout: Layout) -> Truth:
+    """One of the objects that ``things`` may mean."""
+    seen, below = (truth(world, things, cameras, layout) for cameras in (held_out(), unseen()))
+    surface = None
+    if world.is_measurable(layout):
+        distance = functools.partial(world.distance, layout)
+        surface = Surface(surface_points(world, layout), distance, world.is_closed(layout))
+    return Truth(seen, below, surface, things, world, layout)
 
 
 def read_truth(path: Path, frame: Frame | None = None, beside: Gaussians | None = None) -> Truth:
@@ -102,7 +134,7 @@ def read_truth(path: Path, frame: Frame | None = None, beside: Gaussians | None 
         extent = float(torch.cat([part.corners for part in parts]).norm(dim=-1).max())
         draw = functools.partial(_draw, parts)
     truth = seen_truth(draw)
-    if not len(truth.points):
+    if truth.surface is None:
         raise BadFile(
             f"{path}: no camera sees it; it reaches {extent:.3g} from the origin, and must fill the unit ball there"
         )
@@ -120,10 +152,11 @@ def read_truth(path: Path, frame: Frame | None = None, beside: Gaussians | None 
 
 
 def seen_truth(draw: Callable[[Cameras], Pictures]) -> Truth:
-    """A truth of which only pictures with depth are known; ``draw`` makes them."""
+    """A truth of which only pictures with depth are known; ``draw`` makes them. No camera sees it: no surface."""
     seen, below = draw(held_out()), draw(unseen())
     points = seen_points(seen, below)
-    return Truth(seen, below, points, functools.partial(nearest_of, points), signed=False)
+    surface = Surface(points, functools.partial(nearest_of, points), signed=False) if len(points) else None
+    return Truth(seen, below, surface)
 
 
 def seen_points(seen: Pictures, below: Pictures) -> Float[Tensor, "M 3"]:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.core.structs import Gaussians
-from gsdistill.evaluation.references import Truth, nearest_of, seen_points
+from gsdistill.evaluation.references import Surface, nearest_of, seen_points
 from gsdistill.evaluation.views import Pictures, held_out
 from gsdistill.renderer.base import blending_weights
 
@@ -32,7 +32,7 @@ _ADRIFT = 0.15  # distance above which a Gaussian is a floater, world units
 MOST = 20_000  # points whose distances are measured, at most
 
 
-def surface(seen: Pictures, unseen: Pictures, truth: Truth) -> dict[str, float]:
+def surface(seen: Pictures, unseen: Pictures, truth: Surface) -> dict[str, float]:
     """Distances between the splat's surface and the true one, world units; 2 if nothing of the splat is seen.
 
     ``seen`` are pictures from the held-out cameras with depth, ``unseen`` from the unseen ones.
@@ -43,13 +43,13 @@ def surface(seen: Pictures, unseen: Pictures, truth: Truth) -> dict[str, float]:
     return {"surface_chamfer": 0.5 * (forth + back), "surface_to_truth": forth, "truth_to_surface": back}
 
 
-def centres(gaussians: Gaussians, truth: Truth) -> dict[str, float]:
+def centres(gaussians: Gaussians, truth: Surface) -> dict[str, float]:
     """Distances between the Gaussians' centres and the true surface, world units."""
     forth, back = splat_to_truth(gaussians, truth), truth_to_splat(gaussians, truth)
     return {"centre_chamfer": 0.5 * (forth + back), "splat_to_truth": forth, "truth_to_splat": back}
 
 
-def splat_to_truth(gaussians: Gaussians, truth: Truth) -> float:
+def splat_to_truth(gaussians: Gaussians, truth: Surface) -> float:
     """Mean distance of visible Gaussians' centres to the true surface, world units; 2 if nothing is seen."""
     weights = visibility(gaussians)
     if float(weights.sum()) <= 0.0:
@@ -57,12 +57,12 @@ def splat_to_truth(gaussians: Gaussians, truth: Truth) -> float:
     return float((weights * truth.distance(gaussians.means).abs()).sum() / weights.sum())
 
 
-def truth_to_splat(gaussians: Gaussians, truth: Truth) -> float:
+def truth_to_splat(gaussians: Gaussians, truth: Surface) -> float:
     """Mean distance of the true surface to the nearest centre of opacity above 0.1, world units; 2 without one."""
     return _mean_to(gaussians.means[torch.sigmoid(gaussians.opacities) > _SOLID], truth)
 
 
-def floaters(gaussians: Gaussians, truth: Truth) -> float:
+def floaters(gaussians: Gaussians, truth: Surface) -> float:
     """Share, 0..1, of the summed opacity of Gaussians whose centres lie more than 0.15 outside of a signed truth."""
     opacity = torch.sigmoid(gaussians.opacities.double())
     return float(opacity[truth.distance(gaussians.means) > _ADRIFT].sum() / opacity.sum().clamp_min(1e-30))
@@ -73,7 +73,7 @@ def visibility(gaussians: Gaussians) -> Float[Tensor, "N"]:
     return blending_weights(gaussians, held_out())
 
 
-def _mean_to(points: Float[Tensor, "N 3"], truth: Truth) -> float:
+def _mean_to(points: Float[Tensor, "N 3"], truth: Surface) -> float:
     """Mean distance of the true surface to the nearest of the points; 2 if there are none."""
     return float(nearest_of(points, _some(truth.points)).mean()) if len(points) else FARTHEST
 

@@ -35,7 +35,8 @@ def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:
 
     For an object of a world also ``name``, the object that the splat looks like, or "nothing known" (naming.py);
     ``name_right``, whether this is the prompt's; ``colour_right``, whether every part has the prompt's colour
-    (views.py); ``floaters``, the share of the opacity outside of the surface.
+    (views.py); ``model``, the one of those that the prompt may mean which the splat is nearest to and measured against,
+    if there are several; ``floaters``, the share of the opacity outside of a closed surface.
 
     Raises:
         PromptError: the prompt is not one of the shapes world, so its object is not known.
@@ -45,19 +46,22 @@ def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:
     ours, others = photograph(gaussians), photograph(gaussians, unseen())
     figures: Figures = {}
     if (world := truth.world) and (things := truth.things):
-        likest = nearest(ours, world)
-        colours = seen_colours(ours, world, tuple(thing.shape for thing in things))
+        truth, likest = truth.nearest_to(ours), nearest(ours, world, things)
+        colours = zip(seen_colours(ours, world, truth.layout), things, strict=True)
         figures |= {
             "name": world.caption(likest) if likest else NOTHING,
-            "name_right": likest == things,
-            "colour_right": colours == tuple(thing.color for thing in things),
+            "name_right": likest is not None and world.agrees(likest, things),
+            "colour_right": all(color in ("", thing.color) for color, thing in colours),
         }
+        if title := world.title(truth.layout):
+            figures["model"] = title
     figures |= compared(ours, truth.seen)
     figures |= {f"{PREFIX}{name}": value for name, value in compared(others, truth.unseen).items()}
-    figures |= surface(ours, others, truth)
-    figures |= centres(gaussians, truth)
-    if truth.signed:
-        figures["floaters"] = floaters(gaussians, truth)
+    if truth.surface:
+        figures |= surface(ours, others, truth.surface)
+        figures |= centres(gaussians, truth.surface)
+        if truth.surface.signed:
+            figures["floaters"] = floaters(gaussians, truth.surface)
     return {**figures, "gaussians": len(gaussians)}
 
 

@@ -111,10 +111,15 @@ def buffers(world: World, layout: Layout, cameras: Cameras) -> Buffers:
     return world.buffers([layout], cameras)[0]
 
 
-def truth(world: World, things: tuple[Thing, ...], cameras: Cameras | None = None) -> Pictures:
-    """The object ``things`` of a world from ``cameras``, by default the held-out ones."""
+def truth(
+    world: World, things: tuple[Thing, ...], cameras: Cameras | None = None, layout: Layout | None = None
+) -> Pictures:
+    """The object ``things`` of a world from ``cameras``, by default the held-out ones.
+
+    ``layout`` is one that the things may mean, by default the first.
+    """
     cameras = cameras or held_out()
-    light = buffers(world, tuple(thing.shape for thing in things), cameras)
+    light = buffers(world, layout or world.meant(things)[0], cameras)
     return Pictures(*paint(light, world.colors(things), torch.zeros(len(cameras), 3)))
 
 
@@ -169,20 +174,25 @@ def psnr(ours: Pictures, true: Pictures) -> float:
 def seen_colours(ours: Pictures, world: World, layout: Layout) -> tuple[str | None, ...]:
     """The named colour of each part of the object in our held-out pictures; None for a part without a clear one.
 
-    It is the colour of the least residual (:func:`colour_residuals`), if the next one's is clearly larger.
+    It is the colour of the least residual (:func:`colour_residuals`), if the next one's is clearly larger. A part that
+    has its own colours in this layout has the empty one.
     """
     names, nearest_two = list(world.palette), colour_residuals(ours, world, layout).topk(2, largest=False)
+    colored = buffers(world, layout, held_out(ours.body.shape[1])).shade.any((0, 2, 3))
     return tuple(
-        names[place] if least <= UNCLEAR * second < torch.inf else None
-        for (least, second), (place, _) in zip(nearest_two.values.tolist(), nearest_two.indices.tolist(), strict=True)
+        "" if not own else names[place] if least <= UNCLEAR * second < torch.inf else None
+        for own, (least, second), (place, _) in zip(
+            colored.tolist(), nearest_two.values.tolist(), nearest_two.indices.tolist(), strict=True
+        )
     )
 
 
 def colour_residuals(ours: Pictures, world: World, layout: Layout) -> Float[Tensor, "P C"]:
     """How far each named colour is from that of each part in our held-out pictures, of any size: RMS of RGB, 0..1.
 
-    The pixels of part p are those inside our silhouette of which p covers more than half. With u their colour in our
-    picture and s the shade of p alone in the truth, colour c leaves the sum of squares
+    The pixels of part p are those inside our silhouette of which p covers more than half, without what has colours of
+    its own. With u their colour in our picture and s the shade of p alone in the truth, colour c leaves the sum of
+    squares
 
         sum |u - c s|^2 = sum |u|^2 - 2 c . sum s u + |c|^2 sum s^2.
 
@@ -193,6 +203,8 @@ def colour_residuals(ours: Pictures, world: World, layout: Layout) -> Float[Tens
     residuals = torch.full((len(layout), len(palette)), torch.inf, dtype=torch.float64)
     for p in range(len(layout)):
         pixels = ours.silhouettes & (light.coverage[:, p] > 0.5)
+        if light.fixed is not None:
+            pixels &= light.fixed.sum(1) < 0.1 * light.shade[:, p]
         u = ours.colours[pixels].double()
         s = (light.shade[:, p] / light.coverage[:, p].clamp_min(0.5))[pixels].double()
         if len(s):

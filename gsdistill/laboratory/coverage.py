@@ -53,7 +53,7 @@ def nearest_objects(images: Float[Tensor, "N H W 3"], camera: Cameras) -> tuple[
         covered = buffers.coverage[0].sum(0).double().view(1, -1, 1)
         r, m = pictures - (1.0 - covered) * background, buffers.shade[0].flatten(1).double()
         m = torch.cat([m, torch.zeros_like(m)])[:2]  # a missing second part
-        costs = colouring_costs(palette, (m @ m.T).expand(len(r), 2, 2), m @ r)
+        costs = colouring_costs((palette, palette), (m @ m.T).expand(len(r), 2, 2), m @ r)
         best, place = costs.flatten(1).min(1)
         best += r.square().sum((1, 2))
         picked = torch.stack(torch.unravel_index(place, costs.shape[1:]), dim=1)

@@ -98,17 +98,21 @@ class World(ABC):
         """The layouts among which a splat of ``things`` is given its name."""
         return self.layouts()
 
-    def wearable(self, things: tuple[Thing, ...]) -> Sequence[Sequence[str]]:
-        """The colours that each part of those is tried in."""
-        return [[*self.palette]] * len(things)
+    def tried(self, things: tuple[Thing, ...]) -> tuple[Sequence[str], Sequence[str]]:
+        """Colours in which the first and the second part of :meth:`rivals` are compared with a splat of ``things``."""
+        return [*self.palette], [*self.palette]
 
     def things(self, layout: Layout, colors: Sequence[str]) -> tuple[Thing, ...]:
-        """What a layout in these colours is called."""
+        """What a layout in these colours is called; colours beyond its parts are left out."""
         return tuple(Thing(color, shape) for color, shape in zip(colors, layout, strict=False))
 
+    def title(self, layout: Layout) -> str:
+        """Which of the layouts that a prompt may mean this one is; empty where it is the only one."""
+        return ""
+
     def agrees(self, named: tuple[Thing, ...], things: tuple[Thing, ...]) -> bool:
-        """Whether what a splat is called is what a prompt says, whatever the colours."""
-        return [thing.shape for thing in named] == [thing.shape for thing in things]
+        """Whether what a splat is called is what a prompt says."""
+        return named == things
 
     def is_measurable(self, layout: Layout) -> bool:
         """Whether the surface of a layout is known, not only its pictures."""

@@ -30,6 +30,6 @@ def test_every_figure_has_a_meaning():
     splat = Ball(count=50).create("a red torus", torch.Generator().manual_seed(0), "cpu")
     truth = truth_of_prompt("a red torus")
     ours, below = photograph(splat), photograph(splat, unseen())
-    made = compared(ours, truth.seen) | surface(ours, below, truth) | centres(splat, truth)
+    made = compared(ours, truth.seen) | surface(ours, below, truth.surface) | centres(splat, truth.surface)
     names = {name for group in GROUPS.values() for name in group}
     assert made.keys() <= names and {f"unseen_{name}" for name in compared(below, truth.unseen)} <= names

@@ -79,8 +79,8 @@ def test_a_mesh_of_a_sphere_is_the_sphere_of_the_shapes_world(tmp_path):
     assert float((made.seen.alpha - true.seen.alpha).abs().mean()) < 1e-3
     inside = made.seen.alpha[..., 0] == 1.0
     assert torch.allclose(made.seen.body[inside], torch.tensor(BLUE) / 255, atol=1e-6)
-    assert float(true.distance(made.points).abs().max()) < 2e-3
-    assert made.things == () and not made.signed
+    assert float(true.surface.distance(made.surface.points).abs().max()) < 2e-3
+    assert made.things == () and not made.surface.signed
 
 
 @pytest.mark.slow
@@ -88,10 +88,10 @@ def test_the_surface_chamfer_of_spheres_is_their_difference(tmp_path):
     truth = read_truth(sphere(tmp_path / "truth.ply", 0.75))
     parts = read_mesh(sphere(tmp_path / "ours.ply", 0.65))
     seen, below = (Pictures(**vars(draw(parts, cameras))) for cameras in (held_out(), unseen()))
-    found = surface(seen, below, truth)
+    found = surface(seen, below, truth.surface)
     assert found["surface_to_truth"] == pytest.approx(0.1, abs=2e-3)
     assert found["truth_to_surface"] == pytest.approx(0.1, abs=2e-3)
-    exact = surface(seen, below, truth_of_prompt("a red sphere"))  # whose distance is a closed form
+    exact = surface(seen, below, truth_of_prompt("a red sphere").surface)  # whose distance is a closed form
     assert exact["surface_to_truth"] == pytest.approx(0.1, abs=1e-3)
     assert exact["surface_chamfer"] == pytest.approx(0.1, abs=2e-3)
 
@@ -111,7 +111,7 @@ def test_a_splat_that_is_the_truth_is_equal_to_it(tmp_path):
 
 def test_a_run_can_be_the_truth(tmp_path):
     Ply().write(pebbles(), tmp_path / "gaussians.ply")
-    assert torch.equal(read_truth(tmp_path).points, read_truth(tmp_path / "gaussians.ply").points)
+    assert torch.equal(read_truth(tmp_path).surface.points, read_truth(tmp_path / "gaussians.ply").surface.points)
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_axes_are_those_of_the_file(tmp_path):
     named = read_truth(sphere(tmp_path / "named.ply", 0.3, (0.1, -0.2, 0.5)), "y-up")
     for truth in (usual, named):
         assert iou(truth.seen, world.seen) > 0.99
-        assert torch.allclose(truth.points.mean(0), world.points.mean(0), atol=2e-3)
+        assert torch.allclose(truth.surface.points.mean(0), world.surface.points.mean(0), atol=2e-3)
 
 
 def test_axes_that_are_taken_for_granted_are_told(tmp_path):

@@ -104,7 +104,9 @@ def test_a_stack_is_named_part_by_part():
 @pytest.mark.slow
 def test_every_solid_is_told_from_every_other():
     for shape in SHAPES:
-        assert nearest(photograph(cloud(f"an orange {shape}", 3000)), WORLD) == (Thing("orange", shape),)
+        assert nearest(photograph(cloud(f"an orange {shape}", 3000)), WORLD, parse("a red cube")) == (
+            Thing("orange", shape),
+        )
 
 
 def test_a_wrong_colour_is_called_wrong(red_sphere):
@@ -188,20 +190,20 @@ def test_nothing_at_all_scores_worst(red_sphere):
 
 def test_floaters_are_counted_by_opacity(red_sphere):
     far = splat(np.array([[1.2, 0.0, 0.0]] * 600), np.full((600, 3), 0.5))
-    assert floaters(joined(red_sphere, far), truth_of_prompt("a white sphere")) == pytest.approx(600 / 6600)
+    assert floaters(joined(red_sphere, far), truth_of_prompt("a white sphere").surface) == pytest.approx(600 / 6600)
     faint = replace(far, opacities=torch.full((600,), -4.0))
-    assert floaters(joined(red_sphere, faint), truth_of_prompt("a white sphere")) < 0.01
+    assert floaters(joined(red_sphere, faint), truth_of_prompt("a white sphere").surface) < 0.01
     near = splat(np.array([[0.85, 0.0, 0.0], [0.0, 0.0, 0.0]]), np.full((2, 3), 0.5))  # 0.1 outside, and hidden inside
-    assert floaters(joined(red_sphere, near), truth_of_prompt("a white sphere")) == 0.0
+    assert floaters(joined(red_sphere, near), truth_of_prompt("a white sphere").surface) == 0.0
 
 
 def test_surface_distances_are_those_of_a_shell_around_a_sphere(red_sphere):
     points = surface_points(WORLD, ("sphere",), 6000, seed=2).numpy()
     for radius in (0.65, 0.85):
         shell = splat(points * radius / 0.75, np.full((6000, 3), 0.5))
-        assert splat_to_truth(shell, truth_of_prompt("a white sphere")) == pytest.approx(0.1, abs=1e-6)
-        assert truth_to_splat(shell, truth_of_prompt("a white sphere")) == pytest.approx(0.1, abs=3e-3)
-    assert truth_to_splat(red_sphere, truth_of_prompt("a white sphere")) < 0.035
+        assert splat_to_truth(shell, truth_of_prompt("a white sphere").surface) == pytest.approx(0.1, abs=1e-6)
+        assert truth_to_splat(shell, truth_of_prompt("a white sphere").surface) == pytest.approx(0.1, abs=3e-3)
+    assert truth_to_splat(red_sphere, truth_of_prompt("a white sphere").surface) < 0.035
 
 
 def test_distance_to_the_nearest_gaussian_is_brute_force():
@@ -210,7 +212,7 @@ def test_distance_to_the_nearest_gaussian_is_brute_force():
     few = replace(few, opacities=torch.cat([torch.full((20,), 3.0), torch.full((20,), -3.0)]))  # half of them too faint
     points = surface_points(WORLD, ("star",)).numpy()
     brute = np.linalg.norm(points[:, None] - few.means[:20].double().numpy(), axis=2).min(1).mean()
-    assert truth_to_splat(few, truth_of_prompt("a white star")) == pytest.approx(brute, rel=1e-9)
+    assert truth_to_splat(few, truth_of_prompt("a white star").surface) == pytest.approx(brute, rel=1e-9)
 
 
 @pytest.mark.slow
@@ -251,7 +253,7 @@ def test_what_is_far_from_everything_is_nothing_known(red_sphere):
     scattered = replace(red_sphere, means=red_sphere.means + 0.4 * torch.randn(6000, 3, generator=draws))
     clear = replace(red_sphere, opacities=torch.full_like(red_sphere.opacities, -20.0))
     for ruined in (speckled, grey, scattered, clear):
-        assert nearest(photograph(ruined), WORLD) is None
+        assert nearest(photograph(ruined), WORLD, parse("a red cube")) is None
     figures = evaluate(speckled, "a red sphere")
     assert figures["name"] == "nothing known" and not figures["name_right"] and not figures["colour_right"]
     assert seen_colours(photograph(grey), WORLD, ("sphere",)) == (None,)
@@ -260,10 +262,10 @@ def test_what_is_far_from_everything_is_nothing_known(red_sphere):
 @pytest.mark.slow
 def test_what_is_left_of_nothing_is_all():
     blank = torch.zeros(32, 128, 128, 4)
-    assert unexplained(name_distances(Pictures(blank[..., :3], blank[..., 3:]), WORLD), WORLD) == pytest.approx(1.0)
-    assert (
-        unexplained(name_distances(truth(WORLD, parse("a brown chair")), WORLD), WORLD) < 0.01
-    )  # its edges have other numbers of rays
+    things, empty = parse("a brown chair"), Pictures(blank[..., :3], blank[..., 3:])
+    assert unexplained(name_distances(empty, WORLD, things), WORLD, things) == pytest.approx(1.0)
+    left = unexplained(name_distances(truth(WORLD, things), WORLD, things), WORLD, things)
+    assert left < 0.01  # its edges have other numbers of rays
 
 
 @pytest.mark.slow
@@ -271,12 +273,12 @@ def test_what_is_hidden_does_not_count(red_sphere):
     shell = replace(red_sphere, scales=red_sphere.scales + 1.0)  # wide enough to leave no holes
     core = splat(np.random.default_rng(0).normal(size=(500, 3)) * 0.1, np.zeros((500, 3)))
     both = joined(shell, core)
-    assert splat_to_truth(both, truth_of_prompt("a white sphere")) == pytest.approx(
-        splat_to_truth(shell, truth_of_prompt("a white sphere")), abs=1e-3
+    assert splat_to_truth(both, truth_of_prompt("a white sphere").surface) == pytest.approx(
+        splat_to_truth(shell, truth_of_prompt("a white sphere").surface), abs=1e-3
     )
     seen = visibility(both)
     assert float(seen[6000:].sum()) < 1e-3 * float(seen.sum())
-    assert splat_to_truth(core, truth_of_prompt("a white sphere")) > 0.5
+    assert splat_to_truth(core, truth_of_prompt("a white sphere").surface) > 0.5
 
 
 def test_visibility_adds_up_to_what_is_opaque(red_sphere):
@@ -302,7 +304,7 @@ def test_surface_points_are_even_by_area():
 
 def test_name_distances_are_mean_square_differences():
     ours = photograph(cloud("a red cube on a blue table", 2000))
-    found = name_distances(ours, WORLD)
+    found = name_distances(ours, WORLD, parse("a red cube"))
     assert found.shape == (49, 11, 11) and (found >= 0).all()
     small = torch.nn.functional.avg_pool2d(torch.cat([ours.body, ours.alpha], -1)[::2].permute(0, 3, 1, 2), 4)
     small = small.permute(0, 2, 3, 1)

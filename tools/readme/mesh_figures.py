@@ -136,7 +136,7 @@ def main(settings: Settings) -> None:
         path = settings.output / f"{slug(prompt)}.glb"
         figures = dataclasses.asdict(write_mesh(gaussians, path, settings.mesh, frame="world"))
         figures |= {"bytes": path.stat().st_size, "gaussians": len(gaussians)} | chamfer(path, things)
-        figures["splat_chamfer"] = centres(gaussians, truth_of_prompt(prompt))["centre_chamfer"]
+        figures["splat_chamfer"] = centres(gaussians, truth_of_prompt(prompt).surface)["centre_chamfer"]
         lengths = [figures[name] for name in ("mesh_to_truth", "truth_to_mesh", "chamfer", "splat_chamfer")]
         cells = [prompt, *(f"{value:.4f}" for value in lengths), "yes" if figures["watertight"] else "no"]
         cells += [f"{figures['parts']}", f"{figures['faces']}", f"{figures['bytes'] / 1000:.0f}"]

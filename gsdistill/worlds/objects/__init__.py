@@ -88,9 +88,12 @@ class Objects(World):
         every = [(form,) for model in models().values() for form in _worn(model, things[0].color)]
         return [*every, *([(solid,) for solid in captions.SOLIDS] if things[0].color else [])]
 
-    def wearable(self, things: tuple[Thing, ...]) -> Sequence[Sequence[str]]:
+    def tried(self, things: tuple[Thing, ...]) -> tuple[Sequence[str], Sequence[str]]:
         """Of solids all colours, of models those of the prompt."""
-        return [[*self.palette] if captions.is_solid(thing.shape) else [thing.color] for thing in things]
+        if captions.is_solid(things[-1].shape):
+            return super().tried(things)
+        first, second = (*things, Thing("", ""))[:2]
+        return [first.color], [second.color]
 
     def things(self, layout: Layout, colors: Sequence[str]) -> tuple[Thing, ...]:
         """The nouns of models; one in colours of its own has no colour's word."""
@@ -99,10 +102,15 @@ class Objects(World):
         return tuple(map(Thing, words, shapes))
 
     def agrees(self, named: tuple[Thing, ...], things: tuple[Thing, ...]) -> bool:
-        """Whether each noun is one that the prompt's name may mean."""
+        """Whether each noun is one that the prompt's name may mean, in its colour if a word may repaint it."""
         return len(named) == len(things) and all(
-            ours.shape in (thing.shape, *captions.nouns(thing.shape)) for ours, thing in zip(named, things, strict=True)
+            ours.shape in (thing.shape, *captions.nouns(thing.shape)) and ours.color in ("", thing.color)
+            for ours, thing in zip(named, things, strict=True)
         )
+
+    def title(self, layout: Layout) -> str:
+        """The names of the models."""
+        return " on ".join(map(_bare, layout)) if layout[0] not in captions.SOLIDS else ""
 
     def is_measurable(self, layout: Layout) -> bool:
         """Whether it is a solid, or the meshes are at hand."""

@@ -85,8 +85,8 @@ def mesh_of(model: Model, place: Path) -> Mesh:
         points = library["vertices"][vertices].astype(np.float64) / 32767
     shades = _shades(model, points, corners, colors)
     if model.paint == "all":
-        return Mesh(points, corners, shades[:, None] * np.array(COLORS[model.color], np.float32), shades)
-    return Mesh(points, corners, colors.astype(np.float32) / 255, shades)
+        colors = 255 * np.outer(shades, COLORS[model.color])
+    return Mesh(points, corners, np.asarray(colors / 255, np.float32), shades)
 
 
 @functools.lru_cache(maxsize=2)
