@@ -162,7 +162,7 @@ def test_a_run_with_an_outside_method_goes_on_from_another_folder(made, tmp_path
     part = resolve({**load_yaml(folder / "config.yaml"), "output": tmp_path / "part", "checkpoint_every": 0})
     run(whole, terminal(), extras=False)
     with monkeypatch.context() as patch:
-        patch.setattr("gsdistill.run.keeper.RunFolder.log", interrupted_after_two_steps)
+        patch.setattr("gsdistill.run.folder.RunFolder.log", interrupted_after_two_steps)
         with pytest.raises(KeyboardInterrupt):
             run(part, terminal(), extras=False)
     (tmp_path / "else").mkdir()

@@ -26,8 +26,8 @@ from gsdistill.models import catalogue
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.run.folder import CONFIG, EVALUATION, FAILURE, RECORDS, SUMMARY, Run, read_run
 from gsdistill.run.measure import truth_of
+from gsdistill.run.read import CONFIG, EVALUATION, FAILURE, RECORDS, SUMMARY, Run, read_run
 from gsdistill.scene.read import OF_A_RUN, open_splat
 from gsdistill.settings.config import from_dict
 

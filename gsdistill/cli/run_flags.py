@@ -18,7 +18,7 @@ from gsdistill.settings.registry import own_name
 if TYPE_CHECKING:
     from gsdistill.run.config import RunConfig
 
-__all__ = ["RunFlags", "check_threads", "read"]
+__all__ = ["RunFlags", "check_threads", "read_run_flags"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RunFlags(Threads):
 F = TypeVar("F", bound=RunFlags)
 
 
-def read(
+def read_run_flags(
     command: type[F], argv: Sequence[str], basis: Mapping[str, Any] = {}, over: Mapping[str, Any] = {}
 ) -> tuple[F, dict[str, Any], dict[str, Any]]:
     """Return a command's own flags, the settings under what was typed, and what was typed of the run's.
@@ -47,7 +47,7 @@ def read(
     """
     from gsdistill.models.hub import go_offline
     from gsdistill.run import stages
-    from gsdistill.run.config import RunConfig, fill, read_config, read_prompts
+    from gsdistill.run.config import RunConfig, fill_settings, read_config, read_prompts
 
     if len(words := behind(argv, "prompt")) > 1:
         raise ConfigError(
@@ -61,7 +61,7 @@ def read(
         if (value := peek(argv, choice))
     }
     base = stages.over(stages.over(merge(basis, read_config(file) if file else {}), over), chosen)
-    sources = [(command, {}), (RunConfig, fill(base))]
+    sources = [(command, {}), (RunConfig, fill_settings(base))]
     typed = parse(sources, argv, prog=f"gsdistill {own_name(command)}", description=inspect.getdoc(command) or "")
     flags = from_dict(command, {flag: typed.pop(flag) for flag in setting_fields(command) if flag in typed})
     flags.take()

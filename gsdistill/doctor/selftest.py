@@ -21,8 +21,8 @@ from gsdistill.doctor.machine import Finding
 from gsdistill.generate import prepared, run
 from gsdistill.prior.loading import load_prior
 from gsdistill.run.config import RunConfig, resolve
-from gsdistill.run.folder import RECORDS, SPLAT, SUMMARY
 from gsdistill.run.measure import evaluate_run
+from gsdistill.run.read import RECORDS, SPLAT, SUMMARY
 
 __all__ = ["EXPECTED", "selftest"]
 

@@ -19,8 +19,8 @@ from gsdistill.pages.charts import bar, curve
 from gsdistill.pages.choices import as_yaml, differences, marked_yaml, shown_leaves
 from gsdistill.pages.markup import write_page
 from gsdistill.pages.pictures import Picture, beside_truth, floating, growth, picture, video
-from gsdistill.run.folder import CONFIG, RECORDS, SPLAT, SUMMARY, Run, named, number, read_run, snapshots, told
-from gsdistill.run.measure import keep_figures, measure
+from gsdistill.run.measure import keep_figures, measure_run
+from gsdistill.run.read import CONFIG, RECORDS, SPLAT, SUMMARY, Run, name_in, number, read_run, snapshots, text_of
 from gsdistill.settings.registry import label_of
 
 __all__ = ["REPORT", "write_report"]
@@ -82,13 +82,13 @@ def write_report(folder: Path, defaults: Mapping[str, Any], evaluate: bool = Tru
         yaml=marked_yaml(run.settings, unusual),
         files=_files(folder),
         versions=_versions(run),
-        init=named(run.settings.get("init")),
+        init=name_in(run.settings.get("init")),
     )
     return folder / REPORT
 
 
 def _evaluated(run: Run) -> Run:
-    figures = measure(run)
+    figures = measure_run(run)
     keep_figures(run.folder, figures)
     return replace(run, evaluation=figures)
 
@@ -110,7 +110,7 @@ def _first(run: Run, last: Mapping[str, Any]) -> dict[str, Any]:
         "gaussians": number(run.summary, "gaussians") or number(last, "gaussians"),
         "most": number(last, "gaussians") or 0,
         "logged": last.get("step", 0),
-        "planned": told(run.settings.get("iterations")),
+        "planned": text_of(run.settings.get("iterations")),
     }
 
 

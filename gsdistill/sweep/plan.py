@@ -21,7 +21,7 @@ from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.figures import JUDGE, renewed
 from gsdistill.models.catalogue import choose, world_of
 from gsdistill.run.config import RunConfig, read_config, resolve
-from gsdistill.run.folder import CONFIG, EVALUATION, FAILURE, SUMMARY, named, number
+from gsdistill.run.read import CONFIG, EVALUATION, FAILURE, SUMMARY, name_in, number
 from gsdistill.settings.config import from_dict, merge
 from gsdistill.settings.registry import only_looking, same_name
 from gsdistill.settings.yaml import load_yaml
@@ -165,7 +165,7 @@ def _base(settings: SweepSettings, method: str) -> RunConfig:
     """What all runs of a method share: its recipe, under the sweep's own config for it, under the sweep's settings."""
     file = settings.own_configs.get(method)
     own = read_config(file) if file else {}
-    if not same_name(named(own.get("method", method)) or method, method):
+    if not same_name(name_in(own.get("method", method)) or method, method):
         raise ConfigError(f"configs: {file} is not a config of the method {method}")
     shared = {"prompt": settings.all_prompts[0], "prior": settings.prior, "device": settings.device, "snapshots": 0}
     shared["finish"] = settings.finish

@@ -13,7 +13,7 @@ from gsdistill.core.frames import Frame
 from gsdistill.core.structs import Gaussians
 from gsdistill.disk.read import read_json
 from gsdistill.disk.texts import shown
-from gsdistill.run.folder import SPLAT, SUMMARY, snapshots
+from gsdistill.run.read import SPLAT, SUMMARY, snapshots
 from gsdistill.scene.extent import UnitBall
 from gsdistill.scene.read import may_be_splat, open_splat
 from gsdistill.viewer.splat import Splat, ball_of

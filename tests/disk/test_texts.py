@@ -28,7 +28,7 @@ from gsdistill.models.fingerprint import fingerprint
 from gsdistill.models.layout import check_weights
 from gsdistill.pages.markup import templates
 from gsdistill.run.config import RunConfig, resolve
-from gsdistill.run.keeper import RunFolder
+from gsdistill.run.folder import RunFolder
 from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.config import from_dict, to_dict, to_yaml
 from gsdistill.settings.yaml import load_yaml

@@ -21,7 +21,7 @@ from gsdistill.prior.loading import group_of
 from gsdistill.prior.own import load_class, make
 from gsdistill.run.changes import check_places, differences
 from gsdistill.run.config import resolve
-from gsdistill.run.folder import read_run
+from gsdistill.run.read import read_run
 from gsdistill.settings.yaml import load_yaml
 
 CPU = torch.device("cpu")
@@ -139,7 +139,7 @@ def test_a_run_goes_on_from_another_folder_to_the_same_end(made, lab, tmp_path, 
     settings = load_yaml(made / "config.yaml")
     part = resolve({**settings, "output": tmp_path / "part", "checkpoint_every": 0})
     with monkeypatch.context() as patch:
-        patch.setattr("gsdistill.run.keeper.RunFolder.log", interrupted_after_two_steps)
+        patch.setattr("gsdistill.run.folder.RunFolder.log", interrupted_after_two_steps)
         with pytest.raises(KeyboardInterrupt):
             run(part, terminal(), extras=False)
     assert execute(["generate", "--config", str(tmp_path / "part"), "--resume"]) == 0

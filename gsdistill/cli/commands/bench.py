@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gsdistill.cli.commands.base import Command
 from gsdistill.cli.flags import parse, peek
-from gsdistill.cli.run_flags import RunFlags, check_threads, read
+from gsdistill.cli.run_flags import RunFlags, check_threads, read_run_flags
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.ranges import bounded
 from gsdistill.core.terminal import terminal
@@ -89,7 +89,7 @@ def loaded(argv: Sequence[str], console: Console) -> tuple[RunConfig, Prior, tor
     name = peek(argv, "random-weights")
     name = peek(argv, "random_weights") if name is None else name
     network = {} if name is None else {"prior": architecture(name)}
-    flags, base, typed = read(Bench, argv, {"prompt": PROMPT, "finish": "none"}, network)
+    flags, base, typed = read_run_flags(Bench, argv, {"prompt": PROMPT, "finish": "none"}, network)
     config = resolve(over(base, typed), lambda line: console.print(line, markup=False))
     _check(config, flags, typed)
     target = choose(config.device)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from gsdistill.cli.commands.base import Command
-from gsdistill.cli.run_flags import RunFlags, check_threads, read
+from gsdistill.cli.run_flags import RunFlags, check_threads, read_run_flags
 from gsdistill.core.ranges import bounded
 from gsdistill.core.terminal import notice, terminal
 from gsdistill.settings.config import to_yaml
@@ -41,7 +41,7 @@ class Generate(RunFlags, Command):
         from gsdistill.run import stages
         from gsdistill.run.config import resolve
 
-        flags, base, typed = read(cls, argv)
+        flags, base, typed = read_run_flags(cls, argv)
         notices: list[str] = []
         if typed.get("resume") and flags.config and Path(flags.config).is_dir():
             typed.setdefault("output", flags.config)  # wherever the folder has been moved to
