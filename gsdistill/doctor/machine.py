@@ -21,7 +21,7 @@ from gsdistill.disk.places import data_path
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Finding", "findings", "report"]
+__all__ = ["Finding", "findings", "print_findings"]
 
 PACKAGES = ("torch", "diffusers", "transformers", "gsplat", "numba", "matplotlib")
 RAN = "# tests run on Python: "  # a line of the pins, before the Pythons on which the tests ran with them
@@ -37,7 +37,7 @@ class Finding:
     cure: str = ""  # what to do about it
 
 
-def report(console: Console, findings: Iterable[Finding], lost: str = "missing") -> list[Finding]:
+def print_findings(console: Console, findings: Iterable[Finding], lost: str = "missing") -> list[Finding]:
     """Print findings; each one that is ``lost`` is followed by what to do about it. Returns those."""
     group, without = None, []
     for finding in findings:

@@ -36,7 +36,7 @@ class Generate(RunFlags, Command):
 
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
-        """Do what the words after the command's name ask for. Raises UserError."""
+        """Make the run, with a live view if that is asked for; or only say what it would take."""
         from gsdistill import generate
         from gsdistill.run import stages
         from gsdistill.run.config import resolve
