@@ -21,7 +21,7 @@ from gsdistill.core.structs import Gaussians, RenderOptions
 from gsdistill.disk.paths import anchored, paths_in
 from gsdistill.export.base import Writer
 from gsdistill.export.formats import run_writers
-from gsdistill.models.catalogue import choose
+from gsdistill.models.catalogue import choose_prior
 from gsdistill.pages.report import write_report
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import group_of, load_prior
@@ -74,7 +74,7 @@ def run(
 
     config = anchored(validate(config))
     target = device.choose(config.device)
-    name, reason = choose(config.prior, target)
+    name, reason = choose_prior(config.prior, target)
     if reason:
         say(reason)
     config = replace(config, prior=name)

@@ -29,7 +29,7 @@ from gsdistill.core.errors import BadFile, ConfigError, OutputError, PromptError
 from gsdistill.disk.lock import Claim
 from gsdistill.export.ply import Ply
 from gsdistill.generate import run
-from gsdistill.models.catalogue import find
+from gsdistill.models.catalogue import find_model
 from gsdistill.prior.families.shapes.prior import ShapesPrior
 from gsdistill.representation.gaussians import GaussianScene
 from gsdistill.run.config import resolve
@@ -450,7 +450,7 @@ def begun(request, tmp_path, monkeypatch) -> Path:
     """
     here, there = tmp_path / "here", tmp_path / "there"
     there.mkdir()
-    shutil.copytree(find("shapes")[0], here / "models" / "shapes")
+    shutil.copytree(find_model("shapes")[0], here / "models" / "shapes")
     Ply().write(Ball(count=50).create("", torch.Generator().manual_seed(0)), here / "start.ply")
     (here / "mine.yaml").write_text(PLACES)
     monkeypatch.chdir(here)

@@ -106,7 +106,7 @@ def _with_prior(name: str, prompt: str, gaussians: Gaussians, run: Run | None) -
     prompts = _of_run(PromptSettings, "prompts", run)
     target = device.choose("auto", tell)
     device.prepare(target)
-    judge = catalogue.choose(name, target)[0]
+    judge = catalogue.choose_prior(name, target)[0]
     prior = load_prior(judge, target, model, tell)
     return {**figures_without_truth(to_device(gaussians, target), prompt, prior, prompts), JUDGE: judge}
 

@@ -18,7 +18,7 @@ from gsdistill.bench.timing import Timing, measure
 from gsdistill.core import device
 from gsdistill.export.formats import run_writers
 from gsdistill.generate import check_without_prior, checked_folder
-from gsdistill.models.catalogue import cards, find, is_outside
+from gsdistill.models.catalogue import cards, find_model, is_outside
 from gsdistill.models.hub import is_offline
 from gsdistill.models.inventory import Share, find_shares, gigabytes
 from gsdistill.models.layout import chosen, listing
@@ -54,7 +54,7 @@ def foresee(config: RunConfig) -> Iterator[str]:
     if is_outside(config.prior):  # only its class knows what it loads, and no object is made of it here
         yield f"time, memory and download: not known for {config.prior}; `gsdistill bench` makes some of its steps"
         return
-    source = Path(find(config.prior)[0])
+    source = Path(find_model(config.prior)[0])
     half = in_half(config.model, target)
     taken = [] if source.exists() else list(find_shares(config.prior, half))
     whole = all(share.folder for share in taken)

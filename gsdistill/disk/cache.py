@@ -18,7 +18,7 @@ from gsdistill.disk.places import cache_folder
 from gsdistill.disk.texts import utf8_name
 from gsdistill.disk.write import atomic_path
 
-__all__ = ["file_name", "keep", "place", "recall"]
+__all__ = ["cache_path", "file_name", "keep", "recall"]
 
 
 def file_name(key: str) -> str:
@@ -26,7 +26,7 @@ def file_name(key: str) -> str:
     return f"{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.safetensors"
 
 
-def place(*parts: str) -> Path | None:
+def cache_path(*parts: str) -> Path | None:
     """The path of a file or folder in the user's cache; None if the account has no home folder for one."""
     try:
         return cache_folder(*parts)

@@ -12,7 +12,7 @@ from typing import Any
 import numba
 
 from gsdistill.core.errors import ConfigError
-from gsdistill.disk.cache import place
+from gsdistill.disk.cache import cache_path
 from gsdistill.disk.paths import expanded
 from gsdistill.disk.write import can_write, temporary_folder
 
@@ -70,5 +70,5 @@ def _cache_setting(sources: Path) -> str | None:
             return named
     if can_write(sources / "__pycache__"):
         return ""
-    others = (place("numba"), temporary_folder())
+    others = (cache_path("numba"), temporary_folder())
     return next((str(folder) for folder in others if folder and can_write(folder)), None)

@@ -15,13 +15,13 @@ from pathlib import Path
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.read import brief, open_file
 
-__all__ = ["checked", "in_utf8", "letters", "shown", "utf8_name"]
+__all__ = ["as_unicode", "check_text", "in_utf8", "letters", "utf8_name"]
 
 NO_TEXT = re.compile("[\ud800-\udfff]")
 NO_NAME = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 
 
-def checked(text: str, names_file: bool, setting: str) -> str:
+def check_text(text: str, names_file: bool, setting: str) -> str:
     """Return the text of a setting; a file name in the form by which this locale finds the file.
 
     Raises:
@@ -36,7 +36,7 @@ def checked(text: str, names_file: bool, setting: str) -> str:
     return os.fsdecode(text.encode("utf-8", "surrogateescape")) if names_file else text
 
 
-def shown(text: str) -> str:
+def as_unicode(text: str) -> str:
     """Return a text that may hold a file name as valid Unicode; bytes that are not UTF-8 are written as escapes."""
     return letters(text).encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -16,7 +16,7 @@ from gsdistill.core.errors import UserError
 from gsdistill.disk.places import cache_folder
 from gsdistill.doctor.machine import Finding
 from gsdistill.models import inventory
-from gsdistill.models.catalogue import cards, choose, find, is_outside
+from gsdistill.models.catalogue import cards, choose_prior, find_model, is_outside
 from gsdistill.models.inventory import gigabytes
 from gsdistill.models.layout import chosen, lack, listing
 from gsdistill.models.locate import WHICH_2, completing
@@ -38,12 +38,12 @@ def prior_findings(name: str) -> Iterator[Finding]:
         ConfigError: the name is unknown, or names a class that cannot be a prior.
     """
     target = device.choose("auto")
-    name, reason = choose(name, target)
+    name, reason = choose_prior(name, target)
     group, half = f"prior {name}", target.type != "cpu"
     if is_outside(name):
         yield from _of_ones_own(group, name)
         return
-    source = Path(find(name)[0])
+    source = Path(find_model(name)[0])
     if reason:
         yield Finding(group, "chosen", reason)
     if card := cards().get(name):

@@ -120,7 +120,7 @@ def fill(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 def _named(prior: str) -> str:
     """The name of the prior that ``auto`` stands for on this machine; any other name as it is."""
-    return catalogue.choose(prior, device.choose("auto"))[0]
+    return catalogue.choose_prior(prior, device.choose("auto"))[0]
 
 
 def _middle(stage: Stage) -> tuple[Float[Tensor, "D"], float]:

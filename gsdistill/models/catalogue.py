@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SINGLE",
-    "Card",
+    "PriorCard",
     "cached_source",
     "cards",
-    "choose",
-    "find",
+    "choose_prior",
+    "find_model",
     "is_hub_id",
     "is_local",
     "is_outside",
@@ -52,7 +52,7 @@ SINGLE = (".safetensors", ".ckpt", ".pt", ".pth")  # how the name of a model in 
 
 
 @dataclass(frozen=True)
-class Card:
+class PriorCard:
     """One entry of cards.yaml."""
 
     sources: tuple[str, ...]  # hub ids in the order they are tried, or one folder that ships with gsdistill
@@ -92,9 +92,9 @@ class Card:
 
 
 @lru_cache
-def cards() -> dict[str, Card]:
+def cards() -> dict[str, PriorCard]:
     """Every prior with a short name."""
-    return {name: from_dict(Card, entry, f"cards.yaml: {name}") for name, entry in _shipped("cards.yaml").items()}
+    return {name: from_dict(PriorCard, entry, f"cards.yaml: {name}") for name, entry in _shipped("cards.yaml").items()}
 
 
 def known() -> list[str]:
@@ -122,7 +122,7 @@ def _recipes(prior: str) -> str | None:
     return card.recipes if card else None
 
 
-def choose(name: str, device: torch.device) -> tuple[str, str | None]:
+def choose_prior(name: str, device: torch.device) -> tuple[str, str | None]:
     """Resolve ``auto``: a cached large prior where there is an accelerator, else the shapes prior; and say why.
 
     Returns the name and one line for the user (None when ``name`` was not ``auto``).
@@ -152,7 +152,7 @@ def cached_source(name: str) -> str | None:
     return next((source for source in sources if cached_snapshot(source, Need(needed_parts), card.revision)), None)
 
 
-def find(name_or_path: str, setting: str = "prior") -> tuple[str, ...]:
+def find_model(name_or_path: str, setting: str = "prior") -> tuple[str, ...]:
     """Where a short name, a path or a hub id leads: a local folder or file, or hub ids in the order to try them.
 
     ``setting`` is what the user named it in.
@@ -226,11 +226,11 @@ def world_of(name_or_path: str) -> str | None:
     One from outside is not loaded to tell, and has none.
 
     Raises:
-        ConfigError, ModelNotFound: as :func:`find`. BadFile: the card cannot be read.
+        ConfigError, ModelNotFound: as :func:`find_model`. BadFile: the card cannot be read.
     """
     if is_outside(name_or_path):
         return None
-    return read_model_card(find(name_or_path)[0], name_or_path).world
+    return read_model_card(find_model(name_or_path)[0], name_or_path).world
 
 
 def _shipped(name: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import brief, parse_json, read_json
 from gsdistill.models.lora_names import PEFT, Home, homes, is_foreign, key_of, place_of
 
-__all__ = ["SUM", "check", "fuse", "read_files"]
+__all__ = ["SUM", "check_lora", "fuse", "read_files"]
 
 SUM = 2  # which sum this is: texts that were kept with another one are encoded again
 IN_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")  # peft's and diffusers'
@@ -47,7 +47,7 @@ def fuse(files: Sequence[Path], scale: float, part: str, module: Any, parts: Seq
         ConfigError: a file does not exist. BadFile: one is no LoRA, is broken, or does not fit the model.
     """
     for path in files:
-        file = check(path)
+        file = check_lora(path)
         with failing_as(BadFile, f"the LoRA file {file} does not fit the model's {part}"):
             lora = _open(file, parts[0])
             if part == parts[0]:
@@ -56,7 +56,7 @@ def fuse(files: Sequence[Path], scale: float, part: str, module: Any, parts: Seq
     module.eval().requires_grad_(False)
 
 
-def check(path: Path) -> Path:
+def check_lora(path: Path) -> Path:
     """Refuse what is no LoRA file, whatever the model; returns the file, which may be in the folder ``path``.
 
     Raises:

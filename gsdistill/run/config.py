@@ -158,7 +158,7 @@ def fill_settings(given: Mapping[str, Any], say: Callable[[str], None] = lambda 
     given = stages.fill_from_stages(given)
     basis = merge(defaults(RunConfig), given)
     choice = from_dict(Choice, {field: basis[field] for field in ("prior", "device", "quality")})
-    prior, reason = catalogue.choose(choice.prior, device.choose(choice.device, say))
+    prior, reason = catalogue.choose_prior(choice.prior, device.choose(choice.device, say))
     if reason:
         say(reason)
     method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None

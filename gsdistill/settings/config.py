@@ -20,7 +20,7 @@ from gsdistill.core.errors import ConfigError, UserError, did_you_mean
 from gsdistill.core.ranges import LIMITS
 from gsdistill.disk.paths import expanded
 from gsdistill.disk.read import brief
-from gsdistill.disk.texts import checked, letters
+from gsdistill.disk.texts import check_text, letters
 from gsdistill.settings.kinds import EXPECTED, kinds_of
 from gsdistill.settings.ramp import Ramp, shortest
 from gsdistill.settings.registry import own_name, same_name
@@ -253,7 +253,7 @@ def _convert_scalar(value: Any, hint: Any, limits: Mapping[str, Any], path: str)
     if not isinstance(value, accepted) or isinstance(value, bool) is not (hint is bool):
         raise _wrong_type(path, value, EXPECTED[hint])
     if hint in (str, Path):
-        value = checked(str(value), names_file, path)
+        value = check_text(str(value), names_file, path)
         value = expanded(value, path) if names_file else value
     if hint is int and abs(value) > LARGEST_INTEGER:
         raise ConfigError(f"{path} = {brief(value)} is too large a whole number")

@@ -51,13 +51,11 @@ def names(package: str, base_modules: Collection[str] = ("base",)) -> list[str]:
 
 
 def load(package: str, name: str, kind: str = "method") -> type:
-    """Import the class called ``name`` of ``package``, a concrete subclass of the package's interface.
-
-    ``kind`` says in messages what is named: "method", "initialiser".
+    """Import the class called ``name`` of ``package``; ``kind`` says in messages what is named, as in "initialiser".
 
     Raises:
-        ConfigError: there is no such name, or the class from outside cannot be used: see :func:`load_own`.
-        TypeError: a module of the package does not hold exactly one such class.
+        ConfigError: there is no such name, or as :func:`load_own`. TypeError: a module of the package does not hold
+            exactly one such class.
     """
     if not isinstance(name, str):  # YAML may hold anything
         raise ConfigError(f"{kind} = {name!r} is no name; expected text")

@@ -19,7 +19,7 @@ from gsdistill.disk.places import slug
 from gsdistill.disk.read import brief, read_json
 from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.figures import JUDGE, renewed
-from gsdistill.models.catalogue import choose, world_of
+from gsdistill.models.catalogue import choose_prior, world_of
 from gsdistill.run.config import RunConfig, read_config, resolve
 from gsdistill.run.read import CONFIG, EVALUATION, FAILURE, SUMMARY, name_in, number
 from gsdistill.settings.config import from_dict, merge
@@ -110,7 +110,7 @@ def world_of_sweep(settings: SweepSettings) -> World | None:
     Raises:
         UserError: an unknown prior or device.
     """
-    name = world_of(choose(settings.prior, device.choose(settings.device))[0])
+    name = world_of(choose_prior(settings.prior, device.choose(settings.device))[0])
     return world_named(name) if name else None
 
 

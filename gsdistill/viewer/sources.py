@@ -12,7 +12,7 @@ from gsdistill.core.errors import BadFile
 from gsdistill.core.frames import Frame
 from gsdistill.core.structs import Gaussians
 from gsdistill.disk.read import read_json
-from gsdistill.disk.texts import shown
+from gsdistill.disk.texts import as_unicode
 from gsdistill.run.read import SPLAT, SUMMARY, snapshots
 from gsdistill.scene.extent import UnitBall
 from gsdistill.scene.read import may_be_splat, open_splat
@@ -90,7 +90,7 @@ def gathered(paths: Sequence[Path], frame: Frame | None = None, clean: bool = Fa
 def labels(sources: Sequence[Source]) -> list[str]:
     """The shortest ends of the paths that tell them apart: at least a name, and of a folder also that around it."""
     paths = [source.path.absolute() for source in sources]
-    return [shown(_end(path, [other for other in paths if other != path])) for path in paths]
+    return [as_unicode(_end(path, [other for other in paths if other != path])) for path in paths]
 
 
 def stride(sources: Sequence[Source]) -> tuple[int, int, int]:

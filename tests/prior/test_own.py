@@ -15,7 +15,7 @@ from gsdistill.cli.main import execute
 from gsdistill.core.errors import ConfigError, ModelNotFound, Notice
 from gsdistill.core.terminal import terminal
 from gsdistill.generate import run
-from gsdistill.models.catalogue import find, is_outside, known, world_of
+from gsdistill.models.catalogue import find_model, is_outside, known, world_of
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import group_of
 from gsdistill.prior.own import load_class, make
@@ -289,11 +289,11 @@ def test_other_names_are_not_mistaken_for_classes(lab):
         assert not is_outside(name), name
     for name in ("mine.py", "./mine.py:Greys", "mine:Greys", "my.lab:Greys", r"C:\lab\mine.py:Greys"):
         assert is_outside(name), name
-    assert find("a:b") == ("a:b",)
+    assert find_model("a:b") == ("a:b",)
     with pytest.raises(
         ConfigError, match=r"prior = 'C:\\models\\sd' is neither a known prior .*or one of your own as mod"
     ):
-        find(r"C:\models\sd")
+        find_model(r"C:\models\sd")
     with pytest.raises(ConfigError, match=r"^prior 'mine\.py' names no class; write module:Class or file\.py:Class"):
         load_class("mine.py")
 
