@@ -26,7 +26,7 @@ from gsdistill.front import save
 from gsdistill.generate import run
 from gsdistill.pages.choices import differences
 from gsdistill.pages.gallery import gallery
-from gsdistill.run.changes import differences as changes
+from gsdistill.run.changes import checked_changes as changes
 from gsdistill.run.config import RunConfig, resolve
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.settings.config import defaults, from_dict, merge, name_of, to_dict
@@ -186,9 +186,9 @@ def test_a_lost_file_is_named_on_resume(made, tmp_path, lab):
     settings["method"]["name"] = f"{tmp_path / 'old.py'}:Mine"
     now = {**settings, "method": {**settings["method"], "name": f"{tmp_path / 'mine.py'}:Mine"}}
     with pytest.raises(ConfigError, match=r"cannot change method\.name"):
-        changes(now, settings, tmp_path, accepted=True)
+        changes(now, settings, tmp_path, accept=True)
     (tmp_path / "old.py").unlink()
-    assert len(changes(now, settings, tmp_path, accepted=True)) == 1
+    assert len(changes(now, settings, tmp_path, accept=True)) == 1
     with pytest.raises(ConfigError, match=r"there is no file .*old\.py$"):
         resolve(settings)
 

@@ -1,4 +1,4 @@
-"""Which files a model needs, which of them are here and how large they are; no weights are loaded or downloaded."""
+"""Which files a model needs, which are here, and how large they are; no weights are loaded or downloaded."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gsdistill.models.pipelines import FAMILIES, needed_parts
 
 __all__ = ["Share", "find_shares", "free_space", "gigabytes"]
 
-USELESS = ("*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "safety_checker/*")  # to a prior
+USELESS = ("*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "safety_checker/*")  # files that no prior reads
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a prior takes from one model of the hub."""
+    """The files that a prior needs of one model of the hub."""
 
     name: str  # the card's, or the hub id
     sources: tuple[str, ...]

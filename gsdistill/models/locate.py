@@ -1,7 +1,4 @@
-"""From the name of a model to its folder in the diffusers layout, whole and on this machine.
-
-The folder may be there already, be downloaded, or be converted from a checkpoint in one file.
-"""
+"""Finds, downloads or converts a model by name; the result is a complete folder in the diffusers layout."""
 
 from __future__ import annotations
 
@@ -137,7 +134,7 @@ def _from_file(file: Path, settings: ModelSettings, half: bool, say: Callable[[s
 
 
 def _base(config: str, half: bool) -> Path:
-    """The folder whose text encoder, autoencoder, tokenizer and scheduler serve MVDream's U-Net."""
+    """The folder of the model whose text encoder, autoencoder, tokenizer and scheduler MVDream uses."""
     need = Need(lambda folder: FAMILIES["MVDreamPipeline"].others, half)
     return _completion(config, need, "mvdream needs the other parts of its base")
 

@@ -201,7 +201,7 @@ def _add(lora: _Lora, scale: float, part: str, module: Any) -> None:
 
 
 def _check_size(lora: _Lora, layer: _Layer, inner: Sequence[Any]) -> None:
-    """Refuse matrices whose product is not as large as the layers' weights are, one upon another."""
+    """Refuse matrices whose product has not the size of the layers' weights, stacked by rows."""
     down, up = (lora.opened.get_slice(layer.tensors[matrix]).get_shape() for matrix in "AB")
     rank, rows, whole = (down or [0])[0], sum(len(one.weight) for one in inner), list(inner[0].weight.shape)
     fits = _plain(down) == [rank, *_plain(whole)[1:]] and _plain(up) == [rows, rank]
@@ -251,7 +251,7 @@ def _share(lora: _Lora, layer: _Layer, rank: int) -> float:
 
 
 def _by_layer(settings: Mapping[str, Any], patterns: str, layer: str, default: Any) -> Any:
-    """The value of the first pattern that the end of the layer's name matches, as peft reads them."""
+    """The value of the first pattern that matches the end of the layer's name, as in peft."""
     values = settings.get(patterns) or {}
     return next((value for key, value in values.items() if re.match(rf"(.*\.)?({key})$", layer)), default)
 
@@ -262,5 +262,5 @@ def _plain(shape: Sequence[int]) -> list[int]:
 
 
 def _few(names: Sequence[str]) -> str:
-    """Some of them."""
+    """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -19,7 +19,7 @@ from gsdistill.models.catalogue import find_model, is_outside, known, world_of
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import group_of
 from gsdistill.prior.own import load_class, make
-from gsdistill.run.changes import check_places, differences
+from gsdistill.run.changes import check_places, checked_changes
 from gsdistill.run.config import resolve
 from gsdistill.run.read import read_run
 from gsdistill.settings.yaml import load_yaml
@@ -156,13 +156,13 @@ def test_a_file_that_is_gone_is_named_on_resume(made, lab, tmp_path):
     """And another place of it can be given, but no other class."""
     before = {**load_yaml(made / "config.yaml"), "prior": f"{tmp_path / 'old.py'}:Greys"}
     now = {**before, "prior": f"{tmp_path / 'mine.py'}:Greys"}
-    assert len(differences(now, before, tmp_path, accepted=True)) == 1
+    assert len(checked_changes(now, before, tmp_path, accept=True)) == 1
     with pytest.raises(ConfigError, match=r"prior = '.*old\.py:Greys': there is no such file or folder; say where it"):
         check_places(resolve(before), tmp_path)
     (tmp_path / "old.py").symlink_to("mine.py")
-    assert not differences(now, before, tmp_path, accepted=False)
+    assert not checked_changes(now, before, tmp_path, accept=False)
     with pytest.raises(ConfigError, match="cannot change prior"):
-        differences({**now, "prior": now["prior"].replace("Greys", "Shown")}, before, tmp_path, accepted=True)
+        checked_changes({**now, "prior": now["prior"].replace("Greys", "Shown")}, before, tmp_path, accept=True)
 
 
 def test_who_only_looks_loads_nothing(made, lab, tmp_path, capsys):

@@ -1,9 +1,9 @@
 """The shapes prior's U-Net: one fixed kind of diffusers' UNet2DConditionModel, written out for a CPU.
 
 Weights are read from the diffusers folder, and results equal those of diffusers up to rounding. The computation
-differs: activations stay channels-last, so that attention needs no copy of them; the projections of all resnets from the
-time embedding are one product, so are those of all cross-attentions from the text and those of each self-attention; the
-residual sum is float32, while convolutions and products in its branches can be bfloat16. Diffusers is not imported,
+differs: activations stay channels-last, so that attention needs no copy of them; the projections of all resnets from
+the time embedding are one product, so are those of all cross-attentions from the text and those of each self-attention;
+the residual sum is float32, while convolutions and products in its branches can be bfloat16. Diffusers is not imported,
 which would take longer than the first fifty steps of a run.
 """
 
