@@ -123,8 +123,8 @@ def print_figures(figures: Mapping[str, Any], console: Console) -> None:
     """Print a table of the figures in groups, each with its meaning."""
     groups = {**GROUPS, ALONE: plain.MEANINGS, BY_PRIOR: {JUDGE: "The prior that was asked.", **fronts.MEANINGS}}
     grouped = {title: {name: figures[name] for name in names if name in figures} for title, names in groups.items()}
-    known = {name for names in groups.values() for name in names}
-    grouped[REST] = {name: value for name, value in figures.items() if name not in known}
+    in_groups = {name for names in groups.values() for name in names}
+    grouped[REST] = {name: value for name, value in figures.items() if name not in in_groups}
     table = Table("figure", "value", "what it means, and what is best")
     for title, values in grouped.items():
         if not values:

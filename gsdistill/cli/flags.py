@@ -140,9 +140,9 @@ def _arguments(words: Sequence[str], settings: Sequence[Setting], prog: str) -> 
     """Assign the words without a flag to the arguments in order; the last one may take any number of words."""
     shares: dict[str, Sequence[str]] = {}
     for setting in settings:
-        taken, words = (words, ()) if setting.count == "*" else (words[:1], words[1:])
-        if taken:
-            shares[setting.key] = taken
+        share, words = (words, ()) if setting.count == "*" else (words[:1], words[1:])
+        if share:
+            shares[setting.key] = share
         elif setting.value is dataclasses.MISSING:
             raise ConfigError(f"{setting.key.upper()} is missing; see {prog} --help")
     if words:

@@ -56,8 +56,8 @@ def foresee(config: RunConfig) -> Iterator[str]:
         return
     source = Path(find_model(config.prior)[0])
     half = in_half(config.model, target)
-    taken = [] if source.exists() else list(find_shares(config.prior, half))
-    whole = all(share.folder for share in taken)
+    shares = [] if source.exists() else list(find_shares(config.prior, half))
+    whole = all(share.folder for share in shares)
     if (whole or is_offline()) and not source.is_file():
         size = _weights(config, target)
         if size < SMALL:
@@ -65,7 +65,7 @@ def foresee(config: RunConfig) -> Iterator[str]:
             yield from _tried(left, measure(config, prior, target, STEPS, WARM_UP))
             return
     yield from _counted(config, done, target)
-    yield _download(config, taken, half)
+    yield _download(config, shares, half)
 
 
 def _weights(config: RunConfig, target: torch.device) -> int:
@@ -116,8 +116,8 @@ def _evaluations(part: RunConfig) -> float:
     return timing.evaluations / len(timing.steps)
 
 
-def _download(config: RunConfig, taken: list[Share], half: bool) -> str:
-    missing = [share for share in taken if not share.folder]
+def _download(config: RunConfig, shares: list[Share], half: bool) -> str:
+    missing = [share for share in shares if not share.folder]
     if not missing:
         return "download: none, all of the prior is on this machine"
     card = cards().get(config.prior)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "BadFile",
@@ -21,6 +21,7 @@ __all__ = [
     "Stopped",
     "UserError",
     "did_you_mean",
+    "few",
     "first_line",
     "tell",
 ]
@@ -72,9 +73,14 @@ class Stopped(KeyboardInterrupt):
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest of ``allowed``, ignoring case; an empty text if none is near."""
-    known = {name.lower(): name for name in allowed}
-    near = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.6)
-    return f" Did you mean '{known[near[0]]}'?" if near else ""
+    by_lower = {name.lower(): name for name in allowed}
+    near = difflib.get_close_matches(value.lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, at most so many, and how many more there are: ``a, b, c and 2 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def first_line(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 
 from gsdistill.core.errors import NotInstalled
 
@@ -33,8 +32,6 @@ def require(extra: str, doing: str, only: str = "") -> None:
     """
     lacking = [package for package in missing(extra) if only in ("", package)]
     if lacking:
-        raise NotInstalled(f"{doing} needs {_listed(lacking)} (the extra '{extra}'): pip install {' '.join(lacking)}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        raise NotInstalled(
+            f"{doing} needs {' and '.join(lacking)} (the extra '{extra}'): pip install {' '.join(lacking)}"
+        )

@@ -94,9 +94,9 @@ def gigabytes(size: float) -> str:
 
 def _folder_share(name: str, card: PriorCard | None, half: bool, parts: Sequence[str] = ()) -> Share:
     revision = card.revision if card else None
-    known = tuple(parts or (FAMILIES[card.pipeline].parts if card else ()))
+    listed = tuple(parts or (FAMILIES[card.pipeline].parts if card else ()))
     share = Share(
-        name, card.sources if card else (name,), parts=known, revision=revision, light=bool(card and card.variant)
+        name, card.sources if card else (name,), parts=listed, revision=revision, light=bool(card and card.variant)
     )
     need = Need((lambda folder: parts) if parts else needed_parts)
     for source in share.sources:

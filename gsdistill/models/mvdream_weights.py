@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsdistill.core.errors import BadFile
+from gsdistill.core.errors import BadFile, few
 
 __all__ = ["UNET_CONFIG", "convert_unet"]
 
@@ -48,7 +48,7 @@ def convert_unet(state_dict: Mapping[str, Tensor], config: Mapping[str, Any] = U
         "missing": shapes.keys() - names.keys(),
         "of another shape": {name for name in names.keys() & shapes.keys() if unet[names[name]].shape != shapes[name]},
     }
-    if lines := [f"{kind}: {_listed(names)}" for kind, names in faults.items() if names]:
+    if lines := [f"{kind}: {few(sorted(names), 5)}" for kind, names in faults.items() if names]:
         raise BadFile(f"the checkpoint is not that of MVDream's U-Net in the original layout; {'; '.join(lines)}")
     return {name: unet[names[name]] for name in shapes}
 
@@ -69,8 +69,3 @@ def _shapes(config: Mapping[str, Any]) -> dict[str, torch.Size]:
 
     with torch.device("meta"):
         return {name: value.shape for name, value in UNet2DConditionModel(**config).state_dict().items()}
-
-
-def _listed(names: Collection[str], shown: int = 5) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(sorted(names)[:shown]) + more

@@ -117,11 +117,11 @@ def _move(stack: list[str], operation: pickletools.OpcodeInfo) -> None:
         while stack.pop() != "mark":
             pass
         before = before[: before.index("mark")]
-    taken = [stack.pop() for _ in before]
+    popped = [stack.pop() for _ in before]
     if operation.name == "EMPTY_TUPLE":
         stack.append("()")
     elif operation.name == "TUPLE1":
-        stack.append("(tuple)" if taken[0].startswith("(") else f"({taken[0]})")
+        stack.append("(tuple)" if popped[0].startswith("(") else f"({popped[0]})")
     else:
         stack.extend(kind.name for kind in operation.stack_after)
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from gsdistill.core.structs import Embedding
 from gsdistill.disk.cache import cache_path, file_name, keep, recall
 
@@ -28,15 +26,10 @@ def encode_once(model: str, texts: Sequence[str], encode: Callable[[list[str]], 
     missing = [text for text, embedding in recalled.items() if embedding is None]
     for text, embedding in zip(missing, encode(missing) if missing else [], strict=True):
         recalled[text] = embedding
-        keep(places[text], text, _tensors(embedding))
+        keep(places[text], text, {name: item for name, item in vars(embedding).items() if item is not None})
     return [embedding for text in texts if (embedding := recalled[text])]
 
 
 def _recalled(path: Path | None, text: str) -> Embedding | None:
     held = recall(path, text) or {}
     return Embedding(held["tokens"], held.get("pooled"), held.get("mask")) if "tokens" in held else None
-
-
-def _tensors(embedding: Embedding) -> dict[str, Tensor]:
-    held = {"tokens": embedding.tokens, "pooled": embedding.pooled, "mask": embedding.mask}
-    return {name: item for name, item in held.items() if item is not None}

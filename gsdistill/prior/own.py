@@ -60,34 +60,34 @@ def make(name: str, device: torch.device, settings: ModelSettings = ModelSetting
             device; or ``settings``, which are for models that gsdistill loads, differ from the defaults. Other
             UserErrors: as the class raises them.
     """
-    label, cls = f"prior '{name}'", load_class(name)
+    subject, cls = f"prior '{name}'", load_class(name)
     usual = to_dict(ModelSettings())
     if changed := [f"model.{key} = {brief(value)}" for key, value in to_dict(settings).items() if value != usual[key]]:
-        raise ConfigError(f"{changed[0]} is of models that gsdistill loads; {label} loads itself")
+        raise ConfigError(f"{changed[0]} is of models that gsdistill loads; {subject} loads itself")
     try:
         prior = cls(device)
     except (Exception, SystemExit) as error:
         if isinstance(error, UserError) or out_of_memory(error) or failure(error):
             raise
-        raise broken(label, error, getattr(sys.modules[cls.__module__], "__file__", None) or "", "load") from error
-    check_attributes(prior, label)
+        raise broken(subject, error, getattr(sys.modules[cls.__module__], "__file__", None) or "", "load") from error
+    check_attributes(prior, subject)
     if (prior.device.type, prior.device.index or 0) != (device.type, device.index or 0):
         raise ConfigError(
-            f"{label} computes on {prior.device}, not on {device}: let it keep the device that it is made with as "
+            f"{subject} computes on {prior.device}, not on {device}: let it keep the device that it is made with as "
             f"self.device, or take --device {prior.device}"
         )
     return prior
 
 
-def check_attributes(prior: Prior, label: str) -> None:
-    """Refuse a prior with missing or wrong attributes; ``label`` names it in messages. Raises ConfigError."""
+def check_attributes(prior: Prior, subject: str) -> None:
+    """Refuse a prior with missing or wrong attributes; ``subject`` names it in messages. Raises ConfigError."""
     if lacking := [name for name in _ATTRIBUTES if not hasattr(prior, name)]:
-        raise ConfigError(f"{label} lacks {', '.join(lacking)}: attributes that every gsdistill.Prior has")
+        raise ConfigError(f"{subject} lacks {', '.join(lacking)}: attributes that every gsdistill.Prior has")
     for name, (expected, sound) in _ATTRIBUTES.items():
         if not sound(value := getattr(prior, name)):
-            raise ConfigError(f"{label}: {name} = {brief(value)} is not {expected}")
+            raise ConfigError(f"{subject}: {name} = {brief(value)} is not {expected}")
     if (kind := prior.prediction_type) not in get_args(Prediction):
         known = get_args(Prediction)
         raise ConfigError(
-            f"{label}: prediction_type = {brief(kind)}.{did_you_mean(str(kind), known)} Allowed: {', '.join(known)}"
+            f"{subject}: prediction_type = {brief(kind)}.{did_you_mean(str(kind), known)} Allowed: {', '.join(known)}"
         )

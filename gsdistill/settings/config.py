@@ -57,9 +57,12 @@ def to_dict(config: Any) -> dict[str, Any]:
     """Return the settings as a mapping of plain YAML values, from which :func:`from_dict` makes an equal object."""
     plain: dict[str, Any] = {}
     for field in (f for f in dataclasses.fields(config) if f.init):
-        value = getattr(config, field.name)
-        plain[field.name] = {"name": name_of(value), **to_dict(value)} if "pick" in field.metadata else _plain(value)
+        plain[field.name] = _plain_setting(field, getattr(config, field.name))
     return plain
+
+
+def _plain_setting(field: dataclasses.Field[Any], value: Any) -> Any:
+    return {"name": name_of(value), **to_dict(value)} if "pick" in field.metadata else _plain(value)
 
 
 def _plain(value: Any) -> Any:
@@ -85,8 +88,7 @@ def defaults(cls: type) -> dict[str, Any]:
         if field.default is not dataclasses.MISSING:
             values[name] = _plain(field.default)
         elif field.default_factory is not dataclasses.MISSING:
-            value = field.default_factory()
-            values[name] = {"name": name_of(value), **to_dict(value)} if "pick" in field.metadata else _plain(value)
+            values[name] = _plain_setting(field, field.default_factory())
     return values
 
 
@@ -242,9 +244,7 @@ def _convert_ramp(value: Any, limits: Mapping[str, Any], path: str) -> Ramp:
 
 
 def _convert_nested(value: Any, hint: Any, path: str) -> Any:
-    if isinstance(value, hint):
-        return validate(value, path)
-    return from_dict(hint, value, path)
+    return validate(value, path) if isinstance(value, hint) else from_dict(hint, value, path)
 
 
 def _convert_scalar(value: Any, hint: Any, limits: Mapping[str, Any], path: str) -> Any:

@@ -112,26 +112,26 @@ def tell_of_twin(name: str, group: str, kind: str) -> None:
 
 def _outside(name: str, group: str, kind: str) -> Any:
     """The object from outside that ``name`` names, of any type. Raises as :func:`load_own`."""
-    told = f"{kind} '{name}'"
+    subject = f"{kind} '{name}'"
     if entries := installed(group).get(name):
         if len(entries) > 1:
             several = " and ".join(f"{_package(entry)} ({entry.value})" for entry in entries)
-            raise ConfigError(f"{told} is of {several}: give the name in brackets of one of them")
+            raise ConfigError(f"{subject} is of {several}: give the name in brackets of one of them")
         called, text = name, entries[0].value
     else:
         called = text = _whole(name, kind)
     if _LOOKING.get():
         if item := next((thing for thing, known in _CALLED.items() if known == called), None):
             return item
-        raise ConfigError(f"{told} is of a class from outside, which is not loaded only to look")
+        raise ConfigError(f"{subject} is of a class from outside, which is not loaded only to look")
     place, _, label = text.rpartition(":")
     if not place or not label.isidentifier():
-        raise ConfigError(f"{told} names no class; write {OWN}, as in ./mine.py:Mine")
-    module = _of_file(Path(place), told) if place.endswith(".py") else _of_module(place, label, told)
+        raise ConfigError(f"{subject} names no class; write {OWN}, as in ./mine.py:Mine")
+    module = _of_file(Path(place), subject) if place.endswith(".py") else _of_module(place, label, subject)
     item = getattr(module, label, None)
     if item is None:
         public = [key for key, value in vars(module).items() if inspect.isclass(value) and not key.startswith("_")]
-        raise ConfigError(f"{told}: there is no '{label}' in {place}.{did_you_mean(label, public)}")
+        raise ConfigError(f"{subject}: there is no '{label}' in {place}.{did_you_mean(label, public)}")
     if callable(item):
         _CALLED.setdefault(item, called)
     return item
@@ -221,22 +221,22 @@ def _one_class(module: ModuleType, interface: type) -> type:
     return classes[0]
 
 
-def _checked(cls: Any, interface: type, told: str, made_with: Sequence[str]) -> type:
+def _checked(cls: Any, interface: type, subject: str, made_with: Sequence[str]) -> type:
     """``cls`` from outside, if it can be used; raises as :func:`load_own`."""
     base = f"{interface.__module__}.{interface.__name__}"
     if not (inspect.isclass(cls) and issubclass(cls, interface)):
-        raise ConfigError(f"{told} is no subclass of {base}")
+        raise ConfigError(f"{subject} is no subclass of {base}")
     if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
-        raise ConfigError(f"{told} is abstract: it lacks {', '.join(lacking)} of {base}")
+        raise ConfigError(f"{subject} is abstract: it lacks {', '.join(lacking)} of {base}")
     dataclass = vars(cls).get("__dataclass_params__")
     if made_with:
         try:
             inspect.signature(cls).bind(*made_with)
         except TypeError as error:
             called = f"{cls.__name__}({', '.join(made_with)})"
-            raise ConfigError(f"{told} is made by {called}, which its __init__ does not take") from error
+            raise ConfigError(f"{subject} is made by {called}, which its __init__ does not take") from error
     elif dataclass is None or not dataclass.frozen:
-        raise ConfigError(f"{told} is no frozen dataclass: write @dataclass(frozen=True) above the class")
+        raise ConfigError(f"{subject} is no frozen dataclass: write @dataclass(frozen=True) above the class")
     return cls
 
 
@@ -248,25 +248,25 @@ def _whole(name: str, kind: str) -> str:
     return f"{absolute(expanded(file, kind))}:{label_of(name)}"
 
 
-def _of_module(place: str, label: str, told: str) -> ModuleType:
+def _of_module(place: str, label: str, subject: str) -> ModuleType:
     if not all(part.isidentifier() for part in place.split(".")):
-        raise ConfigError(f"{told}: '{place}' is neither a module nor a file that ends with .py")
+        raise ConfigError(f"{subject}: '{place}' is neither a module nor a file that ends with .py")
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise broken(told, error) from error
+            raise broken(subject, error) from error
         file = Path(f"{place.replace('.', '/')}.py")
         hint = f"; the file {file} here is ./{file}:{label}" if file.is_file() else ""
-        raise ConfigError(f"{told}: there is no module '{error.name}' that Python finds{hint}") from error
+        raise ConfigError(f"{subject}: there is no module '{error.name}' that Python finds{hint}") from error
     except (Exception, SystemExit) as error:
-        raise broken(told, error) from error
+        raise broken(subject, error) from error
 
 
-def _of_file(path: Path, told: str) -> ModuleType:
+def _of_file(path: Path, subject: str) -> ModuleType:
     """The module of a file, imported once in a process, under a name that no import statement can use."""
     if not path.is_file():
-        raise ConfigError(f"{told}: there is no file {path}")
+        raise ConfigError(f"{subject}: there is no file {path}")
     main = sys.modules.get("__main__")
     if absolute(getattr(main, "__file__", None) or ".") == path and main:
         return main
@@ -278,7 +278,7 @@ def _of_file(path: Path, told: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise broken(told, error, str(path)) from error
+        raise broken(subject, error, str(path)) from error
 
 
 class _Files:
@@ -291,9 +291,9 @@ class _Files:
         return importlib.util.spec_from_file_location(name, cls.paths[name]) if name in cls.paths else None
 
 
-def broken(told: str, error: BaseException, file: str = "", doing: str = "import") -> ConfigError:
+def broken(subject: str, error: BaseException, file: str = "", doing: str = "import") -> ConfigError:
     """The error for code from outside that fails while ``doing`` something, with the line in its ``file`` if known."""
     frames = traceback.extract_tb(error.__traceback__)
     at = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
     where = "" if isinstance(error, SyntaxError) else f" ({at.filename}, line {at.lineno})"
-    return ConfigError(f"{told} does not {doing}: {type(error).__name__}: {first_line(error)}{where}")
+    return ConfigError(f"{subject} does not {doing}: {type(error).__name__}: {first_line(error)}{where}")

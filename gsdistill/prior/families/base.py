@@ -88,8 +88,8 @@ class Pretrained(Prior):
         self._codec = self.codec(size)
         self.image_size = self._codec.size
         if self._network.config.sample_size is None:
-            taken = f"{size} x {size} latents, {self.image_size} px, are taken"
-            tell(f"{self.folder / self.NETWORK / 'config.json'} names no sample_size: {taken}")
+            sizes = f"{size} x {size} latents, {self.image_size} px, are taken"
+            tell(f"{self.folder / self.NETWORK / 'config.json'} names no sample_size: {sizes}")
         levels = self.read_levels(origin.folder)
         self.schedule, self.prediction_type = levels.schedule, levels.prediction
         self._times: Tensor = levels.times.to(origin.device)  # the network's input for each timestep

@@ -53,13 +53,13 @@ class Sana(Pretrained):
         tokenizer, encoder = load_reader((GemmaTokenizer, Gemma2Model), self.origin)
         tokenizer.padding_side = "right"
         instruction, embeddings = _instruction(), []
-        kept = [0, *range(1 - TOKENS, 0)]
+        places = [0, *range(1 - TOKENS, 0)]
         for text in texts:
             self.check_length(tokenizer, [text.removeprefix(instruction)], TOKENS - 1)
             more = len(tokenizer(instruction).input_ids) - 2 if text.startswith(instruction) else 0
             words = tokenizer(text, padding="max_length", max_length=TOKENS + more, return_tensors="pt").to(self.device)
             states = encoder(words.input_ids, attention_mask=words.attention_mask).last_hidden_state
-            embeddings.append(Embedding(states[:, kept].float(), mask=words.attention_mask[:, kept].bool()))
+            embeddings.append(Embedding(states[:, places].float(), mask=words.attention_mask[:, places].bool()))
         return embeddings
 
     def extras(self, latents: Tensor, text: Embedding, cameras: Tensor | None) -> dict[str, Any]:
