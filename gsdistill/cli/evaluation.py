@@ -133,13 +133,9 @@ def print_figures(figures: Mapping[str, Any], console: Console) -> None:
         head, _, rest = title.partition(":")
         table.add_row(Text(head, style="bold"), "", Text(rest.strip(), style="italic"))
         for name, value in values.items():
-            meaning = groups.get(title, {}).get(name, "")
-            table.add_row(Text(f"  {_label(name)}"), Text(_text(value)), Text(meaning))
+            label, meaning = name.removeprefix(PREFIX).replace("_", " "), groups.get(title, {}).get(name, "")
+            table.add_row(Text(f"  {label}"), Text(_text(value)), Text(meaning))
     console.print(table)
-
-
-def _label(name: str) -> str:
-    return name.removeprefix(PREFIX).replace("_", " ")
 
 
 def _text(value: Any) -> str:

@@ -59,19 +59,13 @@ def foresee(config: RunConfig) -> Iterator[str]:
     shares = [] if source.exists() else list(find_shares(config.prior, half))
     whole = all(share.folder for share in shares)
     if (whole or is_offline()) and not source.is_file():
-        size = _weights(config, target)
-        if size < SMALL:
+        model = located(config.prior, target, config.model).folder
+        if sum(chosen(listing(model), needed_parts(model), half).values()) < SMALL:
             prior = load_prior(config.prior, target, config.model)
             yield from _tried(left, measure(config, prior, target, STEPS, WARM_UP))
             return
     yield from _counted(config, done, target)
     yield _download(config, shares, half)
-
-
-def _weights(config: RunConfig, target: torch.device) -> int:
-    """Bytes of the weights of a model on this machine; refuses a model that its family cannot serve."""
-    folder = located(config.prior, target, config.model).folder
-    return sum(chosen(listing(folder), needed_parts(folder), in_half(config.model, target)).values())
 
 
 def _tried(left: int, timing: Timing) -> Iterator[str]:

@@ -79,11 +79,8 @@ class _Plain:
         self._inner = inner
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from self._segments(console, options)
+        for text, style, control in console.render(self._inner, options):
+            yield Segment(text if control else printable(text, console.encoding), style, control)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement.get(console, options, self._inner)
-
-    def _segments(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        for text, style, control in console.render(self._inner, options):
-            yield Segment(text if control else printable(text, console.encoding), style, control)

@@ -91,7 +91,8 @@ def paths_in(config: Any, under: str = "") -> Iterator[tuple[str, Path | str]]:
         value, name = getattr(config, field.name), f"{under}{field.name}"
         if dataclasses.is_dataclass(value):
             yield from paths_in(value, f"{name}.")
-        yield from ((name, item) for item in _items(value) if _may_be_path(item, field.metadata))
+        items = value if isinstance(value, tuple) else (value,)
+        yield from ((name, item) for item in items if _may_be_path(item, field.metadata))
 
 
 def _anchored(value: Any, metadata: Mapping[str, Any], name: str) -> Any:
@@ -103,10 +104,6 @@ def _anchored(value: Any, metadata: Mapping[str, Any], name: str) -> Any:
         return value
     full = expanded(str(value), name)
     return absolute(full) if isinstance(value, Path) else anchored_text(full)
-
-
-def _items(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _may_be_path(value: Any, metadata: Mapping[str, Any]) -> bool:

@@ -26,8 +26,8 @@ __all__ = ["LoraStudent"]
 Inputs = Callable[[Tensor, Tensor, Embedding, Tensor | None], dict[str, Any]]
 Output = Callable[[Tensor], Tensor]
 
-TARGETS = (".to_q", ".to_k", ".to_v", ".to_out.0")
-_FOUND: WeakKeyDictionary[Module, dict[str, Linear]] = WeakKeyDictionary()  # found once, not in each step
+TARGETS = (".to_q", ".to_k", ".to_v", ".to_out.0")  # how the names of attention projections end
+_PROJECTIONS: WeakKeyDictionary[Module, dict[str, Linear]] = WeakKeyDictionary()  # found once, not in each step
 
 
 class LoraStudent(Student):
@@ -36,9 +36,10 @@ class LoraStudent(Student):
     def __init__(self, prior: Prior, module: Module, inputs: Inputs, output: Output, rank: int) -> None:
         """``inputs`` makes the module's arguments, ``output`` takes the prediction from the tensor that it returns."""
         self.prior, self._module, self._inputs, self._output = prior, module, inputs, output
-        if module not in _FOUND:
-            _FOUND[module] = _projections(module)
-        self._layers, self.shapes = _FOUND[module], {}
+        if module not in _PROJECTIONS:
+            layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Linear)}
+            _PROJECTIONS[module] = {name: layer for name, layer in layers.items() if name.endswith(TARGETS)}
+        self._layers, self.shapes = _PROJECTIONS[module], {}
         for name, layer in self._layers.items():
             self.shapes |= {f"{name}.A": (rank, layer.in_features), f"{name}.B": (layer.out_features, rank)}
 
@@ -67,12 +68,6 @@ class LoraStudent(Student):
                 added = partial(_add, weights[f"{name}.A"], weights[f"{name}.B"])
                 hooks.enter_context(layer.register_forward_hook(added))
             return self._output(self._module(**self._inputs(latents, timesteps, text, cameras)).sample)
-
-
-def _projections(module: Module) -> dict[str, Linear]:
-    """The attention projections of a network by name."""
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Linear)}
-    return {name: layer for name, layer in layers.items() if name.endswith(TARGETS)}
 
 
 def _add(a: Tensor, b: Tensor, layer: Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
