@@ -91,7 +91,7 @@ def paths_in(config: Any, under: str = "") -> Iterator[tuple[str, Path | str]]:
         value, name = getattr(config, field.name), f"{under}{field.name}"
         if dataclasses.is_dataclass(value):
             yield from paths_in(value, f"{name}.")
-        items = value if isinstance(value, tuple) else (value,)
+        items: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
         yield from ((name, item) for item in items if _may_be_path(item, field.metadata))
 
 

@@ -16,9 +16,9 @@ __all__ = ["Sweep"]
 class Sweep(SweepSettings, PlainCommand):
     """Run methods x prompts x seeds and compare them in one table, a figure and a sheet.
 
-    Finished runs are kept: the same command goes on where an earlier one stopped. Two of it at once share the work.
-    With the prior of the shapes world the truth of a prompt is known, and splats are measured against it; with any
-    other prior any prompt goes, and what needs the truth stays empty.
+    Finished runs are kept: the same command goes on where an earlier one stopped, and two at once share the work. With
+    the shapes prior the truth of a prompt is known, and splats are measured against it. Other priors take any prompt,
+    and figures that need the truth stay empty.
     """
 
     def perform(self, console: Console) -> None:
