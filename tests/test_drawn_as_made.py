@@ -138,17 +138,17 @@ def test_files_tell_how_they_are_drawn(made, tmp_path):
         ("a.splat", {}, None),
         ("a.sog", {"antialiased": True}, None),
         ("a.spz", {"antialiased": True}, None),
-        ("a.spz", {"antialiased": True, "eps2d": 0.1}, "there is no room for that it is drawn with eps2d 0.1"),
-        ("a.sog", {"eps2d": 0.1}, "only gsdistill reads there that it is drawn with eps2d 0.1"),
-        ("a.ply", {"antialiased": True}, "only gsdistill reads there that it is drawn with antialiased true"),
-        ("a.splat", {"antialiased": True}, "there is no room for that it is drawn with antialiased true"),
+        ("a.spz", {"antialiased": True, "eps2d": 0.1}, "the format cannot store that it is drawn with eps2d 0.1"),
+        ("a.sog", {"eps2d": 0.1}, "only gsdistill reads that it is drawn with eps2d 0.1"),
+        ("a.ply", {"antialiased": True}, "only gsdistill reads that it is drawn with antialiased true"),
+        ("a.splat", {"antialiased": True}, "the format cannot store that it is drawn with antialiased true"),
     ],
 )
 def test_what_other_programs_will_not_know_is_told(tmp_path, name, options, told):
     scene = replace(pebble(40, 0), options=RenderOptions(**options))
     notes = writer_for(tmp_path / name, ExportSettings()).write(scene, tmp_path / name)
     lines = [note for note in notes if "drawn" in note]
-    assert lines == ([] if told is None else [f"{told}; other programs draw it otherwise"])
+    assert lines == ([] if told is None else [f"{told}; other programs draw it differently"])
 
 
 def test_a_run_of_an_earlier_version_is_drawn_as_its_config_says(made, tmp_path):
@@ -187,7 +187,7 @@ def test_an_edited_run_stays_as_it_was_made(made, tmp_path):
 
 def test_what_is_merged_is_drawn_as_the_first(made, tmp_path):
     Ply().write(pebble(9, 0), tmp_path / "a.ply")
-    with pytest.warns(Notice, match="with the usual options is drawn as the first is, with near 0.5, far 50.0, eps2d"):
+    with pytest.warns(Notice, match="with the usual options is drawn like the first, with near 0.5, far 50.0, eps2d"):
         Edit(source=made, target=tmp_path / "b.ply", merge=(tmp_path / "a.ply",)).perform(QUIET)
     assert read_splat(tmp_path / "b.ply").options == MADE
 

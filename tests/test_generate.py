@@ -40,7 +40,7 @@ from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.ply import read_vertices
 from gsdistill.scene.read import read_splat
 from gsdistill.settings.yaml import load_yaml
-from gsdistill.training.checkpoint import kept
+from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Diverged
 
 SMALL = {
@@ -153,13 +153,13 @@ def test_a_run_in_which_no_step_counts_is_no_success(tmp_path, monkeypatch, caps
     assert execute(["generate", *words, "--output", str(tmp_path / "run")]) == 2
     told, error = (" ".join(text.split()) for text in capsys.readouterr())
     cause = (
-        "the network of the prior shapes answers what is finite with numbers that are not: bfloat16 is too narrow for "
+        "the network of the prior shapes answers finite numbers with NaN or infinity: bfloat16 is too narrow for "
         "it, or its weights are broken, or those of a LoRA that was added: get the files again; try "
         "model.precision float32"
     )
-    assert f"step 1: 100% of the steps changed nothing, for a gradient that is not finite; {cause}" in told
+    assert f"step 1: 100% of the steps changed nothing, as their gradient was not finite; {cause}" in told
     assert error.endswith(f"error: 4 of 4 steps had a gradient that is not finite; {cause}")
-    assert kept(tmp_path / "run" / "checkpoints") and not (tmp_path / "run" / "summary.json").exists()
+    assert checkpoint.find(tmp_path / "run" / "checkpoints") and not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_the_start_is_told_and_drawn_before_the_first_step(tmp_path, monkeypatch):
@@ -271,7 +271,7 @@ def test_a_stopped_run_shows_its_last_step_and_goes_on_to_the_same_end(tmp_path,
         assert execute([*command, "--export.formats", "sog"]) == 130
     told = capsys.readouterr().out
     assert f"stopped; all is kept up to step 3; go on with: gsdistill generate --config {output} --resume" in told
-    assert [path.stem for path in kept(output / "checkpoints")] == ["step-000003", "step-000000"]
+    assert [path.stem for path in checkpoint.find(output / "checkpoints")] == ["step-000003", "step-000000"]
     assert list(snapshots(output)) == [0, 1, 2, 3] and (output / "report.html").exists()
     assert json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
     assert (output / "gaussians.sog").exists() and not (output / "summary.json").exists()
@@ -369,7 +369,10 @@ def test_a_run_that_died_goes_on_bit_for_bit(method, finish, made, renderer, tmp
     settings["finish"] = finish
     whole = generate(tmp_path / "whole", **settings)
     cut(tmp_path / "cut", made, monkeypatch, **settings)
-    assert [path.stem for path in kept(tmp_path / "cut" / "checkpoints")] == [f"step-00000{made}", "step-000000"]
+    assert [path.stem for path in checkpoint.find(tmp_path / "cut" / "checkpoints")] == [
+        f"step-00000{made}",
+        "step-000000",
+    ]
     again = generate(tmp_path / "cut", **settings, resume=True)
     assert digest((whole / "gaussians.ply").read_bytes()) == digest((again / "gaussians.ply").read_bytes())
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, again)]
@@ -454,7 +457,7 @@ def begun(request, tmp_path, monkeypatch) -> Path:
     Ply().write(Ball(count=50).create("", torch.Generator().manual_seed(0)), here / "start.ply")
     (here / "mine.yaml").write_text(PLACES)
     monkeypatch.chdir(here)
-    for name in ("run.folder.turntable", "run.folder.contact_sheet", "generate.write_report"):
+    for name in ("run.folder.write_turntable", "run.folder.write_contact_sheet", "generate.write_report"):
         monkeypatch.setattr(f"gsdistill.{name}", lambda *arguments, **settings: None)
     with monkeypatch.context() as patch:
         if request.param == "before":
@@ -532,7 +535,7 @@ def test_an_earlier_versions_run_says_elsewhere_where_its_files_are(begun, monke
 @pytest.mark.slow
 def test_a_damaged_checkpoint_goes_and_later_snapshots_with_it(tmp_path, monkeypatch):
     cut(tmp_path / "run", 4, monkeypatch)
-    newest, older = kept(tmp_path / "run" / "checkpoints")
+    newest, older = checkpoint.find(tmp_path / "run" / "checkpoints")
     newest.write_bytes(b"broken")
     assert list(snapshots(tmp_path / "run")) == [0, 1, 2, 3, 4]
     told = StringIO()
@@ -541,7 +544,7 @@ def test_a_damaged_checkpoint_goes_and_later_snapshots_with_it(tmp_path, monkeyp
     with pytest.raises(Stopped):
         run(config, Console(file=told, width=300))
     assert "step-000004.safetensors is not a whole checkpoint" in told.getvalue()
-    assert kept(tmp_path / "run" / "checkpoints") == [older]
+    assert checkpoint.find(tmp_path / "run" / "checkpoints") == [older]
     assert list(snapshots(tmp_path / "run")) == [0, 1, 2, 3]
 
 
@@ -579,11 +582,11 @@ def test_a_diverged_run_does_not_become_a_success_by_going_on(tmp_path, monkeypa
 @pytest.mark.slow
 def test_of_two_damaged_checkpoints_nothing_is_overwritten(tmp_path, monkeypatch):
     cut(tmp_path / "run", 3, monkeypatch)
-    for path in kept(tmp_path / "run" / "checkpoints"):
+    for path in checkpoint.find(tmp_path / "run" / "checkpoints"):
         path.write_bytes(b"broken")
     with pytest.raises(BadFile, match=r"step-000003\.safetensors is not a whole checkpoint.*step-000002"):
         generate(tmp_path / "run", resume=True)
-    assert {path.read_bytes() for path in kept(tmp_path / "run" / "checkpoints")} == {b"broken"}
+    assert {path.read_bytes() for path in checkpoint.find(tmp_path / "run" / "checkpoints")} == {b"broken"}
 
 
 def test_the_folder_of_a_run_at_work_is_refused(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1] / "gsdistill"
 
 # A module imports only from its own room and from rooms above it.
 ROOMS = (
-    "core", "disk", "settings", "worlds", "models", "prior", "point_e", "scene", "renderer", "representation",
+    "core", "disk", "settings", "renderer", "worlds", "models", "prior", "point_e", "scene", "representation",
     "distillation", "training", "learning", "export", "mesh", "evaluation", "laboratory", "run", "pages", "viewer",
     "generate", "front", "testing", "sweep", "bench", "edit", "doctor", "cli", "__main__", "__init__",
 )  # fmt: skip

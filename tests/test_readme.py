@@ -81,7 +81,7 @@ def unperformed(tmp_path, monkeypatch):
         *(
             "prior.loading.load_prior",
             "prior.random_weights.random_prior",
-            "bench.figures.measured",
+            "bench.figures.measure",
             "bench.report.show",
         ),
         *("cli.commands.bench.write_json", "bench.figures.read_figures", "bench.report.compare"),

@@ -1,4 +1,4 @@
-"""A measurement as plain figures, the content of the JSON file: one form, told by ``format`` and ``version``."""
+"""A measurement as plain figures, as its JSON file holds them; ``format`` and ``version`` identify such a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.console import Console
 from gsdistill import __version__
 from gsdistill.bench.flops import Ceiling, matmul_ceiling
 from gsdistill.bench.report import compare
-from gsdistill.bench.timing import Timing, measure
+from gsdistill.bench.timing import Timing, time_steps
 from gsdistill.core.device import describe, processor
 from gsdistill.core.errors import BadFile
 from gsdistill.core.failing import failing_as
@@ -27,23 +27,29 @@ from gsdistill.prior.families.base import Pretrained
 from gsdistill.run.config import RunConfig
 from gsdistill.settings.config import name_of, to_dict
 
-__all__ = ["FORMAT", "VERSION", "environment", "figures", "measured", "read_figures"]
+__all__ = ["FORMAT", "VERSION", "environment", "figures", "measure", "read_figures"]
 
 FORMAT, VERSION = "gsdistill bench", 1
 PACKAGES = ("torch", "numba", "diffusers", "gsplat")
 
-# Settings of the files of a run, of which a measurement makes none.
+# Settings about the files of a run; a measurement writes no such files.
 FILES = (
     *("log_every", "preview_every", "snapshots", "checkpoint_every", "logs"),
     *("output", "resume", "accept_changes", "overwrite"),
 )
 
 
-def measured(
+def measure(
     config: RunConfig, prior: Prior, device: torch.device, steps: int, warmup: int, random_weights: bool = False
 ) -> dict[str, Any]:
-    """The figures of ``steps`` steps spread over a run, after ``warmup`` others, and of where they were measured."""
-    timing = measure(config, prior, device, steps, warmup)
+    """Time ``steps`` steps spread over a run, after ``warmup`` others; returns :func:`figures` and the environment.
+
+    ``random_weights`` is only noted in the figures.
+
+    Raises:
+        UserError: of any kind that the run itself would raise.
+    """
+    timing = time_steps(config, prior, device, steps, warmup)
     dtype = prior.products if isinstance(prior, Pretrained) else torch.float32
     ceiling = matmul_ceiling(device, dtype)
     own = {"random_weights": random_weights, "steps": steps, "warmup": warmup}
@@ -51,10 +57,10 @@ def measured(
 
 
 def figures(timing: Timing, ceiling: Ceiling, config: RunConfig, own: Mapping[str, Any]) -> dict[str, Any]:
-    """All that was measured, in milliseconds, bytes and operations; ``own`` are the settings beside the run's.
+    """All that was measured, in milliseconds, bytes and operations; ``own`` are settings of the measurement itself.
 
-    The network's operations are those of the counted step for each evaluation, times the mean evaluations of the timed
-    steps: methods whose network calls change over the run are counted as they were timed.
+    The network's operations per evaluation come from one counted step, and are multiplied by the evaluations of the
+    timed steps, because some methods call the network more often at some times of a run than at others.
     """
     steps, flops, views = len(timing.steps), timing.flops, timing.views
     settings = {name: value for name, value in to_dict(config).items() if name not in FILES}
@@ -91,7 +97,7 @@ def figures(timing: Timing, ceiling: Ceiling, config: RunConfig, own: Mapping[st
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Where it was measured."""
+    """The device, processor, threads, precision and versions of packages of a measurement made now."""
     return {
         "device": describe(device),
         "processor": processor(),
@@ -105,10 +111,10 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
 
 
 def read_figures(path: Path) -> dict[str, Any]:
-    """What an earlier measurement wrote.
+    """Read the JSON file of an earlier measurement.
 
     Raises:
-        BadFile: it cannot be read, or is not such a file of this version.
+        BadFile: the file cannot be read, is damaged, or is not a measurement of this version.
     """
     content = read_json(path)
     if content.get("format") != FORMAT:
@@ -116,12 +122,12 @@ def read_figures(path: Path) -> dict[str, Any]:
     if content.get("version") != VERSION:
         raise BadFile(f"{path} is of version {brief(content.get('version'))} of the format, which must be {VERSION}")
     with failing_as(BadFile, f"{path} is not whole"):
-        compare(Console(file=StringIO()), content, content)  # reads all that a comparison does
+        compare(Console(file=StringIO()), content, content)  # fails if a figure that a comparison needs is missing
     return content
 
 
 def _phases(timing: Timing) -> dict[str, dict[str, float]]:
-    """Each phase's spread and its share of all steps; what lies between the phases is ``rest``."""
+    """The spread of each phase and its share of the time of all steps; ``rest`` is the time outside of phases."""
     whole = sum(timing.steps)
     phases = {name: times for name, times in timing.phases.items() if len(times) == len(timing.steps)}
     rest = [step - sum(parts) for step, *parts in zip(timing.steps, *phases.values(), strict=True)]
@@ -129,7 +135,7 @@ def _phases(timing: Timing) -> dict[str, dict[str, float]]:
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles and mean in milliseconds."""
+    """The median, both quartiles and the mean, in milliseconds."""
     low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else 3 * [seconds[0]]
     spread = {"median_ms": middle, "low_ms": low, "high_ms": high, "mean_ms": statistics.fmean(seconds)}
     return {name: round(1e3 * value, 6) for name, value in spread.items()}

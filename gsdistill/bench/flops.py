@@ -1,7 +1,7 @@
-"""Floating-point operations of a step, counted as torch calls them, and the most that the device makes of a product.
+"""Floating-point operations of a step, counted while torch executes it, and the fastest matrix product of the device.
 
-A multiply-add counts as two. Only products, convolutions and attention are counted (torch.utils.flop_counter); the
-renderers are kernels of their own, which it does not see.
+A multiply-add counts as two operations. Only matrix products, convolutions and attention are counted
+(torch.utils.flop_counter). The renderers are not: torch does not see inside their kernels.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from gsdistill.training.distiller import Step
 
 __all__ = ["Ceiling", "Flops", "count", "count_step", "matmul_ceiling"]
 
-LARGEST, ENOUGH, TRIES = 16_384, 0.02, 5  # side of the matrices; seconds of one product; products of each size
+LARGEST, ENOUGH, TRIES = 16_384, 0.02, 5  # last side of the matrices; seconds of the last product; products a size
 
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations of one step."""
+    """Floating-point operations of one step."""
 
-    network: int  # all but the encoder's: the network, a student's training, and a few products of camera matrices
-    evaluations: int  # samples through the network in that step
+    network: int  # all but the encoder: the network, training of a student, and a few products of camera matrices
+    evaluations: int  # samples that went through the network in that step
     encode: int  # the encoder, forward
     encode_backward: int
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The fastest product of two square matrices."""
+    """The fastest product of two square matrices that was measured."""
 
     flops_per_second: float
-    side: int
-    dtype: str
+    side: int  # rows and columns of each matrix
+    dtype: str  # as in "float32"
 
 
 def count(work: Callable[[], Any]) -> int:
-    """The operations of what ``work`` calls.
+    """Run ``work`` and return its floating-point operations.
 
-    The counter sees neither what is compiled, which runs as it was written here, nor other threads: there is one.
+    It runs without torch.compile and in one thread, because the counter sees neither compiled code nor other threads.
     """
     counter, threads = FlopCounterMode(display=False, custom_mapping=_ATTENTION), torch.get_num_threads()
     torch.set_num_threads(1)
@@ -57,7 +57,7 @@ def count(work: Callable[[], Any]) -> int:
 
 
 def count_step(prior: Prior, step: Callable[[], Step]) -> Flops:
-    """The operations of one step, and the encoder's share of it from its images, encoded once more."""
+    """Make one step and count its operations; those of the encoder are counted by encoding its images once more."""
     records: list[Step] = []
     total = count(lambda: records.append(step()))
     images, latents = records[0].images.clone().requires_grad_(), []
@@ -67,7 +67,7 @@ def count_step(prior: Prior, step: Callable[[], Step]) -> Flops:
 
 
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> Ceiling:
-    """Multiply square matrices of growing size, until one product takes long enough, and keep the best rate."""
+    """Multiply square matrices of growing size until one product takes 0.02 seconds; returns the best rate."""
     best, side = Ceiling(0.0, 0, str(dtype).removeprefix("torch.")), 512
     while True:
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -92,7 +92,7 @@ def _backward(gradient: Any, query: Any, key: Any, value: Any, *more: Any, **opt
     return sdpa_backward_flop_count(gradient, query, key, value)
 
 
-# The CPU's fused attention, which torch's own table of formulas lacks.
+# The CPU's fused attention, which torch's own table of formulas does not contain.
 _ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _forward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward,

@@ -11,7 +11,7 @@ from rich.text import Text
 
 __all__ = ["compare", "show"]
 
-# Figures of a whole measurement: label, keys, factor, unit.
+# The figures about whole steps: label, keys, factor, unit.
 WHOLE = (
     ("step", ("step", "median_ms"), 1.0, "ms"),
     ("steps per second", ("steps_per_second",), 1.0, ""),
@@ -21,12 +21,12 @@ WHOLE = (
     ("operations of a step", ("flops", "step"), 1e-9, "GFLOP"),
     ("network", ("network_flops_per_second",), 1e-9, "GFLOP/s"),
     ("matrix product", ("matmul", "flops_per_second"), 1e-9, "GFLOP/s"),
-    ("network of that", ("network_share_of_matmul",), 100.0, "%"),
+    ("network, of that rate", ("network_share_of_matmul",), 100.0, "%"),
 )
 
 
 def show(console: Console, measurement: Mapping[str, Any]) -> None:
-    """Print the phases and what holds of the whole step."""
+    """Print a table of the phases, and the figures about whole steps."""
     run, place = measurement["run"], measurement["environment"]
     title = f"{_name(measurement)}: {run['gaussians']} Gaussians, {run['views']} view(s) of {run['resolution']} px, "
     table = Table("phase", title=Text(f"{title}{place['precision']}"))
@@ -40,12 +40,12 @@ def show(console: Console, measurement: Mapping[str, Any]) -> None:
     for label, keys, factor, unit in WHOLE[1:]:
         console.print(f"{label}: {factor * _pick(measurement, keys):.4g} {unit}".rstrip(), highlight=False)
     if skipped := run["skipped_steps"]:
-        console.print(f"steps without an update, for a gradient that is not finite: {skipped}", highlight=False)
+        console.print(f"steps skipped, because their gradient was not finite: {skipped}", highlight=False)
     console.print(Text(f"{place['device']}, {place['processor']}, {place['threads']} thread(s)"), soft_wrap=True)
 
 
 def compare(console: Console, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Print two measurements side by side, the ratio of the second to the first, and in what they are not alike."""
+    """Print two measurements side by side with the ratio of the second to the first, and how their settings differ."""
     table = Table("figure")
     for heading in (f"A: {_name(before)}", f"B: {_name(after)}", "B / A"):
         table.add_column(Text(heading), justify="right")
@@ -66,19 +66,19 @@ def _spread(name: str, spread: Mapping[str, float]) -> tuple[str, str, str]:
     return name, f"{spread['median_ms']:.2f}", f"{spread['low_ms']:.2f} to {spread['high_ms']:.2f}"
 
 
-def _name(found: Mapping[str, Any]) -> str:
-    return f"{found['run']['method']}, {found['run']['prior']}"
+def _name(measurement: Mapping[str, Any]) -> str:
+    return f"{measurement['run']['method']}, {measurement['run']['prior']}"
 
 
-def _pick(found: Mapping[str, Any], keys: tuple[str, ...]) -> float:
-    value: Any = found
+def _pick(measurement: Mapping[str, Any], keys: tuple[str, ...]) -> float:
+    value: Any = measurement
     for key in keys:
         value = value[key]
     return float(value)
 
 
 def _differences(before: Any, after: Any, path: str = "") -> Iterator[str]:
-    """Every leaf that is not the same in both, by its dotted name."""
+    """Yield a line about each leaf that differs, with its dotted name and both values."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in dict.fromkeys([*before, *after]):
             yield from _differences(before.get(key), after.get(key), f"{path}.{key}" if path else key)

@@ -1,7 +1,7 @@
-"""The seconds of a run's steps, on the real path: :class:`gsdistill.training.distiller.Distiller`.
+"""Time the steps of a run as ``gsdistill generate`` makes them: :class:`gsdistill.training.distiller.Distiller`.
 
-Step k of n is made where a whole run would be after k / n of its steps: schedules of noise levels and rates, and
-methods whose network calls depend on them, are met as in a whole run. The scene is that of the first steps.
+Step k of n is made as if the share k / n of a whole run were over. So noise levels, learning rates, and the number of
+network calls of methods that change it are spread as in a whole run. Only the scene is that of a run's first steps.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from gsdistill.training.clock import Clock
 from gsdistill.training.distiller import Distiller, Step
 from gsdistill.training.views import ViewSettings
 
-__all__ = ["Timing", "measure"]
+__all__ = ["Timing", "time_steps"]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured."""
+    """The measurements of a number of timed steps."""
 
     views: ViewSettings
     phases: dict[str, list[float]]  # seconds of each timed step, by phase
-    steps: list[float]  # seconds of each timed step, as the device had it
-    seconds: float  # of all timed steps by the clock on the wall, until the device had finished
-    evaluations: int  # samples through the network in the timed steps
-    skipped: int  # of all steps, without an update since the gradient was not finite
+    steps: list[float]  # seconds of each timed step, on the device's clock
+    seconds: float  # wall-clock time of all timed steps, until the device had finished
+    evaluations: int  # samples that went through the network in the timed steps
+    skipped: int  # steps, warm-up included, that changed nothing, because their gradient was not finite
     gaussians: int  # after the last step
-    peak_bytes: int
-    flops: Flops
+    peak_bytes: int  # see core.device.peak_memory
+    flops: Flops  # of one more step
 
 
-def measure(config: RunConfig, prior: Prior, device: torch.device, count: int, warmup: int) -> Timing:
-    """Make ``warmup`` steps, time ``count``, and count the operations of one more.
+def time_steps(config: RunConfig, prior: Prior, device: torch.device, count: int, warmup: int) -> Timing:
+    """Make ``warmup`` steps, time ``count`` more, and count the operations of another one.
 
     Raises:
         UserError: of any kind that the run itself would raise.
     """
     _, run = prepared(config, prior, device)
     forget_peak(device)
-    for done in _places(run, warmup):
+    for done in _positions(run, warmup):
         _step(run, done)
     run.clock.settle(wait=True)
     run.clock.reset()
     laps, evaluations = Clock(device), 0
     began = time.perf_counter()
-    for done in _places(run, count):
+    for done in _positions(run, count):
         with laps("step"):
             record = _step(run, done)
         evaluations += record.evaluations
@@ -69,12 +69,12 @@ def measure(config: RunConfig, prior: Prior, device: torch.device, count: int, w
     )  # fmt: skip
 
 
-def _places(run: Distiller, count: int) -> Iterator[int]:
-    """The finished steps of a whole run at each of ``count`` steps spread evenly over it."""
+def _positions(run: Distiller, count: int) -> Iterator[int]:
+    """``count`` numbers of finished steps, spread evenly over a whole run."""
     return (k * run.iterations // count for k in range(count))
 
 
 def _step(run: Distiller, done: int) -> Step:
-    """The step that a run makes after ``done`` others."""
+    """Make the step that a run makes after ``done`` others."""
     run.seek(done)
     return run.step()

@@ -62,7 +62,7 @@ def read_source(
     from gsdistill.scene.read import open_splat
 
     content = open_splat(source)
-    line = content.granted(frame, flag)
+    line = content.assumption(frame, flag)
     if frame and content.named not in (None, frame) and not alone:
         line = f"{content.path} names its axes: {content.named}; {flag} {frame} is for the others"
         frame = content.named

@@ -68,7 +68,7 @@ def gather(
             tell(f"the object of '{run.prompt}' is not known: what needs a truth is left out; --truth FILE names one")
     else:
         reference = _truth_of(wanted) if wanted and not (truth or prior) else None
-    gaussians = open_splat(splat).told(frames[0], "--frame", clean)
+    gaussians = open_splat(splat).resolve(frames[0], "--frame", clean)
     if truth:
         reference = of_file(truth, frames[1], gaussians)
     figures = evaluate(gaussians, reference) if reference else {}

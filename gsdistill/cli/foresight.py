@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from gsdistill.bench.flops import matmul_ceiling
-from gsdistill.bench.timing import Timing, measure
+from gsdistill.bench.timing import Timing, time_steps
 from gsdistill.core import device
 from gsdistill.export.formats import run_writers
 from gsdistill.generate import check_without_prior, checked_folder
@@ -62,7 +62,7 @@ def foresee(config: RunConfig) -> Iterator[str]:
         model = located(config.prior, target, config.model).folder
         if sum(chosen(listing(model), needed_parts(model), half).values()) < SMALL:
             prior = load_prior(config.prior, target, config.model)
-            yield from _tried(left, measure(config, prior, target, STEPS, WARM_UP))
+            yield from _tried(left, time_steps(config, prior, target, STEPS, WARM_UP))
             return
     yield from _counted(config, done, target)
     yield _download(config, shares, half)
@@ -106,7 +106,7 @@ def _evaluations(part: RunConfig) -> float:
     """Samples that a stage's method sends through the network per step and view, counted on the shapes prior."""
     alone = {"finish": "none", "views": 1, "iterations": part.iterations}
     trial = replace(resolve({"prompt": "a red torus", "prior": "shapes", "device": "cpu", **alone}), method=part.method)
-    timing = measure(trial, load_prior("shapes"), torch.device("cpu"), 2, 1)
+    timing = time_steps(trial, load_prior("shapes"), torch.device("cpu"), 2, 1)
     return timing.evaluations / len(timing.steps)
 
 

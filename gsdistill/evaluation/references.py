@@ -196,7 +196,7 @@ def _splat(path: Path, frame: Frame | None) -> Gaussians | None:
         splat = bool({"opacity", "packed_position"} & read_vertices(path).columns.keys())
     else:
         splat = may_be_splat(path)
-    return on_processor(open_splat(path).told(frame, "--truth-frame")) if splat else None
+    return on_processor(open_splat(path).resolve(frame, "--truth-frame")) if splat else None
 
 
 def _usual(path: Path) -> Frame:

@@ -1,4 +1,4 @@
-"""Writers: one file per format, picked by its name, and the pictures and videos of a finished scene."""
+"""Writers of splats, one file per format (the file name is the format's name), and pictures and films of a scene."""
 
 INTERFACE = "Writer"
 GROUP = "gsdistill.writers"

@@ -1,8 +1,9 @@
-"""Gaussians in chunks of 256 that lie close by, for formats whose chunks share their bounds.
+"""Divide Gaussians into chunks of 256 neighbours, for formats that store one range of values for each chunk.
 
-Halves of halves along the widest axis are smaller boxes than stretches of a space-filling curve. What would stretch the
-boxes of all others gets chunks of its own: shells around the middle, each reaching four times as far as the one within,
-the same for colours, and sides of a gap. A chunk that is left with fewer is filled up, the emptiest one comes last.
+The Gaussians are halved along the widest axis, again and again, which gives smaller boxes than a space-filling curve.
+Those that would widen the ranges of others get their own chunks: first they are grouped in shells around the middle,
+each four times as wide as the one inside it, and likewise by colour; then they are separated at wide gaps. Chunks with
+fewer than 256 are filled up, except for the smallest, which comes last.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from gsdistill.scene.limits import NARROWEST, WIDEST
 
 __all__ = ["chunks", "filled"]
 
-USUAL = 4.0  # times the median distance from the middle, or 1 of a colour; each shell reaches as many times farther
-FINE = 80.0  # median deviations; the positions in a box this wide are right to 2 % of one
-SIDE = 32  # Gaussians on either side of a gap that are worth filling up a chunk
+USUAL = 4.0  # the first shell reaches this many median distances (colours: this value); each next one as many times it
+FINE = 80.0  # in a box this many median deviations wide, positions are exact to 2 % of a deviation
+SIDE = 32  # a gap divides a chunk only if each side of it has at least this many Gaussians
 
 
 def chunks(gaussians: Gaussians) -> list[Int[np.ndarray, "_"]]:
-    """Return the places of 1 to 256 Gaussians each, every Gaussian once, the smallest chunk last."""
+    """Chunks with the indices of 1 to 256 Gaussians each; every Gaussian is in one, and the smallest chunk is last."""
     means = gaussians.means.double()
     size = gaussians.scales.double().clamp(NARROWEST, WIDEST).exp().amax(dim=1).median()
     away = (means - means.median(dim=0).values).abs().amax(dim=1)
@@ -39,7 +40,10 @@ def chunks(gaussians: Gaussians) -> list[Int[np.ndarray, "_"]]:
 
 
 def filled(chunks: list[Int[np.ndarray, "_"]]) -> tuple[Int[np.ndarray, "M"], Bool[np.ndarray, "M"]]:
-    """Return the chunks behind each other, all but the last filled up with their first, and which ones are filling."""
+    """The concatenated chunks, all but the last filled up with their first index, and which entries are filling.
+
+    Both arrays have M entries, M the number of Gaussians with filling.
+    """
     sizes = np.array([len(chunk) for chunk in chunks])
     room = np.append(np.full(len(chunks) - 1, CHUNK), sizes[-1])
     order = np.concatenate(
@@ -49,25 +53,28 @@ def filled(chunks: list[Int[np.ndarray, "_"]]) -> tuple[Int[np.ndarray, "M"], Bo
 
 
 def _shell(away: Float[Tensor, "N"], usual: Float[Tensor, ""]) -> Int64[Tensor, "N"]:
-    """0 up to four times the usual distance, 1 up to sixteen times, and so on."""
+    """The shell of each distance ``away``: 0 up to 4 times ``usual``, 1 up to 16 times, and so on."""
     return (torch.log2(away / (USUAL * usual)) / np.log2(USUAL)).ceil().clamp_min(0.0).long()
 
 
 def _halved(axes: Float[np.ndarray, "3 M"], places: Int[np.ndarray, "M"], fine: float) -> list[Int[np.ndarray, "_"]]:
-    """Part Gaussians along their widest axis until chunks are left; boxes up to ``fine`` wide have no gap."""
+    """Halve Gaussians along their widest axis until only chunks are left; gaps count in boxes wider than ``fine``."""
     widths = axes.max(axis=1) - axes.min(axis=1)
     values = axes[widths.argmax()]
     order = np.argsort(values, kind="stable")
     cut = _gap(values[order]) if widths.max() > fine else None
     if cut is None and len(places) <= CHUNK:
-        return [np.sort(places)]  # what lies in one place is drawn in the order of the file
+        return [np.sort(places)]  # Gaussians at the same place are drawn in the order of the file
     cut = cut or CHUNK * max(1, round(len(places) / CHUNK / 2))
     parts = (order[:cut], order[cut:])
     return [chunk for part in parts for chunk in _halved(axes[:, part], places[part], fine)]
 
 
 def _gap(values: Float[np.ndarray, "M"]) -> int | None:
-    """How many of ascending numbers lie before a gap that is wider than all the rest, if enough lie on either side."""
+    """How many of the ascending ``values`` lie before a gap of more than half their range; None without such a gap.
+
+    At least ``SIDE`` values must lie on either side.
+    """
     steps = np.diff(values, append=values[-1])
     before = int(steps.argmax()) + 1
     wide = steps.max() > (values[-1] - values[0]) / 2

@@ -1,4 +1,4 @@
-"""Few numbers, and few vectors, that stand for many: the vector quantisation of packed formats."""
+"""Vector quantisation for packed formats: a few numbers, or a few vectors, that replace many."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from jaxtyping import Float, Int, UInt8
 
 __all__ = ["codebook", "palette"]
 
-ENTRIES = 256  # of a codebook: a place is a byte
+ENTRIES = 256  # of a codebook, so that an index is a byte
 ROUNDS = 16  # of Lloyd's algorithm
-HALVINGS = 16  # of a palette: a place has two bytes
+HALVINGS = 16  # of a palette, so that an index is two bytes
 
 
 def codebook(values: Float[np.ndarray, "*S"]) -> tuple[Float[np.ndarray, "256"], UInt8[np.ndarray, "*S"]]:
-    """256 ascending numbers that stand for all ``values`` with little squared error, and each value's place among them.
+    """256 ascending numbers that approximate all ``values`` with a small squared error, and the index of each value's.
 
-    Lloyd's algorithm from quantiles and equal steps; a number that no value is nearest to helps where the error is
-    greatest. With the sums of the sorted values a round costs 256 searches.
+    This is Lloyd's algorithm, started from quantiles and equal steps. A number to which no value is nearest moves to
+    where the error is largest. A round costs 256 searches, by cumulative sums of the sorted values.
     """
     ordered = np.sort(values, axis=None).astype(np.float64)
     sums, squares = (np.concatenate([[0.0], np.cumsum(v)]) for v in (ordered, np.square(ordered)))
@@ -24,24 +24,24 @@ def codebook(values: Float[np.ndarray, "*S"]) -> tuple[Float[np.ndarray, "256"],
     book = np.sort(np.append(quantiles, np.linspace(ordered[0], ordered[-1], ENTRIES // 2)))
     for _ in range(ROUNDS):
         ends = np.concatenate([[0], np.searchsorted(ordered, _midway(book)), [len(ordered)]])
-        held = np.diff(ends)
-        book = np.where(held > 0, np.diff(sums[ends]) / np.maximum(held, 1), book)
-        idle = np.flatnonzero(held == 0)
-        worst = np.argsort(held * book**2 - np.diff(squares[ends]))[: len(idle)]
-        book[idle] = np.take(ordered, ends[worst], mode="clip")
+        counts = np.diff(ends)
+        book = np.where(counts > 0, np.diff(sums[ends]) / np.maximum(counts, 1), book)
+        unused = np.flatnonzero(counts == 0)
+        worst = np.argsort(counts * book**2 - np.diff(squares[ends]))[: len(unused)]
+        book[unused] = np.take(ordered, ends[worst], mode="clip")
         book.sort()
     return book, np.searchsorted(_midway(book), values).astype(np.uint8)
 
 
 def _midway(book: Float[np.ndarray, "E"]) -> Float[np.ndarray, "E-1"]:
-    """Where the nearest of the numbers changes."""
+    """The midpoints between neighbouring numbers, where the nearest number changes."""
     return (book[1:] + book[:-1]) / 2
 
 
 def palette(vectors: Float[np.ndarray, "N D"]) -> tuple[Float[np.ndarray, "P D"], Int[np.ndarray, "N"]]:
-    """At most 65,536 vectors that stand for all ``vectors``, and each one's place among them.
+    """At most 65,536 vectors that approximate all ``vectors``, and for each of these the index of its approximation.
 
-    The set is halved at the median of its most varied coordinate, and so are its halves, sixteen times.
+    The set is halved at the median of the coordinate with the largest variance, and so are its halves, sixteen times.
     """
     count = len(vectors)
     if count <= 1 << HALVINGS:

@@ -1,4 +1,4 @@
-"""What a packed format cannot hold of a scene, in sentences for who writes it."""
+"""Sentences for the user about what a packed format does not store exactly."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from gsdistill.scene.limits import NARROWEST, WIDEST
 
 __all__ = ["cut_off", "displaced"]
 
-SHARE = 0.5  # of its largest deviation, by which a Gaussian that stands aside is seen to ...
-LEAST = 2e-3  # ... unless that is less than this share of the median distance from the middle
+SHARE = 0.5  # a displacement by this share of a Gaussian's largest deviation is visible, ...
+LEAST = 2e-3  # ... unless it is less than this share of the median distance from the middle
 
 
-def displaced(gaussians: Gaussians, held: Float[Tensor, "N 3"]) -> list[str]:
-    """Tell of Gaussians that the file holds at other places, ``held``, by more than half their deviation."""
+def displaced(gaussians: Gaussians, stored: Float[Tensor, "N 3"]) -> list[str]:
+    """A sentence about the Gaussians whose ``stored`` means are off by more than half their deviation, if there are."""
     means = gaussians.means.double()
-    aside = (means - held.double()).norm(dim=1)
+    aside = (means - stored.double()).norm(dim=1)
     size = gaussians.scales.double().clamp(NARROWEST, WIDEST).exp().amax(dim=1)
     away = (means - means.median(dim=0).values).norm(dim=1).median()
     off = (aside > SHARE * size) & (aside > LEAST * away)
     if not off.any():
         return []
     some, most = f"{int(off.sum()):,} of {len(gaussians):,} Gaussians", f"{float(aside[off].max()):.2g}"
-    return [f"places of {some} are rounded by up to {most}, more than half their deviation; .ply and .glb keep all"]
+    return [f"positions of {some} are rounded by up to {most}, more than half their deviation; .ply and .glb keep all"]
 
 
 def cut_off(what: str, values: Float[Tensor, "N ..."], low: float, high: float) -> list[str]:
-    """Tell of Gaussians with values that the format cuts off at ``low`` and ``high``."""
+    """A sentence about the Gaussians with ``values``, named ``what``, outside of ``low`` .. ``high``, if there are."""
     beyond = int(((values < low) | (values > high)).flatten(1).any(dim=1).sum())
     if not beyond:
         return []

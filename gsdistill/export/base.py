@@ -1,8 +1,8 @@
-"""The contract of a writer: Gaussians to one file of one format, named by its module: ``compressed_ply`` is
-``.compressed.ply``.
+"""The interface of a writer, which writes Gaussians to a file of one format. The extension follows from the name of its
+module: ``compressed_ply`` is ``.compressed.ply``.
 
-Every writer is handed the same: finite float32 on the CPU, in the axes of the file, quaternions of length one. So a
-writer only lays out numbers.
+Every writer gets finite float32 on the CPU, in the axes of the file, with quaternions of length one, and only has to
+lay out the numbers.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ __all__ = ["Writer"]
 class Writer(ABC):
     """Settings of one format; subclasses are final frozen dataclasses."""
 
-    expected: ClassVar[Frame] = "rdf"  # the axes that viewers of the format take it to be in
-    needs_extra: ClassVar[bool] = False  # whether a package of the extra `formats` writes it
-    highest_degree: ClassVar[int] = 3  # of the spherical harmonics that it holds
-    read_by_all: ClassVar[frozenset[str]] = frozenset()  # options of drawing that all readers of the format know
-    read_by_us: ClassVar[bool] = False  # whether it has room for the others, which gsdistill reads
+    expected: ClassVar[Frame] = "rdf"  # the axes that viewers of the format expect
+    needs_extra: ClassVar[bool] = False  # whether it needs a package of the extra `formats`
+    highest_degree: ClassVar[int] = 3  # of the spherical harmonics that the format can hold
+    read_by_all: ClassVar[frozenset[str]] = frozenset()  # names of the RenderOptions that every reader of it reads
+    read_by_us: ClassVar[bool] = False  # whether it also holds the others, which only gsdistill reads
 
     frame: Frame | None = None  # axes to write; none: the expected ones
-    sh_pad: int | None = None  # SH degree to fill up to with zeros
+    sh_pad: int | None = None  # least SH degree to write; missing coefficients are zeros
 
     def check(self) -> None:
-        """Refuse what can be known before there is anything to write.
+        """Check the settings and the installation, before there is anything to write.
 
         Raises:
-            ConfigError: harmonics are asked for that the format does not hold.
-            NotInstalled: the format's package is missing, with the command that installs it.
+            ConfigError: ``sh_pad`` is more than the format can hold.
+            NotInstalled: the format's package is missing; the error names the command that installs it.
         """
         extension = f".{own_name(type(self)).replace('-', '.')}"
         if (self.sh_pad or 0) > self.highest_degree:
@@ -55,27 +55,29 @@ class Writer(ABC):
             require("formats", f"writing {extension}", "gsply")
 
     def write(self, gaussians: Gaussians, path: Path | str) -> list[str]:
-        """Write Gaussians of our world to ``path``, in one piece or not at all; return what its user should know.
+        """Write Gaussians in world axes to ``path``, atomically.
 
-        Those are sentences about what the format does not hold as the scene has it, or what it adds; mostly none.
+        Returns sentences for the user about what the format stores differently from the scene, or adds; mostly none.
 
         Raises:
-            OutputError: the file cannot be written, there is no Gaussian, or one of them is not sound.
+            OutputError: the file cannot be written, there is no Gaussian, one has a number that is not finite, or a
+                quaternion is zero.
             ConfigError, NotInstalled: as :meth:`check`.
         """
         self.check()
-        gaussians = to_device(gaussians, "cpu")  # before the float64 that not every device has
+        gaussians = to_device(gaussians, "cpu")  # first, because what follows uses float64, which some devices lack
         _check_sound(gaussians, path)
         ready = _plain(to_frame(gaussians, self.axes), self.sh_pad)
         with atomic_path(path) as draft:
-            return self.encode(ready, draft) + self._told_of_drawing(gaussians.options)
+            return self.encode(ready, draft) + self._lost_options(gaussians.options)
 
-    def _told_of_drawing(self, options: RenderOptions) -> list[str]:
+    def _lost_options(self, options: RenderOptions) -> list[str]:
+        """A sentence about the options that other readers of the file do not read, if they are not the usual ones."""
         others = replace(options, **{name: getattr(RenderOptions, name) for name in self.read_by_all})
         if not others.unusual():
             return []
-        kept = "only gsdistill reads there" if self.read_by_us else "there is no room for"
-        return [f"{kept} that it is drawn with {others}; other programs draw it otherwise"]
+        stored = "only gsdistill reads" if self.read_by_us else "the format cannot store"
+        return [f"{stored} that it is drawn with {others}; other programs draw it differently"]
 
     @property
     def axes(self) -> Frame:
@@ -84,14 +86,14 @@ class Writer(ABC):
 
     @abstractmethod
     def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
-        """Write float32 Gaussians on the CPU, in the file's axes and with quaternions of length one, to a new file.
+        """Write Gaussians to the new file ``draft``: float32 on the CPU, in the file's axes, quaternions of length one.
 
-        Returns what :meth:`write` does.
+        Returns the same as :meth:`write`.
         """
 
 
 def _check_sound(gaussians: Gaussians, path: Path | str) -> None:
-    """Refuse what no reader takes: nothing, numbers that float32 does not hold, rotations that are none."""
+    """Raise OutputError for what no reader accepts: no Gaussians, numbers not finite in float32, zero quaternions."""
     if not len(gaussians):
         raise OutputError(f"{path}: there is no Gaussian to write")
     infinite = {name: int((~value.float().isfinite()).sum()) for name, value in gaussians.tensors().items()}
@@ -100,11 +102,13 @@ def _check_sound(gaussians: Gaussians, path: Path | str) -> None:
         raise OutputError(f"{path}: values that are NaN or infinite among {len(gaussians)} Gaussians: {listed}")
     zero = int((gaussians.quats.double().norm(dim=-1) < 1e-12).sum())
     if zero:
-        raise OutputError(f"{path}: the rotation is zero, which is none, for {zero} of {len(gaussians)} Gaussians")
+        raise OutputError(
+            f"{path}: the quaternion is zero, which is no rotation, for {zero} of {len(gaussians)} Gaussians"
+        )
 
 
 def _plain(gaussians: Gaussians, sh_pad: int | None) -> Gaussians:
-    """Detached float32 on the CPU, quaternions of length one, SH of degree ``sh_pad`` at least."""
+    """The scene as detached float32 on the CPU, with quaternions of length one and SH of at least degree ``sh_pad``."""
     plain = on_processor(gaussians)
     missing = max(0, ((sh_pad or 0) + 1) ** 2 - plain.sh.shape[1])
     sh = torch.nn.functional.pad(plain.sh, (0, 0, 0, missing))
@@ -112,7 +116,7 @@ def _plain(gaussians: Gaussians, sh_pad: int | None) -> Gaussians:
 
 
 def _unit(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
-    """Quaternions of length one; those that are as long as float32 can tell keep their bits."""
+    """The quaternions at length one; those whose length is one to float32 precision keep their bits."""
     exact = quats.double()
     length = exact.norm(dim=-1, keepdim=True)
     return torch.where((length - 1.0).abs() < 2e-7, quats, (exact / length).float())

@@ -1,13 +1,13 @@
-"""Bits in chunks, a quarter of a PLY: PlayCanvas' compressed layout, for SuperSplat, PlayCanvas and Spark.
+"""PlayCanvas' compressed PLY, a quarter of the size of a PLY; for SuperSplat, PlayCanvas and Spark.
 
-Chunks of 256 Gaussians, one after the other in the file, share their bounds; within them positions and scales have 11,
-10 and 11 bits, colours and opacities 8, rotations 32 in all, harmonics above degree 0 8 from -4 to 4. So Gaussians are
-written in an order in which neighbours share a chunk, and what lies far from all others shares none with them: where a
-chunk is not full, invisible Gaussians follow, of opacity 0 at the place of its first, which a comment counts. Others
-are those of a PLY.
+Every 256 consecutive Gaussians of the file are a chunk with common bounds. Within these, the three coordinates of
+positions and scales have 11, 10 and 11 bits, each colour channel and the opacity 8. A rotation has 32 bits, and each
+harmonic above degree 0 has 8, from -4 to 4. So Gaussians are written in an order in which neighbours share a chunk, and
+those far from all others have chunks of their own. A chunk that is not full is filled up with invisible Gaussians of
+opacity 0 at the position of its first, and a comment counts them. The other comments are those of a PLY.
 
-gsply writes it: gsplat's writer announces an empty table of harmonics at degree 0, by which readers refuse the file,
-and drops what is nearly transparent.
+It is written by gsply. gsplat's writer declares an empty table of harmonics at degree 0, for which readers refuse the
+file, and leaves out nearly transparent Gaussians.
 Source: PlayCanvas, developer.playcanvas.com, Compressed PLY.
 """
 
@@ -52,22 +52,21 @@ class CompressedPly(Writer):
         order, filling = (torch.from_numpy(array) for array in filled(chunks(gaussians)))
         rows = gaussians.each(lambda value: value[order])
         added, content = int(filling.sum()), ~filling
-        held = _held(rows.means)[content]
-        notes = displaced(rows.each(lambda value: value[content]), held)
+        notes = displaced(rows.each(lambda value: value[content]), _rounded(rows.means)[content])
         notes += cut_off("scales", gaussians.scales, NARROWEST, WIDEST)
         notes += cut_off("harmonics above degree 0", gaussians.sh[:, 1:], -FARTHEST, FARTHEST)
         data = compress_to_bytes(gsply_data(replace(rows, opacities=rows.opacities.masked_fill(filling, -OPAQUE))))
         comments = comments_of(gaussians, self.axes)
         if added:
             comments.append(f"{FILLING} {added}")
-            notes.append(f"{added:,} invisible Gaussians are added, so that those far apart do not share bounds")
+            notes.append(f"{added:,} invisible Gaussians are added, so that distant Gaussians need not share bounds")
         header = "".join(f"comment {line}\n" for line in comments)
         draft.write_bytes(data.replace(FORMAT, FORMAT + header.encode(), 1))
         return notes
 
 
-def _held(means: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:
-    """Where positions lie once they are rounded between the bounds of their chunks."""
+def _rounded(means: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:
+    """The positions as the file stores them, rounded between the bounds of their chunks, float64."""
     places, starts = means.double().numpy(), np.arange(0, len(means), CHUNK)
     chunk, steps = np.arange(len(means)) // CHUNK, np.array(STEPS)
     low, high = (end.reduceat(places, starts)[chunk] for end in (np.minimum, np.maximum))
@@ -76,7 +75,7 @@ def _held(means: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:
 
 
 def gsply_data(gaussians: Gaussians) -> GSData:
-    """The same parameters as gsply holds them: harmonics of degree 0 apart, the others absent where there are none."""
+    """The scene in gsply's structure, with opacities limited to its range."""
     from gsply import GSData
 
     return GSData.from_arrays(

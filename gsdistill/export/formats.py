@@ -13,10 +13,10 @@ __all__ = ["run_writers", "writer_for"]
 
 
 def writer_for(path: Path | str, settings: ExportSettings) -> Writer:
-    """Return the writer that the extension of ``path`` names, its package checked.
+    """The writer of the format that the extension of ``path`` names, after its :meth:`Writer.check`.
 
     Raises:
-        ConfigError: no format has this extension.
+        ConfigError: no format has this extension, or it cannot hold what the settings demand.
         NotInstalled: the format's package is missing.
     """
     cls: Any = load("gsdistill.export", extensions()[extension_of(Path(path).name)], kind="format")
@@ -26,10 +26,11 @@ def writer_for(path: Path | str, settings: ExportSettings) -> Writer:
 
 
 def run_writers(settings: RunExport) -> dict[str, Writer]:
-    """Return the writers of a run's splat by the names of their files, their packages checked.
+    """The writers of the final splat of a run, by the names of their files, after their checks.
 
     Raises:
-        NotInstalled: a format's package is missing. ConfigError: it cannot hold what is asked for.
+        ConfigError: a format cannot hold what the settings demand.
+        NotInstalled: a format's package is missing.
     """
     wanted = [".ply", *(extension for extension, name in extensions().items() if name in settings.formats)]
     return {f"gaussians{extension}": writer_for(f"gaussians{extension}", settings) for extension in wanted}

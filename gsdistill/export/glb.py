@@ -1,10 +1,11 @@
-"""Binary glTF 2.0 with KHR_gaussian_splatting; a viewer without this extension shows a cloud of coloured points.
+"""Binary glTF 2.0 with KHR_gaussian_splatting; viewers without this extension show a cloud of coloured points.
 
-A GLB file is a header and two chunks, the JSON and the numbers it points at, each of whole multiples of four bytes.
-What the extension holds of each Gaussian is told by :mod:`gsdistill.scene.formats.glb`; all is in float32.
+A GLB file is a header and two chunks: a JSON text, and the numbers that it refers to. The length of each is a multiple
+of four bytes. :mod:`gsdistill.scene.formats.glb` describes what the extension stores of each Gaussian, in float32.
 
-Colours are composed as sRGB values ("srgb_rec709_display"). The points' COLOR_0 is the base colour and the opacity,
-linear as glTF wants it, in bytes, since some readers garble other whole numbers.
+Colours are blended as sRGB values ("srgb_rec709_display"). COLOR_0 of the points is the base colour with the opacity,
+linear as glTF demands, in bytes, because some readers do not read other integers correctly.
+
 Source: Khronos, KHR_gaussian_splatting, ratified 2026; glTF 2.0 specification, sections 3.6, 3.7.2.1 and 4.
 """
 
@@ -45,7 +46,7 @@ class Glb(Writer):
     read_by_us: ClassVar[bool] = True
 
     def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
-        """Write means, rotations and colours bit for bit, scales and opacities as what they stand for."""
+        """Write means, rotations and colours bit for bit, scales as deviations and opacities as 0..1."""
         columns = _attributes(gaussians)
         text = json.dumps(_document(columns, described(gaussians, self.axes)), separators=(",", ":")).encode()
         text += b" " * (-len(text) % 4)
@@ -59,7 +60,7 @@ class Glb(Writer):
 
 
 def _attributes(gaussians: Gaussians) -> dict[str, Tensor]:
-    """The attributes of the points by name, one row per Gaussian, whole multiples of four bytes."""
+    """The attributes of the points by name, one row per Gaussian; the size of a row is a multiple of four bytes."""
     w, xyz = gaussians.quats.split([1, 3], dim=1)
     opacities = gaussians.opacities.sigmoid()[:, None]
     base = (0.5 + SH_C0 * gaussians.sh[:, 0]).clamp(0.0, 1.0)
@@ -75,7 +76,7 @@ def _attributes(gaussians: Gaussians) -> dict[str, Tensor]:
 
 
 def _document(columns: dict[str, Tensor], extras: dict[str, Any]) -> dict[str, Any]:
-    """The JSON of one point primitive whose attributes lie behind each other in the buffer."""
+    """The JSON of one point primitive, whose attributes follow each other in the buffer."""
     views, offset = [], 0
     for column in columns.values():
         views.append({"buffer": 0, "byteOffset": offset, "byteLength": column.nbytes, "target": ARRAY_BUFFER})
@@ -102,7 +103,7 @@ def _document(columns: dict[str, Tensor], extras: dict[str, Any]) -> dict[str, A
 
 
 def _accessor(view: int, column: Tensor) -> dict[str, Any]:
-    """How the rows of a buffer view are typed; whole numbers stand for 0..1."""
+    """The type of the rows in a buffer view; integers represent 0..1."""
     count, width = column.shape
     return {
         "bufferView": view,

@@ -1,11 +1,11 @@
-"""Pictures and videos of a scene for people to look at: contact sheet, turntable, films and stills, preview strip.
+"""Pictures and films of a scene: contact sheet, turntable, films along paths, stills, preview strip.
 
-Views are rendered a few at a time, so that memory does not grow with their number. Every file appears whole or not at
-all. Azimuth 0, the first view, shows the front.
+Views are rendered a few at a time, so that memory does not grow with their number. Files are written atomically.
+Azimuth 0, the first view, shows the front.
 
-A background is RGB in 0..1, or None for a transparent one. Files then hold the colour that is not multiplied by alpha:
-with body b (colour times coverage, over black) and alpha a it is b / a, and over a background g the picture is
-a (b / a) + (1 - a) g, as it would be if rendered before g.
+A background is RGB in 0..1, or None for a transparent one. With None, files hold alpha a and the colour b / a, where b
+is the render over black. A viewer that shows them over a background g gets a (b / a) + (1 - a) g, which is the render
+over g.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from gsdistill.scene.cameras import look_at_origin, orbit
 
 __all__ = [
     "FILMS",
-    "contact_sheet",
-    "film",
     "film_format",
-    "preview",
     "shots",
-    "stills",
     "to_bytes",
-    "turntable",
     "with_alpha",
+    "write_contact_sheet",
+    "write_film",
+    "write_preview",
+    "write_stills",
+    "write_turntable",
 ]
 
 Color: TypeAlias = tuple[float, float, float] | None
@@ -44,14 +44,14 @@ Color: TypeAlias = tuple[float, float, float] | None
 WHITE: Color = (1.0, 1.0, 1.0)
 BLACK = (0.0, 0.0, 0.0)
 UPPER_ROW = 60.0  # degrees, elevation of the second row of a contact sheet
-UNDERSIDE = -50.0  # degrees, of its last picture: what no camera of a usual run has seen
+UNDERSIDE = -50.0  # degrees, elevation of its last picture, which shows what no camera of a usual run sees
 PIXELS_AT_ONCE = 1 << 19  # 8 views of 256 px
-ENDLESS = 1e9  # the far plane of who has none of his own: however far the camera stands, all before it is seen
-MOST_FPS_OF_GIF = 50  # whose unit is 1/100 s; faster ones are played at 10 frames a second
+ENDLESS = 1e9  # the far plane of scenes with the usual one, so that all is seen from any distance
+MOST_FPS_OF_GIF = 50  # frames last whole 1/100 s, and viewers play shorter ones than 2/100 s at 10 frames a second
 
 
 class Film(NamedTuple):
-    """How ffmpeg writes a film of one format: its codec, the pixels without and with alpha, and further words."""
+    """How ffmpeg writes a film of one format: the codec, its pixel formats without and with alpha, more arguments."""
 
     codec: str
     pixels: str
@@ -59,8 +59,8 @@ class Film(NamedTuple):
     words: tuple[str, ...]
 
 
-# A GIF has 256 colours a frame. One palette for each, and what is lost of a colour given to the pixels around, keep a
-# soft shading; one palette for all frames leaves bands or grain (36.3 dB and 32.1 dB for a sphere of all hues).
+# A GIF has 256 colours a frame. One palette per frame with error diffusion keeps soft shading (36.3 dB for a sphere of
+# all hues); one palette for all frames shows bands or grain (32.1 dB).
 PALETTE = "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1:dither=floyd_steinberg"
 FILMS = {
     ".mp4": Film("libx264", "yuv420p", None, ("-crf", "20", "-movflags", "+faststart", "-f", "mp4")),
@@ -72,7 +72,7 @@ FILMS = {
 }  # fmt: skip
 
 
-def contact_sheet(
+def write_contact_sheet(
     gaussians: Gaussians,
     path: Path | str,
     size: int = 128,
@@ -82,10 +82,10 @@ def contact_sheet(
     distance: float = 3.2,
     fov: float = 40.0,
 ) -> None:
-    """Write a PNG of ``views`` columns at equal steps of azimuth, and two rows: at ``elevation`` and from above, at 60.
+    """Write a PNG with ``views`` columns at equal steps of azimuth and two rows, at ``elevation`` and from above at 60.
 
-    The last picture of the second row is from below, at -50, so that the underside is seen too. ``size`` is in pixels
-    of one view, angles are in degrees, ``background`` is RGB in 0..1.
+    The last picture of the second row is from below, at -50, to show the underside. ``size`` is the width and height of
+    one view in pixels, angles are in degrees, ``distance`` is in world units.
 
     Raises:
         OutputError: the file cannot be written.
@@ -98,7 +98,7 @@ def contact_sheet(
     _save_png(np.concatenate(rows, axis=0), path)
 
 
-def turntable(
+def write_turntable(
     gaussians: Gaussians,
     path: Path | str,
     size: int = 256,
@@ -109,21 +109,21 @@ def turntable(
     distance: float = 3.2,
     fov: float = 40.0,
 ) -> None:
-    """Write a film of one turn around the object, as :func:`film`; angles are in degrees."""
-    film(gaussians, orbit(frames, size, elevation, distance, fov), path, fps, background)
+    """Write a film of one turn around the object with :func:`write_film`; angles are in degrees."""
+    write_film(gaussians, orbit(frames, size, elevation, distance, fov), path, fps, background)
 
 
-def film(
+def write_film(
     gaussians: Gaussians, cameras: Cameras, path: Path | str, fps: float = 30.0, background: Color = WHITE
 ) -> None:
-    """Write what the cameras see one after the other, ``fps`` of them a second, in the format of the extension.
+    """Write a film with one frame per camera, ``fps`` frames a second, in the format that the extension names.
 
-    ``.mp4``: H.264, yuv420p, its index in front, as browsers need it. ``.webm``: VP9, with alpha where there is no
-    background. ``.gif``: 256 colours a frame and 1/100 s as the unit of time; a pixel is transparent or not.
+    ``.mp4``: H.264, yuv420p, with the index at the start, as browsers need it. ``.webm``: VP9, with alpha if
+    ``background`` is None. ``.gif``: 256 colours a frame; pixels are either opaque or transparent.
 
     Raises:
-        ConfigError: the extension is another, the format has no alpha, width or height is odd, which yuv420p cannot
-            hold, or a GIF is too fast.
+        ConfigError: the extension is another; ``background`` is None and the format has no alpha; width or height is
+            odd, which yuv420p does not allow; or a GIF has more than 50 frames a second.
         OutputError: the file cannot be written, or there is no ffmpeg.
     """
     import imageio_ffmpeg
@@ -135,13 +135,13 @@ def film(
         "pix_fmt_out": how.pixels if background else how.transparent,
         "fps": fps,
         "codec": how.codec,
-        "quality": None,  # which the words say
+        "quality": None,  # set by output_params
         "macro_block_size": 1,
         "output_params": list(how.words),
         "ffmpeg_log_level": "error",
     }
     with atomic_path(path) as draft:
-        # a word that begins with / is neither an option nor a protocol to ffmpeg
+        # An absolute path begins with /, so that ffmpeg does not take it for an option or a protocol.
         video = imageio_ffmpeg.write_frames(str(draft.absolute()), (cameras.width, cameras.height), **options)
         try:
             video.send(None)
@@ -152,10 +152,10 @@ def film(
 
 
 def film_format(path: Path | str, cameras: Cameras, fps: float, background: Color) -> Film:
-    """How the film of the path's extension is written.
+    """The format of the film ``path``, checked against its cameras, ``fps`` and background.
 
     Raises:
-        ConfigError: as :func:`film`.
+        ConfigError: as :func:`write_film`.
     """
     extension = Path(path).suffix.lower()
     how = FILMS.get(extension)
@@ -173,8 +173,8 @@ def film_format(path: Path | str, cameras: Cameras, fps: float, background: Colo
     return how
 
 
-def stills(gaussians: Gaussians, cameras: Cameras, paths: Iterable[Path], background: Color = WHITE) -> None:
-    """Write what each camera sees as the PNG of its path.
+def write_stills(gaussians: Gaussians, cameras: Cameras, paths: Iterable[Path], background: Color = WHITE) -> None:
+    """Write the view of each camera as a PNG to the path at the same place of ``paths``.
 
     Raises:
         OutputError: a file cannot be written.
@@ -183,8 +183,8 @@ def stills(gaussians: Gaussians, cameras: Cameras, paths: Iterable[Path], backgr
         _save_png(pixels, path)
 
 
-def preview(images: Float[Tensor, "B H W 3"], path: Path | str) -> None:
-    """Write rendered images side by side as one PNG; values are clamped to 0..1.
+def write_preview(images: Float[Tensor, "B H W 3"], path: Path | str) -> None:
+    """Write images side by side as one PNG; values are clamped to 0..1.
 
     Raises:
         OutputError: the file cannot be written.
@@ -193,7 +193,7 @@ def preview(images: Float[Tensor, "B H W 3"], path: Path | str) -> None:
 
 
 def shots(gaussians: Gaussians, cameras: Cameras, background: Color) -> Iterator[np.ndarray]:
-    """Yield the views one by one as [H, W, 3] of bytes, or [H, W, 4] with alpha where there is no background."""
+    """Yield each view as bytes [H, W, 3], or [H, W, 4] with alpha if ``background`` is None."""
     device, own = gaussians.means.device, gaussians.options
     whole = replace(gaussians, options=replace(own, far=ENDLESS if own.far == RenderOptions.far else own.far))
     for chunk in _chunks(cameras):
@@ -204,12 +204,12 @@ def shots(gaussians: Gaussians, cameras: Cameras, background: Color) -> Iterator
 
 
 def with_alpha(seen: Render) -> Float[Tensor, "B H W 4"]:
-    """Colour and alpha of what is rendered before black, the colour not multiplied by alpha; black where alpha is 0."""
+    """The colours of a render over black divided by its alphas, and the alphas; black where alpha is 0."""
     return torch.cat([seen.images / seen.alphas.clamp_min(1e-6), seen.alphas], dim=-1)
 
 
 def _chunks(cameras: Cameras) -> Iterator[Cameras]:
-    """Yield the cameras in batches of few enough pixels."""
+    """Yield the cameras in batches of at most ``PIXELS_AT_ONCE`` pixels, but at least one camera."""
     step = max(1, PIXELS_AT_ONCE // (cameras.width * cameras.height))
     for start in range(0, len(cameras), step):
         yield cameras.pick(slice(start, start + step))
@@ -225,7 +225,7 @@ def _check_ffmpeg(path: Path | str) -> None:
 
 
 def to_bytes(images: Float[Tensor, "B H W C"]) -> np.ndarray:
-    """Colours 0..1, what is beyond them cut, as bytes 0..255, rounded."""
+    """Colours, clamped to 0..1, as rounded bytes 0..255."""
     return images.detach().clamp(0.0, 1.0).mul(255.0).round().to("cpu", torch.uint8).numpy()
 
 

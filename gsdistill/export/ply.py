@@ -2,8 +2,8 @@
 
 x y z nx ny nz f_dc_0..2 f_rest_* opacity scale_0..2 rot_0..3; float32, binary little endian; normals zero. f_rest is
 channel-major: with K coefficients, f_rest_{c (K - 1) + k - 1} is coefficient k of channel c. Scales and opacities are
-the raw parameters (logarithm, logit), rotations unit quaternions w x y z. Comments of the header name the axes, by
-which gsdistill reads the file back into its own, and the options of drawing that are not the usual ones.
+raw parameters (logarithm, logit), and rotations are unit quaternions w x y z. Comments in the header name the axes, so
+that gsdistill can read the file back into its own, and the RenderOptions that are not the usual ones.
 Source: B. Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023, reference code.
 """
 
@@ -45,12 +45,12 @@ class Ply(Writer):
 
 
 def comments_of(gaussians: Gaussians, axes: Frame) -> list[str]:
-    """What a header says in comments: the axes, and the options of drawing that are not the usual ones, if any."""
+    """The comments of a header: the axes, and the RenderOptions that are not the usual ones, as JSON."""
     return [f"{FRAME_COMMENT} {axes}", f"{OPTIONS_COMMENT} {json.dumps(gaussians.options.unusual())}"]
 
 
 def inria_columns(gaussians: Gaussians) -> tuple[list[str], Float[Tensor, "N P"]]:
-    """Return the property names in file order and their values side by side, contiguous."""
+    """The P property names in the order of the file, and their values in the columns of one contiguous tensor."""
     rest = gaussians.sh[:, 1:].transpose(1, 2).flatten(1)
     blocks = {
         ("x", "y", "z"): gaussians.means,

@@ -1,4 +1,4 @@
-"""How a splat is written. Nothing heavy is imported here: the command line reads it for its help."""
+"""Settings of writing splats. Nothing heavy is imported here, because the command line reads this for its help."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ExportSettings", "RunExport", "extension_of", "extensions"]
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What all formats share."""
+    """Settings that all formats have."""
 
     # The axes of what is written: rdf, y-up, z-up, unity or world; none: what the format's viewers expect.
     frame: Frame | None = None
@@ -23,7 +23,7 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class RunExport(ExportSettings):
-    """What a run writes at its end; gaussians.ply comes in any case."""
+    """What a run writes at its end; gaussians.ply is always written."""
 
     formats: tuple[str, ...] = ()  # more files of the splat: names of `gsdistill list formats`
 
@@ -37,21 +37,21 @@ class RunExport(ExportSettings):
 
 
 def extensions() -> dict[str, str]:
-    """The name of each format by the extension of its files: ``.compressed.ply`` is ``compressed-ply``."""
+    """The names of the formats by the extension of their files, as in ``.compressed.ply`` of ``compressed-ply``."""
     return {f".{name.replace('-', '.')}": name for name in names("gsdistill.export")}
 
 
 def extension_of(file: str) -> str:
-    """Return the extension by which a file's name picks its format, the longest that fits; ``.splat`` alone is one too.
+    """The longest extension of a format with which the name ``file`` ends; ``file`` may be only an extension.
 
     Raises:
-        ConfigError: no format has it.
+        ConfigError: ``file`` ends with no format's extension, or with ``.gz``.
     """
     known = extensions()
     fits = [extension for extension in known if file.lower().endswith(extension)]
     if file.lower().endswith(".gz"):
-        raise ConfigError(f"'{file}': gzipped files are read, and not written. Allowed: {', '.join(known)}")
+        raise ConfigError(f"'{file}': gzipped files can be read but not written. Allowed: {', '.join(known)}")
     if not fits:
-        given = f".{file.rpartition('.')[2]}" if "." in file else file
-        raise ConfigError(f"'{file}' names no format.{did_you_mean(given, known)} Allowed: {', '.join(known)}")
+        ending = f".{file.rpartition('.')[2]}" if "." in file else file
+        raise ConfigError(f"'{file}' names no format.{did_you_mean(ending, known)} Allowed: {', '.join(known)}")
     return max(fits, key=len)

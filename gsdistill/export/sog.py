@@ -1,9 +1,10 @@
-"""Pictures in a ZIP, the smallest for large scenes: SOG of version 2, for SuperSplat, PlayCanvas and Spark.
+"""SOG of version 2: pictures in a ZIP file, the smallest format for large scenes; for SuperSplat, PlayCanvas and Spark.
 
-What stands in which picture is told by :mod:`gsdistill.scene.formats.sog`. Neighbours in space lie close by in a
-picture, and the description names the axes. Pictures are lossless WebP, which pillow writes. The layout is written here
-because the k-means by which gaussforge, the one package that writes it, finds its palette takes minutes for 100,000
-Gaussians; a tree of medians takes seconds.
+:mod:`gsdistill.scene.formats.sog` describes the content of each picture. Neighbours in space are close in a picture,
+and meta.json names the axes. The pictures are lossless WebP, written by pillow. The rest is written here, because
+gaussforge, the only package that writes SOG, computes its palette by k-means, which takes minutes for 100,000
+Gaussians, and the palette here (by medians) takes seconds.
+
 Source: PlayCanvas, developer.playcanvas.com, The SOG Format.
 """
 
@@ -30,12 +31,12 @@ from gsdistill.scene.formats.sog import LARGEST_IS, ROW, STEPS, flattened, unfla
 
 __all__ = ["Sog"]
 
-Part: TypeAlias = tuple[dict[str, object], dict[str, np.ndarray]]  # what meta.json tells, and pictures by file name
+Part: TypeAlias = tuple[dict[str, object], dict[str, np.ndarray]]  # an entry of meta.json, and pictures by file name
 
 
 @dataclass(frozen=True)
 class Sog(Writer):
-    """PlayCanvas' spatially ordered Gaussians, one file."""
+    """PlayCanvas' spatially ordered Gaussians, in one file."""
 
     read_by_all: ClassVar[frozenset[str]] = frozenset({"antialiased"})
     read_by_us: ClassVar[bool] = True
@@ -57,28 +58,33 @@ class Sog(Writer):
             "asset": {"generator": f"gsdistill {__version__}", **described(gaussians, self.axes)},
         }
         meta |= {"count": len(gaussians), "antialias": gaussians.options.antialiased}
-        meta |= {name: {**told, "files": list(pictures)} for name, (told, pictures) in parts.items()}
+        meta |= {name: {**entry, "files": list(pictures)} for name, (entry, pictures) in parts.items()}
         with zipfile.ZipFile(draft, "w") as bundle:
             bundle.writestr(zipfile.ZipInfo("meta.json"), json.dumps(meta))
             for _, pictures in parts.values():
                 for name, pixels in pictures.items():
                     bundle.writestr(zipfile.ZipInfo(name), _webp(pixels))
-        return displaced(gaussians, torch.from_numpy(_held(gaussians.means.numpy())))
+        return displaced(gaussians, torch.from_numpy(_rounded(gaussians.means.numpy())))
+
+
+def _steps(means: Float[np.ndarray, "N 3"]) -> tuple[Float[np.ndarray, "N 3"], np.ndarray, np.ndarray]:
+    """Positions as the numbers 0..STEPS that the file stores, and the bounds [3] of the flattened positions."""
+    logs = flattened(means)
+    low, high = logs.min(0), logs.max(0)
+    return np.round(_share(logs, low, high) * STEPS), low, high
 
 
 def _means(means: Float[np.ndarray, "N 3"]) -> Part:
-    logs = flattened(means)
-    low, high = logs.min(0), logs.max(0)
-    words = np.round(_share(logs, low, high) * STEPS).astype(np.uint16)
+    steps, low, high = _steps(means)
+    words = steps.astype(np.uint16)
     pictures = {"means_l.webp": _tiled(words & 255), "means_u.webp": _tiled(words >> 8)}
     return {"mins": low.tolist(), "maxs": high.tolist()}, pictures
 
 
-def _held(means: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
-    """Where positions lie once they are rounded."""
-    logs = flattened(means)
-    low, high = logs.min(0), logs.max(0)
-    return unflattened(low + np.round(_share(logs, low, high) * STEPS) / STEPS * (high - low))
+def _rounded(means: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+    """The positions as the file stores them."""
+    steps, low, high = _steps(means)
+    return unflattened(low + steps / STEPS * (high - low))
 
 
 def _scales(scales: Float[np.ndarray, "N 3"]) -> Part:
@@ -119,7 +125,7 @@ def _share(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def _along_curve(places: Float[np.ndarray, "N 3"]) -> Int[np.ndarray, "N"]:
-    """The order along Morton's curve through a grid of 1024^3 cells."""
+    """The indices of the points in their order on a Morton curve through a grid of 1024^3 cells."""
     cells = (_share(places, places.min(0), places.max(0)) * 1023).astype(np.int64)
     code = np.zeros(len(places), np.int64)
     for bit in range(10):
@@ -129,7 +135,7 @@ def _along_curve(places: Float[np.ndarray, "N 3"]) -> Int[np.ndarray, "N"]:
 
 
 def _tiled(values: Shaped[np.ndarray, "N C"]) -> UInt8[np.ndarray, "H W C"]:
-    """Rows of 3 or 4 bytes as an almost square picture, the rest of it empty."""
+    """N rows of C = 3 or 4 bytes as an almost square picture; pixels after the last row are 0."""
     side = int(np.ceil(np.sqrt(len(values))))
     pixels = np.zeros((-(-len(values) // side) * side, values.shape[1]), np.uint8)
     pixels[: len(values)] = values
@@ -137,7 +143,7 @@ def _tiled(values: Shaped[np.ndarray, "N C"]) -> UInt8[np.ndarray, "H W C"]:
 
 
 def _webp(pixels: UInt8[np.ndarray, "H W C"]) -> bytes:
-    """Lossless; ``exact`` keeps the colours of pixels of no opacity."""
+    """Encode as lossless WebP; ``exact`` keeps the colours of pixels whose alpha is 0."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -1,7 +1,7 @@
-"""32 bytes a Gaussian, without view-dependent colours: the layout of antimatter15's viewer, which most others read.
+"""The format of antimatter15's viewer, which most others read: 32 bytes a Gaussian, without view-dependent colours.
 
-Of the harmonics only degree 0 is kept, cut to 0..1. The layout is told by :mod:`gsdistill.scene.formats.splat`; it is
-written here, as it is four lines and gsplat's writer cuts off where it should round.
+Only harmonics of degree 0 are stored, as colours that are cut off to 0..1. :mod:`gsdistill.scene.formats.splat`
+describes the layout. gsplat's writer is not used: it truncates numbers that it should round.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Splat(Writer):
     highest_degree: ClassVar[int] = 0
 
     def encode(self, gaussians: Gaussians, draft: Path) -> list[str]:
-        """Write all Gaussians in their order."""
+        """Write all Gaussians in the order of the scene."""
         rows = np.empty(len(gaussians), ROW)
         rows["means"] = gaussians.means.numpy()
         rows["deviations"] = gaussians.scales.clamp(NARROWEST, WIDEST).exp().numpy()
@@ -39,7 +39,7 @@ class Splat(Writer):
         rows["colours"] = _bytes(255 * rgba)
         rows["quats"] = _bytes(128 + 128 * gaussians.quats)
         draft.write_bytes(rows.tobytes())
-        notes = ["view-dependent colour is left out, which .splat does not hold"] if gaussians.sh[:, 1:].any() else []
+        notes = ["view-dependent colour is left out: .splat cannot hold it"] if gaussians.sh[:, 1:].any() else []
         notes += cut_off("scales", gaussians.scales, NARROWEST, WIDEST)
         return notes + cut_off("colours", base, 0.0, 1.0)
 

@@ -1,8 +1,8 @@
-"""The exponential moving average of a network's weights, which samples better than the weights themselves.
+"""The exponential moving average of a network's weights; a network with averaged weights gives better samples.
 
-After the update n = 0, 1, 2, ...: average <- d_n average + (1 - d_n) weights, d_n = min(decay, (1 + n) / (10 + n)). At
-the start the average is thus short, and forgets the weights that nothing has been learned in: of those a share of
-1 / binomial(n + 10, 9) is left as long as d_n is below ``decay``.
+Update n = 0, 1, 2, ... is average <- d_n average + (1 - d_n) weights, with d_n = min(decay, (1 + n) / (10 + n)). So the
+first averages are over few steps and forget the untrained weights quickly: after update n their share of the average is
+1 / binomial(n + 10, 9), as long as d_n is below ``decay``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ __all__ = ["Average"]
 
 
 class Average:
-    """``weights`` is what ``model.load_state_dict`` takes; what is no floating number, as a counter, is the latest."""
+    """Holds the average in ``weights``, by the names of ``model.state_dict``; integers, such as counters, are copied.
+
+    ``decay`` is in 0..1, and 0 makes ``weights`` a copy of the latest weights.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.weights: dict[str, Tensor] = {name: value.clone() for name, value in model.state_dict().items()}
@@ -25,7 +28,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights as they are now."""
+        """Average in the present weights of ``model``."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, value in model.state_dict().items():
             mean = self.weights[name]
@@ -33,12 +36,12 @@ class Average:
         self.updates += 1
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`restore` takes."""
+        """The average and the number of updates, for :meth:`restore`; the tensors are not copied."""
         return {"weights": self.weights, "updates": self.updates}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of the same model."""
+        """Copy a :meth:`state` of the same model."""
         for name, value in self.weights.items():
             value.copy_(state["weights"][name])
         self.updates = state["updates"]

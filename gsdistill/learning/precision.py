@@ -1,8 +1,8 @@
-"""Mixed precision: which type a network multiplies in, by what its device can do.
+"""Mixed precision: the floating type in which a network multiplies, chosen by what its device supports.
 
-bfloat16 where the device multiplies it in hardware; else float16 on an accelerator, its loss scaled up so that small
-gradients do not vanish (P. Micikevicius et al., Mixed Precision Training, arXiv 1710.03740); else float32. Weights, and
-what is computed outside of the network, stay as they are.
+``auto`` is bfloat16 if the device multiplies it in hardware, else float16 on an accelerator, else float32. With float16
+the loss is scaled up, so that small gradients do not vanish (P. Micikevicius et al., Mixed Precision Training, arXiv
+1710.03740). Weights, and all that is computed outside of the network, keep their type.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Name: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Precision:
-    """``dtype`` is the type of the products, ``scaler`` scales the loss where that is float16, else does nothing."""
+    """``dtype`` is the type of products; ``scaler`` scales the loss if that is float16, and otherwise does nothing."""
 
     def __init__(self, name: Name, device: torch.device) -> None:
         self.device = device
@@ -31,12 +31,12 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     def of(self, model: nn.Module) -> Callable[..., Any]:
-        """The model's call in this precision; what it returns may be of the type of the products."""
+        """A function that calls the model in this precision; its outputs may have the type of the products."""
         if self.dtype == torch.float32:
             return model
 
         def network(*arguments: Any, **named: Any) -> Any:
-            # the backward of fused attention costs a CPU eight times that of plain products
+            # On a CPU, the backward of fused attention takes eight times as long as that of plain products.
             plain = sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
             with torch.autocast(self.device.type, self.dtype), plain:
                 return model(*arguments, **named)

@@ -3,9 +3,9 @@
     torchrun --nproc-per-node 2 tools/train/shapes_prior.py ...
 
 Every process holds the whole network and takes its share of each step's batch; then all gradients are summed as one
-flat tensor, by NCCL on GPUs and by Gloo on CPUs. ``DistributedDataParallel`` would send them in buckets while the
-backward still runs, but it lays the first step of a process out in other buckets than the rest, so that with more than
-two processes a resumed training rounds otherwise; and it wants the network called in one way only.
+flat tensor, by NCCL on GPUs and by Gloo on CPUs. ``DistributedDataParallel`` is not used: it sends gradients in buckets
+during the backward, and the buckets of a process's first step differ from those of later steps, so that with more than
+two processes a resumed training is rounded differently. It also allows only one way to call the network.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from torch import Tensor, distributed
 
 from gsdistill.core.device import choose, listed, prepare
 
-__all__ = ["add_up", "count", "joined", "largest", "leader_first", "rank", "spread"]
+__all__ = ["add_up", "broadcast", "count", "join", "largest", "leader_first", "rank"]
 
 
 @contextmanager
-def joined(name: str = "auto") -> Iterator[torch.device]:
-    """Join the processes that torchrun has started, if it has; yields this one's device, as ``device.choose`` names it.
+def join(name: str = "auto") -> Iterator[torch.device]:
+    """Join the processes that torchrun started, if it did, until the block ends; yields the device of this process.
 
-    ``auto`` and the name of a kind give each process of a machine an accelerator of its own.
+    ``name`` is a device as ``device.choose`` takes it; with ``auto``, or the name of a kind of accelerator, each
+    process of a machine gets an accelerator of its own.
 
     Raises:
-        ConfigError: as ``device.choose`` does.
+        ConfigError: there is no such device.
     """
     local = os.environ.get("LOCAL_RANK")
     kind = listed()
@@ -42,24 +43,24 @@ def joined(name: str = "auto") -> Iterator[torch.device]:
     distributed.init_process_group("gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:{own}")
     try:
         yield device
-        distributed.barrier()  # none closes its connections while another one still speaks
+        distributed.barrier()  # no process closes its connections while another still needs them
     finally:
         distributed.destroy_process_group()
 
 
 def rank() -> int:
-    """The number of this process, 0 for the leader, who writes the files."""
+    """The number of this process; process 0 is the leader and writes the files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def count() -> int:
-    """How many processes train together."""
+    """The number of processes that train together; 1 without torchrun."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 @contextmanager
 def leader_first() -> Iterator[None]:
-    """Let the leader do the block before the others do, as for a file that the first one makes and the rest read."""
+    """Run the block in the leader first and then in the other processes, for files that the leader makes."""
     if rank() > 0:
         distributed.barrier()
     yield
@@ -67,14 +68,14 @@ def leader_first() -> Iterator[None]:
         distributed.barrier()
 
 
-def spread(tensors: Sequence[Tensor]) -> None:
-    """Give all processes the leader's values."""
+def broadcast(tensors: Sequence[Tensor]) -> None:
+    """Overwrite the tensors in all processes with the leader's values."""
     for tensor in tensors if count() > 1 else ():
         distributed.broadcast(tensor, 0)
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:
-    """Sum tensors, in place, over the processes."""
+    """Replace each tensor, in place, by its sum over the processes."""
     if count() == 1:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -84,9 +85,9 @@ def add_up(tensors: Sequence[Tensor]) -> None:
 
 
 def largest(*values: float) -> list[float]:
-    """The largest of each number over the processes, for what all must agree on; no accelerator is waited for."""
+    """The largest of each number over the processes, so that all agree on it; does not wait for an accelerator."""
     if count() == 1:
         return list(values)
-    agreed = torch.tensor(values, dtype=torch.float64)
-    distributed.all_reduce(agreed, distributed.ReduceOp.MAX)
-    return agreed.tolist()
+    maxima = torch.tensor(values, dtype=torch.float64)
+    distributed.all_reduce(maxima, distributed.ReduceOp.MAX)
+    return maxima.tolist()

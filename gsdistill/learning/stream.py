@@ -1,7 +1,7 @@
-"""Training data as a function: a piece of a batch follows from its key alone, whoever draws it and when.
+"""Training data as a function: each piece of a batch depends on its key alone, not on who draws it or when.
 
-The batch of a step is made of pieces ("shards") that the processes share out among themselves. So neither the number of
-processes, nor that of the workers that draw ahead, nor a stop in between changes what is learned from.
+The batch of a step consists of pieces ("shards"), which the processes divide among themselves. So the number of
+processes, the number of workers that draw ahead, and interruptions do not change the training data.
 """
 
 from __future__ import annotations
@@ -20,40 +20,39 @@ B = TypeVar("B")
 
 
 class Key(NamedTuple):
-    """One piece of the batch of one step; ``numpy.random.default_rng(key)`` takes it as it is."""
+    """The key of one piece of the batch of one step; ``numpy.random.default_rng(key)`` accepts it."""
 
     seed: int
-    step: int  # 0 for the first
-    shard: int  # 0 for the first
+    step: int  # from 0
+    shard: int  # from 0
 
     @property
     def number(self) -> int:
-        """A seed of 64 bits, for generators that take one number."""
+        """A seed of 64 bits made of all three numbers, for generators that take one number."""
         return int(np.random.SeedSequence(self).generate_state(1, np.uint64)[0])
 
 
 @dataclass(frozen=True)
 class Stream(Generic[B]):
-    """What ``draw`` makes of keys: a tensor on the CPU, or a mapping or dataclass of tensors and of other things.
+    """Batches that ``draw`` makes of keys: a tensor on the CPU, or a mapping or dataclass with tensors.
 
-    ``draw`` must use no random numbers but those that it seeds with its key. ``workers`` processes call it ahead; with
-    0 it is called when its batch is asked for. Where the system does not fork, workers need a ``draw`` that can be
-    pickled.
+    All random numbers in ``draw`` must be seeded with its key. ``workers`` processes call it in advance; with 0 it is
+    called when its batch is needed. On systems without fork, ``workers`` above 0 need a ``draw`` that can be pickled.
     """
 
     draw: Callable[[Key], B]
     workers: int = 0
 
     def __getitem__(self, key: Key) -> tuple[Key, B]:
-        """Return a batch with its key."""
+        """The key and its piece of a batch."""
         return key, self.draw(key)
 
     def batches(self, keys: Iterable[Key]) -> Iterator[tuple[Key, B]]:
-        """The batches of keys, which may be endless, in their order."""
-        pieces: Any = self  # which has no length, as its keys have none
-        own = torch.Generator()  # else it would draw from torch's default one
-        return iter(DataLoader(pieces, None, None, keys, None, self.workers, _same, generator=own))
+        """Yield each key and its piece, in the order of ``keys``, which may be endless."""
+        pieces: Any = self  # to the type checker a data set has a length
+        own = torch.Generator()  # without it, the loader would draw from torch's default generator
+        return iter(DataLoader(pieces, None, None, keys, None, self.workers, _identity, generator=own))
 
 
-def _same(batch: B) -> B:
+def _identity(batch: B) -> B:
     return batch

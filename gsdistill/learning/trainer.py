@@ -1,9 +1,9 @@
 """The training of a network as an object that one iterates: one step of gradient descent after the other.
 
-A step: draw the pieces of its batch, sum up the gradient of their mean loss over pieces and processes, clip it, let the
-optimisers follow, and average the weights. Where the gradient is not finite, no weight changes, and the step is counted
-as skipped. All randomness follows from (seed, step, shard), so a checkpoint holds no generator, and a training that was
-stopped ends with the same bits as one that was not.
+A step draws the pieces of its batch, sums the gradient of their mean loss over pieces and processes, clips it, lets the
+optimisers follow it, and averages the weights. If the gradient is not finite, no weight changes, and the step counts as
+skipped. All random numbers are seeded with (seed, step, shard). So a checkpoint holds no generator, and a training that
+was stopped and resumed ends with the same bits as one that was not.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from gsdistill.core.structs import to_device
 from gsdistill.disk.write import atomic_path
 from gsdistill.learning.ema import Average
 from gsdistill.learning.precision import Name, Precision
-from gsdistill.learning.processes import add_up, count, largest, leader_first, rank, spread
+from gsdistill.learning.processes import add_up, broadcast, count, largest, leader_first, rank
 from gsdistill.learning.stream import Key, Stream
 from gsdistill.settings.ramp import Ramp
-from gsdistill.training.distiller import MAX_SKIPPED, MOST_OF_ALL, Diverged
+from gsdistill.training.distiller import MAX_SKIPPED, MAX_SKIPPED_SHARE, Diverged
 
 __all__ = ["Loss", "Step", "Trainer", "TrainerSettings"]
 
 B = TypeVar("B")
-# The mean loss of a piece: of the network, to be called as the model is; the piece, on its device; and the progress of
-# the training (0..1). What it draws from torch's own generators follows from the piece's key.
+# The mean loss of a piece: a function of the network (called like the model), the piece (on the model's device) and the
+# progress of the training (0..1). Torch's default generators are seeded with the piece's key before each call.
 Loss: TypeAlias = Callable[[Callable[..., Any], B, float], Float[Tensor, ""]]
 _COUNTERS = ("done", "skipped", "in_a_row", "seconds", "history", "recent")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """How to train, whatever is trained; programs add their own settings in a subclass."""
+    """Settings that every training has; programs add their own in a subclass."""
 
     steps: int = bounded(10_000, low=1)  # optimiser steps, where no minutes are given
     minutes: float | None = bounded(None, above=0)  # end after this time instead, over all runs from one checkpoint
@@ -68,14 +68,14 @@ class Step:
 
     number: int  # 1 for the first
     loss: float  # mean over the whole batch
-    finite: bool  # whether the weights followed
+    finite: bool  # whether loss and gradient were finite; if not, no weight has changed
 
 
 class Trainer(Generic[B]):
     """``for step in Trainer(model, loss, draw, settings): ...``, in every process at the same time.
 
-    The model is on its device already; ``average.weights`` are its averaged weights. Optimisers are given with the
-    peaks of their rates; without them it is AdamW with ``settings.lr``.
+    ``model`` is on its device already, and ``average.weights`` are its averaged weights. The learning rates of
+    ``optimizers`` are their peaks; without ``optimizers``, it is AdamW with the peak ``settings.lr``.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Trainer(Generic[B]):
         settings: TrainerSettings,
         optimizers: Sequence[torch.optim.Optimizer] = (),
     ) -> None:
-        """Raise ConfigError where the processes cannot share out the shards evenly."""
+        """Raises ConfigError if ``settings.shards`` is not a multiple of the number of processes."""
         if settings.shards % count():
             raise ConfigError(f"shards = {settings.shards} is no multiple of the {count()} processes")
         self.model, self.loss, self.settings = model, loss, settings
@@ -95,20 +95,20 @@ class Trainer(Generic[B]):
         self.device = self.parameters[0].device
         self.optimizers = list(optimizers) or [torch.optim.AdamW(self.parameters, settings.lr, weight_decay=0.01)]
         self._peaks = [group["lr"] for group in self._groups()]
-        spread(list(model.state_dict().values()))
+        broadcast(list(model.state_dict().values()))
         self.average = Average(model, settings.ema)
         self.precision = Precision(settings.precision, self.device)
-        self.done = 0  # finished steps, the skipped ones among them
-        self.skipped = 0  # steps that changed nothing, since the gradient was not finite
-        self.in_a_row = 0  # such steps since the last other one
-        self.seconds = 0.0  # in all runs
-        self.history: list[tuple[int, float]] = []  # step and mean loss since the entry before
-        self.recent: list[float] = []  # losses since then
+        self.done = 0  # finished steps, skipped ones included
+        self.skipped = 0  # steps that changed nothing, because the gradient was not finite
+        self.in_a_row = 0  # skipped steps since the last one that was not
+        self.seconds = 0.0  # spent in steps, over all runs from one checkpoint
+        self.history: list[tuple[int, float]] = []  # a step, and the mean loss since the previous entry
+        self.recent: list[float] = []  # losses since the last entry of the history
         self._stopped = False
 
     @property
     def progress(self) -> float:
-        """The share of the training that is over."""
+        """The share of the training that is over, 0..1."""
         minutes = self.settings.minutes
         return min(self.seconds / 60.0 / minutes if minutes else self.done / self.settings.steps, 1.0)
 
@@ -119,17 +119,21 @@ class Trainer(Generic[B]):
 
     @property
     def rate(self) -> float:
-        """The share of its peak that the learning rate has in the next step."""
+        """The learning rate of the next step, as a share of its peak, 0..1."""
         s = self.settings
         fall = Ramp(1.0, s.floor, "cosine")((self.progress - s.decay_from) / (1.0 - s.decay_from))
         return min(1.0, (self.done + 1) / s.warmup) * fall
 
     def stop(self) -> None:
-        """Make no more steps for now, in no process; who iterates again goes on."""
+        """End the iteration after the present step, in all processes; a new iteration goes on from there."""
         self._stopped = True
 
     def __iter__(self) -> Iterator[Step]:
-        """The steps that are left; raises Diverged where too many of them change nothing."""
+        """Make the steps that are left and yield each.
+
+        Raises:
+            Diverged: more than 50 steps in a row were skipped, or at the end more than half of all steps.
+        """
         self._stopped = False
         mine = range(rank(), self.settings.shards, count())
         batches = self.stream.batches(
@@ -145,35 +149,37 @@ class Trainer(Generic[B]):
     def run(
         self,
         checkpoint: Path,
-        asked: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
         on_save: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make the steps that are left, from the checkpoint on if it is there; log and save as the settings say.
+        """Make the steps that are left, from the checkpoint on if it exists; log and save as the settings say.
 
-        Where ``asked`` answers True after a step, in any process, all end after it, with a checkpoint. After each
-        checkpoint the leader calls ``on_save``.
+        If ``should_stop`` returns True after a step, in any process, all processes stop after that step with a
+        checkpoint. The leader calls ``on_save`` after each checkpoint.
 
         Raises:
-            BadFile, Diverged: as :meth:`restore` and a step do. OutputError: the checkpoint cannot be written.
+            BadFile: as :meth:`restore`.
+            Diverged: too many steps were skipped, as in an iteration.
+            OutputError: the checkpoint cannot be written.
         """
         if checkpoint.exists():
             self.restore(checkpoint)
         saved = time.perf_counter()
         for step in self:
-            if asked():
+            if should_stop():
                 self.stop()
             self._log(step)
             if rank() == 0 and time.perf_counter() - saved > self.settings.save_every:
                 self.save(checkpoint)
                 on_save()
                 saved = time.perf_counter()
-        with leader_first():  # so that whoever goes on finds the checkpoint
+        with leader_first():  # no process returns before the checkpoint is written
             if rank() == 0:
                 self.save(checkpoint)
                 on_save()
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint in one piece."""
+        """Write a checkpoint atomically; raises OutputError if it cannot be written."""
         state = {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -186,40 +192,40 @@ class Trainer(Generic[B]):
             torch.save(state, draft)
 
     def restore(self, path: Path) -> None:
-        """Go on from a checkpoint.
+        """Restore the state that :meth:`save` wrote.
 
         Raises:
-            BadFile: it is damaged, or of another model, other optimisers, seed or shards.
+            BadFile: the file is damaged, or of another model, other optimisers, another seed or number of shards.
         """
         with failing_as(BadFile, f"{path} is no checkpoint of this training"):
             state = torch.load(path, map_location="cpu", weights_only=True)
             stream = state["stream"]
             self.model.load_state_dict(state["model"])
-            for optimizer, its in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(its)
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
             self.average.restore(state["average"])
             self.precision.scaler.load_state_dict(state["scaler"])
             for name in _COUNTERS:
                 setattr(self, name, state["counters"][name])
         if stream != [self.settings.seed, self.settings.shards]:
             raise BadFile(
-                f"{path} was trained with seed {stream[0]} in {stream[1]} shards: give the same, or another path"
+                f"{path} was trained with seed {stream[0]} in {stream[1]} shards: use the same, or another path"
             )
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def _is_over(self) -> bool:
-        """Whether to make no other step; all processes come to the same answer."""
+        """Whether no further step is made; the answer is the same in all processes."""
         stopped, self.seconds = largest(self._stopped, self.seconds)
         return bool(stopped) or self.complete or self.done >= (self.settings.stop_after or math.inf)
 
     def _differentiate(self, pieces: Iterator[tuple[Key, B]]) -> Float[Tensor, ""]:
-        """Give every parameter the gradient of the mean loss, scaled, and return the loss."""
+        """Set the gradient of every parameter to that of the mean loss, scaled; return the loss itself."""
         self.model.zero_grad()
         total = torch.zeros((), device=self.device)
         for key, batch in pieces:
-            with torch.random.fork_rng(devices=()):  # those of an accelerator are not put back
+            with torch.random.fork_rng(devices=()):  # restores the CPU's generator only
                 torch.manual_seed(key.number)
                 loss = self.loss(self.precision.of(self.model), to_device(batch, self.device), self.progress)
                 loss = loss / self.settings.shards
@@ -232,14 +238,14 @@ class Trainer(Generic[B]):
         return total
 
     def _follow(self, loss: Float[Tensor, ""]) -> Step:
-        """Let weights and average follow the gradient, if it is finite."""
+        """Update the weights and their average, if the gradient and the loss are finite."""
         rate, scaler = self.rate, self.precision.scaler
         for group, peak in zip(self._groups(), self._peaks, strict=True):
             group["lr"] = peak * rate
         for optimizer in self.optimizers:
             scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
-        finite = bool((norm + loss).isfinite())  # which waits for the device, once in a step
+        finite = bool((norm + loss).isfinite())  # waits for the device, once a step
         if finite:
             for optimizer in self.optimizers:
                 scaler.step(optimizer)
@@ -251,9 +257,9 @@ class Trainer(Generic[B]):
         return Step(self.done, float(loss), finite)
 
     def _check_skipped(self) -> None:
-        if self.in_a_row > MAX_SKIPPED or (self.complete and self.skipped > MOST_OF_ALL * self.done):
-            told = f"{self.skipped} of {self.done} steps had a gradient that is not finite, the last {self.in_a_row}"
-            raise Diverged(f"{told} in a row; try a lower lr, a lower clip, or precision float32")
+        if self.in_a_row > MAX_SKIPPED or (self.complete and self.skipped > MAX_SKIPPED_SHARE * self.done):
+            counts = f"{self.skipped} of {self.done} steps had a gradient that is not finite, the last {self.in_a_row}"
+            raise Diverged(f"{counts} in a row; try a lower lr, a lower clip, or precision float32")
 
     def _log(self, step: Step) -> None:
         self.recent += [step.loss] * step.finite

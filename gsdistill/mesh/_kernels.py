@@ -1,4 +1,4 @@
-"""The compiled loops of the mesh: Gaussians summed on a grid, triangles laid over texels."""
+"""The compiled loops of meshing: sum Gaussians on a grid, and find the triangle of each texel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ def add_gaussians(
     deviations: NDArray[np.float64],
     opacities: NDArray[np.float64],
 ) -> None:
-    """Add each Gaussian to ``out`` [X, Y, Z] within three deviations; all lengths are in cells."""
+    """Add each Gaussian to ``out`` [X, Y, Z] within three deviations.
+
+    All lengths are in cells: ``means`` [N, 3], ``axes`` [N, 3, 3] with an axis in each column, ``deviations`` [N, 3];
+    ``opacities`` [N] are 0..1.
+    """
     first, last = np.empty(3, np.int64), np.empty(3, np.int64)
     for n in range(means.shape[0]):
         for a in range(3):
@@ -38,7 +42,10 @@ def add_gaussians(
 
 @compiled(fast=False)
 def cover(flat: NDArray[np.float64], faces: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
-    """Note in each texel which triangle of ``flat`` [F, 3, (column, row)] holds its centre, and where in it."""
+    """Write for each texel which triangle of ``flat`` [F, 3, (column, row)] contains its centre, and where.
+
+    Fills ``faces`` [rows, columns] and the barycentric ``weights`` [rows, columns, 3]; other texels stay as they are.
+    """
     rows, columns = faces.shape
     for f in range(flat.shape[0]):
         (ax, ay), (bx, by), (cx, cy) = flat[f, 0], flat[f, 1], flat[f, 2]

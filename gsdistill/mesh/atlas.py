@@ -1,6 +1,6 @@
-"""A texture atlas: a closed surface cut into charts (xatlas), laid flat, and which place of it each texel shows.
+"""A texture atlas: a closed surface cut into flat charts (by xatlas), and the place of the surface that a texel shows.
 
-u runs to the right and v up, both 0..1; texel (row r, column c) of a picture of side S has its centre at
+u goes to the right and v up, both 0..1; the texel in row r and column c of a picture of side S has its centre at
 u = (c + 1/2) / S, v = 1 - (r + 1/2) / S.
 """
 
@@ -22,23 +22,23 @@ from gsdistill.scene.surface import SurfacePoints
 
 __all__ = ["Atlas", "Texels", "filled", "texels", "unfolded"]
 
-GAP = 4  # texels between charts at least, beside those that a chart's edge touches
-FULL = 0.5  # of the texture that triangles take, at first: charts are seldom packed closer
-SHRINK = 0.98  # a little more than it takes, for gaps do not shrink
+GAP = 4  # least number of texels between charts, not counting those that the edge of a chart touches
+FULL = 0.5  # share of the texture that triangles take in the first try; charts can seldom be packed more densely
+SHRINK = 0.98  # extra factor of the scale after a try that was too large, because the gaps do not shrink with it
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """A surface whose vertices are doubled along the cuts."""
+    """A surface that is cut into charts; the vertices on cuts occur once in each chart."""
 
-    origin: Int[Tensor, "V"]  # the vertex of the surface that each vertex is
+    origin: Int[Tensor, "V"]  # for each vertex, the vertex of the surface that it comes from
     faces: Int[Tensor, "F 3"]
-    uv: Float[Tensor, "V 2"]
+    uv: Float[Tensor, "V 2"]  # 0..1
 
 
 @dataclass(frozen=True)
 class Texels:
-    """The texels that show a place of the surface."""
+    """The M texels whose centres lie in a triangle, and the places of the surface that they show."""
 
     rows: Int[Tensor, "M"]
     columns: Int[Tensor, "M"]
@@ -46,10 +46,13 @@ class Texels:
 
 
 def unfolded(surface: Surface, side: int) -> Atlas:
-    """Cut, lay flat, and pack the charts as large as a picture of ``side`` texels holds them, ``GAP`` texels apart.
+    """Cut the surface into charts, flatten them, and pack them as large as fits in ``side`` x ``side`` texels.
+
+    The charts are at least ``GAP`` texels apart.
 
     Raises:
-        OutputError: they have less than a texel there for four vertices, whose own colours would show much more.
+        OutputError: the charts get less than one texel per four vertices, so that colours at the vertices would show
+            much more detail.
     """
     origin, faces, flat = _cut(surface)
     a, b, c = flat[faces].unbind(dim=1)
@@ -68,14 +71,15 @@ def unfolded(surface: Surface, side: int) -> Atlas:
 
 
 def _cut(surface: Surface) -> tuple[Int[Tensor, "V"], Int[Tensor, "F 3"], Float[Tensor, "V 2"]]:
-    """The vertex of the surface that each vertex of the charts is, their triangles, and their places in a plane.
+    """Cut the surface into charts and flatten each of them, nearly without changing lengths.
 
-    Lengths are nearly those of the surface.
+    Returns, for V vertices of the charts, the vertex of the surface that each comes from, then the triangles, then the
+    positions in the plane in the units of the surface. Charts may overlap.
     """
     import xatlas
 
     charts = xatlas.ChartOptions()
-    charts.max_cost, charts.max_chart_area = 8.0, 0.3  # few charts, none that bends so far that it is cut up again
+    charts.max_cost, charts.max_chart_area = 8.0, 0.3  # few charts, but none so curved that it must be cut again
     atlas = xatlas.Atlas()
     atlas.add_mesh(surface.vertices.numpy(), surface.faces.numpy().astype(np.uint32))
     atlas.generate(charts)
@@ -84,9 +88,9 @@ def _cut(surface: Surface) -> tuple[Int[Tensor, "V"], Int[Tensor, "F 3"], Float[
 
 
 def _packed(flat: Float[Tensor, "V 2"], faces: Int[Tensor, "F 3"]) -> tuple[Float[Tensor, "V 2"], int]:
-    """Move and turn charts until they lie side by side: their places, in texels, and the side of the square they fill.
+    """Move and rotate flat charts until none overlap; returns their positions and the side of the square they fill.
 
-    To xatlas a texture's size is a wish, and a scale is kept. Charts that are laid flat are quick to pack.
+    All lengths are in texels. The scale is set here, because xatlas does not always keep to a size of the texture.
     """
     import xatlas
 
@@ -101,7 +105,7 @@ def _packed(flat: Float[Tensor, "V 2"], faces: Int[Tensor, "F 3"]) -> tuple[Floa
 
 
 def texels(atlas: Atlas, side: int) -> Texels:
-    """Return the texels whose centres lie in a triangle of the atlas."""
+    """Find the texels of a picture of ``side`` x ``side`` whose centres lie in a triangle of the atlas."""
     corners = atlas.uv[atlas.faces].double().numpy()
     flat = np.stack([corners[..., 0] * side - 0.5, (1.0 - corners[..., 1]) * side - 0.5], axis=-1)
     faces, weights = np.full((side, side), -1, dtype=np.int64), np.zeros((side, side, 3))
@@ -112,7 +116,10 @@ def texels(atlas: Atlas, side: int) -> Texels:
 
 
 def filled(pixels: Texels, colours: Float[Tensor, "M 3"], side: int) -> NDArray[np.uint8]:
-    """Return the picture [side, side, 3]: texels between charts take the nearest chart's colour, so no seam shows."""
+    """The picture [side, side, 3] with colours 0..255 from ``colours`` 0..1, those of the M texels ``pixels``.
+
+    All other texels take the colour of the nearest of them, so that seams do not show.
+    """
     from scipy.ndimage import distance_transform_edt
 
     picture, empty = np.zeros((side, side, 3), dtype=np.uint8), np.ones((side, side), dtype=bool)

@@ -1,9 +1,9 @@
-"""A coloured mesh as the bytes of its files, through trimesh.
+"""A coloured mesh as the bytes of its files, written by trimesh.
 
-glb: one mesh, its colours an sRGB texture or linear vertex colours, as glTF 2.0 says (section 3.9.2). Light is already
-in the colours of a splat, so the material is unlit (KHR_materials_unlit); readers without that extension fall back
-to a rough, non-metallic one. obj: the texture is a picture beside it that its .mtl names (map_Kd), lit by nothing
-(illum 0) and without gloss where a reader lights it all the same; or colours stand behind the vertices. Both are sRGB.
+glb: one mesh with an sRGB texture or linear vertex colours, as glTF 2.0 demands (section 3.9.2). The colours of a splat
+include light, so the material is unlit (KHR_materials_unlit); readers without that extension fall back to a rough,
+non-metallic one. obj: a .png, which the .mtl names (map_Kd), or colours after the coordinates of the vertices, both in
+sRGB. The material of a texture is unlit (illum 0), and without gloss for readers that light it nevertheless.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ UNLIT = "KHR_materials_unlit"
 
 @dataclass(frozen=True)
 class Model:
-    """What is written: a mesh in the axes of its file, coloured at its vertices or, with ``uv``, by a picture."""
+    """A mesh in the axes of its file, coloured at its vertices or, with ``uv``, by a picture."""
 
     vertices: Float[Tensor, "V 3"]
-    normals: Float[Tensor, "V 3"]
-    faces: Int[Tensor, "F 3"]
+    normals: Float[Tensor, "V 3"]  # outward, of length one
+    faces: Int[Tensor, "F 3"]  # counter-clockwise seen from outside
     colours: Float[Tensor, "V 3"]  # sRGB, 0..1
     uv: Float[Tensor, "V 2"] | None = None  # u to the right, v up
     picture: NDArray[np.uint8] | None = None  # [side, side, 3], sRGB
 
 
 def encoded(model: Model, path: Path) -> dict[Path, bytes]:
-    """Return the content of each file, the one named ``path`` last; its extension is .glb or .obj."""
+    """The content of each file to write, ``path`` last; its extension is .glb or .obj."""
     return {path: _glb(model)} if path.suffix.lower() == ".glb" else _obj(model, path)
 
 
 def material_name(path: Path) -> str:
-    """Return the name of an .obj's material, .mtl and .png: its own, a dash for what cuts a name short in some reader.
+    """The name of the material, the .mtl and the .png of an .obj: its own name, made safe for all readers.
 
-    Those are spaces, "#" and the like, and a dash at the start, which begins an option of map_Kd.
+    Characters at which some readers end a name, such as spaces and "#", become dashes. Dashes at the start are removed,
+    because there they begin an option of map_Kd.
     """
     return re.sub(r"[^\w.-]+", "-", path.stem).strip("-") or "mesh"
 
@@ -59,7 +60,7 @@ def _glb(model: Model) -> bytes:
     from trimesh.visual.material import PBRMaterial
 
     def mark(tree: dict[str, Any]) -> None:
-        """Make the material unlit; vertex colours have none yet."""
+        """Make the material unlit; add one for vertex colours, which have none."""
         plain = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}
         (material,) = tree.setdefault("materials", [plain])
         material["extensions"] = {UNLIT: {}}

@@ -1,9 +1,9 @@
-"""The colour of points on a surface, from the photographs that see them.
+"""The colours of points on a surface, from the photographs that show them.
 
-A photograph counts with max(0, n . v)^2, n the surface's normal and v towards the camera, if the point lies not behind
-what it shows. The mean is taken twice: the second time with weights divided by 1 + (distance from the first / 0.1)^2,
-which takes a stray photograph out (one step of iterated reweighting, a Cauchy estimate). A point that none sees has the
-mean of what all of them show in its place.
+A photograph has the weight max(0, n . v)^2, with n the normal of the surface and v the direction to the camera, unless
+the point lies behind what the photograph shows. The weighted mean is computed twice, the second time with weights
+divided by 1 + (distance from the first mean / 0.1)^2, which reduces the influence of outliers (one step of iteratively
+reweighted least squares, a Cauchy estimate). A point that no photograph shows gets the mean of all of them there.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from gsdistill.mesh.photographs import Photographs
 
 __all__ = ["colours"]
 
-BEHIND = 0.05  # of the unit ball: a point this far behind the mean depth is hidden by something else
-UNSEEN = 1e-6
-STRAY = 0.1
-POINTS = 1 << 15  # at once
+BEHIND = 0.05  # units of the unit ball: a point this far behind the mean depth is hidden
+UNSEEN = 1e-6  # weight of photographs that do not see a point, which decides only if none does
+STRAY = 0.1  # distance of colours, 0..1 each, at which a weight is halved
+POINTS = 1 << 15  # computed at once
 
 
 def colours(
     photographs: Photographs, points: Float[Tensor, "M 3"], normals: Float[Tensor, "M 3"]
 ) -> Float[Tensor, "M 3"]:
-    """Return the colours of points of the unit ball with outward unit normals: sRGB as in the pictures, 0..1."""
+    """The colours (sRGB as in the photographs, 0..1) of points in the unit ball with outward unit normals."""
     pairs = zip(points.split(POINTS), normals.split(POINTS), strict=True)
     return torch.cat([_colours(photographs, some, outward) for some, outward in pairs])
 

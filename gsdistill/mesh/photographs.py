@@ -1,9 +1,8 @@
-"""Photographs of a splat from all around: what the mesh's shape is carved from, and its colours are taken from.
+"""Photographs of a splat from all sides, which give the shape and the colours of its mesh.
 
-The scene is moved and scaled first, so that all of it that matters fills the unit ball, wherever it was: a point x
-of the world is (x - centre) / radius here. Left out are Gaussians that cannot be seen, and floaters, which
-end more than twice as far from the median of the others as 99.5 % of the opacity does. The cameras stand evenly on a
-sphere.
+First the scene is moved and scaled, so that its visible part fills the unit ball: a point x of the world is at
+(x - centre) / radius. Two kinds of Gaussians are left out: invisible ones, and floaters, which reach more than twice as
+far from the median position as those with 99.5 % of the opacity. The cameras are spread evenly on a sphere.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from gsdistill.scene.extent import UnitBall, weighted_quantile
 __all__ = ["Glimpse", "Photographs", "centred", "photograph", "reach"]
 
 VIEWS, AT_ONCE = 48, 8
-VISIBLE = 0.05  # opacity below which a Gaussian does not count for where the scene ends
-DEVIATIONS = 2.0  # how far from its mean it counts
-REST, FLOATING = 0.995, 2.0  # share of the opacity, and how many times as far a floater ends
-SMALLEST, LARGEST = 1e-15, 1e15  # radius of a scene whose squares float32 holds
+VISIBLE = 0.05  # Gaussians of at most this opacity count as invisible
+DEVIATIONS = 2.0  # a Gaussian reaches this many standard deviations from its mean
+REST, FLOATING = 0.995, 2.0  # share of the opacity, and how many times as far floaters reach
+SMALLEST, LARGEST = 1e-15, 1e15  # limits of a scene's radius: float32 can hold its square
 
 
 @dataclass(frozen=True)
 class Glimpse:
-    """What one photograph shows where M points fall on it."""
+    """What one photograph shows at the projections of M points."""
 
     depths: Float[Tensor, "M"]  # of the points themselves, along the camera's axis
-    seen: Float[Tensor, "M"]  # mean depth of what is seen there
+    seen: Float[Tensor, "M"]  # mean depth of what the photograph shows there
     alphas: Float[Tensor, "M"]  # 0..1
-    colours: Float[Tensor, "M 3"]  # of what is seen there, without background
+    colours: Float[Tensor, "M 3"]  # of what the photograph shows there, without background
     rays: Float[Tensor, "M 3"]  # unit vectors from the points to the camera
 
 
@@ -53,7 +52,7 @@ class Photographs:
         return len(self.cameras)
 
     def glimpses(self, points: Float[Tensor, "M 3"]) -> Iterator[Glimpse]:
-        """Yield what each photograph shows at ``points``, interpolated between pixels; beyond its edge, nothing."""
+        """Yield what each photograph shows at ``points``, interpolated between pixels; alpha is 0 outside of it."""
         for view, k, picture in zip(self.cameras.viewmats, self.cameras.Ks, self.pictures, strict=True):
             rotation, shift = view[:3, :3], view[:3, 3]
             x, y, z = (points @ rotation.T + shift).unbind(-1)
@@ -67,16 +66,16 @@ class Photographs:
 
 
 def reach(gaussians: Gaussians) -> Float[Tensor, "N"]:
-    """How far from its mean each Gaussian matters, world units, float64; 0 where it cannot be seen."""
+    """How far each Gaussian reaches from its mean, in the scene's units, float64; 0 for invisible ones."""
     far = DEVIATIONS * gaussians.scales.double().amax(dim=1).exp()
     return torch.where(torch.sigmoid(gaussians.opacities) > VISIBLE, far, 0.0)
 
 
 def centred(gaussians: Gaussians) -> tuple[Gaussians, UnitBall]:
-    """Return the visible Gaussians but for floaters, moved and scaled into the unit ball, and where that lies.
+    """The visible Gaussians without floaters, moved and scaled into the unit ball, and where that ball was.
 
     Raises:
-        OutputError: none is visible, or what is has no extent that a file could hold.
+        OutputError: no Gaussian is visible, or the radius of the visible ones is not between 1e-15 and 1e15.
     """
     keep = reach(gaussians) > 0
     if not keep.any():
@@ -97,7 +96,7 @@ def centred(gaussians: Gaussians) -> tuple[Gaussians, UnitBall]:
 
 
 def _without_floaters(gaussians: Gaussians) -> Gaussians:
-    """The Gaussians that end not much farther from the median than nearly all opacity does."""
+    """The Gaussians that are no floaters, see the module."""
     means, weights = gaussians.means.double(), torch.sigmoid(gaussians.opacities.double())
     median = torch.stack([weighted_quantile(axis, weights, 0.5) for axis in means.unbind(dim=1)])
     distances = (means - median).norm(dim=1) + reach(gaussians)
@@ -105,7 +104,7 @@ def _without_floaters(gaussians: Gaussians) -> Gaussians:
 
 
 def photograph(gaussians: Gaussians, size: int) -> Photographs:
-    """Photograph Gaussians that lie in the unit ball from 48 sides, ``size`` pixels wide and high."""
+    """Render Gaussians in the unit ball from 48 sides, in pictures of ``size`` x ``size`` pixels."""
     cameras = all_around(VIEWS, size)
     pictures = []
     for start in range(0, VIEWS, AT_ONCE):

@@ -1,17 +1,18 @@
-"""The solid that a splat stands for, as a function on a grid that is positive inside, and its surface.
+"""The solid that a splat represents, as a function on a grid that is positive inside, and the surface of that solid.
 
-Three things decide, each of them 0 on the surface and within -1..1:
+The solid is computed from three functions, each positive inside, negative outside and 0 on the surface:
 
-    density     sum_i o_i exp(-d_i^T C_i^-1 d_i / 2) / level - 1: there is matter (o_i opacity, d_i = x - mean i)
-    hidden      the third least, over the views, of (depth of x - mean depth seen) / band: no three views look in
-    silhouette  the third least, over the views, of 2 alpha - 1: no three views look past
+    density     sum_i o_i exp(-d_i^T C_i^-1 d_i / 2) / level - 1, with o_i the opacity and d_i = x - mean i:
+                there is matter
+    hidden      the third smallest over the views of (depth of x - mean depth shown) / band: no three views see x
+    silhouette  the third smallest over the views of 2 alpha - 1: no three views see past the object at x
 
-    solid = min(silhouette, max(density, hidden))
+    solid = min(silhouette, max(density, hidden)), clamped to -1..1
 
-Matter alone leaves a splat hollow, for what is never seen is never trained; what is hidden alone fills nooks, for a
-splat is soft and its mean depth lies behind its surface. Together they keep the hollow of a cup and fill its wall.
-Enclosed holes are filled and crumbs dropped on the grid; outside of it nothing is solid. So marching cubes (T. Lewiner
-et al., 2003), whose triangles share their edges, closes the surface.
+With the density alone a splat would be hollow, because what no camera sees is not trained. With ``hidden`` alone
+concave parts would be filled, because a splat is soft and its mean depth lies behind its surface. Together they keep
+the inside of a cup empty and its wall solid. On the grid, enclosed holes are filled and small parts removed, and the
+border is outside. So the surface that marching cubes (T. Lewiner et al., 2003) finds is closed.
 """
 
 from __future__ import annotations
@@ -34,28 +35,28 @@ from gsdistill.scene.extent import UnitBall
 
 __all__ = ["Surface", "surface"]
 
-BAND = 0.1  # of the unit ball: how far behind what is seen a point counts as fully hidden
-WITNESSES = 3  # views that must agree that a point is empty: through a pinhole only one looks in
-SMOOTHING = 0.7  # cells, standard deviation
-NEAR_ZERO = 1e-3  # no value is nearer to the surface's, so that no triangle is degenerate
-POINTS = 1 << 15  # at once
+BAND = 0.1  # units of the unit ball: a point this far behind what a view shows is fully hidden from it
+WITNESSES = 3  # views that must see that a point is empty; through a small hole only one view does
+SMOOTHING = 0.7  # standard deviation of the filter, in cells
+NEAR_ZERO = 1e-3  # least absolute value on the grid, so that no triangle is degenerate
+POINTS = 1 << 15  # computed at once
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A closed surface, its triangles counter-clockwise seen from outside."""
+    """A closed surface, whose triangles are counter-clockwise seen from outside."""
 
-    vertices: Float[Tensor, "V 3"]
+    vertices: Float[Tensor, "V 3"]  # in the unit ball
     faces: Int[Tensor, "F 3"]
 
 
 def surface(gaussians: Gaussians, photographs: Photographs, settings: MeshSettings, ball: UnitBall) -> Surface:
-    """Return the surface of the solid that Gaussians in the unit ball and their photographs stand for.
+    """The surface of the solid that Gaussians in the unit ball represent; ``photographs`` show them.
 
-    ``ball`` says where that lies in the scene, for what an error tells.
+    ``ball`` is where the unit ball lies in the scene, for the lengths in errors.
 
     Raises:
-        OutputError: there is no solid at this level.
+        OutputError: the solid is empty at this level.
     """
     from scipy.ndimage import gaussian_filter
     from skimage.measure import marching_cubes
@@ -66,7 +67,7 @@ def surface(gaussians: Gaussians, photographs: Photographs, settings: MeshSettin
     corner = low - 2.0 * cell
     shape = tuple(((high - corner) / cell).ceil().long().add(3).tolist())
     field = np.pad(_field(gaussians, photographs, corner, cell, shape, settings.level), 1, constant_values=-1.0)
-    field = _whole(np.asarray(gaussian_filter(field, SMOOTHING, mode="nearest")), settings.smallest)
+    field = _cleaned(np.asarray(gaussian_filter(field, SMOOTHING, mode="nearest")), settings.smallest)
     if not (field > 0).any():
         sides = " x ".join(f"{side:.3g}" for side in ((high - low) * ball.radius).tolist())
         raise OutputError(
@@ -86,7 +87,7 @@ def _field(
     shape: tuple[int, ...],
     level: float,
 ) -> NDArray[np.float32]:
-    """The function of the module's docstring at low + cell * (i, j, k), [X, Y, Z] as ``shape`` says."""
+    """``solid`` of the module's docstring at the points low + cell * (i, j, k) of a grid of ``shape``."""
     density = _density(gaussians, low, cell, shape).flatten() / level - 1.0
     out = []
     for start in range(0, density.numel(), POINTS):
@@ -104,7 +105,7 @@ def _field(
 def _density(
     gaussians: Gaussians, low: Float[Tensor, "3"], cell: float, shape: tuple[int, ...]
 ) -> Float[Tensor, "X Y Z"]:
-    """Summed opacity at the points of the grid; no Gaussian is narrower than half a cell."""
+    """The summed opacity at the points of the grid; Gaussians are widened to deviations of half a cell or more."""
     from scipy.spatial.transform import Rotation
 
     axes = Rotation.from_quat(gaussians.quats.double().numpy()[:, [1, 2, 3, 0]]).as_matrix()
@@ -115,8 +116,8 @@ def _density(
     return torch.from_numpy(out)
 
 
-def _whole(field: NDArray[np.floating[Any]], smallest: float) -> NDArray[np.float32]:
-    """Fill what is enclosed, drop parts of less than ``smallest`` of the largest, and keep off zero."""
+def _cleaned(field: NDArray[np.floating[Any]], smallest: float) -> NDArray[np.float32]:
+    """Fill enclosed holes, remove parts below the share ``smallest`` of the largest, and avoid values near 0."""
     from scipy import ndimage
 
     parts: Any = ndimage.label(np.asarray(ndimage.binary_fill_holes(field > 0)))

@@ -29,13 +29,13 @@ from gsdistill.scene.turn import frame_matrix
 __all__ = ["EXTENSIONS", "MeshFigures", "check", "companions", "write_mesh"]
 
 EXTENSIONS = (".glb", ".obj")
-AXES: Frame = "y-up"  # of glTF by its text, of OBJ by custom
-SHARPEST = 512  # pixels of a photograph's side, at most
+AXES: Frame = "y-up"  # those of glTF by its specification, and of OBJ by custom
+SHARPEST = 512  # largest side of a photograph, pixels
 
 
 @dataclass(frozen=True)
 class MeshFigures:
-    """What was written, before it is cut for its texture; lengths are the scene's."""
+    """Figures of a mesh, without the extra vertices along the cuts of its texture; in the scene's units."""
 
     vertices: int
     faces: int
@@ -43,12 +43,12 @@ class MeshFigures:
     watertight: bool
     area: float
     volume: float
-    texture: int | None  # pixels of its side
+    texture: int | None  # pixels of its side; None: colours at the vertices
     seconds: float
 
 
 def check(path: Path | str) -> None:
-    """Refuse a file that no mesh can be written to.
+    """Refuse a path to which no mesh can be written.
 
     Raises:
         ConfigError: its extension is not .glb or .obj.
@@ -62,7 +62,7 @@ def check(path: Path | str) -> None:
 
 
 def companions(path: Path | str, settings: MeshSettings) -> tuple[Path, ...]:
-    """The files that are written beside ``path``: the material and the picture of a textured .obj."""
+    """The files that :func:`write_mesh` writes beside ``path``: the material and the picture of a textured .obj."""
     path = Path(path)
     textured = path.suffix.lower() == ".obj" and settings.texture is not None
     return tuple(path.with_name(f"{material_name(path)}{suffix}") for suffix in (".mtl", ".png")) if textured else ()
@@ -71,14 +71,14 @@ def companions(path: Path | str, settings: MeshSettings) -> tuple[Path, ...]:
 def write_mesh(
     gaussians: Gaussians, path: Path | str, settings: MeshSettings, frame: Frame | None = None
 ) -> MeshFigures:
-    """Write the mesh of Gaussians of our world to ``path``, each of its files whole and ``path`` last.
+    """Write the mesh of a scene in world axes to ``path``, and a textured .obj's other files beside it.
 
-    ``frame`` names the axes of the file, y-up if none. Where they mirror, the triangles' corners change order, so that
-    the outside stays the outside.
+    ``frame`` names the axes of the file; None is y-up. If they mirror the world, the order of the triangles' corners is
+    reversed, so that the outside remains the outside. All files are written before any is renamed, ``path`` last.
 
     Raises:
         ConfigError, NotInstalled: as :func:`check`.
-        OutputError: there is nothing to mesh, its texture is too small, or a file cannot be written.
+        OutputError: there is nothing to mesh, the texture is too small, or a file cannot be written.
     """
     check(path)
     started = time.perf_counter()
@@ -107,7 +107,7 @@ def _model(shape: Surface, photographs: Photographs, side: int | None) -> Model:
 
 
 def _normals(shape: Surface) -> Float[Tensor, "V 3"]:
-    """Outward unit normals at the vertices, of the triangles' by area."""
+    """Outward unit normals at the vertices: the means of the triangles' normals, weighted by area."""
     a, b, c = shape.vertices[shape.faces].unbind(dim=1)
     normals = torch.linalg.cross(b - a, c - a)
     summed = torch.zeros_like(shape.vertices).index_add(0, shape.faces.flatten(), normals.repeat_interleave(3, dim=0))
@@ -115,7 +115,7 @@ def _normals(shape: Surface) -> Float[Tensor, "V 3"]:
 
 
 def _placed(model: Model, ball: UnitBall, frame: Frame) -> Model:
-    """The model where its scene is, in the axes of ``frame``."""
+    """The model moved from the unit ball to its place in the scene, in the axes of ``frame``."""
     matrix = frame_matrix(frame)
     mirrored = float(torch.linalg.det(matrix)) < 0
     return replace(
@@ -127,7 +127,7 @@ def _placed(model: Model, ball: UnitBall, frame: Frame) -> Model:
 
 
 def _write(files: Mapping[Path, bytes], path: Path) -> None:
-    """Write all of the files, then rename one by one, ``path`` last."""
+    """Write all files under temporary names, then rename them one by one, ``path`` last."""
     with ExitStack() as stack:
         order = [path, *(name for name in files if name != path)]
         drafts = {name: stack.enter_context(atomic_path(name)) for name in order}

@@ -2,8 +2,7 @@
 
 A triangle a, b, c in front of a pinhole camera covers the points of the image whose weights w_a, w_b, w_c (areas of the
 image) are not negative. Depth z and weights u on the triangle itself follow from them (perspective-correct):
-1 / z = sum w_i / z_i and u_i = z w_i / z_i. Both sides of a triangle are shown. One with a corner nearer to the camera
-than 0.01 is left out; one that no ray of the 3 x 3 of a pixel meets is not seen.
+1 / z = sum w_i / z_i and u_i = z w_i / z_i. What no ray of the 3 x 3 of a pixel meets is not seen.
 """
 
 from __future__ import annotations
@@ -14,18 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gsdistill.core.structs import Cameras
-from gsdistill.disk.compiled import compiled
+from gsdistill.renderer.meshes import cover
 from gsdistill.scene.mesh import Part, painted
 from gsdistill.scene.surface import SurfacePoints
 
 __all__ = ["Drawn", "draw"]
 
 RAYS = 3  # along each side of a pixel; odd, so that one goes through its middle
-NEAR = 0.01
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def draw(parts: Sequence[Part], cameras: Cameras) -> Drawn:
     """Draw the parts of a mesh, whose corners are in world axes and units."""
     corners = torch.cat([part.corners for part in parts])
     drawn = [
-        _draw(parts, corners @ view[:3, :3].T + view[:3, 3], k, (cameras.height, cameras.width))
+        _draw(parts, corners, view, k, (cameras.height, cameras.width))
         for view, k in zip(cameras.viewmats.double(), cameras.Ks.double(), strict=True)
     ]
     body, alpha, depth = (torch.stack(planes) for planes in zip(*drawn, strict=True))
@@ -49,58 +46,31 @@ def draw(parts: Sequence[Part], cameras: Cameras) -> Drawn:
 
 
 def _draw(
-    parts: Sequence[Part], corners: Float[Tensor, "F 3 3"], k: Float[Tensor, "3 3"], size: tuple[int, int]
+    parts: Sequence[Part],
+    corners: Float[Tensor, "F 3 3"],
+    view: Float[Tensor, "4 4"],
+    k: Float[Tensor, "3 3"],
+    size: tuple[int, int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Body, alpha and depth of one view of corners in the camera's axes."""
-    height, width = size[0] * RAYS, size[1] * RAYS
-    faces, depths = np.full((height, width), -1), np.full((height, width), np.inf)
-    weights = np.zeros((height, width, 3))
-    lens = (k[[0, 1, 0, 1], [0, 1, 2, 2]] * RAYS).numpy()
-    _cover(np.ascontiguousarray(corners.numpy()), lens, NEAR, faces, depths, weights)
-    hit = torch.from_numpy(faces >= 0)
-    planes = torch.zeros(height, width, 4, dtype=torch.float64)
-    planes[hit] = torch.cat(
-        [
-            painted(parts, SurfacePoints(torch.from_numpy(faces)[hit], torch.from_numpy(weights)[hit])),
-            torch.ones(int(hit.sum()), 1, dtype=torch.float64),
-        ],
-        dim=1,
-    )
+    """Body, alpha and depth of one view."""
+    triangles = np.arange(3 * len(corners), dtype=np.int32).reshape(-1, 3)
+    hits = cover(corners.reshape(-1, 3).numpy(), triangles, view.numpy(), k.numpy(), size, RAYS)
+    faces = torch.from_numpy(hits.faces).long()
+    hit = faces >= 0
+    rows, columns = torch.nonzero(hit, as_tuple=True)
+    local = corners[faces[hit]] @ view[:3, :3].T + view[:3, 3]
+    rays = torch.stack([(columns + 0.5) / RAYS - k[0, 2], (rows + 0.5) / RAYS - k[1, 2]], 1) / k.diagonal()[:2]
+    planes = torch.zeros(*faces.shape, 4, dtype=torch.float64)
+    planes[..., :3][hit] = painted(parts, SurfacePoints(faces[hit], _weights(local, rays)))
+    planes[..., 3] = hit
     pooled = torch.nn.functional.avg_pool2d(planes.permute(2, 0, 1), RAYS).permute(1, 2, 0).float()
-    middle = torch.from_numpy(depths)[RAYS // 2 :: RAYS, RAYS // 2 :: RAYS, None].float()
-    return pooled[..., :3], pooled[..., 3:], middle
+    middle = torch.from_numpy(hits.nearness)[RAYS // 2 :: RAYS, RAYS // 2 :: RAYS, None]
+    return pooled[..., :3], pooled[..., 3:], (1.0 / middle).float()
 
 
-@compiled(fast=False)
-def _cover(
-    corners: NDArray[np.float64],
-    lens: NDArray[np.float64],
-    near: float,
-    faces: NDArray[np.int64],
-    depths: NDArray[np.float64],
-    weights: NDArray[np.float64],
-) -> None:
-    """Note at each place of the image the nearest triangle of ``corners`` [F, 3, 3], its depth, and where in it."""
-    rows, columns = faces.shape
-    x, y = np.empty(3), np.empty(3)
-    for f in range(corners.shape[0]):
-        z0, z1, z2 = corners[f, 0, 2], corners[f, 1, 2], corners[f, 2, 2]
-        if not min(z0, z1, z2) >= near:
-            continue
-        for i in range(3):  # in pixels from the middle of the first one
-            x[i] = corners[f, i, 0] / corners[f, i, 2] * lens[0] + lens[2] - 0.5
-            y[i] = corners[f, i, 1] / corners[f, i, 2] * lens[1] + lens[3] - 0.5
-        area = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
-        if area == 0.0 or max(x.max(), y.max()) < 0.0 or x.min() > columns - 1 or y.min() > rows - 1:
-            continue
-        for r in range(max(0, int(np.ceil(y.min()))), int(min(rows - 1.0, np.floor(y.max()))) + 1):
-            for c in range(max(0, int(np.ceil(x.min()))), int(min(columns - 1.0, np.floor(x.max()))) + 1):
-                w1 = ((c - x[0]) * (y[2] - y[0]) - (r - y[0]) * (x[2] - x[0])) / area
-                w2 = ((x[1] - x[0]) * (r - y[0]) - (y[1] - y[0]) * (c - x[0])) / area
-                w0 = 1.0 - w1 - w2
-                if min(w0, w1, w2) < -1e-9:
-                    continue
-                z = 1.0 / (w0 / z0 + w1 / z1 + w2 / z2)
-                if z < depths[r, c]:
-                    faces[r, c], depths[r, c] = f, z
-                    weights[r, c, 0], weights[r, c, 1], weights[r, c, 2] = z * w0 / z0, z * w1 / z1, z * w2 / z2
+def _weights(local: Float[Tensor, "N 3 3"], rays: Float[Tensor, "N 2"]) -> Float[Tensor, "N 3"]:
+    """Where rays (x / z, y / z) meet triangles with these corners in the camera's axes, as weights of the corners."""
+    x, y = (local[..., :2] / local[..., 2:] - rays[:, None]).unbind(-1)
+    areas = x.roll(-1, 1) * y.roll(-2, 1) - y.roll(-1, 1) * x.roll(-2, 1)
+    weights = areas / local[..., 2]
+    return weights / weights.sum(1, keepdim=True)

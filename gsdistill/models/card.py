@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gsdistill.core.errors import BadFile, ConfigError, did_you_mean
+from gsdistill.core.errors import ConfigError, did_you_mean
 from gsdistill.core.ranges import bounded
 from gsdistill.disk.read import read_json
-from gsdistill.settings.config import from_dict
+from gsdistill.settings.config import from_file
 from gsdistill.settings.registry import names
 
 __all__ = ["CameraCard", "ModelCard", "Prediction", "check_world", "read_model_card"]
@@ -60,7 +60,4 @@ def read_model_card(source: str, name: str) -> ModelCard:
     path = Path(source) / "gsdistill.json"
     if not path.is_file():
         return ModelCard(name=name)
-    try:
-        return from_dict(ModelCard, read_json(path))
-    except ConfigError as error:
-        raise BadFile(f"{path}: {error}") from error
+    return from_file(ModelCard, read_json(path), path)

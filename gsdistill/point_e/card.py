@@ -1,4 +1,4 @@
-"""What the two models of a Point-E are and how they are sampled: a folder's ``config.json``, or OpenAI's values."""
+"""The sizes and sampling of a Point-E's two models: from a folder's ``config.json``, or OpenAI's values."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gsdistill.core.errors import BadFile, ConfigError
+from gsdistill.core.errors import ConfigError
 from gsdistill.core.ranges import bounded
 from gsdistill.disk.read import read_json
 from gsdistill.models.card import check_world
 from gsdistill.point_e.sampler import Sampling, Schedule
 from gsdistill.point_e.transformer import Size
-from gsdistill.settings.config import from_dict
+from gsdistill.settings.config import from_file
 
 __all__ = ["OPENAI", "BaseCard", "Card", "UpsamplerCard", "read_card"]
 
 
 @dataclass(frozen=True)
 class BaseCard:
-    """The model that makes the coarse cloud from a text. The defaults are those of OpenAI's base40M-textvec."""
+    """The model that makes the coarse cloud from a text; the defaults are those of OpenAI's base40M-textvec."""
 
     size: Size = field(default_factory=Size)
     text_width: int = bounded(768, low=1, high=8192)
@@ -31,7 +31,7 @@ class BaseCard:
 
 @dataclass(frozen=True)
 class UpsamplerCard:
-    """The model that adds points to a coarse cloud. The defaults are those of OpenAI's upsample."""
+    """The model that adds points to a coarse cloud; the defaults are those of OpenAI's upsample."""
 
     size: Size = field(default_factory=Size)
     grid_tokens: int = bounded(256, low=0, high=8192)
@@ -48,11 +48,11 @@ class UpsamplerCard:
 
 @dataclass(frozen=True)
 class Card:
-    """Both models, the closed world of prompts that they know, if it is one, and which way their objects face."""
+    """Both models, the closed world of prompts that they know, if there is one, and which way their objects face."""
 
     name: str
-    world: str | None = None  # whose prompts alone it knows
-    front: Literal["+x", "-y"] = "+x"  # where an object's front is in the model's own axes
+    world: str | None = None  # the closed world whose prompts alone it knows; none: any prompt
+    front: Literal["+x", "-y"] = "+x"  # the direction of an object's front in the model's own axes
     base: BaseCard = field(default_factory=BaseCard)
     upsampler: UpsamplerCard = field(default_factory=UpsamplerCard)
     licence: str = "MIT"
@@ -61,17 +61,14 @@ class Card:
         check_world(self.world)
 
 
-# Shap-E's own cameras, for the same data, begin at -y, which we take as the front.
+# Shap-E, which learned from the same data, has cameras that begin at -y, so we take that as the front.
 OPENAI = Card("openai", front="-y")
 
 
 def read_card(path: Path) -> Card:
-    """Read a ``config.json``, every key of which must be known.
+    """Read a ``config.json``; every key must be known.
 
     Raises:
-        BadFile: it cannot be read, is no JSON object, or a value is not what it must be.
+        BadFile: it cannot be read, is no JSON object, or has an unknown key or a wrong value.
     """
-    try:
-        return from_dict(Card, read_json(path))
-    except ConfigError as error:
-        raise BadFile(f"{path}: {error}") from error
+    return from_file(Card, read_json(path), path)

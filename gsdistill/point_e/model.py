@@ -1,7 +1,7 @@
 """From a prompt to a coloured point cloud, and from a name to the Point-E that makes it.
 
-Values (positions in a cube of half-width 0.5, colours 0..255) and the diffusion's x are related by POINT_SCALES and
-POINT_BIASES; positions of x are the world's.
+The models' values (positions in a cube of half-width 0.5, colours 0..255) become the diffusion's x by POINT_SCALES and
+POINT_BIASES; the positions in x are those of the world.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BASE_FILE, UPSAMPLER_FILE = "base_40m_textvec.pt", "upsample_40m.pt"
 
 
 class PointE:
-    """A base and an upsampler with their text encoder, frozen, in float32.
+    """A base model and an upsampler with their text encoder, frozen, in float32.
 
     ``fingerprint`` changes with the weights, the text encoder and the card.
     """
@@ -61,14 +61,14 @@ class PointE:
     def sample(
         self, prompt: str, generator: torch.Generator, guidance_scale: float | None = None, steps: int | None = None
     ) -> PointCloud:
-        """Return the cloud of ``prompt`` on the CPU; the same generator state gives the same one.
+        """Draw the cloud of ``prompt``, on the CPU; the same state of the generator gives the same one.
 
-        World axes, the front towards +x; lengths are Point-E's doubled, so its cube reaches from -1 to 1. The coarse
-        points come first. ``guidance_scale`` (of the base; 0 and 1: none) and ``steps`` (of both models): None takes
-        the card's.
+        In world axes, the front towards +x, in the cube from -1 to 1 (twice Point-E's lengths), the coarse points
+        first. ``guidance_scale`` is of the base model (0 and 1: no guidance), ``steps`` of both; None takes the card's.
 
         Raises:
             PromptError: the prompt is too long, or outside of the model's world.
+            BadFile: tokenizer and text encoder do not fit each other.
         """
         if self.card.world:
             prompt = world_named(self.card.world).normalised(prompt)
@@ -114,12 +114,12 @@ class PointE:
 
 @dataclass(frozen=True)
 class Located:
-    """A Point-E whose files are known but not read yet."""
+    """A Point-E whose files were located but not read."""
 
     card: Card
     base_file: Path
     upsampler_file: Path
-    home: Path | None  # of text_encoder and tokenizer; None: CLIP of the hub
+    home: Path | None  # the folder of text_encoder and tokenizer; None: CLIP of the hub
 
     @property
     def fingerprint(self) -> str:
@@ -131,10 +131,12 @@ class Located:
         files = [self.base_file, self.upsampler_file]
         if missing := [file for file in files if not file.is_file()]:
             raise ModelNotFound(f"the Point-E weights {missing[0]} are missing")
-        return fingerprint([*files, *_text_files(self.home)], self.card, self.home or HUB_CLIP)
+        if self.home is not None:
+            files += [f for part in ("text_encoder", "tokenizer") for f in (self.home / part).glob("*") if f.is_file()]
+        return fingerprint(files, self.card, self.home or HUB_CLIP)
 
     def load(self, device: torch.device | str = "cpu") -> PointE:
-        """Read it. Raises as :func:`load_point_e`."""
+        """Read the files. Raises as :func:`load_point_e`."""
         device, mark = torch.device(device), self.fingerprint
         networks = _networks(self.card, self.base_file, self.upsampler_file)
         encode = TextEncoder(self.home, self.card.base.text_width, device)
@@ -148,8 +150,8 @@ def load_point_e(source: str, device: torch.device | str = "cpu") -> PointE:
     files and, where CLIP must not come from the hub, text_encoder and tokenizer.
 
     Raises:
-        ModelNotFound: an unknown name, or files are missing and cannot be had.
-        BadFile: a file is cut, not what it must be, or not of the model.
+        ModelNotFound: the name is unknown, or files are missing and cannot be downloaded.
+        BadFile: a file is broken or of another model.
         OutputError: the cache folder cannot be written.
     """
     return locate(source).load(device)
@@ -177,15 +179,9 @@ def locate(source: str) -> Located:
 
 def _networks(card: Card, base_file: Path, upsampler_file: Path) -> tuple[nn.Module, nn.Module]:
     grid = card.upsampler.grid_tokens, card.upsampler.grid_width
-    with torch.device("meta"):  # the files decide how much memory is taken
+    with torch.device("meta"):  # without memory, which the weights from the files bring
         base = TextPointDiffusionTransformer(card.base.size, card.base.text_width)
         upsampler = UpsamplePointDiffusionTransformer(card.upsampler.size, *grid)
     for model, file in ((base, base_file), (upsampler, upsampler_file)):
         fill(model, read_weights(file), file)
     return base, upsampler
-
-
-def _text_files(home: Path | None) -> list[Path]:
-    if home is None:
-        return []
-    return sorted(file for part in ("text_encoder", "tokenizer") for file in (home / part).glob("*") if file.is_file())

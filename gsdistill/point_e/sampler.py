@@ -21,7 +21,7 @@ from gsdistill.core.ranges import bounded
 
 __all__ = ["Denoiser", "Sampling", "cumulative_alphas", "denoiser", "guided", "karras_sigmas", "sample", "timestep"]
 
-Denoiser = Callable[[Float[Tensor, "B C N"], float], Float[Tensor, "B C N"]]  # x at sigma -> the x0 expected there
+Denoiser = Callable[[Float[Tensor, "B C N"], float], Float[Tensor, "B C N"]]  # x and sigma -> the expected x0
 Noise = Callable[[Float[Tensor, "B C N"], Float[Tensor, "B"]], Float[Tensor, "B O N"]]
 Schedule = Literal["cosine", "linear"]
 
@@ -35,15 +35,16 @@ class Sampling:
     steps: int = bounded(64, low=1, high=1000)  # noise levels; all but the last take two network evaluations
     sigma_min: float = bounded(1e-3, above=0)
     sigma_max: float = bounded(120.0, above=0)
-    s_churn: float = bounded(3.0, low=0)  # noise put back over the whole run: 0 is an ordinary differential equation
-    guidance_scale: float = bounded(3.0, low=0)  # 0 and 1: none
+    s_churn: float = bounded(3.0, low=0)  # noise added over all steps; 0: a deterministic path
+    guidance_scale: float = bounded(3.0, low=0)  # 0 and 1: no guidance
 
 
 def cumulative_alphas(schedule: Schedule, steps: int = 1024) -> NDArray[np.float64]:
-    """The T = ``steps`` cumulative products of 1 - beta, falling.
+    """The T = ``steps`` cumulative products of 1 - beta, from near 1 down to near 0.
 
-    ``cosine``: of cos^2((t + 0.008) / 1.008 * pi / 2), betas at most 0.999 (https://arxiv.org/abs/2102.09672, equation
-    17). ``linear``: betas from 1e-4 to 0.02, times 1000 / T (https://arxiv.org/abs/2006.11239).
+    ``cosine``: in proportion to cos^2((t + 0.008) / 1.008 * pi / 2), t in 0..1, betas at most 0.999
+    (https://arxiv.org/abs/2102.09672, equation 17). ``linear``: betas from 1e-4 to 0.02, times 1000 / T
+    (https://arxiv.org/abs/2006.11239).
     """
     if schedule == "linear":
         betas = np.linspace(1e-4, 0.02, steps) * (1000.0 / steps)
@@ -54,23 +55,22 @@ def cumulative_alphas(schedule: Schedule, steps: int = 1024) -> NDArray[np.float
 
 
 def timestep(sigma: float, alphas: NDArray[np.float64]) -> float:
-    """The fractional timestep whose cumulative alpha is 1 / (sigma^2 + 1): linear between its two neighbours.
+    """The fractional timestep whose cumulative alpha is 1 / (sigma^2 + 1), by linear interpolation.
 
     Below the first noise level it is 0, above the last one T - 1.
     """
-    falling = np.arange(len(alphas), dtype=np.float64)
-    return float(np.interp(1.0 / (sigma**2 + 1.0), alphas[::-1], falling[::-1]))
+    return float(np.interp(1.0 / (sigma**2 + 1.0), alphas[::-1], np.arange(len(alphas), dtype=np.float64)[::-1]))
 
 
 def karras_sigmas(sampling: Sampling) -> NDArray[np.float64]:
-    """The noise levels from sigma_max down to sigma_min, even in sigma^(1/7), and 0 as the last."""
+    """``steps`` noise levels from sigma_max down to sigma_min, in equal steps of sigma^(1/7), then 0."""
     ramp = np.linspace(0.0, 1.0, sampling.steps)
     high, low = sampling.sigma_max ** (1.0 / _RHO), sampling.sigma_min ** (1.0 / _RHO)
     return np.append((high + ramp * (low - high)) ** _RHO, 0.0)
 
 
 def denoiser(noise: Noise, alphas: NDArray[np.float64]) -> Denoiser:
-    """Turn a network ``noise(x / sqrt(sigma^2 + 1), timesteps)`` into a denoiser, whose x0 is clipped to -1..1.
+    """Return a denoiser from a network ``noise(x / sqrt(sigma^2 + 1), timesteps)``; its x0 is clipped to -1..1.
 
     Output channels beyond those of x are dropped.
     """
@@ -84,9 +84,9 @@ def denoiser(noise: Noise, alphas: NDArray[np.float64]) -> Denoiser:
 
 
 def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
-    """Mix what two denoisers expect: x0_u + scale (x0_c - x0_u). Scales 0 and 1 mean no guidance: x0_c alone.
+    """Return the denoiser x0_u + scale (x0_c - x0_u); scales 0 and 1 mean no guidance, x0_c alone.
 
-    Point-E's convention; 0 for "none" is its upsampler's published setting.
+    This is Point-E's convention: its upsampler was published with the scale 0.
     """
     if scale in (0.0, 1.0):
         return conditional
@@ -101,9 +101,9 @@ def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Deno
 def sample(
     denoise: Denoiser, shape: tuple[int, int, int], sampling: Sampling, generator: torch.Generator, device: torch.device
 ) -> Float[Tensor, "B C N"]:
-    """Draw x0 of ``shape``: Heun's method down the noise levels, the last step Euler's.
+    """Draw x0 of ``shape`` on ``device`` by Heun's method down the noise levels; the last step is Euler's.
 
-    With ``s_churn`` each step first adds noise up to (1 + gamma) sigma, gamma = min(s_churn / steps, sqrt(2) - 1).
+    With ``s_churn`` each step first raises the noise to (1 + gamma) sigma, gamma = min(s_churn / steps, sqrt(2) - 1).
     Noise is drawn on the generator's device.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,9 @@ class TextEncoder:
         self._where = str(folder or HUB_CLIP)
         self._offline, self._device = folder is not None or is_offline(), device
         self._tokenizer = self._load(CLIPTokenizer.from_pretrained, "tokenizer" if folder else "")
-        model, info = self._load(
-            lambda *args, **options: CLIPTextModelWithProjection.from_pretrained(
-                *args, **options, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-            ),
-            "text_encoder" if folder else "",
-        )
+        options = {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
+        loader = partial(CLIPTextModelWithProjection.from_pretrained, **options)
+        model, info = self._load(loader, "text_encoder" if folder else "")
         if info["missing_keys"] or info["mismatched_keys"]:
             lacking = min(map(str, info["missing_keys"] or info["mismatched_keys"]))
             raise BadFile(
@@ -53,7 +51,8 @@ class TextEncoder:
         """Return the embedding of ``prompt``, of length 1.
 
         Raises:
-            PromptError: it has more tokens than the text encoder has positions. BadFile: tokenizer and encoder differ.
+            PromptError: it has more tokens than the text encoder has positions.
+            BadFile: tokenizer and text encoder do not fit each other.
         """
         with failing_as(BadFile, f"{self._where}: its tokenizer and text encoder do not fit each other"):
             limit = self._model.config.max_position_embeddings

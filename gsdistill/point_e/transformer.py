@@ -2,7 +2,7 @@
 
 A noisy cloud x [B, C, N] of N points enters as N tokens without position encoding, so the network commutes with every
 permutation of the points. Its conditions (the timestep, the text, a coarse cloud) enter as further tokens, which are
-dropped before the output. The first C output channels predict the noise, further ones are not used here.
+dropped before the output. The first C output channels predict the noise; the others are not used here.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ POINT_BIASES = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0)
 
 @dataclass(frozen=True)
 class Size:
-    """How large a transformer is."""
+    """The size of a transformer."""
 
     width: int = bounded(512, low=1, high=8192)
     layers: int = bounded(12, low=1, high=256)
-    heads: int = bounded(8, low=1)  # of which each has an equal share of the width
-    outputs: int = bounded(2 * CHANNELS, low=CHANNELS, high=64)  # the noise, and what is said of its variance
+    heads: int = bounded(8, low=1)  # each has an equal share of the width
+    outputs: int = bounded(2 * CHANNELS, low=CHANNELS, high=64)  # channels: the noise, and its variance
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -43,7 +43,7 @@ class Size:
 
 
 def timestep_embedding(t: Float[Tensor, "B"], width: int) -> Float[Tensor, "B W"]:
-    """Cosines, then sines, of t / 10000^(k / half) for k below half the width, which must be even."""
+    """Cosines, then sines, of t / 10000^(k / half) for k = 0 .. half - 1, half = ``width`` / 2; ``width`` is even."""
     half = width // 2
     rates = torch.exp(-math.log(10_000.0) / half * torch.arange(half, device=t.device, dtype=torch.float32))
     angles = t.float()[:, None] * rates
@@ -51,7 +51,7 @@ def timestep_embedding(t: Float[Tensor, "B"], width: int) -> Float[Tensor, "B W"
 
 
 class Mlp(nn.Module):
-    """Two linear maps with a GELU between them, four times as wide inside."""
+    """Two linear maps with a GELU between them; the hidden layer is four times as wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class Mlp(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Float[Tensor, "*B W"]) -> Float[Tensor, "*B W"]:
-        """Return the map's value; the caller adds it to ``x``."""
+        """Return the output, which the caller adds to ``x``."""
         return self.c_proj(gelu(self.c_fc(x)))
 
 
 class Attention(nn.Module):
-    """Softmax attention of all tokens to all; ``c_qkv`` holds query, key and value of head after head."""
+    """Softmax attention of all tokens to all; ``c_qkv`` holds query, key and value of one head after the other."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
-        """Return what the tokens gather from each other."""
+        """Return the attended values of the tokens, which the caller adds to ``x``."""
         batch, count, width = x.shape
         heads = self.c_qkv(x).view(batch, count, self.heads, -1).transpose(1, 2)
         gathered = scaled_dot_product_attention(*heads.chunk(3, dim=-1))
@@ -81,7 +81,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and an MLP, each on normalised tokens and added to them."""
+    """Attention and an MLP, each applied to normalised tokens and added to the tokens."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The layers."""
+    """The blocks, one after the other."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Backbone(nn.Module):
 
 
 class PointDiffusionTransformer(nn.Module):
-    """What both models share: timestep and points in, output channels of the points out."""
+    """What both models share: from the timestep and the points to the output channels of the points."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -144,12 +144,12 @@ class TextPointDiffusionTransformer(PointDiffusionTransformer):
     def forward(
         self, x: Float[Tensor, "B C N"], t: Float[Tensor, "B"], text: Float[Tensor, "B D"]
     ) -> Float[Tensor, "B O N"]:
-        """Noise of ``x`` at timestep ``t`` given text embeddings of length 1; zeros stand for no text."""
+        """Predict the noise of ``x`` at timestep ``t`` from text embeddings of length 1; zeros stand for no text."""
         return self.attend(x, t, self.clip_embed(math.sqrt(self.text_width) * text)[:, None])
 
 
 class UpsamplePointDiffusionTransformer(PointDiffusionTransformer):
-    """The upsampler: every coarse point is a token. Its picture condition is zeros here, as for any text."""
+    """The upsampler: every coarse point is a token. Its picture condition is zeros, as Point-E has it for texts."""
 
     channel_scales: Tensor
     channel_biases: Tensor
@@ -165,7 +165,7 @@ class UpsamplePointDiffusionTransformer(PointDiffusionTransformer):
     def forward(
         self, x: Float[Tensor, "B C N"], t: Float[Tensor, "B"], coarse: Float[Tensor, "B C M"]
     ) -> Float[Tensor, "B O N"]:
-        """Noise of the further points ``x`` given the ``coarse`` ones in values: positions in +-0.5, colours 0..255."""
+        """Predict the noise of the further points ``x``; ``coarse`` has positions in +-0.5 and colours in 0..255."""
         scaled = coarse.transpose(1, 2) * self.channel_scales + self.channel_biases
         grid = self.clip_embed(x.new_zeros(len(x), self.grid_tokens, self.grid_width))
         points = self.cond_point_proj(scaled)

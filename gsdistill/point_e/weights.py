@@ -26,10 +26,10 @@ _BLOCK = 1 << 20
 
 
 def fetch(name: str) -> Path:
-    """Return where the published file ``name`` lies in the cache folder, after its one download.
+    """Return the path of the published file ``name`` in the cache folder; download it if it is not there.
 
     Raises:
-        ModelNotFound: it is not there, and the network may not be asked or fails the download.
+        ModelNotFound: it is not there, and the network is forbidden or the download fails.
         OutputError: the cache folder cannot be written.
     """
     path = cache_folder("point-e", name)
@@ -39,7 +39,7 @@ def fetch(name: str) -> Path:
     if is_offline():
         raise ModelNotFound(
             f"the Point-E weights {name} are not in {path.parent}, and HF_HUB_OFFLINE or --offline "
-            f"forbids to fetch them: {advice}"
+            f"forbids fetching them: {advice}"
         )
     try:
         response = urllib.request.urlopen(ADDRESS + name, timeout=_SECONDS)
@@ -47,7 +47,7 @@ def fetch(name: str) -> Path:
         raise ModelNotFound(f"cannot fetch the Point-E weights {name} ({_reason(error)}): {advice}") from error
     with response, atomic_path(path) as draft, draft.open("wb") as file:
         expected = response.headers.get("Content-Length")
-        while block := _next(response, name, advice):
+        while block := _read_block(response, name, advice):
             file.write(block)
         if expected is not None and file.tell() != int(expected):
             raise ModelNotFound(
@@ -56,7 +56,7 @@ def fetch(name: str) -> Path:
     return path
 
 
-def _next(response: Any, name: str, advice: str) -> bytes:
+def _read_block(response: Any, name: str, advice: str) -> bytes:
     try:
         return response.read(_BLOCK)
     except (OSError, http.client.HTTPException) as error:
@@ -64,7 +64,7 @@ def _next(response: Any, name: str, advice: str) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first sentence of what a library says; that of urllib wraps another error, the reason."""
+    """Return the first sentence of an error, or of the reason that urllib's error wraps."""
     reason = getattr(error, "reason", error)
     return first_line(reason if isinstance(reason, Exception) else error).split(". ")[0]
 
@@ -73,7 +73,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the named tensors of a ``.safetensors`` file or a PyTorch ``.pt``, which may hold nothing but tensors.
 
     Raises:
-        ModelNotFound: there is no such file. BadFile: it is cut, not of its kind, or as :func:`read_pickle`.
+        ModelNotFound: there is no such file. BadFile: it is broken, is no state dict, or as :func:`read_pickle`.
     """
     from safetensors.torch import load_file
 
@@ -87,16 +87,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Give ``model`` its parameters in float32: all of them, and nothing else.
+    """Give ``model`` all its parameters, in float32; ``path`` is named in errors.
 
     Raises:
-        BadFile: a name is missing or unknown, a shape differs, or a value is no finite number; the first is named.
+        BadFile: a name is missing or unknown, a shape differs, or a value is not finite; the first such name is given.
     """
     own = model.state_dict()
     kind = type(model).__name__
-    odd = [(name, "lacks") for name in own if name not in weights] + [
-        (name, "has an unknown") for name in weights if name not in own
-    ]
+    odd = [(name, "lacks") for name in own if name not in weights]
+    odd += [(name, "has an unknown") for name in weights if name not in own]
     if odd:
         name, what = odd[0]
         rest = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
@@ -107,5 +106,5 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
                 f"{path} is not for this {kind}: '{name}' is {list(value.shape)}, not {list(own[name].shape)}"
             )
         if value.layout is not torch.strided or not value.is_floating_point() or not value.float().isfinite().all():
-            raise BadFile(f"{path}: '{name}' holds what is no finite number")
+            raise BadFile(f"{path}: '{name}' holds values that are not finite numbers")
     model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=True, assign=True)

@@ -1,9 +1,11 @@
-"""Kernels that tell every tile of 8 x 16 pixels which splats it holds, nearest first.
+"""Kernels that list the splats of every tile of 8 x 16 pixels, nearest first.
 
-Binning is exact: a tile holds a splat if and only if the ellipse where alpha reaches 1/255 touches the box of its pixel
-centres. Within a row of tiles (a band) an ellipse is convex, so the tiles it touches are those between its leftmost and
-its rightmost point there: its span, found once and kept. ``starts`` numbers the pairs of splat and tile by splat;
-``ids`` lists the splats by tile, nearest first, and ``slots`` says where each pair of ``starts`` stands in that list.
+Binning is exact: a tile contains a splat if and only if the ellipse with alpha >= 1/255 touches the box of the tile's
+pixel centres. An ellipse is convex, so in a row of tiles (a band) it touches all tiles from its leftmost to its
+rightmost point there. This span is computed once and stored. A pair is one splat in one tile. Pairs are counted in two
+orders: by splat, where those of splat i are starts[i]..starts[i + 1], and by tile, where those of tile t are
+bounds[t]..bounds[t + 1], nearest first. ``ids`` holds the splat of each pair in the order by tile, and ``slots`` the
+place in that order of each pair in the order by splat.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ Array: TypeAlias = np.ndarray
 
 @compiled(fast=False, inline=True)
 def bands(splats: Array, i: int, height: int) -> tuple[int, int]:
-    """First and last band that splat i touches; first > last where none."""
+    """The first and the last band that splat i touches; first > last if it touches none."""
     first = math.ceil(min(max(splats[i, 1] - splats[i, 11] - 0.52, -1.0), height + 1.0))
     last = math.floor(min(max(splats[i, 1] + splats[i, 11] - 0.48, -1.0), height + 1.0))
     first, last = max(int(first), 0), min(int(last), height - 1)
@@ -30,8 +32,8 @@ def bands(splats: Array, i: int, height: int) -> tuple[int, int]:
 
 
 @compiled(inline=True)
-def spans(splats: Array, i: int, first: int, last: int, width: int, height: int, found: Array, at: int) -> int:
-    """Write the first and last tile column of the bands first..last to found[2 at:]; returns the number of tiles."""
+def write_spans(splats: Array, i: int, first: int, last: int, width: int, height: int, columns: Array, at: int) -> int:
+    """Write the first and last tile column in the bands first..last to columns[2 at:]; returns how many tiles."""
     x, y, hA, k, hE = (
         float(splats[i, 0]),
         float(splats[i, 1]),
@@ -52,7 +54,7 @@ def spans(splats: Array, i: int, first: int, last: int, width: int, height: int,
         stop = math.floor(min(max(right - 0.48, -1.0), width + 1.0))
         start, stop = max(int(start), 0) // WIDE, min(int(stop), width - 1)
         stop = stop // WIDE if stop >= 0 else -1
-        found[2 * at], found[2 * at + 1] = start, stop
+        columns[2 * at], columns[2 * at + 1] = start, stop
         at += 1
         count += max(stop - start + 1, 0)
     return count
@@ -60,7 +62,7 @@ def spans(splats: Array, i: int, first: int, last: int, width: int, height: int,
 
 @compiled(fast=False)
 def sort_by_depth(bits: Array, order: Array, spare: Array) -> None:
-    """Sort the indices in ``order`` stably by the bit patterns of their depths, positive floats: three radix passes."""
+    """Sort ``order``, indices of splats, stably by depth: three radix passes over the bits of positive float32."""
     n = len(order)
     for shift in (0, 11, 22):
         counts = np.zeros(2049, np.int64)
@@ -76,16 +78,16 @@ def sort_by_depth(bits: Array, order: Array, spare: Array) -> None:
 
 
 @compiled(fast=False)
-def tile_starts(splats: Array, band_starts: Array, found: Array, start: int, height: int, columns: int) -> Array:
-    """Where the pairs of every tile of one view begin, counting from ``start``; band_starts[i] numbers ``found``."""
+def tile_starts(splats: Array, band_starts: Array, spans: Array, start: int, height: int, columns: int) -> Array:
+    """The first pair of every tile of one view, counted from ``start``; band_starts[i] is the first span of splat i."""
     rows = (height + TALL - 1) // TALL
     steps = np.zeros((rows, columns + 1), np.int64)
     for i in range(len(splats)):
         band = bands(splats, i, height)[0]
         for j in range(band_starts[i], band_starts[i + 1]):
-            if found[2 * j] <= found[2 * j + 1]:
-                steps[band, found[2 * j]] += 1
-                steps[band, found[2 * j + 1] + 1] -= 1
+            if spans[2 * j] <= spans[2 * j + 1]:
+                steps[band, spans[2 * j]] += 1
+                steps[band, spans[2 * j + 1] + 1] -= 1
             band += 1
     begins = np.empty(rows * columns, np.int64)
     for band in range(rows):
@@ -99,7 +101,7 @@ def tile_starts(splats: Array, band_starts: Array, found: Array, start: int, hei
 
 @compiled(fast=False)
 def in_depth_order(splats: Array, starts: Array) -> Array:
-    """Indices of the splats of one view that touch any tile, nearest first; starts[i] numbers their pairs."""
+    """Indices of the splats of one view that touch any tile, nearest first; starts[i] is the first pair of splat i."""
     bits, orders = splats[:, 9].copy().view(np.uint32), np.empty((2, len(splats)), np.int32)
     count = 0
     for i in range(len(splats)):
@@ -112,15 +114,15 @@ def in_depth_order(splats: Array, starts: Array) -> Array:
 
 @compiled(fast=False)
 def place(
-    splats: Array, order: Array, offset: int, band_starts: Array, found: Array, height: int, columns: int,
+    splats: Array, order: Array, offset: int, band_starts: Array, spans: Array, height: int, columns: int,
     group: int, groups: int, cursor: Array, starts: Array, ids: Array, slots: Array,
 ) -> None:  # fmt: skip
-    """Write the pairs in the bands of the group, splats in the given order, where their tiles' cursors stand."""
+    """Write the pairs in the bands of one group (every groups-th) by ``order``, where ``cursor`` of their tile is."""
     for rank in range(len(order)):
         i = order[rank]
         band, pair = bands(splats, i, height)[0], starts[i]
         for j in range(band_starts[i], band_starts[i + 1]):
-            start, stop = found[2 * j], found[2 * j + 1]
+            start, stop = spans[2 * j], spans[2 * j + 1]
             if band % groups == group:
                 for tile in range(band * columns + start, band * columns + stop + 1):
                     ids[cursor[tile]], slots[pair] = offset + i, cursor[tile]
@@ -133,22 +135,22 @@ def place(
 
 @compiled()
 def find_spans(
-    begin: int, end: int, splats: Array, width: int, height: int, band_starts: Array, found: Array, counts: Array
+    begin: int, end: int, splats: Array, width: int, height: int, band_starts: Array, spans: Array, counts: Array
 ) -> None:
-    """Fill ``found`` [bands, 2] and ``counts`` (of tiles) [B N] for the splats begin..end."""
+    """Fill ``spans`` [2 x bands of all splats] and ``counts`` [B N], numbers of tiles, for the splats begin..end."""
     for i in range(begin, end):
         counts[i] = 0
         if band_starts[i + 1] > band_starts[i]:
             first, last = bands(splats, i, height)
-            counts[i] = spans(splats, i, first, last, width, height, found, band_starts[i])
+            counts[i] = write_spans(splats, i, first, last, width, height, spans, band_starts[i])
 
 
 @compiled()
 def place_pairs(
-    begin: int, end: int, groups: int, splats: Array, width: int, height: int, band_starts: Array, found: Array,
+    begin: int, end: int, groups: int, splats: Array, width: int, height: int, band_starts: Array, spans: Array,
     starts: Array, bounds: Array, ids: Array, slots: Array,
 ) -> None:  # fmt: skip
-    """Fill ``bounds`` [B tiles], ``ids`` and ``slots`` [pairs] for the tasks begin..end: ``groups`` for each view."""
+    """Fill ``bounds`` [B tiles], ``ids`` and ``slots`` [pairs] for the tasks begin..end, ``groups`` tasks a view."""
     columns = (width + WIDE - 1) // WIDE
     per_view = columns * ((height + TALL - 1) // TALL)
     N = len(splats) * per_view // len(bounds)
@@ -156,8 +158,8 @@ def place_pairs(
         b, group = task // groups, task % groups
         first, last = b * N, b * N + N
         here, pairs, marks = splats[first:last], starts[first : last + 1], band_starts[first : last + 1]
-        cursor = tile_starts(here, marks, found, pairs[0], height, columns)
+        cursor = tile_starts(here, marks, spans, pairs[0], height, columns)
         if group == 0:
             bounds[b * per_view : b * per_view + per_view] = cursor
         order = in_depth_order(here, pairs)
-        place(here, order, first, marks, found, height, columns, group, groups, cursor, pairs, ids, slots)
+        place(here, order, first, marks, spans, height, columns, group, groups, cursor, pairs, ids, slots)

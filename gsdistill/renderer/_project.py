@@ -1,12 +1,12 @@
-"""Kernels from parameters to screen ellipses, one Gaussian in one view at a time, inside in float64.
+"""Kernels from parameters to screen ellipses, one Gaussian in one view at a time, computed in float64.
 
-Forward writes one row of ``splats`` [B N, 12] per Gaussian and view. With C = [[a, b], [b, c]] the blurred screen
-covariance, the exponent is kept in its completed square, which needles do not spoil by cancellation:
+They write one row of ``splats`` [B N, 12] per Gaussian and view. With C = [[a, b], [b, c]] the blurred screen
+covariance, the exponent is stored as a completed square, which does not suffer from cancellation for thin ellipses:
 
     sigma = hA (dx - k dy)^2 + hE dy^2,    hA = c / (2 det C),    k = b / c,    hE = 1 / (2 c).
 
-Row: x, y, hA, k, hE, opacity, red, green, blue, depth, and the half sides of the box where alpha reaches 1/255.
-Camera row: W (9), t (3), position (3), fx, fy, cx, cy, and the limits of x/z (2) and y/z (2).
+A row: x, y, hA, k, hE, opacity, red, green, blue, depth, and the half sides of the box around alpha >= 1/255.
+A row of cameras: W (9), t (3), position (3), fx, fy, cx, cy, and the limits of x/z (2) and y/z (2).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gsdistill.renderer._bins import bands
 from gsdistill.renderer._vectors import Triple, cross, dot, sh_basis
 from gsdistill.renderer.base import ALPHA_MIN, COVARIANCE_MAX, DEVIATION_MAX
 
-MARGIN = 1.001  # of the squared extent, far above the rounding of the rasteriser
+MARGIN = 1.001  # factor of the squared extent, much more than the rasteriser's rounding errors
 
 Array: TypeAlias = np.ndarray
 Quadruple: TypeAlias = tuple[float, float, float, float]
@@ -31,7 +31,7 @@ Footprint: TypeAlias = tuple[Triple, Triple, Triple, Triple, Triple, float, floa
 
 
 class Lens(NamedTuple):
-    """What all cameras of a batch share: the image size and RenderOptions."""
+    """What all cameras of a batch share: the image size in pixels and RenderOptions."""
 
     width: int
     height: int
@@ -43,7 +43,7 @@ class Lens(NamedTuple):
 
 @compiled(inline=True)
 def rotation(quats: Array, n: int) -> tuple[Matrix, Quadruple, float]:
-    """Rotation matrix (row-major 9-tuple) of the wxyz quaternion n, its unit quaternion and its length."""
+    """The rotation matrix (row-major 9-tuple) of the wxyz quaternion n, the quaternion at length 1, and its length."""
     q0, q1, q2, q3 = float(quats[n, 0]), float(quats[n, 1]), float(quats[n, 2]), float(quats[n, 3])
     length = math.sqrt(q0 * q0 + q1 * q1 + q2 * q2 + q3 * q3)
     w, x, y, z = q0 / length, q1 / length, q2 / length, q3 / length
@@ -70,7 +70,7 @@ def times_scales(R: Matrix, sizes: Array, n: int) -> Matrix:
 
 @compiled(inline=True)
 def to_camera(cams: Array, b: int, m: Triple) -> Triple:
-    """The mean in camera coordinates."""
+    """The mean ``m`` in the coordinates of camera b."""
     x = cams[b, 0] * m[0] + cams[b, 1] * m[1] + cams[b, 2] * m[2] + cams[b, 9]
     y = cams[b, 3] * m[0] + cams[b, 4] * m[1] + cams[b, 5] * m[2] + cams[b, 10]
     z = cams[b, 6] * m[0] + cams[b, 7] * m[1] + cams[b, 8] * m[2] + cams[b, 11]
@@ -88,7 +88,7 @@ def footprint(cams: Array, b: int, x: float, y: float, z: float, M: Matrix, eps2
     L0 = (dot(U0, c0), dot(U0, c1), dot(U0, c2))
     L1 = (dot(U1, c0), dot(U1, c1), dot(U1, c2))
     normal = cross(L0, L1)
-    square = dot(normal, normal)  # = a c - b^2 before the blur (Lagrange), without its cancellation
+    square = dot(normal, normal)  # = a c - b^2 before the blur (Lagrange), but without cancellation
     a, c = dot(L0, L0), dot(L1, L1)
     det = square + eps2d * (a + c) + eps2d * eps2d
     return U0, U1, L0, L1, normal, math.sqrt(square), a + eps2d, dot(L0, L1), c + eps2d, det
@@ -107,7 +107,7 @@ def project_one(
     cams: Array, b: int, m: Triple, M: Matrix, opacity: float, sh: Array, n: int, lens: Lens, Y: Array,
     splats: Array, i: int,
 ) -> int:  # fmt: skip
-    """Write the splat of one Gaussian in one view; returns its radius in pixels, 0 where culled."""
+    """Write row i of ``splats`` for Gaussian n in view b; returns its radius in pixels, 0 if it is culled."""
     x, y, z = to_camera(cams, b, m)
     if not (z >= lens.near and z <= lens.far):
         return 0
@@ -150,9 +150,9 @@ def project(
         R, _, _ = rotation(quats, n)
         M = times_scales(R, sizes, n)
         m = (float(means[n, 0]), float(means[n, 1]), float(means[n, 2]))
-        sound = sizes[n, 0] < DEVIATION_MAX and sizes[n, 1] < DEVIATION_MAX and sizes[n, 2] < DEVIATION_MAX
+        bounded = sizes[n, 0] < DEVIATION_MAX and sizes[n, 1] < DEVIATION_MAX and sizes[n, 2] < DEVIATION_MAX
         for b in range(B):
             i = b * N + n
-            radii[i] = project_one(cams, b, m, M, float(opacities[n]), sh, n, lens, Y, splats, i) if sound else 0
+            radii[i] = project_one(cams, b, m, M, float(opacities[n]), sh, n, lens, Y, splats, i) if bounded else 0
             first, last = bands(splats, i, lens.height) if radii[i] > 0 else (0, -1)
             counts[i] = last - first + 1

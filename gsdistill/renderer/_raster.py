@@ -1,11 +1,13 @@
 """Kernels from screen ellipses to pixels and back, one tile of 8 x 16 pixels at a time.
 
-A tile's pixels lie in one buffer, row after row, and a splat goes only through the rows that its ellipse touches, all
-pixels of them by the same arithmetic without branches: the compiler makes vectors of the inner loops, because indices
-without a sign need no check for negative ones and one buffer does not overlap itself. With a = sqrt(hA / 8),
-e = sqrt(hE / 8), the exponent of ``_project`` is 8 (u^2 + d^2) with u = a (dx - k dy), d = e dy.
-Backward runs front to back too: with q_i = colour_i . v_colour + z_i v_depth and the total Q = sum_i w_i q_i known,
-dL/dalpha_i = T_i q_i - (Q - sum_{j<=i} w_j q_j + T_end (background . v_colour - v_alpha)) / (1 - alpha_i).
+A tile's pixels are in one buffer, row after row. Each splat is blended into the rows that its ellipse touches, with the
+same arithmetic for all their pixels and without branches, so that the compiler vectorises the inner loops. It can do so
+because indices are unsigned (negative ones would need a check) and there is one buffer (two might overlap). With
+a = sqrt(hA / 8), e = sqrt(hE / 8), the exponent of ``_project`` is 8 (u^2 + d^2) with u = a (dx - k dy), d = e dy.
+
+Backward goes front to back too: with q_i = colour_i . v_colour + z_i v_depth and the total Q = sum_i w_i q_i, which
+follows from the image,
+    dL/dalpha_i = T_i q_i - (Q - sum_{j<=i} w_j q_j + T_end (background . v_colour - v_alpha)) / (1 - alpha_i).
 """
 
 from __future__ import annotations
@@ -20,20 +22,21 @@ from gsdistill.renderer._bins import TALL, WIDE
 from gsdistill.renderer.base import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 
 AREA = WIDE * TALL
-STEP = 8 // WIDE  # rows of a tile that one vector of 8 holds
-BATCH = 32  # splats whose rows are found together
-# Parts of a batch: first and last row of the tile that the splat touches (first > last where none), a, e, a k / e, a x
-# and e y from the tile's corner, 1 / a, 1 / e.
+STEP = 8 // WIDE  # rows of a tile in one vector of 8 numbers
+BATCH = 32  # splats that are prepared together
+# Parts of a batch: the first and last row of the tile that the splat touches (first > last if none), a, e, a k / e, a x
+# and e y measured from the tile's corner, 1 / a, 1 / e.
 S1, S2, S3, S4, S5, S6, S7, S8 = (BATCH * part for part in range(1, 9))
-POLL = 8  # splats between two looks at which rows still gather
+POLL = 8  # splats between two checks of which rows have unfinished pixels
 Array: TypeAlias = np.ndarray
-# Parts of a tile's buffer: pixel centres, the transmittance of pixels that still gather (else 0), then forward: the
-# final transmittance and the sums of red, green, blue, depth; backward: what is to come and the gradients of the four.
+# Parts of a tile's buffer: the pixel centres x and y, and the transmittance of unfinished pixels (0 for finished ones).
+# Then, in forward, the final transmittance and the sums of red, green, blue and depth; in backward, the rest of Q that
+# lies behind the present splat and the gradients of red, green, blue and depth.
 X, Y, LIVE, REST, RED, GREEN, BLUE, DEPTH = (np.uintp(AREA * row) for row in range(8))
 BUFFER = 8 * AREA
-FAR = np.float32(0.75)  # exp(-8 * 0.75) < 1/255: no alpha survives beyond
+FAR = np.float32(0.75)  # exp(-8 * 0.75) < 1/255: from here on every alpha is ignored
 ZERO, ONE, HALF, EIGHTH = np.float32(0.0), np.float32(1.0), np.float32(0.5), np.float32(0.125)
-NEAR, BEYOND = np.float32(0.48), np.float32(WIDE - 0.48)  # the pixel centres' box and 0.02 pixels
+NEAR, BEYOND = np.float32(0.48), np.float32(WIDE - 0.48)  # the box of the pixel centres and 0.02 pixels around it
 FAINT, OPAQUE, DONE = np.float32(ALPHA_MIN), np.float32(ALPHA_MAX), np.float32(TRANSMITTANCE_MIN)
 # exp(-x) = E0 - x (E1 - x (E2 - ...)) on 0..0.75 to 4e-9 relative (reweighted least squares)
 E0, E1, E2 = np.float32(0.9999999967793847), np.float32(0.9999996143787634), np.float32(0.4999922516025169)
@@ -52,7 +55,7 @@ def exp_eight(x: float) -> float:
 
 @compiled(inline=True)
 def shuffled(i: int, n: int) -> int:
-    """A fixed permutation of 0..n-1 that scatters neighbours, so that equal shares hold equal work."""
+    """Place i of a fixed permutation of 0..n-1 that scatters neighbours, so that equal shares take about equal time."""
     stride = int(n * 0.6180339887) | 1
     while math.gcd(stride, n) != 1:
         stride += 2
@@ -61,7 +64,7 @@ def shuffled(i: int, n: int) -> int:
 
 @compiled(inline=True)
 def start_tile(buffer: Array, left: int, top: int, width: int, height: int) -> None:
-    """Pixel centres from the tile's corner; transmittance 1 where pixels gather, 0 outside the image; sums 0."""
+    """Write the pixel centres, from the tile's corner; transmittance 1 inside and 0 outside of the image; sums 0."""
     buffer[:] = ZERO
     for p in range(AREA):
         x, y = p % WIDE, p // WIDE
@@ -71,7 +74,7 @@ def start_tile(buffer: Array, left: int, top: int, width: int, height: int) -> N
 
 @compiled(inline=True)
 def live_rows(buffer: Array) -> tuple[int, int]:
-    """First and last row of the tile with a pixel that still gathers; first > last where none."""
+    """The first and last row of the tile with an unfinished pixel; first > last if there is none."""
     first, last = TALL, -1
     for row in range(TALL):
         most = ZERO
@@ -84,7 +87,7 @@ def live_rows(buffer: Array) -> tuple[int, int]:
 
 @compiled(inline=True)
 def prepare(splats: Array, ids: Array, first: int, last: int, left: int, top: int, batch: Array) -> None:
-    """Fill ``batch`` with what the next splats need in the tile; rows are found as ``_bins.spans`` finds columns."""
+    """Fill ``batch`` for the next splats of the tile; rows are computed as ``_bins.write_spans`` computes columns."""
     for j in range(BATCH):
         i = ids[min(first + j, last - 1)]
         batch[j], batch[S1 + j] = splats[i, 0] - np.float32(left), splats[i, 1] - np.float32(top)
@@ -111,7 +114,7 @@ def prepare(splats: Array, ids: Array, first: int, last: int, left: int, top: in
 
 @compiled(inline=True)
 def pixels(batch: Array, j: int, low: int, high: int) -> tuple[int, int]:
-    """First pixel and the one after the last, in whole vectors, of the rows that splat j touches within low..high."""
+    """The first pixel and the one after the last of the rows that splat j touches in low..high, as whole vectors."""
     first, last = max(int(batch[j]), low), min(int(batch[S1 + j]), high)
     if first > last:
         return 0, 0
@@ -120,7 +123,7 @@ def pixels(batch: Array, j: int, low: int, high: int) -> tuple[int, int]:
 
 @compiled(inline=True)
 def blend(buffer: Array, splats: Array, i: int, batch: Array, j: int, first: int, last: int) -> None:
-    """Blend one splat into the pixels first..last - 1 of the tile."""
+    """Blend splat i, number j of the batch, into the pixels first..last - 1 of the tile."""
     a, e, shear, x, y = batch[S2 + j], batch[S3 + j], batch[S4 + j], batch[S5 + j], batch[S6 + j]
     opacity, red, green, blue, depth = splats[i, 5], splats[i, 6], splats[i, 7], splats[i, 8], splats[i, 9]
     for p in range(np.uintp(first), np.uintp(last)):
@@ -145,7 +148,7 @@ def blend(buffer: Array, splats: Array, i: int, batch: Array, j: int, first: int
 def blend_backward(
     buffer: Array, splats: Array, i: int, batch: Array, j: int, first: int, last: int, out: Array, row: int
 ) -> None:  # fmt: skip
-    """Write the sums over the pixels first..last - 1 of the tile, see ``_project``."""
+    """Write the sums over the pixels first..last - 1 of the tile to out[row], see ``_unproject``."""
     a, e, shear, x, y = batch[S2 + j], batch[S3 + j], batch[S4 + j], batch[S5 + j], batch[S6 + j]
     opacity, red, green, blue, depth = splats[i, 5], splats[i, 6], splats[i, 7], splats[i, 8], splats[i, 9]
     s0, s1, s2, s3, s4, s5, s6, s7, s8, s9 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
@@ -181,9 +184,10 @@ def rasterize(
     begin: int, end: int, splats: Array, ids: Array, bounds: Array, backgrounds: Array,
     images: Array, alphas: Array, depths: Array, ends: Array, reached: Array,
 ) -> None:  # fmt: skip
-    """Fill images [B, H, W, 3], alphas, depths, final transmittances ``ends`` [B, H, W], and each tile's last pair.
+    """Render the tiles begin..end in shuffled order.
 
-    Only of the tiles begin..end in shuffled order.
+    Fills ``images`` [B, H, W, 3], ``alphas``, ``depths`` and the final transmittances ``ends`` [B, H, W], and in
+    ``reached`` [B tiles] the pair at which each tile ended.
     """
     views, height, width = alphas.shape
     columns, per_view, total = (width + WIDE - 1) // WIDE, (len(bounds) - 1) // views, len(bounds) - 1
@@ -223,7 +227,7 @@ def rasterize_backward(
     images: Array, depths: Array, ends: Array,
     v_images: Array, v_alphas: Array, v_depths: Array, tile_sums: Array,
 ) -> None:  # fmt: skip
-    """Fill ``tile_sums`` [pairs, 10], a row for each entry of ``ids``, of the tiles begin..end in shuffled order."""
+    """Fill ``tile_sums`` [pairs, 10], one row per entry of ``ids``, for the tiles begin..end in shuffled order."""
     views, height, width = depths.shape
     columns, per_view, total = (width + WIDE - 1) // WIDE, (len(bounds) - 1) // views, len(bounds) - 1
     buffer, batch = np.zeros(BUFFER, np.float32), np.empty(9 * BATCH, np.float32)

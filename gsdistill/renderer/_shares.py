@@ -1,8 +1,8 @@
-"""Shares out a kernel's range of tasks to the calling thread and to helpers, whoever is free taking the next share.
+"""Run a kernel over a range of tasks in the calling thread and in helper threads, which take one share after another.
 
-Every share is computed by the same code wherever it runs, so results do not depend on the number of threads. The
-caller works too, and does not wait for helpers that have not begun: on cores where torch's own threads still spin
-after their last operation, equal shares would wait for the slowest.
+All shares are computed by the same code, so results do not depend on the number of threads. The caller works too, and
+does not wait for helpers that have not begun: torch's own threads may still spin on some cores after their last
+operation, and with one equal share per thread all would wait for the slowest.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
-__all__ = ["in_shares"]
+__all__ = ["run_in_shares"]
 
-PER_THREAD = 4  # shares, so that a late helper leaves little to wait for
+PER_THREAD = 4  # shares; many small ones, so that a late helper delays the end only a little
 _pools: dict[int, ThreadPoolExecutor] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
 
 
-def in_shares(threads: int, total: int, least: int, kernel: Callable[..., Any], *inputs: Any) -> None:
-    """Call kernel(first, last, *inputs) for ranges that cover 0..total, none (but the last) smaller than ``least``."""
+def run_in_shares(threads: int, total: int, least: int, kernel: Callable[..., Any], *inputs: Any) -> None:
+    """Call kernel(first, last, *inputs) for ranges that cover 0..total; several have at least ``least`` tasks each."""
     count = min(PER_THREAD * threads, total // least) if threads > 1 else 1
     if count < 2:
         kernel(0, total, *inputs)
@@ -44,7 +44,7 @@ def in_shares(threads: int, total: int, least: int, kernel: Callable[..., Any], 
         work()
     finally:
         shares.clear()
-        begun = [helper for helper in helpers if not helper.cancel()]
-        wait(begun)  # all of them, before one's failure is told: they write where the caller's arrays are
-    for helper in begun:
+        running = [helper for helper in helpers if not helper.cancel()]
+        wait(running)  # also if one has failed: the others still write to the caller's arrays
+    for helper in running:
         helper.result()

@@ -1,6 +1,6 @@
-"""Kernels from gradients of screen ellipses to those of parameters: the way back of ``_project``, in float64 too.
+"""Kernels from gradients of screen ellipses to gradients of parameters: the backward of ``_project``, also in float64.
 
-They take, for every pair of Gaussian and tile, the sums that ``_raster`` made over the tile's pixels: of h = dL/dsigma
+Their input is, for every pair of Gaussian and tile, ten sums of ``_raster`` over the tile's pixels: of h = dL/dsigma
 times 1, u, d, u^2, u d, d^2 with u = dx - k dy, d = dy, and of the weights times the gradients of colour and depth.
 """
 
@@ -26,13 +26,13 @@ from gsdistill.renderer._project import (
 )
 from gsdistill.renderer._vectors import Triple, combined, cross, dot, sh_basis, sh_slopes
 
-CHUNK = 64  # Gaussians whose sums are gathered together, so that the processor waits for many at once
+CHUNK = 64  # Gaussians whose sums are added up together, so that the processor can load many from memory at once
 ZEROS = (0.0, 0.0, 0.0)
 
 
 @compiled(inline=True)
 def shape_backward(f: Footprint, v_A: float, v_k: float, v_E: float, v_dimming: float) -> tuple[Triple, Triple]:
-    """Gradients of the rows of L from those of A = 2 hA, k, E = 2 hE and of the antialiasing factor."""
+    """The gradients of the rows of L from those of A = 2 hA, k, E = 2 hE and the antialiasing factor."""
     _, _, L0, L1, normal, area, a, b, c, det = f
     A, k, E = c / det, b / c, 1.0 / c
     v_a = -A * A * v_A
@@ -52,7 +52,7 @@ def colour_backward(
     cams: Array, b: int, m: Triple, sh: Array, n: int, splats: Array, i: int, sums: Array, j: int,
     Y: Array, D: Array, v_sh: Array,
 ) -> Triple:  # fmt: skip
-    """Add to v_sh [K, 3] and return the gradient of the mean through the viewing direction."""
+    """Add the gradient of the SH to v_sh [K, 3]; return that of the mean through the viewing direction."""
     if len(Y) == 1:
         for channel in range(3):
             v_sh[0, channel] += sums[j, 6 + channel] * SH_C0 if splats[i, 6 + channel] > 0.0 else 0.0
@@ -76,7 +76,7 @@ def colour_backward(
 def view_backward(
     cams: Array, b: int, m: Triple, M: Matrix, sigmoid: float, splats: Array, i: int, sums: Array, j: int, lens: Lens
 ) -> tuple[Triple, Triple, Triple, Triple, float, float, float]:
-    """Gradients of the mean, of the rows of M, of the logit and of the screen mean through one view."""
+    """The gradients of the mean, the rows of M, the logit and the screen mean (x, y) from one view."""
     x, y, z = to_camera(cams, b, m)
     f = footprint(cams, b, x, y, z, M, lens.eps2d)
     U0, U1 = f[0], f[1]
@@ -112,7 +112,7 @@ def view_backward(
 def rotation_backward(
     R: Matrix, unit: Quadruple, length: float, s: Triple, v_M0: Triple, v_M1: Triple, v_M2: Triple
 ) -> tuple[Quadruple, Triple]:
-    """From the gradient of the rows of M = R diag(s) to those of the quaternion and of the logarithms of s."""
+    """The gradients of the quaternion and of the logarithms of s from that of the rows of M = R diag(s)."""
     w, x, y, z = unit
     G0, G1, G2 = v_M0[0] * s[0], v_M0[1] * s[1], v_M0[2] * s[2]  # gradient of R, row after row
     G3, G4, G5 = v_M1[0] * s[0], v_M1[1] * s[1], v_M1[2] * s[2]
@@ -152,7 +152,7 @@ def one_backward(
     splats: Array, starts: Array, sums: Array, j: int, Y: Array, D: Array, v_sh_n: Array,
     v_means: Array, v_quats: Array, v_scales: Array, v_logits: Array, v_sh: Array, v_screen: Array,
 ) -> None:  # fmt: skip
-    """Fill the gradients of Gaussian n from its ``sums`` in view b, row j + b CHUNK; the rest is scratch."""
+    """Write the gradients of Gaussian n; its sums in view b are row j + b CHUNK. Y, D and v_sh_n are work space."""
     N = len(means)
     R, unit, length = rotation(quats, n)
     M = times_scales(R, sizes, n)
@@ -192,7 +192,10 @@ def unproject(
     cams: Array, lens: Lens, splats: Array, starts: Array, slots: Array, tile_sums: Array,
     v_means: Array, v_quats: Array, v_scales: Array, v_logits: Array, v_sh: Array, v_screen: Array,
 ) -> None:  # fmt: skip
-    """Fill the gradients (all zero before) of Gaussians begin..end; splat i has the rows slots[starts[i]..] of sums."""
+    """Write the gradients of the Gaussians begin..end into arrays of zeros.
+
+    The sums of splat i are the rows slots[starts[i]..starts[i + 1]] of ``tile_sums``.
+    """
     N, B, K = len(means), len(cams), sh.shape[1]
     Y, D, v_sh_n, sums = np.empty(K), np.empty((K, 3)), np.empty((K, 3)), np.empty((B * CHUNK, 10))
     for first in range(begin, end, CHUNK):

@@ -1,18 +1,19 @@
-"""The one entry to all renderers: Gaussians and cameras in, images, alphas, depths and screen gradients out.
+"""The one entry to all renderers: Gaussians and cameras in; images, alphas, depths and screen gradients out.
 
-Every module of this folder except this one (and those with a leading underscore) is a backend of that name with one
-function ``rasterize(gaussians, cameras, backgrounds) -> Render``. All backends mean the same thing, which
-``reference`` spells out: EWA splatting (Zwicker et al. 2001) with the conventions of 3D Gaussian Splatting (Kerbl et
-al. 2023) as gsplat implements them. A pixel at (x, y) sees, front to back by camera z,
+Every module of this folder, except this one and those with a leading underscore, is a backend of that name with one
+function ``rasterize(gaussians, cameras, backgrounds) -> Render``. All backends compute the same, and ``reference`` is
+its specification: EWA splatting (Zwicker et al. 2001) with the conventions of 3D Gaussian Splatting (Kerbl et al. 2023)
+as gsplat implements them. With d_i from the projected mean of Gaussian i to a pixel and C_i the covariance on the
+screen, the pixel sees, front to back by camera z,
 
-    alpha_i = min(0.999, o_i exp(-d^T C_i^-1 d / 2)),    T_i = prod_{j<i} (1 - alpha_j),
+    alpha_i = min(0.999, o_i exp(-d_i^T C_i^-1 d_i / 2)),    T_i = prod_{j<i} (1 - alpha_j),
     image = sum_i T_i alpha_i colour_i + T_end background,
 
 where pairs with alpha < 1/255 are left out and the sum ends before the Gaussian that would bring T to 1e-4 or below.
 
-A scene may lie on a device that has no backend of its name (an Apple GPU), or one whose backend does not run there (a
-GPU that torch knows and gsplat has no kernels for). ``auto`` then draws it on the CPU: what it needs goes there, what
-comes of it goes back, and so do the gradients, so that whoever asks sees no difference but the time.
+A scene may be on a device that has no backend (an Apple GPU), or whose backend does not run there (a GPU that torch
+supports and gsplat's kernels do not). ``auto`` then draws it on the CPU and moves inputs, results and gradients between
+the two devices, so that the caller sees no difference except in time.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ __all__ = [
     "check_backgrounds", "compiles", "refusal", "render",
 ]  # fmt: skip
 
-ALPHA_MIN = 1.0 / 255.0  # fainter pairs of Gaussian and pixel are ignored
+ALPHA_MIN = 1.0 / 255.0  # a Gaussian is ignored at pixels where its alpha is smaller
 ALPHA_MAX = 0.999  # no Gaussian is more opaque than this at any pixel
 COVARIANCE_MAX = 1e17  # square pixels; a Gaussian wider on the screen has diverged and is culled
 DEVIATION_MAX = 1e5  # world units; a Gaussian with a larger standard deviation has diverged and is culled
-TRANSMITTANCE_MIN = 1e-4  # a pixel ends before the Gaussian that would bring it here
+TRANSMITTANCE_MIN = 1e-4  # a pixel ends before the Gaussian that would lower its transmittance to this or less
 
 
 @functools.cache
@@ -56,22 +57,22 @@ def render(
     backgrounds: Float[Tensor, "B 3"],
     backend: str = "auto",
 ) -> Render:
-    """Render all ``cameras`` in one call with the scene's own options, differentiably in every tensor of it.
+    """Render all ``cameras`` with the scene's own options; differentiable by all its tensors and by ``backgrounds``.
 
-    ``backgrounds`` holds one RGB colour per camera, 0..1. ``backend`` is one of :func:`backends`, or "auto": the one
-    for the device that holds the Gaussians, or where that has a :func:`refusal` the CPU's, which is told once. The
-    cameras and backgrounds are on that device too, and so is the answer. ``Render.screen.grad`` holds the gradient of
-    the projected means, in pixels, after backward. No gradient reaches the cameras.
+    ``backgrounds`` holds one RGB colour per camera, 0..1. Gaussians, cameras and backgrounds are on one device, and so
+    is the result. ``backend`` is one of :func:`backends`, or "auto": the backend of that device, or that of the CPU if
+    the device has a :func:`refusal`, with one notice. After backward, ``Render.screen.grad`` holds the gradient of the
+    projected means, in pixels. No gradient reaches the cameras.
 
     Raises:
-        ConfigError: the backend is unknown, or one that was asked for by its name cannot run here; or ``backgrounds``
-            is not one colour per camera.
+        ConfigError: there is no such backend, a backend chosen by its name cannot run here, or ``backgrounds`` is not
+            one colour per camera.
     """
     check_backgrounds(cameras, backgrounds)
     if backend == "auto":
-        backend = _chosen(gaussians.means.device)
+        backend = _choose(gaussians.means.device)
         if backend != gaussians.means.device.type:
-            return _elsewhere(backend, gaussians, cameras, backgrounds)
+            return _render_elsewhere(backend, gaussians, cameras, backgrounds)
     if backend not in backends():
         allowed = ("auto", *backends())
         raise ConfigError(
@@ -81,7 +82,7 @@ def render(
 
 
 def check_backgrounds(cameras: Cameras, backgrounds: object) -> None:
-    """Refuse what is not one colour per camera. Raises ConfigError."""
+    """Raise ConfigError unless ``backgrounds`` is a floating tensor with one RGB colour per camera."""
     wanted = (len(cameras), 3)
     if not isinstance(backgrounds, Tensor):
         got = f"a {type(backgrounds).__name__}"
@@ -94,24 +95,24 @@ def check_backgrounds(cameras: Cameras, backgrounds: object) -> None:
 
 @functools.cache
 def refusal(device: torch.device) -> str | None:
-    """Why there is no drawing on a device itself, in one line; None where a Gaussian is drawn there as it must be.
+    """Why a device cannot draw itself, in one line; None if its backend draws a test Gaussian correctly.
 
-    Tried once in a process, which may compile kernels for minutes.
+    Each device is tested once in a process. The first test may compile kernels, which takes minutes.
     """
     if device.type == "cpu":
         return None
     if device.type not in backends():
         return f"there is no renderer for {device.type}"
     try:
-        alpha, slope = _tried(device.type, device)
+        alpha, slope = _draw_test(device.type, device)
     except (ImportError, OSError, RuntimeError, UserError) as error:
         return None if out_of_memory(error) else first_line(error)
-    sound = abs(alpha - 0.5) < 1e-3 and abs(slope - 0.25) < 1e-3
-    return None if sound else f"it draws {alpha:g} and differentiates it to {slope:g}, where 0.5 and 0.25 are right"
+    correct = abs(alpha - 0.5) < 1e-3 and abs(slope - 0.25) < 1e-3
+    return None if correct else f"it draws {alpha:g} with the derivative {slope:g}, but 0.5 and 0.25 are correct"
 
 
-def _tried(backend: str, device: torch.device) -> tuple[float, float]:
-    """Alpha of a Gaussian on the axis, at the pixel in the middle, and its derivative: the sigmoid of 0, and 1/4."""
+def _draw_test(backend: str, device: torch.device) -> tuple[float, float]:
+    """Draw a Gaussian of logit 0 on the axis; returns alpha in the middle (should be 0.5) and its derivative (0.25)."""
     logit = torch.zeros(1, device=device, requires_grad=True)
     quats, scales = torch.ones(1, 4, device=device), torch.full((1, 3), -2.0, device=device)
     means, view = torch.tensor([[0.0, 0.0, 3.0]], device=device), torch.eye(4, device=device)[None]
@@ -125,20 +126,22 @@ def _tried(backend: str, device: torch.device) -> tuple[float, float]:
 
 
 def compiles(device: torch.device) -> bool:
-    """Whether the first drawing on a device has to compile kernels, which takes minutes."""
+    """Whether the first render on a device has to compile kernels, which takes minutes."""
     return device.type in backends() and device.type != "cpu" and _module(device.type).compiles()
 
 
 @functools.cache
-def _chosen(device: torch.device) -> str:
-    """The backend that draws a scene on ``device``; where that is not its own, the reason is told."""
+def _choose(device: torch.device) -> str:
+    """Choose the backend for scenes on ``device``; tell the user why if it is the CPU's instead of the device's own."""
     if reason := refusal(device):
-        tell(f"{device} does not draw, and the CPU does it instead: {reason}")
+        tell(f"{device} cannot draw, so the CPU does it instead: {reason}")
     return "cpu" if reason else device.type
 
 
-def _elsewhere(backend: str, gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
-    """The render of a scene by the backend of another device, with everything taken there and back."""
+def _render_elsewhere(
+    backend: str, gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]
+) -> Render:
+    """Render with the backend of another device; inputs, results and gradients are copied between the devices."""
     home = gaussians.means.device
     there = (to_device(value, backend) for value in (gaussians, cameras, backgrounds))
     out = _module(backend).rasterize(*there)
@@ -153,9 +156,9 @@ def _module(backend: str) -> Any:
 
 
 def blending_weights(gaussians: Gaussians, cameras: Cameras) -> Float[Tensor, "N"]:
-    """Sum of each Gaussian's weights T_i alpha_i over all pixels of all ``cameras``, in pixels, float64.
+    """The sum of each Gaussian's weights T_i alpha_i over all pixels of all ``cameras``, in pixels, float64.
 
-    A picture is linear in the colours, sum_i w_i colour_i, so the weights are its derivative by them.
+    A picture is linear in the colours, sum_i w_i colour_i, so its derivative by a colour is the weight.
     """
     like = gaussians.means
     plain = torch.zeros(len(gaussians), 1, 3, dtype=like.dtype, device=like.device, requires_grad=True)

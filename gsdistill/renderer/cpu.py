@@ -1,10 +1,10 @@
-"""The renderer for processors: compiled kernels, tiles of 8 x 16 pixels, an analytic backward pass.
+"""The renderer for CPUs: compiled kernels, tiles of 8 x 16 pixels, an analytic backward pass.
 
-Agrees with ``reference`` in float32; other floating types are cast to it and back. Results are the same bit for bit in
-every run and for every number of threads, which follows ``torch.get_num_threads()``; what is too little for several
-threads runs on one (``_shares``). Kernels: ``_project`` (parameters to screen ellipses), ``_bins`` (which tile holds
-what), ``_raster`` (pixels and back), ``_unproject`` (back to parameters). The first call in a fresh installation
-compiles them (ten seconds) and keeps them on disk.
+It computes the same as ``reference``, in float32; other floating types are converted to float32 and back. Results are
+bit for bit the same in every run and with any number of threads. That number is ``torch.get_num_threads()``, or one for
+small tasks (``_shares``). Kernels: ``_project`` (parameters to screen ellipses), ``_bins`` (which splats a tile holds),
+``_raster`` (pixels, and their gradients), ``_unproject`` (gradients of parameters). The first call compiles them in ten
+seconds and caches them on disk.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from torch.autograd.function import once_differentiable
 from gsdistill.core.structs import Cameras, Gaussians, Render
 from gsdistill.core.threads import Turn
 from gsdistill.renderer import _bins, _project, _raster, _unproject
-from gsdistill.renderer._shares import in_shares
+from gsdistill.renderer._shares import run_in_shares
 
 __all__ = ["rasterize"]
 
-GAUSSIANS, PAIRS = 2000, 5000  # in one share, at least: fewer are not worth another thread
-MOST_PAIRS = 2**31 - 1  # which 32 bits number
-_turn = Turn()  # of those who take what is kept between calls
-_kept = [np.empty((0, 10), np.float32)]
+GAUSSIANS, PAIRS = 2000, 5000  # least size of a share: a smaller one is not worth another thread
+MOST_PAIRS = 2**31 - 1  # pairs are numbered with 32 bits
+_turn = Turn()  # one thread at a time uses the buffer that is kept between calls
+_buffers = [np.empty((0, 10), np.float32)]
 
 
 def rasterize(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
-    """See :func:`gsdistill.renderer.base.render`. Needs every tensor in main memory."""
+    """See :func:`gsdistill.renderer.base.render`. All tensors must be on the CPU."""
     g = gaussians
     parameters = (g.means, g.quats, g.scales, g.opacities, g.sh)
     wanted = torch.is_grad_enabled() and any(value.requires_grad for value in parameters)
@@ -45,7 +45,7 @@ class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         means, quats, scales, logits, sh, _, backgrounds, cameras, o = inputs
-        with np.errstate(over="ignore"):  # not torch.exp: it wakes threads that spin for longer than it takes
+        with np.errstate(over="ignore"):  # not torch.exp: its threads keep spinning longer than it computes
             sizes, opacities = np.exp(_array(scales)), 1 / (1 + np.exp(-_array(logits)))
         values = [_array(means), _array(quats), sizes, opacities, _array(sh)]
         cams = camera_rows(cameras)
@@ -53,13 +53,14 @@ class _Rasterize(torch.autograd.Function):
         lens = _project.Lens(W, H, float(o.near), float(o.far), float(o.eps2d), bool(o.antialiased))
         splats, radii, counts = np.empty((B * N, 12), np.float32), np.empty(B * N, np.int32), np.empty(B * N, np.int64)
         threads = _threads()
-        in_shares(threads, N, GAUSSIANS // (B + 1) + 1, _project.project, *values, cams, lens, splats, radii, counts)
+        least = GAUSSIANS // (B + 1) + 1
+        run_in_shares(threads, N, least, _project.project, *values, cams, lens, splats, radii, counts)
         bins = bins_of(threads, splats, counts, B, W, H)
         images, depths = np.empty((B, H, W, 3), np.float32), np.empty((B, H, W), np.float32)
         alphas, ends = np.empty_like(depths), np.empty_like(depths)
         reached = np.empty(len(bins["bounds"]) - 1, np.int64)
         tiles = 1 + len(reached) * PAIRS // (len(bins["ids"]) + 1)
-        in_shares(
+        run_in_shares(
             threads, len(reached), tiles, _raster.rasterize, splats, bins["ids"], bins["bounds"],
             _array(backgrounds), images, alphas, depths, ends, reached,
         )  # fmt: skip
@@ -78,54 +79,57 @@ class _Rasterize(torch.autograd.Function):
         v_values = [np.zeros(value.shape, np.float32) for value in values]
         v_screen = np.zeros((len(splats), 2), np.float32)
         with _turn:
-            tile_sums, threads = _scratch(len(bins["ids"])), _threads()
-            in_shares(
+            tile_sums, threads = _buffer(len(bins["ids"])), _threads()
+            run_in_shares(
                 threads, len(reached), tiles, _raster.rasterize_backward, splats, bins["ids"], bins["bounds"], reached,
                 images, depths, ends, v_images, v_alphas[..., 0], v_depths[..., 0], tile_sums,
             )  # fmt: skip
-            in_shares(
+            run_in_shares(
                 threads, len(values[0]), GAUSSIANS // (len(cams) + 1) + 1, _unproject.unproject, *values,
                 cams, lens, splats, bins["starts"], bins["slots"], tile_sums, *v_values, v_screen,
             )  # fmt: skip
-        found = [*v_values, v_screen.reshape(len(cams), -1, 2)]
-        if ctx.needs_input_grad[6]:
-            found.append(np.einsum("bhw,bhwc->bc", ends, v_images))
-        results = [torch.from_numpy(value).to(ctx.dtype) for value in found]
+        arrays = [*v_values, v_screen.reshape(len(cams), -1, 2)]
+        if ctx.needs_input_grad[6]:  # that of the backgrounds
+            arrays.append(np.einsum("bhw,bhwc->bc", ends, v_images))
+        results = [torch.from_numpy(value).to(ctx.dtype) for value in arrays]
         return *results, *[None] * (9 - len(results))
 
 
 def bins_of(
     threads: int, splats: np.ndarray, counts: np.ndarray, views: int, width: int, height: int
 ) -> dict[str, np.ndarray]:
-    """What every tile holds: ``starts``, ``bounds``, ``ids`` and ``slots`` of ``_bins``.
+    """Find the splats of every tile: the arrays ``starts``, ``bounds``, ``ids`` and ``slots``, see ``_bins``.
 
     Raises:
-        MemoryError: more pairs of tile and splat than can be numbered.
+        MemoryError: there are more pairs of tile and splat than 31 bits can number.
     """
     size = width, height
     band_starts, starts = np.zeros((2, len(splats) + 1), np.int64)
     np.cumsum(counts, out=band_starts[1:])
     order = np.empty(2 * int(band_starts[-1]), np.int32)
-    in_shares(threads, len(splats), GAUSSIANS, _bins.find_spans, splats, *size, band_starts, order, counts)
+    run_in_shares(threads, len(splats), GAUSSIANS, _bins.find_spans, splats, *size, band_starts, order, counts)
     np.cumsum(counts, out=starts[1:])
     if starts[-1] > MOST_PAIRS:
-        raise MemoryError(f"{starts[-1]:,} pairs of tile and Gaussian cannot be held; {MOST_PAIRS:,} can")
+        raise MemoryError(f"{starts[-1]:,} pairs of tile and Gaussian are too many; {MOST_PAIRS:,} is the most")
     ids, slots = np.empty((2, int(starts[-1])), np.int32)
     bounds = np.empty(views * -(-width // _bins.WIDE) * -(-height // _bins.TALL) + 1, np.int64)
     bounds[-1] = starts[-1]
     groups = -(-threads // max(1, views)) if len(ids) > 4 * PAIRS else 1
-    in_shares(
+    run_in_shares(
         threads, views * groups, 1, _bins.place_pairs, groups, splats, *size, band_starts, order,
         starts, bounds[:-1], ids, slots,
     )  # fmt: skip
     return {"starts": starts, "bounds": bounds, "ids": ids, "slots": slots}
 
 
-def _scratch(rows: int) -> np.ndarray:
-    """Room for the sums of backward, kept between calls: fresh pages cost more than the sums. Needs the lock."""
-    if len(_kept[0]) < rows:
-        _kept[0] = np.empty((rows + rows // 4, 10), np.float32)
-    return _kept[0]
+def _buffer(rows: int) -> np.ndarray:
+    """An array [>= rows, 10] for sums in backward, kept between calls, since new memory costs more than the sums.
+
+    The caller must have its ``_turn``.
+    """
+    if len(_buffers[0]) < rows:
+        _buffers[0] = np.empty((rows + rows // 4, 10), np.float32)
+    return _buffers[0]
 
 
 def _array(value: Tensor) -> np.ndarray:
@@ -137,7 +141,7 @@ def _threads() -> int:
 
 
 def camera_rows(cameras: Cameras) -> np.ndarray:
-    """One row of numbers per camera, see ``_project``."""
+    """One row of 23 numbers per camera, in float64, see ``_project``."""
     views, K = cameras.viewmats.detach().double().numpy(), cameras.Ks.detach().double().numpy()
     f, c = K[:, [0, 1], [0, 1]], K[:, :2, 2]
     size = np.array([cameras.width, cameras.height])

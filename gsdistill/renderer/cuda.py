@@ -24,15 +24,15 @@ from gsdistill.disk.lock import Claim
 from gsdistill.disk.write import temporary_folder
 from gsdistill.renderer.base import DEVIATION_MAX
 
-__all__ = ["compiles", "rasterize", "through"]
+__all__ = ["compiles", "rasterize", "render_with"]
 
-DEVICE = "cuda"  # the type of the devices that its kernels compute on
-BUILT = "gsplat_cuda"  # what gsplat calls the kernels that it compiles, and PyTorch their folder
+DEVICE = "cuda"  # the type of the devices that the kernels run on
+BUILT = "gsplat_cuda"  # the name of gsplat's compiled kernels and of their folder
 CURE = "install a gsplat wheel built for this torch and CUDA (its README lists them), or use --device cpu"
 
 
 def rasterize(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
-    """See :func:`gsdistill.renderer.base.render`. Raises ConfigError where the Gaussians are not on a GPU."""
+    """See :func:`gsdistill.renderer.base.render`. Raises ConfigError if the Gaussians are not on a GPU."""
     if gaussians.means.device.type != DEVICE:
         have = "this machine has one" if torch.cuda.is_available() else "this machine has none that torch can use"
         raise ConfigError(
@@ -44,17 +44,17 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor,
     _load()
     from gsplat.rendering import rasterization
 
-    return through(rasterization, gaussians, cameras, backgrounds)
+    return render_with(rasterization, gaussians, cameras, backgrounds)
 
 
 def compiles() -> bool:
     """Whether the first render has to compile gsplat's kernels."""
-    return _lack() is not None and cpp_extension.CUDA_HOME is not None and not _built().is_file()
+    return _lack() is not None and cpp_extension.CUDA_HOME is not None and not _built_file().is_file()
 
 
 @cache
 def _lack() -> str | None:
-    """Why gsplat's kernels must be compiled before they can be used; None where ready ones are installed and load."""
+    """Why gsplat's kernels must be compiled before use; None if compiled ones are installed and load."""
     try:
         importlib.import_module("gsplat.csrc")
     except ImportError as error:
@@ -66,20 +66,20 @@ def _lack() -> str | None:
 
 @cache
 def _load() -> None:
-    """Import gsplat's kernels; where they must be compiled, this process alone does so, and says it.
+    """Import gsplat's kernels; compile them first if they are not installed, and tell the user.
 
-    gsplat empties the folder in which it compiles, another process's unfinished work with it: so one process at a time
-    is let in, and finds them compiled where it had to wait.
+    gsplat empties the folder in which it compiles, also while another process compiles there. So only one process at a
+    time may compile, and the processes that waited find the kernels compiled.
 
     Raises:
-        ConfigError: there are none, and they cannot be compiled here.
+        ConfigError: there are no kernels, and they cannot be compiled here.
     """
     reason = _lack()
     if reason is None:
         return
     if cpp_extension.CUDA_HOME is None:
         raise ConfigError(f"{reason}, and there is no CUDA toolkit to compile them with; {CURE}")
-    folder = _built().parent
+    folder = _built_file().parent
     with Claim(folder.with_name(f"{BUILT}.lock")) as claim:
         if not claim.take():
             tell(f"another process is compiling gsplat's kernels in {folder}; waiting for it")
@@ -96,7 +96,7 @@ def _load() -> None:
         raise ConfigError(f"{reason}, and the CUDA toolkit in {cpp_extension.CUDA_HOME} has no compiler; {CURE}")
 
 
-def _built() -> Path:
+def _built_file() -> Path:
     """The file that gsplat's kernels are compiled to."""
     _choose_build_folder()
     return Path(cpp_extension._get_build_directory(BUILT, verbose=False)) / f"{BUILT}.so"
@@ -108,18 +108,18 @@ def _choose_build_folder() -> None:
         os.environ["TORCH_EXTENSIONS_DIR"] = str(folder / "torch_extensions")
 
 
-def through(
+def render_with(
     rasterization: Callable[..., tuple[Tensor, Tensor, dict[str, Any]]],
     gaussians: Gaussians,
     cameras: Cameras,
     backgrounds: Float[Tensor, "B 3"],
 ) -> Render:
-    """The render by gsplat's ``rasterization``, or by anything with its arguments and answers.
+    """Render with gsplat's ``rasterization``, or with a function that has the same arguments and results.
 
-    Colours that do not depend on the direction are computed here: for the others gsplat inverts the view matrices, and
-    waits for the GPU to say whether that worked. It waits once more, for the number of its pairs of tile and Gaussian.
-    A Gaussian as wide as those that no backend draws has an infinite or no determinant in float32, and is given another
-    size and no opacity here: then nothing is drawn, and nothing but zeros comes back.
+    Colours of SH degree 0 are computed here, because with SH gsplat inverts the view matrices and waits for the GPU to
+    say whether that worked. It waits once in any case, for the number of pairs of tile and Gaussian. A Gaussian wider
+    than DEVIATION_MAX would have an infinite or NaN determinant in float32. It gets the deviation 1 and the opacity 0,
+    so that it is not drawn and all its gradients are 0.
     """
     plain, options = gaussians.sh_degree == 0, gaussians.options
     sound = (gaussians.scales.detach() < math.log(DEVIATION_MAX)).all(-1)
@@ -142,7 +142,7 @@ def through(
         render_mode="RGB+D",
         rasterize_mode="antialiased" if options.antialiased else "classic",
     )
-    screen, radii = meta["means2d"], meta["radii"]  # [B, N, 2] both, the radii along x and y
+    screen, radii = meta["means2d"], meta["radii"]  # both [B, N, 2]; the radii are along x and y
     if screen.requires_grad:
         screen.retain_grad()
     visible = (radii > 0).all(-1)
@@ -150,12 +150,12 @@ def through(
 
 
 def _empty(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
-    """No Gaussian at all: the backgrounds, still attached to the (empty) parameters."""
+    """The render of no Gaussians: the backgrounds, with a gradient for the (empty) parameters."""
     B, H, W = len(cameras), cameras.height, cameras.width
     nothing = sum(value.sum() for value in gaussians.tensors().values())
     screen = gaussians.means[None, :, :2].expand(B, -1, -1) * 1.0
     if screen.requires_grad:
         screen.retain_grad()
-    blank = torch.zeros(B, H, W, 1, device=gaussians.means.device) + nothing + screen.sum()  # so that it has a gradient
+    blank = torch.zeros(B, H, W, 1, device=gaussians.means.device) + nothing + screen.sum()  # the sums are 0
     radii = torch.zeros(B, 0, dtype=torch.int32, device=gaussians.means.device)
     return Render(backgrounds[:, None, None, :] + blank, blank, blank, screen, radii)

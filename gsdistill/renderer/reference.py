@@ -1,4 +1,4 @@
-"""The specification: every Gaussian against every pixel, in plain torch, for autograd, in any floating type.
+"""The specification of all renderers: every Gaussian at every pixel, in plain torch with autograd, any floating type.
 
 Letters: N Gaussians, M those visible in one view, in depth order, P pixels of a chunk. A Gaussian with mean m, rotation
 R (from a wxyz quaternion) and scales s has the world covariance (R S)(R S)^T. A camera with rotation W, translation t
@@ -7,7 +7,7 @@ and focal lengths f sees its mean at c = W m + t and, to first order, its covari
     C = (J W R S)(J W R S)^T + eps2d I,    J = [[fx/z, 0, -fx u/z], [0, fy/z, -fy v/z]],
 
 with u = x/z and v = y/z clamped to 1.3 times the field of view (EWA splatting, Zwicker et al. 2001; the clamp is
-gsplat's). Memory and time grow with N times pixels: use it for small scenes and as a judge.
+gsplat's). Time grows with N times the number of pixels, so it is for small scenes and for tests of other backends.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from gsdistill.renderer.base import (
     DEVIATION_MAX,
     TRANSMITTANCE_MIN,
 )
-from gsdistill.scene.harmonics import sh_basis
+from gsdistill.renderer.harmonics import sh_basis
 
 __all__ = ["Splats", "project", "rasterize", "rotations"]
 
-PAIRS_PER_CHUNK = 1 << 25  # Gaussian-pixel pairs held at a time; more are recomputed in backward
+PAIRS_PER_CHUNK = 1 << 25  # Gaussian-pixel pairs in memory at a time; with more, backward computes them again
 
 
 @dataclass(frozen=True)
 class Splats:
     """The M visible Gaussians of one view on its screen, nearest first."""
 
-    index: Int[Tensor, " M"]  # which Gaussians
+    index: Int[Tensor, " M"]  # which Gaussian each splat is, 0..N-1
     means: Float[Tensor, "M 2"]  # pixels
     conics: Float[Tensor, "M 3"]  # inverse covariance: xx, xy, yy
     opacities: Float[Tensor, " M"]  # 0..1
-    colours: Float[Tensor, "M 3"]
+    colours: Float[Tensor, "M 3"]  # RGB, 0 or more
     depths: Float[Tensor, " M"]  # camera z
-    radii: Int[Tensor, " M"]  # pixels, half the longer side of the box where alpha reaches 1/255
+    radii: Int[Tensor, " M"]  # pixels, half the longer side of the box around alpha >= 1/255
 
 
 def rotations(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
-    """Rotation matrices of wxyz quaternions of any length but zero."""
+    """The rotation matrices of wxyz quaternions, whose lengths may be anything but zero."""
     w, x, y, z = (quats / quats.norm(dim=-1, keepdim=True)).unbind(-1)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -67,13 +67,16 @@ def project(
     width: int,
     height: int,
 ) -> Splats:
-    """The Gaussians that one camera sees, in depth order, as ellipses on its screen."""
+    """Project the Gaussians to one camera's screen: the visible ones in depth order.
+
+    ``viewmat`` is world to camera with OpenCV axes, ``K`` are intrinsics in pixels, ``width`` and ``height`` pixels.
+    """
     options = gaussians.options
     W, t = viewmat[:3, :3], viewmat[:3, 3]
     depth = gaussians.means.detach() @ W[2] + t[2]
     sound = (gaussians.scales < math.log(DEVIATION_MAX)).all(-1)
     index = (sound & (depth >= options.near) & (depth <= options.far)).nonzero()[:, 0]
-    index = index[depth[index].argsort(stable=True)]  # the nearest first; culled ones never reach a division by z
+    index = index[depth[index].argsort(stable=True)]  # nearest first; culled Gaussians must not reach a division by z
     means = gaussians.means[index]
     x, y, z = (means @ W.T + t).unbind(-1)
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
@@ -84,7 +87,7 @@ def project(
     J = torch.stack([torch.stack([fx / z, zero, -fx * u / z], -1), torch.stack([zero, fy / z, -fy * v / z], -1)], -2)
     L = J @ W @ (rotations(gaussians.quats[index]) * gaussians.scales[index].exp()[:, None, :])
     a, b, c = (L[:, 0] ** 2).sum(-1), (L[:, 0] * L[:, 1]).sum(-1), (L[:, 1] ** 2).sum(-1)
-    area = torch.linalg.cross(L[:, 0], L[:, 1]).norm(dim=-1)  # area^2 = a c - b^2 (Lagrange), without its cancellation
+    area = torch.linalg.cross(L[:, 0], L[:, 1]).norm(dim=-1)  # area^2 = a c - b^2 (Lagrange), but without cancellation
     det = area**2 + options.eps2d * (a + c) + options.eps2d**2
     a, c = a + options.eps2d, c + options.eps2d
     opacities = gaussians.opacities[index].sigmoid()
@@ -124,7 +127,7 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, backgrounds: Float[Tensor,
 
 
 def _view(splats: Splats, means: Float[Tensor, "M 2"], width: int, height: int) -> Float[Tensor, "HW 5"]:
-    """Red, green, blue, alpha and depth of every pixel of one view, over black."""
+    """The red, green, blue, alpha and depth of every pixel of one view over black, row after row."""
     ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     centres = torch.stack([xs, ys], -1).reshape(-1, 2).to(means) + 0.5
     chunks = centres.split(max(1, PAIRS_PER_CHUNK // max(1, len(means))))

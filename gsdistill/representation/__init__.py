@@ -1,6 +1,6 @@
-"""What a run optimises: one file each; whatever cameras can look at and a gradient can change."""
+"""What a run can optimise, one file each: anything that cameras can see and a gradient can change."""
 
 INTERFACE = "Representation"
 GROUP = "gsdistill.representations"
-MADE_WITH = ("initial", "settings", "iterations", "device")  # an object, not the settings of one
+MADE_WITH = ("initial", "settings", "iterations", "device")  # arguments of the class, which is no settings class
 NOT_LISTED = ("adam", "regularizers")

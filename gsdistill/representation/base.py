@@ -1,7 +1,7 @@
-"""The contract of a 3D representation: what cameras see of it, how it follows a gradient, and what is kept of it.
+"""The contract of a 3D representation: how cameras see it, how it follows a gradient, and what a checkpoint keeps.
 
-A step of a run renders it, differentiates a loss of what was seen, and asks it for ``update`` and ``adapt``, in that
-order. Priors and methods are unknown to it, and it is the only one that knows which renderer draws it.
+A step of a run renders it, differentiates a loss of the pictures, and calls ``update`` and ``adapt``, in this order. A
+representation knows nothing of priors and methods, and nothing else knows which renderer draws it.
 """
 
 from __future__ import annotations
@@ -20,63 +20,70 @@ __all__ = ["Representation", "unfit"]
 
 
 class Representation(ABC):
-    """Something that cameras see and a gradient changes.
+    """Something that cameras can see and a gradient can change.
 
-    One that ``--representation`` names is made by ``Mine(initial, settings, iterations, device)``: the Gaussians that a
-    run starts from, the SceneSettings and the steps of its first stage, and where it computes.
+    A class that ``--representation`` names is called as ``Mine(initial, settings, iterations, device)``: with the
+    Gaussians that a run starts from, the SceneSettings and the number of steps of its first stage, and the device.
     """
 
-    device: torch.device  # of all its tensors; cameras and backgrounds come there
-    grown = 0  # parts that were added on the way
-    pruned = 0  # parts that were removed
+    device: torch.device  # of all its tensors; cameras and backgrounds arrive on it
+    grown = 0  # parts added so far
+    pruned = 0  # parts removed so far
 
     def begin(self, settings: Any, iterations: int, anew: bool) -> None:  # noqa: B027
-        """Enter another stage of a run, of so many steps: progress and steps count from its beginning.
+        """Enter another stage of ``iterations`` steps: progress and steps count from its beginning.
 
-        ``settings`` are those that the leaf takes, None for those that it was made with; ``anew`` is whether moments
-        of gradients of another method are to be forgotten.
+        ``settings`` are those of the class, or None for those that it was made with. ``anew``: the method changes, so
+        moments of the old method's gradients must be forgotten.
         """
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many parts it has, as the Gaussians of a splat."""
+        """The number of its parts, such as the Gaussians of a splat."""
 
     @abstractmethod
     def render(self, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
-        """What the cameras see, differentiably, before one colour a view, 0..1."""
+        """Draw what the B cameras see, differentiably, before one background colour per view, 0..1."""
 
     def penalty(self, render: Render, progress: float) -> Float[Tensor, ""]:
-        """What is added to the loss of a render at ``progress`` (0..1) of the stage: nothing, unless a leaf says so."""
+        """The term added to the loss of ``render`` at ``progress`` (0..1) of the stage; 0 unless overridden."""
         return render.images.new_zeros(())
 
     @abstractmethod
     def update(self, progress: float) -> Bool[Tensor, ""]:
-        """Follow the gradients and forget them; where one is not finite nothing changes, and the answer is False."""
+        """Follow the gradients at ``progress`` (0..1) of the stage and forget them.
+
+        Returns whether all were finite; if not, nothing has changed.
+        """
 
     def adapt(self, render: Render, good: Bool[Tensor, ""], done: int, generator: torch.Generator) -> None:  # noqa: B027
-        """Grow and prune after ``done`` steps of the stage; the last saw ``render`` and was ``good`` or left out."""
+        """Grow and prune after ``done`` steps of the stage.
+
+        The last step drew ``render``; if it was not ``good``, it was skipped.
+        """
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Every tensor that decides how it goes on, by name."""
+        """Every tensor that decides how the run continues, by name."""
 
     @abstractmethod
     def misfit(self, state: Mapping[str, Tensor]) -> str | None:
-        """The name of a tensor that is missing in ``state``, is not of a state of such a representation, or has another
-        form there; None where it can be restored. Nothing changes.
+        """The name of a tensor that ``state`` lacks, should not have, or has in another shape or type.
+
+        None if it can be restored. Nothing changes.
         """
 
     @abstractmethod
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a :meth:`state`, which is copied to the device; one without a :meth:`misfit`."""
+        """Continue from a :meth:`state` that has no :meth:`misfit`; it is copied to the device."""
 
     @abstractmethod
     def splat(self) -> Gaussians:
-        """The scene as it is now, with the options it is drawn with; it may share memory with the representation."""
+        """The scene as it is now, with its render options; it may share memory with the representation."""
 
 
 def unfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """The names that only one of them has, and then those of tensors of another shape or type than is wanted."""
+    """The names that only one of the two has, and then those whose tensors differ in shape or type."""
     both = sorted(state.keys() & wanted.keys())
     other = [n for n in both if (state[n].shape, state[n].dtype) != (wanted[n].shape, wanted[n].dtype)]
     return [*sorted(state.keys() ^ wanted.keys()), *other]

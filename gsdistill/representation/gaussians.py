@@ -1,4 +1,4 @@
-"""One splat: five tensors of Gaussians, each with its Adam, that grow and are pruned."""
+"""One splat: five tensors of Gaussians, each with its Adam, which can grow and be pruned."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ class GaussianScene(Representation):
     """The Gaussians of one scene."""
 
     def __init__(self, initial: Gaussians, settings: SceneSettings, iterations: int, device: torch.device) -> None:
-        """Parameters and optimisers for an initial scene, in a run of so many steps.
+        """Make parameters and optimisers from an initial scene, for a first stage of ``iterations`` steps.
 
-        One optimiser a key, as growing and pruning need them: over one packed tensor a step would save 0.1 ms with
-        5,000 Gaussians on a CPU, nothing with 100,000, and 12 of 15 launches on a GPU.
+        Growing and pruning need one optimiser per key. With one packed tensor instead, a step would save 0.1 ms for
+        5,000 Gaussians on a CPU, nothing for 100,000, and 12 of 15 launches on a GPU.
         """
         self.device, self.settings, self.iterations, self._made_with = device, settings, iterations, settings
         self.params = {key: Parameter(getattr(initial, key).detach().to(device).clone()) for key in KEYS}
@@ -67,7 +67,7 @@ class GaussianScene(Representation):
         self.extent = float(initial.means.detach().norm(dim=-1).max())  # radius of the initial scene, world units
 
     def begin(self, settings: SceneSettings | None, iterations: int, anew: bool) -> None:
-        """See the base; the densifier is another one, and lengths stay relative to the extent of the first scene."""
+        """See the base; the densifier is a new one, and lengths stay relative to the extent of the initial scene."""
         self.settings, self.iterations = settings or self._made_with, iterations
         self.densifier = self.settings.densify.begin(iterations)
         for optimizer in self.optimizers.values():
@@ -80,17 +80,17 @@ class GaussianScene(Representation):
         return len(self.params["means"])
 
     def render(self, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
-        """By the renderer of the device, with the settings' options."""
+        """Draw the splat with the renderer of the device and the settings' options."""
         return render(self.splat(), cameras, backgrounds)
 
     def penalty(self, render: Render, progress: float) -> Float[Tensor, ""]:
-        """The regularisers' sum."""
+        """The weighted sum of the regularisers."""
         return penalty(self.settings.regularizers, progress, self.splat(), render)
 
     def update(self, progress: float) -> Bool[Tensor, ""]:
-        """Step Adam and forget the gradients; where one of them is not finite nothing changes, and the answer is False.
+        """See the base; a gradient counts as finite only if the sum of its squares is.
 
-        Nor is one whose square is not: it would stand in Adam's second moment for good, and no step would be left.
+        A larger one would stay in Adam's second moment as infinity, and stop every later step.
         """
         sums = [value.grad.square().sum() for value in self.params.values() if value.grad is not None]
         finite = torch.stack(sums).isfinite().all()
@@ -100,7 +100,7 @@ class GaussianScene(Representation):
         return finite
 
     def adapt(self, render: Render, good: Bool[Tensor, ""], done: int, generator: torch.Generator) -> None:
-        """What the densifier does where it is enabled."""
+        """Let the densifier grow, prune and move Gaussians if it is enabled."""
         if not self.settings.densify.enabled:
             return
         self.densifier.observe(render, good)
@@ -110,7 +110,7 @@ class GaussianScene(Representation):
         self.densifier.disturb(self.params, self._rate("means", (done - 1) / self.iterations), generator)
 
     def state(self) -> dict[str, Tensor]:
-        """Parameters, Adam's moments and step counts, densification's statistics, extent and counts."""
+        """Parameters, Adam's moments and step counts, the densifier's statistics, extent and counts."""
         state: dict[str, Tensor] = {f"param.{key}": value for key, value in self.params.items()}
         for key, optimizer in self.optimizers.items():
             moments = optimizer.state[self.params[key]]
@@ -121,7 +121,7 @@ class GaussianScene(Representation):
         return state
 
     def misfit(self, state: Mapping[str, Tensor]) -> str | None:
-        """See the base; there may be any number of Gaussians but none."""
+        """See the base; there may be any number of Gaussians above 0."""
         means = state.get("param.means", torch.empty(0))
         wanted = self._like(state, len(means) if means.ndim else 0)
         odd = unfit(state, wanted) or ([] if len(means) else ["no Gaussians"])
@@ -140,7 +140,7 @@ class GaussianScene(Representation):
         self.grown, self.pruned = state["counts"].tolist()
 
     def splat(self) -> Gaussians:
-        """The scene, sharing the parameters, with the settings' options of drawing."""
+        """The scene with the settings' render options; it shares memory with the parameters."""
         return Gaussians(*(self.params[key] for key in KEYS), options=self.settings.renderer)
 
     def _rate(self, key: str, progress: float) -> float:
@@ -152,15 +152,15 @@ class GaussianScene(Representation):
         return {k.removeprefix(prefix): value.to(self.device) for k, value in state.items() if k.startswith(prefix)}
 
     def _like(self, state: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-        """Tensors of the forms that those of a state with ``count`` Gaussians have, without content."""
+        """Tensors of the shapes and types of a state with ``count`` Gaussians, without content."""
         wanted = {"extent": torch.empty((), dtype=torch.float64), "counts": torch.empty(2, dtype=torch.int64)}
         for key in KEYS:
             parameter = torch.empty((count, *self.params[key].shape[1:]), device="meta")
             wanted[f"param.{key}"] = parameter
-            if f"adam.{key}.step" in state:  # from the first step on
+            if f"adam.{key}.step" in state:  # absent before the first step
                 of_adam = (torch.empty((), device="meta"), parameter, parameter)
                 wanted |= {f"adam.{key}.{name}": value for name, value in zip(_MOMENTS, of_adam, strict=True)}
         for name, dtype in self.densifier.STATISTICS.items():
-            if f"densify.{name}" in state:  # where it is enabled
+            if f"densify.{name}" in state:  # absent unless it is enabled
                 wanted[f"densify.{name}"] = torch.empty(count, dtype=dtype, device="meta")
         return wanted

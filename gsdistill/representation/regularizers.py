@@ -1,6 +1,6 @@
 """Penalties added to the distillation loss; each weight is a schedule over the stage, and 0 leaves the term out.
 
-opacity   mean over pixels of the rendered alpha: what nothing pulls at fades away (no floaters, no halo)
+opacity   mean over pixels of the rendered alpha: Gaussians that no gradient supports fade (no floaters, no halo)
 entropy   mean over pixels of alpha (1 - alpha): pixels are either solid or empty
 scale     mean over Gaussians of the squared largest standard deviation, world units
 """
@@ -30,7 +30,7 @@ class RegularizerSettings:
 
 
 def penalty(settings: RegularizerSettings, progress: float, gaussians: Gaussians, render: Render) -> Float[Tensor, ""]:
-    """Return the weighted sum of the penalties at ``progress`` of the run; a constant zero where all are off."""
+    """Return the weighted sum of the penalties at ``progress`` (0..1) of the stage; a constant zero if all are off."""
     total = render.alphas.new_zeros(())
     opacity, entropy, scale = settings.opacity(progress), settings.entropy(progress), settings.scale(progress)
     if opacity:

@@ -35,7 +35,7 @@ from gsdistill.disk.lock import Claim
 from gsdistill.disk.read import read_records
 from gsdistill.disk.write import check_folder, remove_drafts, write_json, write_text
 from gsdistill.export.base import Writer
-from gsdistill.export.pictures import contact_sheet, preview, turntable
+from gsdistill.export.pictures import write_contact_sheet, write_preview, write_turntable
 from gsdistill.export.ply import Ply
 from gsdistill.export.settings import extensions
 from gsdistill.prior.base import CameraRange
@@ -70,7 +70,7 @@ class RunFolder:
         Raises:
             ConfigError: it holds a finished run with other settings, which leaves no checkpoint to go on from.
         """
-        if not (self.path / SUMMARY).exists() or checkpoint.kept(self.checkpoints):
+        if not (self.path / SUMMARY).exists() or checkpoint.find(self.checkpoints):
             return False
         before = load_yaml(self.path / CONFIG)
         if changed := differing(self._settings, before, self.path):
@@ -87,7 +87,7 @@ class RunFolder:
             OutputError: the folder is not empty, is no folder, cannot be written, or has no checkpoint to resume.
         """
         check_folder(self.path)
-        there = checkpoint.kept(self.checkpoints)
+        there = checkpoint.find(self.checkpoints)
         if resume:
             if not there:
                 hint = (
@@ -160,10 +160,10 @@ class RunFolder:
         self._saved_step = done
         self._records = [record for record in read_records(self.path / RECORDS) if record["step"] <= done]
         if changes:
-            run.pardoned = run.skipped
+            run.forgiven = run.skipped
             self.save(run)
         write_text(self.path / CONFIG, dump(self._settings))
-        later = takewhile(lambda path: path != saved.path, checkpoint.kept(self.checkpoints))
+        later = takewhile(lambda path: path != saved.path, checkpoint.find(self.checkpoints))
         for path in (*later, *(path for step, path in snapshots(self.path).items() if step > done)):
             path.unlink(missing_ok=True)
         now = _made_with(run)
@@ -181,11 +181,11 @@ class RunFolder:
     def picture_start(self, gaussians: Gaussians, cameras: CameraRange | None) -> None:
         """Write start.png, a contact sheet of the splat that the run starts from."""
         distance, fov = _viewpoint(cameras)
-        contact_sheet(gaussians, self.path / "start.png", size=192, distance=distance, fov=fov)
+        write_contact_sheet(gaussians, self.path / "start.png", size=192, distance=distance, fov=fov)
 
     def preview(self, step: Step) -> None:
         """Write preview.png, the views of a step, and the records so far."""
-        preview(step.images, self.path / "preview.png")
+        write_preview(step.images, self.path / "preview.png")
         self._write_records()
 
     def save(self, run: Distiller, after: float = 0.0) -> None:
@@ -215,11 +215,11 @@ class RunFolder:
         try:
             yield
         except BaseException as error:
-            if run.whole and self._saved_step != run.done and not isinstance(error, KeyboardInterrupt):
+            if run.consistent and self._saved_step != run.done and not isinstance(error, KeyboardInterrupt):
                 with suppress(Exception):  # what ended the block may stop this too: a full disk, a lost device
                     self.save(run)
             with suppress(OSError, OutputError):  # the terminal or the folder may be gone
-                if self._claim.take() and checkpoint.kept(self.checkpoints):
+                if self._claim.take() and checkpoint.find(self.checkpoints):
                     stopped = "stopped; " if isinstance(error, KeyboardInterrupt) else ""
                     tell(f"{stopped}all is kept up to step {self._saved_step}; go on with: {command(self.path)}")
             raise
@@ -242,9 +242,9 @@ class RunFolder:
     def pictures(self, gaussians: Gaussians, cameras: CameraRange | None, video: bool = True) -> None:
         """Write views.png, a contact sheet of the splat, and with ``video`` turntable.mp4."""
         distance, fov = _viewpoint(cameras)
-        contact_sheet(gaussians, self.path / "views.png", size=192, distance=distance, fov=fov)
+        write_contact_sheet(gaussians, self.path / "views.png", size=192, distance=distance, fov=fov)
         if video:
-            turntable(gaussians, self.path / "turntable.mp4", distance=distance, fov=fov)
+            write_turntable(gaussians, self.path / "turntable.mp4", distance=distance, fov=fov)
 
     def finish(self, run: Distiller, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the records and summary.json, which has ``facts`` and the run's times; returns the summary.

@@ -11,17 +11,16 @@ axes. The third is ``cameras.json`` of 3D Gaussian Splatting: ``rotation`` takes
 The fourth is ``camera_path.json`` of nerfstudio: the camera's axes are OpenGL's (x right, y up, z backwards), and
 ``fov`` is the angle from top to bottom, as everywhere. All cameras of a file are of one kind and one size.
 
-Between key cameras angles, distances, positions and intrinsics follow a monotone cubic (F. N. Fritsch and R. E.
-Carlson, Monotone Piecewise Cubic Interpolation, 1980), which does not overshoot, and rotations a spline of their own.
-An azimuth goes the way that its numbers go: 350 to 370 are 20 degrees, 350 to 10 are 340 the other way.
+Between key cameras, angles, distances, positions and intrinsics follow a monotone cubic, which does not overshoot
+(F. N. Fritsch and R. E. Carlson, Monotone Piecewise Cubic Interpolation, 1980). Rotations follow a RotationSpline.
+An azimuth turns the way its numbers go: from 350 to 370 by 20 degrees, from 350 to 10 by 340 degrees the other way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -34,26 +33,25 @@ from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras
 from gsdistill.disk.read import brief, parse_any, read_text
 from gsdistill.scene.cameras import look_at_origin
-from gsdistill.settings.config import from_dict, setting_fields
+from gsdistill.settings.config import from_file, setting_fields
 
 __all__ = ["Lens", "read_cameras", "targeted"]
 
-T = TypeVar("T")
 Three: TypeAlias = tuple[float, float, float]
 Four: TypeAlias = tuple[float, float, float, float]
 
-LARGEST = 16384  # pixels of a side
-NEAREST, FARTHEST = 1e-6, 1e9  # of other numbers: float32 holds what is computed from them
+LARGEST = 16384  # pixels along a side
+NEAREST, FARTHEST = 1e-6, 1e9  # limits of other numbers, so that float32 holds what is computed from them
 NARROWEST = 0.01  # degrees
 
 
 @dataclass(frozen=True)
 class Lens:
-    """What a file may leave open: the size of the pictures in pixels, and the field of view."""
+    """The size of the pictures in pixels and the field of view, where the caller chooses them."""
 
-    height: int | None = None  # none: of the file, or 256
-    width: int | None = None  # none: of the file, or in its proportion, or as the height
-    fov: float | None = None  # degrees from top to bottom; none: of the file, or 40
+    height: int | None = None  # None: the file's, or 256
+    width: int | None = None  # None: in the file's proportion, or the height; only for cameras of the first kind
+    fov: float | None = None  # degrees from top to bottom; None: the file's, or 40; only for the first kind
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Flight:
-    """A camera of the fourth kind, with the size of the whole file."""
+    """A camera of the fourth kind, with the size that the file gives for all."""
 
     camera_to_world: tuple[float, ...] = bounded(low=-FARTHEST, high=FARTHEST)
     fov: float = bounded(low=NARROWEST, below=180)
@@ -125,9 +123,9 @@ class Flight:
 
 @dataclass(frozen=True)
 class Rate:
-    """What a file of the fourth kind says of its time."""
+    """The frame rate of a file of the fourth kind."""
 
-    fps: float = bounded(low=0.01, high=240)
+    fps: float = bounded(low=0.01, high=240)  # frames per second
 
 
 KINDS: dict[str, type] = {"azimuth": Angles, "viewmat": Matrices, "position": Pose, "camera_to_world": Flight}
@@ -136,14 +134,14 @@ KINDS: dict[str, type] = {"azimuth": Angles, "viewmat": Matrices, "position": Po
 def read_cameras(
     path: Path, lens: Lens = Lens(), frames: int | None = None, frame: Frame = "world"
 ) -> tuple[Cameras, float | None]:
-    """Return the cameras of a file, or ``frames`` of them along a path through all; and the file's frames a second.
+    """Return the cameras of a file, or ``frames`` cameras along a path through them, and the file's frames per second.
 
-    ``frame`` names the axes that positions and matrices of the file are in. The path begins with the first camera and
-    ends with the last, and takes equal time from each to the next.
+    ``frame`` names the axes of the file's positions and matrices. The path begins at the first camera, ends at the last
+    and takes equal time from each to the next. Only a file of the fourth kind may have a frame rate; None: it has none.
 
     Raises:
-        BadFile: the file cannot be read, or is none of the four kinds; the camera is named, counted from 1.
-        ConfigError: the lens, the frames or the axes do not fit to the file.
+        BadFile: the file cannot be read or is of none of the four kinds. A wrong camera is named, counted from 1.
+        ConfigError: the lens, ``frames`` or ``frame`` does not fit the file.
     """
     entries, cls, rate = _entries(path)
     if frames and len(entries) == 1:
@@ -163,9 +161,10 @@ def read_cameras(
 
 
 def targeted(angles: Float[Tensor, "B 4"], targets: Float[Tensor, "B 3"], height: int, width: int) -> Cameras:
-    """Cameras that look at ``targets`` (world units); azimuth, elevation, distance and field of view are the columns.
+    """Return cameras that look at ``targets`` (world units); ``height`` and ``width`` are in pixels.
 
-    The field of view is from top to bottom. ``azimuths``, ``elevations`` and ``distances`` are as from the target.
+    The columns of ``angles`` are azimuth and elevation (degrees), distance (world units) and the field of view from top
+    to bottom (degrees). The result's ``azimuths``, ``elevations`` and ``distances`` are measured from the target.
     """
     azimuths, elevations, distances, fovs = angles.unbind(1)
     square = look_at_origin(azimuths, elevations, distances, fovs, height)
@@ -176,7 +175,7 @@ def targeted(angles: Float[Tensor, "B 4"], targets: Float[Tensor, "B 3"], height
 
 
 def _entries(path: Path) -> tuple[list[Any], type, float | None]:
-    """The cameras of a file as settings, their class, and the file's frames a second."""
+    """The cameras of a file as settings, their class, and the file's frames per second."""
     content = parse_any(read_text(path), str(path))
     shared: dict[str, Any] = {}
     rate = None
@@ -186,7 +185,7 @@ def _entries(path: Path) -> tuple[list[Any], type, float | None]:
                 f"{path}: its cameras are of the type {brief(content['camera_type'])}; only perspective is read"
             )
         shared = {key: content[key] for key in ("render_width", "render_height") if key in content}
-        rate = None if "fps" not in content else _told(path, lambda: from_dict(Rate, {"fps": content["fps"]})).fps
+        rate = from_file(Rate, {"fps": content["fps"]}, path).fps if "fps" in content else None
         content = content["camera_path"]
     if not (isinstance(content, list) and content):
         raise BadFile(f"{path}: expected a list of cameras, or a camera_path of nerfstudio, found {brief(content)}")
@@ -199,19 +198,12 @@ def _entries(path: Path) -> tuple[list[Any], type, float | None]:
     for place, entry in enumerate(content, start=1):
         if isinstance(entry, dict):
             entry = {key: value for key, value in {**shared, **entry}.items() if strict or key in fields}
-        entries.append(_told(path, lambda entry=entry, place=place: from_dict(cls, entry, f"camera {place}")))
+        entries.append(from_file(cls, entry, path, f"camera {place}"))
     return entries, cls, rate
 
 
-def _told(path: Path, build: Callable[[], T]) -> T:
-    try:
-        return build()
-    except ConfigError as error:
-        raise BadFile(f"{path}: {error}") from error
-
-
 def _pinholes(path: Path, cameras: list[Matrices], height: int | None, frames: int | None, frame: Frame) -> Cameras:
-    """Cameras by matrices in the axes of ``frame``, ``height`` pixels high if that is given."""
+    """Cameras from matrices in the axes of ``frame``, ``height`` pixels high, or as high as the file says."""
     size = (cameras[0].width, cameras[0].height)
     axes = np.array(MATRICES[frame], dtype=np.float64)
     views = np.array([camera.viewmat for camera in cameras])
@@ -225,10 +217,10 @@ def _pinholes(path: Path, cameras: list[Matrices], height: int | None, frames: i
         turn = view[:3, :3]
         off = max(np.abs(turn @ turn.T - np.eye(3)).max(), np.abs(view[3] - (0, 0, 0, 1)).max())
         if off > 1e-3 or np.linalg.det(turn) < 0:
-            raise BadFile(f"{path}: camera {place}: its matrix is no rotation and translation in the axes '{frame}'")
+            raise BadFile(f"{path}: camera {place}: its matrix is not a rotation and translation in the axes '{frame}'")
     lenses = np.array([camera.K for camera in cameras])
     if frames:
-        views, lenses = _flown(views, frames), _between(lenses, frames)
+        views, lenses = _views_between(views, frames), _between(lenses, frames)
     wide, high = size if height is None else (max(2, 2 * round(size[0] * height / size[1] / 2)), height)
     if wide > LARGEST:
         raise ConfigError(
@@ -246,24 +238,24 @@ def _pinholes(path: Path, cameras: list[Matrices], height: int | None, frames: i
 
 
 def _between(keys: np.ndarray, count: int) -> np.ndarray:
-    """``count`` values along the first axis of the keys, from the first to the last."""
+    """``count`` values along the first axis of ``keys``, from the first to the last."""
     from scipy.interpolate import PchipInterpolator
 
-    with np.errstate(over="ignore"):  # of steps that are next to nothing
+    with np.errstate(over="ignore"):  # in 1 / slope between keys that are nearly equal
         return PchipInterpolator(np.arange(len(keys)), keys, axis=0)(np.linspace(0.0, len(keys) - 1, count))
 
 
-def _flown(views: np.ndarray, count: int) -> np.ndarray:
-    """``count`` world-to-camera matrices between those of the keys."""
+def _views_between(views: np.ndarray, count: int) -> np.ndarray:
+    """``count`` world-to-camera matrices along the path through those of the key cameras."""
     from scipy.spatial.transform import Rotation, RotationSpline
 
     turns = views[:, :3, :3].transpose(0, 2, 1)
     places = _between(-np.einsum("bij,bj->bi", turns, views[:, :3, 3]), count)
     spline = RotationSpline(np.arange(len(views)), Rotation.from_matrix(turns))
-    flown = np.tile(np.eye(4), (count, 1, 1))
-    flown[:, :3, :3] = spline(np.linspace(0.0, len(views) - 1, count)).as_matrix().transpose(0, 2, 1)
-    flown[:, :3, 3] = -np.einsum("bij,bj->bi", flown[:, :3, :3], places)
-    return flown
+    path = np.tile(np.eye(4), (count, 1, 1))
+    path[:, :3, :3] = spline(np.linspace(0.0, len(views) - 1, count)).as_matrix().transpose(0, 2, 1)
+    path[:, :3, 3] = -np.einsum("bij,bj->bi", path[:, :3, :3], places)
+    return path
 
 
 def _rows(matrix: np.ndarray) -> Any:

@@ -53,8 +53,7 @@ def look_at_origin(
 ) -> Cameras:
     """Return cameras with square images of ``size`` pixels at the given angles (degrees) and distances (world units).
 
-    The matrices are computed in float64, where the device of the arguments has it, and returned there in float32, as
-    the angles are.
+    Everything is returned in float32 on the device of the arguments; the matrices are computed in float64 if it has it.
     """
     exact = widest_float(azimuths.device)
     a, e, fov = (torch.deg2rad(angle.to(exact)) for angle in (azimuths, elevations, fovs))
@@ -77,7 +76,7 @@ def look_at_origin(
 
 
 def sample(settings: CameraSettings, count: int, size: int, generator: torch.Generator) -> Cameras:
-    """Draw ``count`` cameras; those of one call surround the object, and each alone is uniform in its ranges.
+    """Draw ``count`` cameras that together surround the object, each of them uniform in its ranges.
 
     The azimuth range is cut into ``count`` equal strata, turned as a whole by one random offset (wrapping at the ends
     of the range), and each camera takes a uniform place in its own stratum: every camera is equally likely to be at any
@@ -85,8 +84,8 @@ def sample(settings: CameraSettings, count: int, size: int, generator: torch.Gen
     and uniform in their units; elevation is thus uniform in degrees, which looks from above more often than uniform
     area on the sphere would.
 
-    With groups of k, ``count`` / k times one draw serves k cameras in a row, whose azimuths are 1/k of the range apart.
-    ``count`` must be a multiple of k.
+    With groups of k, each of ``count`` / k draws serves k cameras in a row, whose azimuths are 1/k of the range apart.
+    ``count`` must be a multiple of k. Images are square, ``size`` pixels.
     """
     each = settings.group or 1
     draws = count // each
@@ -101,16 +100,20 @@ def sample(settings: CameraSettings, count: int, size: int, generator: torch.Gen
 
 
 def orbit(count: int, size: int, elevation: float = 20.0, distance: float = 3.2, fov: float = 40.0) -> Cameras:
-    """Return ``count`` cameras at equal steps around the object from azimuth 0 on; angles in degrees."""
+    """Return ``count`` cameras at equal steps around the object, from azimuth 0 on.
+
+    Square images of ``size`` pixels; angles in degrees, ``distance`` in world units.
+    """
     azimuths = torch.arange(count) * (360.0 / count)
     elevations, distances, fovs = (torch.full((count,), value) for value in (elevation, distance, fov))
     return look_at_origin(azimuths, elevations, distances, fovs, size)
 
 
 def all_around(count: int, size: int, distance: float = 3.2, fov: float = 40.0) -> Cameras:
-    """Return ``count`` cameras that stand evenly on the whole sphere, from the top down in steps of the golden angle.
+    """Return ``count`` cameras spread evenly over the whole sphere, from the top down in steps of the golden angle.
 
-    Each has an equal slice of the sphere: the sines of their elevations are the middles of equal steps of 1..-1.
+    Each has an equal slice of the sphere: the sines of their elevations are the middles of equal steps from 1 to -1.
+    Square images of ``size`` pixels; ``distance`` in world units, ``fov`` in degrees.
     """
     middles = 1.0 - (2.0 * torch.arange(count, dtype=torch.float64) + 1.0) / count
     ones = torch.ones(count)
@@ -118,7 +121,7 @@ def all_around(count: int, size: int, distance: float = 3.2, fov: float = 40.0) 
 
 
 def golden_azimuths(count: int, first: float = 0.0) -> Float[Tensor, "{count}"]:
-    """Return azimuths in degrees, the golden angle 180 (3 - sqrt 5) from one to the next, float64."""
+    """Return azimuths in 0..360 degrees, float64, from ``first`` on in steps of the golden angle 180 (3 - sqrt 5)."""
     return torch.remainder(first + 180.0 * (3.0 - 5.0**0.5) * torch.arange(count, dtype=torch.float64), 360.0)
 
 

@@ -27,12 +27,10 @@ LONGEST_SLUG = 60
 
 
 def make_once(key: Mapping[str, object], make: Callable[[], PointCloud]) -> PointCloud:
-    """Return the cloud that is kept under ``key``, or that ``make`` makes, which is then kept; float32, on the CPU.
+    """Return the cloud that is kept under ``key``, or else make it with ``make`` and keep it; float32, on the CPU.
 
-    The values are the same bit for bit either way. A file that is broken, or holds another key, is made anew. ``key``
-    holds plain JSON values, and the prompt under "prompt".
-
-    Without a place for a cache nothing is kept.
+    The values are the same bit for bit either way. A file that is broken or holds another key is replaced; without a
+    cache folder nothing is kept. ``key`` holds plain JSON values, among them the prompt under "prompt".
 
     Raises:
         Exception: whatever ``make`` raises.
@@ -64,9 +62,9 @@ def describe(gaussians: Gaussians) -> str:
 
 
 def near(points: Float[np.ndarray, "N 3"], reach: float) -> Bool[np.ndarray, "N"]:
-    """Which points lie at most ``reach`` times as far from the middle, the median of each axis, as nine tenths of all.
+    """Which points lie within ``reach`` times the distance from the middle that nine tenths of them do not exceed.
 
-    Where nine tenths lie in one place all do.
+    The middle is the median along each axis. Where nine tenths of the points lie in one place, all count as near.
     """
     away = np.linalg.norm(points - np.median(points, axis=0), axis=1)
     usual = np.quantile(away, 0.9)
@@ -74,7 +72,7 @@ def near(points: Float[np.ndarray, "N 3"], reach: float) -> Bool[np.ndarray, "N"
 
 
 def turned(points: Float[Tensor, "N 3"], azimuth: float) -> Float[Tensor, "N 3"]:
-    """Turn points by ``azimuth`` degrees about +z, counter-clockwise seen from above."""
+    """Return the points turned by ``azimuth`` degrees about +z, counter-clockwise seen from above."""
     angle = math.radians(azimuth)
     x, y, z = points.unbind(dim=-1)
     turned_x, turned_y = math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y

@@ -1,4 +1,4 @@
-"""Columns of a PLY file's vertices side by side, and the plain colours among them."""
+"""Columns of a PLY file's vertices as one table, and plain colours among them."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from torch import Tensor
 
 from gsdistill.core.errors import BadFile, tell
 
-__all__ = ["RGB", "Columns", "scaled", "stacked"]
+__all__ = ["RGB", "Columns", "scale_colors", "stacked"]
 
 Columns: TypeAlias = Mapping[str, np.ndarray]
 
 RGB = ("red", "green", "blue")
-TOPS = (1.0, 255.0, 65535.0)  # to which programs let colours go, whatever their type
+TOPS = (1.0, 255.0, 65535.0)  # what programs write for full brightness, whatever the type
 
 
 def stacked(columns: Columns, names: Sequence[str], path: Path | str, finite: bool = True) -> Float[Tensor, "N P"]:
-    """Return the named columns side by side in float32.
+    """Return the named columns side by side in float32; ``path`` is named in errors.
 
     Raises:
-        BadFile: one is missing, or, where all must be ``finite``, holds NaN or infinity.
+        BadFile: a column is missing, or ``finite`` is set and one holds NaN or infinity.
     """
     missing = [name for name in names if name not in columns]
     if missing:
         raise BadFile(f"{path}: lacks the vertex properties {', '.join(missing)}")
     with np.errstate(over="ignore"):
         table = np.stack([columns[name].astype(np.float32) for name in names], axis=1)
-    wrong = {name: int(bad) for name, bad in zip(names, (~np.isfinite(table)).sum(axis=0), strict=True) if bad}
-    if wrong and finite:
-        listed = ", ".join(f"{name} ({bad})" for name, bad in wrong.items())
+    wrong = (~np.isfinite(table)).sum(axis=0)
+    if finite and wrong.any():
+        listed = ", ".join(f"{name} ({count})" for name, count in zip(names, wrong, strict=True) if count)
         raise BadFile(f"{path}: values that are NaN or infinite among its {len(table)} vertices: {listed}")
     return torch.from_numpy(table)
 
 
-def scaled(columns: Columns, names: Sequence[str], path: Path | str) -> Float[Tensor, "N 3"]:
-    """Return colours in 0..1: whole numbers divided by the largest of their type, others by 1, or what they go up to.
+def scale_colors(columns: Columns, names: Sequence[str], path: Path | str) -> Float[Tensor, "N 3"]:
+    """Return colours in 0..1: integers are divided by the largest of their type, floats are taken as they are.
 
-    Numbers of more than a byte that stay below 256 are bytes all the same, and so are fractions above 2. A Notice tells
-    by what is divided where that is not the custom.
+    Where the values contradict the type, they are divided by the least of ``TOPS`` that none exceeds, and a Notice says
+    so: wider integers that fit into fewer bytes, floats above 2, and floats above 1 that are all whole.
 
     Raises:
-        BadFile: colours below 0, or beyond what any program lets them go to, or not finite.
+        BadFile: a colour is below 0, too large or not finite, or a column is missing.
     """
     colors, kind = stacked(columns, names, path), columns[names[0]].dtype
     whole, most = bool((colors == colors.round()).all()), float(colors.max())

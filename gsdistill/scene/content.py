@@ -1,4 +1,4 @@
-"""What the file of a splat holds, as it stands there: before its axes are turned and its values are looked at."""
+"""What a splat file holds as it stands, before its axes are turned and its values are checked."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from gsdistill.core.errors import BadFile, ConfigError, did_you_mean, tell
+from gsdistill.core.errors import BadFile, did_you_mean, tell
 from gsdistill.core.frames import FRAMES, Frame
 from gsdistill.core.structs import Gaussians, RenderOptions
 from gsdistill.scene.limits import logits
-from gsdistill.scene.sound import sound
+from gsdistill.scene.sound import ensure_sound
 from gsdistill.scene.turn import from_frame
-from gsdistill.settings.config import from_dict
+from gsdistill.settings.config import from_file
 
 __all__ = [
     "FRAME_KEY",
@@ -34,9 +34,9 @@ __all__ = [
     "options_of",
 ]
 
-FRAME_KEY = "gsdistill_frame"  # under which a description in JSON names the axes
-OPTIONS_KEY = "gsdistill_renderer"  # and those options of drawing that are not the usual ones
-OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the components of a quaternion besides its largest
+FRAME_KEY = "gsdistill_frame"  # the key of the axes in a format's JSON
+OPTIONS_KEY = "gsdistill_renderer"  # the key of the render options that are not the usual ones
+OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # places of a quaternion besides its largest component
 
 
 @dataclass(frozen=True)
@@ -48,53 +48,55 @@ class Content:
     named: Frame | None  # the axes that the file names
     usual: Frame  # the axes that a file of its kind has where it names none
 
-    def axes(self, told: Frame | None) -> Frame:
-        """The axes of the file, as :func:`axes_of` finds them."""
-        return axes_of(self.path, self.named, told, self.usual)
+    def axes(self, frame: Frame | None) -> Frame:
+        """The axes of the file, as :func:`axes_of` decides."""
+        return axes_of(self.path, self.named, frame, self.usual)
 
-    def granted(self, told: Frame | None, flag: str) -> str:
-        """A line of which axes are taken for granted, with the flag that tells others; empty, where they are known."""
-        if told or self.named:
+    def assumption(self, frame: Frame | None, flag: str) -> str:
+        """One line that says which axes are assumed, and which flag changes that; empty where they are known."""
+        if frame or self.named:
             return ""
-        taken = {
+        axes = {
             "world": f"gsdistill's (z up); {flag} rdf is for files of most other programs",
             "rdf": f"right, down, front (rdf), as is usual with its format; {flag} is for others",
             "y-up": f"left, up, front (y-up), as is usual with its format; {flag} is for others",
         }
-        return f"{self.path} does not name its axes: taken to be in {taken[self.usual]}"
+        return f"{self.path} does not name its axes: taken to be in {axes[self.usual]}"
 
-    def told(self, frame: Frame | None, flag: str, clean: bool = False) -> Gaussians:
-        """As :meth:`in_world`; where axes are taken for granted a Notice says so, and names the ``flag`` for others."""
-        if line := self.granted(frame, flag):
+    def resolve(self, frame: Frame | None, flag: str, clean: bool = False) -> Gaussians:
+        """Return what :meth:`in_world` does; if the axes are assumed, a Notice says so and names the ``flag``."""
+        if line := self.assumption(frame, flag):
             tell(line)
         return self.in_world(frame, clean)
 
-    def in_world(self, told: Frame | None = None, clean: bool = False) -> Gaussians:
-        """Return the Gaussians in our world's axes; ``clean`` as :func:`gsdistill.scene.sound.sound` has it.
+    def in_world(self, frame: Frame | None = None, clean: bool = False) -> Gaussians:
+        """Return the Gaussians in our world's axes; ``frame`` names the axes of a file that does not.
+
+        ``clean`` is that of :func:`gsdistill.scene.sound.ensure_sound`.
 
         Raises:
-            BadFile: as :meth:`axes` and :func:`gsdistill.scene.sound.sound`.
+            BadFile: as :meth:`axes` and :func:`gsdistill.scene.sound.ensure_sound`.
         """
-        axes = self.axes(told)
-        return from_frame(sound(self.gaussians, self.path, clean), axes)
+        axes = self.axes(frame)
+        return from_frame(ensure_sound(self.gaussians, self.path, clean), axes)
 
 
-def axes_of(path: Path, named: Frame | None, told: Frame | None, usual: Frame) -> Frame:
-    """Return the axes of a file: as it names them, or else as a person has told, or else as is usual.
+def axes_of(path: Path, named: Frame | None, frame: Frame | None, usual: Frame) -> Frame:
+    """Return the axes of a file: those that it names, or else ``frame``, the user's, or else the usual ones.
 
     Raises:
-        BadFile: what is told contradicts what the file names.
+        BadFile: ``frame`` contradicts what the file names.
     """
-    if told and named and told != named:
-        raise BadFile(f"{path}: its header names the frame '{named}', not '{told}'")
-    return named or told or usual
+    if frame and named and frame != named:
+        raise BadFile(f"{path}: its header names the frame '{named}', not '{frame}'")
+    return named or frame or usual
 
 
 def frame_called(name: object, path: Path | str) -> Frame:
-    """Return the axes that a file names.
+    """Return the axes of that name; ``path`` is named in errors.
 
     Raises:
-        BadFile: there are none of that name.
+        BadFile: no axes have that name.
     """
     for frame in FRAMES:
         if frame == name:
@@ -104,7 +106,7 @@ def frame_called(name: object, path: Path | str) -> Frame:
 
 
 def frame_of(described: object, path: Path | str) -> Frame | None:
-    """Return the axes that a mapping of a description names, or None.
+    """Return the axes that a format's JSON names, or None if it names none or is no mapping.
 
     Raises:
         BadFile: as :func:`frame_called`.
@@ -114,25 +116,22 @@ def frame_of(described: object, path: Path | str) -> Frame | None:
 
 
 def described(gaussians: Gaussians, axes: Frame) -> dict[str, Any]:
-    """What a description in JSON says for :func:`frame_of` and :func:`options_of`."""
+    """What a format's JSON must say for :func:`frame_of` and :func:`options_of`."""
     unusual = gaussians.options.unusual()
     return {FRAME_KEY: axes, **({OPTIONS_KEY: unusual} if unusual else {})}
 
 
-def options_called(given: Any, path: Path | str) -> RenderOptions:
-    """Return the options of drawing that a file gives by name, the others as usual.
+def options_called(values: Any, path: Path | str) -> RenderOptions:
+    """Return render options from a mapping of names to values; those that it lacks are the usual ones.
 
     Raises:
-        BadFile: they are none.
+        BadFile: it is no mapping, or an option is unknown or out of its range.
     """
-    try:
-        return from_dict(RenderOptions, given, "renderer")
-    except ConfigError as error:
-        raise BadFile(f"{path}: how it is drawn cannot be read: {error}") from error
+    return from_file(RenderOptions, values, path, "renderer")
 
 
 def options_of(described: object, path: Path | str) -> RenderOptions:
-    """Return the options of drawing that a mapping of a description gives, or the usual ones.
+    """Return the render options that a format's JSON has, or the usual ones.
 
     Raises:
         BadFile: as :func:`options_called`.
@@ -148,9 +147,9 @@ def from_arrays(
     alphas: Float[np.ndarray, "N"],
     sh: Float[np.ndarray, "N K 3"],
 ) -> Gaussians:
-    """Return arrays as Gaussians in float32: quaternions w x y z, logarithms of sizes, opacities 0..1, harmonics.
+    """Return Gaussians in float32 from quaternions w x y z, log standard deviations, opacities 0..1 and harmonics.
 
-    What float32 does not hold becomes infinite.
+    Values beyond float32 become infinite; opacities of 0 and 1 become logits of -20 and 20.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         arrays = [np.array(v, np.float32, order="C") for v in (means, quats, scales, logits(alphas), sh)]
@@ -158,7 +157,7 @@ def from_arrays(
 
 
 def completed(rest: Float[np.ndarray, "N 3"], largest: Int[np.ndarray, "N"]) -> Float[np.ndarray, "N 4"]:
-    """Return unit quaternions from three components in order, and the place of the largest, which is positive."""
+    """Return unit quaternions from three components, in order, and the place 0..3 of the missing one, which is >= 0."""
     quats = np.empty((len(rest), 4))
     np.put_along_axis(quats, OTHERS[largest], rest, axis=1)
     length = np.sqrt(np.clip(1.0 - np.square(rest).sum(axis=1, keepdims=True), 0.0, 1.0))

@@ -16,7 +16,7 @@ __all__ = ["UnitBall", "shown_area", "weighted_quantile"]
 
 @dataclass(frozen=True)
 class UnitBall:
-    """The ball of a scene that is drawn or measured as the unit ball: x becomes (x - centre) / radius."""
+    """A ball of a scene that is drawn or measured as the unit ball: x becomes (x - centre) / radius."""
 
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)  # world units, as the radius
     radius: float = 1.0
@@ -32,21 +32,21 @@ class UnitBall:
         )
 
     def to_world(self, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3"]:
-        """Points of the unit ball in the world, float64."""
+        """Points given in the unit ball, in world units, float64."""
         exact = points.double()
         return exact * self.radius + exact.new_tensor(self.centre)
 
 
 def shown_area(opacities: Float[Tensor, "N"], scales: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-    """What every Gaussian shows: opacity times (s1 s2 s3)^(2/3), the area of a ball of the same volume.
+    """How much every Gaussian shows: opacity times (s1 s2 s3)^(2/3), as the area of an equally large ball grows.
 
-    ``opacities`` are logits and ``scales`` logarithms, as a scene has them.
+    ``opacities`` are logits and ``scales`` logarithms, as in a scene.
     """
     return opacities.sigmoid() * torch.exp(2.0 * scales.mean(dim=-1))
 
 
 def weighted_quantile(values: Float[Tensor, "N"], weights: Float[Tensor, "N"], share: float) -> Float[Tensor, ""]:
-    """The least of the values at or below which lies ``share`` of the weights; does not wait for an accelerator."""
+    """The least value at or below which ``share`` (0..1) of the weights lies; does not wait for an accelerator."""
     ordered, order = values.sort()
     summed = weights[order].cumsum(0)
     return ordered[torch.searchsorted(summed, share * summed[-1]).clamp_max(len(values) - 1)]

@@ -1,4 +1,4 @@
-"""How small, wide, opaque and transparent a Gaussian is taken to be at most: what float32 can hold and tell apart."""
+"""The limits of a Gaussian's size and opacity: what float32 can hold and tell apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OPAQUE = 20.0  # a logit beyond any byte of opacity, and far from what its expon
 
 
 def logits(alphas: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
-    """Return the logits of opacities 0..1 in float64; of what is quite transparent or opaque -20 and 20, beyond NaN."""
+    """Return the logits of opacities, float64: -20 for 0, 20 for 1, and NaN outside of 0..1."""
     exact = np.asarray(alphas, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         logits = np.log(exact) - np.log1p(-exact)

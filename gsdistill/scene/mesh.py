@@ -1,13 +1,13 @@
 """Reading triangle meshes with their colours: .glb .gltf .obj .ply .stl .off, through trimesh, from local files only.
 
-A file becomes parts in the file's own world: a geometry with its node's transform, once for every node that shows it.
-Colours are told as sRGB, 0..1, as pictures are. A texture is looked up at the nearest texel and repeats.
+A file becomes parts in its own world coordinates: each geometry once for every node that shows it, with the transform
+of that node. Colours are sRGB in 0..1, as in pictures. A texture is looked up at the nearest texel and repeats.
 
 * glTF 2.0, section 3.9.2: base colour = texture (sRGB) x factor (linear) x vertex colour (linear), multiplied in linear
-  light. Transparency and what else a material has play no part.
+  light. Transparency and the other properties of a material are ignored.
 * OBJ: the picture of the material (map_Kd), or else its Kd, or else vertex colours, as they stand.
 * PLY: texture, face colours or vertex colours, as they stand.
-* Where there is nothing of it, and in .stl and .off, all is grey.
+* A mesh without any of these, and every .stl and .off, is grey.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class Part:
     """Triangles of one material."""
 
     corners: Float[Tensor, "F 3 3"]  # in the file's units and axes, float64
-    paint: Paint  # from places on these triangles to their colours, sRGB in 0..1, float64
+    paint: Paint  # returns the colours at places on these triangles, sRGB in 0..1, float64
 
 
 def read_mesh(path: Path) -> list[Part]:
     """Return the parts of a mesh, each with at least one triangle.
 
     Raises:
-        BadFile: unknown suffix, missing or broken file, a file it refers to is not beside it, no triangles, or a
-            vertex that is not finite.
+        BadFile: the suffix is unknown, the file or one that it refers to is missing or broken, its triangles are
+            compressed, it has none, or a vertex is not finite.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -78,7 +78,7 @@ def read_mesh(path: Path) -> list[Part]:
 
 
 def painted(parts: Sequence[Part], points: SurfacePoints) -> Float[Tensor, "N 3"]:
-    """Return the colour of each point, sRGB in 0..1, float64; the faces are numbered through all parts."""
+    """Return the colour of each point, sRGB in 0..1, float64; face numbers count through all parts in order."""
     colors, first = torch.zeros(len(points.faces), 3, dtype=torch.float64), 0
     for part in parts:
         here = (points.faces >= first) & (points.faces < first + len(part.corners))
@@ -88,14 +88,18 @@ def painted(parts: Sequence[Part], points: SurfacePoints) -> Float[Tensor, "N 3"
 
 
 class _Beside:
-    """Hands trimesh the local files that a mesh refers to, and remembers what fails, for trimesh goes on without."""
+    """Gives trimesh the local files that a mesh refers to, and remembers failures, which trimesh ignores."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.failed: dict[str, str] = {}
 
     def get(self, name: str) -> bytes:
-        """Return the content of a file that is named relative to the mesh, perhaps percent-encoded."""
+        """Return the content of a file; ``name`` is relative to the mesh and may be percent-encoded.
+
+        Raises:
+            OSError: there is no such file, or it should be a picture and is none.
+        """
         from PIL import Image
 
         places = [self.folder / item.strip().replace("\\", "/") for item in (name, unquote(name))]
@@ -129,7 +133,7 @@ def _load(path: Path) -> list[tuple[Any, np.ndarray]]:
             data = with_sound_header(data, path)
         read = mesh_loaders[kind](file_obj=BytesIO(data), file_type=kind, resolver=beside)
         for item in read.get("geometry", {"": read}).values():
-            item["process"] = False  # which would drop what is not finite
+            item["process"] = False  # processing would drop vertices that are not finite
             for name in ("vertex_colors", "face_colors"):
                 item[name] = _in_bytes(item.get(name))
         scene = trimesh.load_scene(read)
@@ -145,26 +149,26 @@ def _load(path: Path) -> list[tuple[Any, np.ndarray]]:
 
 
 def _refuse_compressed(data: bytes, path: Path) -> None:
-    """Refuse glTF whose triangles trimesh would take to be zeros."""
+    """Refuse glTF with compressed triangles, which trimesh would read as zeros."""
     for name in COMPRESSIONS if path.suffix.lower() in GLTF else ():
         if name.encode() in data:
             raise BadFile(f"{path}: its triangles are compressed ({name}), which is not read; export it without that")
 
 
 def _in_bytes(colors: np.ndarray | None) -> np.ndarray | None:
-    """Return 16-bit colours with 8 bits, for trimesh would keep their lower half; others as they are."""
+    """Return 16-bit colours as bytes, since trimesh would keep their lower byte; others as they are."""
     if colors is None or colors.dtype != np.uint16:
         return colors
     return ((colors.astype(np.int64) + 128) // 257).astype(np.uint8)
 
 
 def _at_corners(mesh: Any, of_vertices: Any) -> Float[Tensor, "F 3 C"]:
-    """Return a table with a row per vertex as one with three rows per triangle, float64."""
+    """Return the rows of the vertices at the three corners of each triangle, float64."""
     return torch.from_numpy(np.asarray(of_vertices, dtype=np.float64)[mesh.faces])
 
 
 def _paint(mesh: Any, path: Path, linear: bool) -> Paint:
-    """Return how the points of a mesh are coloured; ``linear``: vertex colours are linear light."""
+    """Return the paint of a mesh; ``linear``: its vertex colours are linear light."""
     kind = mesh.visual.kind
     if kind == "texture":
         return _painted_by_material(mesh, path)
@@ -202,7 +206,7 @@ def _painted_by_material(mesh: Any, path: Path) -> Paint:
 
 
 def _texture(uv: Float[Tensor, "F 3 2"], image: Any, path: Path) -> Paint:
-    """Return how a picture colours; u runs to the right and v up, from its lower left corner."""
+    """Return the paint of a picture; u runs to the right and v up, from its lower left corner."""
     if not uv.isfinite().all():
         raise BadFile(f"{path}: texture coordinates are NaN or infinite")
     with failing_as(BadFile, f"{path}: a texture cannot be read"):

@@ -1,4 +1,4 @@
-"""Which Gaussians hang together: the parts that a splat falls into where nothing bridges the gap.
+"""Which Gaussians hang together: the connected parts of a splat.
 
 A Gaussian of opacity o, mean m and covariance C reaches as far as its own alpha stays above a level l: to the ellipsoid
 d^T C^-1 d = q^2, q = sqrt(2 ln(o / l)), or, where o <= l, to its mean alone. Along a direction u the ellipsoid reaches
@@ -8,9 +8,9 @@ span the distance:
     |m_i - m_j| <= q_i sqrt(u^T C_i u) + q_j sqrt(u^T C_j u),   u = (m_i - m_j) / |m_i - m_j|.
 
 Parts are the connected components of that graph, exactly. First each Gaussian is compared with its nearest neighbours,
-which joins nearly all. Then, octave by octave of the ellipsoids' longest half axes e, one with e in (h / 2, h] is
-compared with all that are not longer, none of which can touch it from beyond 2 h; a pair of which both are in the
-largest part so far is left out. So time goes with what is not yet joined.
+which joins nearly all. Then the Gaussians are taken by octaves of their ellipsoid's longest half axis e: each with e in
+(h / 2, h] is compared with all of e <= h, which cannot touch it from beyond 2 h. Pairs inside the part that is largest
+so far are skipped, so that the time depends on what is not joined yet.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ Pairs: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 
 
 def parts(gaussians: Gaussians, level: float = LEVEL) -> Int[Tensor, "N"]:
-    """The number of the part of each Gaussian: 0 is the part with the most summed opacity, 1 the next, and so on.
+    """The number of each Gaussian's part: 0 is the part with the most summed opacity, 1 the next, and so on.
 
-    ``level``, above 0, is the alpha at which a Gaussian ends; a Gaussian fainter than that stands for itself, unless
-    another one reaches its mean. The labels are on the CPU, of type int64.
+    ``level``, above 0, is the alpha at which a Gaussian ends; a fainter Gaussian is a part of its own, unless another
+    one reaches its mean. The labels are on the CPU, of type int64.
     """
     splat = on_processor(gaussians)
     if not len(splat):
@@ -51,8 +51,8 @@ def parts(gaussians: Gaussians, level: float = LEVEL) -> Int[Tensor, "N"]:
     for first, second in _neighbours(means):
         roots = _joined(roots, *_touching(means, factors, first, second))
     for far, long, shorter in _octaves(longest):
-        out = roots != np.bincount(roots).argmax()
-        for some, others in ((long & out, shorter), (long & ~out, shorter & out)):
+        outside = roots != np.bincount(roots).argmax()
+        for some, others in ((long & outside, shorter), (long & ~outside, shorter & outside)):
             for first, second in _near(means, some, others, far):
                 roots = _joined(roots, *_touching(means, factors, first, second))
     return _by_weight(torch.from_numpy(roots).long(), opacities)
@@ -68,7 +68,7 @@ def _factors(splat: Gaussians, opacities: Float[Tensor, "N"], level: float) -> F
 
 
 def _neighbours(means: NDArray[np.float64]) -> Iterator[Pairs]:
-    """Each Gaussian with some that are nearest to it, from the nearest on."""
+    """Pairs of each Gaussian and its nearest others, the nearest first."""
     from scipy.spatial import KDTree
 
     near = KDTree(means).query(means, min(NEAREST, len(means)))[1].reshape(len(means), -1)
@@ -77,7 +77,7 @@ def _neighbours(means: NDArray[np.float64]) -> Iterator[Pairs]:
 
 
 def _octaves(longest: NDArray[np.float64]) -> Iterator[tuple[float, NDArray[np.bool_], NDArray[np.bool_]]]:
-    """By octave: how far it can reach another one, which Gaussians are in it, and which are in it or in a lower one."""
+    """For each octave: from how far two of its Gaussians can touch, which are in it, and which in it or a lower one."""
     octaves = np.where(longest > 0, np.ceil(np.log2(np.maximum(longest, 1e-300))), -np.inf)
     for octave in np.unique(octaves[longest > 0]):
         yield 2.0 * 2.0**octave, octaves == octave, octaves <= octave
@@ -86,7 +86,7 @@ def _octaves(longest: NDArray[np.float64]) -> Iterator[tuple[float, NDArray[np.b
 def _near(
     means: NDArray[np.float64], some: NDArray[np.bool_], others: NDArray[np.bool_], far: float
 ) -> Iterator[Pairs]:
-    """All pairs, one of ``some`` and one of ``others``, whose means are at most ``far`` apart; not all at once."""
+    """All pairs, one of ``some`` and one of ``others``, whose means are at most ``far`` apart, block by block."""
     from scipy.spatial import KDTree
 
     first, second = np.flatnonzero(some), np.flatnonzero(others)
@@ -110,7 +110,7 @@ def _touching(
 
 
 def _joined(roots: NDArray[Any], first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
-    """Labels in which the parts of every pair are one."""
+    """Labels in which the two parts of every pair are merged."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -122,5 +122,4 @@ def _joined(roots: NDArray[Any], first: NDArray[Any], second: NDArray[Any]) -> N
 def _by_weight(labels: Int[Tensor, "N"], opacities: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
     """The same parts, numbered from the one with the most summed opacity on; of equal ones the earlier comes first."""
     _, labels = labels.unique(return_inverse=True)
-    weights = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add(0, labels, opacities)
-    return weights.argsort(descending=True, stable=True).argsort()[labels]
+    return torch.bincount(labels, opacities).argsort(descending=True, stable=True).argsort()[labels]

@@ -1,15 +1,14 @@
 """Reading PLY files: splat scenes in the INRIA layout, and the vertex columns of any point cloud.
 
 A splat has the float properties x y z f_dc_0..2 f_rest_* opacity scale_0..2 rot_0..3, in any order: scales as
-logarithm, opacity as logit, rot as w x y z, f_rest channel-major (all coefficients of red first). nerfstudio writes
-plain colours red green blue in place of the harmonics where it is asked to. Mip-Splatting adds filter_3D, a
-deviation by which a Gaussian is to be widened. Text and both binary byte orders are read, under a header with any
-remarks. What a header claims is held against its file's size before memory is taken for it.
+logarithm, opacity as logit, rot as w x y z, f_rest channel-major (all coefficients of red first). nerfstudio can write
+plain colours red green blue in place of the harmonics. Mip-Splatting adds filter_3D, the deviation by which a Gaussian
+is widened; such a splat is drawn antialiased. Text and both binary byte orders are read, with any comments in the
+header. The counts of a header are checked against the size of the file before memory is allocated for them.
 
-A splat's axes are those that the comment "gsdistill frame NAME" of its header names, which gsdistill writes. Of other
-files nothing is known: they are taken to be in our world's axes, if the reader is not told otherwise. Another comment
-has the options of drawing that are not the usual ones. A splat with filter_3D is drawn antialiased, as Mip-Splatting
-draws it.
+The header of a file that gsdistill wrote names the splat's axes in a comment "gsdistill frame NAME", and the render
+options that are not the usual ones in another. The axes of other files are not known: they are assumed to be those of
+our world, unless the caller names others.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO, FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -31,11 +30,11 @@ from gsdistill.core.errors import BadFile, tell
 from gsdistill.core.frames import Frame
 from gsdistill.core.structs import SH_C0, Gaussians, RenderOptions
 from gsdistill.disk.read import open_unpacked, parse_json
-from gsdistill.scene.columns import RGB, Columns, scaled, stacked
+from gsdistill.scene.columns import RGB, Columns, scale_colors, stacked
 from gsdistill.scene.content import Content, axes_of, frame_called, options_called
 from gsdistill.scene.ply_header import LONGEST, Header, Rewritten, read_header
 
-__all__ = ["FRAME_COMMENT", "OPTIONS_COMMENT", "Vertices", "content_of", "read_vertices", "vertices_in"]
+__all__ = ["FRAME_COMMENT", "OPTIONS_COMMENT", "Vertices", "content_of", "parse_vertices", "read_vertices"]
 
 FRAME_COMMENT, OPTIONS_COMMENT = "gsdistill frame", "gsdistill renderer"
 POSITION = ("x", "y", "z")
@@ -48,45 +47,43 @@ TABLES = ("chunk", "sh")  # elements of a compressed PLY besides its vertices
 
 @dataclass(frozen=True)
 class Vertices:
-    """What a PLY file says of its vertices."""
+    """The vertices of a PLY file, and what its header says about them."""
 
     path: Path
     columns: Columns  # the properties by name, one array of equal length each, as typed in the file
     frame: Frame | None  # the axes that a comment of the header names
-    comments: Sequence[str] = ()  # all that the header has
-    tables: Mapping[str, Columns] = field(default_factory=dict)  # what else belongs to the vertices of a compressed PLY
+    comments: Sequence[str] = ()  # all comments of the header
+    tables: Mapping[str, Columns] = field(default_factory=dict)  # the other elements of a compressed PLY, by name
 
     @property
-    def tells_options(self) -> bool:
-        """Whether the header says how the splat is drawn, were it as usual."""
+    def names_options(self) -> bool:
+        """Whether a comment of the header has render options, be they the usual ones."""
         return _commented(self.comments, OPTIONS_COMMENT) is not None
 
     @property
     def options(self) -> RenderOptions:
-        """The options of drawing: as a comment of the header has them, or the usual ones.
+        """The render options in a comment of the header, or the usual ones.
 
         Raises:
-            BadFile: the comment has none that can be read.
+            BadFile: the comment cannot be read.
         """
         options = _commented(self.comments, OPTIONS_COMMENT)
         return options_called(parse_json(options, f"{self.path}: {OPTIONS_COMMENT}") if options else {}, self.path)
 
-    def axes(self, told: Frame | None) -> Frame:
-        """The axes of the file: of the header, or else as ``told``, or else those of our world.
+    def axes(self, frame: Frame | None) -> Frame:
+        """The axes of the file: those of the header, or else ``frame``, or else those of our world.
 
         Raises:
-            BadFile: what is told contradicts the header.
+            BadFile: ``frame`` contradicts the header.
         """
-        return axes_of(self.path, self.frame, told, "world")
+        return axes_of(self.path, self.frame, frame, "world")
 
 
 def content_of(vertices: Vertices) -> Content:
-    """Return the splat that the vertices are, as it stands.
-
-    A Notice tells of plain colours in place of harmonics.
+    """Return the splat that the vertices describe, as it stands; a Notice says if its colours are plain ones.
 
     Raises:
-        BadFile: a property is missing, plain colours are none, or as :attr:`Vertices.options`.
+        BadFile: a property is missing, a plain colour is out of range, or as :attr:`Vertices.options`.
     """
     columns, path = vertices.columns, vertices.path
     rest = [name for name in columns if name.startswith("f_rest_")]
@@ -97,7 +94,7 @@ def content_of(vertices: Vertices) -> Content:
     names = [*POSITION, *OTHERS, *(() if plain else DC), *(f"f_rest_{place}" for place in range(len(rest)))]
     table = stacked(columns, names, path, finite=False)
     means, opacities, scales, quats, dc, rest_of_sh = table.split([3, 1, 3, 4, 0 if plain else 3, len(rest)], dim=1)
-    base = _from_plain(columns, path) if plain else dc
+    base = _convert_plain(columns, path) if plain else dc
     higher = rest_of_sh.reshape(len(table), 3, -1).transpose(1, 2)
     sh = torch.cat([base[:, None], higher], dim=1).contiguous()
     options = vertices.options
@@ -114,19 +111,19 @@ def _widened(
     """Convolve Gaussians with round ones of the deviations ``by``, and dim them by the volume that they gain.
 
     s' = sqrt(s^2 + by^2), opacity' = opacity prod(s / s'). Source: Yu et al., Mip-Splatting, the 3D smoothing filter.
-    Where ``by`` is 0 all stays as it is, to the last bit, and as infinite.
+    Where ``by`` is 0 nothing changes, not even by rounding or where values are infinite.
     """
     wide = torch.logaddexp(2.0 * scales.double(), 2.0 * by.double().abs().log()) / 2.0
     share = torch.nn.functional.logsigmoid(opacities.double()) + (scales - wide).sum(dim=1, keepdim=True)
-    dimmed = torch.minimum(share - (-share.expm1()).log(), opacities.double())  # whose share may round to 1
+    dimmed = torch.minimum(share - (-share.expm1()).log(), opacities.double())  # rounding must not make it brighter
     return torch.where(by == 0, scales, wide.float()), torch.where(by == 0, opacities, dimmed.float())
 
 
-def _from_plain(columns: Columns, path: Path) -> Float[Tensor, "N 3"]:
-    """Harmonics of degree 0 that show the plain colours."""
-    kind = {"u": "whole numbers", "i": "whole numbers"}.get(columns[RGB[0]].dtype.kind, "fractions")
+def _convert_plain(columns: Columns, path: Path) -> Float[Tensor, "N 3"]:
+    """Return harmonics of degree 0 that show the plain colours; a Notice tells of them."""
+    kind = "whole numbers" if columns[RGB[0]].dtype.kind in "ui" else "fractions"
     tell(f"{path}: its colours are red green blue, {kind}, where a splat has f_dc_0..2; none depends on the view")
-    return (scaled(columns, RGB, path) - 0.5) / SH_C0
+    return (scale_colors(columns, RGB, path) - 0.5) / SH_C0
 
 
 def read_vertices(path: Path | str) -> Vertices:
@@ -134,14 +131,14 @@ def read_vertices(path: Path | str) -> Vertices:
 
     Raises:
         BadFile: the file cannot be opened, is not a sound PLY, has no vertices, a vertex property is a list, or its
-            header names axes that there are none of.
+            header names unknown axes.
     """
     with open_unpacked(path) as file:
-        return vertices_in(file, Path(path))
+        return parse_vertices(file, Path(path))
 
 
-def vertices_in(file: BinaryIO, path: Path) -> Vertices:
-    """Return the vertices of an open PLY file, unpacked and at its start; ``path`` is named in errors.
+def parse_vertices(file: BinaryIO, path: Path) -> Vertices:
+    """Return the vertices of an open PLY file, unzipped and at its start; ``path`` is named in errors.
 
     Raises:
         BadFile: as :func:`read_vertices`.
@@ -162,21 +159,17 @@ def vertices_in(file: BinaryIO, path: Path) -> Vertices:
         raise
     except (PlyParseError, ValueError, OverflowError, MemoryError) as error:
         raise BadFile(f"{path}: not a sound PLY file: {error}") from error
-    return Vertices(path, columns, _frame(header.comments, path), header.comments, tables)
+    name = _commented(header.comments, FRAME_COMMENT)
+    frame = None if name is None else frame_called(name, path)
+    return Vertices(path, columns, frame, header.comments, tables)
 
 
 def _columns(rows: np.ndarray) -> Columns:
     return {name: np.array(rows[name]) for name in rows.dtype.names or ()}
 
 
-def _frame(comments: Sequence[str], path: Path | str) -> Frame | None:
-    """The axes that the comments of a header name."""
-    frame = _commented(comments, FRAME_COMMENT)
-    return None if frame is None else frame_called(frame, path)
-
-
 def _commented(comments: Sequence[str], word: str) -> str | None:
-    """What follows a word in the first comment that begins with it."""
+    """The rest of the first comment that begins with ``word``."""
     return next((line[len(word) :].strip() for line in comments if line.startswith(word)), None)
 
 
@@ -200,27 +193,19 @@ def _check_header(header: Header, path: Path, size: int) -> None:
         if item.name == "vertex" and lists:
             raise BadFile(f"{path}: its vertex property {lists[0]} is a list, where a single number belongs")
         claimed += count * (_row_bytes(item.properties) if not empty.text else SHORTEST_TEXT * len(item.properties))
-    _check_vertices(path, dict(zip([item.name for item in empty.elements], counts, strict=True)))
-    held = size - header.size
-    if claimed > held + int(empty.text):  # the last line of a text file may lack its end
-        raise BadFile(f"{path}: truncated; its header promises at least {claimed} bytes of data, {held} follow")
-
-
-def _check_vertices(path: Path, counts: Mapping[str, int]) -> None:
-    if "vertex" not in counts:
-        raise BadFile(f"{path}: has no vertices, only {', '.join(counts) or 'a header'}")
-    if counts["vertex"] == 0:
+    numbers = {item.name: count for item, count in zip(empty.elements, counts, strict=True)}
+    if "vertex" not in numbers:
+        raise BadFile(f"{path}: has no vertices, only {', '.join(numbers) or 'a header'}")
+    if numbers["vertex"] == 0:
         raise BadFile(f"{path}: holds zero vertices")
+    available = size - header.size
+    if claimed > available + int(empty.text):  # the last line of a text file may lack its end
+        raise BadFile(f"{path}: truncated; its header promises at least {claimed} bytes of data, {available} follow")
 
 
-def _row_bytes(properties: Sequence[object]) -> int:
+def _row_bytes(properties: Sequence[Any]) -> int:
     """Return the least number of bytes of one binary row: each number, and of a list only its length."""
-    from plyfile import PlyListProperty, PlyProperty
+    from plyfile import PlyListProperty
 
-    total = 0
-    for item in properties:
-        if isinstance(item, PlyListProperty):
-            total += np.dtype(item.list_dtype()[0]).itemsize
-        elif isinstance(item, PlyProperty):
-            total += np.dtype(item.dtype()).itemsize
-    return total
+    types = (item.list_dtype()[0] if isinstance(item, PlyListProperty) else item.dtype() for item in properties)
+    return sum(np.dtype(kind).itemsize for kind in types)

@@ -1,7 +1,7 @@
-"""The header of a PLY file as programs write it, handed on as the libraries that parse it take it.
+"""The header of a PLY file as programs write it, rewritten for the libraries that parse it.
 
-Comments are for people and may be of any bytes; lines may end in LF, CR or CRLF, after blanks; a byte order mark may
-come first. The libraries want ASCII without any of that.
+Programs write comments of any bytes, lines that end in LF, CR or CRLF, blanks before these, and a byte order mark. The
+libraries accept plain ASCII without any of that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Header:
 
     @property
     def comments(self) -> list[str]:
-        """What its comments say."""
+        """The text of its comments."""
         return [line.removeprefix("comment").strip() for line in self.lines if _keyword(line) == "comment"]
 
     @property
@@ -39,14 +39,14 @@ class Header:
 
     @property
     def with_texture(self) -> bytes:
-        """The same header, its format first, without remarks but those that name a texture; these are UTF-8."""
+        """The same header without remarks, except those that name a texture, which follow the format; in UTF-8."""
         lines = [_ascii(line) for line in self.lines if _keyword(line) not in REMARKS]
         textures = [f"comment {text}" for text in self.comments if text.lower().startswith("texturefile")]
         return _joined([*lines[:1], *textures, *lines[1:]])
 
 
 class Rewritten(BufferedReader):
-    """A PLY file with another header before its data; they stay in the file, which can be mapped."""
+    """A PLY file with another header; the data stay in the file, so that numpy can map them."""
 
     def __init__(self, raw: FileIO, header: bytes, size: int) -> None:
         super().__init__(raw)
@@ -54,12 +54,12 @@ class Rewritten(BufferedReader):
         self.seek(size)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return what is left of the header, ``size`` bytes at most, and then of the data."""
+        """Return at most ``size`` bytes: the rest of the header first, then the data."""
         return self._header.read(size) or super().read(size)
 
 
 def read_header(start: bytes, path: Path | str) -> Header:
-    """Return the header of a file, of which the first 4 MiB or more are given; ``path`` is named in errors.
+    """Return the header of a file from its first 4 MiB or more; ``path`` is named in errors.
 
     Raises:
         BadFile: the file does not begin as a PLY file does, or its header has no end.
@@ -78,7 +78,7 @@ def read_header(start: bytes, path: Path | str) -> Header:
 
 
 def with_sound_header(data: bytes, path: Path | str) -> bytes:
-    """Return the bytes of a PLY file with the header that trimesh reads; bytes of anything else as they are.
+    """Return the bytes of a PLY file with a header that trimesh reads; bytes of any other file as they are.
 
     Raises:
         BadFile: its header has no end; ``path`` is named.
@@ -106,7 +106,7 @@ def _decoded(line: bytes) -> str:
 
 
 def _ascii(line: str) -> str:
-    """The line with escapes for other letters, which a name of a property may have."""
+    """The line with escapes for letters outside of ASCII, which the name of a property may have."""
     return line.encode("ascii", "backslashreplace").decode("ascii")
 
 

@@ -1,12 +1,12 @@
 """Reading a splat of any format: .ply .compressed.ply .spz .sog .splat .glb, each also gzipped (.ply.gz).
 
-A file is told by its first bytes, so a wrong name does no harm; .splat alone has none of its own and is told by its
-name. A folder is that of a run, whose gaussians.ply is read. Where such a file does not say how it is drawn, which
-those of gsdistill 0.1 never did, the run's config.yaml does.
+The first bytes of a file show its format, so a wrong name does no harm; only .splat has no such bytes and is recognised
+by its name. A folder must be that of a run; its gaussians.ply is read. If that file has no render options, as those of
+gsdistill 0.1 have none, they are taken from the run's config.yaml.
 
-A file's axes are those that it names (gsdistill writes the name where a format has room for one), or else as the reader
-is told, or else as is usual with its format: right, down, front (rdf) for all but .glb, which is y-up, and .ply, which
-is taken to be in our own axes.
+A file's axes are those that it names (gsdistill writes the name where a format has room for it), or else those that the
+caller names, or else the usual ones of its format: right, down, front (rdf) for all but .glb, which is y-up, and .ply,
+which is assumed to be in our own axes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gsdistill.core.structs import Gaussians, RenderOptions
 from gsdistill.disk.read import first_bytes, open_unpacked
 from gsdistill.scene.content import Content, options_called
 from gsdistill.scene.formats import compressed_ply, glb, sog, splat, spz
-from gsdistill.scene.ply import Vertices, vertices_in
+from gsdistill.scene.ply import Vertices, parse_vertices
 from gsdistill.scene.ply import content_of as content_of_plain
 from gsdistill.scene.ply_header import begins
 from gsdistill.settings.yaml import load_yaml
@@ -31,8 +31,8 @@ EXTENSIONS = (".compressed.ply", ".glb", ".ply", ".sog", ".splat", ".spz")
 OF_A_RUN, CONFIG = "gaussians.ply", "config.yaml"
 READERS = {".spz": spz.read, ".sog": sog.read, ".glb": glb.read, ".splat": splat.read}
 MAGICS = {spz.MAGIC: ".spz", sog.MAGIC: ".sog", glb.MAGIC: ".glb"}
-DESCRIBED = {".sog": sog.describes_splat, ".glb": glb.describes_splat}  # files that may be of quite other things
-FIRST = 8  # bytes that tell the formats apart
+DESCRIBED = {".sog": sog.describes_splat, ".glb": glb.describes_splat}  # formats whose files need not hold a splat
+FIRST = 8  # bytes that show the format
 
 
 def read_splat(path: Path | str, frame: Frame | None = None, clean: bool = False) -> Gaussians:
@@ -42,14 +42,14 @@ def read_splat(path: Path | str, frame: Frame | None = None, clean: bool = False
     rotation are left out or mended, and a Notice counts them.
 
     Raises:
-        BadFile: it cannot be read, is broken, of no format that is read, or holds no Gaussian; or some are not sound,
-            and ``clean`` is not set.
+        BadFile: the file cannot be read, is broken, is of an unknown format or holds no Gaussian; or some Gaussians are
+            not sound, and ``clean`` is not set.
     """
     return open_splat(path).in_world(frame, clean)
 
 
 def open_splat(path: Path | str) -> Content:
-    """Return what a file holds, or the gaussians.ply of a run's folder, as it stands there.
+    """Return what a file, or the gaussians.ply in a run's folder, holds as it stands.
 
     Raises:
         BadFile: as :func:`read_splat`.
@@ -60,21 +60,18 @@ def open_splat(path: Path | str) -> Content:
         file.seek(0)
         kind = _kind(start, path)
         if kind == ".ply":
-            vertices = vertices_in(file, path)
-            return content_of(vertices) if vertices.tells_options else _as_its_run(content_of(vertices))
+            vertices = parse_vertices(file, path)
+            return content_of(vertices) if vertices.names_options else _as_its_run(content_of(vertices))
         if kind is None:
             raise BadFile(
-                f"{path}: not a splat that is read: it begins as no .ply, .spz, .sog or .glb does, and its name does "
-                f"not end in .splat. Read are {', '.join(EXTENSIONS)}, each also gzipped"
+                f"{path}: not a splat that is read: it does not begin like a .ply, .spz, .sog or .glb, and its name "
+                f"does not end in .splat. Known formats: {', '.join(EXTENSIONS)}, each also gzipped"
             )
         return READERS[kind](file.read(), path)
 
 
 def _as_its_run(content: Content) -> Content:
-    """A splat that does not say how it is drawn, with the options of the run whose it is; any other as it is.
-
-    The files of gsdistill 0.1 did not say.
-    """
+    """A splat without render options, with those of the run whose gaussians.ply it is; any other as it is."""
     config = content.path.with_name(CONFIG)
     if content.path.name != OF_A_RUN or not config.is_file():
         return content
@@ -87,7 +84,7 @@ def _as_its_run(content: Content) -> Content:
 
 
 def content_of(vertices: Vertices) -> Content:
-    """Return the splat that the vertices of a PLY are, plain or compressed.
+    """Return the splat that the vertices of a PLY describe, plain or compressed.
 
     Raises:
         BadFile: as :func:`read_splat`.
@@ -108,9 +105,9 @@ def is_ply(path: Path | str) -> bool:
 
 
 def may_be_splat(path: Path) -> bool:
-    """Whether a file is called like a splat, or begins like one, so that whoever reads it must say what is wrong.
+    """Whether a file has the name or the first bytes of a splat, so that errors in it are worth reporting.
 
-    A .glb, or a ZIP file of another name than .sog, is one only if it describes a splat.
+    A .glb, or a ZIP file not named .sog, counts only if it describes a splat.
 
     Raises:
         BadFile: it cannot be read.
@@ -123,7 +120,7 @@ def may_be_splat(path: Path) -> bool:
 
 
 def _kind(start: bytes, path: Path) -> str | None:
-    """The extension of the format that a file of these first bytes has; None where it is none that is read."""
+    """The extension of the format that a file's first bytes show, or its name; None for an unknown format."""
     if begins(start):
         return ".ply"
     kind = next((kind for magic, kind in MAGICS.items() if start.startswith(magic)), None)
@@ -131,21 +128,21 @@ def _kind(start: bytes, path: Path) -> str | None:
 
 
 def splat_file(path: Path | str) -> Path:
-    """The file of a splat that may be the folder of a run.
+    """Return the gaussians.ply of a run's folder, and any other path as it is.
 
     Raises:
-        BadFile: it is a folder, and not that of a run.
+        BadFile: it is a folder without that file.
     """
     path = Path(path)
     if not path.is_dir():
         return path
     if not (path / OF_A_RUN).exists():
         if (path / CONFIG).is_file():
-            raise BadFile(f"the run in {path} has no {OF_A_RUN} yet; what snapshots/ holds there are splats too")
-        raise BadFile(f"{path} is a folder without {OF_A_RUN}, so it is not that of a run")
+            raise BadFile(f"the run in {path} has no {OF_A_RUN} yet; the files in its snapshots/ are splats too")
+        raise BadFile(f"{path} is a folder without {OF_A_RUN}, so it is not the folder of a run")
     return path / OF_A_RUN
 
 
 def _plain(path: Path) -> str:
-    """The name of a file, lower case, without that it is gzipped."""
+    """The name of a file in lower case, without .gz."""
     return path.name.lower().removesuffix(".gz")

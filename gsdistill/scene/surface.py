@@ -1,8 +1,8 @@
-"""Even samples of a surface of triangles, and the two spaces of colour that surfaces come in.
+"""Even samples of a surface of triangles, and the conversions between sRGB and linear light.
 
-Faces are drawn in proportion to their area, by stratified draws along the summed areas, so that each face gets its
-share of the points up to two. A uniform point of a triangle a b c from uniform r and s is (1 - sqrt r) a +
-sqrt r (1 - s) b + sqrt r s c (R. Osada et al., Shape Distributions, 2002, section 4.2).
+Faces are drawn in proportion to their area, by stratified draws along the summed areas, so that the number of points
+on a face differs from its share by less than two. A uniform point of a triangle a b c from uniform r and s is
+(1 - sqrt r) a + sqrt r (1 - s) b + sqrt r s c (R. Osada et al., Shape Distributions, 2002, section 4.2).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ __all__ = ["SurfacePoints", "sample_surface", "to_linear", "to_srgb"]
 
 @dataclass(frozen=True)
 class SurfacePoints:
-    """Places on triangles: which one, and where in it."""
+    """Places on triangles: which triangle, and where in it."""
 
     faces: Int[Tensor, "N"]  # numbers of the triangles
     weights: Float[Tensor, "N 3"]  # barycentric, of the triangle's three corners
 
     def of(self, corners: Float[Tensor, "F 3 C"]) -> Float[Tensor, "N C"]:
-        """Interpolate what is given at the corners of every triangle."""
+        """Interpolate values that are given at the corners of every triangle."""
         return (self.weights.to(corners)[:, :, None] * corners[self.faces]).sum(dim=1)
 
 
 def sample_surface(corners: Float[Tensor, "F 3 3"], count: int, generator: torch.Generator) -> SurfacePoints:
-    """Draw ``count`` places on triangles whose corners are given, even by area; none where the area is zero in sum.
+    """Draw ``count`` places on triangles with the given corners, uniform by area.
 
     Raises:
-        ValueError: the areas sum to zero, or to no finite number.
+        ValueError: there is no triangle, or the areas sum to zero or to something not finite.
     """
     a, b, c = corners.double().unbind(dim=1)
     summed = torch.linalg.cross(b - a, c - a).norm(dim=-1).cumsum(dim=0)
@@ -52,5 +52,5 @@ def to_srgb(linear: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
 
 
 def to_linear(srgb: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
-    """The inverse of :func:`to_srgb`."""
+    """Decode sRGB in 0..1 to linear light, the inverse of :func:`to_srgb`."""
     return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

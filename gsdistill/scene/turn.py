@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gsdistill.core.frames import MATRICES, Frame
 from gsdistill.core.structs import Gaussians
-from gsdistill.scene.harmonics import sh_rotation
+from gsdistill.renderer.harmonics import sh_rotation
 
 __all__ = ["frame_matrix", "from_frame", "to_frame", "turned"]
 
@@ -25,19 +25,19 @@ def frame_matrix(frame: Frame) -> Float[Tensor, "3 3"]:
 
 
 def to_frame(gaussians: Gaussians, frame: Frame) -> Gaussians:
-    """A splat of our world in the axes of ``frame``."""
+    """Return a splat of our world in the axes of ``frame``."""
     return gaussians if frame == "world" else turned(gaussians, frame_matrix(frame))
 
 
 def from_frame(gaussians: Gaussians, frame: Frame) -> Gaussians:
-    """A splat in the axes of ``frame`` in those of our world."""
+    """Return a splat that is in the axes of ``frame`` in those of our world."""
     return gaussians if frame == "world" else turned(gaussians, frame_matrix(frame).T)
 
 
 def turned(gaussians: Gaussians, matrix: Float[Tensor, "3 3"]) -> Gaussians:
     """Return the splat turned by an orthogonal ``matrix``, which may mirror; means keep their type and device.
 
-    By a matrix of zeros and ones, means change without rounding.
+    A matrix of entries 0 and +-1 changes means without rounding.
     """
     like, exact = gaussians.means, matrix.double().to(gaussians.means.device)
     colours = sh_rotation(matrix.cpu(), gaussians.sh_degree).to(exact)
@@ -59,6 +59,6 @@ def _quaternion(matrix: Float[Tensor, "3 3"]) -> Float[Tensor, "4"]:
 
 
 def _product(p: Float[Tensor, "4"], q: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
-    """Hamilton's product p q of each row."""
+    """Hamilton's product of p with each row of q."""
     w, v, a, u = p[0], p[1:], q[:, :1], q[:, 1:]
     return torch.cat([w * a - u @ v[:, None], w * u + a * v + torch.linalg.cross(v.expand_as(u), u)], dim=1)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from gsdistill.core.errors import ConfigError, UserError, did_you_mean
+from gsdistill.core.errors import BadFile, ConfigError, UserError, did_you_mean
 from gsdistill.core.ranges import LIMITS
 from gsdistill.disk.paths import expanded
 from gsdistill.disk.read import brief
@@ -27,7 +27,7 @@ from gsdistill.settings.registry import own_name, same_name
 from gsdistill.settings.yaml import dump
 
 __all__ = [
-    "defaults", "from_dict", "merge", "name_of", "named", "setting_fields", "to_dict",
+    "defaults", "from_dict", "from_file", "merge", "name_of", "named", "setting_fields", "to_dict",
     "to_yaml", "unknown_setting", "validate",
 ]  # fmt: skip
 
@@ -117,6 +117,18 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
         raise
     except ValueError as error:
         raise ConfigError(f"{path or cls.__name__}: {error}") from error
+
+
+def from_file(cls: type[T], mapping: Mapping[str, Any], file: Path | str, path: str = "") -> T:
+    """Build a settings object as :func:`from_dict` does, from values that were read from ``file``.
+
+    Raises:
+        BadFile: what :func:`from_dict` refuses; it names the file.
+    """
+    try:
+        return from_dict(cls, mapping, path)
+    except ConfigError as error:
+        raise BadFile(f"{file}: {error}") from error
 
 
 def validate(config: T, path: str = "") -> T:

@@ -25,7 +25,7 @@ from gsdistill.run.measure import keep_figures
 from gsdistill.scene.read import read_splat
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
 from gsdistill.sweep.settings import SweepSettings, shown
-from gsdistill.training.checkpoint import kept
+from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Diverged
 
 __all__ = ["carry_out"]
@@ -75,7 +75,7 @@ class _Worker:
         if not one.finished:
             for name in ("evaluation.json", "failure.json"):
                 (one.folder / name).unlink(missing_ok=True)
-            goes_on = one.begun and bool(kept(one.folder / "checkpoints"))
+            goes_on = one.begun and bool(checkpoint.find(one.folder / "checkpoints"))
             config = replace(one.config, resume=goes_on, overwrite=not goes_on)
             try:
                 run(config, Console(quiet=True), self._prior(config), extras=False)

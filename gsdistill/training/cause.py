@@ -1,4 +1,4 @@
-"""Why no gradient is finite: whether the model itself answers finite pictures with numbers that are not."""
+"""Find out whether the prior's model is why no gradient is finite: it answers finite pictures with NaN or infinity."""
 
 from __future__ import annotations
 
@@ -16,39 +16,36 @@ from gsdistill.scene.cameras import orbit
 
 __all__ = ["model_fault"]
 
-TIMES = (0.02, 0.5, 0.98)  # of the schedule
+TIMES = (0.02, 0.5, 0.98)  # fractions of the schedule
 BRANCHES = ("positive", "negative")
-WHOLE = "its weights are broken, or those of a LoRA that was added: get the files again"
+BROKEN = "its weights are broken, or those of a LoRA that was added: get the files again"
 
 
 @torch.no_grad()
 def model_fault(scene: Representation, prior: Prior, text: EncodedPrompt, views: int, size: int) -> str | None:
-    """What is wrong with the prior and what to do, if its answers to a few pictures of the scene are not finite.
+    """Say what is wrong with the prior and what to do, if it answers a few finite pictures of the scene with NaN.
 
-    ``views`` pictures, whole groups of the prior's, of ``size`` pixels. None where the pictures are not finite
-    themselves, or all answers are.
+    The scene is rendered in ``views`` pictures of ``size`` x ``size`` pixels; ``views`` is a multiple of the views that
+    the prior sees together. Returns None if the pictures are not finite, or if every answer is finite.
     """
     cameras = to_device(orbit(views, size), scene.device)
     images = scene.render(cameras, torch.full((views, 3), 0.5, device=scene.device)).images
     if not images.isfinite().all():
         return None
-    evaluations, broken = prior.evaluations, None
-    for part, answer in _answers(prior, text, cameras, images):
-        if not answer.isfinite().all():
-            broken = part
-            break
-    prior.evaluations = evaluations
+    evaluations, answers = prior.evaluations, _answers(prior, text, cameras, images)
+    broken = next((part for part, answer in answers if not answer.isfinite().all()), None)
+    prior.evaluations = evaluations  # those made here are no part of the run
     if broken is None:
         return None
-    half = str(getattr(prior, "products", torch.float32)).removeprefix("torch.")  # the precision, of a real network
-    advice = WHOLE if half == "float32" else f"{half} is too narrow for it, or {WHOLE}; try model.precision float32"
-    return f"the {broken} of the prior {prior.name} answers what is finite with numbers that are not: {advice}"
+    dtype = str(getattr(prior, "products", torch.float32)).removeprefix("torch.")  # only pretrained priors have it
+    advice = BROKEN if dtype == "float32" else f"{dtype} is too narrow for it, or {BROKEN}; try model.precision float32"
+    return f"the {broken} of the prior {prior.name} answers finite numbers with NaN or infinity: {advice}"
 
 
 def _answers(
     prior: Prior, text: EncodedPrompt, cameras: Cameras, images: Float[Tensor, "B H W 3"]
 ) -> Iterator[tuple[str, Tensor]]:
-    """What each part of the prior makes of finite input, by the part's name."""
+    """Yield the name of each part of the prior, and what that part makes of finite input."""
     condition = prior.condition(text, cameras)
     for branch in BRANCHES:
         yield "text encoder", condition.branches[branch].tokens

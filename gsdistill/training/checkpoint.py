@@ -1,11 +1,11 @@
-"""Checkpoints of a run: every tensor in one safetensors file with a JSON header in its metadata, replaced in one piece.
+"""Checkpoints of a run: one safetensors file with every tensor, and a JSON header in its metadata; written atomically.
 
-Held: the representation's state, as parameters, moments and statistics, the method's, the random generator, counters
-and seconds by phase, the resolved settings and the versions. Schedules are functions of the step. Resuming gives the
-same run as if it had not stopped.
+A file holds the state of the representation (parameters, moments, statistics), the state of the method, the random
+generator, the counters, the seconds by phase, the resolved settings and the versions of packages. Schedules need no
+state, since they are functions of the step. A resumed run ends as if it had never stopped.
 
-A file is called after its step, and the last two are kept. What is read is held against a CRC-32 of all that was
-written, and against the run that it shall continue, before anything of that run changes.
+A file is named after its step, and the last two are kept. Before anything of a run changes, a file is checked against
+its CRC-32 and against the run.
 """
 
 from __future__ import annotations
@@ -30,57 +30,57 @@ from gsdistill.representation.base import unfit
 from gsdistill.settings.config import from_dict
 from gsdistill.training.distiller import Distiller
 
-__all__ = ["Checkpoint", "drop", "kept", "read", "read_last", "restore", "save"]
+__all__ = ["Checkpoint", "drop", "find", "read", "read_last", "restore", "save"]
 
-KEPT = 2
-_VERSION = 4  # of the format
-_SCENE, _METHOD = "representation.", "method."  # before the names of their tensors
-_NAME = "gsdistill"  # of the header in the file's metadata
+KEPT = 2  # checkpoints of a run
+_VERSION = 5  # of the format; in version 4 the counter ``forgiven`` is called ``pardoned``
+_SCENE, _METHOD = "representation.", "method."  # prefixes of the names of tensors
+_NAME = "gsdistill"  # key of the header in the file's metadata
 
 
 @dataclass(frozen=True)
 class Counters:
-    """The numbers of a run that are no tensors, as in Distiller."""
+    """The counters of a run, each an attribute of Distiller with the same name and meaning."""
 
     done: int = bounded(low=0)
     skipped: int = bounded(low=0)
-    pardoned: int = bounded(low=0)
+    forgiven: int = bounded(low=0)
     evaluations: int = bounded(low=0)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds."""
+    """The content of a checkpoint file."""
 
     path: Path
     counters: Counters
     seconds: Mapping[str, float]  # by phase of a step
     settings: Mapping[str, Any]  # resolved
     versions: Mapping[str, str]  # of packages, by name
-    tensors: Mapping[str, Tensor]  # by name
+    tensors: Mapping[str, Tensor]  # on the CPU, by name
 
 
-def kept(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, the latest step first."""
+def find(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, that of the latest step first."""
     paths = [path for path in folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d{6,}", path.stem)]
     return sorted(paths, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
 
 
 def drop(folder: Path) -> None:
-    """Remove every checkpoint, the oldest first, and the folder if nothing else is in it."""
-    for path in reversed(kept(folder)):
+    """Remove every checkpoint, the oldest first, and the folder if it is empty then."""
+    for path in reversed(find(folder)):
         path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
 def save(run: Distiller, folder: Path, settings: Mapping[str, Any], versions: Mapping[str, str] = {}) -> Path:
-    """Write ``run``, its resolved settings, plain values, and versions of packages by name; returns the new file.
+    """Write a checkpoint of ``run``, then remove all but the last two; returns the path of the new file.
 
-    All but the last two are removed then.
+    ``settings`` are the resolved ones as plain values (for JSON), ``versions`` those of packages by name.
 
     Raises:
-        OutputError: as atomic_path does; what was there stays.
+        OutputError: the file cannot be written; all earlier checkpoints remain.
     """
     from safetensors.torch import save as to_bytes
 
@@ -94,19 +94,19 @@ def save(run: Distiller, folder: Path, settings: Mapping[str, Any], versions: Ma
     text = json.dumps({"version": _VERSION, **counters, **facts})
     path = folder / f"step-{run.done:06d}.safetensors"
     write_bytes(path, to_bytes(plain, metadata={_NAME: text, "crc32": _checksum(plain, text)}))
-    for old in kept(folder)[KEPT:]:
+    for old in find(folder)[KEPT:]:
         old.unlink(missing_ok=True)
     return path
 
 
 def read_last(folder: Path) -> tuple[Checkpoint, list[str]]:
-    """Read the latest whole checkpoint of a folder; returns also what is wrong with later ones.
+    """Read the latest undamaged checkpoint of a folder; also returns a sentence about each damaged one after it.
 
     Raises:
-        BadFile: there is none, or none is whole.
+        BadFile: the folder has no checkpoint, or all are damaged.
     """
     damaged: list[str] = []
-    for path in kept(folder):
+    for path in find(folder):
         try:
             return read(path), damaged
         except BadFile as error:
@@ -118,8 +118,8 @@ def read(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        BadFile: the file is missing, cut off, changed since it was written, not a checkpoint of ours, or one of another
-            version.
+        BadFile: the file is missing, cut off, changed since it was written, not a checkpoint of gsdistill, or of a
+            version that cannot be read.
     """
     from safetensors import safe_open
 
@@ -129,9 +129,11 @@ def read(path: Path) -> Checkpoint:
         with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             metadata = file.metadata() or {}
             header = json.loads(metadata[_NAME])
+            if header["version"] == 4:
+                header |= {"version": _VERSION, "forgiven": header["pardoned"]}
             if header["version"] != _VERSION:
                 raise BadFile(f"{path} is of another version of gsdistill")
-            # Copies: Windows could not remove the file while they are of its pages.
+            # Copies, because Windows does not remove a file while tensors use its memory-mapped pages.
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         if metadata["crc32"] != _checksum(tensors, metadata[_NAME]):
             raise BadFile(f"{path} is damaged: its content is not what was written")
@@ -141,30 +143,28 @@ def read(path: Path) -> Checkpoint:
 
 
 def restore(run: Distiller, saved: Checkpoint) -> None:
-    """Bring ``run``, freshly made with the same settings, to the state of a checkpoint.
+    """Bring ``run``, newly made with the same settings, to the state of a checkpoint.
 
     Raises:
-        BadFile: it is not of such a run, which is as it was then.
+        BadFile: the checkpoint does not fit ``run``, which then stays as it was.
     """
-    drawn, begun = run.generator.get_state(), run.method_state
+    generator, method_state = run.generator.get_state(), run.method_state
     run.seek(saved.counters.done)
     try:
         _check(run, saved)
     except BadFile:
         run.seek(0)
-        run.method_state = begun
-        run.generator.set_state(drawn)
+        run.method_state = method_state
+        run.generator.set_state(generator)
         raise
     run.generator.set_state(saved.tensors["generator"])
     run.representation.restore(_group(saved.tensors, _SCENE))
     device = run.representation.device
     run.method_state = {key: value.to(device) for key, value in _group(saved.tensors, _METHOD).items()}
     for name, value in asdict(saved.counters).items():
-        if name != "skipped":
-            setattr(run, name, value)
-    run.bad.fill_(saved.counters.skipped)
+        setattr(run, name, value)
     run.clock.seconds.update(saved.seconds)
-    run.whole = True
+    run.consistent = True
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: str) -> str:
@@ -178,7 +178,7 @@ def _checksum(tensors: Mapping[str, Tensor], header: str) -> str:
 
 
 def _check(run: Distiller, saved: Checkpoint) -> None:
-    """Refuse tensors that are not those of a run like ``run``."""
+    """Raise BadFile if the tensors are not those of a run like ``run``."""
     wanted = {f"{_METHOD}{key}": value for key, value in run.method_state.items()}
     wanted["generator"] = run.generator.get_state()
     tensors = {key: value for key, value in saved.tensors.items() if not key.startswith(_SCENE)}

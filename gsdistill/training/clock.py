@@ -1,8 +1,8 @@
-"""Seconds by phase of a step, measured without holding the step up.
+"""Seconds spent in each phase of a step, measured without slowing the step down.
 
-A CPU is asked for the time. An accelerator runs behind the program: there each boundary is an event in its queue, and
-the times between events are read once they have passed. A phase then holds what the device did between its two
-events, waiting for the program included.
+On a CPU this is the time of the wall clock. An accelerator works later than the program that sends it work: there, the
+start and the end of a phase are events in the device's queue, and the time between them is read once the device has
+passed them. It includes the time in which the device waited for the program.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 
 __all__ = ["KEPT", "Clock"]
 
-KEPT = 1024  # laps remembered of each phase
+KEPT = 1024  # the last laps of each phase that are remembered
 
 
 class Clock:
-    """``with clock("render"): ...`` is one lap of the phase "render"; blocks do not nest.
+    """``with clock("render"): ...`` times one lap of the phase "render"; blocks must not nest.
 
-    ``seconds`` holds the total by phase, ``laps`` the seconds of the last 1,024 laps by phase, oldest first.
+    ``seconds`` maps each phase to its total, and ``laps`` to the seconds of its last 1,024 laps, the oldest first.
     """
 
     def __init__(self, device: torch.device, seconds: dict[str, float] | None = None) -> None:
@@ -32,11 +32,11 @@ class Clock:
         self.seconds: dict[str, float] = {} if seconds is None else seconds
         self.laps: dict[str, deque[float]] = {}
         self._running: tuple[str, Any] | None = None  # the phase, and when it began
-        self._queued: deque[tuple[str, Any, Any]] = deque()  # a phase and the events at its ends
+        self._queued: deque[tuple[str, Any, Any]] = deque()  # a phase, and the events at its start and end
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Time one block; a block that raises is not counted."""
+        """Time the block as one lap; a lap in which an error is raised is not counted."""
         self._running = (phase, self._now())
         try:
             yield
@@ -46,12 +46,12 @@ class Clock:
         self.settle()
 
     def split(self, tensor: Tensor, phase: str) -> None:
-        """Give ``phase`` what is left of the running block once the gradient of ``tensor`` arrives in a backward."""
+        """In the backward, end the running phase when the gradient of ``tensor`` is computed, and start ``phase``."""
         if tensor.requires_grad:
             tensor.register_hook(lambda gradient: self._turn(phase))
 
     def settle(self, wait: bool = False) -> None:
-        """Read the laps that the device has finished, or with ``wait`` all of them; a CPU has none to read."""
+        """Count the laps that the device has finished; with ``wait``, wait for all of them. Does nothing on a CPU."""
         while self._queued and (wait or self._queued[0][2].query()):
             phase, begin, end = self._queued.popleft()
             if wait:
@@ -59,12 +59,12 @@ class Clock:
             self._count(phase, begin.elapsed_time(end) / 1e3)
 
     def reset(self) -> None:
-        """Forget the laps, those in the queue included, but no total that has been counted."""
+        """Forget all laps, also those not yet counted; ``seconds`` stays as it is."""
         self.laps.clear()
         self._queued.clear()
 
     def _turn(self, following: str | None) -> None:
-        """End the running lap, and begin one of ``following``."""
+        """End the running lap, and begin one of the phase ``following`` if there is one."""
         if self._running is None:
             return
         (phase, begin), end = self._running, self._now()
@@ -75,7 +75,7 @@ class Clock:
         self._running = None if following is None else (following, end)
 
     def _now(self) -> Any:
-        """Seconds, or an event in the device's queue."""
+        """The time in seconds on a CPU, a new event in the device's queue elsewhere."""
         if self._device.type == "cpu":
             return time.perf_counter()
         event = torch.Event(device=self._device, enable_timing=True)

@@ -1,11 +1,12 @@
 """Distillation as an object that one iterates: a representation, a prior and a method, one step after the other.
 
-One step: draw cameras and backgrounds, render, encode, ask the method for the gradient of the latents, send it back
-through encoder and renderer with the penalties, and let the representation follow it, grow and prune. The caller
-who iterates, or listeners, decide what is logged and saved, and when to stop. All randomness comes from one generator.
+A step draws cameras and backgrounds, renders, encodes, asks the method for the gradient of the latents, sends it back
+through encoder and renderer together with the gradient of the penalties, and lets the representation follow it, grow
+and prune. The caller or the listeners decide what is logged and saved, and when to stop. All random numbers come from
+one generator.
 
-On an accelerator a step never waits for the device: uploads go through pinned memory, and whether a gradient was finite
-stays a tensor on the device, with which every update is masked.
+The loop does not wait for an accelerator: uploads go through pinned memory, and whether a gradient was finite is a
+tensor on the device that masks every update. Only every tenth step waits, to read how many steps were skipped.
 """
 
 from __future__ import annotations
@@ -31,30 +32,30 @@ from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.representation.base import Representation, unfit
 from gsdistill.training.cause import model_fault
 from gsdistill.training.clock import Clock
-from gsdistill.training.listener import Listener, named
+from gsdistill.training.listener import Listener, blame
 from gsdistill.training.views import ViewSettings, draw_views
 
 __all__ = ["Distiller", "Diverged", "Stage", "Step", "Term"]
 
-# One more loss on what was rendered: of the render, its cameras and the progress of the stage (0..1), a scalar.
+# A loss that is added to the method's: a function of the render, its cameras and the progress of the stage (0..1).
 Term: TypeAlias = Callable[[Render, Cameras, float], Float[Tensor, ""]]
-MAX_SKIPPED = 50  # steps with a non-finite gradient, after which a run does not go on as it is
-MOST_OF_ALL = 0.5  # share of the steps of a run with such a gradient, above which its end is no success
-ASK_EVERY = 10  # steps between looks at their number, for each of which the program waits for the device
+MAX_SKIPPED = 50  # a run stops when more steps than this were skipped for a non-finite gradient
+MAX_SKIPPED_SHARE = 0.5  # a run whose skipped steps are a larger share of all steps has failed at its end
+CHECK_EVERY = 10  # steps between two looks at the number of skipped steps, each of which waits for the device
 
 
 class Diverged(UserError):
-    """Too many steps had a non-finite gradient."""
+    """Too many steps were skipped, because their gradients were not finite."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run with a method, views and settings of its own."""
+    """A part of a run with its own method, views and settings."""
 
     method: Distillation
     views: ViewSettings
     iterations: int
-    settings: Any = None  # of the representation, see Representation.begin; None: those that it was made with
+    settings: Any = None  # of the representation, see Representation.begin; None: those it was made with
 
 
 @dataclass(frozen=True)
@@ -62,24 +63,24 @@ class Step:
     """What one step did."""
 
     number: int  # 1 for the first
-    loss: Float[Tensor, ""]  # surrogate plus penalties
-    figures: Mapping[str, Tensor]  # the method's own
-    evaluations: int  # samples through the network in this step
-    count: int  # parts of the representation after the step
+    loss: Float[Tensor, ""]  # surrogate plus penalties and terms, detached
+    figures: Mapping[str, Tensor]  # scalars of the method for the log
+    evaluations: int  # samples that went through the network in this step
+    count: int  # parts of the representation after the step, such as Gaussians
     finite: Bool[Tensor, ""]  # whether the representation was updated
-    images: Float[Tensor, "B H W 3"]  # the rendered views, detached
+    images: Float[Tensor, "B H W 3"]  # the rendered views, 0..1 up to SH overshoot, detached
 
 
 class Distiller:
     """``for step in Distiller(representation, prior, method, text, views, iterations, generator): ...``.
 
-    It is ``whole``, fit for a checkpoint, between steps. A step that fails before it changes the representation leaves
-    everything as it was before; one that fails later leaves ``whole`` False.
+    Between steps a run is ``consistent``, so that a checkpoint can be written. A step that fails before it changes the
+    representation undoes what it did; one that fails later leaves ``consistent`` False, and the run cannot go on.
 
-    More stages may follow the first; ``done`` and ``iterations`` count the steps of them all, ``stage``, ``method`` and
-    ``views`` are those of the next step, and progress is that of its stage. A stage of another method begins with a
-    state of its own and fresh optimisers, as a run from the splat so far would; one of the same method goes on with
-    both, unless its state has another form.
+    The stages of ``then`` follow the first; ``done`` and ``iterations`` count the steps of all stages, and ``stage``,
+    ``method`` and ``views`` belong to the next step. Methods and penalties see the progress of their stage, 0..1. A
+    stage of another method draws a new state of the method and resets the optimisers, as a new run from the present
+    splat would. A stage of the same method keeps both, unless its settings give the state another form.
     """
 
     def __init__(
@@ -94,7 +95,11 @@ class Distiller:
         terms: Sequence[Term] = (),
         then: Sequence[Stage] = (),
     ) -> None:
-        """Prepare ``iterations`` steps, and those of the stages after; methods draw their states from ``generator``."""
+        """Prepare the stages, the first of ``iterations`` steps; the schedule of ``prior`` moves to the run's device.
+
+        Every random number comes from ``generator``, beginning with the first method's state. ``terms`` are added to
+        the loss of every step.
+        """
         self.representation, self.prior, self.text, self.generator = representation, prior, text, generator
         self.stages = (Stage(method, views, iterations), *then)
         self._ends = list(accumulate(stage.iterations for stage in self.stages))
@@ -102,19 +107,18 @@ class Distiller:
         self.terms: list[Term] = list(terms)
         self.clock = Clock(representation.device)  # seconds by phase of a step
         self.method_state: State = to_device(method.init_state(prior, generator), representation.device)
-        # steps without an update since the gradient was not finite, on the device
-        self.bad: Int[Tensor, ""] = torch.zeros((), dtype=torch.long, device=representation.device)
-        self.done = 0  # finished steps, the bad ones among them
+        self._skipped: Int[Tensor, ""] = torch.zeros((), dtype=torch.long, device=representation.device)
+        self.done = 0  # finished steps, skipped ones included
         self.evaluations = 0  # samples that went through the network
-        self.pardoned = 0  # bad steps that were made with other settings than now
-        self.whole = True
+        self.forgiven = 0  # skipped steps that do not count against the run: they had other settings than now
+        self.consistent = True
         self._stopped = False
-        self._like = torch.zeros((), device=representation.device)  # of what is sent there
-        prior.schedule = to_device(prior.schedule, representation.device)  # where its timesteps are drawn to
+        self._like = torch.zeros((), device=representation.device)  # the device and type of cameras and backgrounds
+        prior.schedule = to_device(prior.schedule, representation.device)  # methods index it with timesteps there
 
     @property
     def stage(self) -> Stage:
-        """The stage of the next step, and of the last one when no step is left."""
+        """The stage of the next step; the last stage when no step is left."""
         return self.stages[self._place]
 
     @property
@@ -129,8 +133,12 @@ class Distiller:
 
     @property
     def skipped(self) -> int:
-        """Steps without an update; waits for the device."""
-        return int(self.bad)
+        """The number of steps that changed nothing, because their gradient was not finite; waits for the device."""
+        return int(self._skipped)
+
+    @skipped.setter
+    def skipped(self, count: int) -> None:
+        self._skipped.fill_(count)
 
     @property
     def over(self) -> bool:
@@ -138,18 +146,18 @@ class Distiller:
         return self._stopped or self.done >= self.iterations
 
     def seek(self, done: int) -> None:
-        """Stand after ``done`` steps; their stage begins as it would after the one that was."""
+        """Go to the step after ``done`` others, and begin its stage if that is another than now."""
         place = min(bisect_right(self._ends, done), len(self._ends) - 1)
         if place != self._place:
             self._begin(place)
         self.done = done
 
     def stop(self) -> None:
-        """Make no more steps for now; iterating again continues."""
+        """End the iteration after the present step; a new iteration goes on from there."""
         self._stopped = True
 
     def __iter__(self) -> Iterator[Step]:
-        """The steps that are left; raises what :meth:`step` does."""
+        """Make the steps that are left and yield each; raises what :meth:`step` does."""
         self._stopped = False
         if self.done:
             self._check_skipped()
@@ -157,49 +165,50 @@ class Distiller:
             yield self.step()
 
     def run(self, listeners: Sequence[Listener] = ()) -> None:
-        """Make the steps that are left, and tell the listeners of each in their order, and of the end.
+        """Make the steps that are left; call all listeners, in their order, after each step and at the end.
 
         Raises:
-            ConfigError: it is no list of listeners. ListenerFailed: one of them broke. What it says to a user itself,
-                and what tells of memory, files or the device, is raised as it is; so is what :meth:`step` raises.
+            ConfigError: ``listeners`` is not a list of listeners.
+            ListenerFailed: a listener raised an error. A UserError, and one of memory, files or the device, passes
+                unchanged, as does what :meth:`step` raises.
         """
         if isinstance(listeners, Listener) or not all(isinstance(one, Listener) for one in listeners):
             raise ConfigError("run takes a list of Listeners, as in run([mine])")
         for step in self:
             for listener in listeners:
-                with named(listener, self.done):
+                with blame(listener, self.done):
                     listener.on_step(step, self)
         for listener in listeners:
-            with named(listener, self.done):
+            with blame(listener, self.done):
                 listener.on_end(self)
 
     def step(self) -> Step:
-        """One step.
+        """Make one step.
 
         Raises:
-            UserError: no step is left, or the one before was broken off while it changed the representation.
-            ConfigError: a term gave no number.
-            Diverged: more than 50 steps had a non-finite gradient, which every tenth step and the last look at; or at
-                the end more than half of them all.
+            UserError: no step is left, or the step before failed while it changed the representation.
+            ConfigError: a term did not return a tensor with one number.
+            Diverged: more than 50 steps were skipped, which every tenth step and the last one check, or at the end
+                more than half of all steps.
         """
-        if not self.whole:
-            raise UserError("the step before was broken off while the scene changed: this run cannot go on")
+        if not self.consistent:
+            raise UserError("the step before failed while it changed the scene: this run cannot go on")
         if self.done >= self.iterations:
             raise UserError(f"all {self.iterations} steps are made; there is no other")
         first, before = self._ends[self._place] - self.stage.iterations, self.method_state
         progress = (self.done - first) / self.stage.iterations
-        with self._undone_by_errors():
+        with self._undo_on_error():
             out, loss, guidance = self._differentiate(progress)
-        self.whole = False
+        self.consistent = False
         with self.clock("optimise"):
             finite = self.representation.update(progress)
             self.method_state = {key: torch.where(finite, new, before[key]) for key, new in self.method_state.items()}
         with self.clock("densify"):
             self.done += 1
-            self.bad += ~finite
+            self._skipped += ~finite
             self.representation.adapt(out, finite, self.done - first, self.generator)
         self.seek(self.done)
-        self.whole = True
+        self.consistent = True
         self._check_skipped()
         return Step(
             self.done, loss.detach(), guidance.figures, guidance.evaluations, len(self.representation), finite,
@@ -207,7 +216,7 @@ class Distiller:
         )  # fmt: skip
 
     def _begin(self, place: int) -> None:
-        """Enter a stage."""
+        """Begin a stage."""
         before, self._place = self.method, place
         state = to_device(self.method.init_state(self.prior, self.generator), self.representation.device)
         anew = type(self.method) is not type(before) or bool(unfit(state, self.method_state))
@@ -216,12 +225,12 @@ class Distiller:
         self.representation.begin(self.stage.settings, self.stage.iterations, anew)
 
     def fault(self) -> str | None:
-        """What is wrong with the prior's model and what to do, where that is why no gradient is finite."""
+        """Say what is wrong with the prior's model and what to do, if it is the reason why no gradient is finite."""
         return model_fault(self.representation, self.prior, self.text, self.views.count, self.views.resolution)
 
     @contextmanager
-    def _undone_by_errors(self) -> Iterator[None]:
-        """Put back what a part of a step that fails has changed: random numbers, the method's state, the count."""
+    def _undo_on_error(self) -> Iterator[None]:
+        """If the block fails, restore what it changed: the generator, the method's state, the count of evaluations."""
         generator, state, evaluations = self.generator.get_state(), self.method_state, self.evaluations
         try:
             yield
@@ -231,7 +240,7 @@ class Distiller:
             raise
 
     def _differentiate(self, progress: float) -> tuple[Render, Float[Tensor, ""], Guidance]:
-        """Render views, ask the method, and give every parameter its gradient."""
+        """Render views, ask the method, and set the gradient of every parameter."""
         clock, views = self.clock, self.views
         with clock("render"):
             cameras, backgrounds = draw_views(views, self.generator, self._like)
@@ -252,25 +261,25 @@ class Distiller:
             clock.split(out.images, "render backward")
             loss = surrogate_loss(latents, guidance.gradient) + self.representation.penalty(out, progress)
             for term in self.terms:
-                more = term(out, cameras, progress)
-                if not isinstance(more, Tensor) or more.numel() != 1:
-                    raise ConfigError(f"the term {term!r} returned {brief(more)}: a tensor with one number is expected")
-                loss = loss + more.sum()
+                value = term(out, cameras, progress)
+                if not isinstance(value, Tensor) or value.numel() != 1:
+                    raise ConfigError(f"the term {term!r} returned {brief(value)}, not a tensor with one number")
+                loss = loss + value.sum()
             loss.backward()
         return out, loss, guidance
 
     def _check_skipped(self) -> None:
-        """Raise Diverged where too many steps changed nothing."""
+        """Raise Diverged if too many steps were skipped."""
         ended = self.done == self.iterations
-        if not ended and self.done % ASK_EVERY:
+        if not ended and self.done % CHECK_EVERY:
             return
-        most = min(MAX_SKIPPED, MOST_OF_ALL * self.iterations) if ended else MAX_SKIPPED
-        if self.skipped - self.pardoned > most:
+        most = min(MAX_SKIPPED, MAX_SKIPPED_SHARE * self.iterations) if ended else MAX_SKIPPED
+        if self.skipped - self.forgiven > most:
             advice = "--resume --accept-changes goes on with a lower method.guidance_scale or lower optim rates"
-            counted = f"{self.skipped} of {self.done} steps had a gradient that is not finite"
-            raise Diverged(f"{counted}; {self.fault() or advice}")
+            counts = f"{self.skipped} of {self.done} steps had a gradient that is not finite"
+            raise Diverged(f"{counts}; {self.fault() or advice}")
 
 
 def _pooled(values: Float[Tensor, "B H W 1"], size: tuple[int, int]) -> Float[Tensor, "B 1 h w"]:
-    """Means over the pixels of each latent, detached."""
+    """The mean of ``values`` over the pixels of each latent, detached."""
     return adaptive_avg_pool2d(values.detach().permute(0, 3, 1, 2), size)

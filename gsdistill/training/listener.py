@@ -1,4 +1,4 @@
-"""What is told of the steps of a run: bars, logs, checkpoints, pages, and anybody's own."""
+"""Listeners are called after each step of a run: progress bars, logs, checkpoints, pages, and users' own classes."""
 
 from __future__ import annotations
 
@@ -12,41 +12,42 @@ from gsdistill.core.errors import UserError, first_line
 if TYPE_CHECKING:
     from gsdistill.training.distiller import Distiller, Step
 
-__all__ = ["Listener", "ListenerFailed", "named"]
+__all__ = ["Listener", "ListenerFailed", "blame"]
 
 
 class ListenerFailed(UserError):
-    """Something that was told of a step broke, and is named; the steps themselves are sound."""
+    """A listener raised an error; the message names the listener. The run itself is sound."""
 
 
 class Listener:
-    """What a run tells of its steps. One's own overrides what it wants to hear of.
+    """The base of listeners; a subclass overrides the methods that it needs.
 
     :meth:`gsdistill.training.distiller.Distiller.run` takes any number of listeners, and calls them in their order.
-    An error of a listener ends the run as one in a step does, and no listener hears of an end.
+    An error of a listener ends the run as an error in a step does, and then ``on_end`` is not called.
     """
 
     def on_step(self, step: Step, run: Distiller) -> None:
-        """After every step; ``run.over`` is true in the last one, and ``run.stop()`` makes this the last one."""
+        """Called after every step; ``run.over`` is true after the last one, and ``run.stop()`` ends the run here."""
 
     def on_end(self, run: Distiller) -> None:
-        """Once no step is left, or after the one in which a stop was asked for."""
+        """Called once after the last step, or after the step in which ``run.stop()`` was called."""
 
 
 @contextmanager
-def named(listener: Listener, done: int) -> Iterator[None]:
-    """Say of an error in the block, after ``done`` steps, whose it is, unless it is of a kind that says enough.
+def blame(listener: Listener, done: int) -> Iterator[None]:
+    """Name ``listener`` as the cause of an error in the block, after ``done`` steps.
+
+    A UserError, an OSError, and an error of memory or of the device say enough, and pass unchanged.
 
     Raises:
-        ListenerFailed: such an error.
+        ListenerFailed: any other error.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, (UserError, OSError)) or out_of_memory(error) or failure(error):
             raise
-        kind = type(listener)
-        said = f"{type(error).__name__}: {first_line(error)}"
+        kind, reason = type(listener), f"{type(error).__name__}: {first_line(error)}"
         raise ListenerFailed(
-            f"the listener {kind.__module__}.{kind.__qualname__} failed after step {done}, {said}"
+            f"the listener {kind.__module__}.{kind.__qualname__} failed after step {done}, {reason}"
         ) from error

@@ -1,4 +1,4 @@
-"""What a step looks at: how many cameras, how they are drawn, and what stands behind the object."""
+"""The views of a step: how many cameras there are, how they are drawn, and the colour behind the object."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ Background = Literal["mixed", "random", "grey", "white", "black"]
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """What a step looks at."""
+    """The views of a step."""
 
     count: int = bounded(4, low=1)
-    resolution: int = bounded(64, low=8)  # pixels
+    resolution: int = bounded(64, low=8)  # pixels, width and height
     background: Background = "mixed"
     cameras: CameraSettings = field(default_factory=CameraSettings)
 
 
 def draw_views(views: ViewSettings, generator: torch.Generator, like: Tensor) -> tuple[Cameras, Float[Tensor, "B 3"]]:
-    """Cameras, and one colour behind each, on the device of ``like``, where they come in one copy."""
+    """Draw cameras and one background per view (RGB, 0..1), on the device of ``like``; they are sent in one copy."""
     cameras = sample(views.cameras, views.count, views.resolution, generator)
-    backgrounds = draw_backgrounds(views.background, views.count, generator)
-    names = ("viewmats", "Ks", "azimuths", "elevations", "distances")
-    parts = [*(getattr(cameras, name) for name in names), backgrounds]
-    flat = send(torch.cat([part.flatten() for part in parts]), like)
-    pieces = [piece.view(part.shape) for piece, part in zip(flat.split([p.numel() for p in parts]), parts, strict=True)]
-    return replace(cameras, **dict(zip(names, pieces[:-1], strict=True))), pieces[-1]
+    parts = {name: getattr(cameras, name) for name in ("viewmats", "Ks", "azimuths", "elevations", "distances")}
+    parts["backgrounds"] = draw_backgrounds(views.background, views.count, generator)
+    flat = send(torch.cat([part.flatten() for part in parts.values()]), like)
+    pieces = flat.split([part.numel() for part in parts.values()])
+    sent = {name: piece.view(part.shape) for (name, part), piece in zip(parts.items(), pieces, strict=True)}
+    backgrounds = sent.pop("backgrounds")
+    return replace(cameras, **sent), backgrounds
 
 
 def draw_backgrounds(kind: Background, count: int, generator: torch.Generator) -> Float[Tensor, "B 3"]:
-    """One colour a view: ``mixed`` is mid grey for half of the draws, and any colour for the others."""
+    """One RGB colour per view, 0..1: ``mixed`` is mid grey or a random colour, with equal chances for each view."""
     fixed = {"grey": 0.5, "white": 1.0, "black": 0.0}
     if kind in fixed:
         return torch.full((count, 3), fixed[kind])
@@ -54,10 +55,12 @@ def draw_backgrounds(kind: Background, count: int, generator: torch.Generator) -
 
 
 def check_groups(views: int, cameras: CameraSettings, prior: str, together: int) -> int:
-    """The views of a group of cameras, for so many ``views`` and a prior of that name that sees so many ``together``.
+    """How many views form a group, for ``views`` views a step and a prior that sees ``together`` views at once.
+
+    ``prior`` is the prior's name, for errors.
 
     Raises:
-        ConfigError: the views do not make whole groups, or not those that the prior needs.
+        ConfigError: the views of a step are not a multiple of the group, or the prior needs other groups.
     """
     group = cameras.group or together
     if together not in (1, group):
@@ -74,10 +77,10 @@ def check_groups(views: int, cameras: CameraSettings, prior: str, together: int)
 
 
 def check_cameras(cameras: CameraSettings, prior: Prior) -> None:
-    """Refuse cameras that a camera-conditioned prior has never seen.
+    """Refuse cameras outside the range that a camera-conditioned prior was trained on.
 
     Raises:
-        ConfigError: a range leaves what the prior knows.
+        ConfigError: a range of ``cameras`` is not within that of the prior.
     """
     if prior.camera_range is None:
         return

@@ -126,4 +126,4 @@ def _may_be_shown(path: Path) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _read(path: Path, frame: Frame | None, clean: bool) -> Gaussians:
-    return open_splat(path).told(frame, "--frame", clean)
+    return open_splat(path).resolve(frame, "--frame", clean)

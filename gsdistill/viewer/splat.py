@@ -16,9 +16,9 @@ from torch import Tensor
 
 from gsdistill.core.errors import tell
 from gsdistill.core.structs import Gaussians, RenderOptions, on_processor
+from gsdistill.renderer.harmonics import sh_basis
 from gsdistill.renderer.reference import rotations
 from gsdistill.scene.extent import UnitBall
-from gsdistill.scene.harmonics import sh_basis
 
 __all__ = ["ROWS", "UNIT", "Splat", "ball_of"]
 

@@ -1,9 +1,9 @@
 """The interface of a world: a closed set of prompts, each naming an object whose pictures and surface are known.
 
 An object is a tuple of coloured things, the upper one first; without its colours it is a layout. For part p and pixel q
-the buffers of a layout hold the coverage c[p, q], the share of rays that hit p first, and the shade m[p, q], the mean
-over all rays of the factor of p's colour (0 for rays that miss p). Any colouring is then made from the same buffers:
-image = sum_p colour_p m_p + (1 - sum_p c_p) background.
+the buffers of a layout hold the coverage c[p, q], the share of rays that hit p first; the shade m[p, q], the mean over
+all rays of the factor of p's colour (0 for rays that miss p); and f[q], the mean of what has a colour of its own. Any
+colouring is then made from the same buffers: image = sum_p colour_p m_p + f + (1 - sum_p c_p) background.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Layout = tuple[str, ...]  # the shapes of an object, the upper one first
 class Thing:
     """One coloured part of an object."""
 
-    color: str
+    color: str  # empty: in the colours of its own
     shape: str
 
 
@@ -44,6 +44,7 @@ class Buffers:
 
     shade: Float[Tensor, "B P H W"]  # premultiplied with coverage, 0..1
     coverage: Float[Tensor, "B P H W"]  # 0..1; the sum over P is the object's alpha
+    fixed: Float[Tensor, "B 3 H W"] | None = None  # RGB that no colour word changes; None where there is none
 
 
 def paint(
@@ -52,6 +53,8 @@ def paint(
     """Colour the buffers (all colours RGB in 0..1): images in 0..1 composed over the backgrounds, and alpha in 0..1."""
     alpha = buffers.coverage.sum(1)[..., None]
     body = torch.einsum("bphw,pc->bhwc", buffers.shade, colors)
+    if buffers.fixed is not None:
+        body = (body + buffers.fixed.movedim(1, -1)).clamp_max(1.0)  # a bright shade of a bright colour
     return body + (1.0 - alpha) * backgrounds[:, None, None, :], alpha
 
 
@@ -86,6 +89,34 @@ class World(ABC):
     def layouts(self) -> Sequence[Layout]:
         """Every object of the world, without its colours."""
 
+    def meant(self, things: tuple[Thing, ...]) -> Sequence[Layout]:
+        """The layouts that things may mean: more than one where several models share a name."""
+        return [tuple(thing.shape for thing in things)]
+
+    def rivals(self, things: tuple[Thing, ...]) -> Sequence[Layout]:
+        """The layouts among which a splat of ``things`` is given its name."""
+        return self.layouts()
+
+    def wearable(self, things: tuple[Thing, ...]) -> Sequence[Sequence[str]]:
+        """The colours that each part of those is tried in."""
+        return [[*self.palette]] * len(things)
+
+    def things(self, layout: Layout, colors: Sequence[str]) -> tuple[Thing, ...]:
+        """What a layout in these colours is called."""
+        return tuple(Thing(color, shape) for color, shape in zip(colors, layout, strict=False))
+
+    def agrees(self, named: tuple[Thing, ...], things: tuple[Thing, ...]) -> bool:
+        """Whether what a splat is called is what a prompt says, whatever the colours."""
+        return [thing.shape for thing in named] == [thing.shape for thing in things]
+
+    def is_measurable(self, layout: Layout) -> bool:
+        """Whether the surface of a layout is known, not only its pictures."""
+        return True
+
+    def is_closed(self, layout: Layout) -> bool:
+        """Whether inside and outside of a layout are known."""
+        return True
+
     @abstractmethod
     def trace(self, layout: Layout, cameras: Cameras, supersample: int) -> Buffers:
         """Draw an object on the CPU with supersample^2 rays per pixel."""
@@ -96,15 +127,15 @@ class World(ABC):
 
     @abstractmethod
     def distance(self, layout: Layout, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Signed distance of points to the surface in world units, float64, negative inside."""
+        """Distance of points to the surface in world units, float64; negative inside where that is known."""
 
     @abstractmethod
     def surface(self, layout: Layout, count: int, rng: np.random.Generator) -> Float[Tensor, "{count} 3"]:
         """``count`` random points on the surface, nearly uniform by area, float64."""
 
     def colors(self, things: tuple[Thing, ...]) -> Float[Tensor, "P 3"]:
-        """The colours of an object's things, RGB in 0..1."""
-        return torch.tensor([self.palette[thing.color] for thing in things])
+        """The colours of an object's things, RGB in 0..1; of what has its own, zero."""
+        return torch.tensor([self.palette[thing.color] if thing.color else (0.0,) * 3 for thing in things])
 
     def buffers(self, layouts: Sequence[Layout], cameras: Cameras, supersample: int = 3) -> list[Buffers]:
         """What :meth:`trace` draws of each layout, bit for bit, from the cache on disk if it was drawn before."""
@@ -118,9 +149,9 @@ class World(ABC):
     def pictures(
         self, things: tuple[Thing, ...], cameras: Cameras, backgrounds: Float[Tensor, "B 3"], supersample: int = 3
     ) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"]]:
-        """The true pictures of an object: RGB in 0..1 over the backgrounds, and alpha; on the CPU."""
-        layout = tuple(thing.shape for thing in things)
-        return paint(self.trace(layout, to_device(cameras, "cpu"), supersample), self.colors(things), backgrounds)
+        """The true pictures of an object, of the first that is meant: RGB in 0..1 over the backgrounds, and alpha."""
+        seen = self.trace(self.meant(things)[0], to_device(cameras, "cpu"), supersample)
+        return paint(seen, self.colors(things), backgrounds)
 
     def known(self, prompt: str) -> tuple[Thing, ...]:
         """The object of ``prompt``, for a measurement against the truth. Raises PromptError as :meth:`parse`."""

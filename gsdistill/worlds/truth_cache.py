@@ -7,7 +7,7 @@ A file holds only the covered pixels, about a fifth of all.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from gsdistill.disk.cache import cache_path, file_name, keep, recall
 
 __all__ = ["remembered"]
 
-Planes = dict[str, Tensor]  # "shade" and "coverage" [B, P, H, W]; shade is 0 where coverage is
+Planes = Mapping[str, Any]  # of worlds.base.Buffers: tensors that are 0 where "coverage" is, or None
 
 
 def remembered(facts: Sequence[Any], sources: Iterable[Path], draw: Callable[[], list[Planes]]) -> list[Planes]:
@@ -43,14 +43,21 @@ def _key(facts: Sequence[Any], sources: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _packed(planes: Planes, index: int) -> Planes:
+def _packed(planes: Planes, index: int) -> dict[str, Tensor]:
     covered = planes["coverage"] > 0
-    return {f"{index}.covered": covered, **{f"{index}.{name}": plane[covered] for name, plane in planes.items()}}
+    values = {f"{index}.{name}": plane[_held(name, covered)] for name, plane in planes.items() if plane is not None}
+    return {f"{index}.covered": covered, **values}
 
 
-def _unpacked(packed: Planes, index: int) -> Planes:
-    covered = packed[f"{index}.covered"]
-    planes = {name: torch.zeros(covered.shape) for name in ("shade", "coverage")}
-    for name, plane in planes.items():
-        plane[covered] = packed[f"{index}.{name}"]
+def _unpacked(packed: dict[str, Tensor], index: int) -> Planes:
+    covered, planes = packed[f"{index}.covered"], {}
+    for name in ("shade", "coverage", "fixed"):
+        if (values := packed.get(f"{index}.{name}")) is not None:
+            held = _held(name, covered)
+            planes[name] = torch.zeros(held.shape).masked_scatter_(held, values)
     return planes
+
+
+def _held(name: str, covered: Tensor) -> Tensor:
+    """Which pixels of a plane are kept: those that its part covers, and of ``fixed`` those that any part does."""
+    return covered.any(1, keepdim=True).expand(-1, 3, -1, -1) if name == "fixed" else covered

@@ -9,7 +9,7 @@ import torch
 from tiny import stable_diffusion
 from tiny.steps import load
 
-from gsdistill.bench.timing import measure
+from gsdistill.bench.timing import time_steps
 from gsdistill.core.errors import ConfigError
 from gsdistill.distillation.sds import SDS
 from gsdistill.prior.families.stable_diffusion import StableDiffusion
@@ -32,7 +32,7 @@ def config():
 
 def test_what_is_measured(prior, config):
     before = prior.evaluations
-    found = measure(config, prior, CPU, count=4, warmup=2)
+    found = time_steps(config, prior, CPU, count=4, warmup=2)
     assert list(found.phases) == PHASES
     assert {len(times) for times in found.phases.values()} == {4} == {len(found.steps)}
     for step, *parts in zip(found.steps, *found.phases.values(), strict=True):
@@ -56,10 +56,10 @@ def test_the_steps_are_spread_over_the_run(prior, config, monkeypatch):
         return real(self, moment, state)
 
     monkeypatch.setattr(SDS, "gradient", spied)
-    measure(config, prior, CPU, count=5, warmup=2)
+    time_steps(config, prior, CPU, count=5, warmup=2)
     assert progress == [0.0, 0.5, 0.0, 0.2, 0.4, 0.6, 0.8, 0.5]  # warm-up, timed, counted
     progress.clear()
-    measure(replace(config, iterations=2), prior, CPU, count=4, warmup=1)
+    time_steps(replace(config, iterations=2), prior, CPU, count=4, warmup=1)
     assert progress == [0.0, 0.0, 0.0, 0.5, 0.5, 0.5]
 
 
@@ -74,7 +74,7 @@ def test_the_times_are_those_of_the_work(prior, config, monkeypatch):
         return real(self, *arguments)
 
     monkeypatch.setattr(StableDiffusion, "network", slow)
-    found = measure(config, prior, CPU, count=3, warmup=1)
+    found = time_steps(config, prior, CPU, count=3, warmup=1)
     assert min(found.phases["network"]) >= 0.1
     assert min(found.steps) >= 0.1
     assert found.seconds >= 0.3
@@ -83,4 +83,4 @@ def test_the_times_are_those_of_the_work(prior, config, monkeypatch):
 
 def test_a_run_that_cannot_be_is_not_measured(prior, config):
     with pytest.raises(ConfigError, match="no multiple of the 2 views"):
-        measure(replace(config, cameras=replace(config.cameras, group=2)), prior, CPU, 1, 1)
+        time_steps(replace(config, cameras=replace(config.cameras, group=2)), prior, CPU, 1, 1)

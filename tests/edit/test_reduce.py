@@ -11,7 +11,7 @@ from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.edit.reduce import WIDER, framed, importance, reduced
 from gsdistill.renderer.base import blending_weights, render
 from gsdistill.scene.cameras import orbit
-from gsdistill.scene.edit import joined, moved, picked, scaled
+from gsdistill.scene.edit import join, moved, picked, scaled
 
 
 def shell(count: int) -> Gaussians:
@@ -81,7 +81,7 @@ def test_sizes_and_places_beyond_what_float32_squares_are_framed(field):
 
 @pytest.mark.slow
 def test_a_kernel_within_a_shell_goes_first():
-    both = joined([scaled(shell(900), 0.2), shell(900)])
+    both = join([scaled(shell(900), 0.2), shell(900)])
     weights = importance(framed(both))
     assert weights[:900].sum() < 0.01 * weights.sum()
     assert (reduced(both, 900)[0].means.norm(dim=1) > 0.5).all()

@@ -85,7 +85,7 @@ def test_floaters_cost_the_others_no_precision(tmp_path, distance):
     moved = aside(with_two, found)[others]
     assert len(found) == 2000 and moved.max() < 1.1 * aside(scene, plain).max() < 5e-4
     assert fidelity(with_two, found)[0] > 60
-    assert told == [f"{len(added)} invisible Gaussians are added, so that those far apart do not share bounds"]
+    assert told == [f"{len(added)} invisible Gaussians are added, so that distant Gaussians need not share bounds"]
 
 
 def test_a_capture_in_random_order_is_fine_near_the_middle(tmp_path):
@@ -97,7 +97,9 @@ def test_a_capture_in_random_order_is_fine_near_the_middle(tmp_path):
     assert (moved / scene.means.norm(dim=1))[~others].max() < 0.02
     assert fidelity(scene, found)[0] > 50
     assert len(found) == 20_000 and len(added) < 1000
-    assert re.fullmatch(r"places of \d\d of 20,000 Gaussians are rounded by up to 0\.\d+, more than half .*", told[0])
+    assert re.fullmatch(
+        r"positions of \d\d of 20,000 Gaussians are rounded by up to 0\.\d+, more than half .*", told[0]
+    )
 
 
 @pytest.mark.parametrize("count", [200, 2000])

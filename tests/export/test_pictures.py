@@ -12,7 +12,15 @@ from PIL import Image, ImageSequence
 from gsdistill.core.errors import ConfigError, OutputError
 from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.export import pictures
-from gsdistill.export.pictures import contact_sheet, film, preview, shots, stills, turntable, with_alpha
+from gsdistill.export.pictures import (
+    shots,
+    with_alpha,
+    write_contact_sheet,
+    write_film,
+    write_preview,
+    write_stills,
+    write_turntable,
+)
 from gsdistill.renderer.base import render
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.edit import scaled
@@ -37,7 +45,7 @@ def centre_of(pixels: np.ndarray, background: float = 255.0) -> tuple[float, flo
 
 
 def test_the_sheet_shows_every_side_in_two_rows(tmp_path):
-    contact_sheet(ball((0.0, 0.6, 0.0), (1.0, 0.0, 0.0)), tmp_path / "views.png", size=32, views=4, elevation=0.0)
+    write_contact_sheet(ball((0.0, 0.6, 0.0), (1.0, 0.0, 0.0)), tmp_path / "views.png", size=32, views=4, elevation=0.0)
     with Image.open(tmp_path / "views.png") as image:
         assert image.format == "PNG" and image.mode == "RGB" and image.size == (4 * 32, 2 * 32)
         pixels = np.asarray(image)
@@ -53,7 +61,7 @@ def test_the_sheet_shows_every_side_in_two_rows(tmp_path):
 
 
 def test_the_last_picture_of_the_sheet_is_of_the_underside(tmp_path):
-    contact_sheet(ball((0.0, -0.6, 0.0), (1.0, 0.0, 0.0)), tmp_path / "views.png", size=32, views=4)
+    write_contact_sheet(ball((0.0, -0.6, 0.0), (1.0, 0.0, 0.0)), tmp_path / "views.png", size=32, views=4)
     with Image.open(tmp_path / "views.png") as image:
         last, above_it = np.asarray(image)[32:, 96:], np.asarray(image)[:32, 96:]
     assert centre_of(last)[1] < 11  # seen from below, the near side is high in the picture
@@ -61,7 +69,7 @@ def test_the_last_picture_of_the_sheet_is_of_the_underside(tmp_path):
 
 
 def test_the_background_is_the_one_asked_for(tmp_path):
-    contact_sheet(
+    write_contact_sheet(
         ball((0.0, 0.0, 0.0), (1.0, 0.0, 0.0)), tmp_path / "a.png", size=16, views=1, background=(0.0, 0.2, 1.0)
     )
     assert np.asarray(Image.open(tmp_path / "a.png"))[0, 0].tolist() == [0, 51, 255]
@@ -69,15 +77,15 @@ def test_the_background_is_the_one_asked_for(tmp_path):
 
 def test_chunks_do_not_change_the_picture(tmp_path, monkeypatch):
     scene = ball((0.2, 0.3, 0.1), (0.1, 0.6, 0.3), std=0.2)
-    contact_sheet(scene, tmp_path / "a.png", size=16, views=5)
+    write_contact_sheet(scene, tmp_path / "a.png", size=16, views=5)
     monkeypatch.setattr(pictures, "PIXELS_AT_ONCE", 2 * 16 * 16)
-    contact_sheet(scene, tmp_path / "b.png", size=16, views=5)
+    write_contact_sheet(scene, tmp_path / "b.png", size=16, views=5)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_the_turntable_is_a_video_that_browsers_play(tmp_path):
     path = tmp_path / "turn.mp4"
-    turntable(ball((0.0, 0.6, 0.0), (0.0, 0.0, 1.0)), path, size=64, frames=12, fps=6, elevation=0.0)
+    write_turntable(ball((0.0, 0.6, 0.0), (0.0, 0.0, 1.0)), path, size=64, frames=12, fps=6, elevation=0.0)
     video, meta = decoded(path), next(imageio_ffmpeg.read_frames(path))
     assert np.shape(video) == (12, 64, 64, 4)
     assert meta["codec"] == "h264" and meta["pix_fmt"].startswith("yuv420p") and meta["fps"] == 6
@@ -94,20 +102,20 @@ def test_the_turntable_is_a_video_that_browsers_play(tmp_path):
 @pytest.mark.parametrize("folder", ["run-12:30", "-y", "pipe:1", "concat:a|b", "%d", "a b/'c'"])
 def test_a_path_is_no_word_of_the_encoder(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    turntable(ball((0.0, 0.6, 0.0), (0.0, 0.0, 1.0)), Path(folder) / "turn.mp4", size=16, frames=3)
+    write_turntable(ball((0.0, 0.6, 0.0), (0.0, 0.0, 1.0)), Path(folder) / "turn.mp4", size=16, frames=3)
     assert np.shape(decoded(tmp_path / folder / "turn.mp4")) == (3, 16, 16, 4)
     assert [path.name for path in (tmp_path / folder).iterdir()] == ["turn.mp4"]
 
 
 def test_an_odd_video_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"size 63 .* such as 64"):
-        turntable(ball((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), tmp_path / "a.mp4", size=63, frames=2)
+        write_turntable(ball((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), tmp_path / "a.mp4", size=63, frames=2)
 
 
 def test_a_missing_ffmpeg_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: (_ for _ in ()).throw(RuntimeError("none")))
     with pytest.raises(OutputError, match="no ffmpeg"):
-        turntable(ball((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), tmp_path / "a.mp4", size=64, frames=2)
+        write_turntable(ball((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), tmp_path / "a.mp4", size=64, frames=2)
     assert not list(tmp_path.iterdir())
 
 
@@ -116,7 +124,7 @@ def test_a_render_that_fails_leaves_no_file(tmp_path, monkeypatch):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(pictures, "render", fail)
-    for write, name in [(contact_sheet, "a.png"), (turntable, "a.mp4")]:
+    for write, name in [(write_contact_sheet, "a.png"), (write_turntable, "a.mp4")]:
         with pytest.raises(RuntimeError, match="out of memory"):
             write(ball((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), tmp_path / name, size=64)
     assert not list(tmp_path.iterdir())
@@ -124,7 +132,7 @@ def test_a_render_that_fails_leaves_no_file(tmp_path, monkeypatch):
 
 def test_the_preview_is_a_strip_of_the_images(tmp_path):
     images = torch.rand(3, 8, 6, 3, generator=torch.Generator().manual_seed(0)) * 1.4 - 0.2
-    preview(images.requires_grad_(), tmp_path / "a.png")
+    write_preview(images.requires_grad_(), tmp_path / "a.png")
     pixels = np.asarray(Image.open(tmp_path / "a.png"))
     assert pixels.shape == (8, 18, 3)
     truth = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
@@ -134,7 +142,7 @@ def test_the_preview_is_a_strip_of_the_images(tmp_path):
 def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "a").write_text("a file, not a folder")
     with pytest.raises(OutputError, match=r"a\.png"):
-        preview(torch.zeros(1, 4, 4, 3), tmp_path / "a" / "a.png")
+        write_preview(torch.zeros(1, 4, 4, 3), tmp_path / "a" / "a.png")
 
 
 def soft(count: int = 1500) -> Gaussians:
@@ -199,7 +207,7 @@ def test_the_colour_is_not_multiplied_by_alpha():
 @pytest.mark.parametrize(("extension", "likeness"), [(".mp4", 31), (".gif", 35), (".webm", 32)])
 def test_a_film_has_its_frames_size_and_duration(tmp_path, extension, likeness):
     scene, cameras, path = soft(), replace(orbit(12, 64), width=80), tmp_path / f"a{extension}"
-    film(scene, cameras, path, fps=10.0)
+    write_film(scene, cameras, path, fps=10.0)
     frames, truth = decoded(path), np.stack(list(shots(scene, cameras, (1.0, 1.0, 1.0))))
     assert len(frames) == 12 and frames[0].shape == (64, 80, 4)
     assert decibels(np.stack(frames)[..., :3], truth) > likeness  # of a GIF with one palette for all frames 32.2
@@ -216,7 +224,7 @@ def test_a_film_has_its_frames_size_and_duration(tmp_path, extension, likeness):
 def test_a_film_without_background_is_clear_where_nothing_is(tmp_path, extension):
     scene, cameras = ball((0.0, 0.6, 0.0), (0.0, 0.3, 1.0), std=0.2), orbit(6, 64, elevation=0.0)
     path = tmp_path / f"a{extension}"
-    film(scene, cameras, path, background=None)
+    write_film(scene, cameras, path, background=None)
     frames, truth = np.stack(decoded(path)), np.stack(list(shots(scene, cameras, None)))
     assert (frames[truth[..., 3] == 0][:, 3] <= 3).all()
     if extension == ".gif":
@@ -226,7 +234,7 @@ def test_a_film_without_background_is_clear_where_nothing_is(tmp_path, extension
 
 
 def test_thirty_frames_of_a_gif_last_a_second(tmp_path):
-    film(ball((0.0, 0.6, 0.0), (0.0, 0.3, 1.0)), orbit(30, 16), tmp_path / "a.gif")
+    write_film(ball((0.0, 0.6, 0.0), (0.0, 0.3, 1.0)), orbit(30, 16), tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as image:
         assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(image)) == 1000
 
@@ -243,13 +251,13 @@ def test_thirty_frames_of_a_gif_last_a_second(tmp_path):
 def test_what_a_format_does_not_hold_is_told(tmp_path, monkeypatch, name, size, options, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        film(ball((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), orbit(2, size), name, **options)
+        write_film(ball((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), orbit(2, size), name, **options)
     assert not list(tmp_path.iterdir())
 
 
 def test_stills_are_one_picture_for_each_camera(tmp_path):
     scene, cameras = pebble(100, 0), orbit(3, 32)
-    stills(scene, cameras, [tmp_path / f"{i}.png" for i in range(3)], None)
+    write_stills(scene, cameras, [tmp_path / f"{i}.png" for i in range(3)], None)
     truth = list(shots(scene, cameras, None))
     for i in range(3):
         with Image.open(tmp_path / f"{i}.png") as image:
@@ -257,7 +265,7 @@ def test_stills_are_one_picture_for_each_camera(tmp_path):
 
 
 def test_a_sheet_may_have_no_background(tmp_path):
-    contact_sheet(ball((0.0, 0.0, 0.0), (1.0, 0.0, 0.0)), tmp_path / "a.png", size=16, views=2, background=None)
+    write_contact_sheet(ball((0.0, 0.0, 0.0), (1.0, 0.0, 0.0)), tmp_path / "a.png", size=16, views=2, background=None)
     with Image.open(tmp_path / "a.png") as image:
         assert image.mode == "RGBA" and image.size == (32, 32)
         assert image.getextrema()[3][0] == 0 and image.getextrema()[3][1] > 150

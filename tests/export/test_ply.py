@@ -79,6 +79,6 @@ def test_what_no_reader_takes_is_refused_with_its_count(tmp_path, name, value):
     with pytest.raises(OutputError, match=rf"NaN or infinite among 5 Gaussians: {name} \({broken[3].numel()}\)$"):
         Ply().write(Gaussians(**{**scene.tensors(), name: broken}), tmp_path / "a.ply")
     scene.quats[1:3] = 0.0
-    with pytest.raises(OutputError, match=r"the rotation is zero, which is none, for 2 of 5 Gaussians"):
+    with pytest.raises(OutputError, match=r"the quaternion is zero, which is no rotation, for 2 of 5 Gaussians"):
         Ply().write(scene, tmp_path / "a.ply")
     assert not list(tmp_path.iterdir())

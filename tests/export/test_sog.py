@@ -81,7 +81,7 @@ def test_floaters_leave_the_others_in_their_places_and_what_they_lose_themselves
     assert Sog().write(scene, tmp_path / "a.sog") == []
     scene.means[5], scene.means[9] = torch.tensor([2e7, 1e6, -3e6]), torch.tensor([-2e7, 1e3, 4e6])
     (told,) = Sog().write(scene, tmp_path / "a.sog")
-    assert re.fullmatch(r"places of [12] of 2,000 Gaussians are rounded by up to [\d.]+, more than half .*", told)
+    assert re.fullmatch(r"positions of [12] of 2,000 Gaussians are rounded by up to [\d.]+, more than half .*", told)
     found = from_frame(written("sog", scene, tmp_path), "rdf")
     near, _ = KDTree(found.means.numpy()).query(scene.means.numpy())
     assert np.delete(near, [5, 9]).max() < 1.3e-3 and fidelity(scene, found)[0] > 45

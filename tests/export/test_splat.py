@@ -32,7 +32,7 @@ def test_every_value_is_right_to_half_a_step(tmp_path):
 def test_what_the_format_leaves_out_is_told(tmp_path):
     scene = pebble(20, 1)
     scene.sh[:, 0], scene.sh[4:7, 0] = 0.0, 2.0
-    left_out = "view-dependent colour is left out, which .splat does not hold"
+    left_out = "view-dependent colour is left out: .splat cannot hold it"
     cut = "colours of 3 of 20 Gaussians are cut off to 0 .. 1"
     assert Splat().write(scene, tmp_path / "a.splat") == [left_out, cut]
     scene.sh[:, 1:] = 0.0

@@ -57,4 +57,4 @@ def test_what_is_cut_off_or_rounded_away_is_told(tmp_path):
     small = pebble(100, 0)
     small = replace(small, means=small.means * 1e-4, scales=small.scales - 9.2)
     told = Spz().write(small, tmp_path / "a.spz")
-    assert told[0].startswith("places of ") and "are rounded by up to 7." in told[0]
+    assert told[0].startswith("positions of ") and "are rounded by up to 7." in told[0]

@@ -13,7 +13,7 @@ from faults import drills, judge
 from PIL import Image
 from safetensors.torch import save_file
 
-from gsdistill.export.pictures import turntable
+from gsdistill.export.pictures import write_turntable
 from gsdistill.scene.read import read_splat
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("judge") / "run"
     (folder / "checkpoints").mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "data" / "chair.ply", folder / "gaussians.ply")
-    turntable(read_splat(folder / "gaussians.ply"), folder / "turntable.mp4", size=16)
+    write_turntable(read_splat(folder / "gaussians.ply"), folder / "turntable.mp4", size=16)
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(folder / "views.png")
     counts = {"gaussians": 670, "iterations": 2, "network_evaluations": 4, "skipped_steps": 0}
     (folder / "summary.json").write_text(json.dumps({**counts, "seconds": 1.5}))

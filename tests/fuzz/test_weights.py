@@ -209,7 +209,7 @@ def test_weights_that_are_not_finite_are_refused(kind, tmp_path):
     model, path = torch.nn.Linear(2, 2), tmp_path / f"a{kind}"
     state = {**model.state_dict(), "bias": torch.tensor([1.0, float("nan")])}
     (save_file if kind == ".safetensors" else torch.save)(state, path)
-    assert "'bias' holds what is no finite number" in refused(lambda p: fill(model, read_weights(p), p), path)
+    assert "'bias' holds values that are not finite numbers" in refused(lambda p: fill(model, read_weights(p), p), path)
 
 
 # --- splats and clouds

@@ -23,7 +23,7 @@ from gsdistill.learning import processes
 from gsdistill.learning.trainer import Trainer
 
 folder = Path(sys.argv[1])
-with processes.joined("cpu"):
+with processes.join("cpu"):
     rank, done = processes.rank(), []
     with processes.leader_first():
         with open(folder / "order", "a") as file:
@@ -33,7 +33,7 @@ with processes.joined("cpu"):
         if rank == 1:  # the leader's weights count
             torch.nn.init.zeros_(network[0].weight)
         run = Trainer(network, loss, draw, settings(shards=4, log_every=2))
-        run.run(folder / "checkpoint.pt", asked=lambda: rank == 1 and run.done == until)
+        run.run(folder / "checkpoint.pt", should_stop=lambda: rank == 1 and run.done == until)
         done.append(run.done)
     torch.save([done, everything(run), run.history], folder / f"rank{rank}.pt")
 """
@@ -67,7 +67,7 @@ def test_shards_that_cannot_be_shared_out_are_refused(monkeypatch):
 def test_one_process_has_nothing_to_agree_on():
     tensor = torch.ones(2)
     processes.add_up([tensor])
-    with processes.leader_first(), processes.joined("cpu") as device:
+    with processes.leader_first(), processes.join("cpu") as device:
         assert (processes.rank(), processes.count(), device.type) == (0, 1, "cpu")
     assert processes.largest(1.5, True) == [1.5, True] and tensor.tolist() == [1.0, 1.0]
     assert settings().shards == 1

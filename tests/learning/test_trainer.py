@@ -90,7 +90,7 @@ def test_a_signal_within_a_step_is_heard_at_its_end_and_no_step_is_lost(tmp_path
 
     with Interrupt(Console(quiet=True)) as interrupt:
         cut = Trainer(model(), ring, draw, settings())
-        cut.run(tmp_path / "cut.pt", asked=lambda: interrupt.asked)
+        cut.run(tmp_path / "cut.pt", should_stop=lambda: interrupt.asked)
     assert cut.done == 5 and not cut.complete
     rest = trainer()
     rest.run(tmp_path / "cut.pt")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gsdistill.disk.write import write_json, write_text
-from gsdistill.export.pictures import contact_sheet, turntable
+from gsdistill.export.pictures import write_contact_sheet, write_turntable
 from gsdistill.export.ply import Ply
 from gsdistill.run.config import RunConfig
 from gsdistill.scene.read import read_splat
@@ -47,9 +47,9 @@ def make_run(
     Ply().write(splat, folder / "gaussians.ply")
     for step in (0, 60, 120):
         Ply().write(splat, folder / "snapshots" / f"step-{step:06d}.ply")
-    contact_sheet(splat, folder / "views.png", size=48)
+    write_contact_sheet(splat, folder / "views.png", size=48)
     if video:
-        turntable(splat, folder / "turntable.mp4", size=64, frames=30)
+        write_turntable(splat, folder / "turntable.mp4", size=64, frames=30)
     if finished:
         summary = {
             "prompt": prompt,

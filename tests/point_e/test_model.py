@@ -240,7 +240,7 @@ def test_offline_nothing_is_fetched(cache, offline, monkeypatch):
     monkeypatch.setattr(socket, "socket", None)
     text = message(ModelNotFound, "openai")
     assert (
-        "HF_HUB_OFFLINE or --offline forbids to fetch them" in text and str(cache) in text and weights.ADDRESS in text
+        "HF_HUB_OFFLINE or --offline forbids fetching them" in text and str(cache) in text and weights.ADDRESS in text
     )
 
 

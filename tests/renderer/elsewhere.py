@@ -69,7 +69,7 @@ def steps_are_those_of_the_cpu() -> None:
             state = {**scene.params, **scene.densifier.state_dict()}
             found[place.type] = counts, {name: value.detach().cpu() for name, value in state.items()}
             assert scene.grown and scene.pruned and not run.skipped
-    assert lines == ["fake:0 does not draw, and the CPU does it instead: there is no renderer for fake"]
+    assert lines == ["fake:0 cannot draw, so the CPU does it instead: there is no renderer for fake"]
     assert found["cpu"][0] == found["fake"][0]
     assert all(torch.equal(value, found["fake"][1][name]) for name, value in found["cpu"][1].items())
 
@@ -139,7 +139,7 @@ def a_backend_is_tried_before_it_is_used() -> None:
     """One that draws as it must is taken; one that fails, or draws something else, gives way to the CPU."""
     fake = install()
     refusal.cache_clear()
-    base._chosen.cache_clear()
+    base._choose.cache_clear()
     real, state = base._module, SimpleNamespace(change=lambda out: out, calls=0)
 
     def rasterize(*given):
@@ -156,7 +156,7 @@ def a_backend_is_tried_before_it_is_used() -> None:
             for _ in range(3):
                 assert render(scene, to_device(cameras, fake), torch.zeros(1, 3).to(fake)).images.device == fake
         refusal.cache_clear()
-        base._chosen.cache_clear()
+        base._choose.cache_clear()
         return state.calls, lines
 
     def fails(error: Exception):
@@ -172,13 +172,13 @@ def a_backend_is_tried_before_it_is_used() -> None:
         return type(out)(**{**vars(out), "alphas": out.alphas.square() * 2})
 
     assert draw() == (4, [])  # one to try
-    lack = "fake:0 does not draw, and the CPU does it instead: "
+    lack = "fake:0 cannot draw, so the CPU does it instead: "
     for change, reason in (
         (fails(RuntimeError(f"{LACK}\nmore")), LACK),
         (fails(ConfigError("gsplat has no compiled kernels here")), "gsplat has no compiled kernels here"),
         (fails(ImportError("libcudart.so.13: cannot open")), "libcudart.so.13: cannot open"),
-        (dimmed, "it draws 0.25 and differentiates it to 0.125, where 0.5 and 0.25 are right"),
-        (wrong_slope, "it draws 0.5 and differentiates it to 0.5, where 0.5 and 0.25 are right"),
+        (dimmed, "it draws 0.25 with the derivative 0.125, but 0.5 and 0.25 are correct"),
+        (wrong_slope, "it draws 0.5 with the derivative 0.5, but 0.5 and 0.25 are correct"),
     ):
         state.change = change
         assert draw() == (1, [lack + reason])

@@ -113,7 +113,7 @@ def test_a_splat_is_in_exactly_the_tiles_that_it_touches(seed):
     columns = -(-width // _bins.WIDE)
     first, last = _bins.bands(splats, 0, height)
     found = np.zeros((last - first + 1, 2), np.int32)
-    count = _bins.spans(splats, 0, first, last, width, height, found.reshape(-1), 0)
+    count = _bins.write_spans(splats, 0, first, last, width, height, found.reshape(-1), 0)
     listed = [
         band * columns + column
         for band, (start, stop) in enumerate(found.tolist(), first)

@@ -83,7 +83,7 @@ def test_gsplat_is_asked_for_what_the_reference_renders(degree, antialiased):
     for name in ("ours", "reference"):
         leaves = {key: getattr(scene, key).clone().requires_grad_() for key in PARAMETERS}
         parts = Gaussians(**leaves, options=options), cameras, backgrounds
-        result = cuda.through(stand_in, *parts) if name == "ours" else render(*parts, "reference")
+        result = cuda.render_with(stand_in, *parts) if name == "ours" else render(*parts, "reference")
         pictures = (result.images, result.alphas, result.depths)
         sum((p * loss_weights(p.shape, seed)).sum() for seed, p in enumerate(pictures)).backward()
         found[name] = [*pictures, result.screen.grad, *(leaf.grad for leaf in leaves.values())], result.radii
@@ -97,7 +97,7 @@ def test_gsplat_is_asked_for_what_the_reference_renders(degree, antialiased):
 def test_without_a_gradient_there_is_none_to_keep():
     with torch.no_grad():
         leaves = Gaussians(**{key: getattr(ball(5), key).clone().requires_grad_() for key in PARAMETERS})
-        result = cuda.through(stand_in, leaves, cast(views(1), torch.float32), torch.zeros(1, 3))
+        result = cuda.render_with(stand_in, leaves, cast(views(1), torch.float32), torch.zeros(1, 3))
     assert not result.images.requires_grad and not result.screen.requires_grad
 
 
@@ -115,7 +115,7 @@ def test_what_has_diverged_is_not_drawn_and_gets_no_gradient():
     for name in ("ours", "cpu", "reference"):
         leaves = {key: getattr(scene, key).clone().requires_grad_() for key in PARAMETERS}
         parts = Gaussians(**leaves), cameras, grey
-        result = cuda.through(watched, *parts) if name == "ours" else render(*parts, name)
+        result = cuda.render_with(watched, *parts) if name == "ours" else render(*parts, name)
         (result.images * loss_weights(result.images.shape, 0)).sum().backward()
         assert not result.radii[:, : len(wild)].any() and result.radii[:, len(wild) :].any()
         for leaf in leaves.values():
@@ -174,7 +174,7 @@ def test_without_a_home_kernels_are_not_built_below_the_working_directory(tmp_pa
 @pytest.mark.parametrize("backend", ["cpu", "reference", EMULATED, ON_GPU])
 def test_every_backend_draws_what_a_device_is_tried_with(backend):
     place = torch.device(cuda.DEVICE if backend == "cuda" else "cpu")
-    assert base._tried(backend, place) == pytest.approx((0.5, 0.25), abs=1e-5)
+    assert base._draw_test(backend, place) == pytest.approx((0.5, 0.25), abs=1e-5)
 
 
 @pytest.fixture

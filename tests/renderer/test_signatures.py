@@ -49,7 +49,7 @@ def test_the_renderer_asks_for_nothing_that_a_version_does_not_know(degree):
         raise Asked
 
     with pytest.raises(Asked):
-        cuda.through(remember, ball(3, degree), cast(views(2), torch.float32), torch.zeros(2, 3))
+        cuda.render_with(remember, ball(3, degree), cast(views(2), torch.float32), torch.zeros(2, 3))
     installed = inspect.signature(gsplat.rendering.rasterization).parameters
     assert set(NEEDED) <= set(asked) <= {*NEEDED, *MAIN} & set(installed)
     # what is left to gsplat means the same in both; main takes tiles of 16 where none is named, as 1.5 does

@@ -17,7 +17,7 @@ from gsdistill.core import extras
 from gsdistill.core.errors import NotInstalled, Stopped, UserError
 from gsdistill.run import logs
 from gsdistill.run.config import resolve
-from gsdistill.training.checkpoint import kept
+from gsdistill.training import checkpoint
 from gsdistill.training.listener import Listener, ListenerFailed
 
 SMALL = {"prompt": "a red torus", "iterations": 4, "views": 2, "log_every": 2, "preview_every": 4, "snapshots": 0}
@@ -183,6 +183,6 @@ def test_ones_own_that_breaks_ends_the_run_with_all_that_was_made_kept(tmp_path)
 def test_ones_own_ends_the_steps_as_a_signal_does(tmp_path):
     with pytest.raises(Stopped):
         run(tmp_path / "run", Stop())
-    assert kept(tmp_path / "run" / "checkpoints")[0].stem == "step-000002"
+    assert checkpoint.find(tmp_path / "run" / "checkpoints")[0].stem == "step-000002"
     assert (tmp_path / "run" / "gaussians.ply").exists() and not (tmp_path / "run" / "summary.json").exists()
     assert [record["step"] for record in records(tmp_path / "run")] == [1, 2]

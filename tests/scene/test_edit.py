@@ -8,13 +8,14 @@ from export.scenes import pebble, pictures, psnr
 
 from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.renderer.base import render
+from gsdistill.renderer.harmonics import sh_basis
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.edit import (
     about_axis,
     colour_matrix,
     in_ball,
     in_box,
-    joined,
+    join,
     large_parts,
     most_important,
     moved,
@@ -22,7 +23,6 @@ from gsdistill.scene.edit import (
     recoloured,
     scaled,
 )
-from gsdistill.scene.harmonics import sh_basis
 from gsdistill.scene.turn import turned
 
 Z = (0.0, 0.0, 1.0)
@@ -72,9 +72,9 @@ def test_two_halves_joined_are_the_whole_and_lower_degrees_are_padded():
     stone = pebble(400, 2)
     left = in_box(stone, (-2.0, -2.0, -2.0), (2.0, 0.0, 2.0))
     assert 100 < int(left.sum()) < 300
-    both = joined([picked(stone, left), picked(stone, ~left)])
+    both = join([picked(stone, left), picked(stone, ~left)])
     assert psnr(pictures(both), pictures(stone)) > 60
-    plain = joined([pebble(10, 0), pebble(10, 3)])
+    plain = join([pebble(10, 0), pebble(10, 3)])
     assert plain.sh.shape == (20, 16, 3) and not plain.sh[:10, 1:].any()
     assert torch.equal(plain.sh[:10, :1], pebble(10, 0).sh) and torch.equal(plain.sh[10:], pebble(10, 3).sh)
 

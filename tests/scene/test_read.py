@@ -95,7 +95,7 @@ def test_what_is_none_of_them_is_told_what_is_read(tmp_path, name, content):
         read_splat(tmp_path / name)
     said = str(caught.value)
     assert said.startswith(f"{tmp_path / name}: not a splat that is read") and "\n" not in said
-    assert said.endswith("Read are .compressed.ply, .glb, .ply, .sog, .splat, .spz, each also gzipped")
+    assert said.endswith("Known formats: .compressed.ply, .glb, .ply, .sog, .splat, .spz, each also gzipped")
 
 
 def test_what_is_not_there_is_named(tmp_path):
@@ -104,7 +104,7 @@ def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(BadFile, match=r"is a folder without gaussians\.ply"):
         read_splat(tmp_path)
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(BadFile, match=r"the run in .* has no gaussians\.ply yet; what snapshots/ holds there"):
+    with pytest.raises(BadFile, match=r"the run in .* has no gaussians\.ply yet; the files in its snapshots/ are"):
         read_splat(tmp_path)
 
 

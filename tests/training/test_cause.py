@@ -55,7 +55,7 @@ def test_the_part_that_is_broken_is_named(part, precision, prior, scene, monkeyp
         name = {"network": "network", "autoencoder": "encode"}[part]
         monkeypatch.setattr(AnalyticPrior, name, lambda self, x, *_: torch.full((len(x), 3, SIZE, SIZE), torch.inf))
     found = told(scene, prior, text) or ""
-    assert found.startswith(f"the {part} of the prior analytic answers what is finite with numbers that are not: ")
+    assert found.startswith(f"the {part} of the prior analytic answers finite numbers with NaN or infinity: ")
     assert ("try model.precision float32" in found) is (precision == "float16") and "guidance" not in found
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from gsdistill.core.errors import BadFile, OutputError
 from gsdistill.distillation.cds import CDS
@@ -65,7 +67,7 @@ def test_the_last_two_stay(prior, tmp_path):
     for _ in range(4):
         carry(run, 1)
         checkpoint.save(run, tmp_path, {})
-    assert [path.name for path in checkpoint.kept(tmp_path)] == ["step-000004.safetensors", "step-000003.safetensors"]
+    assert [path.name for path in checkpoint.find(tmp_path)] == ["step-000004.safetensors", "step-000003.safetensors"]
     assert len(list(tmp_path.iterdir())) == 2
     checkpoint.drop(tmp_path)
     assert not tmp_path.exists()
@@ -75,8 +77,8 @@ def test_the_last_two_stay(prior, tmp_path):
 def test_all_comes_back(method, prior, tmp_path):
     first = begin(prior, method)
     carry(first, 5)
-    first.bad += 2
-    first.pardoned = 1
+    first.skipped = 2
+    first.forgiven = 1
     path = checkpoint.save(first, tmp_path, {"method": {"name": "x"}}, {"torch": "2"})
     second = begin(prior, method)
     found = checkpoint.read(path)
@@ -181,6 +183,20 @@ def test_another_version_is_named(prior, tmp_path, monkeypatch):
         checkpoint.read(path)
 
 
+def test_a_checkpoint_of_version_4_is_read(prior, tmp_path):
+    """It calls the forgiven steps pardoned."""
+    run = begin(prior)
+    run.forgiven = 3
+    path = checkpoint.save(run, tmp_path, {})
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(file.metadata()["gsdistill"])
+    header |= {"version": 4, "pardoned": header.pop("forgiven")}
+    text = json.dumps(header)
+    save_file(tensors, path, {"gsdistill": text, "crc32": checkpoint._checksum(tensors, text)})
+    assert checkpoint.read(path).counters == checkpoint.Counters(done=0, skipped=0, forgiven=3, evaluations=0)
+
+
 class Broken(AnalyticPrior):
     """Fails in one network call."""
 
@@ -201,27 +217,27 @@ def test_a_step_that_fails_leaves_the_run_as_it_was(method, prior, tmp_path):
     run = begin(Broken(*reversed(prior._mixtures), prior.latent_shape), method)
     with pytest.raises(RuntimeError, match="the network is gone"):
         carry(run, 12)
-    assert 0 < run.done < 7 and run.whole
+    assert 0 < run.done < 7 and run.consistent
     again = begin(prior, method)
     checkpoint.restore(again, checkpoint.read(checkpoint.save(run, tmp_path, {})))
     carry(again, 12 - again.done)
     assert_same(everything(whole), everything(again))
 
 
-def test_a_step_that_fails_while_parameters_change_is_not_whole(prior, monkeypatch):
+def test_a_step_that_fails_while_parameters_change_is_not_consistent(prior, monkeypatch):
     run = begin(prior)
     carry(run, 2)
     monkeypatch.setattr(run.representation, "adapt", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         carry(run, 1)
-    assert not run.whole
+    assert not run.consistent
 
 
-def test_pardoned_steps_do_not_count_against_a_run(prior):
+def test_forgiven_steps_do_not_count_against_a_run(prior):
     run = begin(prior, iterations=100)
-    run.bad += 60
+    run.skipped = 60
     with pytest.raises(Diverged, match="60 of 10 steps"):
         carry(run, 10)
-    run.pardoned = run.skipped
+    run.forgiven = run.skipped
     carry(run, 10)
     assert run.done == 20

@@ -244,7 +244,7 @@ def test_half_of_a_short_run_may_be_skipped(telling):
     told = "7 of 12 steps had a gradient that is not finite; --resume --accept-changes .* method.guidance_scale"
     with pytest.raises(Diverged, match=told):  # the network is well by now, so it is not what is blamed
         carry(run, 1)
-    assert run.done == 12 and run.whole
+    assert run.done == 12 and run.consistent
 
 
 def test_of_a_run_without_any_step_the_model_is_blamed(prior):
@@ -255,7 +255,7 @@ def test_of_a_run_without_any_step_the_model_is_blamed(prior):
         carry(run, 12)
     assert "guidance" not in str(caught.value)
     assert broken.evaluations == run.evaluations  # those of the search for the cause do not count
-    run.pardoned = 12  # as where the run goes on with other settings
+    run.forgiven = 12  # as where the run goes on with other settings
     run.prior, run.iterations = prior, 14
     assert len(carry(run, 2)) == 2 and run.skipped == 12
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gsdistill.core.structs import SH_C0, Gaussians
-from gsdistill.scene.edit import joined
+from gsdistill.scene.edit import join
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
 from gsdistill.training.health import Counts, Health, alarms, measure
@@ -66,7 +66,7 @@ def test_the_order_of_the_gaussians_does_not_matter_and_those_that_show_nothing_
     order = torch.randperm(len(ball), generator=torch.Generator().manual_seed(1))
     shuffled = ball.each(lambda value: value[order])
     unseen = scene([50.0, 60.0], opacity=1e-12)
-    more = joined([ball, unseen])
+    more = join([ball, unseen])
     for other in (shuffled, more):
         assert asdict(measure(other)) == pytest.approx(asdict(measure(ball)), rel=1e-5)
 
@@ -88,7 +88,7 @@ def test_a_scene_without_a_visible_gaussian_has_faded(ball):
     first = measure(ball)
     gone = measure(replace(ball, opacities=torch.full_like(ball.opacities, -200.0)), first)
     assert list(alarms(gone, first)) == ["faded", "collapsed"]
-    assert "shows 0 times" in alarms(gone, first)["faded"]
+    assert "only 0 times" in alarms(gone, first)["faded"]
 
 
 def test_a_trained_splat_raises_no_alarm(ball):

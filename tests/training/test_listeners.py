@@ -61,7 +61,7 @@ def test_one_that_breaks_is_named_and_leaves_a_sound_run(run):
         run.run((ear, Ear("b", heard)))
     assert str(caught.value) == f"the listener {Ear.__module__}.Ear failed after step 2, KeyError: 'no such'"
     assert isinstance(caught.value.__cause__, KeyError)
-    assert heard[-1] == ("a", 2, False) and run.whole and run.done == 2
+    assert heard[-1] == ("a", 2, False) and run.consistent and run.done == 2
     with pytest.raises(ListenerFailed, match="failed after step 4, ZeroDivisionError"):
         run.run((type("Late", (Listener,), {"on_end": lambda self, run: 1 / 0})(),))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from gsdistill.bench.figures import measured
+from gsdistill.bench.figures import measure
 from gsdistill.core.device import choose, prepare
 from gsdistill.core.errors import UserError
 from gsdistill.disk.write import write_json
@@ -63,7 +63,7 @@ def points(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 prior = (random_prior if options.random_weights else load_prior)(name, device, config.model)
             yield {
                 "curve": curve,
-                **measured(config, prior, device, options.steps, 2, options.random_weights is not None),
+                **measure(config, prior, device, options.steps, 2, options.random_weights is not None),
             }
 
 

@@ -37,7 +37,7 @@ from transformers import CLIPTokenizer
 
 from gsdistill.cli.flags import settings_of
 from gsdistill.disk.write import atomic_path, write_json
-from gsdistill.learning.processes import joined
+from gsdistill.learning.processes import join
 from gsdistill.learning.stream import Key
 from gsdistill.learning.trainer import Trainer
 from gsdistill.point_e.sampler import cumulative_alphas
@@ -109,7 +109,7 @@ def optimizers_of(model: nn.Module, settings: Settings) -> list[torch.optim.Opti
 
 def train(settings: Settings) -> None:
     """The whole run of one part, from its checkpoint on."""
-    with joined(settings.device) as device, Interrupt(Console()) as interrupt:
+    with join(settings.device) as device, Interrupt(Console()) as interrupt:
         tokenizer, clouds = make_tokenizer(), Clouds(settings.seed, settings.surface)
         model, checkpoint = make(settings, tokenizer).to(device), settings.work / f"{settings.part}.pt"
         if isinstance(model, Base) and not checkpoint.exists():

@@ -31,7 +31,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from gsdistill.cli.flags import settings_of
 from gsdistill.core.ranges import bounded
 from gsdistill.disk.write import write_json, write_text
-from gsdistill.learning.processes import joined, leader_first, rank
+from gsdistill.learning.processes import join, leader_first, rank
 from gsdistill.learning.trainer import Trainer, TrainerSettings
 from gsdistill.prior.pixels import fold_image, fourier_features
 from gsdistill.run.watch import Interrupt
@@ -156,7 +156,7 @@ def loss_of(
 
 def train(settings: Settings) -> None:
     """Ray-cast the data once, then train from the last checkpoint on; the leader exports what is finished."""
-    with joined(settings.device) as device, Interrupt(Console()) as interrupt:
+    with join(settings.device) as device, Interrupt(Console()) as interrupt:
         with leader_first():
             data = Dataset(settings.work, settings.size, *settings.views, settings.seed)
         tokenizer = make_tokenizer()
@@ -165,7 +165,7 @@ def train(settings: Settings) -> None:
         scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
         loss = partial(loss_of, tokenizer, scheduler.alphas_cumprod.to(device), settings.size)
         trainer = Trainer(model, loss, partial(data.batch, settings.batch, settings.dropout), settings)
-        trainer.run(settings.work / "checkpoint.pt", asked=lambda: interrupt.asked)
+        trainer.run(settings.work / "checkpoint.pt", should_stop=lambda: interrupt.asked)
         if rank() == 0 and trainer.complete:
             model.load_state_dict(trainer.average.weights)
             export(settings, model, tokenizer, scheduler, trainer.history)

@@ -55,12 +55,12 @@ class Bench(RunFlags, Command):
         if peek(argv, "compare") is not None:
             _compare(argv, console)
             return
-        from gsdistill.bench.figures import measured
+        from gsdistill.bench.figures import measure
         from gsdistill.bench.report import show
 
         config, prior, target, flags = loaded(argv, console)
         console.print(f"{flags.warmup} steps, then {flags.steps} that are timed, on {target}", markup=False)
-        measurement = measured(config, prior, target, flags.steps, flags.warmup, flags.random_weights is not None)
+        measurement = measure(config, prior, target, flags.steps, flags.warmup, flags.random_weights is not None)
         show(console, measurement)
         if flags.json:
             write_json(flags.json, measurement)

@@ -102,11 +102,11 @@ Choice = tuple["Bool[Tensor, 'N']", str]  # which Gaussians a step keeps, and wh
 
 
 def _merged(gaussians: Gaussians, path: Path, command: Edit, console: Console) -> Gaussians:
-    from gsdistill.scene.edit import joined
+    from gsdistill.scene.edit import join
 
     more = read_source(path, command.from_frame, command.clean, console, alone=False)
     console.print(Text(f"merge: {len(more):,} Gaussians of {path} added to {len(gaussians):,}"), soft_wrap=True)
-    return joined([gaussians, more])
+    return join([gaussians, more])
 
 
 def _choices(command: Edit) -> Iterator[tuple[str, Callable[[Gaussians], Choice]]]:

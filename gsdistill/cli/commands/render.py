@@ -109,7 +109,7 @@ class Render(Threads, PlainCommand):
         Raises:
             UserError: a file cannot be read, a film cannot have this size or speed, or pictures exist already.
         """
-        from gsdistill.export.pictures import contact_sheet, film, film_format, stills
+        from gsdistill.export.pictures import film_format, write_contact_sheet, write_film, write_stills
         from gsdistill.scene.read import splat_file
 
         file = splat_file(self.source)
@@ -130,11 +130,11 @@ class Render(Threads, PlainCommand):
         gaussians = read_source(file, self.frame, self.clean, console, "--frame")
         for path in sheet:
             look = {"elevation": self.elevation, "distance": self.distance, "fov": self.fov or FOV}
-            contact_sheet(gaussians, path, cameras.height, self.views, background=background, **look)
+            write_contact_sheet(gaussians, path, cameras.height, self.views, background=background, **look)
         if single:
-            stills(gaussians, cameras, single, background)
+            write_stills(gaussians, cameras, single, background)
         for path in moving:
-            film(gaussians, cameras, path, fps, background)
+            write_film(gaussians, cameras, path, fps, background)
         for path in old:
             path.unlink(missing_ok=True)
         shown = [*sheet, *single[:1], *moving]

@@ -1,11 +1,11 @@
-"""The contract of a densifier, which changes the number of Gaussians during a run, and the budget that all hold.
+"""The contract of a densifier, which changes the number of Gaussians during a run, and the budget that all keep.
 
-Settings, a :class:`Densification`, make the object with the running state, a :class:`Densifier`. Whatever brings the
-number above the budget, the least important go. Importance is the area that a Gaussian shows, times one plus the number
-of views in which it was seen since the last refinement, where that is counted.
+Settings, a :class:`Densification`, make the object with the running state, a :class:`Densifier`. Whenever the number is
+above the budget, the least important Gaussians are removed. Importance is the area that a Gaussian shows, times one
+plus the number of views that saw it since the last refinement, if the densifier counts them.
 
-Every decision is a function of the scene and the statistics; whatever is random is drawn from the run's generator, so
-that the same run gives the same scene and the global random numbers stay as they were.
+Every decision is a function of the scene and the statistics. Random numbers come from the run's generator, so that the
+same run gives the same scene and the global random state does not change.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Densification", "Densifier", "DensifyReport", "Stepped", "importance
 
 @runtime_checkable
 class Stepped(Protocol):
-    """What is asked of an optimiser, which torch's have too: its parameter, and what it remembers by parameter."""
+    """What a densifier needs of an optimiser, and torch's have: its parameter, and its state by parameter."""
 
     param_groups: list[dict[str, Any]]
     state: Any
@@ -47,9 +47,8 @@ class Densification(ABC):
     start: float = bounded(0.1, low=0, high=1)  # no refinement up to here
     stop: float = bounded(0.7, low=0, high=1)  # the last refinement is not after here
     every: float = bounded(0.1, above=0, high=1)  # between refinements
-    final_opacity: float = bounded(
-        0.0, low=0, below=1
-    )  # when the run ends, more transparent ones go; even if not enabled
+    # Gaussians more transparent than this are removed when the run ends, even if densify is not enabled
+    final_opacity: float = bounded(0.0, low=0, below=1)
     budget: int = bounded(5_000, low=1)  # most Gaussians, after every step
 
     def __post_init__(self) -> None:
@@ -58,7 +57,7 @@ class Densification(ABC):
 
     @abstractmethod
     def begin(self, iterations: int) -> Densifier:
-        """The running state for a run of so many steps; whether it is ``enabled`` is the caller's to heed."""
+        """Return the running state for a stage of ``iterations`` steps; it is the caller who heeds ``enabled``."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,8 @@ class DensifyReport:
     """What one refinement did to the number of Gaussians."""
 
     n_before: int
-    n_grown: int  # each is one more
-    n_pruned: int  # removed for what they are
+    n_grown: int  # added
+    n_pruned: int  # removed by the densifier's own criteria
     n_budget: int  # removed to keep the budget
 
     @property
@@ -77,7 +76,7 @@ class DensifyReport:
 
 
 class Densifier(ABC):
-    """Changes parameters and their Adam states in step.
+    """Changes parameters and their Adam states together.
 
     Per step: backward, optimise, :meth:`observe`, :meth:`refine`, :meth:`disturb`. Only a refinement that is due may
     wait for the device.
@@ -87,31 +86,32 @@ class Densifier(ABC):
     parameter group each.
     """
 
-    STATISTICS: ClassVar[Mapping[str, torch.dtype]] = {}  # names and types of those in ``state``
+    STATISTICS: ClassVar[Mapping[str, torch.dtype]] = {}  # names and types of the tensors in ``state``
 
     def __init__(self, settings: Densification, iterations: int) -> None:
-        """Prepare for a run of ``iterations`` steps."""
+        """Prepare for a stage of ``iterations`` steps."""
         self.first, self.last = settings.start * iterations, settings.stop * iterations
         self.period = max(1, round(settings.every * iterations))
         self.budget = settings.budget
         self.state: dict[str, Tensor] = {}  # statistics, one number per Gaussian each
 
     def observe(self, render: Render, good: Bool[Tensor, ""]) -> None:  # noqa: B027
-        """Take note of a step's render, whose loss has been differentiated; where not ``good`` it changed nothing."""
+        """Record a step's render after backward; a step that was not ``good`` was skipped, and leaves no trace."""
 
     @abstractmethod
     def refine(
         self, params: dict[str, Parameter], optimizers: Mapping[str, Stepped], done: int, generator: torch.Generator
     ) -> DensifyReport | None:
-        """Grow and prune where due after ``done`` steps of the stage (1, 2, ...), and keep the budget in any case.
+        """Grow and prune if that is due after ``done`` steps of the stage (1, 2, ...), and keep the budget in any case.
 
-        A refinement that would leave no Gaussian at all is put off. Returns None when nothing was due.
+        A refinement that would leave no Gaussian adds and removes none. Returns None if none was due and the budget
+        removed nothing.
         """
 
     def disturb(self, params: Mapping[str, Parameter], rate: float, generator: torch.Generator) -> None:  # noqa: B027
-        """Move Gaussians at random; nothing, unless a leaf says otherwise.
+        """Move Gaussians at random; does nothing unless a subclass overrides it.
 
-        ``rate`` is the learning rate that the means had in the step, world units.
+        ``rate`` is the learning rate of the means in this step, world units.
         """
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -145,7 +145,8 @@ class Densifier(ABC):
 def without_haze(gaussians: Gaussians, settings: Densification) -> Gaussians:
     """Return the scene without the Gaussians more transparent than ``final_opacity``; the most opaque one always stays.
 
-    What the opacity penalty has faded is invisible on the training views but shows as specks on a bright background.
+    Gaussians that the opacity penalty faded are invisible in training views but show as specks before a bright
+    background.
     """
     opacities = gaussians.opacities.detach().sigmoid()
     keep = (opacities >= settings.final_opacity) | (opacities == opacities.max())

@@ -1,9 +1,9 @@
-"""Growing where the screen gradient asks, and pruning, as gsplat's ``DefaultStrategy`` does, under a hard budget.
+"""Growing where the screen gradient is large, and pruning, as gsplat's ``DefaultStrategy`` does, under a hard budget.
 
 Statistics: for every view of every step in which a Gaussian is visible, the norm of the loss gradient of its projected
 mean is taken in units of half an image and times the number of views (so that a loss that is a mean over views does not
-weaken with their number), and averaged since the last refinement. They are gathered here: gsplat asks the device which
-Gaussians a view sees, and waits for the answer. A refinement duplicates the Gaussians whose average exceeds
+weaken with their number), and averaged since the last refinement. They are gathered here because gsplat's code waits
+for the device to say which Gaussians a view sees. A refinement duplicates the Gaussians whose average exceeds
 ``grow_grad2d`` and whose largest standard deviation is at most ``grow_scale3d``, splits in two those that are larger,
 and removes the transparent and the oversized; then the budget is kept.
 Source: B. Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023, section 5; gsplat.
@@ -36,7 +36,7 @@ _SEEDING = Turn()
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(Densification):
-    """When and how the number of Gaussians changes. Times are fractions of the stage, lengths are world units."""
+    """When and how the number of Gaussians changes. Times are fractions of the stage, lengths world units."""
 
     # average screen gradient above which a Gaussian grows; it scales with the method's gradient: reconstruction takes
     # 0.0002, DreamGaussian 0.01. SDS on the shapes prior has a median of 0.5 and a ninth decile of 1.1 to 1.9.
@@ -47,7 +47,7 @@ class Gradient(Densification):
     reset_every: float = bounded(0.0, low=0, high=1)  # between resets of opacities to 2 prune_opacity; 0 is never
 
     def begin(self, iterations: int) -> Densifier:
-        """The running state, with the statistics of every Gaussian."""
+        """Return the running state, with the statistics of every Gaussian."""
         return _ByGradient(self, iterations)
 
 
@@ -61,10 +61,10 @@ class _ByGradient(Densifier):
 
     @torch.no_grad()
     def observe(self, render: Render, good: Bool[Tensor, ""]) -> None:
-        """Add the statistics of all views; nothing where not ``good``.
+        """Add the statistics of all views, unless the step was not ``good``.
 
         Raises:
-            ValueError: the render has no screen gradient, for backward has not run.
+            ValueError: the render has no screen gradient because backward has not run.
         """
         if render.screen.grad is None:
             raise ValueError("the render has no screen gradient; call observe after backward")
@@ -80,7 +80,7 @@ class _ByGradient(Densifier):
     def refine(
         self, params: dict[str, Parameter], optimizers: Mapping[str, Stepped], done: int, generator: torch.Generator
     ) -> DensifyReport | None:
-        """See the base; opacities are reset too where that is due."""
+        """See the base; opacities are reset too if that is due."""
         optimizers, n_before, due = dict(optimizers), len(params["means"]), self._due(done)
         grown, pruned = self._grow_and_prune(params, optimizers, generator) if due else (0, 0)
         removed = self._keep_budget(params, optimizers)
@@ -124,9 +124,9 @@ class _ByGradient(Densifier):
 
 @contextmanager
 def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the global random numbers, from which gsplat places split halves, and put them back afterwards.
+    """Seed the global random state, from which gsplat places split halves, and restore it afterwards.
 
-    All threads have the same ones, so that one at a time is within such a block.
+    All threads share that state, so only one of them at a time is inside such a block.
     """
     with _SEEDING:
         if device.type == "cpu":
@@ -135,7 +135,7 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
                 yield
         else:
             module = torch.get_device_module(device)
-            current = getattr(module, "device", nullcontext)  # of Apple's there is one
+            current = getattr(module, "device", nullcontext)  # MPS has one device and no such context
             with torch.random.fork_rng(devices=[device], device_type=device.type), current(device):
                 module.manual_seed(seed)
                 yield

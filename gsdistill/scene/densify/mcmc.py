@@ -1,25 +1,25 @@
-"""Moving what is dead to where the scene is, growing by a share, and noise: splats as Markov chain Monte Carlo.
+"""Splats as Markov chain Monte Carlo: dead Gaussians move to live ones, the number grows, and means get noise.
 
 Source: S. Kheradmand et al., 3D Gaussian Splatting as Markov Chain Monte Carlo, 2024, arXiv 2404.09591.
-A refinement adds ``growth`` of the present number until there are ``budget``, and draws for each new Gaussian and for
-each dead one, of an opacity up to ``prune_opacity``, a live one by its opacity, whose place and looks it takes. The N
-that are then where one of opacity o and standard deviations s was share them (equation 9):
+A refinement adds ``growth`` of the present number until there are ``budget``. Each new Gaussian, and each dead one (of
+an opacity up to ``prune_opacity``), takes the place and the looks of a live one, which is drawn in proportion to its
+opacity. If N Gaussians then stand where one of opacity o and standard deviations s stood, each gets (equation 9)
 
     o' = 1 - (1 - o)^(1/N),   s' = s o / D,   D = sum_{i=1..N} sum_{k=0..i-1} C(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1)
 
-so that the line through their common centre gathers as much of a ray's opacity as before. That is how we compute D, for
-any N and without the cancellation of the sum: sum over i, put 1 / sqrt(j) = integral of exp(-j x^2) dx / sqrt(pi), and
+so that the opacity, integrated along a line through their common centre, stays the same. We compute D as that integral,
+for any N and without the cancellation of the sum, with 1 / sqrt(j) = integral of exp(-j x^2) dx / sqrt(pi):
 
     D = 1 / sqrt(pi) integral of 1 - (1 - o' exp(-x^2))^N dx.
 
-o' stays above ``prune_opacity``, and s' heeds that. Adam's moments of all that are concerned begin anew. After every
-step the means move by rate noise_lr sigmoid(-100 (o - prune_opacity)) Sigma eta, with the means' learning rate, the
-covariance Sigma and eta ~ N(0, I): the nearly dead look around, the others stay. ``noise_lr`` is smaller than the
-paper's 500,000, for the means' rate is larger here: 0.01 of the scene's radius, there 0.00016.
+o' is kept at ``prune_opacity`` or above, and s' is computed from that o'. Adam's moments of all Gaussians involved are
+reset. After every step the means move by rate noise_lr sigmoid(-100 (o - prune_opacity)) Sigma eta, with the means'
+learning rate, the covariance Sigma and eta ~ N(0, I), so that only nearly dead Gaussians move far. ``noise_lr`` is
+smaller than the paper's 500,000 because the means' rate is larger here: 0.01 of the scene's radius, not 0.00016.
 
-The paper's own penalties on opacities and deviations, 0.01 of their means beside a photometric loss, are the user's:
-``regularizers.opacity`` and ``regularizers.scale``. Where nothing fades, nothing dies, and nothing is moved. The
-recipes of the shapes prior have an opacity penalty of 20, which serves.
+The paper's penalties on opacities and deviations, 0.01 of their means beside a photometric loss, are settings of their
+own: ``regularizers.opacity`` and ``regularizers.scale``. If nothing fades, nothing dies and nothing is moved. The
+opacity penalty of 20 in the recipes of the shapes prior is enough.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from gsdistill.scene.densify.base import Densification, Densifier, DensifyReport
 __all__ = ["MCMC", "shared"]
 
 STEEPNESS = 100.0  # of the noise's fall with opacity
-FAINTEST = -60.0  # exponent; from -87 on a CPU's float32 numbers are slow, and these move nothing
+FAINTEST = -60.0  # least exponent; below -87 float32 is subnormal, which is slow on a CPU, and nothing would move
 REACH, PLACES = 6.0, 61  # of the trapezoid rule on one half of the line, which is exact to rounding for such functions
 
 
 @dataclass(frozen=True, kw_only=True)
 class MCMC(Densification):
-    """How Gaussians move, grow in number and are shaken. Times are fractions of the stage."""
+    """How Gaussians move, grow in number and get noise. Times are fractions of the stage."""
 
     enabled: bool = True  # off: the initialiser's number of Gaussians stays, and nothing moves
     start: float = bounded(0.02, low=0, high=1)  # no refinement up to here
@@ -59,7 +59,7 @@ class MCMC(Densification):
     noise_lr: float = bounded(2_000.0, low=0)  # of the noise on the means, times their learning rate; 0: none
 
     def begin(self, iterations: int) -> Densifier:
-        """The running state, which holds nothing from step to step."""
+        """Return the running state, which has no statistics."""
         return _Chain(self, iterations)
 
 
@@ -69,14 +69,14 @@ class _Chain(Densifier):
         self.settings = settings
 
     def observe(self, render: Render, good: Bool[Tensor, ""]) -> None:
-        """Only whether the step was ``good``: else it neither moves nor adds anything."""
+        """Remember whether the step was ``good``; after another one nothing is moved or added."""
         self._good = good
 
     @torch.no_grad()
     def refine(
         self, params: dict[str, Parameter], optimizers: Mapping[str, Stepped], done: int, generator: torch.Generator
     ) -> DensifyReport | None:
-        """See the base; one that is due after a step that was not good is left out."""
+        """See the base; a refinement that is due after a step that was not good is skipped."""
         n_before, due = len(params["means"]), self._due(done) and bool(self._good)
         grown = self._add_and_move(params, dict(optimizers), generator) if due else 0
         removed = self._keep_budget(params, dict(optimizers))
@@ -84,7 +84,7 @@ class _Chain(Densifier):
 
     @torch.no_grad()
     def disturb(self, params: Mapping[str, Parameter], rate: float, generator: torch.Generator) -> None:
-        """Noise on the means after a good step."""
+        """Add noise to the means after a good step."""
         size = rate * self.settings.noise_lr
         if not size:
             return
@@ -100,7 +100,7 @@ class _Chain(Densifier):
     def _add_and_move(
         self, params: dict[str, Parameter], optimizers: dict[str, Any], generator: torch.Generator
     ) -> int:
-        """Fill new places and those of the dead with what live ones share; returns how many are new."""
+        """Let new and dead Gaussians share the places of live ones; return how many are new."""
         from gsplat.strategy.ops import duplicate
 
         before, floor = len(params["means"]), self.settings.prune_opacity
@@ -127,9 +127,9 @@ class _Chain(Densifier):
 def shared(
     opacities: Float[Tensor, "N"], scales: Float[Tensor, "N 3"], counts: Int[Tensor, "N"], floor: float
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
-    """Logit opacities and log scales of each of ``counts`` (1, 2, ...) Gaussians in the place of one; equation 9.
+    """Return opacities and scales of each of ``counts`` (1, 2, ...) Gaussians in the place of one, by equation 9.
 
-    No opacity becomes less than ``floor``, a probability.
+    ``opacities`` are logits and ``scales`` logarithms. No opacity becomes less than ``floor``, a probability.
     """
     thickness = softplus(opacities) / counts  # -log(1 - o')
     each = (thickness + torch.log(-torch.expm1(-thickness))).clamp_min(log(floor / (1.0 - floor)))

@@ -1,1 +1,1 @@
-"""Readers of the formats of splats, one file each: what a format's numbers are stands here, for its writer too."""
+"""Readers of splat formats, one file each; a format's constants stand with its reader, and its writer imports them."""

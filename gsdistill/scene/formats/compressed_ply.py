@@ -6,8 +6,8 @@ element vertex    packed_position and packed_scale, 11 10 11 bits; packed_rotati
 element sh        f_rest_0 and on, channel-major as in a PLY, bytes: the middle of 256 equal parts of -4..4, and their
                   ends for 0 and 255
 
-gsdistill fills up a chunk with invisible Gaussians of its first one's numbers, and a comment counts them: they are left
-out again. Read here on what reads every other PLY: gsply's own reader holds no count against the file.
+gsdistill fills up chunks with invisible copies of their first Gaussian, and a comment counts them: they are left out
+here. gsply's reader is not used because it does not check the counts against the size of the file.
 Source: PlayCanvas, developer.playcanvas.com, Compressed PLY.
 """
 
@@ -34,12 +34,12 @@ XYZ, RGB = ("x", "y", "z"), ("r", "g", "b")
 
 
 def is_packed(vertices: Vertices) -> bool:
-    """Whether a PLY is of this layout."""
+    """Whether a PLY has this layout."""
     return PACKED[0] in vertices.columns
 
 
 def read(vertices: Vertices) -> Content:
-    """Return what a file holds.
+    """Return the splat that the vertices and tables describe.
 
     Raises:
         BadFile: a property is missing or of another type, there are too few chunks or harmonics, or as
@@ -58,10 +58,9 @@ def read(vertices: Vertices) -> Content:
         rgba[:, 3],
         sh,
     )
-    real = _content(vertices, np.stack([position, rotation, scale, color], axis=1))
-    if not real.all():
-        splat = splat.each(lambda value: value[real])
-    return Content(vertices.path, replace(splat, options=vertices.options), vertices.frame, "rdf")
+    real = _real(vertices, np.stack([position, rotation, scale, color], axis=1))
+    splat = replace(splat.each(lambda value: value[real]), options=vertices.options)
+    return Content(vertices.path, splat, vertices.frame, "rdf")
 
 
 def _words(vertices: Vertices, name: str) -> UInt32[np.ndarray, "N"]:
@@ -86,7 +85,7 @@ def _bounds(vertices: Vertices) -> Columns:
 
 
 def _shares(words: UInt32[np.ndarray, "N"], lowest: tuple[int, ...], most: tuple[int, ...]) -> Float[np.ndarray, "N C"]:
-    """Fields of words from their lowest bits on, as shares of the greatest number that they hold."""
+    """The fields of words that begin at the bits ``lowest``, as shares of their greatest values ``most``."""
     whole = np.array(most, np.uint32)
     return (words[:, None] >> np.array(lowest, np.uint32) & whole) / whole
 
@@ -100,13 +99,13 @@ def _between(
 
 
 def _harmonics(vertices: Vertices) -> Float[np.ndarray, "N K 3"]:
-    """The coefficients above degree 0, none where there is no table of them."""
+    """The coefficients above degree 0; none if there is no table of them."""
     table, count = vertices.tables.get("sh", {}), len(vertices.columns[PACKED[0]])
     names = [f"f_rest_{place}" for place in range(len(table))]
     sound = len(names) in (0, 9, 24, 45) and set(names) == table.keys()
     if not sound or any(table[name].dtype != np.uint8 or len(table[name]) != count for name in names):
         raise BadFile(
-            f"{vertices.path}: not a sound compressed PLY; its element 'sh' is to hold 9, 24 or 45 properties f_rest_0 "
+            f"{vertices.path}: not a sound compressed PLY; its element 'sh' must hold 9, 24 or 45 properties f_rest_0 "
             f"and on of type uchar, for each of its {count:,} vertices"
         )
     steps = (np.arange(256) + 0.5) / 256.0
@@ -115,8 +114,8 @@ def _harmonics(vertices: Vertices) -> Float[np.ndarray, "N K 3"]:
     return ((2.0 * steps - 1.0) * FARTHEST)[values].reshape(count, 3, -1).transpose(0, 2, 1)
 
 
-def _content(vertices: Vertices, rows: UInt32[np.ndarray, "N 4"]) -> Bool[np.ndarray, "N"]:
-    """Which Gaussians are no filling: all, if the comment counts others than those that look like it."""
+def _real(vertices: Vertices, rows: UInt32[np.ndarray, "N 4"]) -> Bool[np.ndarray, "N"]:
+    """Which Gaussians are not filling; all of them, unless the comment counts exactly those that look like filling."""
     counts = [line.removeprefix(FILLING).strip() for line in vertices.comments if line.startswith(FILLING)]
     firsts = rows[np.arange(len(rows)) // CHUNK * CHUNK]
     like = (rows[:, :3] == firsts[:, :3]).all(axis=1) & (rows[:, 3] >> 8 == firsts[:, 3] >> 8) & (rows[:, 3] & 255 == 0)

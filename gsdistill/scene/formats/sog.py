@@ -1,4 +1,4 @@
-"""Reading SOG of version 2, and of the first that names none: pictures in a ZIP under a description, meta.json.
+"""Reading SOG of version 2, and of version 1, whose files name none: a ZIP of pictures and a description, meta.json.
 
 A pixel of a picture belongs to one Gaussian, the same in all pictures:
 
@@ -9,8 +9,8 @@ A pixel of a picture belongs to one Gaussian, the same in all pictures:
     shN_labels        which entry of a palette holds all higher harmonics, low and high byte
     shN_centroids     the palette, 64 entries a row, by such a codebook
 
-In the first version, bounds in 255 equal steps stand in place of every codebook, and opacity is a logit between such.
-Read here, for gsply unpacks every picture before it looks at a size, and takes another package for pictures.
+Version 1 has two bounds, 255 equal steps apart, in place of every codebook, and opacity is a logit between such bounds.
+gsply's reader is not used because it unpacks every picture before it checks a size, and needs another package for that.
 Source: PlayCanvas, developer.playcanvas.com, The SOG Format.
 """
 
@@ -37,17 +37,17 @@ __all__ = ["LARGEST_IS", "MAGIC", "ROW", "STEPS", "describes_splat", "flattened"
 MAGIC = b"PK\x03\x04"
 STEPS = 65535  # of a position between its bounds
 ROW = 64  # palette entries in a row of pixels
-LARGEST_IS = 252  # and the place of a quaternion's largest component
+LARGEST_IS = 252  # plus the place of a quaternion's largest component
 DESCRIPTION, LONGEST = "meta.json", 1 << 20  # bytes of it
-# Bytes of pixels that any file may unpack to, and how many times as many as it has. A Gaussian has 24,
-# and memory is taken for those alone that have their pixels. Packed, its place takes three bytes; in a grid, fewer.
+# A file may unpack to FREE bytes of pixels, or to TIMES its own size if that is more. A Gaussian has 24 such bytes;
+# packed, its position alone takes three, or fewer where positions form a grid.
 FREE, TIMES = 32 << 20, 8
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # which can be unpacked in pieces
 
 
 def flattened(means: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
-    """Positions on the scale that is parted evenly: fine about the origin, coarse far out; float64."""
+    """Positions on the scale whose steps are equal: fine near the origin, coarse far out; float64."""
     return np.sign(means) * np.log1p(np.abs(means.astype(np.float64)))
 
 
@@ -58,15 +58,16 @@ def unflattened(logs: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
 
 
 def read(data: bytes, path: Path) -> Content:
-    """Return what a file holds.
+    """Return the splat of a file.
 
     Raises:
-        BadFile: another version, a part is missing or broken, or the pictures are larger than the file makes likely.
+        BadFile: the version is another one, a part is missing or broken, or the pictures unpack to more than the file's
+            size makes likely.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as bundle:
-            given = _Bundle(bundle, path, max(FREE, TIMES * len(data)))
-            return Content(path, given.gaussians(), frame_of(given.meta.get("asset"), path), "rdf")
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            bundle = _Bundle(archive, path, max(FREE, TIMES * len(data)))
+            return Content(path, bundle.gaussians(), frame_of(bundle.meta.get("asset"), path), "rdf")
     except BadFile:
         raise
     except BROKEN as error:
@@ -74,21 +75,21 @@ def read(data: bytes, path: Path) -> Content:
 
 
 def describes_splat(file: BinaryIO) -> bool:
-    """Whether a ZIP file has a description."""
+    """Whether a file is a ZIP with a description."""
     try:
-        with zipfile.ZipFile(file) as bundle:
-            return DESCRIPTION in bundle.namelist()
+        with zipfile.ZipFile(file) as archive:
+            return DESCRIPTION in archive.namelist()
     except BROKEN:
         return False
 
 
 class _Bundle:
-    """The description and the pictures of one file."""
+    """The description and the pictures of one file; ``room`` is how many bytes its pictures may take unpacked."""
 
-    def __init__(self, bundle: zipfile.ZipFile, path: Path, room: int) -> None:
-        self._bundle, self._path, self._room = bundle, path, room
+    def __init__(self, archive: zipfile.ZipFile, path: Path, room: int) -> None:
+        self._archive, self._path, self._room = archive, path, room
         try:
-            text = self._member(DESCRIPTION, LONGEST).decode()
+            text = self._read_member(DESCRIPTION, LONGEST).decode()
         except UnicodeDecodeError as error:
             raise self._wrong(f"{DESCRIPTION} is not UTF-8") from error
         self.meta = parse_json(text, f"{path}: {DESCRIPTION}")
@@ -103,14 +104,14 @@ class _Bundle:
         self._count = count
 
     def gaussians(self) -> Gaussians:
-        """What they describe, in the axes of the file."""
+        """Return the Gaussians in the axes of the file."""
         low, high = (self._numbers("means", end, 3) for end in ("mins", "maxs"))
-        words = self._pixels("means")[:, :3] + (self._pixels("means", 1)[:, :3].astype(np.int64) << 8)
-        turns, colours = self._pixels("quats"), self._pixels("sh0")
+        words = self._read_pixels("means")[:, :3] + (self._read_pixels("means", 1)[:, :3].astype(np.int64) << 8)
+        turns, colours = self._read_pixels("quats"), self._read_pixels("sh0")
         if (turns[:, 3] < LARGEST_IS).any():
             raise self._wrong("its rotations are of another kind")
         quats = completed((turns[:, :3] / 127.5 - 1.0) / np.sqrt(2.0), turns[:, 3] - np.int64(LARGEST_IS))
-        scales = self._values("scales", self._pixels("scales")[:, :3])
+        scales = self._values("scales", self._read_pixels("scales")[:, :3])
         sh = np.concatenate([self._values("sh0", colours[:, :3])[:, None], self._higher()], axis=1)
         splat = from_arrays(unflattened(low + (high - low) * (words / STEPS)), quats, scales, colours[:, 3] / 255.0, sh)
         if self._first:
@@ -120,14 +121,14 @@ class _Bundle:
         return replace(splat, options=replace(own, antialiased=self.meta.get("antialias") is True))
 
     def _higher(self) -> Float[np.ndarray, "N K 3"]:
-        """The harmonics above degree 0, none where there is no palette."""
+        """The harmonics above degree 0; none if there is no palette."""
         if self.meta.get("shN") is None:
             return np.zeros((self._count, 0, 3), np.float32)
-        labels, palette = self._pixels("shN", 1), self._picture("shN", 0)[..., :3]
+        labels, palette = self._read_pixels("shN", 1), self._read_picture("shN", 0)[..., :3]
         degree = {(band + 1) ** 2 - 1: band for band in (1, 2, 3)}.get(palette.shape[1] // ROW)
         bands = degree if self._first else self._part("shN").get("bands")
         if degree is None or palette.shape[1] % ROW or bands != degree:
-            raise self._wrong(f"a palette {palette.shape[1]} pixels wide is none of harmonics of degree {brief(bands)}")
+            raise self._wrong(f"a palette {palette.shape[1]} pixels wide holds no harmonics of degree {brief(bands)}")
         entries = palette.reshape(-1, (degree + 1) ** 2 - 1, 3)
         entry = labels[:, 0] + (labels[:, 1].astype(np.int64) << 8)
         if entry.max() >= len(entries):
@@ -135,7 +136,7 @@ class _Bundle:
         return self._values("shN", entries)[entry]
 
     def _values(self, name: str, places: UInt8[np.ndarray, "*S"]) -> Float[np.ndarray, "*S"]:
-        """What bytes stand for, float32: by a codebook, or, in the first version, between bounds."""
+        """The numbers that bytes stand for, float32: from a codebook or, in version 1, between bounds."""
         with np.errstate(over="ignore"):
             if not self._first:
                 return self._numbers(name, "codebook", 256).astype(np.float32)[places]
@@ -143,15 +144,15 @@ class _Bundle:
             low, high = (self._numbers(name, end, width)[:3] for end in ("mins", "maxs"))
             return (low + (high - low) * (places / 255.0)).astype(np.float32)
 
-    def _pixels(self, name: str, which: int = 0) -> UInt8[np.ndarray, "N 4"]:
-        """The pixels of all Gaussians."""
-        pixels = self._picture(name, which).reshape(-1, 4)
+    def _read_pixels(self, name: str, which: int = 0) -> UInt8[np.ndarray, "N 4"]:
+        """The pixels of all Gaussians in a picture."""
+        pixels = self._read_picture(name, which).reshape(-1, 4)
         if len(pixels) < self._count:
             raise self._wrong(f"a picture of '{name}' has {len(pixels):,} pixels for {self._count:,} Gaussians")
         return pixels[: self._count]
 
-    def _picture(self, name: str, which: int) -> UInt8[np.ndarray, "H W 4"]:
-        """A picture as red, green, blue and opacity, its size looked at before it is unpacked."""
+    def _read_picture(self, name: str, which: int) -> UInt8[np.ndarray, "H W 4"]:
+        """Unpack a picture as red, green, blue and opacity, after a check of its size."""
         from PIL import Image
 
         files = self._part(name).get("files")
@@ -159,30 +160,27 @@ class _Bundle:
         if not isinstance(file, str):
             raise self._wrong(f"its part '{name}' names no file")
         try:
-            with Image.open(io.BytesIO(self._member(file, self._room)), formats=("WEBP", "PNG")) as image:
-                self._spend(4 * image.width * image.height)
+            with Image.open(io.BytesIO(self._read_member(file, self._room)), formats=("WEBP", "PNG")) as image:
+                self._room -= 4 * image.width * image.height
+                if self._room < 0:
+                    raise self._wrong("its pictures unpack to far more than it holds")
                 return np.asarray(image.convert("RGBA"))
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise self._wrong(f"'{file}' is no sound picture") from error
 
-    def _member(self, name: str, most: int) -> bytes:
-        """What is packed under a name."""
+    def _read_member(self, name: str, most: int) -> bytes:
+        """Unpack the member of that name, which may have ``most`` bytes."""
         try:
-            info = self._bundle.getinfo(name)
+            info = self._archive.getinfo(name)
         except KeyError:
             raise self._wrong(f"'{name}' is missing") from None
         if info.compress_type not in PACKINGS:
             raise self._wrong(f"'{name}' is packed in a way that is not read")
-        with self._bundle.open(info) as member:
+        with self._archive.open(info) as member:
             data = member.read(most + 1)
         if len(data) > most:
             raise self._wrong(f"'{name}' unpacks to more than {most:,} bytes")
         return data
-
-    def _spend(self, size: int) -> None:
-        self._room -= size
-        if self._room < 0:
-            raise self._wrong("its pictures unpack to far more than it holds")
 
     def _part(self, name: str) -> Mapping[str, Any]:
         part = self.meta.get(name)
@@ -191,12 +189,12 @@ class _Bundle:
         return part
 
     def _numbers(self, name: str, key: str, count: int) -> Float[np.ndarray, "_"]:
-        """Numbers of the description, ``count`` of them, float64."""
-        given = self._part(name).get(key)
-        values = given if isinstance(given, list) else [given]
+        """The ``count`` numbers under a key of the description, float64."""
+        entry = self._part(name).get(key)
+        values = entry if isinstance(entry, list) else [entry]
         whole = all(isinstance(value, (int, float)) and abs(value) < 1e300 for value in values)
         if not whole or len(values) != count:
-            raise self._wrong(f"{DESCRIPTION} is to have {count} numbers under {name}.{key}")
+            raise self._wrong(f"{DESCRIPTION} must have {count} numbers under {name}.{key}")
         return np.array(values, np.float64)
 
     def _wrong(self, what: str) -> BadFile:

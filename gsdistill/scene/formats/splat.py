@@ -1,11 +1,11 @@
-"""Reading .splat, 32 bytes a Gaussian without a header, by which nothing tells it but its name.
+"""Reading .splat: 32 bytes per Gaussian and no header, so that only the name of a file shows its format.
 
 means          3 float32
 deviations     3 float32, standard deviations
 colours        4 bytes, red green blue opacity
 quats          4 bytes, 128 + 128 times w x y z
 
-Little endian; no view-dependent colour. A deviation of 0 is a disc's, and one below 0 is none.
+Little endian; no view-dependent colour. A deviation of 0 is that of a disc; one below 0 is invalid and becomes NaN.
 Source: K. Kwok, github.com/antimatter15/splat, convert.py.
 """
 
@@ -25,10 +25,10 @@ ROW = np.dtype([("means", "<f4", 3), ("deviations", "<f4", 3), ("colours", "u1",
 
 
 def read(data: bytes, path: Path) -> Content:
-    """Return what a file holds.
+    """Return the splat of a file.
 
     Raises:
-        BadFile: it is empty, or no multiple of 32 bytes.
+        BadFile: it is empty, or its size is no multiple of 32 bytes.
     """
     if not data or len(data) % ROW.itemsize:
         raise BadFile(f"{path}: not a sound .splat file: {len(data):,} bytes, no multiple of {ROW.itemsize}")

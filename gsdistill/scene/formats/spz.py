@@ -10,11 +10,11 @@ scales       logarithms from -10 on, bytes in steps of a sixteenth
 rotations    version 2: x y z as bytes over -1..1; later ones: 2 bits for the place of the largest among x y z w, and
              10 for each other, a sign and 9 bits over sqrt(1/2)
 harmonics    above degree 0, bytes: 128 is 0 and 128 more would be 1; red green blue of each coefficient
-records      if a flag says so, behind the columns, in version 4 before the table: kind, length, what belongs to it
+records      if a flag says so, behind the columns, in version 4 before the table: kind, length, content
 
 Its axes are right, up, back, where those of a PLY of the same scene are right, down, front; a record may name others.
-Opacities of 0 and 255 are logits of -20 and 20. Read here, for gsply unpacks all before it looks at the header, however
-much it is.
+Opacities of 0 and 255 are logits of -20 and 20. gsply's reader is not used because it unpacks everything before it
+checks the header, however much that is.
 Source: Niantic Spatial, github.com/nianticlabs/spz.
 """
 
@@ -47,15 +47,15 @@ MOST_BITS = 24  # of a position
 ANTIALIASED, HAS_RECORDS = 1, 2  # flags
 AXES = 0xADBE0003  # the kind of a record
 UP_BACK = 4  # right, up, back among the axes of such a record
-NAMED: dict[int, Frame] = {6: "rdf", 7: "y-up", 8: "unity", 15: "z-up"}  # others of them
-WINDOW = 1 << 27  # bytes behind it to which a packed stream may refer, as other programs bound it
-COLOUR = 0.15  # of a byte's whole range for a coefficient of degree 0
+NAMED: dict[int, Frame] = {6: "rdf", 7: "y-up", 8: "unity", 15: "z-up"}  # the other numbers that are read
+WINDOW = 1 << 27  # most bytes that a packed stream may look back, as in other programs
+COLOUR = 0.15  # change of a colour in 0..1 by a coefficient of 1 of degree 0
 FIRST_SCALE, SCALE_STEPS = -10.0, 16.0
 DOWN_FRONT_TO_UP_BACK = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
 
 
 def read(data: bytes, path: Path) -> Content:
-    """Return what a file holds, gunzipped if it is gzipped: in the axes that it names, or else in those that a PLY has.
+    """Return the splat of an unzipped file, in the axes that it names, or else in those that a PLY has.
 
     Raises:
         BadFile: as :func:`decode`, or it names axes that are not read.
@@ -66,18 +66,18 @@ def read(data: bytes, path: Path) -> Content:
     if axes in NAMED:
         return Content(path, content, NAMED[axes], "rdf")
     if axes not in (None, UP_BACK):
-        read = ", ".join(map(str, sorted([UP_BACK, *NAMED])))
-        raise BadFile(f"{path}: its axes are number {axes} of SPZ's; only numbers {read} are read")
+        numbers = ", ".join(map(str, sorted([UP_BACK, *NAMED])))
+        raise BadFile(f"{path}: its axes are number {axes} of SPZ's; only numbers {numbers} are read")
     named = None if axes is None else "rdf"
     return Content(path, turned(content, torch.tensor(DOWN_FRONT_TO_UP_BACK)), named, "rdf")
 
 
 def decode(data: bytes, path: Path, most: int) -> Gaussians:
-    """Return the Gaussians as their numbers stand, in whatever axes; ``path`` is named in errors.
+    """Return the Gaussians of an unzipped file in its own axes; ``path`` is named in errors.
 
     Raises:
-        BadFile: another version, less than its header promises, no Gaussian, or columns of version 4 that are broken or
-            unpack to more than ``most`` bytes.
+        BadFile: the version is another one, it holds no Gaussian or less than its header promises, or columns of
+            version 4 are broken or unpack to more than ``most`` bytes.
         NotInstalled: it is of version 4, and zstandard is missing.
     """
     header = _Header.of(data, path)
@@ -99,7 +99,7 @@ def decode(data: bytes, path: Path, most: int) -> Gaussians:
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file says of itself."""
+    """The header of a file."""
 
     version: int
     count: int
@@ -111,15 +111,15 @@ class _Header:
 
     @staticmethod
     def of(data: bytes, path: Path) -> _Header:
-        """The header of a file."""
+        """Read the header of a file. Raises BadFile if it is cut off or not of a known kind."""
         if len(data) < HEADER.size:
             raise BadFile(f"{path}: not a sound .spz file; its header is cut off")
         magic, *fields = HEADER.unpack_from(data)
         if magic != MAGIC:
-            raise BadFile(f"{path}: not a sound .spz file; what is packed in it does not begin with NGSP")
+            raise BadFile(f"{path}: not a sound .spz file; its unpacked content does not begin with NGSP")
         version, count, degree, bits = fields[:4]
         if version not in VERSIONS:
-            raise BadFile(f"{path}: is of SPZ version {version}; only versions 2 to 4 are read: have it written as 3")
+            raise BadFile(f"{path}: is of SPZ version {version}; only versions 2 to 4 are read; write it as version 3")
         if degree > 3:
             raise BadFile(f"{path}: has harmonics of degree {degree}; only degrees 0 to 3 are read")
         if not count or bits > MOST_BITS:
@@ -135,7 +135,7 @@ class _Header:
         return 9, 1, 3, 3, 3 if self.version == 2 else 4, 3 * ((self.degree + 1) ** 2 - 1)
 
     def axes(self, data: bytes, path: Path) -> int | None:
-        """The number of the axes that a record names."""
+        """The number of the axes that a record names; None if none does."""
         if not self.flags & HAS_RECORDS:
             return None
         behind = HEADER.size + self.count * sum(self.widths)
@@ -150,19 +150,17 @@ class _Header:
 
 
 def _columns(data: bytes, header: _Header, path: Path) -> list[UInt8[np.ndarray, "N _"]]:
-    """The columns behind each other, as [count, width]."""
-    held, promised = len(data) - HEADER.size, header.count * sum(header.widths)
-    if held < promised:
-        raise BadFile(f"{path}: truncated; its header promises {promised:,} bytes of data, {held:,} follow")
-    found, at = [], HEADER.size
-    for width in header.widths:
-        found.append(np.frombuffer(data, np.uint8, header.count * width, at).reshape(header.count, width))
-        at += header.count * width
-    return found
+    """The columns of versions 2 and 3, each [count, width]."""
+    available, promised = len(data) - HEADER.size, header.count * sum(header.widths)
+    if available < promised:
+        raise BadFile(f"{path}: truncated; its header promises {promised:,} bytes of data, {available:,} follow")
+    numbers = np.frombuffer(data, np.uint8, promised, HEADER.size)
+    columns = np.split(numbers, header.count * np.cumsum(header.widths)[:-1])
+    return [column.reshape(header.count, -1) for column in columns]
 
 
 def _streams(data: bytes, header: _Header, path: Path, most: int) -> list[UInt8[np.ndarray, "N _"]]:
-    """The columns of version 4, as [count, width]; one that would be empty has no stream."""
+    """The columns of version 4, each [count, width]; an empty one has no stream."""
     count, widths = header.count, [width for width in header.widths if width]
     if count * sum(widths) > most:
         raise BadFile(f"{path}: not a sound .spz file; its {count:,} Gaussians unpack to far more than it holds")
@@ -173,22 +171,22 @@ def _streams(data: bytes, header: _Header, path: Path, most: int) -> list[UInt8[
         )
     require("formats", f"{path}: reading SPZ of version 4", "zstandard")
     at = header.table + ENTRY.size * len(widths)
-    found = []
+    columns = []
     for place, width in enumerate(widths):
         if at > len(data):
             raise BadFile(f"{path}: truncated; its table is not whole")
-        packed, told = ENTRY.unpack_from(data, header.table + ENTRY.size * place)
-        if told != count * width:
-            raise BadFile(f"{path}: not a sound .spz file; a stream of {told:,} bytes is to hold {count * width:,}")
+        packed, size = ENTRY.unpack_from(data, header.table + ENTRY.size * place)
+        if size != count * width:
+            raise BadFile(f"{path}: not a sound .spz file; a stream of {size:,} bytes must hold {count * width:,}")
         if packed > len(data) - at:
             raise BadFile(f"{path}: truncated; a stream of {packed:,} bytes is promised, {len(data) - at:,} follow")
-        found.append(_unpacked(data[at : at + packed], count * width, path).reshape(count, width))
+        columns.append(_unpack(data[at : at + packed], size, path).reshape(count, width))
         at += packed
-    return found if len(found) == len(header.widths) else [*found, np.empty((count, 0), np.uint8)]
+    return columns if len(columns) == len(header.widths) else [*columns, np.empty((count, 0), np.uint8)]
 
 
-def _unpacked(packed: bytes, size: int, path: Path) -> UInt8[np.ndarray, "_"]:
-    """What a stream holds, which must be ``size`` bytes; what its own head claims takes no memory."""
+def _unpack(packed: bytes, size: int, path: Path) -> UInt8[np.ndarray, "_"]:
+    """Unpack a stream, which must hold ``size`` bytes; no more memory is taken, whatever its own header claims."""
     import zstandard
 
     unpacker = zstandard.ZstdDecompressor(max_window_size=WINDOW)
@@ -204,7 +202,7 @@ def _unpacked(packed: bytes, size: int, path: Path) -> UInt8[np.ndarray, "_"]:
 
 
 def _signed(places: UInt8[np.ndarray, "N 9"]) -> Float[np.ndarray, "N 3"]:
-    """Whole numbers of three bytes, the lowest first."""
+    """Signed integers of three bytes, the lowest byte first."""
     padded = np.zeros((len(places), 3, 4), np.uint8)
     padded[..., 1:] = places.reshape(-1, 3, 3)
     return (padded.view("<i4")[..., 0] >> 8).astype(np.float64)
@@ -216,7 +214,7 @@ def _first_three(rotations: UInt8[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 4"
 
 
 def _smallest_three(rotations: UInt8[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 4"]:
-    """Quaternions x y z w of version 3."""
+    """Quaternions x y z w of versions 3 and 4."""
     words = np.ascontiguousarray(rotations).view("<u4")
     fields = words >> np.array([20, 10, 0], np.uint32)
     sizes = (fields & 511) / (511.0 * np.sqrt(2.0))

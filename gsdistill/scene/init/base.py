@@ -1,11 +1,10 @@
 """The contract of an initialiser: from a prompt and a random generator to the Gaussians that a run starts from.
 
 An initialiser that yields coloured points (a file, or a model from text to shape) is a :class:`CloudInitialiser`: it
-says where the points are, and :class:`CloudSettings` puts a Gaussian on each. The points are thinned to ``limit``,
-centred on their bounding box and, where there is a ``radius``, scaled so that the farthest lies there; the standard
-deviation at a point is
-``scale`` times its mean distance to the three nearest others, as in B. Kerbl et al., 3D Gaussian Splatting for
-Real-Time Radiance Field Rendering, 2023.
+says where the points are, and :class:`CloudSettings` puts a Gaussian on each. The points are thinned to ``limit``. With
+a ``radius`` they are centred on their bounding box and scaled so that the farthest lies at that distance; without one
+they are only shrunk into the unit ball. The standard deviation at a point is ``scale`` times its mean distance to the
+three nearest others, as in B. Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from gsdistill.settings.config import name_of
 __all__ = ["CloudInitialiser", "CloudSettings", "Initialiser", "SurfaceInitialiser", "draw_seed", "round_gaussians"]
 
 NEIGHBOURS = 3
-LEAST_DISTANCE = 1e-4  # world units; points in one place are at distance zero, whose logarithm is no scale
+LEAST_DISTANCE = 1e-4  # world units; for points in one place, since the logarithm of zero is no scale
 
 
 class Initialiser(ABC):
@@ -33,9 +32,9 @@ class Initialiser(ABC):
 
     @abstractmethod
     def create(self, prompt: str, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:
-        """Return float32 Gaussians on the CPU, inside the unit ball; ``device`` is where a model may compute.
+        """Return float32 Gaussians on the CPU, their means in the unit ball; ``device`` is where a model may compute.
 
-        The same state of the generator gives the same values, and leaves it in the same state.
+        The same state of the generator gives the same values and ends in the same state.
         """
 
 
@@ -51,7 +50,7 @@ class CloudSettings:
     sh_degree: int = bounded(0, low=0, high=3)  # degree of the view-dependent colour, which starts at zero
 
     def dress(self, cloud: PointCloud, generator: torch.Generator, source: str) -> Gaussians:
-        """Return a Gaussian on every point that is kept; ``source`` says in errors where the points are from.
+        """Return a Gaussian on every point, or on ``limit`` random ones; ``source`` names the points in errors.
 
         Raises:
             BadFile: fewer than four points, all points in one place, or one whose place or colour is not finite.
@@ -73,10 +72,10 @@ class CloudInitialiser(CloudSettings, Initialiser):
 
     @abstractmethod
     def cloud(self, prompt: str, generator: torch.Generator, device: torch.device | str) -> PointCloud:
-        """Return float32 points on the CPU: our axes (+z up, the front towards +x), any place and size."""
+        """Return float32 points on the CPU in our axes (+z up, the front towards +x), at any place and of any size."""
 
     def create(self, prompt: str, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:
-        """Return Gaussians on the points of :meth:`cloud`. Raises what that raises, and BadFile as ``dress`` does."""
+        """Return Gaussians on the points of :meth:`cloud`. Raises what :meth:`cloud` and :meth:`dress` raise."""
         return self.dress(self.cloud(prompt, generator, device), generator, f"init {name_of(self)}")
 
 
@@ -93,7 +92,7 @@ class SurfaceInitialiser(CloudInitialiser):
 
 
 def draw_seed(generator: torch.Generator) -> int:
-    """Return a seed in 0..2^62 - 1 from the run's generator, for what keeps random numbers of its own."""
+    """Draw a seed in 0..2^62 - 1 from the run's generator, for code with a generator of its own."""
     return int(torch.randint(2**62, (), generator=generator))
 
 
@@ -104,7 +103,10 @@ def round_gaussians(
     colors: Float[Tensor, "N 3"],
     sh_degree: int,
 ) -> Gaussians:
-    """Return isotropic, unrotated Gaussians of one opacity (a probability) whose colours do not depend on the view."""
+    """Return isotropic, unrotated Gaussians of one opacity (a probability).
+
+    ``deviations`` are standard deviations in world units; ``colors``, 0..1, do not depend on the view.
+    """
     count = len(means)
     sh = torch.zeros(count, (sh_degree + 1) ** 2, 3)
     sh[:, 0] = (colors - 0.5) / SH_C0
@@ -118,7 +120,7 @@ def round_gaussians(
 
 
 def _in_ball(points: Float[Tensor, "N 3"], radius: float | None, source: str) -> Float[Tensor, "N 3"]:
-    """Return the points centred on their bounding box and scaled to ``radius``; without one, only kept in the ball."""
+    """Return the points centred on their bounding box and scaled to ``radius``, or only shrunk into the unit ball."""
     broken = int((~points.isfinite()).any(dim=-1).sum())
     if broken:
         raise BadFile(f"{source}: {broken} of its {len(points)} points are NaN or infinite")
@@ -132,7 +134,7 @@ def _in_ball(points: Float[Tensor, "N 3"], radius: float | None, source: str) ->
 
 
 def _mean_distance(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-    """Return each point's mean distance to its three nearest others."""
+    """Return the mean distance of each point to its three nearest others."""
     from scipy.spatial import KDTree
 
     places = points.double().numpy()

@@ -1,4 +1,4 @@
-"""Grey, half-transparent Gaussians, uniform in a box: for what is flat, long or tall.
+"""Grey, translucent Gaussians, uniform in a box: a start for flat, long or tall objects.
 
 The share of each of N Gaussians in a box of half-extents a, b and c is a small ball of radius (6 a b c / (pi N))^(1/3).
 """
@@ -33,7 +33,7 @@ class Box(UniformSettings, Initialiser):
             )
 
     def create(self, prompt: str, generator: torch.Generator, device: torch.device | str = "cpu") -> Gaussians:
-        """Return ``count`` Gaussians around the origin; the prompt plays no part."""
+        """Return ``count`` Gaussians around the origin; the prompt is ignored."""
         places = 2.0 * torch.rand(self.count, 3, generator=generator) - 1.0
         share = (6.0 * math.prod(self.size) / (math.pi * self.count)) ** (1 / 3)
         return self.grey(places * torch.tensor(self.size), self.scale * share)

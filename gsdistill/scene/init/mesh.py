@@ -1,7 +1,7 @@
-"""A triangle mesh to start from: coloured points on its surface, even by area, with a Gaussian on each.
+"""A triangle mesh to start from: coloured points on its surface, uniform by area, with a Gaussian on each.
 
-A file's axes are turned into ours (+z up, the front towards +x). Where +y is up, as glTF says and OBJ has by custom,
-the front is towards +z, and (x, y, z) becomes (z, x, y); where +z is up, the file is taken to be in our axes already.
+A file's axes are turned into ours (+z up, the front towards +x). If +y is up, as glTF says and as is usual for OBJ, the
+front is towards +z, and (x, y, z) becomes (z, x, y). If +z is up, the file is assumed to be in our axes already.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Mesh(SurfaceInitialiser):
     up: Literal["auto", "y", "z"] = "auto"  # the file's vertical; auto: y for .glb .gltf .obj, z for the others
 
     def cloud(self, prompt: str, generator: torch.Generator, device: torch.device | str) -> PointCloud:
-        """Return points on the mesh, about the origin and of about unit size; the prompt plays no part.
+        """Return points on the mesh, centred on the origin and about 1 long; the prompt is ignored.
 
         Raises:
-            BadFile: there is no mesh in the file, or it has no area.
+            BadFile: the file holds no mesh, is broken, or the mesh has no area.
         """
         parts = read_mesh(self.path)
         corners = torch.cat([part.corners for part in parts])
         low, high = corners.amin(dim=(0, 1)), corners.amax(dim=(0, 1))
-        # about the origin first: what lies far from it would lose its shape in float32
+        # centred before float32, which would blur a mesh far from the origin
         corners = (corners - (0.5 * low + 0.5 * high)) / (high - low).max().clamp_min(1e-300)
         try:
             points = sample_surface(corners, self.count, generator)

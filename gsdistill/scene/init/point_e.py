@@ -1,10 +1,10 @@
 """Point-E: a model from text to a coloured point cloud says where to start.
 
 Source: A. Nichol et al., Point-E: A System for Generating 3D Point Clouds from Complex Prompts, arXiv 2212.08751. Two
-diffusion transformers, a base and an upsampler, draw points with colours from the prompt: OpenAI's published ones
-4,096, the shipped small ones of the shapes world 1,024. Those take seconds on a CPU, OpenAI's are made for an
-accelerator.
-What is made is kept on disk, so that the next run with the same prompt, seed and settings starts at once.
+diffusion transformers, a base and an upsampler, draw coloured points from the prompt: OpenAI's published ones draw
+4,096, the small ones of the shapes world, which ship, 1,024. The small ones take seconds on a CPU; OpenAI's are made
+for an accelerator.
+The points are kept on disk, so that the next run with the same prompt, seed and settings starts at once.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ class PointE(CloudInitialiser):
     radius: float | None = bounded(None, above=0, high=1)
     # shapes, openai or a folder; auto: shapes for a prompt of its world, else openai
     model: str = field(default="auto", metadata=may_be_path(lambda: ("auto", *SOURCES)))
-    guidance_scale: float | None = bounded(None, low=0)  # of the base model, 0 and 1 are without; None: the model's
-    steps: int | None = bounded(None, low=1, high=1_000)  # of the sampler; None: the model's
+    guidance_scale: float | None = bounded(None, low=0)  # of the base model; 0 and 1: no guidance; none: the model's
+    steps: int | None = bounded(None, low=1, high=1_000)  # of the sampler; none: the model's
     azimuth: float = bounded(0.0, low=-360, high=360)  # degrees to turn the object by, counter-clockwise from above
 
     def cloud(self, prompt: str, generator: torch.Generator, device: torch.device | str) -> PointCloud:
         """Return the points that Point-E draws for the prompt.
 
         Raises:
-            ModelNotFound: there is no model, or it lacks a part. BadFile: one of its files is not what it must be.
+            ModelNotFound: there is no such model, or it lacks a part. BadFile: one of its files is broken or of another
+                model.
             PromptError: the prompt is longer than the text encoder reads, or outside of the model's world.
         """
         seed = draw_seed(generator)
@@ -61,7 +62,7 @@ class PointE(CloudInitialiser):
 
 
 def _named(model: str, prompt: str) -> str:
-    """Return the source that ``auto`` stands for, any other as it is."""
+    """Return the source that ``auto`` stands for; any other as it is."""
     if model != "auto":
         return model
     try:

@@ -1,12 +1,12 @@
 """Shap-E: a model from text to shape says where to start, with points on the surface that it makes.
 
 Source: H. Jun and A. Nichol, Shap-E: Generating Conditional 3D Implicit Functions, arXiv 2305.02463. A diffusion model
-draws the weights of a small network from the prompt; that network tells the signed distance and the colour of every
+draws the weights of a small network from the prompt; that network gives the signed distance and the colour at every
 place in a cube. Marching cubes on ``grid`` places along each side give triangles, as diffusers' ``ShapEPipeline`` does.
 
 Shap-E's axes have +z up, and its own cameras begin at -y, which we take as the front: (x, y, z) becomes (-y, x, z).
-Colours at the corners are linear light. The model has 0.3 billion parameters: it is made for an accelerator.
-What is made is kept on disk, so that the next run with the same prompt, seed and settings starts at once.
+Colours at the corners are linear light. The model has 0.3 billion parameters and is made for an accelerator.
+The points are kept on disk, so that the next run with the same prompt, seed and settings starts at once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ShapE(SurfaceInitialiser):
 
     # a hub id, or a folder in the diffusers layout
     model: str = field(default="openai/shap-e", metadata=may_be_path())
-    guidance_scale: float = bounded(15.0, low=1)  # omega; 1 is without guidance
+    guidance_scale: float = bounded(15.0, low=1)  # omega; 1: no guidance
     steps: int = bounded(64, low=1, high=1_000)  # of the sampler
     grid: int = bounded(128, low=8, high=256)  # places along each side of the cube that the surface is sought in
 
@@ -51,8 +51,8 @@ class ShapE(SurfaceInitialiser):
         """Return points on the surface that Shap-E makes of the prompt.
 
         Raises:
-            ModelNotFound: there is no model, or it lacks a part. BadFile: a part is of another model.
-            PromptError: the prompt is longer than the text encoder reads, or no surface comes of it.
+            ModelNotFound: there is no such model, or it lacks a part. BadFile: a part is of another model.
+            PromptError: the prompt is longer than the text encoder reads, or Shap-E makes no surface of it.
         """
         seed = draw_seed(generator)
         folder = self._folder()
@@ -67,12 +67,12 @@ class ShapE(SurfaceInitialiser):
             "count": self.count,
             "device": torch.device(device).type,
         }
-        cloud = clouds.make_once(key, lambda: self._made(folder, prompt, seed, device))
+        cloud = clouds.make_once(key, lambda: self._make(folder, prompt, seed, device))
         return PointCloud(clouds.turned(cloud.points, self.azimuth), cloud.colors)
 
-    def _made(self, folder: Path, prompt: str, seed: int, device: torch.device | str) -> PointCloud:
-        """Return points in our axes."""
-        pipeline = _loaded(folder, torch.device(device))
+    def _make(self, folder: Path, prompt: str, seed: int, device: torch.device | str) -> PointCloud:
+        """Run the model and return points in our axes."""
+        pipeline = _load(folder, torch.device(device))
         _check_length(pipeline.tokenizer, prompt)
         generator = torch.Generator().manual_seed(seed)
         latents = pipeline(
@@ -95,17 +95,17 @@ class ShapE(SurfaceInitialiser):
         return PointCloud(torch.stack([-y, x, z], dim=1), to_srgb(points.of(light)).float())
 
     def _mesh(self, renderer: Any, latents: Float[Tensor, "1 L D"], empty: PromptError) -> Any:
-        """Return diffusers' mesh of the latents; raises ``empty`` where the signed distance has no zero."""
+        """Return diffusers' mesh of the latents; raises ``empty`` if the signed distance has no zero."""
 
         def check(decoder: Any, inputs: Any, mesh: Any) -> None:
-            if not len(mesh.faces):  # diffusers goes on to ask for the colours of no vertices
+            if not len(mesh.faces):  # diffusers would go on and fail without a vertex
                 raise empty
 
         renderer.mesh_decoder.register_forward_hook(check)
         return renderer.decode_to_mesh(latents, latents.device, grid_size=self.grid)
 
     def _folder(self) -> Path:
-        """Return where the model's files are, downloaded if need be."""
+        """Return the folder of the model's files; they are downloaded if necessary."""
         if not Path(self.model).is_dir() and not is_hub_id(self.model):
             raise ModelNotFound(f"init.model = '{self.model}' is neither a folder nor a hub id such as openai/shap-e")
         refuse_mistyped(self.model)
@@ -116,8 +116,8 @@ class ShapE(SurfaceInitialiser):
         return folder
 
 
-def _loaded(folder: Path, device: torch.device) -> Any:
-    """Return the frozen pipeline, in float32."""
+def _load(folder: Path, device: torch.device) -> Any:
+    """Load the pipeline, frozen and in float32."""
     from diffusers import HeunDiscreteScheduler, PriorTransformer, ShapEPipeline
     from diffusers.pipelines.shap_e import ShapERenderer
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer
@@ -128,7 +128,7 @@ def _loaded(folder: Path, device: torch.device) -> Any:
     parts["tokenizer"] = load_part(CLIPTokenizer.from_pretrained, folder, "tokenizer")
     parts["scheduler"] = load_part(HeunDiscreteScheduler.from_pretrained, folder, "scheduler")
     pipeline = ShapEPipeline(**parts)
-    pipeline.set_progress_bar_config(disable=None)  # of the sampler, shown on a terminal only
+    pipeline.set_progress_bar_config(disable=None)  # the sampler's, shown only on a terminal
     return pipeline
 
 

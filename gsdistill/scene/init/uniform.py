@@ -1,7 +1,7 @@
-"""What the starts that favour no shape share: grey, half-transparent Gaussians of one size, uniform in some body.
+"""What ball, box and sphere share: grey, translucent Gaussians of one size, uniform in a body.
 
-Of the body each of N Gaussians has a share of equal volume (or area); a small ball (or disc) of that volume has the
-radius r_N, and the standard deviation is ``scale`` times r_N, so that neighbours overlap alike for every N.
+Each of N Gaussians has an equal share of the body's volume (or area). A ball (or disc) of that size has the radius r_N,
+and the standard deviation is ``scale`` times r_N, so that neighbours overlap equally for every N.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class UniformSettings:
     sh_degree: int = bounded(0, low=0, high=3)  # degree of the view-dependent colour, which starts at zero
 
     def grey(self, means: Float[Tensor, "N 3"], deviation: float) -> Gaussians:
-        """Return grey Gaussians at ``means``, all of one standard deviation."""
+        """Return grey Gaussians at ``means``, all of one standard deviation (world units)."""
         deviations, colors = torch.full((len(means),), deviation), torch.full((len(means), 3), self.color)
         return round_gaussians(means, deviations, self.opacity, colors, self.sh_degree)
 
 
 def directions(count: int, generator: torch.Generator) -> Float[Tensor, "{count} 3"]:
-    """Draw uniform unit vectors."""
+    """Draw ``count`` uniform unit vectors."""
     return normalize(torch.randn(count, 3, generator=generator), dim=-1)

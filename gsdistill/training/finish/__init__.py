@@ -1,3 +1,3 @@
-"""What ends a run after its method: one file each, picked by its name; the settings make one more stage."""
+"""Finishes: a last stage of a run after its method, one file each; the file name is the finish's name."""
 
 INTERFACE = "Finish"

@@ -1,4 +1,4 @@
-"""The contract of a finish: how many of a run's steps it takes, and what its stage has other than the one before."""
+"""The interface of a finish: how many of a run's steps it takes, and which settings its stage changes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ class Finish(ABC):
 
     @abstractmethod
     def steps(self, iterations: int) -> int:
-        """How many of so many steps it takes: less than all."""
+        """How many of a run's ``iterations`` steps the finish takes, 0 .. iterations - 1."""
 
     @abstractmethod
     def overrides(self, views: int) -> dict[str, Any]:
-        """The settings of its stage but its steps that differ from those of the one before, of so many views a step."""
+        """The settings, except the number of steps, in which its stage differs from the one before.
+
+        ``views`` is the number of views a step of the stage before.
+        """

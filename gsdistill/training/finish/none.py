@@ -15,9 +15,9 @@ class Without(Finish):
     """Nothing after the method."""
 
     def steps(self, iterations: int) -> int:
-        """None."""
+        """Returns 0."""
         return 0
 
     def overrides(self, views: int) -> dict[str, Any]:
-        """None."""
+        """Returns no settings."""
         return {}

@@ -1,8 +1,8 @@
-"""Steps of SDS at low noise and low guidance, which clear what a mode-disengaging method leaves mottled.
+"""Steps of SDS at low noise and low guidance, which remove the mottled colours that mode-disengaging methods leave.
 
-On a prior that is sharp, as those of small worlds are, the guided part of a score falls to nothing at low noise while
-the part that seeks the mode stays. CDS, CSD and ASD keep the first alone: their colours saturate, and empty space is
-not cleared. A few steps of SDS there put that right and leave the shape.
+On a sharp prior, such as that of a small world, the guidance part of a score vanishes at low noise, while the
+mode-seeking part does not. CDS, CSD and ASD use only the guidance part, so their colours saturate and empty space is
+not cleared. Some steps of SDS at low noise correct both and keep the shape.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class SDSFinish(Finish):
     entropy: Ramp = bounded(Ramp(200.0, 200.0), low=0)  # weight of the mean alpha (1 - alpha), with no other penalty
 
     def steps(self, iterations: int) -> int:
-        """The share of them, but at least one is the method's."""
+        """The ``share`` of them, but at least one step is left to the method."""
         return min(round(self.share * iterations), iterations - 1)
 
     def overrides(self, views: int) -> dict[str, Any]:
-        """SDS with weight 1 in place of the method, solid Gaussians, and no more growing."""
+        """SDS with weight 1 as the method, a penalty for half-transparent pixels, and no more growing."""
         method = SDS(self.guidance_scale, t_max=self.t_max, weighting="uniform")
         return {
             "method": {"name": "sds", **to_dict(method)},

@@ -14,7 +14,7 @@ from gsdistill.cli.main import execute
 from gsdistill.core.structs import Gaussians
 from gsdistill.edit.reduce import reduced
 from gsdistill.export.ply import Ply
-from gsdistill.scene.edit import about_axis, colour_matrix, in_ball, joined, moved, picked, recoloured, scaled
+from gsdistill.scene.edit import about_axis, colour_matrix, in_ball, join, moved, picked, recoloured, scaled
 from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import turned
 
@@ -45,7 +45,7 @@ def test_each_step_is_told_and_taken_in_one_order_whatever_that_of_the_flags(tmp
     lines = told(capsys)
     inside = int((stone.means.norm(dim=1) <= 0.7).sum())
     assert 150 < inside < 300
-    both = joined([stone, stone])
+    both = join([stone, stone])
     few, factor = reduced(picked(both, in_ball(both, (0.0, 0.0, 0.0), 0.7)), 200)
     assert len(few) == 200 and factor > 1
     assert lines[:7] == [
@@ -86,7 +86,7 @@ def test_axes_that_are_told_are_for_the_files_that_do_not_name_theirs(tmp_path, 
     for one, other in ((named, nameless), (nameless, named)):
         assert edit(one, target, "--merge", other, "--from-frame", "y-up", "--overwrite") == 0
         assert line in told(capsys)
-        assert torch.allclose(read_splat(target).means, joined([parts[one], parts[other]]).means, atol=1e-6)
+        assert torch.allclose(read_splat(target).means, join([parts[one], parts[other]]).means, atol=1e-6)
     assert edit(named, target, "--turn", 5, "--from-frame", "y-up", "--overwrite") == 2
     assert "a.ply: its header names the frame 'rdf', not 'y-up'" in capsys.readouterr().err
 
@@ -110,7 +110,7 @@ def test_the_most_transparent_go(tmp_path, capsys, stone):
 def test_floaters_go_by_the_size_of_their_parts(tmp_path, capsys, stone):
     body = replace(stone, scales=stone.scales + 0.5, opacities=torch.full((300,), 3.0))  # without holes
     moons = [moved(scaled(picked(body, torch.arange(n)), 0.2), (0.0, 0.0, height)) for n, height in ((40, 2), (9, -3))]
-    Ply().write(joined([body, *moons]), tmp_path / "c.ply")
+    Ply().write(join([body, *moons]), tmp_path / "c.ply")
     floaters = ("--remove-floaters", "--overwrite")
     for words, line, count in (
         ((), "floaters: 49 of 349 Gaussians removed, 1 of 3 parts kept", 300),
@@ -120,7 +120,7 @@ def test_floaters_go_by_the_size_of_their_parts(tmp_path, capsys, stone):
     ):
         assert edit(tmp_path / "c.ply", tmp_path / "b.ply", *floaters, *words) == 0
         assert told(capsys)[0] == line
-        assert torch.equal(read_splat(tmp_path / "b.ply").means, joined([body, *moons]).means[:count])
+        assert torch.equal(read_splat(tmp_path / "b.ply").means, join([body, *moons]).means[:count])
 
 
 def test_colours_that_pictures_cut_off_are_told(tmp_path, capsys, stone):

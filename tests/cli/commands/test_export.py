@@ -142,13 +142,13 @@ def test_what_the_format_does_not_hold_is_told_on_a_line_of_its_own(tmp_path, ca
     assert export(tmp_path / "a.ply", tmp_path / "b.splat") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{tmp_path / 'b.splat'}: 50 Gaussians, frame rdf, ")
-    assert lines[1] == f"{tmp_path / 'b.splat'}: view-dependent colour is left out, which .splat does not hold"
+    assert lines[1] == f"{tmp_path / 'b.splat'}: view-dependent colour is left out: .splat cannot hold it"
 
 
 def test_what_is_no_splat_is_named(tmp_path, capsys):
     (tmp_path / "a.ply").write_text("hello")
     assert export(tmp_path / "a.ply", tmp_path / "b.ply") == 2
-    assert "a.ply: not a splat that is read: it begins as no .ply" in error(capsys)
+    assert "a.ply: not a splat that is read: it does not begin like a .ply" in error(capsys)
     assert export(tmp_path, tmp_path / "b.ply") == 2
     assert "is a folder without gaussians.ply" in error(capsys)
 

@@ -224,10 +224,10 @@ EXTENSION = ("meshes", 0, "primitives", 0, "extensions", KHR)
         (set_in("nodes", 0, "children", [0]), "its node 0 hangs in two places"),
         (set_in("buffers", 0, "uri", "a.bin"), "keeps numbers outside of the file"),
         (set_in("accessors", 0, "sparse", {}), "has a sparse accessor"),
-        (set_in("accessors", 0, "count", 10**12), "its splats are far more than it holds"),
+        (set_in("accessors", 0, "count", 10**12), "its splats unpack to far more than it holds"),
         (set_in("accessors", 0, "count", 29), "do not fit each other"),
         (set_in("accessors", 2, "type", "VEC3"), "do not fit each other"),
-        (set_in("bufferViews", 0, "byteLength", 10**9), "a view of its numbers ends behind them"),
+        (set_in("bufferViews", 0, "byteLength", 10**9), "a view of its numbers ends after the last one"),
         (set_in("accessors", 0, "byteOffset", 8), "not a sound .glb file"),
         (set_in("bufferViews", 0, "byteStride", 4), "its rows overlap"),
         (set_in("meshes", 0, "primitives", 0, "attributes", {"POSITION": 0}), f"'{KHR}:ROTATION'"),
@@ -248,5 +248,5 @@ def test_a_mesh_shown_a_thousand_times_takes_no_memory(tmp_path):
         document["nodes"] = [{"mesh": 0}] * 100_000
         document["scenes"] = [{"nodes": list(range(100_000))}]
 
-    with pytest.raises(BadFile, match="its splats are far more than it holds"):
+    with pytest.raises(BadFile, match="its splats unpack to far more than it holds"):
         read_splat(changed(tmp_path, many, pebble(3000, 3)))

@@ -93,7 +93,7 @@ def test_auto_takes_the_shipped_model_for_its_world_and_openai_for_the_rest(monk
 def test_failures_are_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(ModelNotFound, match="forbids to fetch them"):
+    with pytest.raises(ModelNotFound, match="forbids fetching them"):
         PointE().create("a corgi", seeded())
     with pytest.raises(PromptError, match="'corgi'"):
         PointE(model="shapes").create("a corgi", seeded())

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
 from gsdistill.core.frames import FRAMES
-from gsdistill.scene.harmonics import sh_basis, sh_rotation
+from gsdistill.renderer.harmonics import sh_basis, sh_rotation
 from gsdistill.scene.turn import frame_matrix
 
 degrees = pytest.mark.parametrize("degree", [0, 1, 2, 3])

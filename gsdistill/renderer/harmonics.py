@@ -1,8 +1,8 @@
-"""Real spherical harmonics: their values, and how coefficients change when the axes do.
+"""Real spherical harmonics: their values, and how coefficients change with the axes.
 
 A colour that depends on the view is f(d) = sum_k c_k Y_k(d). In axes turned by an orthogonal matrix M it is f'(M d) =
 f(d), so that Y(M d)^T c' = Y(d)^T c for all d. The functions of one degree span a space that rotations and reflections
-keep, so a few directions decide c' = D c exactly, D block-diagonal (the real Wigner matrices).
+keep, so c' = D c with a block-diagonal D (the real Wigner matrices), which a few directions determine exactly.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def sh_basis(directions: Float[Tensor, "N 3"], degree: int) -> Float[Tensor, "N 
 
 
 def sh_rotation(matrix: Float[Tensor, "3 3"], degree: int) -> Float[Tensor, "K K"]:
-    """D of the module's docstring in float64: ``matrix`` M is orthogonal, and may mirror.
+    """D of the module's docstring, float64, for an orthogonal ``matrix`` M, which may mirror, and ``degree`` 0..3.
 
-    It is rounded to 14 decimals: zeros are zeros, and the solver's last bits, which hang on where its memory lies, do
-    not make two readings of one file differ.
+    It is rounded to 14 decimals, so that zeros are exact, and the solver's last bits, which depend on where its memory
+    lies, do not make two readings of one file differ.
     """
     directions = torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     directions = directions / directions.norm(dim=-1, keepdim=True)
