@@ -144,7 +144,9 @@ def optimizers_of(model: nn.Module, lr: float) -> Sequence[torch.optim.Optimizer
 def take(model: Model, start: Path) -> None:
     """Give the model the weights of a finished one; of words that it has not, the embedding stays as it is."""
     model.unet.load_state_dict(read_part_weights(start / "unet"))
-    text = {name.removeprefix("text_model."): value for name, value in read_part_weights(start / "text_encoder").items()}
+    text = {
+        name.removeprefix("text_model."): value for name, value in read_part_weights(start / "text_encoder").items()
+    }
     table = "embeddings.token_embedding.weight"
     old = read_json(start / "tokenizer" / "tokenizer.json")["model"]["vocab"]
     new = {word: number for number, word in enumerate([*vocabulary(), *SPECIAL])}
