@@ -29,7 +29,7 @@ from gsdistill.core.errors import ConfigError, OutOfMemory, OutputError, PromptE
 from gsdistill.core.structs import Cameras, Gaussians, on_processor, to_device
 from gsdistill.disk.paths import expanded
 from gsdistill.disk.read import brief
-from gsdistill.disk.texts import checked
+from gsdistill.disk.texts import check_text
 from gsdistill.disk.write import check_targets
 from gsdistill.distillation.base import Distillation
 from gsdistill.evaluation.plain import plain_figures
@@ -109,7 +109,7 @@ def distil(
     if of_files := [name for name in OF_FILES if name in settings]:
         raise ConfigError(f"{of_files[0]} is of `gsdistill generate`: distil keeps no files; save() writes the splat")
     if isinstance(prior, Prior):
-        own.check(prior, f"the prior {type(prior).__name__}")
+        own.check_attributes(prior, f"the prior {type(prior).__name__}")
         if "model" in settings:
             raise ConfigError("model is of how a prior is loaded, and this one is: give it to load_prior")
     if not (isinstance(terms, Iterable) and all(map(callable, terms := list(terms)))):
@@ -273,7 +273,7 @@ def _path(given: Any) -> Path:
         name = os.fsdecode(given)
     except TypeError:
         raise ConfigError(f"path = {brief(given)}: the path of a file is expected") from None
-    return Path(expanded(checked(name, True, "path"), "path"))
+    return Path(expanded(check_text(name, True, "path"), "path"))
 
 
 def _name(prior: Any) -> str:

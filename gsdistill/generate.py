@@ -21,7 +21,7 @@ from gsdistill.core.structs import Gaussians, RenderOptions
 from gsdistill.disk.paths import anchored, paths_in
 from gsdistill.export.base import Writer
 from gsdistill.export.formats import run_writers
-from gsdistill.models.catalogue import choose
+from gsdistill.models.catalogue import choose_prior
 from gsdistill.pages.report import write_report
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import group_of, load_prior
@@ -29,8 +29,8 @@ from gsdistill.representation.gaussians import SceneSettings
 from gsdistill.run import stages
 from gsdistill.run.changes import BEFORE, check_places, command
 from gsdistill.run.config import REPRESENTATION_CLASS, RunConfig
-from gsdistill.run.keeper import RunFolder
-from gsdistill.run.listener import Keeper
+from gsdistill.run.folder import RunFolder
+from gsdistill.run.keeper import Keeper
 from gsdistill.run.logs import LOGS, check_logs
 from gsdistill.run.watch import Halt, Interrupt, StepBar, Watch, print_summary
 from gsdistill.scene.clouds import describe
@@ -74,7 +74,7 @@ def run(
 
     config = anchored(validate(config))
     target = device.choose(config.device)
-    name, reason = choose(config.prior, target)
+    name, reason = choose_prior(config.prior, target)
     if reason:
         say(reason)
     config = replace(config, prior=name)
@@ -138,7 +138,7 @@ def checked_folder(config: RunConfig) -> tuple[RunFolder, int | None]:
 
 def _check_stage(config: RunConfig, before: RunConfig, done: int) -> None:
     """Refuse changes by which a run would go on in another stage than its checkpoint is of. Raises ConfigError."""
-    was, now = stages.place(before, done), stages.place(config, done)
+    was, now = stages.stage_index(before, done), stages.stage_index(config, done)
     if was != now:
         raise ConfigError(
             f"after {done} steps the run is in stage {was + 1} of {len(before.parts)}, and with these settings it "

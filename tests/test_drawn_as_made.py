@@ -17,10 +17,9 @@ from export.scenes import pebble
 from PIL import Image
 from rich.console import Console
 
-from gsdistill.cli.commands.edit import Edit, edit
-from gsdistill.cli.commands.export import Export, export
+from gsdistill.cli.commands.edit import Edit
+from gsdistill.cli.commands.export import Export
 from gsdistill.cli.commands.render import Render
-from gsdistill.cli.commands.render import render as draw
 from gsdistill.cli.main import execute
 from gsdistill.core.errors import BadFile, Notice
 from gsdistill.core.structs import Cameras, Gaussians, RenderOptions
@@ -96,7 +95,7 @@ def test_pictures_of_a_run_are_of_what_was_trained(made):
 @pytest.mark.slow
 def test_pictures_of_render_are_of_what_was_trained(made, tmp_path):
     for number, source in enumerate((made, made / "gaussians.ply", made / "gaussians.sog", made / "gaussians.glb")):
-        draw(Render(source=source, output=tmp_path / str(number), size=96, video="png", frames=1), QUIET)
+        Render(source=source, output=tmp_path / str(number), size=96, video="png", frames=1).perform(QUIET)
         assert np.array_equal(shown(tmp_path / str(number) / "views.png", 96), seen(read_splat(source), MADE, 96))
 
 
@@ -128,7 +127,7 @@ def test_files_tell_how_they_are_drawn(made, tmp_path):
     assert kept == {"spz": RenderOptions(antialiased=True), "splat": RenderOptions()}
     for name in ("ply", "sog", "glb", "compressed.ply"):
         assert read_splat(made / f"gaussians.{name}").options == MADE
-        export(Export(source=made, target=tmp_path / f"a.{name}"), QUIET)
+        Export(source=made, target=tmp_path / f"a.{name}").perform(QUIET)
         assert read_splat(tmp_path / f"a.{name}").options == MADE
 
 
@@ -178,8 +177,8 @@ def test_options_that_are_none_are_refused(tmp_path, said):
 def test_an_edited_run_stays_as_it_was_made(made, tmp_path):
     """Not its near and far planes, where it is moved or scaled: the cameras stood elsewhere."""
     turned, larger = tmp_path / "turned.sog", tmp_path / "larger.ply"
-    edit(Edit(source=made, target=turned, turn=90.0, min_opacity=0.01, hue=30.0), QUIET)
-    edit(Edit(source=made, target=larger, scale=100.0, reduce=100), QUIET)
+    Edit(source=made, target=turned, turn=90.0, min_opacity=0.01, hue=30.0).perform(QUIET)
+    Edit(source=made, target=larger, scale=100.0, reduce=100).perform(QUIET)
     assert read_splat(turned).options == MADE
     assert read_splat(larger).options == replace(MADE, near=0.1, far=100.0)
     for change in (scaled(read_splat(made), 2.0), moved(read_splat(made), (0.0, 0.0, 1.0))):
@@ -189,7 +188,7 @@ def test_an_edited_run_stays_as_it_was_made(made, tmp_path):
 def test_what_is_merged_is_drawn_as_the_first(made, tmp_path):
     Ply().write(pebble(9, 0), tmp_path / "a.ply")
     with pytest.warns(Notice, match="with the usual options is drawn like the first, with near 0.5, far 50.0, eps2d"):
-        edit(Edit(source=made, target=tmp_path / "b.ply", merge=(tmp_path / "a.ply",)), QUIET)
+        Edit(source=made, target=tmp_path / "b.ply", merge=(tmp_path / "a.ply",)).perform(QUIET)
     assert read_splat(tmp_path / "b.ply").options == MADE
 
 

@@ -29,12 +29,12 @@ from gsdistill.core.errors import BadFile, ConfigError, OutputError, PromptError
 from gsdistill.disk.lock import Claim
 from gsdistill.export.ply import Ply
 from gsdistill.generate import run
-from gsdistill.models.catalogue import find
+from gsdistill.models.catalogue import find_model
 from gsdistill.prior.families.shapes.prior import ShapesPrior
 from gsdistill.representation.gaussians import GaussianScene
 from gsdistill.run.config import resolve
-from gsdistill.run.folder import snapshots
-from gsdistill.run.keeper import RunFolder
+from gsdistill.run.folder import RunFolder
+from gsdistill.run.read import snapshots
 from gsdistill.run.watch import SIGNALS, Interrupt
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.ply import read_vertices
@@ -453,11 +453,11 @@ def begun(request, tmp_path, monkeypatch) -> Path:
     """
     here, there = tmp_path / "here", tmp_path / "there"
     there.mkdir()
-    shutil.copytree(find("shapes")[0], here / "models" / "shapes")
+    shutil.copytree(find_model("shapes")[0], here / "models" / "shapes")
     Ply().write(Ball(count=50).create("", torch.Generator().manual_seed(0)), here / "start.ply")
     (here / "mine.yaml").write_text(PLACES)
     monkeypatch.chdir(here)
-    for name in ("run.keeper.write_turntable", "run.keeper.write_contact_sheet", "generate.write_report"):
+    for name in ("run.folder.write_turntable", "run.folder.write_contact_sheet", "generate.write_report"):
         monkeypatch.setattr(f"gsdistill.{name}", lambda *arguments, **settings: None)
     with monkeypatch.context() as patch:
         if request.param == "before":
@@ -608,9 +608,9 @@ def test_checkpoints_take_a_fiftieth_of_the_time_at_most(tmp_path, monkeypatch):
         now[0] += 30
         saved.append(run.done)
 
-    monkeypatch.setattr("gsdistill.run.keeper.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("gsdistill.run.folder.time.perf_counter", lambda: now[0])
     folder = RunFolder(tmp_path, {})
-    monkeypatch.setattr("gsdistill.run.keeper.checkpoint.save", slow)
+    monkeypatch.setattr("gsdistill.run.folder.checkpoint.save", slow)
     state = SimpleNamespace(done=0, representation=SimpleNamespace(device="cpu"))
     for state.done in range(10_000):
         now[0] += 1

@@ -26,7 +26,7 @@ from gsdistill.front import save
 from gsdistill.generate import run
 from gsdistill.pages.choices import differences
 from gsdistill.pages.gallery import write_gallery
-from gsdistill.run.changes import differences as changes
+from gsdistill.run.changes import checked_changes as changes
 from gsdistill.run.config import RunConfig, resolve
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.settings.config import defaults, from_dict, merge, name_of, to_dict
@@ -162,7 +162,7 @@ def test_a_run_with_an_outside_method_goes_on_from_another_folder(made, tmp_path
     part = resolve({**load_yaml(folder / "config.yaml"), "output": tmp_path / "part", "checkpoint_every": 0})
     run(whole, terminal(), extras=False)
     with monkeypatch.context() as patch:
-        patch.setattr("gsdistill.run.keeper.RunFolder.log", interrupted_after_two_steps)
+        patch.setattr("gsdistill.run.folder.RunFolder.log", interrupted_after_two_steps)
         with pytest.raises(KeyboardInterrupt):
             run(part, terminal(), extras=False)
     (tmp_path / "else").mkdir()
@@ -186,9 +186,9 @@ def test_a_lost_file_is_named_on_resume(made, tmp_path, lab):
     settings["method"]["name"] = f"{tmp_path / 'old.py'}:Mine"
     now = {**settings, "method": {**settings["method"], "name": f"{tmp_path / 'mine.py'}:Mine"}}
     with pytest.raises(ConfigError, match=r"cannot change method\.name"):
-        changes(now, settings, tmp_path, accepted=True)
+        changes(now, settings, tmp_path, accept=True)
     (tmp_path / "old.py").unlink()
-    assert len(changes(now, settings, tmp_path, accepted=True)) == 1
+    assert len(changes(now, settings, tmp_path, accept=True)) == 1
     with pytest.raises(ConfigError, match=r"there is no file .*old\.py$"):
         resolve(settings)
 

@@ -6,7 +6,6 @@ import contextlib
 import pkgutil
 import re
 import shlex
-from functools import partial
 from pathlib import Path
 
 import labs
@@ -14,7 +13,6 @@ import pytest
 import yaml
 
 from gsdistill import __version__
-from gsdistill.cli.commands.base import read_command
 from gsdistill.cli.main import PACKAGE, execute
 from gsdistill.distillation import GROUP
 from gsdistill.settings.registry import load, names
@@ -74,8 +72,7 @@ def unperformed(tmp_path, monkeypatch):
     blocks = [text for page in PAGES for _, text in FENCE.findall(page.read_text(encoding="utf-8"))]
     sources = {match[1]: text for text in blocks if (match := re.match(r'"""(\w+)\.py:', text))}
     for name in set(names(PACKAGE)) - {"generate", "play2d", "bench"}:
-        command = load(PACKAGE, name)
-        monkeypatch.setattr(command, "carry_out", partial(read_command, command))
+        monkeypatch.setattr(load(PACKAGE, name), "perform", lambda command, console: None)
     monkeypatch.setattr("gsdistill.generate.run", lambda config, console, listeners=(): None)
     monkeypatch.setattr("gsdistill.cli.foresight.foresee", lambda config: [])
     monkeypatch.setattr("gsdistill.viewer.live.LiveView", lambda *settings: contextlib.nullcontext())

@@ -1,1 +1,1 @@
-"""The command line: words to settings, and one module for each command."""
+"""The command line: turns words into settings, with one module for each command."""

@@ -1,4 +1,4 @@
-"""What the commands share that make a splat's file from another: their flags, reading and writing."""
+"""What the commands share that read a splat and write another: their flags, reading, and writing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Conversion", "read_source", "write_splat"]
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion(ExportSettings, Threads):
-    """What every command takes that makes a splat's file from another."""
+    """The flags of every command that reads a splat and writes another."""
 
     source: Path = field(metadata={"positional": True})  # A splat of any format, or the folder of a run.
     target: Path = field(metadata={"positional": True})  # The file to write: `gsdistill list formats`.
@@ -35,7 +35,7 @@ class Conversion(ExportSettings, Threads):
 
 
 def write_splat(gaussians: Gaussians, writer: Writer, target: Path, console: Console) -> None:
-    """Write the file, and tell what it is and what it does not hold.
+    """Write the file, and print what it is and what its format cannot hold.
 
     Raises:
         UserError: as the writer's ``write``.
@@ -50,12 +50,14 @@ def write_splat(gaussians: Gaussians, writer: Writer, target: Path, console: Con
 def read_source(
     source: Path, frame: Frame | None, clean: bool, console: Console, flag: str = "--from-frame", alone: bool = True
 ) -> Gaussians:
-    """Read a splat into our world's axes, and say so where its axes are taken for granted; ``flag`` tells them.
+    """Read a splat into our world's axes, and print a line where its axes are assumed.
 
-    Of a file that is not ``alone`` the axes that it names come before ``frame``, which is for the others then.
+    ``frame`` is the axes of a file that does not name its own, None for those usual with its format; ``flag`` is the
+    flag that sets it, for messages. Of several files (not ``alone``) one may name axes other than ``frame``: they hold.
 
     Raises:
-        BadFile: it is none, its axes are not ``frame``, or some of it is not sound and ``clean`` is not set.
+        BadFile: it is not a splat, it names axes other than ``frame``, or it holds NaN, infinities or quaternions
+            without a direction and ``clean`` is not set.
     """
     from gsdistill.scene.read import open_splat
 

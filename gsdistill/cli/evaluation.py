@@ -1,4 +1,4 @@
-"""The figures of a run or of a file, gathered from all rooms that measure, and printed in groups."""
+"""Gathers the figures of a run or of a file from all rooms that measure, and prints them in groups."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from gsdistill.models import catalogue
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.run.folder import CONFIG, EVALUATION, FAILURE, RECORDS, SUMMARY, Run, read_run
 from gsdistill.run.measure import truth_of
+from gsdistill.run.read import CONFIG, EVALUATION, FAILURE, RECORDS, SUMMARY, Run, read_run
 from gsdistill.scene.read import OF_A_RUN, open_splat
 from gsdistill.settings.config import from_dict
 
-__all__ = ["check_json", "gather", "show"]
+__all__ = ["check_json", "gather", "print_figures"]
 
 T = TypeVar("T")
 
@@ -46,42 +46,42 @@ def gather(
     frames: tuple[Frame | None, Frame | None] = (None, None),
     clean: bool = False,
 ) -> dict[str, Any]:
-    """All figures that are asked for, by name: the one place where they come together.
+    """Measure a splat; returns the figures by name.
 
-    ``frames`` are of the splat and of the truth, where these do not name theirs. A run without prompt and truth is
-    measured against its own prompt.
+    ``frames`` are the axes of the splat and of the truth, for files that do not name theirs. A run is measured against
+    its own prompt, unless ``prompt`` or ``truth`` is given. ``prior`` adds the figures that need no truth.
 
     Raises:
-        BadFile: the splat or the truth cannot be read. PromptError: the prompt of a file is not one of the shapes
-            world, and nothing else is asked for; or the prior does not know it. ConfigError: a prior without a prompt.
+        BadFile: the splat or the truth cannot be read. PromptError: the prompt of a file is not one of the shapes world
+            and there is neither truth nor prior, or the prior cannot serve it. ConfigError: a prior without a prompt.
     """
     for path in (splat, truth):
         if path and not path.exists():
             raise BadFile(f"{path}: there is no such file or folder")
     run = read_run(splat) if splat.is_dir() else None
-    asked = prompt or (run.prompt if run else None)
-    if prior and asked is None:
+    wanted = prompt or (run.prompt if run else None)
+    if prior and wanted is None:
         raise ConfigError(f"prior = '{prior}' is asked about a prompt: add --prompt")
     if run and prompt is None and truth is None:
         reference = truth_of(run)
         if reference is None:
             tell(f"the object of '{run.prompt}' is not known: what needs a truth is left out; --truth FILE names one")
     else:
-        reference = _of_words(asked) if asked and not (truth or prior) else None
+        reference = _truth_of(wanted) if wanted and not (truth or prior) else None
     gaussians = open_splat(splat).resolve(frames[0], "--frame", clean)
     if truth:
         reference = read_truth(truth, frames[1], gaussians)
     figures = evaluate(gaussians, reference) if reference else {}
     if prior is None:
         return {**figures, **plain_figures(gaussians)}
-    return {**figures, **_with_prior(prior, str(asked), gaussians, run)}
+    return {**figures, **_with_prior(prior, str(wanted), gaussians, run)}
 
 
 def check_json(target: Path, sources: Iterable[Path], overwrite: bool) -> None:
-    """Refuse a file of figures that is there, unless it may be replaced; one that is measured, or a run's, always.
+    """Refuse a target for the figures that exists without ``overwrite``, or that is one of ``sources`` or a run's file.
 
     Raises:
-        OutputError: it is such a file.
+        OutputError: the file may not be written.
     """
     for source in sources:
         files = [source, *(source / name for name in (OF_A_RUN, CONFIG, RECORDS, SUMMARY, EVALUATION, FAILURE))]
@@ -90,7 +90,7 @@ def check_json(target: Path, sources: Iterable[Path], overwrite: bool) -> None:
     check_targets([target], overwrite, "another --json")
 
 
-def _of_words(prompt: str) -> Truth:
+def _truth_of(prompt: str) -> Truth:
     try:
         return truth_of_prompt(prompt)
     except PromptError as error:
@@ -100,31 +100,31 @@ def _of_words(prompt: str) -> Truth:
 
 
 def _with_prior(name: str, prompt: str, gaussians: Gaussians, run: Run | None) -> dict[str, Any]:
-    """The figures without a truth; the prior is loaded as the run has it, where it is the run's own."""
-    name = name if name in ("auto", *catalogue.known()) else anchored_text(name)  # as a run has it
+    """The figures that need no truth. The run's own prior is loaded with the run's settings."""
+    name = name if name in ("auto", *catalogue.known()) else anchored_text(name)  # as a run's settings hold it
     model = _of_run(ModelSettings, "model", run if run and name == run.settings.get("prior") else None)
     prompts = _of_run(PromptSettings, "prompts", run)
     target = device.choose("auto", tell)
     device.prepare(target)
-    judge = catalogue.choose(name, target)[0]
+    judge = catalogue.choose_prior(name, target)[0]
     prior = load_prior(judge, target, model, tell)
     return {**figures_without_truth(to_device(gaussians, target), prompt, prior, prompts), JUDGE: judge}
 
 
 def _of_run(kind: type[T], name: str, run: Run | None) -> T:
-    """A group of a run's settings, or what is usual. Raises BadFile, which names the file and the setting."""
+    """A group of a run's settings, the defaults without a run. Raises BadFile, naming the file and the setting."""
     try:
         return from_dict(kind, (run.settings.get(name) or {}) if run else {}, name)
     except ConfigError as error:
         raise BadFile(f"{run.folder / CONFIG if run else name}: {error}") from error
 
 
-def show(figures: Mapping[str, Any], console: Console) -> None:
-    """Print figures by groups, each with what it means."""
+def print_figures(figures: Mapping[str, Any], console: Console) -> None:
+    """Print a table of the figures in groups, each with its meaning."""
     groups = {**GROUPS, ALONE: plain.MEANINGS, BY_PRIOR: {JUDGE: "The prior that was asked.", **fronts.MEANINGS}}
     grouped = {title: {name: figures[name] for name in names if name in figures} for title, names in groups.items()}
-    known = {name for names in groups.values() for name in names}
-    grouped[REST] = {name: value for name, value in figures.items() if name not in known}
+    in_groups = {name for names in groups.values() for name in names}
+    grouped[REST] = {name: value for name, value in figures.items() if name not in in_groups}
     table = Table("figure", "value", "what it means, and what is best")
     for title, values in grouped.items():
         if not values:
@@ -133,16 +133,12 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
         head, _, rest = title.partition(":")
         table.add_row(Text(head, style="bold"), "", Text(rest.strip(), style="italic"))
         for name, value in values.items():
-            meaning = groups.get(title, {}).get(name, "")
-            table.add_row(Text(f"  {_label(name)}"), Text(_told(value)), Text(meaning))
+            label, meaning = name.removeprefix(PREFIX).replace("_", " "), groups.get(title, {}).get(name, "")
+            table.add_row(Text(f"  {label}"), Text(_text(value)), Text(meaning))
     console.print(table)
 
 
-def _label(name: str) -> str:
-    return name.removeprefix(PREFIX).replace("_", " ")
-
-
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,8 +1,7 @@
-"""Typed settings to command-line flags: ``guidance_scale`` of ``method`` is ``--method.guidance-scale``.
+"""Makes command-line flags of typed settings: ``guidance_scale`` of ``method`` is ``--method.guidance-scale``.
 
-argparse splits the words among the flags and hands back those that were typed and nothing else;
-:mod:`gsdistill.settings.config` alone judges them, so a flag and a line of a config file get the same checks and
-messages.
+argparse only assigns the words to the flags, and returns the flags that were typed. :mod:`gsdistill.settings.config`
+checks the values, so that flags and lines of a config get the same checks and messages.
 ``metadata={"positional": True}`` makes an argument without a flag. :mod:`gsdistill.cli.manual` writes the help.
 """
 
@@ -16,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal, NoReturn, TypeVar, get_origin
 
-from gsdistill.cli.manual import Setting, items_of, options_of, page, rows
+from gsdistill.cli.manual import Setting, alternatives_of, items_of, page, rows
 from gsdistill.core.errors import ConfigError, did_you_mean
 from gsdistill.settings.config import from_dict
 from gsdistill.settings.yaml import value_of
 
-__all__ = ["behind", "parse", "peek", "settings_of"]
+__all__ = ["behind", "parse_flags", "peek", "settings_of"]
 
-VALUE = "\0 "  # before words such as -10:60, which argparse would take for flags; no word that is typed holds a zero
+VALUE = "\0 "  # put before values such as -10:60, which argparse would take for flags; typed words hold no NUL
 Source = tuple[type, Mapping[str, Any]]
 T = TypeVar("T")
 
@@ -38,12 +37,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def peek(argv: Sequence[str], flag: str) -> str | None:
-    """Return the last value of ``--flag VALUE`` or ``--flag=VALUE``, before the flags that depend on it are known."""
+    """Return the last value of ``--flag VALUE`` or ``--flag=VALUE`` before the words are parsed; None without one."""
     return next(iter(behind(argv, flag)), None)
 
 
 def behind(argv: Sequence[str], flag: str) -> list[str]:
-    """Return the words between the last ``--flag`` and the flag after it; of ``--flag=VALUE`` the value comes first."""
+    """Return the words after the last ``--flag`` up to the next flag; the VALUE of ``--flag=VALUE`` comes first."""
     values: list[str] = []
     for place, word in enumerate(argv):
         name, equals, value = word.partition("=")
@@ -55,28 +54,28 @@ def behind(argv: Sequence[str], flag: str) -> list[str]:
 
 
 def settings_of(cls: type[T], argv: Sequence[str], prog: str) -> T:
-    """Return the settings of a class whose fields are all the flags there are; raises what :func:`parse` does."""
-    return from_dict(cls, parse([(cls, {})], argv, prog, inspect.getdoc(cls) or ""))
+    """Return an object of ``cls``, whose fields are all the flags. Raises ConfigError and as :func:`parse_flags`."""
+    return from_dict(cls, parse_flags([(cls, {})], argv, prog, inspect.getdoc(cls) or ""))
 
 
-def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
-    """Return the settings given in ``argv`` as a nested mapping for ``from_dict``; what is not given is not in it.
+def parse_flags(sources: Sequence[Source], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
+    """Return the settings typed in ``argv`` as a nested mapping for ``from_dict``; settings not typed are not in it.
 
     Args:
-        sources: settings classes whose fields become flags side by side, each with the plain values that stand when
-            no flag is given (as ``to_dict`` writes them); a field's own default serves where a value is missing.
+        sources: settings classes whose fields become flags side by side, each with the plain values that hold without
+            a flag (as ``to_dict`` writes them); where one is missing, the field's own default holds.
         argv: the words after the command.
         prog: the command's name in the help.
         description: the paragraphs above the flags.
 
     Raises:
-        ConfigError: an unknown flag, a flag without its value, or one that is given twice with different values.
+        ConfigError: an unknown flag, a missing value or argument, or a flag given twice with different values.
         SystemExit: help was asked for and printed (code 0).
     """
     settings = [setting for cls, values in sources for setting in rows(cls, values)]
     words = list(argv[: argv.index("--")] if "--" in argv else argv)
-    if asked := {"-h", "--help", "--help-all"}.intersection(words):
-        common = () if "--help-all" in asked else getattr(sources[0][0], "COMMON", ())
+    if helps := {"-h", "--help", "--help-all"}.intersection(words):
+        common = () if "--help-all" in helps else getattr(sources[0][0], "COMMON", ())
         print(page(settings, prog, description, common), end="")
         raise SystemExit(0)
     parser = _Parser(prog, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
@@ -93,17 +92,17 @@ def parse(sources: Sequence[Source], argv: Sequence[str], prog: str, description
         raise ConfigError(_unknown_flag(flag, known, prog))
     arguments = [setting for setting in settings if setting.positional]
     typed = {**vars(parsed), **_arguments([*left, *argv[len(words) + 1 :]], arguments, prog)}
-    settings_given: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
     for setting in (one for one in settings if one.key in typed):
-        place, path = settings_given, (*setting.path, "name") if setting.named else setting.path
+        inner, path = nested, (*setting.path, "name") if setting.named else setting.path
         for name in path[:-1]:
-            place = place.setdefault(name, {})
-        place[path[-1]] = _value(typed[setting.key], setting.hint)
-    return settings_given
+            inner = inner.setdefault(name, {})
+        inner[path[-1]] = _value(typed[setting.key], setting.hint)
+    return nested
 
 
 class _Once(argparse.Action):
-    """Keeps the words after a flag; others after the same flag would be lost."""
+    """Keeps the words after a flag, and refuses the flag again with other words, since the first would be lost."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if (before := getattr(namespace, self.dest, values)) != values:
@@ -113,14 +112,14 @@ class _Once(argparse.Action):
 
 
 class _Switch(argparse.Action):
-    """Keeps whether the first or the second of its two flags was typed."""
+    """Keeps True for the first of its two flags (``--name``) and False for the second (``--no-name``)."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         setattr(namespace, self.dest, option_string == self.option_strings[0])
 
 
 def _word(word: str) -> str:
-    """A flag with the dashes of its name; a value that begins with a dash so that argparse takes it for one."""
+    """A flag with dashes for underscores; a value that begins with a dash, marked as a value for argparse."""
     name, equals, value = word.partition("=")
     if name.startswith("--"):
         return name.replace("_", "-") + equals + value
@@ -128,22 +127,22 @@ def _word(word: str) -> str:
 
 
 def _parts(word: str, counts: Mapping[str, Any]) -> list[str]:
-    """A word for argparse; ``--flag=VALUE`` as two where more values may follow."""
+    """A word as argparse gets it: ``--flag=VALUE`` becomes two words where the flag takes several values."""
     name, equals, value = word.partition("=")
     return [name, VALUE * value.startswith("-") + value] if equals and counts.get(name, 1) not in (0, 1) else [word]
 
 
 def _is_none(words: Sequence[str], hint: Any) -> bool:
-    return NoneType in options_of(hint) and [word.lower() for word in words] in (["none"], ["null"])
+    return NoneType in alternatives_of(hint) and [word.lower() for word in words] in (["none"], ["null"])
 
 
 def _arguments(words: Sequence[str], settings: Sequence[Setting], prog: str) -> dict[str, Sequence[str]]:
-    """Share out the words without a flag; the last argument may take any number of them."""
+    """Assign the words without a flag to the arguments in order; the last one may take any number of words."""
     shares: dict[str, Sequence[str]] = {}
     for setting in settings:
-        taken, words = (words, ()) if setting.count == "*" else (words[:1], words[1:])
-        if taken:
-            shares[setting.key] = taken
+        share, words = (words, ()) if setting.count == "*" else (words[:1], words[1:])
+        if share:
+            shares[setting.key] = share
         elif setting.value is dataclasses.MISSING:
             raise ConfigError(f"{setting.key.upper()} is missing; see {prog} --help")
     if words:
@@ -152,11 +151,11 @@ def _arguments(words: Sequence[str], settings: Sequence[Setting], prog: str) -> 
 
 
 def _value(words: Any, hint: Any) -> Any:
-    """Return the plain value that ``words`` write; whether it fits is for ``from_dict`` to say."""
+    """The plain value that ``words`` stand for; ``from_dict`` checks it."""
     if isinstance(words, bool):
         return words
     words = [word.removeprefix(VALUE) for word in words]
-    options, items = options_of(hint), items_of(hint)
+    options, items = alternatives_of(hint), items_of(hint)
     if _is_none(words, hint):
         return None
     if items is not None:

@@ -1,8 +1,8 @@
-"""What a run will take, before it begins: time, memory and download; and all that the run would refuse, refused now.
+"""Says before a run how much time, memory and download it will take, and refuses now what the run would refuse.
 
-A prior on this machine whose weights are small is loaded, and a few steps of the run are made and timed. The time of a
-large one is its card's count of operations over a third of the rate of a matrix product on the device, which is an
-assumption; no weights of it are loaded, and nothing is downloaded.
+If the prior is on this machine and small, it is loaded, and a few steps of the run are timed. For a large prior the
+time is estimated: the operations that its card counts, at a third of the rate of a matrix product on the device (an
+assumption). Then no weights are loaded and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gsdistill.bench.timing import Timing, time_steps
 from gsdistill.core import device
 from gsdistill.export.formats import run_writers
 from gsdistill.generate import check_without_prior, checked_folder
-from gsdistill.models.catalogue import cards, find, is_outside
+from gsdistill.models.catalogue import cards, find_model, is_outside
 from gsdistill.models.hub import is_offline
 from gsdistill.models.inventory import Share, find_shares, gigabytes
 from gsdistill.models.layout import chosen, listing
@@ -30,16 +30,16 @@ from gsdistill.run.logs import check_logs
 
 __all__ = ["foresee"]
 
-SMALL = 300e6  # bytes of weights that are loaded to try
-STEPS, WARM_UP = 5, 2
-SHARE = 1 / 3  # of the rate of a matrix product
+SMALL = 300e6  # bytes of weights up to which a prior is loaded and tried
+STEPS, WARM_UP = 5, 2  # that are timed, and made before
+SHARE = 1 / 3  # of the rate of a matrix product that a network is assumed to reach
 
 
 def foresee(config: RunConfig) -> Iterator[str]:
-    """Lines on what the run takes.
+    """Yield the lines on what the run takes.
 
     Raises:
-        UserError: of any kind that the run would raise before its first step, as far as it can be known.
+        UserError: whatever the run would raise before its first step, as far as that can be known.
     """
     target = device.choose(config.device)
     folder, done = checked_folder(config)
@@ -51,31 +51,25 @@ def foresee(config: RunConfig) -> Iterator[str]:
     check_without_prior(config, target)
     left = config.iterations - done
     device.prepare(target, config.deterministic)
-    if is_outside(config.prior):  # whose class alone knows what it loads, and is not made to see
+    if is_outside(config.prior):  # only its class knows what it loads, and no object is made of it here
         yield f"time, memory and download: not known for {config.prior}; `gsdistill bench` makes some of its steps"
         return
-    source = Path(find(config.prior)[0])
+    source = Path(find_model(config.prior)[0])
     half = in_half(config.model, target)
-    taken = [] if source.exists() else list(find_shares(config.prior, half))
-    whole = all(share.folder for share in taken)
+    shares = [] if source.exists() else list(find_shares(config.prior, half))
+    whole = all(share.folder for share in shares)
     if (whole or is_offline()) and not source.is_file():
-        size = _weights(config, target)
-        if size < SMALL:
+        model = located(config.prior, target, config.model).folder
+        if sum(chosen(listing(model), needed_parts(model), half).values()) < SMALL:
             prior = load_prior(config.prior, target, config.model)
             yield from _tried(left, time_steps(config, prior, target, STEPS, WARM_UP))
             return
     yield from _counted(config, done, target)
-    yield _download(config, taken, half)
-
-
-def _weights(config: RunConfig, target: torch.device) -> int:
-    """Bytes of the files of a model that is here; refuses one that its family cannot serve."""
-    folder = located(config.prior, target, config.model).folder
-    return sum(chosen(listing(folder), needed_parts(folder), in_half(config.model, target)).values())
+    yield _download(config, shares, half)
 
 
 def _tried(left: int, timing: Timing) -> Iterator[str]:
-    """Of a run of which a few steps were made, and ``left`` are to be made."""
+    """The lines for a run with ``left`` steps to make, by the timing of a few of them."""
     step = timing.seconds / len(timing.steps)
     yield (
         f"time: about {_duration(step * left)} for {left} steps of {1e3 * step:.0f} ms, as "
@@ -87,7 +81,7 @@ def _tried(left: int, timing: Timing) -> Iterator[str]:
 
 
 def _counted(config: RunConfig, done: int, target: torch.device) -> Iterator[str]:
-    """Of the steps that are left of a run with a large prior after ``done``, by its card."""
+    """The lines for a run with a large prior that has made ``done`` steps, by the prior's card."""
     card = cards().get(config.prior)
     if card is None or card.step_tflop is None:
         yield f"time and memory: not known for {config.prior}; `gsdistill bench` measures them once it is here"
@@ -109,15 +103,15 @@ def _counted(config: RunConfig, done: int, target: torch.device) -> Iterator[str
 
 
 def _evaluations(part: RunConfig) -> float:
-    """Samples that a stage's method sends through the network for a view of a step, counted on the shapes prior."""
+    """Samples that a stage's method sends through the network per step and view, counted on the shapes prior."""
     alone = {"finish": "none", "views": 1, "iterations": part.iterations}
     trial = replace(resolve({"prompt": "a red torus", "prior": "shapes", "device": "cpu", **alone}), method=part.method)
     timing = time_steps(trial, load_prior("shapes"), torch.device("cpu"), 2, 1)
     return timing.evaluations / len(timing.steps)
 
 
-def _download(config: RunConfig, taken: list[Share], half: bool) -> str:
-    missing = [share for share in taken if not share.folder]
+def _download(config: RunConfig, shares: list[Share], half: bool) -> str:
+    missing = [share for share in shares if not share.folder]
     if not missing:
         return "download: none, all of the prior is on this machine"
     card = cards().get(config.prior)

@@ -1,7 +1,7 @@
-"""The ``gsdistill`` command: finds the command that is asked for, and turns what it raises into one line.
+"""The ``gsdistill`` program: carries out one command line, and turns what it raises into one line.
 
-A user's mistake is one line on stderr and exit code 2, an interrupt is 130; ``--traceback`` anywhere shows where it
-arose. Nothing heavy is imported before a command needs it.
+A user's mistake is one line on stderr and exit code 2; ``--traceback`` anywhere also shows where it arose. Nothing
+heavy is imported before a command needs it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ PACKAGE = "gsdistill.cli.commands"
 
 
 def execute(argv: Sequence[str]) -> int:
-    """Run one command line.
+    """Carry out one command line.
 
-    Returns 0, 2 for a user's mistake, 130 for an interrupt, 128 and its number for another signal that a run was
-    stopped by in order, 141 for a lost reader.
+    Returns the exit code: 0; 2 for a user's mistake; 128 + N if signal N stopped it, so 130 for Ctrl-C; 141 if the
+    reader of its output is gone.
     """
     traceback = "--traceback" in argv
     words = [word for word in argv if word != "--traceback"]
@@ -39,11 +39,11 @@ def execute(argv: Sequence[str]) -> int:
         number = error.number if isinstance(error, Stopped) else int(signal.SIGINT)
         notice("interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}", "")
         return 128 + number
-    except BrokenPipeError:  # the reader of our output has left; nothing may be flushed to it at exit
+    except BrokenPipeError:  # the reader of our output is gone: what is flushed at exit must go elsewhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (UserError, OSError, MemoryError, RuntimeError) as error:
-        line = _told(error)
+        line = _line_on(error)
         if line is None:
             raise
         if traceback:
@@ -54,8 +54,8 @@ def execute(argv: Sequence[str]) -> int:
         return int(stop.code or 0)
 
 
-def _told(error: Exception) -> str | None:
-    """What a user is told of an error; None where it is ours to mend."""
+def _line_on(error: Exception) -> str | None:
+    """What the user is told about an error; None for an error of the program itself."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):  # the file system refuses: a folder without access, a name too long
@@ -84,7 +84,7 @@ def _dispatch(words: Sequence[str]) -> int:
 
 
 def _commands() -> list[str]:
-    """Names of all commands, the main one first."""
+    """Names of all commands, ``generate`` first."""
     return sorted(names(PACKAGE), key=lambda name: (name != "generate", name))
 
 

@@ -1,7 +1,8 @@
-"""The settings of a command as rows, and its page of help.
+"""Lists the settings of a command, and writes its page of help.
 
-The help of a setting is the comment behind its field, or above it. A settings class with many flags names in ``COMMON``
-those that ``--help`` shows; ``--help-all`` shows all, by rooms. No line is longer than the terminal's, or 100 letters.
+The help of a setting is the comment behind its field, or the comment lines above it. A settings class with many flags
+names in ``COMMON`` those that ``--help`` shows; ``--help-all`` shows all, grouped by the settings class that they
+belong to. Lines are as wide as the terminal, at most 100 characters.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from gsdistill.core.ranges import LIMITS
 from gsdistill.settings.config import setting_fields
 from gsdistill.settings.ramp import Ramp, shortest
 
-__all__ = ["Setting", "field_help", "items_of", "options_of", "page", "rows"]
+__all__ = ["Setting", "alternatives_of", "field_help", "items_of", "page", "rows"]
 
-NARROWEST = 20  # letters of a line, however small the terminal says that it is
+NARROWEST = 20  # characters of a line, even if the terminal says that it is narrower
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Ramp: "RAMP"}
 
 
@@ -30,30 +31,30 @@ METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Ramp: "RAMP"}
 class Setting:
     """One field of a settings class, as the command line sees it."""
 
-    path: tuple[str, ...]  # of names, from the outermost settings class to the field
-    hint: Any  # its type
-    value: Any  # plain, what it is when no flag is given; MISSING where a flag is required
-    text: str  # for the help
-    limits: str  # likewise
-    room: tuple[str, str]  # under which the help shows it: its name and what it is for
-    named: bool = False  # whether its value is the name of a class
+    path: tuple[str, ...]  # names from the outermost settings class to the field
+    hint: Any  # the type
+    value: Any  # the plain value that holds without a flag; MISSING if a flag is required
+    text: str  # the help
+    limits: str  # the range in words, for the help
+    room: tuple[str, str]  # the group in the help: its name and what it is for
+    named: bool = False  # whether the value is the name of a class
     positional: bool = False
 
     @property
     def flags(self) -> list[str]:
-        """What is typed."""
+        """The flags as they are typed: ``--name``, and of a bool ``--no-name`` too."""
         *rooms, name = (part.replace("_", "-") for part in self.path)
         prefix = "--" + "".join(f"{room}." for room in rooms)
         return [prefix + name, f"{prefix}no-{name}"] if self.hint is bool else [prefix + name]
 
     @property
     def key(self) -> str:
-        """Where argparse keeps what was typed."""
+        """The dotted name, under which argparse keeps what was typed."""
         return ".".join(self.path)
 
     @property
     def count(self) -> Any:
-        """How many words it takes, unless one is none: a number, or ``*`` for any."""
+        """How many words the setting takes, unless it is the word ``none``: a number, or ``*`` for any number."""
         items = items_of(self.hint)
         if items is None:
             return 0 if self.hint is bool else 1
@@ -61,7 +62,7 @@ class Setting:
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """Return for each field of a settings class the comment behind it, or the comment lines directly above it."""
+    """Return the comment behind each field of a settings class, or the comment lines directly above it, by name."""
     texts: dict[str, str] = {}
     for owner in (c for c in reversed(cls.__mro__) if dataclasses.is_dataclass(c)):
         lines = textwrap.dedent(inspect.getsource(owner)).splitlines()
@@ -76,7 +77,7 @@ def field_help(cls: type) -> dict[str, str]:
 
 
 def rows(cls: type, values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Setting]:
-    """Every leaf of a settings class; of a named setting its name, then the leaves of the class that is picked."""
+    """Yield the settings of a class, nested ones too; for a named setting its name, then those of the picked class."""
     texts, doc, own = field_help(cls), (cls.__doc__ or "").partition("\n")[0], inspect.get_annotations(cls)
     room = ".".join(path), doc if path and not doc.startswith(f"{cls.__name__}(") else ""
     for name, (field, hint) in sorted(setting_fields(cls).items(), key=lambda item: item[0] not in own):
@@ -98,7 +99,7 @@ def rows(cls: type, values: Mapping[str, Any], path: tuple[str, ...] = ()) -> It
 
 
 def page(settings: Sequence[Setting], prog: str, description: str, common: Sequence[str]) -> str:
-    """The page of help: all flags in their rooms, or those in ``common``, in its order, and how to see the others."""
+    """The page of help: all flags in groups, or only those in ``common``, in that order, and how to see the others."""
     width = max(min(shutil.get_terminal_size().columns, 100), NARROWEST)
     intro, _, more = description.partition("\n\n")
     if common:
@@ -131,7 +132,7 @@ def page(settings: Sequence[Setting], prog: str, description: str, common: Seque
 
 
 def _in_usage(setting: Setting) -> str:
-    """How the line of usage shows an argument or a flag that is required; the other flags are not in it."""
+    """How the line of usage shows an argument or a required flag; other flags are left out of it."""
     name, required = _metavar(setting), setting.value is dataclasses.MISSING
     if not setting.positional:
         return f"{setting.flags[0]} {name}" if required else ""
@@ -140,7 +141,7 @@ def _in_usage(setting: Setting) -> str:
 
 
 def _text(setting: Setting, brief: bool) -> str:
-    """The help of a setting, with a default that says something, and unless it is ``brief`` its range."""
+    """The help of a setting, with its default (unless that is none or no) and, if not ``brief``, its range."""
     value, notes = setting.value, [setting.limits] if setting.limits and not brief else []
     if value is dataclasses.MISSING:
         notes.insert(0, "required")
@@ -149,20 +150,20 @@ def _text(setting: Setting, brief: bool) -> str:
     return f"{setting.text} ({'; '.join(notes)})" if notes else setting.text
 
 
-def options_of(hint: Any) -> tuple[Any, ...]:
-    """The types that a setting may have, of which the last may be that of None."""
+def alternatives_of(hint: Any) -> tuple[Any, ...]:
+    """The types that a setting may have: the members of a union, NoneType among them, or the one type."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def items_of(hint: Any) -> tuple[Any, ...] | None:
-    """The item types of a tuple setting, or None for one that is a single value."""
-    return next((get_args(option) for option in options_of(hint) if get_origin(option) is tuple), None)
+    """The item types of a tuple setting; None for a setting of one value."""
+    return next((get_args(option) for option in alternatives_of(hint) if get_origin(option) is tuple), None)
 
 
 def _metavar(setting: Setting) -> str:
     if setting.named or setting.positional:
         return "NAME" if setting.named else setting.key.upper()
-    return "|".join("none" if option is NoneType else _kind(option) for option in options_of(setting.hint))
+    return "|".join("none" if option is NoneType else _kind(option) for option in alternatives_of(setting.hint))
 
 
 def _kind(hint: Any) -> str:

@@ -1,4 +1,4 @@
-"""The flags of a command that makes steps of a run: a config, what is chosen by name, and every setting of the run."""
+"""The flags of a command that makes steps of a run: a config, and every setting of the run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gsdistill.cli.flags import behind, parse, peek
+from gsdistill.cli.flags import behind, parse_flags, peek
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.threads import Threads
 from gsdistill.disk.paths import may_be_path
@@ -18,36 +18,36 @@ from gsdistill.settings.registry import own_name
 if TYPE_CHECKING:
     from gsdistill.run.config import RunConfig
 
-__all__ = ["RunFlags", "check_threads", "read"]
+__all__ = ["RunFlags", "check_threads", "read_run_flags"]
 
 
 @dataclass(frozen=True)
 class RunFlags(Threads):
-    """What is said beside the settings of a run."""
+    """The flags that a run's settings do not have."""
 
     # Take settings from a YAML file, the folder of an earlier run, or a name of `gsdistill list configs`.
     config: str | None = field(default=None, metadata=may_be_path())
     prompt_file: Path | None = None  # Read the prompt from a text file with one line, in place of --prompt.
-    offline: bool = False  # Never ask the network, only what is on this machine; as HF_HUB_OFFLINE=1.
+    offline: bool = False  # Never ask the network; use what is on this machine, as with HF_HUB_OFFLINE=1.
 
 
 F = TypeVar("F", bound=RunFlags)
 
 
-def read(
+def read_run_flags(
     command: type[F], argv: Sequence[str], basis: Mapping[str, Any] = {}, over: Mapping[str, Any] = {}
 ) -> tuple[F, dict[str, Any], dict[str, Any]]:
-    """Return a command's own flags, the settings under what was typed, and what was typed of the run's.
+    """Return a command's own flags, the settings below the typed ones, and the typed settings of the run.
 
-    The config lies over ``basis``, ``over`` and what was typed over it; method, init, densify, finish, prior and
-    device, which decide what other flags there are, come into the settings too.
+    The settings below are the config over ``basis``, then ``over``, then the typed names on which other flags and
+    defaults depend: method, init, densify, finish, prior, device and quality. Threads and offline take effect here.
 
     Raises:
-        ConfigError: an unknown flag, config or name, or several prompts.
+        ConfigError: an unknown flag, config or name, or several prompts. BadFile: a file cannot be read.
     """
     from gsdistill.models.hub import go_offline
     from gsdistill.run import stages
-    from gsdistill.run.config import RunConfig, fill, read_config, read_prompts
+    from gsdistill.run.config import RunConfig, fill_settings, read_config, read_prompts
 
     if len(words := behind(argv, "prompt")) > 1:
         raise ConfigError(
@@ -55,14 +55,11 @@ def read(
             "gsdistill sweep --prompts 'a red torus' 'a blue cube' makes several"
         )
     file = peek(argv, "config")
-    chosen = {
-        choice: value
-        for choice in ("method", "init", "densify", "finish", "prior", "device", "quality")
-        if (value := peek(argv, choice))
-    }
+    choices = ("method", "init", "densify", "finish", "prior", "device", "quality")
+    chosen = {choice: value for choice in choices if (value := peek(argv, choice))}
     base = stages.over(stages.over(merge(basis, read_config(file) if file else {}), over), chosen)
-    sources = [(command, {}), (RunConfig, fill(base))]
-    typed = parse(sources, argv, prog=f"gsdistill {own_name(command)}", description=inspect.getdoc(command) or "")
+    sources = [(command, {}), (RunConfig, fill_settings(base))]
+    typed = parse_flags(sources, argv, prog=f"gsdistill {own_name(command)}", description=inspect.getdoc(command) or "")
     flags = from_dict(command, {flag: typed.pop(flag) for flag in setting_fields(command) if flag in typed})
     flags.take()
     if flags.offline:
@@ -78,10 +75,10 @@ def read(
 
 
 def check_threads(flags: RunFlags, config: RunConfig) -> None:
-    """Refuse a number of threads beside the one that a deterministic run takes on a CPU.
+    """Refuse a number of threads other than the one that a deterministic run takes on a CPU.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: another number is asked for.
     """
     from gsdistill.core.device import choose
 

@@ -1,1 +1,1 @@
-"""The ground of the house: errors, tensors by name, devices, threads and the terminal; it knows no other room."""
+"""What all rooms build on: errors, structs of tensors, devices, threads and the terminal; imports no other room."""

@@ -1,4 +1,4 @@
-"""The one place where the device of a run is chosen, and asked what it is and what it holds."""
+"""The one place where the device of a run is chosen, prepared, and asked for its properties."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ __all__ = [
     "widest_float",
 ]
 
-if hasattr(os, "register_at_fork"):  # a child has none of OpenMP's threads, for which torch would wait for ever
+if hasattr(os, "register_at_fork"):  # a forked child lacks OpenMP's threads, and torch would wait for them for ever
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 T = TypeVar("T")
 CHOICES = ("auto", "cpu", "cuda", "mps")
 APPLE = ("mps",)
 WARM = 3  # calls before one is recorded
-# What torch, its libraries and the C++ runtime say in a plain RuntimeError where memory is short.
+# Words in a plain RuntimeError of torch, its libraries or the C++ runtime when memory is short.
 SHORT = (
     "can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "ALLOC_FAILED",
     "could not create a memory",
 )  # fmt: skip
-# What they say in one where an accelerator, its driver or a library for it fails.
+# Words in one when an accelerator, its driver or a library for it fails.
 BROKEN = (
     "CUDA error", "CUDA driver", "CUDA unknown error", "cudaGetDeviceCount", "NVIDIA driver", "no kernel image",
     "cuDNN", "CUDNN_STATUS", "CUBLAS_STATUS", "CUSOLVER_STATUS", "HIP error", "MPS backend",
@@ -54,11 +54,11 @@ BROKEN = (
 
 
 def choose(name: str, say: Callable[[str], None] = lambda line: None) -> torch.device:
-    """Return the device called ``name``: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``, once it has computed.
+    """Return the device called ``name``: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``, after trying it.
 
-    ``auto`` is a CUDA device where there is one, else the CPU; it never takes ``mps``: no renderer of ours runs there,
-    so that a run draws on the CPU and only its prior computes on the GPU, which has not been tried.
-    Where there is one that cannot be used, it is the CPU too, and ``say`` is told why.
+    ``auto`` is a CUDA device if there is one that can be used, else the CPU; if there is one that cannot be used,
+    ``say`` gets a line with the reason. ``auto`` never takes ``mps``: no renderer of ours runs there, so that only the
+    prior would compute on the GPU, which has not been tried.
 
     Raises:
         ConfigError: no such kind of device, or this machine has none that can be used.
@@ -87,10 +87,10 @@ def choose(name: str, say: Callable[[str], None] = lambda line: None) -> torch.d
 
 
 def check_defaults() -> None:
-    """Refuse that torch makes tensors otherwise than it does of itself: they would meet others, and not fit them.
+    """Refuse to work if the default type or device of torch was changed: our tensors would not fit each other.
 
     Raises:
-        ConfigError: its default type or device is another.
+        ConfigError: the default type is not float32, or the default device is not the CPU.
     """
     kind, place = torch.get_default_dtype(), torch.get_default_device()
     if kind != torch.float32 or place.type != "cpu":
@@ -101,40 +101,41 @@ def check_defaults() -> None:
 
 
 def listed() -> str | None:
-    """The accelerator that ``auto`` would take, as far as torch lists one."""
+    """The accelerator that ``auto`` would try, ``cuda``, if torch lists one; else None."""
     return "cuda" if torch.cuda.is_available() and torch.cuda.device_count() else None
 
 
 @lru_cache
 def refusal(name: str) -> str | None:
-    """Why an accelerator cannot be used: what torch says of a first sum there, in one line; None where it is right.
+    """Why an accelerator cannot be used: the first line of torch's error for a sum on it; None if the sum is right.
 
-    Tried once in a process. One without free memory can be used, by a run that asks for less.
+    It is tried once in a process. A device without free memory counts as usable, since a run may ask for less.
     """
     try:
         total = float((2.0 * torch.full((3,), 1.5, device=name)).sum())
-    except (RuntimeError, AssertionError) as error:  # AssertionError: of a torch that was built without it
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
         return None if out_of_memory(error) else first_line(error)
     return None if total == 9.0 else f"it computes 3 x 2 x 1.5 = {total:g}"
 
 
 def prepare(device: torch.device, deterministic: bool = False) -> None:
-    """Make this process compute on ``device``; called once it is chosen, and before anything is computed there.
+    """Set this process up to compute on ``device``. Call it before anything is computed there.
 
-    A numbered device becomes the current one of the calling thread: an event, and what a library makes without being
-    told where, go there. cuDNN tries its algorithms on each shape, of which a run has few, unless it is to be
-    ``deterministic``. That lets this process compute the same bits as any other on this machine, as far as torch can:
-    on a CPU torch gets one thread, for the order of its sums follows their number. On a CUDA device it takes
-    algorithms that sum in one order, and warns where it has none; gsplat's backward adds up in the order in which
-    threads arrive, which nothing here changes.
+    A numbered device becomes the current device of the calling thread, where events and libraries that name no device
+    put their work. cuDNN tries its algorithms on each new shape (a run has few), unless ``deterministic`` is set.
+
+    With ``deterministic`` this process computes the same bits as any other on this machine, as far as torch can. On a
+    CPU torch then uses one thread, since the order of its sums depends on the number of threads. On a CUDA device it
+    uses algorithms that sum in a fixed order, and warns where it has none. gsplat's backward still adds in the order in
+    which threads arrive.
     """
     if device.index is not None:
         torch.accelerator.set_device_index(device.index)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # It would write NaN into all memory that is asked for, to show who reads what nobody has written: a kernel
-        # more for each tensor, and it changes no bit of a program that reads none.
+        # Else torch fills new memory with NaN, to expose reads of unwritten memory: a kernel more for each tensor,
+        # which changes no bit of a program without such reads.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if device.type == "cpu":
             torch.set_num_threads(1)
@@ -149,19 +150,19 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def failure(error: BaseException) -> str | None:
-    """What an accelerator, its driver or a library for it says where it fails, in one line; None of other errors."""
+    """The first line of an error of an accelerator, its driver or a library for it; None for any other error."""
     broken = isinstance(error, torch.AcceleratorError)
-    told = isinstance(error, RuntimeError) and any(words in str(error) for words in BROKEN)
-    return first_line(error) if broken or told else None
+    named = isinstance(error, RuntimeError) and any(words in str(error) for words in BROKEN)
+    return first_line(error) if broken or named else None
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether this is a processor that multiplies bfloat16 faster than float32: in tiles (AMX) or by AVX512_BF16."""
+    """Whether the device is a processor that multiplies bfloat16 faster than float32: by AMX or AVX512_BF16."""
     return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def fastest_float(device: torch.device) -> torch.dtype:
-    """The floating type that a device multiplies fastest in its own circuits: bfloat16, or float16 on older GPUs.
+    """The floating type that a device multiplies fastest in hardware: bfloat16, or float16 on older GPUs.
 
     It is float32 on a processor that has neither, and on Apple's GPUs, where the others have not been tried.
     """
@@ -171,7 +172,7 @@ def fastest_float(device: torch.device) -> torch.dtype:
 
 
 def describe(device: torch.device) -> str:
-    """Return what a person calls a device: its name and memory, or the processor's architecture."""
+    """Return a device for messages: a GPU with its name and memory, else the type and the machine's architecture."""
     if device.type != "cuda":
         return f"{device.type} ({platform.machine()})"
     properties = torch.cuda.get_device_properties(device)
@@ -189,12 +190,12 @@ def processor() -> str:
 
 
 def widest_float(device: torch.device) -> torch.dtype:
-    """The floating type of most digits that a device has: float64, or float32 where there is none."""
+    """The widest floating type that a device has: float64, or float32 on Apple's GPUs."""
     return torch.float32 if device.type in APPLE else torch.float64
 
 
 def heeds_found_inf(device: torch.device) -> bool:
-    """Whether torch's fused Adam changes nothing where its argument ``found_inf`` is 1; Apple's kernel never reads it.
+    """Whether torch's fused Adam leaves the parameters alone if its ``found_inf`` is 1; Apple's kernel never reads it.
 
     Source: PyTorch, aten/src/ATen/native/mps/operations/FusedAdamKernelImpl.mm.
     """
@@ -202,16 +203,16 @@ def heeds_found_inf(device: torch.device) -> bool:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Let :func:`peak_memory` begin anew on a CUDA device; the peak of a process, and Apple's, stay what they were."""
+    """Reset :func:`peak_memory` of a CUDA device; the figures of other devices cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes held at once: of tensors on a CUDA device, else by this process in main memory.
+    """Return the most bytes held at once: by tensors on a CUDA device, else by this process in main memory.
 
-    On an Apple GPU it is what torch has taken of its memory by now, which it seldom gives back. In main memory under
-    Windows it is not known: 0.
+    On an Apple GPU it is the memory that torch holds now, which it seldom gives back. For main memory under Windows it
+    is not known, and 0 is returned.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -226,25 +227,25 @@ def peak_memory(device: torch.device) -> int:
 
 
 def exact_products(exact: bool, device: torch.device) -> None:
-    """Let an accelerator multiply float32 as it is, or faster, rounded to the 10 bits of TF32; nothing on a CPU.
+    """Let an accelerator multiply float32 in full (``exact``), or faster in TF32 with 10 bits; no effect for a CPU.
 
-    Left alone, PyTorch rounds in convolutions and not in matrix products. It is one choice for all of a process.
+    By default PyTorch uses TF32 in convolutions and not in matrix products. The setting is one for the whole process.
     """
     if device.type != "cpu":
-        # Not by ``fp32_precision``: where that was written, readers of the older names raise, torch.compile among them.
+        # Not by ``fp32_precision``: once that is set, code that reads the older names raises, torch.compile among it.
         torch.set_float32_matmul_precision("highest" if exact else "high")
         torch.backends.cudnn.allow_tf32 = not exact
 
 
 def recorder(device: torch.device) -> Callable[[Callable[[], T]], tuple[Callable[[], None], T]]:
-    """What records the work that a function without arguments gives a CUDA device.
+    """Return a function that records the work which a call of its argument gives a CUDA device, as a CUDA graph.
 
-    It returns what does that work once more, on the same memory, and what the function returned, where the work leaves
-    its results, which must be copied before other work of this recorder is done. The function must not wait for the
-    device, and is called some times before it is recorded: libraries choose their algorithms and take memory then.
+    It returns a function that does that work again on the same memory, and the result of the call: each replay writes
+    its result there. Copy the result before anything else of this recorder is replayed. The recorded call must not wait
+    for the device. It is made 3 times before, because libraries then choose algorithms and take memory.
 
     Raises:
-        ConfigError: of the setting model.graph: the device is none that records; or, once it is tried, cannot do so.
+        ConfigError: the device is not a CUDA device. The returned function raises it if the call cannot be recorded.
     """
     if device.type != "cuda":
         raise ConfigError(f"model.graph: only a CUDA device replays recorded calls, and this run is on {device}")
@@ -252,7 +253,7 @@ def recorder(device: torch.device) -> Callable[[Callable[[], T]], tuple[Callable
 
 
 def _record(pool: Any, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
-    """``pool``: memory that all of one recorder's works share, since results are copied before another is replayed."""
+    """``pool``: memory that all recordings of one recorder share, since a result is copied before the next replay."""
     here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
     aside.wait_stream(here)
     with torch.cuda.stream(aside):
@@ -261,11 +262,11 @@ def _record(pool: Any, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
     here.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):  # others may show the scene meanwhile
+        with torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):  # other threads may draw meanwhile
             result = work()
     except RuntimeError as error:
         if out_of_memory(error):
             raise
-        cause = first_line(error.__context__ or error)  # the end of a recording that failed fails too
+        cause = first_line(error.__context__ or error)  # if recording failed, ending it fails too
         raise ConfigError(f"model.graph: this network's calls cannot be recorded: {cause}") from error
     return graph.replay, result

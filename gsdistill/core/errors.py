@@ -1,13 +1,13 @@
-"""The errors a user can cause. Each message names the thing, the value, what is allowed and what to do.
+"""The errors that a user can cause. Each message names the thing, the value, what is allowed and what to do.
 
-The command line prints the message on one line and exits with code 2; nothing else of ours is meant to reach a user.
+The command line prints the message on one line and exits with code 2. A user should see no other error of ours.
 """
 
 from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "BadFile",
@@ -21,6 +21,7 @@ __all__ = [
     "Stopped",
     "UserError",
     "did_you_mean",
+    "few",
     "first_line",
     "tell",
 ]
@@ -59,11 +60,11 @@ class OutOfMemory(UserError):
 
 
 class Notice(UserWarning):
-    """A warning about something that is accepted anyway; the command line prints it once, in one line."""
+    """A warning for the user, about something that is accepted; the command line prints each once, in one line."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that asks the process to end; ``number`` is the signal's."""
+    """A signal has asked the process to end; ``number`` is the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -71,16 +72,21 @@ class Stopped(KeyboardInterrupt):
 
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the nearest of ``allowed``, in any case, or nothing where none is near."""
-    known = {name.lower(): name for name in allowed}
-    near = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.6)
-    return f" Did you mean '{known[near[0]]}'?" if near else ""
+    """Return ``" Did you mean 'x'?"`` for the nearest of ``allowed``, ignoring case; an empty text if none is near."""
+    by_lower = {name.lower(): name for name in allowed}
+    near = difflib.get_close_matches(value.lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, at most so many, and how many more there are: ``a, b, c and 2 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error of a library says, or its name where it says nothing.
+    """Return the first line of a library's error message, or the error's name if the message is empty.
 
-    A line that ends in a colon has the next one with it. A KeyError says only which key there is none of.
+    If the line ends with a colon, the next one is added. A KeyError, whose message is the key, becomes a sentence.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, KeyError) and " " not in lines[0]:

@@ -1,15 +1,14 @@
-"""Packages that only some commands need: which extra they belong to, and what to say where one is missing."""
+"""The packages that only some commands need: which extra they belong to, and the error if one is missing."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 
 from gsdistill.core.errors import NotInstalled
 
 __all__ = ["EXTRAS", "missing", "require"]
 
-# by extra of pyproject.toml: the modules, each with the package that has it
+# for each extra of pyproject.toml: the modules that are imported, and the packages that contain them
 EXTRAS: dict[str, dict[str, str]] = {
     "formats": {"gsply": "gsply", "zstandard": "zstandard"},
     "logs": {"tensorboard": "tensorboard", "wandb": "wandb"},
@@ -24,17 +23,15 @@ def missing(extra: str) -> list[str]:
 
 
 def require(extra: str, doing: str, only: str = "") -> None:
-    """Refuse what an extra is needed for and not installed; ``doing`` says what, as in "writing .spz".
+    """Refuse something that needs an extra which is not installed; ``doing`` names it, as in "writing .spz".
 
     ``only`` names the one package of the extra that is needed, if not all are.
 
     Raises:
-        NotInstalled: with the command that installs it.
+        NotInstalled: a package is missing; the message has the command that installs it.
     """
     lacking = [package for package in missing(extra) if only in ("", package)]
     if lacking:
-        raise NotInstalled(f"{doing} needs {_listed(lacking)} (the extra '{extra}'): pip install {' '.join(lacking)}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        raise NotInstalled(
+            f"{doing} needs {' and '.join(lacking)} (the extra '{extra}'): pip install {' '.join(lacking)}"
+        )

@@ -1,4 +1,4 @@
-"""What a library raises, as an error of ours that says in one sentence what could not be done."""
+"""Turns the errors of libraries into errors of ours, which say in one sentence what could not be done."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["failing_as"]
 
 @contextmanager
 def failing_as(kind: type[UserError], sentence: str, advice: str = "") -> Iterator[None]:
-    """Raise ``kind`` in place of any error in the block: the sentence, a colon, what the error says, and the advice.
+    """Raise ``kind`` in place of any error in the block: ``sentence``, a colon, the error's first line, ``advice``.
 
-    The libraries raise anything on a broken file, so that there is no list of errors to expect. Errors of ours say
-    enough already, and where memory is short no file is to blame: both pass.
+    All errors are caught, because libraries raise any kind on a broken file. Errors of ours, which are clear already,
+    and a lack of memory, for which no file is to blame, pass unchanged.
 
     Raises:
-        UserError: ``kind``, from the error.
+        UserError: ``kind``, with the error as its cause.
     """
     try:
         yield

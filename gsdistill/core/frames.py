@@ -1,13 +1,13 @@
-"""Names of axes that files use, as matrices from our world: right-handed, +z up, the object's front towards +x.
+"""The axes that files use, as matrices from our world: right-handed, +z up, the object's front towards +x.
 
-frame   x      y      z      who expects it
-rdf     right  down   front  the INRIA layout, SuperSplat and its kin, which turn what they load by 180 degrees about z
+frame   x      y      z      used by
+rdf     right  down   front  the INRIA layout; SuperSplat and similar viewers turn it by 180 degrees about z on loading
 y-up    left   up     front  glTF, three.js
-z-up    left   back   up     Blender, which looks along +y at the front
-unity   right  up     front  Unity; left-handed, so this matrix mirrors, and Unity's axes mirror back
+z-up    left   back   up     Blender, whose front view looks along +y
+unity   right  up     front  Unity; left-handed: this matrix mirrors, and Unity's axes mirror again
 world   front  left   up     gsdistill
 
-Right and left are the object's own. Each row of a matrix tells what an axis of the frame is in the world.
+Right and left are the object's own. Each row of a matrix is an axis of the frame in world coordinates.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""Fields of settings with a range."""
+"""Fields of settings whose values have a range."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-__all__ = ["bounded"]
+__all__ = ["LIMITS", "bounded"]
 
-
-LIMITS = {"low": "at least", "above": "greater than", "high": "at most", "below": "less than"}
+LIMITS = {"low": "at least", "above": "greater than", "high": "at most", "below": "less than"}  # in messages and help
 
 
 def bounded(
@@ -18,7 +17,7 @@ def bounded(
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """Return a dataclass field with a range: ``low`` and ``high`` are allowed values, ``above`` and ``below`` are not.
+    """Return a dataclass field with a range. ``low`` and ``high`` are themselves allowed, ``above`` and ``below`` not.
 
     The range holds for each number of a tuple and for both ends of a :class:`gsdistill.settings.ramp.Ramp`.
     """

@@ -1,9 +1,9 @@
-"""The values that stages hand to each other: frozen dataclasses of tensors, shapes written on the fields.
+"""The values that rooms pass to each other: frozen dataclasses of tensors, with the shapes written on the fields.
 
 Letters: N Gaussians, K SH coefficients, B views (cameras), H and W pixels, C h w latent channels and size,
 L text tokens, D their width, F camera features.
 
-Scenes, points, cameras and renders equal themselves alone: of tensors there is no one answer.
+Gaussians, points, cameras and renders are compared by identity, for comparing tensors gives no single answer.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class RenderOptions:
     antialiased: bool = False
 
     def elsewhere(self) -> RenderOptions:
-        """The same for a scene that was moved or scaled: near and far as usual, for they were where cameras stood."""
+        """The same with the default ``near`` and ``far``, for a scene that was moved or scaled, unlike its cameras."""
         return replace(self, near=RenderOptions.near, far=RenderOptions.far)
 
     def unusual(self) -> dict[str, float | bool]:
-        """Those that are not as usual, by name."""
+        """The options that differ from the defaults, by name."""
         return {name: value for name, value in vars(self).items() if value != getattr(RenderOptions, name)}
 
     def __str__(self) -> str:
@@ -70,8 +70,8 @@ class RenderOptions:
 class Gaussians:
     """A splat scene in its unconstrained parameters, the ones that are optimised and saved.
 
-    World axes: right-handed, +z up, the object inside the unit ball, its front towards +x. The same parameters are
-    another picture with other options, so that a scene is drawn with its own by whoever draws it.
+    World axes: right-handed, +z up, the object inside the unit ball, its front towards +x. With other render
+    options the same parameters give another picture, so everyone draws a scene with the scene's own options.
     """
 
     means: Float[Tensor, "N 3"]
@@ -79,17 +79,17 @@ class Gaussians:
     scales: Float[Tensor, "N 3"]  # natural logarithm of the standard deviations
     opacities: Float[Tensor, "N"]  # logit
     sh: Float[Tensor, "N K 3"]  # real spherical harmonics, K = (degree + 1)^2
-    options: RenderOptions = field(default=RenderOptions(), kw_only=True)  # with which it was made, and is drawn
+    options: RenderOptions = field(default=RenderOptions(), kw_only=True)  # with which it was optimised and is drawn
 
     def __len__(self) -> int:
         return self.means.shape[0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The parameters by name, in their order."""
+        """The five parameter tensors by name, in the order of the fields."""
         return {name: value for name, value in vars(self).items() if name != "options"}
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Gaussians:
-        """The scene with every parameter changed in the same way."""
+        """The scene with ``change`` applied to every parameter tensor."""
         return replace(self, **{name: change(value) for name, value in self.tensors().items()})
 
     @property
@@ -125,7 +125,7 @@ class Cameras:
         return self.viewmats.shape[0]
 
     def pick(self, which: slice | Int[Tensor, "K"]) -> Cameras:
-        """Some of the cameras, by a slice or by their places, which may repeat."""
+        """Some of the cameras, by a slice or by indices, which may repeat."""
         tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
         return replace(self, **{name: value[which] for name, value in tensors.items()})
 
@@ -136,9 +136,7 @@ class Render:
 
     images: Float[Tensor, "B H W 3"]  # 0..1 up to SH overshoot, composed over the background
     alphas: Float[Tensor, "B H W 1"]  # accumulated opacity, 0..1
-    depths: Float[
-        Tensor, "B H W 1"
-    ]  # camera-space z accumulated with the blending weights (divide by alpha for a mean)
+    depths: Float[Tensor, "B H W 1"]  # camera-space z summed with the blending weights (divide by alpha for a mean)
     screen: Float[Tensor, "B N 2"]  # after backward its .grad is the loss gradient of the projected means, in pixels
     radii: Int[Tensor, "B N"]  # screen radius in pixels, 0 where culled
 
@@ -148,7 +146,7 @@ class Views:
     """Rendered views as a distillation method sees them: in the prior's own space, without the scene behind them."""
 
     latents: Float[Tensor, "B C h w"]  # x0, detached
-    alphas: Float[Tensor, "B 1 h w"]  # accumulated opacity, averaged over the pixels of a latent, 0..1
+    alphas: Float[Tensor, "B 1 h w"]  # accumulated opacity averaged over the pixels of a latent, 0..1
     cameras: Cameras
 
     def __len__(self) -> int:
@@ -161,15 +159,15 @@ class Embedding:
 
     tokens: Float[Tensor, "B L D"]
     pooled: Float[Tensor, "B P"] | None = None
-    mask: Bool[Tensor, "B L"] | None = None  # which tokens are text; None: the network takes all
+    mask: Bool[Tensor, "B L"] | None = None  # which tokens are text; None: the network reads all
 
     def pick(self, rows: Int[Tensor, "K"]) -> Embedding:
-        """Some of the rows, which may repeat."""
+        """Some of the rows, by indices, which may repeat."""
         pooled, mask = (None if item is None else item[rows] for item in (self.pooled, self.mask))
         return Embedding(self.tokens[rows], pooled, mask)
 
     def mix(self, other: Embedding, share: Float[Tensor, "B"]) -> Embedding:
-        """(1 - share) of this and ``share`` of the other, row by row; a token is text where either's is."""
+        """(1 - share) times this plus ``share`` (0..1) times the other, row by row; the masks are united."""
         pooled = None
         if self.pooled is not None and other.pooled is not None:
             pooled = torch.lerp(self.pooled, other.pooled, share.to(self.pooled)[:, None])
@@ -178,7 +176,7 @@ class Embedding:
 
     @staticmethod
     def join(parts: Sequence[Embedding]) -> Embedding:
-        """All rows of the parts, which are of one model."""
+        """The rows of all parts, which must come from one text encoder."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
         masks = [part.mask for part in parts if part.mask is not None]
         tokens = torch.cat([part.tokens for part in parts])
@@ -187,11 +185,11 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Condition:
-    """All that a prior is told about B views: text branches and the cameras in the prior's own terms."""
+    """What a prior is conditioned on for B views: text branches, and the cameras as features."""
 
     branches: Mapping[str, Embedding]  # "positive", "negative" (the empty or negative prompt), "perp0", "perp1", ...
-    perp_weights: Float[Tensor, "B R"]  # one column per perp branch; no column: plain guidance
-    cameras: Float[Tensor, "B F"] | None = None  # features a camera-conditioned prior is fed
+    perp_weights: Float[Tensor, "B R"]  # one column per perp branch; R = 0: plain guidance
+    cameras: Float[Tensor, "B F"] | None = None  # features for a camera-conditioned prior
 
 
 @dataclass(frozen=True)
@@ -204,14 +202,14 @@ class Guidance:
 
 
 def on_processor(gaussians: Gaussians) -> Gaussians:
-    """The splat detached, in contiguous float32 on the CPU; a tensor that is all that already is shared."""
+    """The splat detached, as contiguous float32 on the CPU. Tensors that are so already are shared, not copied."""
     return gaussians.each(lambda value: value.detach().to("cpu").float().contiguous())
 
 
 def to_device(value: T, device: torch.device | str) -> T:
     """Return ``value`` (a struct, a mapping, a tensor, or anything else) with every tensor on ``device``.
 
-    Float64 becomes float32 on a device that has none.
+    float64 becomes float32 on a device without float64.
     """
     moved: Any = value
     if isinstance(value, torch.Tensor):
@@ -226,9 +224,9 @@ def to_device(value: T, device: torch.device | str) -> T:
 
 
 def send(value: Tensor, like: Tensor) -> Tensor:
-    """``value`` on the device of ``like``, and a floating one in its type.
+    """``value`` on the device of ``like``, and in its type if it is a floating one.
 
-    From the CPU to an accelerator it goes through pinned memory, takes its turn in the queue, and nobody waits for it.
+    From the CPU to an accelerator the copy goes through pinned memory and is queued, so that nothing waits for it.
     """
     dtype, queued = like.dtype if value.is_floating_point() else value.dtype, like.device.type != "cpu"
     if queued and value.device.type == "cpu" and torch.accelerator.is_available():

@@ -1,6 +1,6 @@
-"""How many threads compute, and how they wait for each other. Torch is not imported before OpenMP has been told.
+"""How many threads compute, and how they wait for each other. It must be settled before torch is imported.
 
-A child of a fork has none of its parent's threads: neither those that hold a lock nor those of OpenMP.
+A forked child has none of its parent's threads: neither those that hold a lock nor those of OpenMP.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from gsdistill.core.ranges import bounded
 __all__ = ["Threads", "Turn", "sleep_soon"]
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-# GCC's OpenMP tries a thousand times, which takes about ten microseconds; LLVM's goes to sleep at once.
+# GCC's OpenMP spins a thousand times, about ten microseconds; LLVM's sleeps at once.
 SOON = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 
 
 def sleep_soon() -> None:
-    """Let OpenMP's threads sleep soon where they wait for each other, unless the environment says how they are to wait.
+    """Let OpenMP's threads go to sleep soon when they wait for each other, unless the environment already says how.
 
-    By default they keep their processors busy for milliseconds at the end of every operation. Where another program
-    wants a processor, the thread that all wait for is then the one that gets none. OpenMP reads this when torch is
+    By default they keep their processors busy for milliseconds after every operation. If another program needs a
+    processor, the thread that all others wait for may then get none. OpenMP reads these variables when torch is
     imported.
     """
     if not any(name in os.environ for name in WAITING):
@@ -30,7 +30,7 @@ def sleep_soon() -> None:
 
 
 class Turn:
-    """A lock by which the threads of a process take turns in ``with`` blocks; in a child of a fork nobody holds it."""
+    """A reentrant lock for ``with`` blocks that is free in a forked child, whatever thread held it before the fork."""
 
     def __init__(self) -> None:
         self._renew()
@@ -49,12 +49,12 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Threads:
-    """What every command takes that computes."""
+    """The flags of every command that computes."""
 
     threads: int | None = bounded(None, low=1, high=1024)  # Compute on so many threads; none: as many as torch takes.
 
     def take(self) -> None:
-        """Let torch, and the renderer with it, take so many."""
+        """Set the number of threads of torch, which the CPU renderer uses too."""
         if self.threads:
             import torch
 

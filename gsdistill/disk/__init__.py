@@ -1,1 +1,1 @@
-"""Files: reading with care, whole writing, locks, caches, and the paths that settings name."""
+"""Files: careful reading, atomic writing, locks, caches, and the paths in settings."""

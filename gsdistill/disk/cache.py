@@ -1,6 +1,6 @@
-"""Tensors kept on disk under a key: one safetensors file, with the whole key inside, compared when it is read.
+"""A cache of tensors on disk: one safetensors file for each key. The file holds the key, which is compared on reading.
 
-A cache never fails a run: a file that is broken or holds another key counts as missing, and where nothing can be
+A cache never fails a run: a file that is broken or holds another key counts as missing, and if a file cannot be
 written, or the account has no home folder, nothing is kept.
 """
 
@@ -18,16 +18,16 @@ from gsdistill.disk.places import cache_folder
 from gsdistill.disk.texts import utf8_name
 from gsdistill.disk.write import atomic_path
 
-__all__ = ["file_name", "keep", "place", "recall"]
+__all__ = ["cache_path", "file_name", "keep", "recall"]
 
 
 def file_name(key: str) -> str:
-    """A short name of a file for ``key``."""
+    """A short file name for ``key``, made of its hash."""
     return f"{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.safetensors"
 
 
-def place(*parts: str) -> Path | None:
-    """Where a file of the cache lies; None without a place for a cache."""
+def cache_path(*parts: str) -> Path | None:
+    """The path of a file or folder in the user's cache; None if the account has no home folder for one."""
     try:
         return cache_folder(*parts)
     except OutputError:
@@ -35,7 +35,7 @@ def place(*parts: str) -> Path | None:
 
 
 def recall(path: Path | None, key: str) -> dict[str, Tensor] | None:
-    """The tensors that :func:`keep` wrote to ``path`` under the same key, by name and on the CPU; None without any."""
+    """The tensors that :func:`keep` wrote to ``path`` under ``key``, by name, on the CPU; None if there are none."""
     from safetensors import SafetensorError, safe_open
 
     if path is None:
@@ -50,8 +50,8 @@ def recall(path: Path | None, key: str) -> dict[str, Tensor] | None:
 
 
 def keep(path: Path | None, key: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors under a key, in one piece, if there is a place and they can be written."""
-    from safetensors import SafetensorError  # what a full disk is to save_file
+    """Write tensors under a key to ``path``, atomically; if ``path`` is None or cannot be written, do nothing."""
+    from safetensors import SafetensorError  # save_file raises it on a full disk
     from safetensors.torch import save_file
 
     if path is None:

@@ -19,13 +19,13 @@ except ImportError:  # Windows
 __all__ = ["Claim"]
 
 
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # what file systems without locks say
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # errors of file systems without locks
 
 
 class Claim:
     """A lock on a file, held from :meth:`take` until the ``with`` block or the process ends.
 
-    On a file system without locks every process gets it.
+    On a file system without locks, every process gets it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,10 +41,10 @@ class Claim:
         self._release()
 
     def take(self) -> bool:
-        """Try to get the lock, without waiting, and return whether this process has it; a missing file is made.
+        """Try to get the lock without waiting, and return whether this process has it. A missing file is created.
 
         Raises:
-            OutputError: the file system refuses.
+            OutputError: the file cannot be created, opened or locked.
         """
         if self._is_there():
             return True
@@ -69,17 +69,17 @@ class Claim:
                 discard(self._path)  # while it is still locked
             os.close(self._handle)
             self._handle = None
-            if fcntl is None:  # Windows, which removes no open file: now, unless another process has opened it
+            if fcntl is None:  # Windows removes no open file; now it can, unless another process has it open
                 discard(self._path)
 
 
 def _lock(path: Path) -> int | None:
-    """Open and lock the file of that name; None if another process holds it."""
+    """Open and lock the file at ``path``, and return its descriptor; None if another process holds the lock."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _hold(handle)
-            if os.fstat(handle).st_nlink:  # else its holder before has just removed it
+            if os.fstat(handle).st_nlink:  # else the previous holder has just removed the file
                 return handle
         except BlockingIOError:
             os.close(handle)
@@ -93,7 +93,7 @@ def _lock(path: Path) -> int | None:
 
 
 def _hold(handle: int) -> None:
-    """Lock an open file, which no other handle may have locked. Raises BlockingIOError: one has."""
+    """Lock an open file. Raises BlockingIOError if it is locked through another descriptor."""
     if fcntl is not None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return

@@ -1,7 +1,7 @@
-"""Settings that are paths: home folders written out, and absolute, to mean the same from every working directory.
+"""Settings that are paths: makes them absolute, so that they mean the same from every working directory.
 
-They are those of type Path, and texts that may be one: a model is a name, a hub id, or where it lies; one of a user's
-own is a class in a file, as in ``./mine.py:Mine``.
+They are those of type Path, and texts that may be a path: a model is a name, a hub id or a path; a class from outside
+may lie in a file, as in ``./mine.py:Mine``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ T = TypeVar("T")
 
 
 def expanded(path: str, setting: str) -> str:
-    """Return ``path`` with ``~`` or ``~user`` at its beginning as the home folder, which not every shell sees to.
+    """Return ``path`` with ``~`` or ``~user`` at its start replaced by the home folder, which not every shell does.
 
-    ``./~user`` is a folder of that name here; it becomes absolute, so that the answer never begins with ``~``.
+    ``./~user``, a folder of that name here, becomes absolute, so that the result never begins with ``~``.
 
     Raises:
-        ConfigError: ``path`` is empty, there is no such user, or this account has no home folder; ``setting`` is named.
+        ConfigError: ``path`` is empty, there is no such user, or this account has no home folder. The message names
+            ``setting``.
     """
     if not path:
         raise ConfigError(f"{setting} is empty: a path or a name is expected")
@@ -36,7 +37,7 @@ def expanded(path: str, setting: str) -> str:
     user = path.partition("/")[0]
     try:
         full = Path(path).expanduser()
-    except (RuntimeError, ValueError):  # no such account, or no name that one can have
+    except (RuntimeError, ValueError):  # there is no such account, or can be none
         full = Path()
     if not full.is_absolute():
         lack = "this account has no home folder" if user == "~" else f"there is no user '{user[1:]}' on this machine"
@@ -45,7 +46,7 @@ def expanded(path: str, setting: str) -> str:
 
 
 def there(path: Path | str) -> bool:
-    """Whether a path leads to a file or a folder; text that can be none leads nowhere."""
+    """Whether there is a file or a folder at ``path``; False for a text that cannot be a path."""
     try:
         return Path(path).exists() and bool(str(path))
     except (OSError, ValueError):
@@ -53,21 +54,21 @@ def there(path: Path | str) -> bool:
 
 
 def file_of(name: str) -> str:
-    """The file of a name such as ``file.py:Class``; another text as it is."""
+    """The file in a name such as ``file.py:Class``; any other text unchanged."""
     place, _, label = name.rpartition(":")
     return place if place.endswith(".py") and label.isidentifier() else name
 
 
 def may_be_path(names: Callable[[], Collection[str]] = tuple) -> dict[str, Any]:
-    """Return the metadata of a text setting that may be a path; ``names()`` never are, whatever lies here."""
+    """Return the field metadata of a text setting that may be a path; texts in ``names()`` are never paths."""
     return {"place": names}
 
 
 def anchored(config: T, under: str = "") -> T:
-    """Return the settings with every path absolute; a text that may be one, where something is there.
+    """Return the settings with every path absolute, also those in texts that may be a path, if it exists.
 
-    Links keep their names, for what they lead to may have another suffix. ``under`` is where the settings stand in the
-    whole, for messages.
+    Links are not resolved, since their targets may have other suffixes. ``under`` is the dotted prefix of the settings'
+    names, for messages.
 
     Raises:
         ConfigError: as :func:`expanded`.
@@ -79,18 +80,19 @@ def anchored(config: T, under: str = "") -> T:
 
 
 def anchored_text(full: str) -> str:
-    """A text that may be a path, absolute where something is there; of ``file.py:Class`` where the file is."""
+    """A text that may be a path, or ``file.py:Class``: made absolute if the path or the file exists, else unchanged."""
     file = full if there(full) else file_of(full)
     return f"{absolute(file)}{full[len(file) :]}" if there(file) else full
 
 
 def paths_in(config: Any, under: str = "") -> Iterator[tuple[str, Path | str]]:
-    """Yield the dotted name and the value of every setting that is a path or may be one, of a list for each item."""
+    """Yield the dotted name and the value of every setting that is or may be a path; a list's items one by one."""
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{under}{field.name}"
         if dataclasses.is_dataclass(value):
             yield from paths_in(value, f"{name}.")
-        yield from ((name, item) for item in _items(value) if _may_be_path(item, field.metadata))
+        items: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+        yield from ((name, item) for item in items if _may_be_path(item, field.metadata))
 
 
 def _anchored(value: Any, metadata: Mapping[str, Any], name: str) -> Any:
@@ -104,17 +106,13 @@ def _anchored(value: Any, metadata: Mapping[str, Any], name: str) -> Any:
     return absolute(full) if isinstance(value, Path) else anchored_text(full)
 
 
-def _items(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
 def _may_be_path(value: Any, metadata: Mapping[str, Any]) -> bool:
     named = metadata.get("place")
     return isinstance(value, Path) or (named is not None and isinstance(value, str) and value not in named())
 
 
 def absolute(path: str) -> Path:
-    """The path from the root, without its dots where they mean what they look like: behind a link they may not."""
+    """The absolute path; ``..`` is removed too, unless that would change the meaning, as it may behind a link."""
     whole = Path(path).absolute()
     plain = Path(os.path.normpath(whole))
     return plain if os.path.realpath(plain) == os.path.realpath(whole) else whole

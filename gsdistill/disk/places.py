@@ -1,4 +1,4 @@
-"""Where files lie: what ships with gsdistill, what is cached, and the folder of a prompt."""
+"""Where files lie: what ships with gsdistill, the user's cache, and the folder names of prompts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def slug(prompt: str, longest: int = 80) -> str:
-    """Return a file name for a prompt: ``a-z 0-9 -`` only, 1 to ``longest`` characters.
+    """Return a file name for a prompt: 1 to ``longest`` characters of ``a-z 0-9 -``.
 
-    Text that loses letters on the way (another script, an emoji, a very long prompt) gets a short hash, so that
-    different prompts keep different folders.
+    If letters, digits or symbols are lost (another script, an emoji, a very long prompt), a short hash is added, so
+    that different prompts keep different folders.
     """
     plain = _plain(prompt)
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
@@ -38,9 +38,9 @@ def _plain(text: str) -> str:
 
 
 def data_path(*parts: str) -> Path:
-    """Return where a shipped file lies, named as in a checkout: ``configs/fast.yaml``, ``assets/shapes-prior``.
+    """Return the path of a shipped file, as named in a checkout: ``configs/csd-paper.yaml``, ``assets/shapes-prior``.
 
-    A checkout has ``configs`` and ``assets`` next to the package; a wheel has what it ships of both in
+    In a checkout ``configs`` and ``assets`` are next to the package; a wheel has its share of both in
     ``gsdistill/_data`` (``_data/configs``, ``_data/shapes-prior``). The path need not exist.
     """
     installed = PACKAGE / "_data"
@@ -50,7 +50,7 @@ def data_path(*parts: str) -> Path:
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return a folder for what can be made again, in XDG_CACHE_HOME/gsdistill or ~/.cache/gsdistill; it need not exist.
+    """Return a path in the user's cache, XDG_CACHE_HOME/gsdistill or ~/.cache/gsdistill; it need not exist.
 
     Raises:
         OutputError: this account has no home folder.

@@ -1,7 +1,7 @@
-"""Files that may be anything, read with care: whole files of a disk, of a bounded size, in UTF-8, and JSON.
+"""Reads files that may hold anything: only regular files, of a bounded size, text in UTF-8, and JSON.
 
-A pipe or a device in place of a file could keep a reader for ever, a text without an end would fill the memory, and a
-few packed bytes can unpack to a thousand times as many.
+A pipe or a device in place of a file could block a reader for ever, an endless text would fill the memory, and a few
+compressed bytes can unpack to a thousand times as many.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ __all__ = [
 ]
 
 LARGEST = 64 << 20  # bytes of a text
-LARGEST_RECORDS = 256 << 20  # a million steps' are smaller
-MOST_STEPS = 2**53  # which every program can count to
+LARGEST_RECORDS = 256 << 20  # bytes of metrics.jsonl; a million steps take less
+MOST_STEPS = 2**53  # the largest whole number that every reader of JSON holds exactly
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80  # characters
 _BRIEF.maxlist = _BRIEF.maxdict = 12
 LONGEST = 240  # characters of a value in a message
 GZIP = b"\x1f\x8b\x08"  # how a gzip file begins
-LAYERS = 2  # of gzip, one in the other
-FREE, TIMES = 16 << 20, 32  # bytes that any file may unpack to, and how many times as many as it has
-# A FIFO cannot hang us, no child gets the file, and Windows, which has no such flags, gives the bytes as they are.
+LAYERS = 2  # of gzip, one inside the other
+FREE, TIMES = 16 << 20, 32  # a file may unpack to so many bytes, or to so many times its size if that is more
+# So a FIFO cannot block us, and no child process inherits the file; Windows reads the bytes unchanged.
 READING = sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))  # and O_RDONLY, which is 0
 STEP = 1 << 20  # bytes that are unpacked at a time
 
@@ -54,11 +54,11 @@ def open_file(path: Path | str) -> BinaryIO:
     """Open a file for reading bytes.
 
     Raises:
-        BadFile: there is none, it is a folder, a pipe or a device, or it may not be read.
+        BadFile: it does not exist, is a folder, a pipe or a device, or may not be read.
     """
     try:
         number = os.open(path, READING)
-    except (OSError, ValueError) as error:  # ValueError: a zero in the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise BadFile(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     kind = os.fstat(number).st_mode
     if not stat.S_ISREG(kind):
@@ -68,15 +68,15 @@ def open_file(path: Path | str) -> BinaryIO:
 
 
 def most_unpacked(size: int) -> int:
-    """Return how many bytes a packed file of ``size`` bytes may unpack to; what would become more is refused."""
+    """Return how many bytes a compressed file of ``size`` bytes may unpack to; more is refused."""
     return max(FREE, TIMES * size)
 
 
 def open_unpacked(path: Path | str) -> BinaryIO:
-    """Open a file for reading bytes; of a gzip file what is packed in it, in a temporary file without a name.
+    """Open a file for reading bytes. A gzip file is unpacked to a temporary file without a name first.
 
     Raises:
-        BadFile: as :func:`open_file`, it is broken, or it unpacks to more than :func:`most_unpacked`.
+        BadFile: as :func:`open_file`; or the gzip file is broken, or unpacks to more than :func:`most_unpacked`.
     """
     file = open_file(path)
     most = most_unpacked(os.fstat(file.fileno()).st_size)
@@ -91,7 +91,7 @@ def open_unpacked(path: Path | str) -> BinaryIO:
 
 
 def first_bytes(path: Path | str, count: int) -> bytes:
-    """Return how a file begins, gunzipped as :func:`open_unpacked` does, but no further; none of a broken gzip file.
+    """Return the first ``count`` bytes of a file, unpacked if it is a gzip file; empty if that is broken.
 
     Raises:
         BadFile: as :func:`open_file`.
@@ -110,10 +110,10 @@ def first_bytes(path: Path | str, count: int) -> bytes:
 
 
 def unpacked(packed: BinaryIO, most: int, path: Path | str) -> BinaryIO:
-    """Return what a gzip file holds, at its start, in a temporary file without a name; ``path`` is named in errors.
+    """Unpack a gzip file to a temporary file without a name, and return that, open at its start.
 
     Raises:
-        BadFile: it is broken, or holds more than ``most`` bytes.
+        BadFile: it is broken, or holds more than ``most`` bytes. The message names ``path``.
     """
     try:
         with ExitStack() as failed, gzip.GzipFile(fileobj=packed) as stream:
@@ -131,7 +131,7 @@ def unpacked(packed: BinaryIO, most: int, path: Path | str) -> BinaryIO:
 
 
 def read_bytes(path: Path | str, largest: int = LARGEST) -> bytes:
-    """Return what a file holds.
+    """Return the bytes of a file.
 
     Raises:
         BadFile: as :func:`open_file`, or it holds more than ``largest`` bytes.
@@ -160,7 +160,7 @@ def read_text(path: Path | str, largest: int = LARGEST) -> str:
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
-    """Return the JSON object that a file holds, as :func:`parse_json` does.
+    """Return the JSON object that a file holds, read by :func:`parse_json`.
 
     Raises:
         BadFile: as :func:`read_text` and :func:`parse_json`.
@@ -169,10 +169,10 @@ def read_json(path: Path | str) -> dict[str, Any]:
 
 
 def read_records(path: Path | str) -> list[dict[str, Any]]:
-    """Return the JSON objects that the lines of a file are, each with a whole ``step``; without a file there are none.
+    """Return the JSON objects in the lines of a file, each with a whole number as ``step``; none if there is no file.
 
     Raises:
-        BadFile: as :func:`read_text`, or a line is no such record; it is named.
+        BadFile: as :func:`read_text`; or a line, which the message names, is not such a record.
     """
     records = []
     for place, line in enumerate(read_text(path, LARGEST_RECORDS).splitlines() if Path(path).exists() else [], start=1):
@@ -185,10 +185,10 @@ def read_records(path: Path | str) -> list[dict[str, Any]]:
 
 
 def parse_json(text: str, where: str) -> dict[str, Any]:
-    """Return the JSON object that a text is; a number that is not finite, or none, is None.
+    """Return the JSON object that ``text`` holds; numbers that are not finite become None.
 
     Raises:
-        BadFile: as :func:`parse_any`, or it is another value.
+        BadFile: as :func:`parse_any`, or it holds another kind of value.
     """
     value = parse_any(text, where)
     if not isinstance(value, dict):
@@ -197,15 +197,15 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
 
 
 def parse_any(text: str, where: str) -> Any:
-    """Return the JSON value that a text is; a number that is not finite, or none, is None.
+    """Return the JSON value that ``text`` holds; numbers that are not finite become None.
 
     Raises:
-        BadFile: it is no JSON, is nested too deeply, or holds text that is not Unicode; ``where`` is named.
+        BadFile: it is not JSON, is nested too deeply, or has text that is not Unicode. The message names ``where``.
     """
     try:
         value = json.loads(text, parse_constant=lambda name: None, parse_float=_finite)
         if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")  # which half of a pair cannot be
+            json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")  # raises for a lone surrogate
     except RecursionError as error:
         raise BadFile(f"{where}: not valid JSON: it is nested too deeply") from error
     except ValueError as error:
@@ -214,8 +214,8 @@ def parse_any(text: str, where: str) -> Any:
 
 
 def brief(value: object) -> str:
-    """Return how a value that was read is shown in a message: as Python writes it, cut where it is long or deep."""
-    text = " ".join(_BRIEF.repr(value).split())  # in one line, where that of a tensor has more
+    """Return a value as a message shows it: as Python writes it, cut if it is long or deeply nested, in one line."""
+    text = " ".join(_BRIEF.repr(value).split())  # a tensor's has several lines
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 

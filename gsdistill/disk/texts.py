@@ -1,8 +1,7 @@
-"""Text as a user types it: Unicode, and for names of files any bytes but zero.
+"""Texts that users type: Unicode, or, for file names, any bytes but NUL.
 
-What the shell hands over in bytes that this machine's locale cannot read, Python holds as escapes (halves of pairs,
-U+DC80 to U+DCFF), by which a file is found. Settings are kept in UTF-8 whatever the locale: an escape stays where the
-bytes are no UTF-8.
+Python holds bytes of the command line that the locale cannot decode as lone surrogates (U+DC80 to U+DCFF), and finds
+files by them. Settings are kept in UTF-8 whatever the locale, so only bytes that are not UTF-8 stay surrogates.
 """
 
 from __future__ import annotations
@@ -16,17 +15,18 @@ from pathlib import Path
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.read import brief, open_file
 
-__all__ = ["checked", "in_utf8", "letters", "shown", "utf8_name"]
+__all__ = ["as_unicode", "check_text", "in_utf8", "letters", "utf8_name"]
 
 NO_TEXT = re.compile("[\ud800-\udfff]")
 NO_NAME = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 
 
-def checked(text: str, names_file: bool, setting: str) -> str:
-    """Return the text of a setting, the name of a file so that this locale finds it.
+def check_text(text: str, names_file: bool, setting: str) -> str:
+    """Return the text of a setting; a file name in the form by which this locale finds the file.
 
     Raises:
-        ConfigError: it holds what no text or no name can; ``setting`` is named.
+        ConfigError: a text has lone surrogates, or a file name has such as stand for no byte, or a NUL. The message
+            names ``setting``.
     """
     text = letters(text)
     if (NO_NAME if names_file else NO_TEXT).search(text):
@@ -36,22 +36,22 @@ def checked(text: str, names_file: bool, setting: str) -> str:
     return os.fsdecode(text.encode("utf-8", "surrogateescape")) if names_file else text
 
 
-def shown(text: str) -> str:
-    """Return text that may hold the name of a file as Unicode that any program takes, its other bytes written out."""
+def as_unicode(text: str) -> str:
+    """Return a text that may hold a file name as valid Unicode; bytes that are not UTF-8 are written as escapes."""
     return letters(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def in_utf8(path: Path) -> bool:
-    """Whether the bytes of a name are UTF-8."""
+    """Whether the bytes of a path are UTF-8."""
     return NO_TEXT.search(letters(str(path))) is None
 
 
 @contextmanager
 def utf8_name(path: Path) -> Iterator[Path]:
-    """Yield a name of a file for libraries that take only UTF-8: its own, or that of a descriptor, open meanwhile.
+    """Yield a path to a file for libraries that accept only UTF-8: its own, or that of a descriptor, open in the block.
 
     Raises:
-        BadFile: the file cannot be opened, if its own name does not serve.
+        BadFile: the path is not UTF-8 and the file cannot be opened.
     """
     if in_utf8(path):
         yield path
@@ -61,8 +61,8 @@ def utf8_name(path: Path) -> Iterator[Path]:
 
 
 def letters(text: str) -> str:
-    """Return text whose bytes that this locale could not read are letters where they are UTF-8."""
+    """Return the text with bytes that the locale could not decode turned into letters, if they are UTF-8."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half of a pair that stands for no byte
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
         return text

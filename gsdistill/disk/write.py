@@ -1,6 +1,6 @@
-"""How files are written: to a temporary name in the same folder, synced, then renamed.
+"""Writes files atomically: to a temporary name in the same folder, synced, then renamed.
 
-A reader sees the old file or the whole new one, and neither a crash nor a full disk leaves half a file under its name.
+A reader sees the old file or the whole new one; neither a crash nor a full disk leaves half a file under its name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,13 @@ DRAFT = ".tmp-"  # how the names of unfinished files begin
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary sibling of ``path`` with its suffix; it becomes ``path`` if the block succeeds, else it goes.
+    """Yield a temporary path beside ``path``, with its suffix; the file is renamed to ``path`` if the block succeeds.
 
-    Missing folders are made. The file and its folder are synced, so the rename survives a power cut.
+    Otherwise it is removed. Missing folders are made. The file and its folder are synced, so that the rename survives a
+    power cut.
 
     Raises:
-        OutputError: the file system refuses, in the block or here; the path and the reason are named.
+        OutputError: the block or the renaming raises OSError. The message has the path and the reason.
     """
     path = Path(path)
     draft = path.with_name(f"{DRAFT}{uuid.uuid4().hex[:8]}-{path.name[-60:]}")
@@ -69,7 +70,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 def write_text(path: Path | str, text: str) -> None:
     """Write ``text`` as UTF-8 to ``path`` in one piece. Raises OutputError as :func:`atomic_path` does.
 
-    Bytes of a file's name that are no UTF-8 become the escapes that JSON has for them.
+    Lone surrogates, which stand for bytes of file names that are not UTF-8, are written as JSON escapes.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
@@ -80,12 +81,12 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse a folder to write to where a file, or a link that leads nowhere, stands in the way, or that is read-only.
+    """Refuse an output folder that is a file, a broken link, or cannot be written.
 
-    Nothing is made; what can be written is asked of a file without a name, in the nearest folder that is there.
+    Nothing stays behind: a file without a name is written to the nearest folder that exists.
 
     Raises:
-        OutputError: what stands there, or why the file system refuses.
+        OutputError: the folder cannot be used; the message has the reason.
     """
     first = next(place for place in (path, *path.parents) if place.is_symlink() or place.exists())
     if not first.exists():
@@ -100,10 +101,10 @@ def check_folder(path: Path) -> None:
 
 
 def check_targets(targets: Iterable[Path], overwrite: bool, choose: str = "another name") -> None:
-    """Refuse files that are folders, there already, or where none can be made; what to ``choose`` instead is told.
+    """Refuse output files that are folders, exist without ``overwrite``, or cannot be created.
 
     Raises:
-        OutputError: one is.
+        OutputError: one cannot be used; the message says what to ``choose`` instead.
     """
     for path in targets:
         if path.is_dir():
@@ -116,8 +117,8 @@ def check_targets(targets: Iterable[Path], overwrite: bool, choose: str = "anoth
 
 
 def temporary_folder() -> Path | None:
-    """Return a folder among the temporary ones that nobody else can write to; None where there is none to be had."""
-    if not hasattr(os, "getuid"):  # Windows, where bits of a mode do not tell
+    """Return a temporary folder that only this user can read and write; None if there can be none, as on Windows."""
+    if not hasattr(os, "getuid"):  # Windows, whose modes do not show who may write
         return None
     try:
         path = Path(tempfile.gettempdir()) / f"gsdistill-{os.getuid()}"
@@ -130,7 +131,7 @@ def temporary_folder() -> Path | None:
 
 
 def can_write(folder: Path) -> bool:
-    """Whether files can be made in a folder, which is made where it is missing."""
+    """Whether files can be created in a folder; a missing folder is made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -140,17 +141,17 @@ def can_write(folder: Path) -> bool:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what processes that were killed have left unfinished in a folder of which nobody else writes."""
+    """Remove the unfinished files of killed processes from a folder; no other process may be writing there."""
     for draft in folder.glob(f"{DRAFT}{'[0-9a-f]' * 8}-*"):
         discard(draft)
 
 
 def sync(path: Path) -> None:
-    """Wait until what was written to a file or a folder is on the disk; Windows has no such call for folders."""
+    """Wait until a file or a folder is on the disk; nothing is done for folders on Windows, which cannot sync them."""
     windows = not hasattr(os, "O_DIRECTORY")
     if windows and path.is_dir():
         return
-    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)  # Windows syncs what is open for writing
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)  # Windows syncs only files open for writing
     try:
         os.fsync(handle)
     finally:
@@ -158,7 +159,7 @@ def sync(path: Path) -> None:
 
 
 def _umask() -> int:
-    """The process's umask; where the system does not show it, it can only be learnt by changing it for all threads."""
+    """The process's umask. If /proc does not show it, the only way is to change it for a moment, for all threads."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
@@ -170,8 +171,6 @@ def _umask() -> int:
 
 
 def discard(path: Path) -> None:
-    """Remove a draft that may be gone already, in a folder that may be gone too."""
-    try:
+    """Remove a file if it is there and can be removed; its folder may be missing too."""
+    with suppress(OSError):
         path.unlink(missing_ok=True)
-    except OSError:
-        return

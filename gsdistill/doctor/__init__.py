@@ -1,1 +1,1 @@
-"""What ``gsdistill doctor`` finds: on this machine, of one model, and in a short run."""
+"""What ``gsdistill doctor`` finds out: about this machine, about one model, and by a short run."""

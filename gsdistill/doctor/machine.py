@@ -21,10 +21,10 @@ from gsdistill.disk.places import data_path
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Finding", "findings", "report"]
+__all__ = ["Finding", "findings", "print_findings"]
 
 PACKAGES = ("torch", "diffusers", "transformers", "gsplat", "numba", "matplotlib")
-RAN = "# tests run on Python: "  # a line of the pins, before the Pythons on which the tests ran with them
+RAN = "# tests run on Python: "  # how the line of the pins begins that lists the Pythons of the tests
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Finding:
 
     group: str
     name: str
-    found: str | None  # what there is, or None
-    cure: str = ""  # what to do about it
+    found: str | None  # what is there; None if it is missing
+    cure: str = ""  # what to do if it is missing
 
 
-def report(console: Console, findings: Iterable[Finding], lost: str = "missing") -> list[Finding]:
-    """Print findings; each one that is ``lost`` is followed by what to do about it. Returns those."""
+def print_findings(console: Console, findings: Iterable[Finding], lost: str = "missing") -> list[Finding]:
+    """Print findings, with the cure below each that has nothing, shown as ``lost``; returns the latter."""
     group, without = None, []
     for finding in findings:
         if finding.group != group:
@@ -75,8 +75,8 @@ def _version(package: str) -> str | None:
 
 
 def _compared(pins: Path) -> str:
-    """How what is installed differs from what the tests ran with: the pins, which may not have run on this Python."""
-    from packaging.requirements import Requirement  # there through transformers
+    """How the installed packages, and this Python, differ from those that the tests ran with, by the file of pins."""
+    from packaging.requirements import Requirement  # installed with transformers
 
     lines = pins.read_text(encoding="utf-8").splitlines()
     pinned = [Requirement(line) for line in lines if line and not line.startswith("#")]
@@ -96,7 +96,7 @@ def _compared(pins: Path) -> str:
 
 
 def _ffmpeg() -> str | None:
-    """Return the path of the ffmpeg that writes videos."""
+    """The path of the ffmpeg that writes videos, if there is one."""
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         return None
     import imageio_ffmpeg
@@ -139,7 +139,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _renderer(device: torch.device) -> str:
-    """What draws a scene that lies on a device; tried, unless that would compile kernels."""
+    """Which renderer draws a scene on ``device``; it is tried, unless that would compile kernels."""
     from gsdistill.renderer.base import compiles, refusal
 
     if compiles(device):
@@ -149,7 +149,7 @@ def _renderer(device: torch.device) -> str:
 
 
 def _kept_kernels() -> str | None:
-    """Return where the processor's kernels are kept once they are compiled, if anywhere."""
+    """Where the compiled kernels of the CPU renderer are kept; None if no folder can be written."""
     from gsdistill.renderer._bins import place
 
     folder = place.stats.cache_path
@@ -157,7 +157,7 @@ def _kept_kernels() -> str | None:
 
 
 def _gsplat_extension() -> Path | None:
-    """Return gsplat's compiled extension, found without importing gsplat, which could start a build."""
+    """The path of gsplat's compiled extension, found without importing gsplat, which could start a build."""
     spec = importlib.util.find_spec("gsplat")
     folders = spec.submodule_search_locations if spec else None
     return next((file for folder in folders or () for file in sorted(Path(folder).glob("csrc*.so"))), None)

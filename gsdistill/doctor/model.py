@@ -1,6 +1,6 @@
-"""``gsdistill doctor --prior``: where a model comes from, how much of it is needed and is here, and its licence.
+"""``gsdistill doctor --prior``: where a model comes from, its licence, which files are needed and which are here.
 
-Sizes are of the files that would be loaded on this machine: in half precision on an accelerator, else in float32.
+Sizes are those of the files that would be loaded on this machine: half precision on an accelerator, else float32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gsdistill.core.errors import UserError
 from gsdistill.disk.places import cache_folder
 from gsdistill.doctor.machine import Finding
 from gsdistill.models import inventory
-from gsdistill.models.catalogue import cards, choose, find, is_outside
+from gsdistill.models.catalogue import cards, choose_prior, find_model, is_outside
 from gsdistill.models.inventory import gigabytes
 from gsdistill.models.layout import chosen, lack, listing
 from gsdistill.models.locate import WHICH_2, completing
@@ -30,20 +30,20 @@ __all__ = ["prior_findings"]
 
 
 def prior_findings(name: str) -> Iterator[Finding]:
-    """Look at one prior: its licence, its source, what of it is here, what is missing and the command that gets it.
+    """Look at one prior: its licence, its source, what is here, what is missing, and the command that gets it.
 
-    Only names and sizes are asked of the hub, and without an answer the card says about how large the model is.
+    The hub is asked only for names and sizes of files; if it does not answer, the card's estimate of the size is shown.
 
     Raises:
-        ConfigError: a name that is none, or of a class that cannot be a prior.
+        ConfigError: the name is unknown, or names a class that cannot be a prior.
     """
     target = device.choose("auto")
-    name, reason = choose(name, target)
+    name, reason = choose_prior(name, target)
     group, half = f"prior {name}", target.type != "cpu"
     if is_outside(name):
         yield from _of_ones_own(group, name)
         return
-    source = Path(find(name)[0])
+    source = Path(find_model(name)[0])
     if reason:
         yield Finding(group, "chosen", reason)
     if card := cards().get(name):
@@ -64,7 +64,7 @@ def prior_findings(name: str) -> Iterator[Finding]:
 
 
 def _of_ones_own(group: str, name: str) -> Iterator[Finding]:
-    """A class from outside, which is imported and not made."""
+    """A class from outside, which is imported, but no object is made of it."""
     cls = load_class(name)
     yield Finding(group, "class", f"{cls.__qualname__} of {inspect.getsourcefile(cls)}")
     yield Finding(group, "what", (cls.__doc__ or "its docstring would say").partition("\n")[0])
@@ -72,7 +72,7 @@ def _of_ones_own(group: str, name: str) -> Iterator[Finding]:
 
 
 def _folder(group: str, folder: Path, half: bool) -> Iterator[Finding]:
-    """A diffusers folder: its family, each part with the files that would be loaded, and whether it is whole."""
+    """A diffusers folder: its family, the bytes to load of each part, and whether it is complete."""
     yield Finding(group, "folder", str(folder))
     try:
         yield Finding(group, "class", family_of(folder).name)
@@ -89,7 +89,7 @@ def _folder(group: str, folder: Path, half: bool) -> Iterator[Finding]:
 
 
 def _single_file(group: str, file: Path) -> Iterator[Finding]:
-    """A checkpoint in one file: what it is, and whose configs it takes."""
+    """A checkpoint in one file: what it is, and which model's configs complete it."""
     yield Finding(group, "file", f"{file}, {gigabytes(file.stat().st_size)}")
     try:
         original = look(file)
@@ -110,7 +110,7 @@ def _single_file(group: str, file: Path) -> Iterator[Finding]:
 
 
 def _from_hub(group: str, name: str, half: bool) -> Iterator[Finding]:
-    """A card or a hub id."""
+    """A model of the hub, named by a card or by its hub id."""
     card, needed, reason = cards().get(name), 0, None
     if card and card.gated:
         address = f"{constants.ENDPOINT}/{card.sources[0]}"

@@ -1,8 +1,8 @@
-"""``gsdistill doctor --run``: a short run in a folder that goes again, and whether its figures are as expected.
+"""``gsdistill doctor --run``: makes a short run in a temporary folder, and compares its figures with expected ones.
 
 The run is ``generate --prompt "a red torus" --method sds --prior shapes --quality draft --seed 0``. With 1, 2 and 4
 threads, in float32 and in bfloat16, its IoU was 0.9469 to 0.9470 and its colour error 0.0341 to 0.0342, and with three
-other seeds 0.944 to 0.952 and 0.033 to 0.035: EXPECTED leaves 0.01 on both sides. On a GPU it was not tried.
+other seeds 0.944 to 0.952 and 0.033 to 0.035. EXPECTED allows 0.01 around the former. It was not tried on a GPU.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from gsdistill.doctor.machine import Finding
 from gsdistill.generate import prepared, run
 from gsdistill.prior.loading import load_prior
 from gsdistill.run.config import RunConfig, resolve
-from gsdistill.run.folder import RECORDS, SPLAT, SUMMARY
 from gsdistill.run.measure import evaluate_run
+from gsdistill.run.read import RECORDS, SPLAT, SUMMARY
 
 __all__ = ["EXPECTED", "selftest"]
 
@@ -33,21 +33,21 @@ FILES = (SPLAT, "views.png", "turntable.mp4", "report.html", RECORDS)
 
 
 def selftest() -> Iterator[Finding]:
-    """Each stage with what it found and its seconds; or with what went wrong, after which there is no other."""
+    """Yield each stage with its result and its seconds; if one fails, what went wrong, and no further stage."""
     with tempfile.TemporaryDirectory(prefix="gsdistill-") as place:
         stages = _stages(resolve({**RUN, "output": str(Path(place) / "run")}))
         for name in STAGES:
             began = time.perf_counter()
             try:
                 finding = next(stages)
-            except Exception as error:  # whatever fails is what was asked for
+            except Exception as error:  # any failure is a result of the self-test
                 yield Finding("self-test", name, None, f"{type(error).__name__}: {first_line(error)}")
                 return
             yield Finding("self-test", name, f"{finding}, {time.perf_counter() - began:.1f} s")
 
 
 def _stages(config: RunConfig) -> Iterator[str]:
-    """What each stage found. Raises UserError where that is not what it must be."""
+    """Yield the result of each stage. Raises UserError if a result is not as expected."""
     target = device.choose(config.device)
     device.prepare(target)
     prior = load_prior(config.prior, target, config.model)

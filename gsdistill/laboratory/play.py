@@ -119,8 +119,8 @@ def fill(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(prior: str) -> str:
-    """The name of the prior: for ``auto`` the one that this machine gets."""
-    return catalogue.choose(prior, device.choose("auto"))[0]
+    """The name of the prior that ``auto`` stands for on this machine; any other name as it is."""
+    return catalogue.choose_prior(prior, device.choose("auto"))[0]
 
 
 def _middle(densities: Densities) -> tuple[Float[Tensor, "D"], float]:

@@ -39,11 +39,11 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-                momentum.lerp_(parameter.grad, 1 - group["momentum"])
+                momentum.lerp_(_gradient(parameter), 1 - group["momentum"])
         for process, (group, parameter) in self._shares:
             if process == rank():
                 momentum = self.state[parameter]["momentum"]
-                ahead = parameter.grad.lerp(momentum, group["momentum"])  # Nesterov's
+                ahead = _gradient(parameter).lerp(momentum, group["momentum"])  # Nesterov's
                 step = orthogonalised(ahead.flatten(1)).view_as(parameter)
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(step.to(parameter.dtype), alpha=-group["lr"] * 0.2 * max(ahead.flatten(1).shape) ** 0.5)
@@ -80,6 +80,12 @@ def orthogonalised(matrix: Tensor) -> Tensor:
         gram = x @ x.T
         x = _A * x + (_B * gram + _C * (gram @ gram)) @ x
     return x.T if tall else x
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    if parameter.grad is None:
+        raise ValueError("Muon moves parameters that have a gradient")
+    return parameter.grad
 
 
 def _cost(parameter: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""What a model folder says of itself in gsdistill.json."""
+"""The card of a model folder, gsdistill.json."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gsdistill.settings.registry import names
 
 __all__ = ["CameraCard", "ModelCard", "Prediction", "check_world", "read_model_card"]
 
-Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]  # what a network answers
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]  # what a network can predict
 
 
 @dataclass(frozen=True)
 class CameraCard:
-    """What a camera-conditioned model is fed, and the cameras it knows: degrees and world units."""
+    """The camera features of a model, and the cameras it was trained on: degrees and world units."""
 
     features: Literal["fourier"]
     distance: float = bounded(above=0)
@@ -31,7 +31,7 @@ class CameraCard:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """gsdistill.json of a model folder."""
+    """The contents of gsdistill.json."""
 
     name: str
     encoder: Literal["vae", "unshuffle"] = "vae"
@@ -45,14 +45,18 @@ class ModelCard:
 
 
 def check_world(world: str | None) -> None:
-    """Refuse a world that is no package of gsdistill.worlds. Raises ConfigError."""
+    """Refuse a world that is not a package of gsdistill.worlds. Raises ConfigError."""
     if world not in (None, *(known := names("gsdistill.worlds"))):
         hint = did_you_mean(str(world), known)
         raise ConfigError(f"world = '{world}' is not known.{hint} Allowed: {', '.join(known)}")
 
 
 def read_model_card(source: str, name: str) -> ModelCard:
-    """The folder's gsdistill.json, or the card of a plain latent model."""
+    """Read gsdistill.json in the folder ``source``; without the file, the card of a plain latent model called ``name``.
+
+    Raises:
+        BadFile: the file cannot be read, or a value in it is not allowed.
+    """
     path = Path(source) / "gsdistill.json"
     if not path.is_file():
         return ModelCard(name=name)

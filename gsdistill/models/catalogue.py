@@ -1,8 +1,8 @@
-"""Which priors there are (cards.yaml), where their files are, and what a model folder says of itself (gsdistill.json).
+"""The catalogue of priors (cards.yaml): their names, where their files are, and their recipes.
 
-A plain diffusers folder needs no card: it is a latent model with a VAE and no cameras. A folder with ``gsdistill.json``
-can declare a fold-into-channels encoder, Fourier features of the camera, the cameras it was trained on, and that its
-prompts come from the closed world of gsdistill.worlds.shapes.
+A plain diffusers folder needs no card: it is a latent model with an autoencoder and no cameras. ``gsdistill.json`` in a
+folder can declare that images are folded into channels, Fourier features of the camera, the cameras of its training,
+and the closed world of its prompts.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SINGLE",
-    "Card",
+    "PriorCard",
     "cached_source",
     "cards",
-    "choose",
-    "find",
+    "choose_prior",
+    "find_model",
     "is_hub_id",
     "is_local",
     "is_outside",
@@ -46,13 +46,13 @@ __all__ = [
 ]
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-OTHER_FILES = (".bin", ".gguf", ".onnx", ".zip")  # models that are no priors
+OTHER_FILES = (".bin", ".gguf", ".onnx", ".zip")  # of models that cannot be read
 SHOWN = 12  # entries of a folder in a message
 SINGLE = (".safetensors", ".ckpt", ".pt", ".pth")  # how the name of a model in one file ends
 
 
 @dataclass(frozen=True)
-class Card:
+class PriorCard:
     """One entry of cards.yaml."""
 
     sources: tuple[str, ...]  # hub ids in the order they are tried, or one folder that ships with gsdistill
@@ -63,16 +63,16 @@ class Card:
     resolution: int = bounded(low=8)  # of the images that it was trained on, in pixels
     guidance_scale: float = bounded(low=1)  # omega of eps_u + omega h that its users take for pictures
     size_gb: float = bounded(low=0)  # 10^9 bytes that are downloaded in half precision, for when the hub is not asked
-    # 10^9 bytes of a GPU that a step of 4 views in half precision takes, and 10^12 operations of such a step of sds in
-    # the network (8 samples) and in the autoencoder; counted from the shapes of all tensors, not measured on a GPU
+    # 10^9 bytes of GPU memory for a step of 4 views in half precision; and 10^12 operations of such a step of sds, of
+    # the network (8 samples) and of the autoencoder. They are counted from the tensors' shapes, not measured.
     gpu_gb: float | None = None
     step_tflop: tuple[float, float] | None = None
     gated: bool = False  # the hub asks for an accepted licence, and `hf auth login`
-    variant: Literal["fp16"] | None = None  # its weights are there in half precision too
+    variant: Literal["fp16"] | None = None  # its weights exist in half precision too
     revision: str | None = None  # branch, tag or commit; none: the hub's main
-    vae: str | None = None  # hub id of an autoencoder that serves in float16 where its own does not; --model.vae
-    base: str | None = None  # the card that the parts beside the network come from, where that is one file
-    checkpoint: str | None = None  # that file in the sources, in the original layout
+    vae: str | None = None  # hub id of an autoencoder that works in float16 if its own does not; for --model.vae
+    base: str | None = None  # if the network is one file: the card whose model has the other parts
+    checkpoint: str | None = None  # the name of that file in the sources, in the original layout
     recipes: str | None = None  # a group of recipes.yaml and qualities.yaml
 
     @property
@@ -81,7 +81,7 @@ class Card:
         return self.sources[0].startswith("assets/")
 
     def gigabytes(self, half: bool) -> float:
-        """About how many 10^9 bytes are downloaded, at most."""
+        """About how many 10^9 bytes are downloaded at most."""
         return self.size_gb if half or self.variant is None else 2 * self.size_gb
 
     def download(self, half: bool) -> str:
@@ -92,13 +92,13 @@ class Card:
 
 
 @lru_cache
-def cards() -> dict[str, Card]:
+def cards() -> dict[str, PriorCard]:
     """Every prior with a short name."""
-    return {name: from_dict(Card, entry, f"cards.yaml: {name}") for name, entry in _shipped("cards.yaml").items()}
+    return {name: from_dict(PriorCard, entry, f"cards.yaml: {name}") for name, entry in _shipped("cards.yaml").items()}
 
 
 def known() -> list[str]:
-    """Every short name: of the cards, and what installed packages call priors of theirs."""
+    """Every short name: those of the cards, and those of priors in installed packages."""
     return [*cards(), *(name for name in installed(GROUP) if name not in cards())]
 
 
@@ -122,8 +122,8 @@ def _recipes(prior: str) -> str | None:
     return card.recipes if card else None
 
 
-def choose(name: str, device: torch.device) -> tuple[str, str | None]:
-    """Resolve ``auto``: a cached large prior where there is an accelerator, else the shapes prior; and say why.
+def choose_prior(name: str, device: torch.device) -> tuple[str, str | None]:
+    """Resolve ``auto``: a cached large prior if there is an accelerator, else the shapes prior.
 
     Returns the name and one line for the user (None when ``name`` was not ``auto``).
     """
@@ -131,12 +131,8 @@ def choose(name: str, device: torch.device) -> tuple[str, str | None]:
         return name, None
     if device.type == "cpu":
         return "shapes", "prior: shapes (no accelerator here; --prior picks another)"
-    for candidate in cards():
-        if cached_source(candidate):
-            return (
-                candidate,
-                f"prior: {candidate} (an accelerator and its cached weights are here; --prior picks another)",
-            )
+    if cached := next((name for name in cards() if cached_source(name)), None):
+        return cached, f"prior: {cached} (an accelerator and its cached weights are here; --prior picks another)"
     return "shapes", "prior: shapes (no large model is cached; `gsdistill doctor` says how to get one)"
 
 
@@ -152,13 +148,13 @@ def cached_source(name: str) -> str | None:
     return next((source for source in sources if cached_snapshot(source, Need(needed_parts), card.revision)), None)
 
 
-def find(name_or_path: str, setting: str = "prior") -> tuple[str, ...]:
-    """Where a short name, a path or a hub id leads: a local folder or file, or hub ids in the order to try them.
+def find_model(name_or_path: str, setting: str = "prior") -> tuple[str, ...]:
+    """What a short name, a path or a hub id refers to: a local folder or file, or hub ids in the order to try them.
 
-    ``setting`` is what the user named it in.
+    ``setting`` is the setting that holds the name, for messages.
 
     Raises:
-        ConfigError: neither a known name, nor a folder or file that exists, nor formed like a hub id; or, as
+        ConfigError: it is neither a known name, nor a folder or file that exists, nor formed like a hub id; or as
             :func:`refuse_mistyped`.
         ModelNotFound: the folder that ships with gsdistill is not there.
     """
@@ -187,9 +183,9 @@ def is_local(name: str) -> bool:
 
 
 def is_outside(name: str) -> bool:
-    """Whether a prior's name says a class from outside, which :mod:`gsdistill.prior.own` loads; nothing is loaded.
+    """Whether a prior's name is that of a class from outside, which :mod:`gsdistill.prior.own` loads.
 
-    A folder or a model's file that is there is never taken for one.
+    Nothing is loaded. An existing folder is never taken for one.
     """
     if name in known():
         return name not in cards()
@@ -197,17 +193,17 @@ def is_outside(name: str) -> bool:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether ``name`` is formed like owner/name, and not as a file is called."""
+    """Whether ``name`` has the form owner/name and does not end as a model's file does."""
     return HUB_ID.fullmatch(name) is not None and not name.lower().endswith((*SINGLE, *OTHER_FILES))
 
 
 def refuse_mistyped(name: str) -> None:
-    """Refuse a hub id that is neither here nor in the cache if its first part is a folder here: it is a mistyped path.
+    """Refuse a hub id that is probably a mistyped path: it is not in the cache, and its first part is a folder here.
 
-    The hub, if it were asked, would learn the name of a private folder.
+    Else the hub would learn the name of a private folder.
 
     Raises:
-        ConfigError: it is such a name; what the folder holds is named.
+        ConfigError: it is such a name; the message lists what the folder holds.
     """
     folder = Path(name).parent
     if Path(name).exists() or not folder.is_dir() or cached_file(name, "model_index.json"):
@@ -221,16 +217,16 @@ def refuse_mistyped(name: str) -> None:
 
 
 def world_of(name_or_path: str) -> str | None:
-    """The closed world that a prior's prompts are of, as its folder's card says; None where any prompt goes.
+    """The closed world of a prior's prompts, by its folder's card; None if any prompt is allowed.
 
-    One from outside is not loaded to tell, and has none.
+    A class from outside is not loaded; it has none.
 
     Raises:
-        ConfigError, ModelNotFound: as :func:`find`. BadFile: the card cannot be read.
+        ConfigError, ModelNotFound: as :func:`find_model`. BadFile: the card cannot be read.
     """
     if is_outside(name_or_path):
         return None
-    return read_model_card(find(name_or_path)[0], name_or_path).world
+    return read_model_card(find_model(name_or_path)[0], name_or_path).world
 
 
 def _shipped(name: str) -> dict[str, Any]:

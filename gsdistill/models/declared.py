@@ -1,4 +1,4 @@
-"""Whether a family can feed its network what the config asks for; checked before any weights are read.
+"""Checks, before weights are read, that a family has the inputs which the config of its network asks for.
 
 A network that needs an input which its family does not have, latents with another number of channels or tokens of
 another width would fail in the middle of a run, or run without an input that it was trained with.
@@ -17,10 +17,10 @@ from gsdistill.disk.read import brief, read_json
 __all__ = ["UNET", "Feed", "check_network", "latent_channels", "latent_side"]
 
 CONFIG = "config.json"
-# Networks of Stable Diffusion that are told a picture too, by the channels that they read.
+# Networks of Stable Diffusion that read a picture too, by their number of input channels.
 PICTURES = {9: "inpainting", 8: "editing pictures", 7: "upscaling", 5: "pictures with a given depth"}
 OTHERS = "the parts are of different models"
-# What a network with a condition is, by the condition's name or kind.
+# What a network with another condition is, by the condition's name or kind.
 ADVICE = {
     "time_cond_proj_dim": "; it is a latent consistency model, which is told its guidance scale and leaves a method no "
     "guidance to weigh: take the model that it was distilled from",
@@ -30,14 +30,14 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Feed:
-    """What a family feeds its network, by the names of the network's config."""
+    """The inputs that a family has for its network, by the names in the network's config."""
 
-    side: int  # latents along each side, where the config names none
-    channels: int = 4  # of the latents, where the config names none
-    sized: bool = False  # whether the network cannot be built without a size of its own, a whole number
-    # Kinds of condition that it is fed, or that need no more than the tokens; None is none of that kind.
+    side: int  # latents along each side, if the config has no number
+    channels: int = 4  # of the latents, if the config has no number
+    sized: bool = False  # whether the config must have a size, a whole number
+    # The allowed kinds of each condition: those that the family has, or that need only the tokens; None is no such.
     conditions: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
-    # Numbers that are sums: of a part's number under a name, so many times.
+    # Widths that must be sums of numbers in the configs of parts: (part, name, factor) of each.
     widths: Mapping[str, tuple[tuple[str, str, int], ...]] = field(default_factory=dict)
 
 
@@ -82,10 +82,10 @@ def check_network(feed: Feed, folder: Path, part: str, latents: int, features: i
 
 
 def latent_side(size: Any, feed: Feed, path: Path) -> int:
-    """Latents along each side, by ``size``, what the network's config at ``path`` says: a number, or two equal ones.
+    """Latents along each side, by the sample_size in the network's config at ``path``: a number, or two equal ones.
 
     Raises:
-        BadFile: it is neither, or nothing where the network must have one.
+        BadFile: it is neither, or is missing where the network must have one.
     """
     if size is None and not feed.sized:
         return feed.side
@@ -100,7 +100,7 @@ def latent_channels(folder: Path) -> int:
     """Channels of the latents of the autoencoder in ``folder``.
 
     Raises:
-        BadFile: its config cannot be read, or is of one of other pictures than in red, green and blue.
+        BadFile: its config cannot be read, or its pictures are not red, green and blue.
     """
     config = read_json(folder / CONFIG)
     for name in ("in_channels", "out_channels"):
@@ -133,7 +133,7 @@ def _check_widths(config: Mapping[str, Any], widths: Mapping[str, int | None], p
 
 
 def _sum(folder: Path, parts: tuple[tuple[str, str, int], ...]) -> int | None:
-    """The sum of numbers in the configs of parts, or None if one of them is missing."""
+    """The sum of numbers in the configs of parts; None if one of them is missing."""
     total = 0
     for part, name, times in parts:
         path = folder / part / CONFIG

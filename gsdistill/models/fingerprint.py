@@ -1,4 +1,4 @@
-"""Files of a model as one short name that changes when they do."""
+"""A short name for the files of a model, which changes when they change."""
 
 from __future__ import annotations
 

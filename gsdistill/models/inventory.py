@@ -1,4 +1,4 @@
-"""Which files a model needs, which of them are here and how large they are; no weights are loaded or downloaded."""
+"""Which files a model needs, which are here, and how large they are; no weights are loaded or downloaded."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gsdistill.core.errors import ModelNotFound
-from gsdistill.models.catalogue import Card, cards
+from gsdistill.models.catalogue import PriorCard, cards
 from gsdistill.models.hub import Need, cached_file, cached_snapshot, fetch_index, list_remote_files
 from gsdistill.models.layout import CARDS, chosen, lack, listing
 from gsdistill.models.pipelines import FAMILIES, needed_parts
 
 __all__ = ["Share", "find_shares", "free_space", "gigabytes"]
 
-USELESS = ("*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "safety_checker/*")  # to a prior
+USELESS = ("*.bin", "*.ckpt", "*.msgpack", "*.onnx*", "safety_checker/*")  # files that no prior reads
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a prior takes from one model of the hub."""
+    """The files that a prior needs of one model of the hub."""
 
     name: str  # the card's, or the hub id
     sources: tuple[str, ...]
@@ -92,11 +92,11 @@ def gigabytes(size: float) -> str:
     return f"{size / scale:.1f} {unit}"
 
 
-def _folder_share(name: str, card: Card | None, half: bool, parts: Sequence[str] = ()) -> Share:
+def _folder_share(name: str, card: PriorCard | None, half: bool, parts: Sequence[str] = ()) -> Share:
     revision = card.revision if card else None
-    known = tuple(parts or (FAMILIES[card.pipeline].parts if card else ()))
+    listed = tuple(parts or (FAMILIES[card.pipeline].parts if card else ()))
     share = Share(
-        name, card.sources if card else (name,), parts=known, revision=revision, light=bool(card and card.variant)
+        name, card.sources if card else (name,), parts=listed, revision=revision, light=bool(card and card.variant)
     )
     need = Need((lambda folder: parts) if parts else needed_parts)
     for source in share.sources:
@@ -114,7 +114,7 @@ def _folder_share(name: str, card: Card | None, half: bool, parts: Sequence[str]
     return _ask_each(share, ask)
 
 
-def _file_share(name: str, card: Card, file: str) -> Share:
+def _file_share(name: str, card: PriorCard, file: str) -> Share:
     share = Share(name, card.sources, file, revision=card.revision)
     for source in share.sources:
         if path := cached_file(source, file, card.revision):
@@ -144,7 +144,7 @@ def _ask_each(share: Share, ask: Callable[[str], tuple[tuple[str, int], ...]]) -
     return replace(share, reason="; ".join(f"{source}: {reason}" for reason, source in reasons.items()))
 
 
-def _parts_of(card: Card | None, files: dict[str, int], source: str) -> Sequence[str]:
+def _parts_of(card: PriorCard | None, files: dict[str, int], source: str) -> Sequence[str]:
     """The parts that a model of the hub needs: of a card by its listing, which is public where the files are gated."""
     if card is None:
         return needed_parts(fetch_index(source))

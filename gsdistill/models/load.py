@@ -1,4 +1,4 @@
-"""Parts of a model from its folder: only safetensors, no network, and any failure in one sentence."""
+"""Loads parts of a model from its folder: safetensors only, without the network; any failure is one sentence."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 T = TypeVar("T")
 _LIBRARIES = Turn()
 
-# What a config may say of sizes: so many layers, and widths of so many times the largest dimension of its weights.
+# The largest sizes in a config: the number of layers; any other size; and a multiple of the weights' largest dimension.
 MOST_LAYERS, WIDEST, BEYOND = 128, 2048, 8
-OF_NO_SIZE = ("_id", "position", "window")  # in names of numbers for which no memory is taken
+OF_NO_SIZE = ("_id", "position", "window")  # in names of numbers that take no memory
 
 
 def load_part(loader: Callable[..., T], folder: Path, part: str, **options: Any) -> T:
@@ -65,10 +65,10 @@ def load_model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: t
 
 
 def check_finite(weights: Mapping[str, Tensor], place: Path | str) -> None:
-    """Refuse NaN and infinite numbers among the weights of ``place``: 0.1 to 0.2 s of one core for 10^9 bytes.
+    """Refuse weights with NaN or infinite numbers. It takes one core 0.1 to 0.2 s for 10^9 bytes.
 
     Raises:
-        BadFile: with the first tensor that has some.
+        BadFile: there are some; the message names ``place`` and the first such tensor.
     """
     floats = {name: value for name, value in weights.items() if value.is_floating_point() and value.numel()}
     ends = {name: torch.stack(value.aminmax()) for name, value in floats.items() if not value.is_meta}
@@ -79,7 +79,7 @@ def check_finite(weights: Mapping[str, Tensor], place: Path | str) -> None:
 
 
 def pick_class(folder: Path, part: str, allowed: Sequence[str]) -> str:
-    """The one of ``allowed`` that a diffusers part says it is (``_class_name`` of its config).
+    """The class that a diffusers part declares (``_class_name`` of its config), one of ``allowed``.
 
     Raises:
         ModelNotFound: there is no config. BadFile: it is not JSON, or names another class.
@@ -94,10 +94,10 @@ def pick_class(folder: Path, part: str, allowed: Sequence[str]) -> str:
 
 
 def check_class(folder: Path, name: str) -> None:
-    """Refuse a part of diffusers in ``folder`` that says that it is of another class than ``name``.
+    """Refuse a part of diffusers in ``folder`` that declares another class than ``name``.
 
     Raises:
-        BadFile: it does, or its config cannot be read.
+        BadFile: it declares another one, or its config cannot be read.
     """
     path = folder / "config.json"
     if path.is_file() and (named := read_json(path).get("_class_name")) not in (None, name):
@@ -106,9 +106,9 @@ def check_class(folder: Path, name: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Switch off the bars and the log lines of diffusers and transformers; what matters in them is an error of ours.
+    """Silence the progress bars and log lines of diffusers and transformers in the block.
 
-    Their settings are those of the whole process, so only one thread at a time is inside such a block.
+    Their settings hold for the whole process, so only one thread at a time is inside such a block.
     """
     from transformers.utils.logging import disable_progress_bar
 

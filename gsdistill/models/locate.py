@@ -1,7 +1,4 @@
-"""From the name of a model to its folder in the diffusers layout, whole and on this machine.
-
-The folder may be there already, be downloaded, or be converted from a checkpoint in one file.
-"""
+"""Finds, downloads or converts a model by name; the result is a complete folder in the diffusers layout."""
 
 from __future__ import annotations
 
@@ -13,17 +10,17 @@ import torch
 
 from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.disk.read import read_json
-from gsdistill.models.catalogue import cards, find
+from gsdistill.models.catalogue import cards, find_model
 from gsdistill.models.hub import Need, fetch, fetch_file
 from gsdistill.models.layout import check_weights, chosen, lack, listing
 from gsdistill.models.load import AUTOENCODERS, pick_class
-from gsdistill.models.lora_files import check
+from gsdistill.models.lora_files import check_lora
 from gsdistill.models.original import Kind, Original, look
 from gsdistill.models.pipelines import FAMILIES, needed_parts
 from gsdistill.models.settings import ModelSettings
 from gsdistill.models.single_file import SCHEDULER, assemble, convert, convert_vae
 
-__all__ = ["WHICH_2", "check_folder", "completing", "in_half", "locate", "other_vae"]
+__all__ = ["WHICH_2", "check_parts", "completing", "in_half", "locate_model", "other_vae"]
 
 # The card that completes a checkpoint in one file; that of Stable Diffusion 2 depends on what the network predicts.
 CONFIGS: dict[Kind, str] = {"v1": "sd15", "xl_base": "sdxl", "mvdream": "sd21-base"}
@@ -31,7 +28,7 @@ CONFIGS_2: dict[str | None, str] = {"epsilon": "sd21-base", "v_prediction": "sd2
 WHICH_2 = "--model.config sd21-base (noise, 512 px) or --model.config sd21 (v, 768 px)"
 
 
-def locate(
+def locate_model(
     name: str, settings: ModelSettings, half: bool, say: Callable[[str], None] = lambda line: None
 ) -> tuple[Path, Path | None]:
     """Return the folder of a model, and that of the autoencoder that replaces its own, if any; loads no weights.
@@ -40,12 +37,12 @@ def locate(
         ConfigError, ModelNotFound, BadFile, OutputError: as :func:`gsdistill.prior.loading.load_prior`.
     """
     for file in settings.lora:
-        check(file)
+        check_lora(file)
     if settings.vae:
-        find(settings.vae, "model.vae")
+        find_model(settings.vae, "model.vae")
     folder = _folder(name, settings, half, say)
     vae = other_vae(folder, settings, half)
-    check_folder(folder, half, needed_parts(folder, own_vae=vae is None))
+    check_parts(folder, half, needed_parts(folder, own_vae=vae is None))
     return folder, vae
 
 
@@ -65,17 +62,17 @@ def other_vae(folder: Path, settings: ModelSettings, half: bool = False) -> Path
     """
     if settings.vae is None or "vae" not in needed_parts(folder):
         return None
-    card, sources = cards().get(settings.vae), find(settings.vae, "model.vae")
+    card, sources = cards().get(settings.vae), find_model(settings.vae, "model.vae")
     if Path(sources[0]).is_file():
         return convert_vae(Path(sources[0]), folder)
     need = Need(lambda place: ("vae",) if (place / "model_index.json").is_file() else ("",), half)
     advice = "; or name a folder, a .safetensors file or another hub id with --model.vae"
     place = fetch(settings.vae, sources, need, card.revision if card else None, advice)
-    check_folder(place, half, need.parts(place))
+    check_parts(place, half, need.parts(place))
     return place.joinpath(*need.parts(place))
 
 
-def check_folder(folder: Path, half: bool, parts: Sequence[str]) -> None:
+def check_parts(folder: Path, half: bool, parts: Sequence[str]) -> None:
     """Refuse a folder that lacks one of ``parts``, which may be the folder itself (""), before anything is loaded.
 
     Raises:
@@ -100,7 +97,7 @@ def _folder(name: str, settings: ModelSettings, half: bool, say: Callable[[str],
     if card and card.checkpoint and card.base:
         file = fetch_file(name, card.sources, card.checkpoint, settings.revision or card.revision, _advice(name))
         return assemble(file, _base(settings.config or card.base, half))
-    sources = find(name)
+    sources = find_model(name)
     here = Path(sources[0]).exists()
     if here and settings.revision:
         raise ConfigError(f"model.revision = '{settings.revision}' is of the hub, and {sources[0]} is on this machine")
@@ -109,7 +106,7 @@ def _folder(name: str, settings: ModelSettings, half: bool, say: Callable[[str],
     if settings.config:
         raise ConfigError(f"model.config = '{settings.config}' is for checkpoints in one file, and {name} is none")
     revision = settings.revision or (card.revision if card else None)
-    in_file = settings.vae is not None and Path(find(settings.vae, "model.vae")[0]).is_file()
+    in_file = settings.vae is not None and Path(find_model(settings.vae, "model.vae")[0]).is_file()
     parts = functools.partial(needed_parts, own_vae=settings.vae is None)
     need = Need(parts, half, configs=("vae",) if in_file else ())
     return fetch(name, sources, need, revision, _advice(name))
@@ -137,14 +134,14 @@ def _from_file(file: Path, settings: ModelSettings, half: bool, say: Callable[[s
 
 
 def _base(config: str, half: bool) -> Path:
-    """The folder whose text encoder, autoencoder, tokenizer and scheduler serve MVDream's U-Net."""
+    """The folder of the model whose text encoder, autoencoder, tokenizer and scheduler MVDream uses."""
     need = Need(lambda folder: FAMILIES["MVDreamPipeline"].others, half)
     return _completion(config, need, "mvdream needs the other parts of its base")
 
 
 def _completion(config: str, need: Need, purpose: str) -> Path:
     """The folder, card or hub id that completes a checkpoint in one file."""
-    card, sources = cards().get(config), find(config)
+    card, sources = cards().get(config), find_model(config)
     if Path(sources[0]).is_file():
         raise ConfigError(f"model.config = '{config}' is a file; it takes a diffusers folder, a short name or a hub id")
     try:

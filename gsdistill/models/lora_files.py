@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsdistill.core.errors import BadFile, ConfigError, tell
+from gsdistill.core.errors import BadFile, ConfigError, few, tell
 from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import brief, parse_json, read_json
 from gsdistill.models.lora_names import PEFT, Home, homes, is_foreign, key_of, place_of
 
-__all__ = ["SUM", "check", "fuse", "read_files"]
+__all__ = ["SUM", "check_lora", "fuse", "read_files"]
 
 SUM = 2  # which sum this is: texts that were kept with another one are encoded again
 IN_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")  # peft's and diffusers'
@@ -47,7 +47,7 @@ def fuse(files: Sequence[Path], scale: float, part: str, module: Any, parts: Seq
         ConfigError: a file does not exist. BadFile: one is no LoRA, is broken, or does not fit the model.
     """
     for path in files:
-        file = check(path)
+        file = check_lora(path)
         with failing_as(BadFile, f"the LoRA file {file} does not fit the model's {part}"):
             lora = _open(file, parts[0])
             if part == parts[0]:
@@ -56,7 +56,7 @@ def fuse(files: Sequence[Path], scale: float, part: str, module: Any, parts: Seq
     module.eval().requires_grad_(False)
 
 
-def check(path: Path) -> Path:
+def check_lora(path: Path) -> Path:
     """Refuse what is no LoRA file, whatever the model; returns the file, which may be in the folder ``path``.
 
     Raises:
@@ -163,7 +163,7 @@ def _check_whole(lora: _Lora, parts: Sequence[str], module: Any) -> None:
     """Refuse a file without effect, or with tensors that no part of the model takes; notices name what is left out."""
     foreign = [name for name in lora.others if is_foreign(name, module)]
     if strange := [name for name in lora.others if name not in foreign]:
-        raise ValueError(f"it holds what is of no LoRA layer, or of another kind of adapter: {_few(strange)}")
+        raise ValueError(f"it holds what is of no LoRA layer, or of another kind of adapter: {few(strange)}")
     homeless = [layer for layer in lora.layers if layer.part not in parts]
     if len(homeless) == len(lora.layers):
         raise ValueError(f"none of its layers is of a {parts[0]} or a text encoder")
@@ -174,7 +174,7 @@ def _check_whole(lora: _Lora, parts: Sequence[str], module: Any) -> None:
     if ups and not any(bool(lora.tensor(name).any()) for name in ups):
         raise BadFile(f"the LoRA file {lora.file} changes nothing: its matrices B are all 0, as before any training")
     if foreign:
-        tell(f"the LoRA file {lora.file} also holds what is of no layer and is left out: {_few(foreign)}")
+        tell(f"the LoRA file {lora.file} also holds what is of no layer and is left out: {few(foreign)}")
     if not lora.settings and any(name.startswith(PEFT) for layer in lora.layers for name in layer.tensors.values()):
         tell(f"beside the LoRA file {lora.file} lies no adapter_config.json of peft: alpha / rank is taken to be 1")
     if all("alpha" in layer.tensors and not bool(lora.tensor(layer.tensors["alpha"]).any()) for layer in lora.layers):
@@ -183,25 +183,25 @@ def _check_whole(lora: _Lora, parts: Sequence[str], module: Any) -> None:
 
 def _add(lora: _Lora, scale: float, part: str, module: Any) -> None:
     layers = lora.of(part)
-    known = homes(module) if layers else {}
+    by_key = homes(module) if layers else {}
     if halves := [layer.name for layer in layers if not {"A", "B"} <= layer.tensors.keys()]:
         downs, ups = (sum(matrix in layer.tensors for layer in layers) for matrix in "AB")
-        raise ValueError(f"it has {downs} matrices A and {ups} matrices B, and not both for {_few(halves)}")
-    placed = [(layer, home) for layer in layers if (home := known.get(key_of(layer.name)))]
+        raise ValueError(f"it has {downs} matrices A and {ups} matrices B, and not both for {few(halves)}")
+    placed = [(layer, home) for layer in layers if (home := by_key.get(key_of(layer.name)))]
     taken: dict[str, str] = {}
     for layer, home in placed:
         _check_size(lora, layer, [module.get_submodule(path) for path in home.paths])
         if twice := [taken[path] for path in home.paths if path in taken]:
             raise ValueError(f"{twice[0]} and {layer.name} are the same layer of this model")
         taken |= dict.fromkeys(home.paths, layer.name)
-    if missing := [layer.name for layer in layers if key_of(layer.name) not in known]:
-        raise ValueError(f"{len(missing)} of its {len(layers)} layers are not in this model: {_few(missing)}")
+    if missing := [layer.name for layer in layers if key_of(layer.name) not in by_key]:
+        raise ValueError(f"{len(missing)} of its {len(layers)} layers are not in this model: {few(missing)}")
     for layer, home in placed:
         _add_layer(lora, layer, scale, module, home)
 
 
 def _check_size(lora: _Lora, layer: _Layer, inner: Sequence[Any]) -> None:
-    """Refuse matrices whose product is not as large as the layers' weights are, one upon another."""
+    """Refuse matrices whose product has not the size of the layers' weights, stacked by rows."""
     down, up = (lora.opened.get_slice(layer.tensors[matrix]).get_shape() for matrix in "AB")
     rank, rows, whole = (down or [0])[0], sum(len(one.weight) for one in inner), list(inner[0].weight.shape)
     fits = _plain(down) == [rank, *_plain(whole)[1:]] and _plain(up) == [rows, rank]
@@ -251,7 +251,7 @@ def _share(lora: _Lora, layer: _Layer, rank: int) -> float:
 
 
 def _by_layer(settings: Mapping[str, Any], patterns: str, layer: str, default: Any) -> Any:
-    """The value of the first pattern that the end of the layer's name matches, as peft reads them."""
+    """The value of the first pattern that matches the end of the layer's name, as in peft."""
     values = settings.get(patterns) or {}
     return next((value for key, value in values.items() if re.match(rf"(.*\.)?({key})$", layer)), default)
 
@@ -259,8 +259,3 @@ def _by_layer(settings: Mapping[str, Any], patterns: str, layer: str, default: A
 def _plain(shape: Sequence[int]) -> list[int]:
     """The shape of a matrix or a convolution, whose kernel of one pixel counts as none."""
     return list(shape[:2] if set(shape[2:]) <= {1} else shape)
-
-
-def _few(names: Sequence[str]) -> str:
-    """Some of them."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

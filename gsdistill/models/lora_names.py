@@ -1,4 +1,4 @@
-"""The names under which LoRA files speak of layers: of diffusers, peft, sd-scripts, OneTrainer and ComfyUI.
+"""The names of layers in LoRA files of diffusers, peft, sd-scripts, OneTrainer and ComfyUI.
 
 A tensor's name says the part of the model, the layer in it, and which matrix it is. Layers are looked up from the
 module's side, with dots as underscores: under its own names and those of the network as it was published. Both are
@@ -114,9 +114,9 @@ def place_of(name: str, network: str) -> Place | None:
 
 
 def is_foreign(name: str, module: Any) -> bool:
-    """Whether a tensor that is no matrix has nothing to do with the layers of the network ``module`` or another part.
+    """Whether a tensor that is no LoRA matrix belongs to no layer of the network ``module`` or another part.
 
-    Others do, as those of another kind of adapter, biases and whole weights.
+    Tensors of another kind of adapter, biases and whole weights do belong to one.
     """
     if name.startswith("bundle_emb."):  # OneTrainer's embeddings, whose names people choose
         return True
@@ -144,7 +144,7 @@ def homes(module: Any) -> dict[str, Home]:
 
 
 def _published_unet(path: str, depth: int) -> list[str]:
-    """How the published U-Net calls what diffusers calls ``path``, with ``depth`` layers in a block; two may do."""
+    """The names in the published U-Net of diffusers' layer ``path``, with ``depth`` layers in a block; at most two."""
     if path in UNET:
         return [UNET[path]]
     match = BLOCK.fullmatch(path)
@@ -164,7 +164,7 @@ def _published_unet(path: str, depth: int) -> list[str]:
 
 
 def _published_sd3(paths: list[str]) -> Iterator[tuple[str, Home]]:
-    """Shift and scale of the last norms come the other way round there."""
+    """The layers of the published SD3 by key. It has shift and scale of the last norms in the other order."""
     for name, path in SD3.items():
         yield key_of(name), Home((path,))
     yield key_of("final_layer.adaLN_modulation.1"), Home(("norm_out.linear",), swapped=True)

@@ -1,4 +1,4 @@
-"""Checkpoints in one file, in the original layout: what one holds, and what it says of itself.
+"""Checkpoints in one file, in the original layout: what they hold, and what they declare.
 
 The names and shapes of its tensors tell the architecture, but not what the network predicts. That is declared by an
 empty tensor called ``v_pred``, or in the metadata; another one, ``ztsnr``, declares that the last noise level has no
@@ -26,14 +26,14 @@ __all__ = ["NAMES", "Kind", "Original", "look", "read_tensors"]
 Kind = Literal["v1", "v2", "xl_base", "mvdream"]  # the first three as diffusers calls them
 
 UNET = "model.diffusion_model."
-INPUTS = f"{UNET}input_blocks."  # which its U-Nets begin with, and no transformer has
+INPUTS = f"{UNET}input_blocks."  # names that every U-Net has, and no transformer
 NAMES = {  # how the names of a part begin
     "unet": UNET,
     "vae": ("first_stage_model.", "vae."),
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
     "text_encoder_2": "conditioner.embedders.1.",
 }
-OTHER_FILES = {  # the beginning of a name, behind UNET or not, and what a file with such names is
+OTHER_FILES = {  # how names begin, after UNET or not, and what a file with such names is
     "lora_": "a LoRA, which --model.lora takes",
     "unet.": "a LoRA, which --model.lora takes",
     "down_blocks.": "one part of a model in the names of diffusers; name the folder that it is in the folder unet of",
@@ -42,7 +42,7 @@ OTHER_FILES = {  # the beginning of a name, behind UNET or not, and what a file 
     "double_blocks.": "of FLUX, which is of no family that can be a prior",
 }
 SAYS = ("modelspec.prediction_type", "modelspec.predict_key", "prediction_type", "modelspec.architecture")  # metadata
-PREDICTIONS = {  # what they say
+PREDICTIONS = {  # the values in the metadata
     "v": "v_prediction", "v_prediction": "v_prediction", "stable-diffusion-v2-768-v": "v_prediction",
     "epsilon": "epsilon", "eps": "epsilon", "stable-diffusion-v2-512": "epsilon",
 }  # fmt: skip
@@ -57,7 +57,7 @@ class Original:
     file: Path
     kind: Kind
     has_vae: bool
-    scheduler: Mapping[str, Any]  # what it declares, in the words of a scheduler's config of diffusers
+    scheduler: Mapping[str, Any]  # what it declares, as in a scheduler's config of diffusers
 
     @property
     def prediction(self) -> str | None:
@@ -66,10 +66,10 @@ class Original:
 
 
 def look(file: Path) -> Original:
-    """What a checkpoint holds and says; no tensor of a .safetensors is read.
+    """Find out what a checkpoint holds and declares, without reading the tensors of a .safetensors.
 
     Raises:
-        BadFile: it cannot be read, is pickled with more than tensors, or is of a kind that is no prior.
+        BadFile: it cannot be read, is a pickle of more than tensors, or is of a kind that cannot be a prior.
     """
     heads, metadata = _read_heads(file)
     if any("camera_embed." in name for name in heads):
@@ -95,7 +95,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def is_safetensors(file: Path) -> bool:
-    """Whether the file's name says that it is no pickle."""
+    """Whether a file is a .safetensors, by its name, and not a pickle."""
     return file.suffix.lower() == ".safetensors"
 
 
@@ -109,7 +109,7 @@ def _kind(file: Path, heads: Mapping[str, Tensor]) -> Kind:
         raise BadFile(f"{file} is {other}")
     with failing_as(BadFile, f"{file} has a tensor of a shape that no Stable Diffusion checkpoint has"):
         kind = infer_diffusers_model_type(heads)
-    for known in ("v1", "v2", "xl_base"):  # the first is what diffusers calls all that it does not know
+    for known in ("v1", "v2", "xl_base"):  # diffusers says v1 for everything that it does not know
         if kind == known and unet:
             return known
         if kind == known:
@@ -122,18 +122,18 @@ def _kind(file: Path, heads: Mapping[str, Tensor]) -> Kind:
 
 
 def _says(file: Path, heads: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What the file declares of its schedule and prediction, in the words of a scheduler's config."""
+    """What the file declares about its schedule and prediction, as in a scheduler's config."""
     if "edm_vpred.sigma_max" in heads:
         raise BadFile(f"{file} is of continuous noise levels (EDM: edm_vpred.sigma_max), which no prior here has")
     ends = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if "ztsnr" in heads else {}
     if "v_pred" in heads:
         return {"prediction_type": "v_prediction", **ends}
     for key in SAYS:
-        said = metadata.get(key, "").strip().lower()
-        if said in PREDICTIONS:
-            return {"prediction_type": PREDICTIONS[said], **ends}
-        if said not in ("", "none") and key != "modelspec.architecture":
-            raise BadFile(f"{file} says that it predicts {brief(said)} ({key}), where v and epsilon are known")
+        value = metadata.get(key, "").strip().lower()
+        if value in PREDICTIONS:
+            return {"prediction_type": PREDICTIONS[value], **ends}
+        if value not in ("", "none") and key != "modelspec.architecture":
+            raise BadFile(f"{file} says that it predicts {brief(value)} ({key}), where v and epsilon are known")
     return ends
 
 

@@ -1,11 +1,11 @@
-"""PyTorch's own files, which are archives of a pickle and the numbers of its tensors: nothing but tensors is built.
+"""Reads PyTorch's own files, archives of a pickle and the numbers of its tensors; nothing but tensors is built.
 
 Torch's own ``weights_only`` builds more: with ``bytearray(N)`` a file of a few bytes takes any amount of memory, and so
 does ``OrderedDict(x)`` of a tensor whose strides are zero. Therefore every pickle is checked first, without running it.
 
-Two kinds are refused: bare pickles, as PyTorch wrote them before 1.6 (2020), which themselves choose how much memory is
-taken; and archives with compressed members, which PyTorch does not write and which can unpack to a thousand times their
-size.
+Two kinds are refused: bare pickles, as PyTorch wrote them before 1.6 (2020), which can make the reader take any amount
+of memory; and archives with compressed members, which PyTorch does not write and which can unpack to a thousand times
+their size.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ OPERATIONS = (
 
 
 def read_pickle(path: Path, device: str = "cpu") -> Any:
-    """What a file holds, its tensors on ``device``; on ``meta`` they have no values, and none are read.
+    """Return the object in a file, with tensors on ``device``; on ``meta`` no values are read.
 
     Raises:
-        BadFile: it is no such archive, is cut or damaged, or a pickle of more than tensors, which is not run.
+        BadFile: it is not such an archive, is cut off or damaged, or pickles more than tensors, which is not run.
         MemoryError, RuntimeError: there is no memory for it (:func:`gsdistill.core.device.out_of_memory`).
     """
     with failing_as(BadFile, f"{path} cannot be read as a checkpoint of PyTorch"), warnings.catch_warnings():
@@ -73,17 +73,17 @@ def read_pickle(path: Path, device: str = "cpu") -> Any:
 
 
 def _size(reader: Any, record: str) -> int:
-    """The bytes of a record; PyTorch 2.11 tells only by reading it, and then the file bounds them."""
+    """The bytes of a record. PyTorch 2.11 must read it to know; its size is then bounded by the file's."""
     return reader.get_record_size(record) if hasattr(reader, "get_record_size") else len(reader.get_record(record))
 
 
 def _check(path: Path, data: bytes) -> None:
-    """Follow a pickle with the kinds of things in place of the things.
+    """Go through a pickle with the kinds of objects on the stack, in place of the objects.
 
-    A kind is a global's module and name, ``()`` of an empty tuple, ``(kind)`` of a tuple of one, else pickletools'.
+    A kind is a global's module and name, ``()`` for an empty tuple, ``(kind)`` for a tuple of one, or pickletools' own.
 
     Raises:
-        BadFile: it names, calls or does what no file of tensors needs. Others: it is broken.
+        BadFile: it names, calls or does something that no file of tensors needs. Other errors: it is broken.
     """
     stack: list[str] = []
     memo: dict[Any, str] = {}
@@ -111,23 +111,23 @@ def _check(path: Path, data: bytes) -> None:
 
 
 def _move(stack: list[str], operation: pickletools.OpcodeInfo) -> None:
-    """Do with the kinds what an operation does with the things."""
+    """Change the stack of kinds as the operation changes that of objects."""
     before = [kind.name for kind in operation.stack_before]
     if "mark" in before:
         while stack.pop() != "mark":
             pass
         before = before[: before.index("mark")]
-    taken = [stack.pop() for _ in before]
+    popped = [stack.pop() for _ in before]
     if operation.name == "EMPTY_TUPLE":
         stack.append("()")
     elif operation.name == "TUPLE1":
-        stack.append("(tuple)" if taken[0].startswith("(") else f"({taken[0]})")
+        stack.append("(tuple)" if popped[0].startswith("(") else f"({popped[0]})")
     else:
         stack.extend(kind.name for kind in operation.stack_after)
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a global is one of the calls, a class of storages, or a dtype: the last two are only named."""
+    """Whether a global is one of CALLS, a class of storages or a dtype; the last two are only named, not called."""
     module, _, thing = name.partition(" ")
     if name in CALLS or name == "torch.storage UntypedStorage":
         return True

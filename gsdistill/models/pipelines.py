@@ -1,4 +1,4 @@
-"""The kinds of models as a table: by pipeline, the class that serves it and the parts that it needs."""
+"""The families of models as a table: for each pipeline, the class that serves it and the parts that it needs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Family:
 
     @property
     def name(self) -> str:
-        """The class."""
+        """The name of the class."""
         return self.leaf.rpartition(".")[2]
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The parts beside the network."""
+        """The parts other than the network."""
         return self.parts[1:]
 
 
@@ -65,7 +65,7 @@ def needed_parts(folder: Path, own_vae: bool = True) -> tuple[str, ...]:
     ``vae`` if images are folded into channels, or if another autoencoder is used (``own_vae`` False).
 
     Raises:
-        BadFile: as :func:`family_of`, and where gsdistill.json cannot be read.
+        BadFile: as :func:`family_of`, or gsdistill.json cannot be read.
     """
     texts = [
         part

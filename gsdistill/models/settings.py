@@ -18,7 +18,7 @@ Layout = Literal["auto", "channels_last", "contiguous"]
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """How a downloaded model is used."""
+    """How a downloaded model is loaded and run."""
 
     # of the network; auto: half on accelerators, float32 on a CPU, bfloat16 for the shapes prior where that is faster
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gsdistill.run.changes import leaves
-from gsdistill.run.folder import named
+from gsdistill.run.read import name_in
 from gsdistill.settings import config
 from gsdistill.settings.registry import at_hand
 from gsdistill.settings.yaml import dump
@@ -35,9 +35,9 @@ def differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
     """
     basis = {**defaults}
     for key, (package, kind) in _NAMED.items():
-        if name := named(settings.get(key)):
+        if name := name_in(settings.get(key)):
             cls = at_hand(package, name, kind)
-            basis[key] = {"name": named(defaults.get(key)), **(config.defaults(cls) if cls else {})}
+            basis[key] = {"name": name_in(defaults.get(key)), **(config.defaults(cls) if cls else {})}
     usual = shown_leaves(basis)
     shown = shown_leaves(settings).items()
     return {path: usual[path] for path, value in shown if path in usual and value != usual[path]}

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from gsdistill.core.errors import BadFile, UserError
 from gsdistill.pages.markup import write_page
-from gsdistill.run.folder import SPLAT, Run, is_run, number, read_run
+from gsdistill.run.read import SPLAT, Run, is_run, number, read_run
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gsdistill.disk.texts import shown
+from gsdistill.disk.texts import as_unicode
 from gsdistill.disk.write import write_bytes
 
 __all__ = ["readable", "templates", "write_page"]
@@ -69,7 +69,7 @@ def templates() -> Any:
 
 def _clean(value: Any) -> Any:
     """A value as templates write it: markup as it is, text without the letters that no page may hold."""
-    return value if hasattr(value, "__html__") else _CONTROL.sub("\ufffd", shown(str(value)))
+    return value if hasattr(value, "__html__") else _CONTROL.sub("\ufffd", as_unicode(str(value)))
 
 
 def _read(name: str) -> str:

@@ -26,20 +26,20 @@ from gsdistill.pages.pictures import (
     embed_picture,
     embed_video,
 )
-from gsdistill.run.folder import (
+from gsdistill.run.measure import keep_figures
+from gsdistill.run.read import (
     CONFIG,
     EVALUATION,
     RECORDS,
     SPLAT,
     SUMMARY,
     Run,
-    named,
+    name_in,
     number,
     read_run,
     snapshots,
-    told,
+    text_of,
 )
-from gsdistill.run.measure import keep_figures, measure
 from gsdistill.settings.registry import label_of
 
 __all__ = ["REPORT", "write_report"]
@@ -102,7 +102,7 @@ def write_report(folder: Path, defaults: Mapping[str, Any], evaluate: bool = Tru
         yaml=marked_yaml(run.settings, unusual),
         files=_files(folder),
         versions=_versions(run),
-        init=named(run.settings.get("init")),
+        init=name_in(run.settings.get("init")),
     )
     return folder / REPORT
 
@@ -123,7 +123,7 @@ def _first(run: Run, last: Mapping[str, Any]) -> dict[str, Any]:
         "gaussians": number(run.summary, "gaussians") or number(last, "gaussians"),
         "most": number(last, "gaussians") or 0,
         "logged": last.get("step", 0),
-        "planned": told(run.settings.get("iterations")),
+        "planned": text_of(run.settings.get("iterations")),
     }
 
 

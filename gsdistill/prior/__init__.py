@@ -1,1 +1,1 @@
-"""Diffusion priors behind one interface: each yields encode, encode_text, condition and predict_noise."""
+"""Diffusion priors behind one interface: each has encode, encode_text, condition and predict_noise."""

@@ -2,9 +2,9 @@
 
 For p(x0) = sum_k pi_k N(mu_k, tau_k^2 I), the noisy density is p_t(x) = sum_k pi_k N(alpha mu_k, v_k I) with
 v_k = alpha^2 tau_k^2 + sigma^2, and eps(x, t) = -sigma grad log p_t(x) = sigma sum_k r_k(x) (x - alpha mu_k) / v_k,
-where r_k are the posterior weights. With tau_k = 0 the data is a finite set of images mu_k and eps the answer of its
-exact denoiser, the network that a perfect training on that set would give. One mixture answers for the prompt, one for
-the empty prompt. Nothing is learned, so whatever a method does here is the method's own doing.
+where r_k are the posterior weights. With tau_k = 0 the data is a finite set of images mu_k, and eps is the answer of
+their exact denoiser, the network that perfect training on that set would give. One mixture is for the prompt, one for
+the empty prompt. Nothing is learned, so that everything seen here is due to the distillation method.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = ["AnalyticPrior", "Mixture", "plain_schedule"]
 
 @dataclass(frozen=True)
 class Mixture:
-    """K isotropic Gaussians in D dimensions; weights sum to 1, deviations may be 0 as long as sigma is not.
+    """K isotropic Gaussians in D dimensions. The weights sum to 1; deviations may be 0 where sigma is not.
 
-    With deviations of 0 it is a finite set of points, and :meth:`noise` the exact denoiser of that set: see
-    :meth:`of_images`. All is computed in float64 whatever x is: near t = 0 squared distances are divided by sigma^2,
-    and float32 would decide between two images by its rounding. Products of matrices do the work, so that B noisy
+    With deviations of 0 it is a finite set of points, and :meth:`noise` is their exact denoiser: see :meth:`of_images`.
+    Everything is computed in float64 whatever the type of x, because near t = 0 squared distances are divided by
+    sigma^2, and rounding in float32 would decide between two images. Matrix products do the work, so that B noisy
     images against K known ones take memory B K, not B K D.
     """
 
@@ -42,12 +42,12 @@ class Mixture:
 
     @staticmethod
     def of_images(images: Float[Tensor, "K C h w"], weights: Float[Tensor, "K"] | None = None) -> Mixture:
-        """The distribution that draws one of K images (or latents); equally often, or in proportion to ``weights``.
+        """The distribution that draws one of K images (or latents), equally often or in proportion to ``weights``.
 
         Its x0 prediction is the posterior mean sum_k r_k(x) x_k, r = softmax(log w_k - |x - alpha x_k|^2 / 2 sigma^2).
 
         Raises:
-            ValueError: no images, or weights that are not K numbers >= 0 with a positive sum.
+            ValueError: there are no images, or the weights are not K numbers >= 0 with a positive sum.
         """
         count = len(images)
         shares = torch.ones(count, dtype=torch.float64) if weights is None else weights.double()
@@ -61,7 +61,7 @@ class Mixture:
         alpha: Float[Tensor, "B 1"] | None = None,
         sigma: Float[Tensor, "B 1"] | None = None,
     ) -> Float[Tensor, "B"]:
-        """Exact log p_t(x) at signal and noise levels alpha and sigma; without them (1 and 0) of the data itself."""
+        """Exact log p_t(x) at signal and noise levels alpha and sigma, by default 1 and 0: the density of the data."""
         alpha = torch.ones_like(x[:, :1]) if alpha is None else alpha
         sigma = torch.zeros_like(x[:, :1]) if sigma is None else sigma
         return torch.logsumexp(self._terms(x, alpha, sigma)[0], dim=1).to(x)
@@ -78,7 +78,7 @@ class Mixture:
     def _terms(
         self, x: Float[Tensor, "B D"], alpha: Float[Tensor, "B 1"], sigma: Float[Tensor, "B 1"]
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
-        """The logarithm of each weighted Gaussian at x, and its variance; both float64."""
+        """The logarithm of each weighted Gaussian at x, and its variance, in float64."""
         x, alpha, sigma = x.double(), alpha.double(), sigma.double()
         weights, means, deviations = self.weights.to(x), self.means.to(x), self.deviations.to(x)
         variance = (alpha * deviations).square() + sigma.square()
@@ -88,15 +88,15 @@ class Mixture:
 
 
 def plain_schedule(steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> NoiseSchedule:
-    """Stable Diffusion's scaled-linear schedule."""
+    """Stable Diffusion's scaled-linear schedule of ``steps`` timesteps: the roots of the betas are evenly spaced."""
     betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64).square()
     return NoiseSchedule.from_cumulative_alphas(torch.cumprod(1.0 - betas, 0))
 
 
 class AnalyticPrior(Prior):
-    """A conditional and an unconditional mixture over latents of ``latent_shape``, D = C h w.
+    """A prior of two mixtures, for the prompt and without it, over latents of ``latent_shape`` (C, h, w), D = C h w.
 
-    ``prediction_type`` chooses what :meth:`network` returns, so that the conversions can be tested against each other.
+    ``prediction_type`` is what :meth:`network` returns, so that the conversions can be tested against each other.
     """
 
     def __init__(
@@ -114,17 +114,17 @@ class AnalyticPrior(Prior):
         self._mixtures = (unconditional, conditional)
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Images in 0..1 as planes in -1..1."""
+        """Images in 0..1 as latents in -1..1, of the same size."""
         return 2.0 * images.permute(0, 3, 1, 2) - 1.0
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """Planes in -1..1 as images."""
+        """Latents in -1..1 as images in 0..1."""
         return (0.5 * (latents + 1.0)).clamp(0, 1).permute(0, 2, 3, 1)
 
     def encode_text(
         self, prompt: str, negative_prompt: str, settings: PromptSettings = PromptSettings()
     ) -> EncodedPrompt:
-        """One number tells the mixtures apart; the words and the view play no part."""
+        """Embeddings of one number each, 1 for the prompt and 0 without it; the words and the view are ignored."""
         return EncodedPrompt(Embedding(torch.ones(1, 1, 1)), Embedding(torch.zeros(1, 1, 1)))
 
     def network(
@@ -134,7 +134,7 @@ class AnalyticPrior(Prior):
         text: Embedding,
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
-        """The exact noise, v or x0."""
+        """The exact prediction, of ``prediction_type``: noise, v, x0 or flow."""
         alpha, sigma = self.schedule.at(timesteps, latents)
         flat = latents.flatten(1)
         answers = [mixture.noise(flat, alpha[:, :, 0, 0], sigma[:, :, 0, 0]) for mixture in self._mixtures]
@@ -145,19 +145,19 @@ class AnalyticPrior(Prior):
         }[self.prediction_type]  # fmt: skip
 
     def student(self, rank: int) -> Student:
-        """The exact noise plus B A (x, 1), linear in x and of the given rank."""
+        """A student that adds B A (x, 1) to the exact noise: affine in x, with matrices of the given rank."""
         return _LinearStudent(self, rank)
 
 
 class _LinearStudent(Student):
-    """eps_c(x) + B A (x, 1): on Gaussian renders the best noise prediction at one t is of this form."""
+    """eps_c(x) + B A (x, 1). For Gaussian renders the best noise prediction at one t has this form."""
 
     def __init__(self, prior: AnalyticPrior, rank: int) -> None:
         self.prior, dimensions = prior, math.prod(prior.latent_shape)
         self.shapes = {"A": (rank, dimensions + 1), "B": (dimensions, rank)}
 
     def initial(self, generator: torch.Generator) -> Float[Tensor, " P"]:
-        """A random, B zero."""
+        """A random, B zero, so that the student answers as the prior does."""
         a = torch.randn(self.shapes["A"], generator=generator) / self.shapes["A"][1] ** 0.5
         return torch.cat([a.flatten(), torch.zeros(math.prod(self.shapes["B"]))])
 
@@ -169,7 +169,7 @@ class _LinearStudent(Student):
         text: Embedding,
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
-        """The prior's prediction, its noise corrected."""
+        """The prior's prediction, changed by what the correction of its noise makes of it."""
         alpha, sigma = self.prior.schedule.at(timesteps, latents)
         raw = self.prior.network(latents, timesteps, text, cameras)
         flat = torch.nn.functional.pad(latents.flatten(1), (0, 1), value=1.0)

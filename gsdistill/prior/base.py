@@ -1,6 +1,6 @@
 """The one interface to diffusion priors, the one conversion of prediction types, and the one guidance rule.
 
-Whatever a network predicts, methods see the noise eps only:
+Whatever a network predicts, methods see only the noise eps:
     from v:         eps = alpha_t v + sigma_t x_t
     from x0:        eps = (x_t - alpha_t x0) / sigma_t
     from flow:      eps = (x_t + alpha_t u) / (alpha_t + sigma_t),  u = eps - x0   (alpha + sigma = 1 on rectified flow)
@@ -37,7 +37,7 @@ __all__ = [
     "noise_from_prediction",
 ]
 
-# Of the threads that ask priors, for they may share one: its count, its buffers, and the hooks of its students.
+# Threads take turns to ask priors, for they may share one, with its count, its buffers and its students' hooks.
 ASKING = Turn()
 
 
@@ -54,8 +54,8 @@ class Query:
 class Rescale:
     """CFG rescale at one (x_t, t) (arXiv 2305.08891, eq. 15 and 16, on x0 as MVDream does).
 
-    With x0(eps) = (x_t - sigma_t eps) / alpha_t, the guided x0 becomes phi std(x0(eps_c)) / std(x0(eps_cfg)) times
-    itself plus (1 - phi) times itself, and eps_cfg what belongs to it; deviations are over the views of a group.
+    With x0(eps) = (x_t - sigma_t eps) / alpha_t, the guided x0 is multiplied by phi std(x0(eps_c)) / std(x0(eps_cfg)) +
+    1 - phi, and eps_cfg is computed from it again. Standard deviations are over all numbers of a group of views.
     """
 
     x_t: Float[Tensor, "B C h w"]
@@ -67,7 +67,7 @@ class Rescale:
     def noise(
         self, guided: Float[Tensor, "B C h w"], conditional: Float[Tensor, "B C h w"]
     ) -> Float[Tensor, "B C h w"]:
-        """eps_cfg rescaled."""
+        """The rescaled eps_cfg, from eps_cfg (``guided``) and eps_c (``conditional``)."""
         x0 = (self.x_t - self.sigma * guided) / self.alpha
         ratio = self._deviation((self.x_t - self.sigma * conditional) / self.alpha) / self._deviation(x0)
         return (self.x_t - self.alpha * (self.share * ratio + 1.0 - self.share) * x0) / self.sigma
@@ -79,36 +79,37 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Noise:
-    """The branches' answers at one (x_t, t)."""
+    """The answers to the branches of the condition at one (x_t, t)."""
 
     conditional: Float[Tensor, "B C h w"]  # eps_c
     unconditional: Float[Tensor, "B C h w"]  # eps_u, of the empty or negative prompt
-    direction: Float[Tensor, "B C h w"]  # h, the Perp-Neg aggregate where there are perp branches
+    direction: Float[Tensor, "B C h w"]  # h, with the Perp-Neg terms if there are perp branches
     rescale: Rescale | None = None
 
     def guided(self, guidance_scale: float) -> Float[Tensor, "B C h w"]:
-        """THE guidance rule: eps_u + omega h, rescaled where the prior asks for it."""
+        """The guidance rule: eps_u + omega h, rescaled if the prior has a CFG rescale."""
         eps = self.unconditional + guidance_scale * self.direction
         return eps if self.rescale is None else self.rescale.noise(eps, self.conditional)
 
 
 @dataclass(frozen=True)
 class CameraRange:
-    """The cameras a camera-conditioned prior was trained on: elevation in degrees, the others fixed."""
+    """The cameras that a prior was trained on: a range of elevations, a fixed distance and a fixed field of view."""
 
-    elevation: tuple[float, float]
-    distance: float
-    fov: float
+    elevation: tuple[float, float]  # degrees, from least to most
+    distance: float  # world units
+    fov: float  # degrees
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """The same as the least and the most of each setting of cameras."""
+        """The least and the most of each, by the names of the camera settings."""
         return {"elevation": self.elevation, "distance": (self.distance, self.distance), "fov": (self.fov, self.fov)}
 
 
 class Prior(ABC):
     """A text-to-image diffusion model, as distillation methods and the training loop see it.
 
-    One's own has ``encode``, ``encode_text``, ``network``, the first four attributes, and is made by ``Mine(device)``.
+    A prior of your own has ``encode``, ``encode_text``, ``network`` and the first four attributes; ``Mine(device)``
+    makes it.
     """
 
     name: str
@@ -118,23 +119,23 @@ class Prior(ABC):
     device: torch.device = torch.device("cpu")  # where it computes
     prediction_type: Prediction = "epsilon"
     camera_range: CameraRange | None = None  # None: any camera is fine
-    evaluations: int = 0  # samples that were sent through the network so far
-    view_group: int = 1  # so many views in a row are seen together, and stand at equal steps around the object
+    evaluations: int = 0  # samples that went through the network so far
+    view_group: int = 1  # the network sees so many consecutive views at once, at equal steps of azimuth
     guidance_rescale: float = 0.0  # phi of CFG rescale, 0 for none
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        """Compute on ``device``; a leaf that loads something there has its own."""
+        """Compute on ``device``. A subclass that loads something there has its own ``__init__``."""
         self.device = torch.device(device)
 
     @abstractmethod
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Latents of images in 0..1 of any size; differentiable."""
+        """Latents of images in 0..1 of any size, differentiable."""
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """Images in 0..1 of latents, without a gradient; no run needs them, only `gsdistill play2d`.
+        """Images in 0..1 of latents, without a gradient. Only `gsdistill play2d` needs it, no run does.
 
         Raises:
-            ConfigError: the prior has none.
+            ConfigError: the prior has no decoder.
         """
         raise ConfigError(f"the prior {self.name} shows no pictures of its latents: it has no `decode`")
 
@@ -142,18 +143,18 @@ class Prior(ABC):
     def encode_text(
         self, prompt: str, negative_prompt: str, settings: PromptSettings = PromptSettings()
     ) -> EncodedPrompt:
-        """Encode the prompts, for each direction of view where ``settings`` ask for it.
+        """Encode the prompt, the negative prompt, and a text for each direction of view if ``settings`` ask for it.
 
         Raises:
             PromptError: the prior cannot serve a prompt.
         """
 
     def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
-        """What the network is told of the cameras themselves; None, unless a leaf knows them."""
+        """The features of the cameras that condition the network; None for a network without any."""
         return None
 
     def condition(self, text: EncodedPrompt, cameras: Cameras) -> Condition:
-        """What the network is told about each view."""
+        """The texts and camera features that condition the network for each view."""
         branches, weights = branches_for(text, cameras)
         return Condition(branches, weights, self.camera_features(cameras))
 
@@ -165,10 +166,10 @@ class Prior(ABC):
         text: Embedding,
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
-        """The network's raw prediction, of ``prediction_type``."""
+        """The network's raw prediction, of ``prediction_type``; ``cameras`` are the condition's camera features."""
 
     def student(self, rank: int) -> Student:
-        """A trainable copy of the network that shares its weights, for methods that tune one (VSD).
+        """A student of the given rank, for methods that tune the network (VSD); it shares the network's weights.
 
         Raises:
             ConfigError: the prior has none.
@@ -176,7 +177,7 @@ class Prior(ABC):
         raise ConfigError(f"the prior {self.name} cannot be tuned, which this method does: it has no `student`")
 
     def predict_noise(self, queries: Sequence[Query], condition: Condition) -> list[Float[Tensor, "B C h w"]]:
-        """Answer all queries with one batched network call; no gradient flows through it."""
+        """The noise that each query asks for, by one batched network call without a gradient."""
         count = len(queries)
         latents = torch.cat([query.latents for query in queries])
         timesteps = torch.cat([query.timesteps for query in queries]).to(latents.device)
@@ -189,23 +190,23 @@ class Prior(ABC):
         return list(eps.chunk(count))
 
     def noise(self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Condition) -> Noise:
-        """All branches of the condition at one (x_t, t), in one network call."""
+        """The noise for all branches of the condition at one (x_t, t), by one network call."""
         names = list(condition.branches)
         answers = self.predict_noise([Query(x_t, t, name) for name in names], condition)
         return combine(dict(zip(names, answers, strict=True)), condition, self.rescale(x_t, t))
 
     def rescale(self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"]) -> Rescale | None:
-        """CFG rescale at one (x_t, t), where this prior is used with it."""
+        """The CFG rescale at one (x_t, t); None if this prior has none."""
         if self.guidance_rescale == 0:
             return None
         return Rescale(x_t, *self.schedule.at(t, x_t), self.guidance_rescale, self.view_group)
 
 
 class Student(ABC):
-    """A prior's network with a low-rank correction (LoRA, arXiv 2106.09685); the weights are the caller's, to train.
+    """A prior's network with a low-rank correction (LoRA, arXiv 2106.09685), whose weights the caller holds and trains.
 
-    They are one flat tensor, so that a step of theirs is a few operations, not a few for each of hundreds. ``shapes``
-    are those of its parts, by name and in its order.
+    The weights are one flat tensor, so that an optimiser step is a few operations, and not a few for each of hundreds
+    of matrices. ``shapes`` has the shape of each matrix by name, in the order of the tensor.
     """
 
     prior: Prior
@@ -213,7 +214,7 @@ class Student(ABC):
 
     @abstractmethod
     def initial(self, generator: torch.Generator) -> Float[Tensor, " P"]:
-        """Weights with which the student answers as the prior does."""
+        """Initial weights, with which the student answers as the prior does."""
 
     @abstractmethod
     def network(
@@ -224,17 +225,17 @@ class Student(ABC):
         text: Embedding,
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
-        """The raw prediction, differentiable in the parts ``weights``."""
+        """The raw prediction, differentiable in ``weights``, which are the matrices by name."""
 
     def named(self, weights: Float[Tensor, " P"]) -> dict[str, Tensor]:
-        """The parts of the weights by name, as views."""
+        """The matrices in the flat weights by name, as views."""
         parts = weights.split([rows * columns for rows, columns in self.shapes.values()])
         return {name: part.view(self.shapes[name]) for name, part in zip(self.shapes, parts, strict=True)}
 
     def predict_noise(
         self, weights: Float[Tensor, " P"], query: Query, condition: Condition
     ) -> Float[Tensor, "B C h w"]:
-        """Answer one query, differentiable in ``weights``."""
+        """The noise that the query asks for, differentiable in the flat ``weights``."""
         x_t, t, prior = query.latents, query.timesteps.to(query.latents.device), self.prior
         parts = self.named(weights.to(x_t.device))
         raw = self.network(parts, x_t, t, condition.branches[query.branch], condition.cameras)
@@ -243,7 +244,7 @@ class Student(ABC):
 
 
 def combine(eps: dict[str, Float[Tensor, "B C h w"]], condition: Condition, rescale: Rescale | None = None) -> Noise:
-    """Form h from the branches' answers at one (x_t, t), whose ``rescale`` is the prior's."""
+    """Form the direction h from the noise ``eps`` of each branch at one (x_t, t); ``rescale`` is passed on."""
     conditional, unconditional = eps["positive"], eps["negative"]
     direction = main = conditional - unconditional
     for column in range(condition.perp_weights.shape[1]):
@@ -259,7 +260,7 @@ def noise_from_prediction(
     schedule: NoiseSchedule,
     kind: Prediction,
 ) -> Float[Tensor, "B C h w"]:
-    """Convert what a network predicts into eps."""
+    """Convert a raw prediction of the given kind at (x_t, t) into eps, by the formulas above."""
     alpha, sigma = schedule.at(t, x_t)
     if kind == "v_prediction":
         return alpha * raw + sigma * x_t

@@ -1,14 +1,14 @@
-"""What a prompt says of each view: its direction in words, mixed between directions, or kept apart by Perp-Neg.
+"""View-dependent prompts: the direction of view in words, mixed between directions, or separated by Perp-Neg.
 
 Azimuth 0 is the front. ``view`` appends one of four texts by thresholds on the angles. ``interpolate`` mixes the
 embeddings of the two nearest of front, side and back, r falling linearly with the azimuth a in (-180, 180]:
     |a| < 90:   r = 1 - |a| / 90,   r front + (1 - r) side
     |a| >= 90:  r = 2 - |a| / 90,   r side + (1 - r) back
-``perp-neg`` (arXiv 2304.04968) adds to that the directions that the view is not, as negatives whose weights are -f,
-f(r; a, b, c) = a exp(-b r) + c, threestudio's rule and constants:
+``perp-neg`` (arXiv 2304.04968) adds the directions that the view does not show as negatives, with the weights -f,
+f(r; a, b, c) = a exp(-b r) + c, by threestudio's rule and constants:
     |a| < 90:   front -f_fs(r),  side -f_sf(1 - r)
     |a| >= 90:  side -f_sb(r),   front -f_fsb(r)
-Seen from above, all three take the overhead text alone, and both weights are 0.
+From above, all three use only the overhead text, and both weights are 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gsdistill.core.errors import ConfigError, PromptError
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras, Embedding
 
-__all__ = ["DIRECTIONS", "EncodedPrompt", "PromptSettings", "branches_for", "direction_of", "unicode"]
+__all__ = ["DIRECTIONS", "EncodedPrompt", "PromptSettings", "branches_for", "check_unicode", "direction_of"]
 
 DIRECTIONS = ("front", "side", "back", "overhead")
 
@@ -36,7 +36,7 @@ Curve = tuple[float, float, float]
 class PromptSettings:
     """How the prompt depends on the view. Angles in degrees; a curve is a, b, c of a exp(-b r) + c."""
 
-    # what of the view the prompt tells; auto is view, auto-perp-neg perp-neg, but none where the prior knows cameras
+    # how the prompt names the view; auto is view, auto-perp-neg is perp-neg, both are none if the prior knows cameras
     direction: Literal["auto", "auto-perp-neg", "none", "view", "interpolate", "perp-neg"] = "auto"
     front: float = bounded(45.0, low=0, high=180)  # |azimuth| below is the front
     back: float = bounded(135.0, low=0, high=180)  # |azimuth| above is the back
@@ -55,14 +55,14 @@ class PromptSettings:
             raise ConfigError(f"prompts.front = {self.front} exceeds prompts.back = {self.back}")
 
     def resolved(self, knows_cameras: bool) -> PromptSettings:
-        """The same with ``auto`` and ``auto-perp-neg`` decided."""
+        """The same settings with ``auto`` and ``auto-perp-neg`` replaced, by whether the prior knows cameras."""
         meant = {"auto": "view", "auto-perp-neg": "perp-neg"}.get(self.direction)
         if meant is None:
             return self
         return replace(self, direction="none" if knows_cameras else meant)
 
     def texts(self, prompt: str) -> dict[str, str]:
-        """The prompt of each direction; none where the view plays no part."""
+        """The prompt of each direction, by name; empty if ``direction`` is none."""
         if self.direction == "none":
             return {}
         return {name: getattr(self, f"{name}_prompt") or f"{prompt}, {name} view" for name in DIRECTIONS}
@@ -70,16 +70,16 @@ class PromptSettings:
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """Texts encoded once, each with a batch of one; Prior.condition makes of them what each view is told."""
+    """The encoded texts, each with a batch of one, from which ``Prior.condition`` makes the branches of each view."""
 
     positive: Embedding  # of the prompt itself
     negative: Embedding
-    views: Mapping[str, Embedding] = field(default_factory=dict)  # of DIRECTIONS, where the view plays a part
+    views: Mapping[str, Embedding] = field(default_factory=dict)  # by names of DIRECTIONS; may be empty
     settings: PromptSettings = field(default_factory=lambda: PromptSettings(direction="none"))
 
 
 def branches_for(text: EncodedPrompt, cameras: Cameras) -> tuple[dict[str, Embedding], Float[Tensor, "B R"]]:
-    """Text branches for each camera, and the weights of the Perp-Neg branches among them (R = 0 or 2)."""
+    """The text branches for B cameras by name, and the weights of the Perp-Neg branches among them, R = 0 or 2."""
     device = text.positive.tokens.device
     everywhere = torch.zeros(len(cameras), dtype=torch.long, device=device)
     negative, none = text.negative.pick(everywhere), torch.zeros(len(cameras), 0, device=device)
@@ -101,7 +101,7 @@ def branches_for(text: EncodedPrompt, cameras: Cameras) -> tuple[dict[str, Embed
 
 
 def direction_of(cameras: Cameras, settings: PromptSettings) -> Int[Tensor, "B"]:
-    """The direction of each view by the thresholds, as its place in DIRECTIONS."""
+    """The direction of each view by the thresholds of ``settings``, as an index into DIRECTIONS."""
     azimuth = _from_front(cameras.azimuths)
     side = (azimuth >= settings.front).long()
     back = (azimuth > settings.back).long()
@@ -125,11 +125,11 @@ def _from_front(azimuths: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
     return (torch.remainder(azimuths + 180, 360) - 180).abs()
 
 
-def unicode(text: str) -> str:
-    """The text.
+def check_unicode(text: str) -> str:
+    """Return ``text`` if tokenizers can read it.
 
     Raises:
-        PromptError: it has lone surrogates, which a shell makes of bytes that are no UTF-8, and no tokenizer takes.
+        PromptError: it has lone surrogates, which Python makes of bytes on the command line that are not UTF-8.
     """
     try:
         text.encode("utf-8")

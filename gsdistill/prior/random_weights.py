@@ -1,9 +1,9 @@
-"""Published architectures with random weights: every size and shape of the real model, and nothing to download.
+"""Published architectures with random weights: the sizes and shapes of the real model without a download.
 
-``architectures/<name>`` is the model's folder in the diffusers layout with its published configs alone. The family's
-own class serves it, so that what is measured is what runs; only where it would read weights, they are drawn as its
-modules draw them, and where it would read a text, its embedding is a random one. No picture can come of it: it is for
-measuring speed and memory, which do not depend on what the weights say.
+``architectures/<name>`` is the model's folder in the diffusers layout, with its published configs alone. The class of
+the model's family serves it, so that what is measured is what runs; only weights are drawn as the modules initialise
+them, and embeddings of texts are random. It makes no pictures: it is for measuring speed and memory, which do not
+depend on the values of weights.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ __all__ = ["ALIASES", "architecture", "architectures", "random_prior", "random_p
 
 FOLDER = Path(__file__).with_name("architectures")
 ALIASES = {"if": "deepfloyd-if"}
-TOKENS = 77  # of a text, in every family that is here
+TOKENS = 77  # of a text, in all these families
 
 
 def architectures() -> list[str]:
-    """The names that :func:`random_prior` knows, which are names of cards.yaml."""
+    """The names of all architectures, sorted; cards.yaml has them too."""
     return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 
 
 def architecture(name: str) -> str:
-    """The name of an architecture, of which ``name`` may be an alias.
+    """The full name of the architecture ``name``, which may be an alias.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no such architecture.
     """
     full, known = ALIASES.get(name, name), architectures()
     if full not in known:
@@ -55,10 +55,10 @@ def architecture(name: str) -> str:
 def random_prior(name: str, device: torch.device, settings: ModelSettings = ModelSettings()) -> Prior:
     """The published architecture ``name`` (or its alias) on ``device``, in the precision of ``settings``.
 
-    The same weights and embeddings come out every time on one device.
+    Weights and embeddings are the same every time on one device.
 
     Raises:
-        ConfigError: there is no such architecture, or a setting means nothing for it.
+        ConfigError: there is no such architecture, or a setting has no meaning for random weights.
     """
     name = architecture(name)
     for setting in ("revision", "config"):
@@ -68,13 +68,13 @@ def random_prior(name: str, device: torch.device, settings: ModelSettings = Mode
 
 
 def random_prior_of(folder: Path, name: str, device: torch.device, settings: ModelSettings) -> Prior:
-    """The same for any folder in the diffusers layout, of which the configs are read."""
+    """The same for any folder in the diffusers layout; only its configs are read."""
     vae = other_vae(folder, settings)
     return leaf_of(family_of(folder))(Origin(folder, ModelCard(name), settings, device, _model, _embeddings, vae))
 
 
 def _model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
-    """A frozen network of class ``kind`` of diffusers with the weights that its modules draw for themselves."""
+    """A frozen network of class ``kind`` of diffusers with the weights that its modules are initialised with."""
     config = json.loads((folder / part / "config.json").read_text(encoding="utf-8"))
     generators = [] if device.type in ("cpu", "meta") else [device.index or 0]
     with torch.random.fork_rng(generators, device_type=device.type if generators else "cpu"):
@@ -85,10 +85,10 @@ def _model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch
 
 
 def _embeddings(config: Any, texts: Sequence[str]) -> list[Embedding]:
-    """Standard normal embeddings of the shape that a network of that config reads; equal texts get equal ones."""
+    """Standard normal embeddings in the shape that a network of that config reads; equal texts get equal ones."""
     width = config.encoder_hid_dim or config.cross_attention_dim
     pooled = 0
-    if config.addition_embed_type == "text_time":  # the pooled text, and six sizes
+    if config.addition_embed_type == "text_time":  # the pooled text and six sizes
         pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     embeddings = []
     for text in texts:
@@ -101,7 +101,7 @@ def _embeddings(config: Any, texts: Sequence[str]) -> list[Embedding]:
 
 @contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """New tensors are of ``dtype``, so that a network of half precision never takes the memory of a full one."""
+    """Make new tensors of ``dtype`` in the block, so that a network in half precision is never held in float32."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -14,19 +14,19 @@ from torch import Tensor
 
 __all__ = ["NoiseSchedule"]
 
-FAINTEST = 1e-4  # alpha of pure noise
+FAINTEST = 1e-4  # the least alpha, that of pure noise
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """Signal and noise levels of T timesteps, float64 so that ratios near t = 0 stay exact; alpha is never 0."""
+    """Signal and noise levels of T timesteps, in float64 to keep ratios near t = 0 exact; alpha is at least 1e-4."""
 
     alphas: Float[Tensor, "T"]
     sigmas: Float[Tensor, "T"]
 
     @staticmethod
     def from_cumulative_alphas(alphas_cumprod: Float[Tensor, "T"]) -> NoiseSchedule:
-        """Variance-preserving levels from abar_t, as diffusers' schedulers hold them; alpha is 1e-4 at least."""
+        """Variance-preserving levels from abar_t in 0..1, as diffusers' schedulers hold them."""
         cumulative = alphas_cumprod.double().clamp_min(FAINTEST**2)
         return NoiseSchedule(cumulative.sqrt(), (1.0 - cumulative).sqrt())
 
@@ -34,8 +34,8 @@ class NoiseSchedule:
     def from_flow(sigmas: Float[Tensor, "T"]) -> NoiseSchedule:
         """Rectified-flow levels, alpha + sigma = 1, from sigma_t in 0..1, rising with t.
 
-        The last one is pure noise as a rule. A method gets there where its range of t ends at T-1, or where it clips
-        t + d to it, and x0, the DDIM step, CFG rescale and the weight ``snr`` divide by alpha; so alpha is 1e-4 there.
+        The last level is usually pure noise. A method reaches it if its range of t ends at T-1, or if it clips t + d to
+        T-1; and x0, the DDIM step, CFG rescale and the weight ``snr`` divide by alpha. So alpha is 1e-4 there, not 0.
         """
         noise = sigmas.double().clamp_max(1.0 - FAINTEST)
         return NoiseSchedule(1.0 - noise, noise)
@@ -44,13 +44,13 @@ class NoiseSchedule:
         return self.alphas.shape[0]
 
     def index(self, fraction: float) -> int:
-        """The timestep at a fraction of the schedule, 0 .. T-1."""
+        """The timestep, 0 .. T-1, at a fraction (0..1) of the schedule."""
         return min(max(round(fraction * len(self)), 0), len(self) - 1)
 
     def at(
         self, t: Int[Tensor, "B"], like: Float[Tensor, "B C h w"]
     ) -> tuple[Float[Tensor, "B 1 1 1"], Float[Tensor, "B 1 1 1"]]:
-        """alpha_t and sigma_t, shaped to multiply ``like`` and of its type."""
+        """alpha_t and sigma_t, in a shape that multiplies ``like``, and in its type and on its device."""
         picked = (levels[t.to(levels.device)][:, None, None, None] for levels in (self.alphas, self.sigmas))
         alpha, sigma = (level.to(like) for level in picked)
         return alpha, sigma

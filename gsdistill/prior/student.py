@@ -1,7 +1,7 @@
-"""A network's student: LoRA (arXiv 2106.09685) on its attention projections.
+"""A student of a network: LoRA (arXiv 2106.09685) on its attention projections.
 
-A projection of the module answers W x; while the student is asked, a hook on it adds B A x of the caller's weights. At
-any other time the module is the prior's, untouched, so that one copy of the frozen weights serves both.
+A projection computes W x. While the student predicts, a hook adds B A x with the caller's weights; afterwards the
+module is the prior's again, so that both share one copy of the frozen weights.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ __all__ = ["LoraStudent"]
 Inputs = Callable[[Tensor, Tensor, Embedding, Tensor | None], dict[str, Any]]
 Output = Callable[[Tensor], Tensor]
 
-TARGETS = (".to_q", ".to_k", ".to_v", ".to_out.0")
-_FOUND: WeakKeyDictionary[Module, dict[str, Linear]] = WeakKeyDictionary()  # once, not in every step
+TARGETS = (".to_q", ".to_k", ".to_v", ".to_out.0")  # how the names of attention projections end
+_PROJECTIONS: WeakKeyDictionary[Module, dict[str, Linear]] = WeakKeyDictionary()  # found once, not in each step
 
 
 class LoraStudent(Student):
-    """W + B A of rank r on every attention projection, scale 1; ``NAME.A`` is [r, in] and ``NAME.B`` [out, r]."""
+    """W + B A of rank r on every attention projection, at scale 1; ``NAME.A`` is [r, in], ``NAME.B`` is [out, r]."""
 
     def __init__(self, prior: Prior, module: Module, inputs: Inputs, output: Output, rank: int) -> None:
-        """``inputs`` forms the module's arguments, ``output`` takes the prediction out of what it returns."""
+        """``inputs`` makes the module's arguments, ``output`` takes the prediction from the tensor that it returns."""
         self.prior, self._module, self._inputs, self._output = prior, module, inputs, output
-        if module not in _FOUND:
-            _FOUND[module] = _projections(module)
-        self._layers, self.shapes = _FOUND[module], {}
+        if module not in _PROJECTIONS:
+            layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Linear)}
+            _PROJECTIONS[module] = {name: layer for name, layer in layers.items() if name.endswith(TARGETS)}
+        self._layers, self.shapes = _PROJECTIONS[module], {}
         for name, layer in self._layers.items():
             self.shapes |= {f"{name}.A": (rank, layer.in_features), f"{name}.B": (layer.out_features, rank)}
 
     def initial(self, generator: torch.Generator) -> Float[Tensor, " P"]:
-        """A uniform in 1 / sqrt(fan in), drawn from ``generator``; B zero."""
+        """A uniform in +-1 / sqrt(fan in), drawn with ``generator``; B zero."""
         size = sum(rows * columns for rows, columns in self.shapes.values())
         weights = 2 * torch.rand(size, generator=generator, device=generator.device) - 1
         for name, part in self.named(weights).items():
@@ -61,18 +62,12 @@ class LoraStudent(Student):
         text: Embedding,
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
-        """The network's raw prediction with B A x added; those products are of the weights' precision."""
+        """The network's raw prediction with B A x added to its projections, in the precision of ``weights``."""
         with ExitStack() as hooks:
             for name, layer in self._layers.items():
                 added = partial(_add, weights[f"{name}.A"], weights[f"{name}.B"])
                 hooks.enter_context(layer.register_forward_hook(added))
             return self._output(self._module(**self._inputs(latents, timesteps, text, cameras)).sample)
-
-
-def _projections(module: Module) -> dict[str, Linear]:
-    """The attention projections of a network by name."""
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Linear)}
-    return {name: layer for name, layer in layers.items() if name.endswith(TARGETS)}
 
 
 def _add(a: Tensor, b: Tensor, layer: Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

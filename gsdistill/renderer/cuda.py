@@ -19,7 +19,7 @@ from torch.utils import cpp_extension
 
 from gsdistill.core.errors import ConfigError, first_line, tell
 from gsdistill.core.structs import SH_C0, Cameras, Gaussians, Render
-from gsdistill.disk.cache import place
+from gsdistill.disk.cache import cache_path
 from gsdistill.disk.lock import Claim
 from gsdistill.disk.write import temporary_folder
 from gsdistill.renderer.base import DEVIATION_MAX
@@ -103,8 +103,8 @@ def _built_file() -> Path:
 
 
 def _choose_build_folder() -> None:
-    """Without a home folder, set a build folder: PyTorch would build in one called ``~`` in the working directory."""
-    if "TORCH_EXTENSIONS_DIR" not in os.environ and place() is None and (folder := temporary_folder()):
+    """Keep PyTorch from building in a folder called ``~`` in the working directory, as it would without a home."""
+    if "TORCH_EXTENSIONS_DIR" not in os.environ and cache_path() is None and (folder := temporary_folder()):
         os.environ["TORCH_EXTENSIONS_DIR"] = str(folder / "torch_extensions")
 
 

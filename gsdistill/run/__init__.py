@@ -1,1 +1,1 @@
-"""A run as a user has it: its settings, its folder, what may change on resume, and what is shown on the way."""
+"""A run: its settings, its folder, what may change when it is resumed, and what it shows while it works."""

@@ -1,7 +1,7 @@
-"""What may differ between the settings of a run and those with which it is resumed.
+"""Which settings may differ between a run and the command that resumes it.
 
-A path is compared by what it leads to. Runs of earlier versions have paths as they were typed, relative to where the
-run was started.
+Two paths are equal if they lead to the same file. Runs of earlier versions hold paths as they were typed, relative to
+the folder in which the run was started.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from typing import Any
 
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.paths import file_of, paths_in, there
-from gsdistill.run.folder import CONFIG
+from gsdistill.run.read import CONFIG
 from gsdistill.settings.yaml import load_yaml
 
-__all__ = ["BEFORE", "check_places", "command", "differences", "differing", "leaves"]
+__all__ = ["BEFORE", "check_places", "checked_changes", "command", "differing", "leaves"]
 
-# Settings that do not change the optimisation, and may differ; recipe decides what others are, no more.
+# Settings that do not change the optimisation, and may differ. recipe only decides the values of others.
 _FREE = (
     *("recipe", "output", "log_every", "preview_every", "checkpoint_every", "snapshots", "logs"),
     *("export.formats", "export.frame", "export.sh_pad", "model.recompute_encoder"),
 )
-# Settings that are newer than some runs, and what was so before.
+# Settings that older runs do not have, with the values that mean the same as their absence.
 BEFORE: Mapping[str, Any] = {"finish": {"name": "none"}, "stages": []}
-# Settings that have had their effect, or whose state is in the checkpoint, and may never differ.
+# Settings that may never differ: they have had their effect, or the checkpoint holds their state.
 _FIXED = ("method.name", "densify.name", "prior", "representation", "init", "init_prompt", "seed")
 
 
 def command(folder: Path) -> str:
-    """What to type to go on with the run in ``folder``."""
+    """The command that goes on with the run in ``folder``, quoted for this system's shell."""
     quoted = shlex.quote(str(folder)) if os.sep == "/" else subprocess.list2cmdline([str(folder)])
     return f"gsdistill generate --config {quoted} --resume"
 
 
 def check_places(config: Any, folder: Path) -> None:
-    """Refuse to continue the run in ``folder`` if a file or folder that its settings name is missing.
+    """Refuse to continue the run in ``folder`` if a file or folder that ``config`` names is missing.
 
     Raises:
-        ConfigError: names the setting, and where the run has that file, if it can be found.
+        ConfigError: one is missing; the message names the setting and, if it can be found, where the run has the file.
     """
     lost = [(name, value) for name, value in paths_in(config) if name != "output" and not there(file_of(str(value)))]
     if not lost:
@@ -60,28 +60,28 @@ def check_places(config: Any, folder: Path) -> None:
 
 
 def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Settings that differ from those ``before`` and change the optimisation, each with a line that has both values.
+    """The settings that differ from those ``before`` and change the optimisation: a line with both values, by name.
 
-    ``folder`` is the run's.
+    ``folder`` is the run's, which relative paths of older runs are found from.
     """
     earlier = {name: value for name, value in BEFORE.items() if name in now}
     new, old, home = dict(leaves(now)), dict(leaves({**earlier, **before})), _started_in(before, folder)
-    other = [name for name, value in old.items() if name not in _FREE and not _same(new.get(name), value, home)]
-    return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in other}
+    changed = [name for name, value in old.items() if name not in _FREE and not _same(new.get(name), value, home)]
+    return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in changed}
 
 
-def differences(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path, accepted: bool) -> list[str]:
-    """The lines of :func:`differing`, once it is sure that the run in ``folder`` can continue with these settings.
+def checked_changes(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path, accept: bool) -> list[str]:
+    """The lines of :func:`differing`, if the run in ``folder`` can continue with these settings.
 
     Raises:
-        ConfigError: settings differ and that is not ``accepted``, or one of them may not change during a run.
+        ConfigError: settings differ without ``accept``, or one of them may not change during a run.
     """
     changed, same = differing(now, before, folder), f"{command(folder)} takes those of the run"
     gone = [name for name, value in leaves(before) if str(value).startswith("/") and not there(file_of(str(value)))]
     fixed = [changed[name] for name in changed if name not in gone and {name, name.partition(".")[0]} & {*_FIXED}]
     if fixed:
         raise ConfigError(f"the run in {folder} cannot change {', '.join(fixed)} on its way; {same}")
-    if changed and not accepted:
+    if changed and not accept:
         raise ConfigError(
             f"--resume needs the settings of the run in {folder}, but {', '.join(changed.values())}; {same}, and "
             "--accept-changes goes on with these"
@@ -90,7 +90,7 @@ def differences(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path,
 
 
 def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting by its dotted name."""
+    """Every setting that is not a mapping itself, with its dotted name."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{path}{key}.")
@@ -99,7 +99,7 @@ def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, A
 
 
 def _same(new: Any, old: Any, home: Path) -> bool:
-    """Whether two values of a setting are equal, or lead to the same place, the old one from ``home``."""
+    """Whether two values of a setting are equal, or are paths to the same file, the old one relative to ``home``."""
     if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
         return all(_same(*pair, home) for pair in zip(new, old, strict=True))
     if new == old or not (isinstance(new, str) and isinstance(old, str) and new.startswith("/")):
@@ -110,7 +110,7 @@ def _same(new: Any, old: Any, home: Path) -> bool:
 
 
 def _started_in(settings: Mapping[str, Any], folder: Path) -> Path:
-    """The working directory in which a run was started, if its folder is where ``output`` says; else today's."""
+    """The working directory in which a run was started, if its folder ends as ``output`` does; else the present one."""
     output, whole = settings.get("output"), folder.absolute()
     tail = Path(output).parts if isinstance(output, str) else ("outputs", *whole.parts[-2:])
     beside = 0 < len(tail) < len(whole.parts) and whole.parts[-len(tail) :] == tail

@@ -1,4 +1,4 @@
-"""The settings of a whole run, composed of those of its stages, and what fills in where a user says nothing."""
+"""The settings of a whole run, and where each comes from: the user, a quality, a recipe or the defaults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gsdistill.representation.gaussians import DENSIFIER_CLASS, OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.run import stages
 from gsdistill.run.changes import BEFORE, leaves
-from gsdistill.run.folder import CONFIG
+from gsdistill.run.read import CONFIG
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.densify.base import Densification
 from gsdistill.scene.init.base import Initialiser
@@ -35,7 +35,7 @@ from gsdistill.training.finish.base import Finish
 from gsdistill.training.finish.none import Without
 from gsdistill.training.views import Background
 
-__all__ = ["RunConfig", "fill", "read_config", "read_prompts", "resolve"]
+__all__ = ["RunConfig", "fill_settings", "read_config", "read_prompts", "resolve"]
 
 METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
 PRIOR = may_be_path(lambda: ("auto", *catalogue.known()))
@@ -69,7 +69,7 @@ class RunConfig:
     finish: Finish = FINISH
     seed: int = bounded(0, low=0, high=2**32 - 1)  # Another seed gives another splat, the same one the same again.
     iterations: int = bounded(300, low=1)  # Make so many steps, those of all stages and of the finish.
-    # what each stage has other than the run, and its iterations, its share of the run's; only in a config
+    # the settings of each stage that differ from the run's, and its iterations, a share of the run's; only in a config
     stages: tuple[Mapping[str, Any], ...] = field(default=(), metadata={"typed": False})
     views: int = bounded(4, low=1)  # Draw so many views in a step.
     resolution: int | None = bounded(None, low=8, high=4096)  # Pixels of a training view; none: the prior's own.
@@ -105,34 +105,30 @@ class RunConfig:
             raise ConfigError("resume and overwrite exclude each other: go on with the earlier run, or replace it")
         if self.accept_changes and not self.resume:
             raise ConfigError("--accept-changes needs --resume: without it all settings are new")
-        REPRESENTATION_CLASS(self.representation)  # refuses what is none
-        if (
-            self.stages
-            and isinstance(self.method, Distillation)
-            and all(isinstance(own, Mapping) for own in self.stages)
-        ):
-            object.__setattr__(self, "stages", stages.checked(self))
+        REPRESENTATION_CLASS(self.representation)  # raises where there is none of that name
+        if self.stages and isinstance(self.method, Distillation) and all(isinstance(s, Mapping) for s in self.stages):
+            object.__setattr__(self, "stages", stages.checked_overrides(self))
 
     @property
     def parts(self) -> tuple[RunConfig, ...]:
-        """The settings of each stage as of a run of its own, in order: this very object where there is one."""
-        return stages.parts(self)
+        """The settings of each stage, in order, as those of a run of this stage alone; this object if there is one."""
+        return stages.stage_configs(self)
 
     @property
     def label(self) -> str:
-        """The method, what finishes it, and the seed, as the folder of a run is called."""
-        done = [] if isinstance(self.finish, Without) else [name_of(self.finish)]
-        return "-".join([slug(label_of(name_of(self.method))), *done, f"seed{self.seed}"])
+        """The method, the finish if there is one, and the seed: the name of the run's folder, as ``cds-seed0``."""
+        finish = [] if isinstance(self.finish, Without) else [name_of(self.finish)]
+        return "-".join([slug(label_of(name_of(self.method))), *finish, f"seed{self.seed}"])
 
     @property
     def folder(self) -> Path:
-        """The folder of the run: ``output``, or the one that the prompt and the label name."""
+        """The folder of the run: ``output``, or ``outputs/<prompt>/<label>``."""
         return self.output or Path("outputs") / slug(self.prompt) / self.label
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What decides which defaults serve."""
+class Choice:
+    """The settings that decide which recipe and quality apply."""
 
     prior: str = field(default="auto", metadata=PRIOR)
     device: str = "auto"
@@ -140,41 +136,46 @@ class Chosen:
 
 
 def resolve(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> RunConfig:
-    """Return the run that ``given`` describes, its paths absolute; :func:`fill` completes what it leaves open.
+    """Return the settings of the run that ``given`` describes, completed by :func:`fill_settings`, with absolute paths.
+
+    ``say`` gets the lines that :func:`fill_settings` has for the user.
 
     Raises:
         ConfigError: an unknown setting, a wrong type, a value out of range, or no prompt.
     """
-    return anchored(from_dict(RunConfig, {"prompt": "", **fill(given, say)}))
+    return anchored(from_dict(RunConfig, {"prompt": "", **fill_settings(given, say)}))
 
 
-def fill(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Return ``given`` over its quality, over the recipe for its method and prior, if there is one, over the defaults.
+def fill_settings(given: Mapping[str, Any], say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Return all settings of a run: ``given`` over the quality, over the recipe of method and prior, over the defaults.
 
-    The prior ``auto`` becomes the name of the one that serves on this machine, and ``say`` is told why; as it is where
-    the device ``auto`` is the CPU for a GPU that cannot be used.
+    The prior ``auto`` is replaced by the one that is chosen for this machine. ``say`` gets a line for the user: on that
+    choice, on a GPU that the device ``auto`` cannot use, and on settings of the quality that ``given`` overrides.
+
+    Raises:
+        ConfigError: the device, the quality or a class is unknown, or the device cannot be used.
     """
-    given = stages.completed(given)
+    given = stages.fill_from_stages(given)
     basis = merge(defaults(RunConfig), given)
-    chosen = from_dict(Chosen, {field: basis[field] for field in ("prior", "device", "quality")})
-    prior, reason = catalogue.choose(chosen.prior, device.choose(chosen.device, say))
+    choice = from_dict(Choice, {field: basis[field] for field in ("prior", "device", "quality")})
+    prior, reason = catalogue.choose_prior(choice.prior, device.choose(choice.device, say))
     if reason:
         say(reason)
     method = basis["method"].get("name") if isinstance(basis["method"], Mapping) else None
     recipe = catalogue.recipe(prior, method) if isinstance(method, str) and basis["recipe"] else None
-    # the config of a paper says for those who name it that no other lies under it; here it is the recipe itself
-    settings = {**stages.completed(read_config(recipe)), "recipe": True} if recipe else {}
+    # a published config has "recipe: false", for use by --config; as the recipe itself it must not switch recipes off
+    settings = {**stages.fill_from_stages(read_config(recipe)), "recipe": True} if recipe else {}
     under = merge(defaults(RunConfig), _with_densifier(settings, given.get("densify")))
-    table = _quality(prior, method, chosen.quality, merge(under, {"init": given["init"]} if "init" in given else {}))
+    table = _quality(prior, method, choice.quality, merge(under, {"init": given["init"]} if "init" in given else {}))
     basis = stages.over(stages.over(under, table), given)
-    now = dict(leaves(basis))
-    if lost := [f"{name} = {now[name]}" for name, value in leaves(table) if name in now and now[name] != value]:
-        say(f"quality: {chosen.quality}, but {', '.join(lost)}, as given")
+    final = dict(leaves(basis))
+    if lost := [f"{name} = {final[name]}" for name, value in leaves(table) if final.get(name, value) != value]:
+        say(f"quality: {choice.quality}, but {', '.join(lost)}, as given")
     return {**basis, "prior": prior}
 
 
 def _with_densifier(recipe: Mapping[str, Any], given: Any) -> Mapping[str, Any]:
-    """The recipe with the densifier that ``given`` names, if it does, and of its settings those that this one has."""
+    """The recipe with the densifier that ``given`` names, if any; of the recipe's settings, those that it has too."""
     name, own = given.get("name") if isinstance(given, Mapping) else given, recipe.get("densify")
     if not isinstance(name, str) or not isinstance(own, Mapping):
         return recipe
@@ -183,7 +184,7 @@ def _with_densifier(recipe: Mapping[str, Any], given: Any) -> Mapping[str, Any]:
 
 
 def _quality(prior: str, method: Any, name: str, under: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a quality over ``under``, those of the initialiser as far as the one of ``under`` has them."""
+    """The settings of the quality ``name``. Of those for the initialiser, only what the one in ``under`` has."""
     table = catalogue.quality(prior, str(method), name)
     if not table:
         return {}
@@ -196,7 +197,7 @@ def _quality(prior: str, method: Any, name: str, under: Mapping[str, Any]) -> di
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """Read the settings of a config: a YAML file, the folder of an earlier run, or the name of a shipped config.
+    """Read the settings of a config, given as a YAML file, the folder of an earlier run, or the name of a shipped one.
 
     Raises:
         ConfigError: there is no such file and no such name.
@@ -206,7 +207,7 @@ def read_config(name: str) -> dict[str, Any]:
     path = path / CONFIG if path.is_dir() else path
     if path.is_file() or path.suffix in (".yaml", ".yml"):
         settings = load_yaml(path)
-        # a run writes all settings of its version, resume among them: what came later is as it was then, recipe or not
+        # only a run's own config has "resume": it holds all settings of its version, and newer ones get old values
         return merge(BEFORE, settings) if "resume" in settings else settings
     known = sorted(file.stem for file in shipped.glob("*.yaml"))
     if name not in known:
@@ -216,7 +217,7 @@ def read_config(name: str) -> dict[str, Any]:
 
 
 def read_prompts(path: Path | str) -> tuple[str, ...]:
-    """Read the prompts of a file, one a line; empty lines and lines that begin with # are skipped.
+    """Read the prompts of a text file, one on each line; empty lines and lines that begin with # are skipped.
 
     Raises:
         BadFile: it cannot be read, is not UTF-8, or holds no prompt.

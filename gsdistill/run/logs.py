@@ -1,6 +1,7 @@
-"""TensorBoard and Weights & Biases as listeners of a run: figures as often as metrics.jsonl has them, and previews.
+"""Listeners that send a run's figures and previews to TensorBoard and to Weights & Biases.
 
-Both write into the run's folder. W&B follows its own settings, of which WANDB_MODE=offline sends nothing.
+They log the steps that metrics.jsonl has, and write into the run's folder. W&B follows its own settings: with
+WANDB_MODE=offline it sends nothing.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ __all__ = ["LOGS", "TensorBoard", "WeightsAndBiases", "check_logs"]
 
 
 class TensorBoard(Listener):
-    """Event files in the folder ``tensorboard`` of the run's."""
+    """Writes event files to ``tensorboard`` in the run's folder."""
 
     def __init__(self, folder: Path, config: RunConfig, watch: Watch, done: int) -> None:
-        """Go on after ``done`` steps; events of later ones count no more. ``watch`` is told of a step before."""
+        """Go on after ``done`` steps: events of later ones are dropped. ``watch`` must hear of a step before this."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._watch, self._every = watch, config.preview_every
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
 
     def on_step(self, step: Step, run: Distiller) -> None:
-        """Write what is due, on the disk at once, for a run may be killed."""
+        """Write what is due, and flush it to the disk, for a run may be killed."""
         pictured = step.number % self._every == 0
         figures = _figures(self._watch)
         for name, value in figures.items():
@@ -51,24 +52,18 @@ class TensorBoard(Listener):
 
 
 class WeightsAndBiases(Listener):
-    """A run of the W&B project ``gsdistill``; the folder ``wandb`` of the run's keeps its id, by which it goes on."""
+    """Logs to a run of the W&B project ``gsdistill``; ``wandb/id`` in the run's folder keeps its id for --resume."""
 
     def __init__(self, folder: Path, config: RunConfig, watch: Watch, done: int) -> None:
-        """As :class:`TensorBoard`. Raises UserError where W&B refuses."""
+        """As :class:`TensorBoard`. Raises UserError if W&B refuses."""
         wandb = import_module("wandb")
         self._wandb, self._watch, self._every = wandb, watch, config.preview_every
         id_file = folder / "wandb" / "id"
         more = {"id": id_file.read_text(encoding="utf-8"), "resume": "allow"} if id_file.is_file() else {}
         name = f"{slug(config.prompt)}/{config.label}"
         with _refusal_named(wandb):
-            self._run: Any = wandb.init(
-                project="gsdistill",
-                name=name,
-                dir=str(folder),
-                config=to_dict(config),
-                reinit="finish_previous",
-                **more,
-            )
+            options = {"project": "gsdistill", "name": name, "dir": str(folder), "reinit": "finish_previous"}
+            self._run: Any = wandb.init(config=to_dict(config), **options, **more)
         write_text(id_file, self._run.id)
 
     def on_step(self, step: Step, run: Distiller) -> None:
@@ -80,7 +75,7 @@ class WeightsAndBiases(Listener):
             self._run.log(record, step=step.number)
 
     def on_end(self, run: Distiller) -> None:
-        """Wait until all is sent; one that was stopped goes on later."""
+        """Wait until all is sent. A run that was stopped goes on under the same id later."""
         self._run.finish()
 
 
@@ -88,7 +83,7 @@ LOGS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 
 def check_logs(config: RunConfig) -> None:
-    """Refuse a log that cannot be begun; W&B asks for its key here, where there is a terminal and none is kept.
+    """Refuse a log that cannot be used. If W&B has no key yet, it asks for one here, on a terminal.
 
     Raises:
         NotInstalled: its package is missing. UserError: W&B has no key, or refuses its own settings.
@@ -104,7 +99,7 @@ def check_logs(config: RunConfig) -> None:
 
 @contextmanager
 def _refusal_named(wandb: Any) -> Iterator[None]:
-    """Say in one line what W&B refuses. Raises UserError."""
+    """Turn what W&B raises into one line. Raises UserError."""
     try:
         yield
     except (wandb.Error, ValueError) as error:
@@ -113,6 +108,6 @@ def _refusal_named(wandb: Any) -> Iterator[None]:
 
 
 def _figures(watch: Watch) -> dict[str, float]:
-    """The figures of the step, where it is one to be written down; what is not finite is left out."""
+    """The figures of the step, empty if it is not one to be logged; those that are not finite are left out."""
     record = watch.record or {}
     return {name: float(value) for name, value in record.items() if name != "step" and value is not None}

@@ -1,4 +1,4 @@
-"""The figures of a run's splat: measured where they are missing, and kept beside it."""
+"""Measures the splat of a run, and writes the figures to evaluation.json in its folder."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from gsdistill.core.errors import BadFile, PromptError, UserError
 from gsdistill.disk.write import write_json
-from gsdistill.run.folder import EVALUATION, SPLAT, Run, read_figures, read_run, told
+from gsdistill.run.read import EVALUATION, SPLAT, Run, read_evaluation, read_run, text_of
 
 if TYPE_CHECKING:
     from gsdistill.evaluation.references import Truth
 
-__all__ = ["evaluate_run", "keep_figures", "measure", "truth_of"]
+__all__ = ["evaluate_run", "keep_figures", "measure_run", "truth_of"]
 
 
-def measure(run: Run) -> dict[str, Any]:
-    """Measure the splat of a run, against the truth where it is known; :func:`keep_figures` takes what is returned.
+def measure_run(run: Run) -> dict[str, Any]:
+    """Measure the splat of a run, against the truth if it is known; returns the figures by name.
 
     Raises:
         BadFile: the splat cannot be read.
@@ -32,9 +32,9 @@ def measure(run: Run) -> dict[str, Any]:
 
 
 def truth_of(run: Run) -> Truth | None:
-    """The object of its prior's world that a run was to make; None for any other prompt, and for priors of any prompts.
+    """The object that the prompt of a run names in the world of its prior; None if it names none, or there is no world.
 
-    Of a prior that is no longer there the shapes world decides.
+    If the prior cannot be found any more, the shapes world is taken.
     """
     from gsdistill.evaluation.references import truth_of_prompt
     from gsdistill.models.catalogue import world_of
@@ -42,7 +42,7 @@ def truth_of(run: Run) -> Truth | None:
 
     world: str | None = "shapes"
     with suppress(UserError):
-        world = world_of(told(run.settings.get("prior")))
+        world = world_of(text_of(run.settings.get("prior")))
     try:
         return truth_of_prompt(run.prompt, world_named(world)) if world else None
     except PromptError:
@@ -50,20 +50,20 @@ def truth_of(run: Run) -> Truth | None:
 
 
 def keep_figures(folder: Path, figures: Mapping[str, Any]) -> None:
-    """Write figures beside the splat of a run, over earlier ones of the same name: a sweep keeps more in the file.
+    """Write figures to a run's evaluation.json. Others that are there stay, for a sweep adds its own.
 
     Raises:
         BadFile: earlier figures cannot be read. OutputError: the file cannot be written.
     """
-    write_json(folder / EVALUATION, {**read_figures(folder), **figures})
+    write_json(folder / EVALUATION, {**read_evaluation(folder), **figures})
 
 
 def evaluate_run(folder: Path | str) -> dict[str, Any]:
-    """Measure the splat in the folder of a run of the shapes world, as :func:`gsdistill.evaluation.truth.evaluate`.
+    """Measure the splat of a run of the shapes world against its truth: :func:`gsdistill.evaluation.truth.evaluate`.
 
     Raises:
-        BadFile: the folder is no run's, or holds no splat, or a file of it is broken. PromptError: the prompt is not
-            one of the shapes world.
+        BadFile: the folder is not a run's, holds no splat, or has a broken file. PromptError: the prompt is not one of
+            the shapes world.
     """
     run = read_run(Path(folder))
     if not (run.folder / SPLAT).is_file():

@@ -1,8 +1,8 @@
-"""The stages of a run, each with all settings of a run of one stage; the finish is the last of them.
+"""The stages of a run. Each has the settings of a run of one stage; the finish, if there is one, is the last stage.
 
-``stages`` in a config lists the settings in which each stage differs from the run. ``iterations`` there is a share: the
-steps that the finish leaves are divided in these proportions. Settings laid over a config, such as flags, hold for
-every stage.
+``stages`` in a config lists the settings in which each stage differs from the run. Their ``iterations`` are
+proportions, by which the steps that the finish leaves are divided. Settings that override a config, such as flags,
+hold for every stage.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from gsdistill.settings.config import from_dict, merge, name_of, to_dict, unknow
 from gsdistill.settings.registry import label_of, same_name
 from gsdistill.training.finish.none import Without
 
-__all__ = ["checked", "completed", "lines", "over", "parts", "place"]
+__all__ = ["checked_overrides", "fill_from_stages", "lines", "over", "stage_configs", "stage_index"]
 
-RunConfig: TypeAlias = Any  # that of gsdistill.run.config, which knows this module
-SETTINGS = (
+RunConfig: TypeAlias = Any  # that of gsdistill.run.config, which imports this module
+SETTINGS = (  # that a stage may override
     *("iterations", "method", "views", "resolution", "background", "cameras", "densify", "renderer", "optim"),
     "regularizers",
 )
 
 
-def parts(config: RunConfig) -> tuple[RunConfig, ...]:
-    """The settings of every stage that has steps, in order, each of a run of this stage alone."""
+def stage_configs(config: RunConfig) -> tuple[RunConfig, ...]:
+    """The settings of every stage that has steps, in order, as those of a run of this stage alone."""
     if not config.stages and isinstance(config.finish, Without):
         return (config,)
     alone = replace(config, stages=(), finish=Without())
@@ -44,11 +44,11 @@ def parts(config: RunConfig) -> tuple[RunConfig, ...]:
     return tuple(replace(stage, iterations=n) for stage, n in zip(stages, counts, strict=True) if n)
 
 
-def checked(config: RunConfig) -> tuple[dict[str, Any], ...]:
-    """The overrides of every stage, as plain values that say all that they mean.
+def checked_overrides(config: RunConfig) -> tuple[dict[str, Any], ...]:
+    """The overrides of every stage as plain values; of a class that a stage changes, all its settings are written out.
 
     Raises:
-        ConfigError: a stage lacks its iterations, overrides what a stage cannot, or has a value that is not allowed.
+        ConfigError: a stage lacks its iterations, overrides a setting not in SETTINGS, or has a value not allowed.
     """
     alone, overrides = replace(config, stages=(), finish=Without()), []
     for number, own in enumerate(config.stages):
@@ -59,8 +59,8 @@ def checked(config: RunConfig) -> tuple[dict[str, Any], ...]:
     return tuple(overrides)
 
 
-def completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``settings`` with what its stages say of the run, where it does not itself: the number of steps, the method."""
+def fill_from_stages(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``settings`` with ``iterations``, the sum over the stages, and ``method``, the first stage's, if it has none."""
     stages = settings.get("stages")
     if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, Mapping) for stage in stages) or not stages:
         return settings
@@ -73,15 +73,15 @@ def completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return whole
 
 
-def place(config: RunConfig, done: int) -> int:
-    """Which stage the step after ``done`` others is of, from 0 on; the last one where no step is left."""
-    ends = list(accumulate(part.iterations for part in parts(config)))
+def stage_index(config: RunConfig, done: int) -> int:
+    """The index, from 0, of the stage that the step after ``done`` steps belongs to; the last if none is left."""
+    ends = list(accumulate(part.iterations for part in stage_configs(config)))
     return min(bisect_right(ends, done), len(ends) - 1)
 
 
 def lines(config: RunConfig) -> list[str]:
-    """One line on each stage for the user; none for a run of one stage."""
-    all_parts = parts(config)
+    """A line for the user on each stage, if there are several, and on the finish."""
+    all_parts = stage_configs(config)
     own = all_parts[: len(all_parts) - bool(config.finish.steps(config.iterations))]
     shown = [f"stage {number}: {_described(part)}" for number, part in enumerate(own, 1)] if len(own) > 1 else []
     if len(own) < len(config.stages):
@@ -92,34 +92,32 @@ def lines(config: RunConfig) -> list[str]:
 
 
 def over(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``given`` over ``settings``, and over their stages too, unless ``given`` has stages itself."""
+    """Lay ``given`` over ``settings``. It overrides their stages too, unless it has stages itself."""
     merged, stages = merge(settings, given), settings.get("stages")
     if "stages" not in given and isinstance(stages, (list, tuple)):
-        merged["stages"] = [
-            _without(stage, given, settings) if isinstance(stage, Mapping) else stage for stage in stages
-        ]
+        merged["stages"] = [_without(own, given, settings) if isinstance(own, Mapping) else own for own in stages]
     return merged
 
 
 def _without(own: Mapping[str, Any], given: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The overrides of a stage without those that ``given`` sets; a new class drops all settings of the old one."""
+    """The overrides of a stage without those that ``given`` sets; with a new class all settings of the old one go."""
     left: dict[str, Any] = {}
     for key, value in own.items():
         if key not in given or key in ("iterations", "name"):
             left[key] = value
             continue
-        said, typed, base = ({"name": v} if isinstance(v, str) else v for v in (value, given[key], above.get(key)))
-        if not (isinstance(said, Mapping) and isinstance(typed, Mapping)):
+        mine, new, base = ({"name": v} if isinstance(v, str) else v for v in (value, given[key], above.get(key)))
+        if not (isinstance(mine, Mapping) and isinstance(new, Mapping)):
             continue
         base = base if isinstance(base, Mapping) else {}
-        now, before = typed.get("name"), said.get("name", base.get("name"))
-        if (None in (now, before) or same_name(now, before)) and (inner := _without(said, typed, base)):
+        now, before = new.get("name"), mine.get("name", base.get("name"))
+        if (None in (now, before) or same_name(now, before)) and (inner := _without(mine, new, base)):
             left[key] = value if isinstance(value, str) else inner
     return left
 
 
 def _built(alone: RunConfig, own: Mapping[str, Any], path: str) -> RunConfig:
-    """The settings of a run of one stage, with what the stage overrides."""
+    """``alone``, a run of one stage, with the overrides of the stage; ``path`` names them in errors."""
     for key, value in own.items():
         if key not in SETTINGS:
             raise ConfigError(f"{path}: {unknown_setting(key, value, SETTINGS)}")
@@ -130,7 +128,7 @@ def _built(alone: RunConfig, own: Mapping[str, Any], path: str) -> RunConfig:
 
 
 def _resolved(whole: Mapping[str, Any], own: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The values in ``whole`` of the keys of ``own``; of a class that differs from that in ``above``, all settings."""
+    """The values in ``whole`` under the keys of ``own``; all settings of a class that is not the one in ``above``."""
     resolved = {}
     for key, value in own.items():
         now, before = whole[key], above.get(key)

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar, alarms, a table at the end; and signals that wait for a step's end."""
+"""What a user sees of a run: a progress bar, alarms, and a table at the end. Also the signals that stop a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.text import Text
 from gsdistill.core.errors import Stopped
 from gsdistill.core.structs import Gaussians
 from gsdistill.evaluation.figures import headline
-from gsdistill.run.folder import SPLAT, read_figures
+from gsdistill.run.read import SPLAT, read_evaluation
 from gsdistill.training.distiller import Distiller, Step
 from gsdistill.training.health import Counts, Health, alarms, measure
 from gsdistill.training.listener import Listener
@@ -28,16 +28,16 @@ from gsdistill.training.listener import Listener
 __all__ = ["Halt", "Interrupt", "StepBar", "Watch", "print_summary"]
 
 FILES = (SPLAT, "views.png", "turntable.mp4", "report.html")
-_ENDS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # Windows has no third one, and others no fourth
+_ENDS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # Windows lacks the third, the other systems the fourth
 SIGNALS = tuple(getattr(signal, name) for name in _ENDS if hasattr(signal, name))
-_LOSS_EVERY = 5  # steps between readings of the loss, which on an accelerator waits for it
+_LOSS_EVERY = 5  # steps between readings of the loss, for each waits until the accelerator has computed it
 
 
 class StepBar(Listener):
     """A progress bar over the steps of a run, with speed, remaining time, Gaussians and loss.
 
-    Where the output is no terminal, such as a log file, it prints a plain line after every tenth of the steps instead;
-    speed and remaining time are then measured since the previous line.
+    If the output is not a terminal (a log file, for example), it prints a plain line after every tenth of the steps
+    instead, with speed and remaining time measured since the previous line.
     """
 
     def __init__(self, console: Console, total: int, done: int) -> None:
@@ -61,7 +61,7 @@ class StepBar(Listener):
         self._halt()
 
     def on_step(self, step: Step, run: Distiller) -> None:
-        """Advance to the step."""
+        """Advance the bar to the step, or print its line."""
         if not self._moves:
             self._log(step)
             return
@@ -72,7 +72,7 @@ class StepBar(Listener):
         self._progress.update(self._task, completed=step.number, **shown)
 
     def on_end(self, run: Distiller) -> None:
-        """Leave the bar as it is, above what is printed from now on."""
+        """Stop the bar, so that later lines are printed below it."""
         self._halt()
 
     def _halt(self) -> None:
@@ -95,10 +95,10 @@ class StepBar(Listener):
 
 
 class Watch(Listener):
-    """Measures the health of a run's scene every so many steps, and prints each kind of alarm once.
+    """Measures the health of a run's scene after every ``every`` steps, and prints each kind of alarm once.
 
-    After the first step that changed nothing it asks what is wrong with the model. ``record`` holds the figures of a
-    measured step (every so many, the first and the last) for the listeners that write them down; else it is None.
+    The first and the last step are measured too. After a measured step ``record`` holds its figures for the listeners
+    that write them; after any other it is None. Once a step was skipped, the model is searched for the cause.
     """
 
     record: dict[str, Any] | None = None
@@ -109,12 +109,12 @@ class Watch(Listener):
         self._fault: str | None = None
 
     def on_step(self, step: Step, run: Distiller) -> None:
-        """Measure, if it is time to."""
+        """Measure the step if it is due."""
         due = run.over or step.number == 1 or step.number % self._every == 0
         self.record = self._figures(step, run) if due else None
 
     def _figures(self, step: Step, run: Distiller) -> dict[str, Any]:
-        """The record of a step: its number, seconds spent in steps so far, loss, the method's figures and health."""
+        """The record of a step: its number, the seconds of all steps so far, the loss, the method's figures, health."""
         seconds, (health, _) = sum(run.clock.seconds.values()), self.look(run)
         own = {name: getattr(health, name) for name in ("extent", "coverage", "saturation")}
         values = {name: float(value) for name, value in {"loss": step.loss, **step.figures, **own}.items()}
@@ -123,9 +123,9 @@ class Watch(Listener):
         return {**facts, "seconds": round(seconds, 3), **sound}
 
     def look(self, run: Distiller, final: Gaussians | None = None) -> tuple[Health, list[str]]:
-        """Measure the scene's health and print new alarms; returns both. It waits for an accelerator.
+        """Measure the scene's health and print new alarms; returns the health and all alarms. Waits for an accelerator.
 
-        ``final`` is the scene after the cut at the run's end, which counts as pruning.
+        ``final`` is the scene after the cut at the run's end; what the cut removed counts as pruned.
         """
         scene = run.representation
         left = scene.splat() if final is None else final
@@ -141,11 +141,11 @@ class Watch(Listener):
 
 
 class Interrupt:
-    """Within the block Ctrl-C, SIGTERM and SIGHUP end the run in order, by :class:`Stopped`.
+    """Within the block, Ctrl-C, SIGTERM, SIGHUP and SIGBREAK end the run by :class:`Stopped`, after a whole step.
 
-    While ``patient`` (during the steps of a run) the first signal only sets ``asked`` and prints that; the second one
-    ends the block at once. A SIGHUP that is ignored already (nohup) stays ignored. Only the main thread receives
-    signals, so in any other thread the block changes nothing.
+    While ``patient`` is set (during the steps of a run), the first signal only sets ``asked`` and prints a line; the
+    second one raises Stopped at once. A signal that is ignored already (SIGHUP under nohup) stays ignored. Only the
+    main thread receives signals, so in any other thread the block changes nothing.
     """
 
     def __init__(self, console: Console) -> None:
@@ -155,7 +155,7 @@ class Interrupt:
 
     @property
     def stopped(self) -> Stopped:
-        """What to raise once all is saved."""
+        """The exception to raise once all is saved."""
         return Stopped(self._number)
 
     def __enter__(self) -> Interrupt:
@@ -177,32 +177,32 @@ class Interrupt:
         self.asked = True
         try:
             self._console.print("stopping after this step; Ctrl-C again stops at once, at the last checkpoint")
-        except OSError:  # the terminal has gone, and all that is still to be said goes nowhere
+        except OSError:  # the terminal is gone: what is printed from now on is dropped
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for stream in (1, 2):
                 os.dup2(nowhere, stream)
-        except RuntimeError:  # it came while the same stream was written to
+        except RuntimeError:  # the signal came while this stream was being written
             return
 
 
 class Halt(Listener):
-    """Ends a run after the step in which an :class:`Interrupt` was asked to; signals then no longer wait for a step."""
+    """Stops a run after the step during which a signal came; see :class:`Interrupt`."""
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
 
     def on_step(self, step: Step, run: Distiller) -> None:
-        """Stop, if that is asked."""
+        """Stop the run if a signal asks for it."""
         if self._interrupt.asked:
             run.stop()
 
     def on_end(self, run: Distiller) -> None:
-        """From now on no step is running whose end a signal would wait for."""
+        """Let signals raise at once, since no step is running any more."""
         self._interrupt.patient = False
 
 
 def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:
-    """Show where the time went, the figures that have been measured, and where the files are."""
+    """Print the time of each phase, the figures that were measured, and the paths of the files."""
     table = Table("phase", "ms per step", "share", title="time of a step")
     phases = summary["milliseconds_per_step"]
     total = sum(phases.values())
@@ -221,7 +221,7 @@ def print_summary(console: Console, folder: Path, summary: Mapping[str, Any]) ->
         f"({100 * health['pruned_share']:.0f} %), extent {health['extent']:.2f} ({health['drift']:.2f} of the "
         f"start's), saturation {health['saturation']:.2f}"
     )
-    if line := headline(read_figures(folder)):
+    if line := headline(read_evaluation(folder)):
         console.print(Text(line), soft_wrap=True)
     shown = [path for name in FILES if (path := folder / name).exists()]
     console.print(Text("\n".join(map(str, shown))), soft_wrap=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gsdistill import __version__
 from gsdistill.core.structs import SH_C0, Gaussians, PointCloud
-from gsdistill.disk.cache import file_name, keep, place, recall
+from gsdistill.disk.cache import cache_path, file_name, keep, recall
 from gsdistill.disk.places import slug
 
 __all__ = ["describe", "make_once", "near", "turned"]
@@ -36,7 +36,7 @@ def make_once(key: Mapping[str, object], make: Callable[[], PointCloud]) -> Poin
         Exception: whatever ``make`` raises.
     """
     text = json.dumps({"gsdistill": __version__, **key}, sort_keys=True, allow_nan=False)
-    path = place("clouds", f"{slug(str(key['prompt']), LONGEST_SLUG)}-{file_name(text)}")
+    path = cache_path("clouds", f"{slug(str(key['prompt']), LONGEST_SLUG)}-{file_name(text)}")
     cached = recall(path, text)
     if cached is not None and _sound(cached):
         return PointCloud(cached["points"], cached["colors"])

@@ -1,1 +1,1 @@
-"""Typed settings, from YAML, flags and mappings and back, and the names of classes that a setting can pick."""
+"""Typed settings: reads them from YAML, flags and mappings, writes them, and finds the classes that they name."""

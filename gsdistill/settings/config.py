@@ -1,7 +1,7 @@
-"""Typed settings to YAML and back: frozen dataclasses whose types and ranges are checked, with no key silently ignored.
+"""Typed settings and their plain values: frozen dataclasses whose types and ranges are checked; no key is ignored.
 
 A settings class is a frozen dataclass of bool, int, float, str, Path, Literal, Optional, tuples, :class:`Ramp`, other
-settings classes, and *named* settings, whose class is picked by a name (``method: {name: cds, guidance_scale: 7.5}``,
+settings classes, and *named* settings, whose class a name picks (``method: {name: cds, guidance_scale: 7.5}``,
 or just ``method: cds``). Ranges are written on the field: ``fov: float = bounded(40.0, above=0, below=180)``.
 Every mistake raises :class:`ConfigError` with the dotted path, the value, what is allowed and the nearest match.
 """
@@ -20,7 +20,7 @@ from gsdistill.core.errors import BadFile, ConfigError, UserError, did_you_mean
 from gsdistill.core.ranges import LIMITS
 from gsdistill.disk.paths import expanded
 from gsdistill.disk.read import brief
-from gsdistill.disk.texts import checked, letters
+from gsdistill.disk.texts import check_text, letters
 from gsdistill.settings.kinds import EXPECTED, kinds_of
 from gsdistill.settings.ramp import Ramp, shortest
 from gsdistill.settings.registry import own_name, same_name
@@ -34,32 +34,35 @@ __all__ = [
 T = TypeVar("T")
 Pick = Callable[[str], type]
 
-LARGEST_INTEGER = 2**63 - 1  # which arrays and random generators count to
+LARGEST_INTEGER = 2**63 - 1  # the largest that arrays and random generators hold
 
 
 def named(pick: Pick, default: str) -> Any:
-    """Return a dataclass field that holds an instance of ``pick(name)``; without a name it is ``pick(default)``."""
+    """Return a dataclass field that holds an object of the class ``pick(name)``, by default of ``pick(default)``."""
     return dataclasses.field(default_factory=lambda: pick(default)(), metadata={"pick": pick, "name": default})
 
 
 def name_of(config: object) -> str:
-    """Return the name by which the class of a named settings object is found again: :func:`own_name`."""
+    """Return the name of the class of a named settings object, by which it is found again: :func:`own_name`."""
     return own_name(type(config))
 
 
 def setting_fields(cls: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    """Return name -> (field, resolved type) for the settings of a dataclass; raises what :func:`kinds_of` does."""
+    """Return (field, resolved type) for each setting of a dataclass, by name. Raises as :func:`kinds_of`."""
     hints = kinds_of(cls)
     return {f.name: (f, hints[f.name]) for f in dataclasses.fields(cls) if f.init}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return the settings as a mapping of plain YAML values; :func:`from_dict` reads it back to an equal object."""
+    """Return the settings as a mapping of plain YAML values, from which :func:`from_dict` makes an equal object."""
     plain: dict[str, Any] = {}
     for field in (f for f in dataclasses.fields(config) if f.init):
-        value = getattr(config, field.name)
-        plain[field.name] = {"name": name_of(value), **to_dict(value)} if "pick" in field.metadata else _plain(value)
+        plain[field.name] = _plain_setting(field, getattr(config, field.name))
     return plain
+
+
+def _plain_setting(field: dataclasses.Field[Any], value: Any) -> Any:
+    return {"name": name_of(value), **to_dict(value)} if "pick" in field.metadata else _plain(value)
 
 
 def _plain(value: Any) -> Any:
@@ -74,24 +77,23 @@ def _plain(value: Any) -> Any:
 
 
 def to_yaml(config: Any, ascii_only: bool = False) -> str:
-    """Return the settings as YAML text; :func:`from_dict` makes an equal object of what YAML reads there."""
+    """Return the settings as YAML text; loaded again, :func:`from_dict` makes an equal object of it."""
     return dump(to_dict(config), ascii_only)
 
 
 def defaults(cls: type) -> dict[str, Any]:
-    """Return the plain values of all settings of a class that have a default, to be laid under what is given."""
+    """Return the plain default values of a settings class by name, of those settings that have one."""
     values: dict[str, Any] = {}
     for name, (field, _) in setting_fields(cls).items():
         if field.default is not dataclasses.MISSING:
             values[name] = _plain(field.default)
         elif field.default_factory is not dataclasses.MISSING:
-            value = field.default_factory()
-            values[name] = {"name": name_of(value), **to_dict(value)} if "pick" in field.metadata else _plain(value)
+            values[name] = _plain_setting(field, field.default_factory())
     return values
 
 
 def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
-    """Build a settings object from plain values; ``path`` is where the mapping stands in the whole, for messages.
+    """Build a settings object from plain values; ``path`` is the dotted path of the mapping, for messages.
 
     Raises:
         ConfigError: an unknown or missing key, a wrong type, a value out of range.
@@ -110,12 +112,11 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"the setting '{where}' is missing")
     try:
-        built = cls(**values)
+        return cls(**values)
     except UserError:
         raise
     except ValueError as error:
         raise ConfigError(f"{path or cls.__name__}: {error}") from error
-    return built
 
 
 def from_file(cls: type[T], mapping: Mapping[str, Any], file: Path | str, path: str = "") -> T:
@@ -131,9 +132,9 @@ def from_file(cls: type[T], mapping: Mapping[str, Any], file: Path | str, path: 
 
 
 def validate(config: T, path: str = "") -> T:
-    """Check the types and ranges of a settings object and of all inside it; return it, each value as its type has it.
+    """Check the types and ranges of a settings object and of all inside it; return it with values of the right types.
 
-    An object that was made by hand may hold a text for a path, a name for what it names, a list for a tuple.
+    An object made by hand may hold a text for a path, a name for an object, or a list for a tuple.
 
     Raises:
         ConfigError: the first value that is not allowed.
@@ -142,10 +143,10 @@ def validate(config: T, path: str = "") -> T:
 
 
 def merge(defaults: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``defaults`` with ``override`` laid over them, mapping by mapping.
+    """Return ``defaults`` with the values of ``override`` in their place, nested mappings key by key.
 
-    Where both name a class (``{name: cds, ...}`` or the shorthand ``cds``) and the names differ, the settings
-    of the old class are dropped, for they belong to it alone.
+    If both name a class (``{name: cds, ...}`` or the short form ``cds``) and the names differ, the settings of the old
+    class are dropped.
     """
     merged = dict(defaults)
     for key, new in override.items():
@@ -173,13 +174,13 @@ def _under(path: str) -> str:
 
 
 def _convert(value: Any, hint: Any, limits: Mapping[str, Any], path: str) -> Any:
-    """Return ``value`` as the type ``hint``, within ``limits``; ``path`` names it in errors."""
+    """Return ``value`` converted to the type ``hint``, if it is within ``limits``; ``path`` names it in errors."""
     origin = get_origin(hint)
     if "pick" in limits:
         return _convert_named(value, hint, limits["pick"], limits["name"], path)
     if origin in (Union, UnionType):
         return _convert_union(value, get_args(hint), limits, path)
-    if origin is Mapping:  # of settings that its owner checks
+    if origin is Mapping:  # its owner checks the settings in it
         if not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
             raise _wrong_type(path, value, "a mapping of settings")
         return dict(value)
@@ -255,18 +256,16 @@ def _convert_ramp(value: Any, limits: Mapping[str, Any], path: str) -> Ramp:
 
 
 def _convert_nested(value: Any, hint: Any, path: str) -> Any:
-    if isinstance(value, hint):
-        return validate(value, path)
-    return from_dict(hint, value, path)
+    return validate(value, path) if isinstance(value, hint) else from_dict(hint, value, path)
 
 
 def _convert_scalar(value: Any, hint: Any, limits: Mapping[str, Any], path: str) -> Any:
-    names_file = hint is Path or "place" in limits  # a text that gsdistill.disk.paths marks
+    names_file = hint is Path or "place" in limits  # as gsdistill.disk.paths marks a text
     accepted = (str, Path) if names_file else (int, float) if hint is float else (hint,)
     if not isinstance(value, accepted) or isinstance(value, bool) is not (hint is bool):
         raise _wrong_type(path, value, EXPECTED[hint])
     if hint in (str, Path):
-        value = checked(str(value), names_file, path)
+        value = check_text(str(value), names_file, path)
         value = expanded(value, path) if names_file else value
     if hint is int and abs(value) > LARGEST_INTEGER:
         raise ConfigError(f"{path} = {brief(value)} is too large a whole number")

@@ -1,4 +1,4 @@
-"""The types that a setting can be of, which are what a line of YAML can say."""
+"""The types that a setting can have: those that a line of YAML can express."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gsdistill.settings.ramp import Ramp
 
 __all__ = ["EXPECTED", "kinds_of"]
 
-# What is said to be expected in place of a value of another type.
+# How a message names the expected type.
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 ALLOWED = "bool, int, float, str, Path, Literal, Ramp, tuple[...] or | None of these, or a frozen dataclass of such"
 
@@ -23,7 +23,7 @@ def kinds_of(cls: type) -> dict[str, Any]:
     """Return the resolved type of each field of a settings class.
 
     Raises:
-        ConfigError: a field is of a type that no setting can be, or that is not there.
+        ConfigError: a field has a type that no setting can have, or whose name cannot be resolved.
     """
     place = f"{cls.__module__}.{cls.__qualname__}"
     try:

@@ -1,8 +1,8 @@
 """Schedules: a number that changes over a run, and the one text syntax for it.
 
 With u = min(progress / until, 1), value = start + (end - start) * law(u), where law(u) is u (linear), sqrt(u) (sqrt) or
-(1 - cos(pi u)) / 2 (cosine). Progress is the share of a stage that is done, of a
-run of one stage of the run: schedules know no step counts.
+(1 - cos(pi u)) / 2 (cosine). Progress is the finished share, 0..1, of a stage (a run without stages is one stage), so
+that a schedule does not depend on the number of steps.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ SYNTAX = "write 7.5, 101:51, 700:100:sqrt or 101:51@0.6"
 
 @dataclass(frozen=True)
 class Ramp:
-    """A number that goes from ``start`` to ``end``, which it reaches at progress ``until`` and then keeps.
+    """A number that goes from ``start`` to ``end``; it reaches ``end`` at progress ``until`` and stays there.
 
     Written ``7.5`` (constant), ``101:51`` (linear), ``700:100:sqrt``, and with ``@0.6`` for ``until``.
 
     Raises:
-        ConfigError: a number is not finite, ``until`` lies outside (0, 1], or the law is unknown.
+        ConfigError: a number is not finite, ``until`` is outside (0, 1], or the law is unknown.
     """
 
     start: float
@@ -45,7 +45,7 @@ class Ramp:
             raise ConfigError(f"a schedule ends at a fraction of the run in (0, 1], not at @{shortest(self.until)}")
 
     def __call__(self, progress: float) -> float:
-        """Return the value at ``progress``, the share of the stage that is done, clamped to [0, 1]."""
+        """Return the value at ``progress``, the finished share of the stage, clamped to [0, 1]."""
         u = min(max(progress, 0.0) / self.until, 1.0)
         if u == 1.0:
             return self.end
@@ -64,7 +64,7 @@ class Ramp:
         """Read ``start[:end[:law]][@until]`` or a plain number.
 
         Raises:
-            ConfigError: the text is none of these.
+            ConfigError: the text has another form, or a value is not allowed.
         """
         body, at, until = str(text).partition("@")
         start, *rest = body.split(":")

@@ -1,15 +1,14 @@
-"""The file name is the registry: ``distillation/cds.py`` is the method ``cds``, the folder lists the methods.
+"""Finds classes by name. The file name is the registry: ``distillation/cds.py`` holds the method ``cds``.
 
 A name is written with hyphens where the file has underscores: ``scene/init/point_e.py`` is ``point-e``.
 
-A registered package has ``base.py`` with an abstract class, whose name its ``__init__.py`` gives as ``INTERFACE``, and
-one module per implementation with exactly one public concrete subclass of it. Modules that only help are named in its
-``NOT_LISTED``.
+A registered package has a ``base.py`` with an abstract class, which ``INTERFACE`` in its ``__init__.py`` names, and one
+module per implementation with exactly one public concrete subclass. ``NOT_LISTED`` names its other modules.
 
-Where the package names a ``GROUP``, classes from outside are taken too: ``module:Class`` of what can be imported,
-``file.py:Class`` of any file, and the entry points of that group in installed packages, by their own names. The code of
-what is named so runs; nothing that only looks at files of others may load it (:func:`at_hand` serves there). They are
-frozen dataclasses, whose fields are their settings, unless the package says with what its objects are ``MADE_WITH``.
+If the package has a ``GROUP``, classes from outside are accepted too: ``module:Class`` of a module that Python finds,
+``file.py:Class`` of any file, and the entry points of that group in installed packages, by their names. Loading such a
+class runs its code, so code that only looks at files of others uses :func:`at_hand`, which loads nothing. The classes
+are frozen dataclasses whose fields are their settings, unless the package's ``MADE_WITH`` lists other arguments.
 """
 
 from __future__ import annotations
@@ -42,23 +41,23 @@ __all__ = [
 ]  # fmt: skip
 
 OWN = "module:Class or file.py:Class"
-_CALLED: dict[object, str] = {}  # things from outside by the names that they were loaded by
+_CALLED: dict[object, str] = {}  # the name by which each class from outside was loaded
 _LOOKING = ContextVar("looking", default=False)
 
 
 def names(package: str, base_modules: Collection[str] = ("base",)) -> list[str]:
-    """Return the names registered in ``package`` (``gsdistill.distillation``), sorted; imports none of them."""
+    """Return the names registered in ``package`` (``gsdistill.distillation``), sorted, without importing them."""
     return sorted({*_shipped(package, base_modules), *installed(_group(package))})
 
 
 def load(package: str, name: str, kind: str = "method") -> type:
-    """Import what ``name`` says of ``package``: its one public concrete subclass of the package's interface.
+    """Import the class called ``name`` of ``package``; ``kind`` says in messages what is named, as in "initialiser".
 
     Raises:
-        ConfigError: no such name, or nothing that can serve under it; ``kind`` says in the message what it is of.
-        TypeError: a module of the package does not hold exactly one such class.
+        ConfigError: there is no such name, or as :func:`load_own`. TypeError: a module of the package does not hold
+            exactly one such class.
     """
-    if not isinstance(name, str):  # as YAML may have it
+    if not isinstance(name, str):  # YAML may hold anything
         raise ConfigError(f"{kind} = {name!r} is no name; expected text")
     home, group, shipped = importlib.import_module(package), _group(package), _shipped(package)
     if name in shipped:
@@ -72,25 +71,25 @@ def load(package: str, name: str, kind: str = "method") -> type:
 
 
 def at_hand(package: str, name: str, kind: str = "method") -> type | None:
-    """What :func:`load` returns, but None for what is not ours and this process has not loaded: none of it runs."""
+    """The class that :func:`load` returns; None if there is none, or it is from outside and not loaded yet."""
     with only_looking(), suppress(ConfigError):
         return load(package, name, kind)
 
 
 def load_own(name: str, group: str, interface: type, kind: str, made_with: Sequence[str] = ()) -> type:
-    """Import the class that ``name`` says from outside: ``module:Class``, ``file.py:Class``, or an entry point.
+    """Import a class from outside: ``module:Class``, ``file.py:Class``, or the name of an entry point of ``group``.
 
     Raises:
-        ConfigError: it names nothing, or cannot be imported; or several installed packages have that name; or it is no
-            concrete subclass of ``interface`` that can be ``made_with`` such arguments, or where there are none no
-            frozen dataclass.
+        ConfigError: there is no such class, or it cannot be imported; several installed packages have that name; it is
+            not a concrete subclass of ``interface``; it does not take the arguments ``made_with``, or, if there are
+            none, is not a frozen dataclass.
     """
     return _checked(_outside(name, group, kind), interface, f"{kind} '{name}'", made_with)
 
 
 @contextmanager
 def only_looking() -> Iterator[None]:
-    """In the block nothing from outside is loaded that this process has not loaded before: to name it is an error."""
+    """In the block, naming a class from outside that this process has not loaded yet is an error: nothing is loaded."""
     before = _LOOKING.set(True)
     try:
         yield
@@ -99,49 +98,49 @@ def only_looking() -> Iterator[None]:
 
 
 def is_own(name: str) -> bool:
-    """Whether a text has the form of a name from outside: ``module:Class``, or ``file.py:Class``, a class or none."""
+    """Whether a text looks like a name from outside: ``module:Class``, ``file.py:Class``, or ``file.py`` alone."""
     place, _, label = name.rpartition(":")
     module = bool(place) and all(part.isidentifier() for part in place.split("."))
     return name.endswith(".py") or (label.isidentifier() and (module or place.endswith(".py")))
 
 
 def tell_of_twin(name: str, group: str, kind: str) -> None:
-    """Tell where an installed package has given ``name``, which is ours, to something of its own."""
+    """Warn if an installed package uses ``name``, which is one of ours, for a class of its own."""
     if same := installed(group).get(name):
         tell(f"the {kind} '{name}' is gsdistill's own; that of {_package(same[0])} is {same[0].value}: name it so")
 
 
 def _outside(name: str, group: str, kind: str) -> Any:
-    """What ``name`` says from outside, whatever it is; raises what :func:`load_own` does."""
-    told = f"{kind} '{name}'"
+    """The object from outside that ``name`` names, of any type. Raises as :func:`load_own`."""
+    subject = f"{kind} '{name}'"
     if entries := installed(group).get(name):
         if len(entries) > 1:
             several = " and ".join(f"{_package(entry)} ({entry.value})" for entry in entries)
-            raise ConfigError(f"{told} is of {several}: give the name in brackets of one of them")
+            raise ConfigError(f"{subject} is of {several}: give the name in brackets of one of them")
         called, text = name, entries[0].value
     else:
         called = text = _whole(name, kind)
     if _LOOKING.get():
         if item := next((thing for thing, known in _CALLED.items() if known == called), None):
             return item
-        raise ConfigError(f"{told} is of a class from outside, which is not loaded only to look")
+        raise ConfigError(f"{subject} is of a class from outside, which is not loaded only to look")
     place, _, label = text.rpartition(":")
     if not place or not label.isidentifier():
-        raise ConfigError(f"{told} names no class; write {OWN}, as in ./mine.py:Mine")
-    module = _of_file(Path(place), told) if place.endswith(".py") else _of_module(place, label, told)
+        raise ConfigError(f"{subject} names no class; write {OWN}, as in ./mine.py:Mine")
+    module = _of_file(Path(place), subject) if place.endswith(".py") else _of_module(place, label, subject)
     item = getattr(module, label, None)
     if item is None:
         public = [key for key, value in vars(module).items() if inspect.isclass(value) and not key.startswith("_")]
-        raise ConfigError(f"{told}: there is no '{label}' in {place}.{did_you_mean(label, public)}")
+        raise ConfigError(f"{subject}: there is no '{label}' in {place}.{did_you_mean(label, public)}")
     if callable(item):
         _CALLED.setdefault(item, called)
     return item
 
 
 def own_name(cls: type) -> str:
-    """Return the name by which :func:`load` finds a class: of ours its file's, of others as they were loaded.
+    """Return the name by which :func:`load` finds a class: its file's name for ours, else the name it was loaded by.
 
-    One that was not loaded by a name is ``module:Class``, or ``file.py:Class`` in a program's main file.
+    A class that was not loaded by name is ``module:Class``, or ``file.py:Class`` if it is in the program's main file.
     """
     module = cls.__module__
     if module.startswith("gsdistill."):
@@ -153,19 +152,19 @@ def own_name(cls: type) -> str:
 
 
 def same_name(one: Any, other: Any) -> bool:
-    """Whether two names mean the same: those of files may be relative."""
+    """Whether two names mean the same class; paths in them may be relative."""
     return one == other or _whole(str(one), "name") == _whole(str(other), "name")
 
 
 def label_of(name: str) -> str:
-    """A short form of a name for titles and folders: the class of one from outside, another as it is."""
+    """A short name for titles and folders: the class in the name of a class from outside, any other name unchanged."""
     return name.rpartition(":")[2] if is_own(name) else name
 
 
 def summary(package: str, name: str) -> str:
-    """Return a line that says what ``name`` is, read without importing it.
+    """Return a line that says what ``name`` is, without importing it.
 
-    Of ours it is the first line of the docstring of its module, of others where they come from.
+    For ours it is the first line of the module's docstring, for an entry point the package that it comes from.
     """
     group = _group(package)
     if name in installed(group) and name not in _shipped(package):
@@ -176,13 +175,13 @@ def summary(package: str, name: str) -> str:
 
 
 def origin(name: str, group: str) -> str:
-    """Where a name of an installed package comes from."""
+    """The class and the package that an entry point's name stands for."""
     return ", ".join(f"{entry.value} of {_package(entry)}" for entry in installed(group)[name])
 
 
 @cache
 def installed(group: str) -> dict[str, list[EntryPoint]]:
-    """The entry points of a group by name, those of one name that say different things one after the other."""
+    """The entry points of a group by name; a name has several if packages use it for different classes."""
     from importlib.metadata import entry_points
 
     by_name: dict[str, dict[str, EntryPoint]] = {}
@@ -222,52 +221,52 @@ def _one_class(module: ModuleType, interface: type) -> type:
     return classes[0]
 
 
-def _checked(cls: Any, interface: type, told: str, made_with: Sequence[str]) -> type:
-    """A class from outside that can serve, see :func:`load_own`."""
+def _checked(cls: Any, interface: type, subject: str, made_with: Sequence[str]) -> type:
+    """``cls`` from outside, if it can be used; raises as :func:`load_own`."""
     base = f"{interface.__module__}.{interface.__name__}"
     if not (inspect.isclass(cls) and issubclass(cls, interface)):
-        raise ConfigError(f"{told} is no subclass of {base}")
+        raise ConfigError(f"{subject} is no subclass of {base}")
     if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
-        raise ConfigError(f"{told} is abstract: it lacks {', '.join(lacking)} of {base}")
+        raise ConfigError(f"{subject} is abstract: it lacks {', '.join(lacking)} of {base}")
     dataclass = vars(cls).get("__dataclass_params__")
     if made_with:
         try:
             inspect.signature(cls).bind(*made_with)
         except TypeError as error:
             called = f"{cls.__name__}({', '.join(made_with)})"
-            raise ConfigError(f"{told} is made by {called}, which its __init__ does not take") from error
+            raise ConfigError(f"{subject} is made by {called}, which its __init__ does not take") from error
     elif dataclass is None or not dataclass.frozen:
-        raise ConfigError(f"{told} is no frozen dataclass: write @dataclass(frozen=True) above the class")
+        raise ConfigError(f"{subject} is no frozen dataclass: write @dataclass(frozen=True) above the class")
     return cls
 
 
 def _whole(name: str, kind: str) -> str:
-    """A name with the absolute path of its file."""
+    """A name with the path of its file made absolute."""
     file = file_of(name)
     if file == name:
         return name
     return f"{absolute(expanded(file, kind))}:{label_of(name)}"
 
 
-def _of_module(place: str, label: str, told: str) -> ModuleType:
+def _of_module(place: str, label: str, subject: str) -> ModuleType:
     if not all(part.isidentifier() for part in place.split(".")):
-        raise ConfigError(f"{told}: '{place}' is neither a module nor a file that ends with .py")
+        raise ConfigError(f"{subject}: '{place}' is neither a module nor a file that ends with .py")
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise broken(told, error) from error
+            raise broken(subject, error) from error
         file = Path(f"{place.replace('.', '/')}.py")
         hint = f"; the file {file} here is ./{file}:{label}" if file.is_file() else ""
-        raise ConfigError(f"{told}: there is no module '{error.name}' that Python finds{hint}") from error
+        raise ConfigError(f"{subject}: there is no module '{error.name}' that Python finds{hint}") from error
     except (Exception, SystemExit) as error:
-        raise broken(told, error) from error
+        raise broken(subject, error) from error
 
 
-def _of_file(path: Path, told: str) -> ModuleType:
-    """The module of a file, run once in a process, under a name that no import statement can mean."""
+def _of_file(path: Path, subject: str) -> ModuleType:
+    """The module of a file, imported once in a process, under a name that no import statement can use."""
     if not path.is_file():
-        raise ConfigError(f"{told}: there is no file {path}")
+        raise ConfigError(f"{subject}: there is no file {path}")
     main = sys.modules.get("__main__")
     if absolute(getattr(main, "__file__", None) or ".") == path and main:
         return main
@@ -279,11 +278,11 @@ def _of_file(path: Path, told: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise broken(told, error, str(path)) from error
+        raise broken(subject, error, str(path)) from error
 
 
 class _Files:
-    """Finds the modules of files for Python's import, which runs each once whatever threads ask for it."""
+    """Finds modules by file for Python's import, which runs each once even if several threads ask for it."""
 
     paths: ClassVar[dict[str, Path]] = {}
 
@@ -292,9 +291,9 @@ class _Files:
         return importlib.util.spec_from_file_location(name, cls.paths[name]) if name in cls.paths else None
 
 
-def broken(told: str, error: BaseException, file: str = "", doing: str = "import") -> ConfigError:
-    """What to say where outside code fails, as in its import, and where in it, or in its ``file``."""
+def broken(subject: str, error: BaseException, file: str = "", doing: str = "import") -> ConfigError:
+    """The error for code from outside that fails while ``doing`` something, with the line in its ``file`` if known."""
     frames = traceback.extract_tb(error.__traceback__)
     at = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
     where = "" if isinstance(error, SyntaxError) else f" ({at.filename}, line {at.lineno})"
-    return ConfigError(f"{told} does not {doing}: {type(error).__name__}: {first_line(error)}{where}")
+    return ConfigError(f"{subject} does not {doing}: {type(error).__name__}: {first_line(error)}{where}")

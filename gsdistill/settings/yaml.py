@@ -1,7 +1,7 @@
-"""The dialect of YAML that settings are written in: plain YAML 1.2 scalars, no tags, no aliases, no key given twice.
+"""Reads and writes the YAML of settings: plain YAML 1.2 scalars, no tags, no aliases, no key twice.
 
-YAML 1.1 would read the schedule ``101:51`` as 6111 (base 60), ``1e-3`` as text and ``no`` as false, without a word.
-A few aliases of aliases stand for more values than any memory holds.
+YAML 1.1 would silently read the schedule ``101:51`` as 6111 (base 60), ``1e-3`` as text and ``no`` as false. A few
+aliases of aliases can stand for more values than any memory holds.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from gsdistill.disk.read import brief, read_text
 
 __all__ = ["dump", "load_yaml", "value_of"]
 
-LARGEST = 1 << 16  # bytes of a file; those of a whole run are 6,000
+LARGEST = 1 << 16  # bytes of a file; the settings of a whole run take 6,000
 NAMES = {"": None, "~": None, "null": None, "true": True, "false": False}  # in lower case
 NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 def value_of(word: str) -> str | int | float | bool | None:
-    """Return what a word without quotes stands for in YAML 1.2: null, true, false, a number, or the word itself.
+    """Return the value of a word without quotes in YAML 1.2: None, True, False, a number, or the word itself.
 
     Raises:
-        ValueError: a whole number of more digits than Python reads.
+        ValueError: a whole number has more digits than Python converts.
     """
     if word.lower() in NAMES and word in (word.lower(), word.upper(), word.capitalize()):
         return NAMES[word.lower()]
@@ -38,9 +38,9 @@ def value_of(word: str) -> str | int | float | bool | None:
 
 
 def dump(mapping: Mapping[str, Any], ascii_only: bool = False) -> str:
-    """Return plain values as YAML text, keys in their own order, that :func:`load_yaml` reads back.
+    """Return plain values as YAML text that :func:`load_yaml` reads back, with the keys in their order.
 
-    ``ascii_only`` writes all other letters as escapes, for a terminal that has none of them.
+    ``ascii_only`` writes all other characters as escapes, for terminals that cannot show them.
     """
     return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only, width=120)
 
@@ -49,11 +49,11 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML file that holds one mapping; an empty file is an empty mapping.
 
     Raises:
-        BadFile: the file cannot be read, is no YAML (the line is named), or holds no mapping.
+        BadFile: the file cannot be read, is not such YAML (the message names the line), or holds no mapping.
     """
     text = read_text(path, LARGEST)
     try:
-        loaded = yaml.load(text, Loader=_Loader)  # builds texts, lists and mappings, and what value_of returns
+        loaded = yaml.load(text, Loader=_Loader)  # a BaseLoader: only texts, lists, mappings, and what value_of returns
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise BadFile(f"{path}, line {mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from error
@@ -78,7 +78,7 @@ class _Loader(yaml.BaseLoader):
 
     def construct_scalar(self, node: yaml.ScalarNode) -> Any:
         text = super().construct_scalar(node)
-        text.encode("utf-8", "surrogateescape")  # a ValueError: an escape of half a pair is neither letter nor byte
+        text.encode("utf-8", "surrogateescape")  # raises ValueError for a lone surrogate that stands for no byte
         return text if node.style else value_of(text)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -91,13 +91,13 @@ class _Loader(yaml.BaseLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever a reader of YAML 1.1 or of 1.2 would take for something else than text; writes no aliases."""
+    """Quotes every text that a reader of YAML 1.1 or 1.2 would not take for text; writes no aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        """Unicode's own line ends are escaped: in single quotes a reader folds them into spaces."""
+        """Write texts with Unicode's line ends in double quotes: in single quotes a reader turns them into spaces."""
         style = '"' if any(mark in data for mark in "\x85\u2028\u2029") else "'" if NUMBER.fullmatch(data) else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style)
 

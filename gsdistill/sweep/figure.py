@@ -13,7 +13,7 @@ from gsdistill.core.structs import Cameras
 from gsdistill.disk.write import atomic_path
 from gsdistill.evaluation.truth import truth_views
 from gsdistill.export.pictures import shots, to_bytes
-from gsdistill.run.folder import SPLAT
+from gsdistill.run.read import SPLAT
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.read import read_splat
 from gsdistill.sweep.plan import folder

@@ -19,9 +19,9 @@ from gsdistill.disk.places import slug
 from gsdistill.disk.read import brief, read_json
 from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.figures import JUDGE, renewed
-from gsdistill.models.catalogue import choose, world_of
+from gsdistill.models.catalogue import choose_prior, world_of
 from gsdistill.run.config import RunConfig, read_config, resolve
-from gsdistill.run.folder import CONFIG, EVALUATION, FAILURE, SUMMARY, named, number
+from gsdistill.run.read import CONFIG, EVALUATION, FAILURE, SUMMARY, name_in, number
 from gsdistill.settings.config import from_dict, merge
 from gsdistill.settings.registry import only_looking, same_name
 from gsdistill.settings.yaml import load_yaml
@@ -109,7 +109,7 @@ def world_of_sweep(settings: SweepSettings) -> World | None:
     Raises:
         UserError: an unknown prior or device.
     """
-    name = world_of(choose(settings.prior, device.choose(settings.device))[0])
+    name = world_of(choose_prior(settings.prior, device.choose(settings.device))[0])
     return world_named(name) if name else None
 
 
@@ -168,7 +168,7 @@ def _base(settings: SweepSettings, method: str) -> RunConfig:
     """The settings that all runs of a method share: its recipe, over it ``configs``, over both the sweep's settings."""
     file = settings.own_configs.get(method)
     own = read_config(file) if file else {}
-    if not same_name(named(own.get("method", method)) or method, method):
+    if not same_name(name_in(own.get("method", method)) or method, method):
         raise ConfigError(f"configs: {file} is not a config of the method {method}")
     shared = {"prior": settings.prior, "device": settings.device, "finish": settings.finish, "snapshots": 0}
     return resolve(merge(own, {**shared, "method": method, "prompt": settings.all_prompts[0]}))

@@ -23,7 +23,7 @@ from gsdistill.evaluation.diversity import frechet_between, rms_between, saturat
 from gsdistill.evaluation.statistics import Interval, bootstrap, wilson
 from gsdistill.evaluation.surface import FARTHEST
 from gsdistill.evaluation.views import photograph, truth
-from gsdistill.run.folder import number
+from gsdistill.run.read import number
 from gsdistill.scene.read import read_splat
 from gsdistill.settings.config import to_dict
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps, world_of_sweep

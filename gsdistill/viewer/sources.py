@@ -12,8 +12,8 @@ from gsdistill.core.errors import BadFile
 from gsdistill.core.frames import Frame
 from gsdistill.core.structs import Gaussians
 from gsdistill.disk.read import read_json
-from gsdistill.disk.texts import shown
-from gsdistill.run.folder import SPLAT, SUMMARY, snapshots
+from gsdistill.disk.texts import as_unicode
+from gsdistill.run.read import SPLAT, SUMMARY, snapshots
 from gsdistill.scene.extent import UnitBall
 from gsdistill.scene.read import may_be_splat, open_splat
 from gsdistill.viewer.splat import Splat, ball_of
@@ -91,7 +91,7 @@ def gather(paths: Sequence[Path], frame: Frame | None = None, clean: bool = Fals
 def labels(sources: Sequence[Source]) -> list[str]:
     """The shortest ends of the paths that differ: at least the name, and for a folder also the folder around it."""
     paths = [source.path.absolute() for source in sources]
-    return [shown(_end(path, [other for other in paths if other != path])) for path in paths]
+    return [as_unicode(_end(path, [other for other in paths if other != path])) for path in paths]
 
 
 def stride(sources: Sequence[Source]) -> tuple[int, int, int]:

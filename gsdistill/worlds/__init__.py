@@ -1,4 +1,4 @@
-"""Closed worlds of prompts whose truth is known: what a prompt shows, from every side. One package each."""
+"""Closed worlds: each of their prompts names an object whose true pictures and surface are known. One package each."""
 
 INTERFACE = "World"
 NOT_LISTED = ("truth_cache",)

@@ -1,10 +1,9 @@
-"""What a world is: a closed set of prompts, each of which names an object whose pictures and surface are known.
+"""The interface of a world: a closed set of prompts, each naming an object whose pictures and surface are known.
 
 An object is a tuple of coloured things, the upper one first; without its colours it is a layout. For part p and pixel q
-the buffers of a layout hold coverage c[p, q], the share of rays that hit p first, and shade m[p, q], the mean over all
-rays of what p's colour is multiplied with there; and f[q], the mean of what has a colour of its own. Colours and
-background are then one line: image = sum_p colour_p m_p + f + (1 - sum_p c_p) background, so that one buffer serves
-every colouring.
+the buffers of a layout hold the coverage c[p, q], the share of rays that hit p first; the shade m[p, q], the mean over
+all rays of the factor of p's colour (0 for rays that miss p); and f[q], the mean of what has a colour of its own. Any
+colouring is then made from the same buffers: image = sum_p colour_p m_p + f + (1 - sum_p c_p) background.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Buffers:
-    """Colourless pictures of an object's P parts seen by B cameras."""
+    """Pictures without colour of an object's P parts, seen by B cameras."""
 
     shade: Float[Tensor, "B P H W"]  # premultiplied with coverage, 0..1
     coverage: Float[Tensor, "B P H W"]  # 0..1; the sum over P is the object's alpha
@@ -51,7 +50,7 @@ class Buffers:
 def paint(
     buffers: Buffers, colors: Float[Tensor, "P 3"], backgrounds: Float[Tensor, "B 3"]
 ) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"]]:
-    """Colour the buffers: images in 0..1 composed over the backgrounds, and alpha."""
+    """Colour the buffers (all colours RGB in 0..1): images in 0..1 composed over the backgrounds, and alpha in 0..1."""
     alpha = buffers.coverage.sum(1)[..., None]
     body = torch.einsum("bphw,pc->bhwc", buffers.shade, colors)
     if buffers.fixed is not None:
@@ -63,7 +62,7 @@ class World(ABC):
     """A closed world: its prompts, and the truth about each. Objects lie in the unit ball, +z up, front towards +x."""
 
     name: ClassVar[str]
-    grammar: ClassVar[str]  # of a prompt, as a message shows it
+    grammar: ClassVar[str]  # the form of a prompt, for messages
     palette: ClassVar[Mapping[str, tuple[float, float, float]]]  # RGB in 0..1 of each colour that a prompt can name
 
     @abstractmethod
@@ -71,12 +70,12 @@ class World(ABC):
         """Return the object that ``prompt`` names.
 
         Raises:
-            PromptError: a word is not known, and what is nearest to it; or the words name no object.
+            PromptError: a word is unknown (the message has the nearest known one), or the words name no object.
         """
 
     @abstractmethod
     def normalised(self, prompt: str) -> str:
-        """A prompt as the world's own priors read it, in their case and punctuation. Raises as :meth:`parse`."""
+        """The prompt in the case and punctuation that the world's own priors read. Raises as :meth:`parse`."""
 
     @abstractmethod
     def caption(self, things: tuple[Thing, ...]) -> str:
@@ -84,11 +83,11 @@ class World(ABC):
 
     @abstractmethod
     def vocabulary(self) -> Mapping[str, Sequence[str]]:
-        """The words of prompts, by what they are, such as colours and solids."""
+        """The words of prompts by kind, such as colours and solids."""
 
     @abstractmethod
     def layouts(self) -> Sequence[Layout]:
-        """Every object without its colours: the catalogue."""
+        """Every object of the world, without its colours."""
 
     def meant(self, things: tuple[Thing, ...]) -> Sequence[Layout]:
         """The layouts that things may mean: more than one where several models share a name."""
@@ -124,26 +123,26 @@ class World(ABC):
 
     @abstractmethod
     def trace(self, layout: Layout, cameras: Cameras, supersample: int) -> Buffers:
-        """Draw an object from cameras on the CPU, with supersample^2 rays a pixel."""
+        """Draw an object on the CPU with supersample^2 rays per pixel."""
 
     @abstractmethod
     def sources(self) -> Iterable[Path]:
-        """Files that decide what :meth:`trace` draws: where they change, what is kept of it is drawn again."""
+        """The source files that decide what :meth:`trace` draws; if they change, cached pictures are drawn again."""
 
     @abstractmethod
     def distance(self, layout: Layout, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Distance of points to the surface, world units, float64; negative inside where that is known."""
+        """Distance of points to the surface in world units, float64; negative inside where that is known."""
 
     @abstractmethod
     def surface(self, layout: Layout, count: int, rng: np.random.Generator) -> Float[Tensor, "{count} 3"]:
-        """Points spread over the surface, nearly even by area, float64."""
+        """``count`` random points on the surface, nearly uniform by area, float64."""
 
     def colors(self, things: tuple[Thing, ...]) -> Float[Tensor, "P 3"]:
         """The colours of an object's things, RGB in 0..1; of what has its own, zero."""
         return torch.tensor([self.palette[thing.color] if thing.color else (0.0,) * 3 for thing in things])
 
     def buffers(self, layouts: Sequence[Layout], cameras: Cameras, supersample: int = 3) -> list[Buffers]:
-        """What :meth:`trace` draws of each layout, bit for bit; kept on disk, for it never changes."""
+        """What :meth:`trace` draws of each layout, bit for bit, from the cache on disk if it was drawn before."""
         facts = (self.name, tuple(layouts), cameras.width, cameras.height, supersample)
         arrays = cameras.viewmats.numpy(), cameras.Ks.numpy()
         drawn = remembered(
@@ -159,7 +158,7 @@ class World(ABC):
         return paint(seen, self.colors(things), backgrounds)
 
     def known(self, prompt: str) -> tuple[Thing, ...]:
-        """The object of ``prompt``, where a truth is asked for. Raises PromptError."""
+        """The object of ``prompt``, for a measurement against the truth. Raises PromptError as :meth:`parse`."""
         try:
             return self.parse(prompt)
         except PromptError as error:
@@ -169,5 +168,5 @@ class World(ABC):
 
 @functools.cache
 def world_named(name: str) -> World:
-    """The world of a name; raises ConfigError where there is none."""
+    """The world called ``name``, one object for each. Raises ConfigError if there is none."""
     return load("gsdistill.worlds", name, "world")()

@@ -1,7 +1,7 @@
-"""Pictures of the truth, kept on disk: what an object looks like without colours never changes.
+"""A cache on disk of the true pictures of objects without their colours, which never change.
 
-A file is named by all that decides its content: the objects, the cameras, and the sources that draw them. It holds the
-pixels that something covers, which are about a fifth.
+The key of a file is a hash of all that decides its content: the objects, the cameras, and the sources that draw them.
+A file holds only the covered pixels, about a fifth of all.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsdistill.disk.cache import file_name, keep, place, recall
+from gsdistill.disk.cache import cache_path, file_name, keep, recall
 
 __all__ = ["remembered"]
 
-Planes = Mapping[str, Any]  # of worlds.base.Buffers: tensors, zero where "coverage" is, or None
+Planes = Mapping[str, Any]  # of worlds.base.Buffers: tensors that are 0 where "coverage" is, or None
 
 
 def remembered(facts: Sequence[Any], sources: Iterable[Path], draw: Callable[[], list[Planes]]) -> list[Planes]:
-    """Return what ``draw`` does, bit for bit: from disk where it was drawn from equal ``facts`` by equal sources."""
+    """Return what ``draw()`` returns, bit for bit; from disk if it was drawn from equal ``facts`` by equal sources."""
     key = _key(facts, sources)
-    path = place("truth", file_name(key))
+    path = cache_path("truth", file_name(key))
     if (packed := recall(path, key)) is not None:
         return [_unpacked(packed, index) for index in range(sum(name.endswith(".covered") for name in packed))]
     drawn = draw()

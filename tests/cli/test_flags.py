@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from gsdistill.cli.flags import behind, parse, peek, settings_of
+from gsdistill.cli.flags import behind, parse_flags, peek, settings_of
 from gsdistill.cli.main import PACKAGE, execute
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.ranges import bounded
@@ -46,7 +46,7 @@ class Outer:
 
 
 def given(*words):
-    return parse([(Outer, {})], words, "do", "")
+    return parse_flags([(Outer, {})], words, "do", "")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_the_flags_of_a_named_setting_follow_its_name():
     class Run:
         method: object = field(default_factory=SDS, metadata={"pick": lambda name: SDS, "name": "sds"})
 
-    found = parse([(Run, {})], ["--method", "sds", "--method.t-min", "0.1"], "do", "")
+    found = parse_flags([(Run, {})], ["--method", "sds", "--method.t-min", "0.1"], "do", "")
     assert found == {"method": {"name": "sds", "t_min": "0.1"}}
 
 

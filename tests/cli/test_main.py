@@ -24,7 +24,7 @@ from gsdistill.disk.paths import anchored
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
 from gsdistill.doctor.machine import findings
-from gsdistill.run.config import RunConfig, fill, read_config, resolve
+from gsdistill.run.config import RunConfig, fill_settings, read_config, resolve
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.ply import Ply
@@ -140,9 +140,9 @@ def test_the_recipe_belongs_to_its_method_and_prior():
 
 def test_the_chosen_prior_is_written_down_and_said():
     said = []
-    assert fill({"device": "cpu"}, said.append)["prior"] == "shapes"
+    assert fill_settings({"device": "cpu"}, said.append)["prior"] == "shapes"
     assert len(said) == 1
-    assert fill({"prior": "shapes"}, said.append)["prior"] == "shapes"
+    assert fill_settings({"prior": "shapes"}, said.append)["prior"] == "shapes"
     assert len(said) == 1
 
 

@@ -20,7 +20,7 @@ from gsdistill.core.terminal import printable
 from gsdistill.disk import texts
 from gsdistill.disk.cache import keep, recall
 from gsdistill.disk.read import parse_json, read_json
-from gsdistill.disk.texts import letters, shown
+from gsdistill.disk.texts import as_unicode, letters
 from gsdistill.disk.write import write_json, write_text
 from gsdistill.export.ply import Ply
 from gsdistill.generate import run
@@ -28,7 +28,7 @@ from gsdistill.models.fingerprint import fingerprint
 from gsdistill.models.layout import check_weights
 from gsdistill.pages.markup import templates
 from gsdistill.run.config import RunConfig, resolve
-from gsdistill.run.keeper import RunFolder
+from gsdistill.run.folder import RunFolder
 from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.config import from_dict, to_dict, to_yaml
 from gsdistill.settings.yaml import load_yaml
@@ -96,7 +96,7 @@ def test_json_and_pages_take_any_name(tmp_path):
         parse_json('{"a": "\\ud800"}', "a.json")
     page = templates().from_string('<p title="{{ name }}">{{ name }}</p>').render(name=LATIN)
     assert page == '<p title="caf\\udce9.ply">caf\\udce9.ply</p>'
-    assert shown(LATIN) == "caf\\udce9.ply" and shown("é") == letters("\udcc3\udca9") == "é"
+    assert as_unicode(LATIN) == "caf\\udce9.ply" and as_unicode("é") == letters("\udcc3\udca9") == "é"
 
 
 @pytest.mark.slow

@@ -132,7 +132,9 @@ def test_axes_that_are_taken_for_granted_are_told(tmp_path):
     with pytest.warns(Notice, match="does not name its axes: taken to be in gsdistill's .*; --truth-frame rdf is for"):
         guessed = read_truth(unnamed)
     told, named = read_truth(unnamed, "rdf"), read_truth(tmp_path / "named.ply")
-    assert torch.equal(told.points, named.points) and not torch.equal(guessed.points, named.points)
+    assert torch.equal(told.surface.points, named.surface.points) and not torch.equal(
+        guessed.surface.points, named.surface.points
+    )
 
 
 def test_points_lie_where_the_pixels_look():

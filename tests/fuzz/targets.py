@@ -99,12 +99,12 @@ def config(path: Path) -> None:
 
 def cards(path: Path) -> None:
     """As gsdistill.models.catalogue reads its own, each entry under its name."""
-    from gsdistill.models.catalogue import Card
+    from gsdistill.models.catalogue import PriorCard
     from gsdistill.settings.config import from_dict
     from gsdistill.settings.yaml import load_yaml
 
     for name, entry in load_yaml(path).items():
-        from_dict(Card, entry, f"cards.yaml: {name}")
+        from_dict(PriorCard, entry, f"cards.yaml: {name}")
 
 
 def prompt(path: Path) -> None:

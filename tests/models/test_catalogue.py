@@ -11,7 +11,7 @@ import yaml
 from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound, PromptError
 from gsdistill.models import catalogue as module
 from gsdistill.models.card import read_model_card
-from gsdistill.models.catalogue import Card, cards, choose, find, is_hub_id, recipe, world_of
+from gsdistill.models.catalogue import PriorCard, cards, choose_prior, find_model, is_hub_id, recipe, world_of
 from gsdistill.models.locate import CONFIGS
 from gsdistill.models.pipelines import FAMILIES
 from gsdistill.prior.loading import leaf_of, load_prior
@@ -77,33 +77,33 @@ def test_the_shipped_card_says_what_the_model_says():
     ],
 )
 def test_a_typo_in_the_file_is_an_error(change, message):
-    assert from_dict(Card, CONTENT["sd15"], "here") == cards()["sd15"]
+    assert from_dict(PriorCard, CONTENT["sd15"], "here") == cards()["sd15"]
     with pytest.raises(ConfigError, match=message):
-        from_dict(Card, {**CONTENT["sd15"], **change}, "here")
+        from_dict(PriorCard, {**CONTENT["sd15"], **change}, "here")
 
 
 @pytest.mark.parametrize("key", ["sources", "pipeline", "licence", "prediction_type", "resolution", "size_gb"])
 def test_a_card_without_a_key_is_an_error(key):
     with pytest.raises(ConfigError, match=f"the setting 'here.{key}' is missing"):
-        from_dict(Card, {name: value for name, value in CONTENT["sd15"].items() if name != key}, "here")
+        from_dict(PriorCard, {name: value for name, value in CONTENT["sd15"].items() if name != key}, "here")
 
 
 def test_what_names_lead_to(tmp_path, monkeypatch):
-    assert find("sd21-base") == cards()["sd21-base"].sources
-    assert find("anyone/anything") == ("anyone/anything",)
-    assert Path(find("shapes")[0]).name == "shapes-prior"
-    assert find(str(tmp_path)) == (str(tmp_path),)
+    assert find_model("sd21-base") == cards()["sd21-base"].sources
+    assert find_model("anyone/anything") == ("anyone/anything",)
+    assert Path(find_model("shapes")[0]).name == "shapes-prior"
+    assert find_model(str(tmp_path)) == (str(tmp_path),)
     (tmp_path / "model.safetensors").touch()
-    assert find(str(tmp_path / "model.safetensors")) == (str(tmp_path / "model.safetensors"),)
+    assert find_model(str(tmp_path / "model.safetensors")) == (str(tmp_path / "model.safetensors"),)
     monkeypatch.setattr(module, "data_path", lambda *parts: tmp_path / "gone")
     with pytest.raises(ModelNotFound, match="gone, which ships with gsdistill, is missing; install gsdistill again"):
-        find("shapes")
+        find_model("shapes")
 
 
 @pytest.mark.parametrize("name", ["shape", "./models/sd", "/models/sd", "~/sd", "a/b/c", "x/model.ckpt", "", "a b/c"])
 def test_what_leads_nowhere_is_told(name):
     with pytest.raises(ConfigError) as error:
-        find(name)
+        find_model(name)
     told = str(error.value)
     assert told.startswith(f"prior = '{name}' is neither a known prior nor a folder or file that is there.")
     assert "sd21-base" in told and "hub id owner/name" in told
@@ -115,39 +115,39 @@ def test_a_mistyped_folder_is_no_name_of_the_hub(tmp_path, monkeypatch):
     for name in ("sd-mine", "sd-yours"):
         (tmp_path / "models" / name).mkdir(parents=True)
     monkeypatch.setattr(module, "cached_file", lambda name, file: name == "models/kept" or None)
-    assert find("models/sd-mine") == ("models/sd-mine",)
-    assert find("models/kept") == ("models/kept",)
-    assert find("others/sd-mine") == ("others/sd-mine",)
+    assert find_model("models/sd-mine") == ("models/sd-mine",)
+    assert find_model("models/kept") == ("models/kept",)
+    assert find_model("others/sd-mine") == ("others/sd-mine",)
     with pytest.raises(ConfigError) as error:
-        find("models/sd-mien")
+        find_model("models/sd-mien")
     assert str(error.value) == (
         "there is no folder or file 'models/sd-mien'; in models there is models/sd-mine, models/sd-yours. Did you mean "
         "'models/sd-mine'? The hub is not asked for a name that begins as a folder here"
     )
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"in empty there is nothing\. The hub is not asked"):
-        find("empty/model")
+        find_model("empty/model")
 
 
 @pytest.mark.parametrize("name", ["x/model.CKPT", "x/model.gguf", "x/unet.onnx"])
 def test_names_of_files_are_no_names_of_the_hub(name):
     assert not is_hub_id(name) and is_hub_id("x/stable-diffusion-2.1")
     with pytest.raises(ConfigError, match="nor a folder or file that is there"):
-        find(name)
+        find_model(name)
 
 
 def test_auto_takes_the_first_model_that_is_here(monkeypatch):
     gpu = torch.device("meta")
     monkeypatch.setattr(module, "cached_source", lambda name: None)
-    assert choose("auto", gpu)[0] == "shapes" and "doctor" in (choose("auto", gpu)[1] or "")
+    assert choose_prior("auto", gpu)[0] == "shapes" and "doctor" in (choose_prior("auto", gpu)[1] or "")
     monkeypatch.setattr(module, "cached_source", lambda name: "x/y" if name in ("sdxl", "sana") else None)
-    assert choose("auto", gpu)[0] == "sdxl"
-    assert choose("auto", torch.device("cpu"))[0] == "shapes"
-    assert choose("sana", gpu) == ("sana", None)
+    assert choose_prior("auto", gpu)[0] == "sdxl"
+    assert choose_prior("auto", torch.device("cpu"))[0] == "shapes"
+    assert choose_prior("sana", gpu) == ("sana", None)
 
 
 def test_recipes_follow_the_card_and_the_folder_of_a_known_model():
-    assert recipe("shapes", "cds") == recipe(find("shapes")[0], "cds") == "shapes-cds"
+    assert recipe("shapes", "cds") == recipe(find_model("shapes")[0], "cds") == "shapes-cds"
     assert recipe("sd15", "sds") == "sds-dreamfusion"
     assert recipe("anyone/anything", "sds") is None and recipe("sd15", "no-method") is None
 

@@ -340,7 +340,7 @@ def test_a_card_is_served_by_any_of_its_mirrors(hub, model):
     assert catalogue.cached_source("sd21-base") is None
     assert load_prior("sd21-base").name == "sd21-base"
     assert catalogue.cached_source("sd21-base") == source
-    assert catalogue.choose("auto", torch.device("meta"))[0] == "sd21-base"
+    assert catalogue.choose_prior("auto", torch.device("meta"))[0] == "sd21-base"
     assert catalogue.cached_source("shapes") is None
 
 

@@ -37,7 +37,7 @@ from transformers.integrations.peft import PeftAdapterMixin
 
 from gsdistill.core.errors import BadFile, ConfigError, Notice
 from gsdistill.distillation.vsd import VSD
-from gsdistill.models.lora_files import check, fuse
+from gsdistill.models.lora_files import check_lora, fuse
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families.base import Pretrained
 from gsdistill.prior.families.clip_unet import ClipUNet
@@ -570,11 +570,11 @@ def test_settings_beside_a_file_are_part_of_the_key_of_its_texts(model, tmp_path
 
 def test_a_folder_with_two_files_or_none_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"there is no file adapter_model\.safetensors or pytorch_lora_weights"):
-        check(tmp_path)
+        check_lora(tmp_path)
     for name in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"):
         save_file({"unet.x.lora_A.weight": torch.ones(1, 1)}, tmp_path / name)
     with pytest.raises(ConfigError, match=r"holds adapter_model\.safetensors and pytorch_lora_weights.*; name one of"):
-        check(tmp_path)
+        check_lora(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from gsdistill.disk.write import write_json
 from gsdistill.evaluation import plain
 from gsdistill.export.ply import Ply
 from gsdistill.pages.report import write_report
-from gsdistill.run.folder import read_run
 from gsdistill.run.measure import evaluate_run, keep_figures
+from gsdistill.run.read import read_run
 from gsdistill.scene.parts import parts
 from gsdistill.scene.read import read_splat
 

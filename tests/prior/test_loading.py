@@ -215,4 +215,4 @@ def test_what_is_local(tmp_path, monkeypatch):
         False,
         False,
     ]
-    assert catalogue.find("own/vae", "model.vae") == ("own/vae",)
+    assert catalogue.find_model("own/vae", "model.vae") == ("own/vae",)

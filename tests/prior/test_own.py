@@ -15,13 +15,13 @@ from gsdistill.cli.main import execute
 from gsdistill.core.errors import ConfigError, ModelNotFound, Notice
 from gsdistill.core.terminal import terminal
 from gsdistill.generate import run
-from gsdistill.models.catalogue import find, is_outside, known, world_of
+from gsdistill.models.catalogue import find_model, is_outside, known, world_of
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import group_of
 from gsdistill.prior.own import load_class, make
-from gsdistill.run.changes import check_places, differences
+from gsdistill.run.changes import check_places, checked_changes
 from gsdistill.run.config import resolve
-from gsdistill.run.folder import read_run
+from gsdistill.run.read import read_run
 from gsdistill.settings.yaml import load_yaml
 
 CPU = torch.device("cpu")
@@ -139,7 +139,7 @@ def test_a_run_goes_on_from_another_folder_to_the_same_end(made, lab, tmp_path, 
     settings = load_yaml(made / "config.yaml")
     part = resolve({**settings, "output": tmp_path / "part", "checkpoint_every": 0})
     with monkeypatch.context() as patch:
-        patch.setattr("gsdistill.run.keeper.RunFolder.log", interrupted_after_two_steps)
+        patch.setattr("gsdistill.run.folder.RunFolder.log", interrupted_after_two_steps)
         with pytest.raises(KeyboardInterrupt):
             run(part, terminal(), extras=False)
     assert execute(["generate", "--config", str(tmp_path / "part"), "--resume"]) == 0
@@ -156,13 +156,13 @@ def test_a_file_that_is_gone_is_named_on_resume(made, lab, tmp_path):
     """And another place of it can be given, but no other class."""
     before = {**load_yaml(made / "config.yaml"), "prior": f"{tmp_path / 'old.py'}:Greys"}
     now = {**before, "prior": f"{tmp_path / 'mine.py'}:Greys"}
-    assert len(differences(now, before, tmp_path, accepted=True)) == 1
+    assert len(checked_changes(now, before, tmp_path, accept=True)) == 1
     with pytest.raises(ConfigError, match=r"prior = '.*old\.py:Greys': there is no such file or folder; say where it"):
         check_places(resolve(before), tmp_path)
     (tmp_path / "old.py").symlink_to("mine.py")
-    assert not differences(now, before, tmp_path, accepted=False)
+    assert not checked_changes(now, before, tmp_path, accept=False)
     with pytest.raises(ConfigError, match="cannot change prior"):
-        differences({**now, "prior": now["prior"].replace("Greys", "Shown")}, before, tmp_path, accepted=True)
+        checked_changes({**now, "prior": now["prior"].replace("Greys", "Shown")}, before, tmp_path, accept=True)
 
 
 def test_who_only_looks_loads_nothing(made, lab, tmp_path, capsys):
@@ -289,11 +289,11 @@ def test_other_names_are_not_mistaken_for_classes(lab):
         assert not is_outside(name), name
     for name in ("mine.py", "./mine.py:Greys", "mine:Greys", "my.lab:Greys", r"C:\lab\mine.py:Greys"):
         assert is_outside(name), name
-    assert find("a:b") == ("a:b",)
+    assert find_model("a:b") == ("a:b",)
     with pytest.raises(
         ConfigError, match=r"prior = 'C:\\models\\sd' is neither a known prior .*or one of your own as mod"
     ):
-        find(r"C:\models\sd")
+        find_model(r"C:\models\sd")
     with pytest.raises(ConfigError, match=r"^prior 'mine\.py' names no class; write module:Class or file\.py:Class"):
         load_class("mine.py")
 

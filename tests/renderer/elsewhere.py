@@ -27,7 +27,7 @@ from gsdistill.renderer.base import refusal, render
 from gsdistill.representation.adam import Adam
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.run import config as runconfig
-from gsdistill.run import keeper as runfolder
+from gsdistill.run import folder as runfolder
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball

@@ -9,7 +9,7 @@ import pytest
 
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.paths import anchored, may_be_path
-from gsdistill.run.changes import check_places, differences, differing
+from gsdistill.run.changes import check_places, checked_changes, differing
 from gsdistill.settings.config import to_dict, to_yaml
 
 
@@ -86,10 +86,10 @@ def test_a_name_of_the_hub_is_compared_as_it_is(here):
 def test_a_densifier_stays_while_its_settings_may_change(here):
     before, folder = {"densify": {"name": "gradient", "budget": 5}}, here / "outputs" / "x" / "run"
     with pytest.raises(ConfigError, match=r"cannot change densify\.name = mcmc \(was gradient\)"):
-        differences({"densify": {"name": "mcmc", "budget": 5}}, before, folder, accepted=True)
+        checked_changes({"densify": {"name": "mcmc", "budget": 5}}, before, folder, accept=True)
     now = {"densify": {"name": "gradient", "budget": 6}}
-    assert differences(now, before, folder, accepted=True) == ["densify.budget = 6 (was 5)"]
-    assert differences(now, {"densify": {"budget": 6}}, folder, accepted=False) == []  # of a run without a name
+    assert checked_changes(now, before, folder, accept=True) == ["densify.budget = 6 (was 5)"]
+    assert checked_changes(now, {"densify": {"budget": 6}}, folder, accept=False) == []  # of a run without a name
 
 
 def test_what_is_gone_may_be_named_anew_where_changes_are_accepted(here):
@@ -97,11 +97,11 @@ def test_what_is_gone_may_be_named_anew_where_changes_are_accepted(here):
     folder = run_folder(here, before)
     change = f"prior = {here}/models/mine (was /gone/models/mine)"
     with pytest.raises(ConfigError, match="--accept-changes goes on with these"):
-        differences(to_dict(now), to_dict(before), folder, accepted=False)
-    assert differences(to_dict(now), to_dict(before), folder, accepted=True) == [change]
+        checked_changes(to_dict(now), to_dict(before), folder, accept=False)
+    assert checked_changes(to_dict(now), to_dict(before), folder, accept=True) == [change]
     for there in (str(here / "models"), "owner/model", "known"):
         with pytest.raises(ConfigError, match="cannot change prior"):
-            differences(to_dict(now), to_dict(Run(prior=there)), folder, accepted=True)
+            checked_changes(to_dict(now), to_dict(Run(prior=there)), folder, accept=True)
 
 
 def test_places_that_are_lost_are_told_with_where_the_run_has_them(here, monkeypatch):

@@ -21,7 +21,7 @@ from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.run import stages
 from gsdistill.run.changes import differing
 from gsdistill.run.config import RunConfig, read_config, resolve
-from gsdistill.run.folder import read_run
+from gsdistill.run.read import read_run
 from gsdistill.settings.config import defaults, from_dict, name_of, to_dict, validate
 from gsdistill.settings.ramp import Ramp
 from gsdistill.settings.yaml import load_yaml

@@ -19,7 +19,7 @@ from gsdistill import generate
 from gsdistill.cli.main import execute
 from gsdistill.core.errors import Stopped
 from gsdistill.disk.write import write_text
-from gsdistill.models.catalogue import find
+from gsdistill.models.catalogue import find_model
 from gsdistill.settings.config import to_yaml
 from gsdistill.sweep import run as sweep_run
 from gsdistill.sweep.figure import wrapped
@@ -378,7 +378,7 @@ def test_a_mistake_is_one_line_before_any_work(words, message, tmp_path, capsys)
 
 
 def test_a_run_is_told_by_what_its_paths_lead_to(tmp_path, monkeypatch):
-    shutil.copytree(find("shapes")[0], tmp_path / "models" / "shapes")
+    shutil.copytree(find_model("shapes")[0], tmp_path / "models" / "shapes")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     run = equal_steps(settings(Path("out"), prior="models/shapes"))[0]

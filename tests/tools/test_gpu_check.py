@@ -17,7 +17,7 @@ import tooling
 
 from gsdistill.cli.commands.bench import Bench
 from gsdistill.cli.commands.generate import Generate
-from gsdistill.cli.run_flags import read
+from gsdistill.cli.run_flags import read_run_flags
 from gsdistill.prior.random_weights import architecture
 from gsdistill.run.config import resolve
 from gsdistill.settings.config import merge
@@ -272,7 +272,7 @@ def test_a_part_asks_only_for_what_there_is(part, form):
             words[place] = "cpu"  # no other one is here
         match words:
             case ["python", "-m", "gsdistill", "generate", *flags]:
-                _, base, given = read(Generate, flags)
+                _, base, given = read_run_flags(Generate, flags)
             case (
                 ["python", "-m", "gsdistill", "bench", *flags]
                 | ["python", "-c", _, "bench", *flags]
@@ -280,7 +280,7 @@ def test_a_part_asks_only_for_what_there_is(part, form):
             ):
                 chosen = flags[flags.index("--random-weights") + 1 :][:1] if "--random-weights" in flags else []
                 over = {"prior": architecture(chosen[0])} if chosen else {}
-                _, base, given = read(Bench, flags, {"prompt": "a red torus"}, over)
+                _, base, given = read_run_flags(Bench, flags, {"prompt": "a red torus"}, over)
             case ["python", "-m", "pytest", *flags]:
                 assert all((tooling.TOOLS.parent / word).is_file() for word in flags if word.startswith("tests/"))
                 continue

@@ -40,7 +40,7 @@ from gsdistill.disk.write import write_json
 from gsdistill.learning.muon import Muon
 from gsdistill.learning.processes import join, rank
 from gsdistill.learning.trainer import Trainer, TrainerSettings
-from gsdistill.prior.families.shapes.prior import read_weights
+from gsdistill.prior.families.shapes.prior import read_part_weights
 from gsdistill.prior.pixels import fold_image, fourier_features
 from gsdistill.run.watch import Interrupt
 from gsdistill.worlds.objects.meshes import VARIABLE, folder
@@ -143,8 +143,10 @@ def optimizers_of(model: nn.Module, lr: float) -> Sequence[torch.optim.Optimizer
 
 def take(model: Model, start: Path) -> None:
     """Give the model the weights of a finished one; of words that it has not, the embedding stays as it is."""
-    model.unet.load_state_dict(read_weights(start / "unet"))
-    text = {name.removeprefix("text_model."): value for name, value in read_weights(start / "text_encoder").items()}
+    model.unet.load_state_dict(read_part_weights(start / "unet"))
+    text = {
+        name.removeprefix("text_model."): value for name, value in read_part_weights(start / "text_encoder").items()
+    }
     table = "embeddings.token_embedding.weight"
     old = read_json(start / "tokenizer" / "tokenizer.json")["model"]["vocab"]
     new = {word: number for number, word in enumerate([*vocabulary(), *SPECIAL])}

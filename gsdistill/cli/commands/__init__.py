@@ -1,3 +1,3 @@
-"""The commands, one module for each: its settings, and what carries it out. None imports anything heavy for that."""
+"""The commands, one module for each, with its flags and what it does. Importing one loads nothing heavy."""
 
 INTERFACE = "Command"

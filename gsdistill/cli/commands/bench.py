@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gsdistill.cli.commands.base import Command
-from gsdistill.cli.flags import parse, peek
-from gsdistill.cli.run_flags import RunFlags, check_threads, read
+from gsdistill.cli.flags import parse_flags, peek
+from gsdistill.cli.run_flags import RunFlags, check_threads, read_run_flags
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.ranges import bounded
 from gsdistill.core.terminal import terminal
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from gsdistill.prior.base import Prior
     from gsdistill.run.config import RunConfig
 
-__all__ = ["Bench", "bench", "loaded"]
+__all__ = ["Bench", "loaded"]
 
-PROMPT = "a red torus"  # what the text says has no part in the speed
-MOST_STEPS = 1000  # that are timed, of which the clock remembers each lap
+PROMPT = "a red torus"  # the text does not change the speed
+MOST_STEPS = 1000  # the clock keeps the time of each
 
 
 @dataclass(frozen=True)
@@ -50,35 +50,27 @@ class Bench(RunFlags, Command):
 
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
-        """Do what the words after the command's name ask for. Raises UserError."""
-        bench(argv, terminal())
+        """Measure, or compare two measurements."""
+        console = terminal()
+        if peek(argv, "compare") is not None:
+            _compare(argv, console)
+            return
+        from gsdistill.bench.figures import measure
+        from gsdistill.bench.report import show
 
-
-def bench(argv: Sequence[str], console: Console) -> None:
-    """Measure, or compare two measurements, as the flags say.
-
-    Raises:
-        ConfigError: a flag that means nothing here. UserError: of any kind that the run itself would raise.
-    """
-    if peek(argv, "compare") is not None:
-        _compare(argv, console)
-        return
-    from gsdistill.bench.figures import measure
-    from gsdistill.bench.report import show
-
-    config, prior, target, flags = loaded(argv, console)
-    console.print(f"{flags.warmup} steps, then {flags.steps} that are timed, on {target}", markup=False)
-    measurement = measure(config, prior, target, flags.steps, flags.warmup, flags.random_weights is not None)
-    show(console, measurement)
-    if flags.json:
-        write_json(flags.json, measurement)
+        config, prior, target, flags = loaded(argv, console)
+        console.print(f"{flags.warmup} steps, then {flags.steps} that are timed, on {target}", markup=False)
+        measurement = measure(config, prior, target, flags.steps, flags.warmup, flags.random_weights is not None)
+        show(console, measurement)
+        if flags.json:
+            write_json(flags.json, measurement)
 
 
 def loaded(argv: Sequence[str], console: Console) -> tuple[RunConfig, Prior, torch.device, Bench]:
-    """What the flags ask for: the run's settings, its prior on its device, and bench's own flags.
+    """The settings of the run that ``argv`` describes, its prior, the device, and the flags of ``bench`` itself.
 
     Raises:
-        ConfigError: a flag that means nothing here. UserError: of any kind that the run itself would raise.
+        ConfigError: a flag that has no meaning for ``bench``. UserError: of any kind that the run itself would raise.
     """
     from gsdistill.core.device import choose, prepare
     from gsdistill.prior.loading import load_prior
@@ -89,7 +81,7 @@ def loaded(argv: Sequence[str], console: Console) -> tuple[RunConfig, Prior, tor
     name = peek(argv, "random-weights")
     name = peek(argv, "random_weights") if name is None else name
     network = {} if name is None else {"prior": architecture(name)}
-    flags, base, typed = read(Bench, argv, {"prompt": PROMPT, "finish": "none"}, network)
+    flags, base, typed = read_run_flags(Bench, argv, {"prompt": PROMPT, "finish": "none"}, network)
     config = resolve(over(base, typed), lambda line: console.print(line, markup=False))
     _check(config, flags, typed)
     target = choose(config.device)
@@ -102,7 +94,7 @@ def _compare(argv: Sequence[str], console: Console) -> None:
     from gsdistill.bench.figures import read_figures
     from gsdistill.bench.report import compare
 
-    flags = from_dict(Bench, parse([(Bench, {})], argv, prog="gsdistill bench --compare", description=""))
+    flags = from_dict(Bench, parse_flags([(Bench, {})], argv, prog="gsdistill bench --compare", description=""))
     if flags != Bench(compare=flags.compare):
         raise ConfigError("--compare reads two files and measures nothing: it takes no other flag")
     before, after = (read_figures(path) for path in flags.compare or ())
@@ -110,7 +102,7 @@ def _compare(argv: Sequence[str], console: Console) -> None:
 
 
 def _check(config: RunConfig, flags: Bench, typed: dict[str, Any]) -> None:
-    """Refuse what means nothing for a measurement."""
+    """Refuse flags that have no meaning for a measurement. Raises ConfigError."""
     from gsdistill.bench.figures import FILES
     from gsdistill.prior.random_weights import architecture
 

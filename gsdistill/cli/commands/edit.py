@@ -1,24 +1,23 @@
-"""``gsdistill edit``: a splat joined, cropped, cleaned, reduced, placed and coloured anew.
+"""``gsdistill edit``: merges, crops, cleans, reduces, places and recolours a splat.
 
-Whatever the order of the flags, the steps are taken in this one: merge, crop, opacity, floaters, reduce, scale, turn,
-move, colour. What is transparent goes before floaters, for haze ties parts together. Lengths are in world units and
-axes are gsdistill's, and each step sees what the one before has left. Each step that is taken is told in one line.
+The steps are always taken in this order, whatever the order of the flags: merge, crop, opacity, floaters, reduce,
+scale, turn, rotate, move, colour. Each step works on the result of the one before. Transparent Gaussians are removed
+before floaters, because haze connects parts. Lengths are in world units, axes are gsdistill's. Each step prints a line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from gsdistill.cli.commands.base import Command, read_command
+from gsdistill.cli.commands.base import PlainCommand
 from gsdistill.cli.conversion import Conversion, read_source, write_splat
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.ranges import bounded
-from gsdistill.core.terminal import terminal
 from gsdistill.disk.write import check_targets
 from gsdistill.settings.ramp import shortest
 
@@ -29,11 +28,11 @@ if TYPE_CHECKING:
 
     from gsdistill.core.structs import Gaussians
 
-__all__ = ["Edit", "edit"]
+__all__ = ["Edit"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edit(Conversion, Command):
+class Edit(Conversion, PlainCommand):
     """Change a splat and write it to a new file: crop, clean, reduce, merge, scale, turn, move and recolour it."""
 
     merge: tuple[Path, ...] = ()  # 1. Add the Gaussians of these files, or of these folders of runs.
@@ -73,52 +72,45 @@ class Edit(Conversion, Command):
             if getattr(self, name) is not None and not self.remove_floaters:
                 raise ConfigError(f"{name} = {getattr(self, name)} is for parts: add --remove-floaters")
 
-    @classmethod
-    def carry_out(cls, argv: Sequence[str]) -> None:
-        """Do what the words after the command's name ask for. Raises UserError."""
-        edit(read_command(cls, argv), terminal())
+    def perform(self, console: Console) -> None:
+        """Read the source, take the steps in their order and write the target.
+
+        Raises:
+            UserError: no step is asked for, a step leaves no Gaussian, or as for ``gsdistill export``.
+        """
+        from gsdistill.export.formats import writer_for
+
+        flags = [name for name in (*Edit.__annotations__, "clean") if name not in ("keep_parts", "min_part")]
+        if all(getattr(self, name) == getattr(Edit, name) for name in flags):
+            raise ConfigError(f"nothing to change; say what with --{', --'.join(flags).replace('_', '-')}")
+        writer = writer_for(self.target, self)
+        check_targets((self.target,), self.overwrite)
+        gaussians = read_source(self.source, self.from_frame, self.clean, console, alone=not self.merge)
+        for path in self.merge:
+            gaussians = _merged(gaussians, path, self, console)
+        for name, choose in _choices(self):
+            gaussians = _kept(gaussians, name, *choose(gaussians), console)
+        if self.reduce:
+            gaussians = _reduced(gaussians, self.reduce, console)
+        for line, change in _changes(self):
+            gaussians = change(gaussians)
+            console.print(Text(line), soft_wrap=True)
+        write_splat(_recoloured(gaussians, self, console), writer, self.target, console)
 
 
-Choice = tuple["Bool[Tensor, 'N']", str]  # whom a step keeps, and what else is to be told
-
-
-def edit(command: Edit, console: Console) -> None:
-    """Read the source, take the steps in their order and write the target.
-
-    Raises:
-        UserError: nothing is to be done or nothing is left, or as ``gsdistill export``.
-    """
-    from gsdistill.export.formats import writer_for
-
-    flags = [name for name in (*Edit.__annotations__, "clean") if name not in ("keep_parts", "min_part")]
-    if all(getattr(command, name) == getattr(Edit, name) for name in flags):
-        raise ConfigError(f"nothing to change; say what with --{', --'.join(flags).replace('_', '-')}")
-    writer = writer_for(command.target, command)
-    check_targets((command.target,), command.overwrite)
-    gaussians = read_source(command.source, command.from_frame, command.clean, console, alone=not command.merge)
-    for path in command.merge:
-        gaussians = _merged(gaussians, path, command, console)
-    for name, choose in _choices(command):
-        gaussians = _kept(gaussians, name, *choose(gaussians), console)
-    if command.reduce:
-        gaussians = _reduced(gaussians, command.reduce, console)
-    for line, change in _changes(command):
-        gaussians = change(gaussians)
-        console.print(Text(line), soft_wrap=True)
-    write_splat(_recoloured(gaussians, command, console), writer, command.target, console)
+Choice = tuple["Bool[Tensor, 'N']", str]  # which Gaussians a step keeps, and what its line says besides
 
 
 def _merged(gaussians: Gaussians, path: Path, command: Edit, console: Console) -> Gaussians:
     from gsdistill.scene.edit import join
 
     more = read_source(path, command.from_frame, command.clean, console, alone=False)
-    both = join([gaussians, more])
     console.print(Text(f"merge: {len(more):,} Gaussians of {path} added to {len(gaussians):,}"), soft_wrap=True)
-    return both
+    return join([gaussians, more])
 
 
 def _choices(command: Edit) -> Iterator[tuple[str, Callable[[Gaussians], Choice]]]:
-    """The steps that remove Gaussians, by name."""
+    """The steps that remove Gaussians, each with its name."""
     from gsdistill.scene.edit import in_ball, in_box
 
     box, ball = command.crop_box, command.crop_ball
@@ -165,7 +157,7 @@ def _reduced(gaussians: Gaussians, count: int, console: Console) -> Gaussians:
 
 
 def _changes(command: Edit) -> Iterator[tuple[str, Callable[[Gaussians], Gaussians]]]:
-    """The steps that place the splat, each with the line about it."""
+    """The steps that scale, turn and move the splat, each with its line."""
     from gsdistill.scene.edit import about_axis, moved, scaled
     from gsdistill.scene.turn import turned
 
@@ -192,7 +184,7 @@ def _recoloured(gaussians: Gaussians, command: Edit, console: Console) -> Gaussi
         return gaussians
     changed = recoloured(gaussians, colour_matrix(**chosen))
     base = 0.5 + SH_C0 * changed.sh[:, 0]
-    beyond = int(((base < -0.002) | (base > 1.002)).any(dim=1).sum())  # half a step of a byte
+    beyond = int(((base < -0.002) | (base > 1.002)).any(dim=1).sum())  # tolerance: half a step of a byte
     words = ", ".join(
         f"{name} {_words(value) if name == 'tint' else shortest(value)}" for name, value in chosen.items()
     )

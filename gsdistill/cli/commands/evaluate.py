@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gsdistill.cli.commands.base import Command, read_command
+from rich.console import Console
+
+from gsdistill.cli.commands.base import PlainCommand
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.frames import Frame
-from gsdistill.core.terminal import terminal
 from gsdistill.core.threads import Threads
 from gsdistill.disk.paths import may_be_path
 from gsdistill.disk.write import write_json
@@ -18,12 +18,12 @@ __all__ = ["Evaluate"]
 
 
 @dataclass(frozen=True)
-class Evaluate(Threads, Command):
+class Evaluate(Threads, PlainCommand):
     """Measure a splat: against a truth, by itself, and by what a prior sees in it.
 
-    The truth is the object of the shapes world that the prompt names, or a mesh or a splat of yours. Without one the
-    figures are left that need none. A run's own figures are kept in its evaluation.json; those of a file, or against
-    another truth, are printed, and written to --json alone.
+    The truth is the object of the shapes world that the prompt names, or a mesh or a splat of yours. Without it only
+    figures that need none are measured. A run's own figures are kept in its evaluation.json; those of a file, or
+    against another truth, are printed, and written to --json alone.
     """
 
     splat: Path = field(metadata={"positional": True})  # A splat of any format, or the folder of a run.
@@ -52,20 +52,17 @@ class Evaluate(Threads, Command):
         if self.truth_frame and self.truth is None:
             raise ConfigError(f"truth_frame = {self.truth_frame} is of a truth: add --truth FILE")
 
-    @classmethod
-    def carry_out(cls, argv: Sequence[str]) -> None:
-        """Do what the words after the command's name ask for. Raises UserError."""
-        command = read_command(cls, argv)
-        from gsdistill.cli.evaluation import check_json, gather, show
+    def perform(self, console: Console) -> None:
+        """Measure the splat, print the figures, and write them where they belong."""
+        from gsdistill.cli.evaluation import check_json, gather, print_figures
         from gsdistill.run.measure import keep_figures
 
-        splat, prompt, truth = command.splat, command.prompt, command.truth
-        if command.json:
-            check_json(command.json, filter(None, (splat, truth)), command.overwrite)
-        frames = command.frame, command.truth_frame
-        figures = gather(splat, prompt, command.prior, truth, frames, command.clean)
-        show(figures, terminal())
-        if command.json:
-            write_json(command.json, figures)
-        if splat.is_dir() and prompt is None and truth is None:  # a run against its own prompt
-            keep_figures(splat, figures)
+        if self.json:
+            check_json(self.json, filter(None, (self.splat, self.truth)), self.overwrite)
+        frames = self.frame, self.truth_frame
+        figures = gather(self.splat, self.prompt, self.prior, self.truth, frames, self.clean)
+        print_figures(figures, console)
+        if self.json:
+            write_json(self.json, figures)
+        if self.splat.is_dir() and self.prompt is None and self.truth is None:  # a run against its own prompt
+            keep_figures(self.splat, figures)

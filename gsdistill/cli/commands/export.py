@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from gsdistill.cli.commands.base import Command, read_command
+from gsdistill.cli.commands.base import PlainCommand
 from gsdistill.cli.conversion import Conversion, read_source, write_splat
 from gsdistill.core.errors import ConfigError
-from gsdistill.core.terminal import terminal
 from gsdistill.disk.write import check_targets
 from gsdistill.export.settings import extensions
 from gsdistill.mesh.settings import MeshSettings
@@ -24,14 +22,11 @@ if TYPE_CHECKING:
     from gsdistill.core.structs import Gaussians
     from gsdistill.export.base import Writer
 
-__all__ = [
-    "Export",
-    "export",
-]
+__all__ = ["Export"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Conversion, Command):
+class Export(Conversion, PlainCommand):
     """Write a splat in another format or other axes, or as a mesh; the extension of the target says which format."""
 
     mesh: bool = False  # Write a mesh in place of a splat: .glb or .obj.
@@ -44,28 +39,22 @@ class Export(Conversion, Command):
         if self.mesh and self.sh_pad:
             raise ConfigError(f"sh_pad = {self.sh_pad}: a mesh has no view-dependent colour")
 
-    @classmethod
-    def carry_out(cls, argv: Sequence[str]) -> None:
-        """Do what the words after the command's name ask for. Raises UserError."""
-        export(read_command(cls, argv), terminal())
+    def perform(self, console: Console) -> None:
+        """Read the source and write the target.
 
-
-def export(command: Export, console: Console) -> None:
-    """Read the source and write the target.
-
-    Raises:
-        UserError: the source is no splat, the format is unknown or cannot be written, or a file exists.
-    """
-    writer = None if command.mesh else _splat_writer(command)
-    targets = _targets(command)
-    check_targets(targets, command.overwrite)
-    gaussians = read_source(command.source, command.from_frame, command.clean, console)
-    if writer:
-        write_splat(gaussians, writer, command.target, console)
-        return
-    summary = _write_mesh(gaussians, command)
-    size = sum(path.stat().st_size for path in targets)
-    console.print(Text(f"{', '.join(map(str, targets))}: {summary}, {size:,} bytes"), soft_wrap=True)
+        Raises:
+            UserError: the source is not a splat, the format is unknown or cannot be written, or a file exists.
+        """
+        writer = None if self.mesh else _splat_writer(self)
+        targets = _targets(self)
+        check_targets(targets, self.overwrite)
+        gaussians = read_source(self.source, self.from_frame, self.clean, console)
+        if writer:
+            write_splat(gaussians, writer, self.target, console)
+            return
+        summary = _write_mesh(gaussians, self)
+        size = sum(path.stat().st_size for path in targets)
+        console.print(Text(f"{', '.join(map(str, targets))}: {summary}, {size:,} bytes"), soft_wrap=True)
 
 
 def _splat_writer(command: Export) -> Writer:
@@ -77,7 +66,7 @@ def _splat_writer(command: Export) -> Writer:
 
 
 def _targets(command: Export) -> tuple[Path, ...]:
-    """All files that will be written."""
+    """The paths of all files that will be written; refuses a target that can be no mesh with --mesh."""
     if not command.mesh:
         return (command.target,)
     from gsdistill.mesh.write import check, companions

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from gsdistill.cli.commands.base import Command
-from gsdistill.cli.run_flags import RunFlags, check_threads, read
+from gsdistill.cli.run_flags import RunFlags, check_threads, read_run_flags
 from gsdistill.core.ranges import bounded
 from gsdistill.core.terminal import notice, terminal
 from gsdistill.settings.config import to_yaml
@@ -36,12 +36,12 @@ class Generate(RunFlags, Command):
 
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
-        """Do what the words after the command's name ask for. Raises UserError."""
+        """Make the run, with a live view if that is asked for; or only say what it would take."""
         from gsdistill import generate
         from gsdistill.run import stages
         from gsdistill.run.config import resolve
 
-        flags, base, typed = read(cls, argv)
+        flags, base, typed = read_run_flags(cls, argv)
         notices: list[str] = []
         if typed.get("resume") and flags.config and Path(flags.config).is_dir():
             typed.setdefault("output", flags.config)  # wherever the folder has been moved to

@@ -1,10 +1,10 @@
-"""What can be chosen by name, each with a line that says what it is."""
+"""``gsdistill list``: all that can be chosen by name, each with a line that says what it is."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,14 +12,13 @@ from typing import Literal, get_args
 from rich.console import Console
 
 from gsdistill import distillation
-from gsdistill.cli.commands.base import Command, read_command
+from gsdistill.cli.commands.base import PlainCommand
 from gsdistill.core.errors import ConfigError, did_you_mean
-from gsdistill.core.terminal import terminal
 from gsdistill.disk.places import data_path
 from gsdistill.models import GROUP
 from gsdistill.settings.registry import names, origin, summary
 
-__all__ = ["List", "bibtex", "listing"]
+__all__ = ["List", "bibtex"]
 
 PACKAGES = {
     "methods": "gsdistill.distillation",
@@ -49,7 +48,7 @@ KINDS = get_args(Kind)[:-1]
 
 
 @dataclass(frozen=True)
-class List(Command):
+class List(PlainCommand):
     """Show what can be chosen by name: methods, priors, inits, densifiers, finishes, configs, formats and more."""
 
     # One of these kinds, or all of them.
@@ -59,36 +58,30 @@ class List(Command):
     # Of methods: how to cite them and gsdistill, in BibTeX.
     bibtex: bool = False
 
-    @classmethod
-    def carry_out(cls, argv: Sequence[str]) -> None:
-        """Do what the words after the command's name ask for. Raises UserError."""
-        listing(read_command(cls, argv), terminal())
-
-
-def listing(command: List, console: Console) -> None:
-    """Print one kind, or all of them under headings; or how to cite methods. Raises ConfigError: no such name."""
-    if command.bibtex and command.what != "methods":
-        raise ConfigError("only methods have references: gsdistill list methods --bibtex")
-    sections = {kind: _rows(kind) for kind in (KINDS if command.what == "all" else (command.what,))}
-    if command.name:
-        known = [name for rows in sections.values() for name in rows]
-        sections = {kind: {name: rows[name]} for kind, rows in sections.items() if (name := command.name) in rows}
-        if not sections:
-            hint = did_you_mean(command.name, known)
-            raise ConfigError(f"unknown name '{command.name}'.{hint} See gsdistill list {command.what}")
-    for kind, rows in sections.items():
-        width = max(map(len, rows), default=0) + 2
-        if command.what == "all":
-            console.print(kind, style="bold")
-        lines = [f"  {name:<{width}}{text}" for name, text in rows.items()]
-        for line in [bibtex(rows)] if command.bibtex else lines:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def perform(self, console: Console) -> None:
+        """Print one kind, or all under headings; or the references of methods. Raises ConfigError: no such name."""
+        if self.bibtex and self.what != "methods":
+            raise ConfigError("only methods have references: gsdistill list methods --bibtex")
+        sections = {kind: _rows(kind) for kind in (KINDS if self.what == "all" else (self.what,))}
+        if self.name:
+            known = [name for rows in sections.values() for name in rows]
+            sections = {kind: {name: rows[name]} for kind, rows in sections.items() if (name := self.name) in rows}
+            if not sections:
+                hint = did_you_mean(self.name, known)
+                raise ConfigError(f"unknown name '{self.name}'.{hint} See gsdistill list {self.what}")
+        for kind, rows in sections.items():
+            width = max(map(len, rows), default=0) + 2
+            if self.what == "all":
+                console.print(kind, style="bold")
+            lines = [f"  {name:<{width}}{text}" for name, text in rows.items()]
+            for line in [bibtex(rows)] if self.bibtex else lines:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def bibtex(methods: Iterable[str]) -> str:
-    """Return BibTeX of gsdistill and of the papers in the methods' docstrings, each under the methods' names.
+    """Return BibTeX of gsdistill and of the papers that the methods' docstrings cite, each below the methods' names.
 
-    The first paper of a method is its own, further ones are of its options. A method from outside has none here.
+    The first paper of a method is its own; further ones are of its options. Methods from outside are left out.
     """
     folder = Path(distillation.__file__).parent
     entries = re.split(r"\n\n(?=@)", (folder / "references.bib").read_text(encoding="utf-8").strip())
@@ -104,7 +97,7 @@ def bibtex(methods: Iterable[str]) -> str:
 
 
 def _rows(kind: str) -> dict[str, str]:
-    """Return the names of a kind, each with a line that says what it is."""
+    """The names of a kind, each with the line that says what it is."""
     if kind == "priors":
         from gsdistill.models.catalogue import cards, known
 

@@ -1,4 +1,4 @@
-"""``gsdistill play2d``: distillation of points and pictures, without a scene."""
+"""``gsdistill play2d``: distils points and pictures, without a scene."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gsdistill.cli.commands.base import Command
-from gsdistill.cli.flags import parse, peek
+from gsdistill.cli.flags import parse_flags, peek
 from gsdistill.core.terminal import terminal
 from gsdistill.core.threads import Threads
 from gsdistill.settings.config import from_dict, merge, setting_fields
@@ -27,7 +27,7 @@ class Play2d(Threads, Command):
 
     @classmethod
     def carry_out(cls, argv: Sequence[str]) -> None:
-        """Do what the words after the command's name ask for. Raises UserError."""
+        """Perform the demonstration, or free play."""
         from gsdistill.laboratory.folder import perform
         from gsdistill.laboratory.play import Play, fill
         from gsdistill.settings.registry import load
@@ -37,7 +37,7 @@ class Play2d(Threads, Command):
         chosen = {name: value for name in ("method", "prior", "world") if (value := peek(argv, name))}
         base = {} if demo else fill(chosen)
         sources = [(cls, {"demo": demo}), (kind, base)]
-        typed = parse(sources, argv, prog="gsdistill play2d", description=inspect.getdoc(cls) or "")
+        typed = parse_flags(sources, argv, prog="gsdistill play2d", description=inspect.getdoc(cls) or "")
         flags = from_dict(cls, {f: typed.pop(f) for f in setting_fields(cls) if f in typed})
         flags.take()
         perform(from_dict(kind, merge(base, typed)), flags.output, flags.overwrite, terminal())

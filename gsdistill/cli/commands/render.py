@@ -1,28 +1,26 @@
-"""``gsdistill render``: pictures and films of a splat. What is drawn follows from one flag:
+"""``gsdistill render``: pictures and films of a splat. These flags decide what is drawn:
 
 none          a contact sheet views.png, and one turn around the object, turntable.mp4
-``--camera``  still.png, what one camera sees
-``--cameras`` path.mp4, what the cameras of a JSON file see one after the other (:mod:`gsdistill.scene.camera_path`)
+``--camera``  still.png, the view of one camera
+``--cameras`` path.mp4, the views of the cameras in a JSON file, in their order (:mod:`gsdistill.scene.camera_path`)
 
-``--video`` chooses another format of the films, or a PNG for each frame; with ``--overwrite`` no older frame of that
-name stays among them. A flag that what is drawn has no use for is refused.
+``--video`` chooses another format for the film, or a PNG for each frame; ``--overwrite`` then removes older frames of
+the same name too. A flag that has no meaning for what is drawn is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.text import Text
 
-from gsdistill.cli.commands.base import Command, read_command
+from gsdistill.cli.commands.base import PlainCommand
 from gsdistill.cli.conversion import read_source
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.frames import Frame
 from gsdistill.core.ranges import bounded
-from gsdistill.core.terminal import terminal
 from gsdistill.core.threads import Threads
 from gsdistill.disk.write import check_folder, check_targets
 
@@ -31,12 +29,12 @@ if TYPE_CHECKING:
 
     from gsdistill.core.structs import Cameras
 
-__all__ = ["Render", "render"]
+__all__ = ["Render"]
 
 SIZE, FOV = 256, 40.0  # pixels from top to bottom, and degrees
 FARTHEST = 1e9  # world units, which float32 holds
 
-USED = {  # by each kind of picture, of the flags that not all use
+USED = {  # the flags that a kind of picture uses, of those that not all kinds use
     "camera": {"camera", "width", "fov"},
     "cameras": {"cameras", "cameras_frame", "width", "fov", "frames", "fps", "video"},
     "turntable": {"views", "elevation", "distance", "fov", "frames", "fps", "video"},
@@ -45,7 +43,7 @@ NAMES = {"camera": "--camera", "cameras": "--cameras", "turntable": "sheet and t
 
 
 @dataclass(frozen=True)
-class Render(Threads, Command):
+class Render(Threads, PlainCommand):
     """Draw pictures of a splat: a contact sheet and a turntable, a still, or a film along a path of cameras."""
 
     source: Path = field(metadata={"positional": True})  # A splat of any format, or the folder of a run.
@@ -97,7 +95,7 @@ class Render(Threads, Command):
 
     @property
     def kind(self) -> str:
-        """What is drawn: a key of USED."""
+        """What is drawn, as a key of USED."""
         return "camera" if self.camera else "cameras" if self.cameras else "turntable"
 
     @property
@@ -105,54 +103,47 @@ class Render(Threads, Command):
         """The format of the film."""
         return self.video or ("webm" if self.transparent else "mp4")
 
-    @classmethod
-    def carry_out(cls, argv: Sequence[str]) -> None:
-        """Do what the words after the command's name ask for. Raises UserError."""
-        render(read_command(cls, argv), terminal())
+    def perform(self, console: Console) -> None:
+        """Draw the pictures and write them.
 
+        Raises:
+            UserError: a file cannot be read, a film cannot have this size or speed, or pictures exist already.
+        """
+        from gsdistill.export.pictures import film_format, write_contact_sheet, write_film, write_stills
+        from gsdistill.scene.read import splat_file
 
-def render(command: Render, console: Console) -> None:
-    """Draw what the command asks for.
-
-    Raises:
-        UserError: a file is none, a film cannot have such a size or speed, or pictures are there.
-    """
-    from gsdistill.export.pictures import film_format, write_contact_sheet, write_film, write_stills
-    from gsdistill.scene.read import splat_file
-
-    file = splat_file(command.source)
-    folder = command.output or file.with_name(f"{file.stem}-render")
-    check_folder(folder)
-    cameras, fps = _cameras(command)
-    background = None if command.transparent else command.background
-    name = {"camera": "still", "cameras": "path"}.get(command.kind, command.kind)
-    sheet = [folder / "views.png"] * (command.kind == "turntable")
-    single = [folder / "still.png"] * (command.kind == "camera")
-    if command.video == "png":
-        single = [folder / f"{name}-{place:05}.png" for place in range(len(cameras))]
-    frames = folder.glob(f"{name}-[0-9][0-9][0-9][0-9][0-9].png") if command.video == "png" else ()
-    old = sorted(set(frames) - set(single))  # of a longer film
-    moving = [] if single else [folder / f"{name}.{command.film}"]
-    for path in moving:
-        film_format(path, cameras, fps, background)
-    check_targets([*sheet, *single, *moving, *old], command.overwrite, "another --output")
-    gaussians = read_source(file, command.frame, command.clean, console, "--frame")
-    for path in sheet:
-        look = {"elevation": command.elevation, "distance": command.distance, "fov": command.fov or FOV}
-        write_contact_sheet(gaussians, path, cameras.height, command.views, background=background, **look)
-    if single:
-        write_stills(gaussians, cameras, single, background)
-    for path in moving:
-        write_film(gaussians, cameras, path, fps, background)
-    for path in old:
-        path.unlink(missing_ok=True)
-    shown = [*sheet, *single[:1], *moving]
-    more = f" and {len(single) - 1:,} more" * (len(single) > 1)
-    console.print(Text("\n".join(map(str, shown)) + more), soft_wrap=True)
+        file = splat_file(self.source)
+        folder = self.output or file.with_name(f"{file.stem}-render")
+        check_folder(folder)
+        cameras, fps = _cameras(self)
+        background = None if self.transparent else self.background
+        name = {"camera": "still", "cameras": "path"}.get(self.kind, self.kind)
+        sheet = [folder / "views.png"] * (self.kind == "turntable")
+        single, old = [folder / "still.png"] * (self.kind == "camera"), []
+        if self.video == "png":
+            single = [folder / f"{name}-{place:05}.png" for place in range(len(cameras))]
+            old = sorted({*folder.glob(f"{name}-{'[0-9]' * 5}.png")}.difference(single))  # of a longer film
+        moving = [] if single else [folder / f"{name}.{self.film}"]
+        for path in moving:
+            film_format(path, cameras, fps, background)
+        check_targets([*sheet, *single, *moving, *old], self.overwrite, "another --output")
+        gaussians = read_source(file, self.frame, self.clean, console, "--frame")
+        for path in sheet:
+            look = {"elevation": self.elevation, "distance": self.distance, "fov": self.fov or FOV}
+            write_contact_sheet(gaussians, path, cameras.height, self.views, background=background, **look)
+        if single:
+            write_stills(gaussians, cameras, single, background)
+        for path in moving:
+            write_film(gaussians, cameras, path, fps, background)
+        for path in old:
+            path.unlink(missing_ok=True)
+        shown = [*sheet, *single[:1], *moving]
+        more = f" and {len(single) - 1:,} more" * (len(single) > 1)
+        console.print(Text("\n".join(map(str, shown)) + more), soft_wrap=True)
 
 
 def _cameras(command: Render) -> tuple[Cameras, float]:
-    """The cameras of the still or of the film's frames, and how many of them a second has."""
+    """The cameras of the still or of the film's frames, and the frames per second."""
     import torch
 
     from gsdistill.scene.camera_path import Lens, read_cameras, targeted

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gsdistill.cli.commands.base import Command, read_command
+from rich.console import Console
+
+from gsdistill.cli.commands.base import PlainCommand
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.frames import Frame
 from gsdistill.core.ranges import bounded
-from gsdistill.core.terminal import terminal
 from gsdistill.core.threads import Threads
 
 __all__ = ["View"]
 
 
 @dataclass(frozen=True)
-class View(Threads, Command):
+class View(Threads, PlainCommand):
     """Look at splats and runs in the browser, side by side, with the steps that a run has kept."""
 
     # Splats of any format, and folders of runs. What has no splat is skipped beside those that have one.
@@ -33,10 +33,8 @@ class View(Threads, Command):
         if not self.host.strip():
             raise ConfigError("host is empty; 127.0.0.1 serves this machine alone, 0.0.0.0 the whole network")
 
-    @classmethod
-    def carry_out(cls, argv: Sequence[str]) -> None:
-        """Do what the words after the command's name ask for. Raises UserError."""
-        command = read_command(cls, argv)
+    def perform(self, console: Console) -> None:
+        """Serve the page until Ctrl-C."""
         from gsdistill.viewer.command import view
 
-        view(command.sources, command.frame, command.clean, (command.host, command.port), command.open, terminal())
+        view(self.sources, self.frame, self.clean, (self.host, self.port), self.open, console)

@@ -1,1 +1,1 @@
-"""One module for each family of published models, and for the shapes prior that ships."""
+"""One module for each family of published models, and a folder for the shapes prior that ships."""

@@ -1,7 +1,7 @@
-"""What all families of downloaded models share: precision, autoencoder, cached text, and the network's LoRA student.
+"""What all families of published models share: precision, autoencoder, cached texts, and the network's LoRA student.
 
-A family is one file with one leaf class. It encodes texts and forms the arguments of its
-network; noise levels, conversions, guidance and caching are here and in base.py.
+A family is one file with one class, which encodes texts and makes the arguments of its network. Noise levels,
+conversions, guidance and caching are here and in gsdistill/prior/base.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gsdistill.prior.codec import Codec, LatentCodec
 from gsdistill.prior.embeddings import encode_once
 from gsdistill.prior.families.running import Call, Graphs, answering, memory_format
 from gsdistill.prior.families.schedulers import Levels, read_levels
-from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, unicode
+from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, check_unicode
 from gsdistill.prior.student import LoraStudent
 
 __all__ = ["Origin", "Pretrained"]
@@ -40,33 +40,33 @@ __all__ = ["Origin", "Pretrained"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model lies, and what is known of it before it is loaded."""
+    """A model on this machine, before it is loaded: its folder, card and settings, and how to load it."""
 
     folder: Path  # in the diffusers layout
     card: ModelCard
     settings: ModelSettings
     device: torch.device
-    load: Callable[[Any, Path, str, torch.dtype, torch.device], Any] = load_model  # makes a network of a part
-    embed: Callable[[Any, Sequence[str]], list[Embedding]] | None = None  # in place of text encoders, by the config
-    vae: Path | None = None  # the folder of the autoencoder that the settings name
+    load: Callable[[Any, Path, str, torch.dtype, torch.device], Any] = load_model  # of a class, from a folder's part
+    embed: Callable[[Any, Sequence[str]], list[Embedding]] | None = None  # replaces text encoders, by network's config
+    vae: Path | None = None  # the folder of an autoencoder that replaces the model's own
 
 
 class Pretrained(Prior):
-    """A frozen model in the diffusers layout."""
+    """A frozen model in the diffusers layout; a family sets these attributes and overrides what it does otherwise."""
 
-    NETWORK: ClassVar[str] = "unet"  # the one of them that predicts noise
-    NETWORK_CLASS: ClassVar[str] = "UNet2DConditionModel"  # of diffusers
-    HALF: ClassVar[torch.dtype] = torch.float16  # precision on an accelerator, where the settings name none
-    HALF_VAE: ClassVar[torch.dtype | None] = None  # the autoencoder's there, where it is another
-    LORA: ClassVar[tuple[str, ...]] = ()  # the parts that take LoRA files, the network first; none: it takes none
-    UPCAST: ClassVar[bool] = False  # keep an autoencoder in float32 whose config says force_upcast, not in float16
-    FEED: ClassVar[Feed]  # what it feeds the network
-    LATENTS: ClassVar[str] = "sample"  # what the network calls its latents
+    NETWORK: ClassVar[str] = "unet"  # the part that predicts noise
+    NETWORK_CLASS: ClassVar[str] = "UNet2DConditionModel"  # its class in diffusers
+    HALF: ClassVar[torch.dtype] = torch.float16  # precision on an accelerator, unless the settings name one
+    HALF_VAE: ClassVar[torch.dtype | None] = None  # that of the autoencoder there, if it differs
+    LORA: ClassVar[tuple[str, ...]] = ()  # the parts that LoRA files may change, the network first
+    UPCAST: ClassVar[bool] = False  # an autoencoder with force_upcast in its config is float32, not float16
+    FEED: ClassVar[Feed]  # what inputs the network gets
+    LATENTS: ClassVar[str] = "sample"  # the network's name for its latents
     FLOW: ClassVar[bool] = False  # whether the noise levels must be those of a rectified flow
-    KNOWS_CAMERAS: ClassVar[bool] = False  # whether the network is told the camera, whatever the card says
+    KNOWS_CAMERAS: ClassVar[bool] = False  # whether cameras condition the network, whatever the card says
 
     def __init__(self, origin: Origin) -> None:
-        """Load network, autoencoder and noise levels."""
+        """Load the network, the autoencoder and the noise levels."""
         self.name, self.evaluations = origin.card.name, 0
         self.guidance_rescale = origin.settings.guidance_rescale
         self.origin, self.folder, self.device = origin, origin.folder, origin.device
@@ -74,13 +74,13 @@ class Pretrained(Prior):
         precision = origin.settings.precision
         self.layout = memory_format(origin.settings.layout, origin.device)
         self.dtype: torch.dtype = half if precision == "auto" else getattr(torch, precision)
-        self.products = self.dtype  # the precision of the network's products, which a leaf may take otherwise
+        self.products = self.dtype  # the precision of the network's products, which a family may change
         camera = origin.card.camera
         self.camera_range = CameraRange(camera.elevation, camera.distance, camera.fov) if camera else None
         record = recorder(origin.device) if origin.settings.graph else None
         exact_products(True, origin.device)
         self._network: Any = self.load_network()
-        # The student calls the module itself, whose weights change.
+        # A student calls the module itself, not the compiled or recorded call.
         self._called = answering(self._network, origin.settings.compile)
         self._answer: Call = Graphs(self._ask, record) if record else self._ask
         size = latent_side(self._network.config.sample_size, self.FEED, self.folder / self.NETWORK / "config.json")
@@ -88,14 +88,14 @@ class Pretrained(Prior):
         self._codec = self.codec(size)
         self.image_size = self._codec.size
         if self._network.config.sample_size is None:
-            taken = f"{size} x {size} latents, {self.image_size} px, are taken"
-            tell(f"{self.folder / self.NETWORK / 'config.json'} names no sample_size: {taken}")
+            sizes = f"{size} x {size} latents, {self.image_size} px, are taken"
+            tell(f"{self.folder / self.NETWORK / 'config.json'} names no sample_size: {sizes}")
         levels = self.read_levels(origin.folder)
         self.schedule, self.prediction_type = levels.schedule, levels.prediction
-        self._told: Tensor = levels.told.to(origin.device)  # what the network is told at each timestep
+        self._times: Tensor = levels.times.to(origin.device)  # the network's input for each timestep
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled is where it lies, and a copy is loaded from there: other processes need no weights sent."""
+        """Pickle the origin, without weights: another process loads the model from its folder."""
         return type(self), (self.origin,), {"evaluations": self.evaluations, "schedule": self.schedule}
 
     @classmethod
@@ -103,16 +103,16 @@ class Pretrained(Prior):
         """Noise levels and prediction type of a folder's scheduler.
 
         Raises:
-            BadFile: they are unknown, or none that the family has.
+            BadFile: they are unknown, or not those of the family.
         """
         return read_levels(folder / "scheduler" / "scheduler_config.json", cls.FLOW)
 
     @classmethod
     def check_configs(cls, folder: Path, vae: Path | None = None) -> None:
-        """Refuse a folder whose configs tell of a model that the family cannot serve; ``vae`` serves for its own.
+        """Refuse a folder whose configs do not fit the family; the autoencoder in ``vae`` replaces its own.
 
         Raises:
-            BadFile: the scheduler is of other levels, or the network wants to be fed otherwise.
+            BadFile: the scheduler has other noise levels, or the network is of another class or needs other inputs.
         """
         card = read_model_card(str(folder), folder.name)
         check_class(folder / cls.NETWORK, cls.NETWORK_CLASS)
@@ -123,11 +123,11 @@ class Pretrained(Prior):
 
     @classmethod
     def camera_numbers(cls, card: ModelCard) -> int:
-        """How many numbers the network is told of a camera: none, where the family knows no cameras."""
+        """How many numbers condition the network on a camera; 0 for a family without cameras."""
         return 0
 
     def load_network(self) -> Any:
-        """The frozen network, with the settings' LoRA files merged into it."""
+        """Load the frozen network, with the LoRA files of the settings merged into its weights."""
         import diffusers
 
         kind = getattr(diffusers, self.NETWORK_CLASS)
@@ -136,7 +136,7 @@ class Pretrained(Prior):
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
-        """Encode each text, with a batch of one; tokenizer and text encoder live only inside this call.
+        """Encode each text, with a batch of one. Tokenizer and text encoder are in memory only during this call.
 
         Raises:
             PromptError: a text is longer than the encoder reads.
@@ -152,21 +152,21 @@ class Pretrained(Prior):
         """The network's arguments by name, in its precision."""
         return {
             self.LATENTS: latents.to(self.dtype),
-            "timestep": self._told[timesteps],
+            "timestep": self._times[timesteps],
             "encoder_hidden_states": text.tokens.to(self.dtype),
             **self.extras(latents, text, cameras),
         }
 
     def extras(self, latents: Tensor, text: Embedding, cameras: Tensor | None) -> dict[str, Any]:
-        """The network's arguments besides noisy latents, timesteps and tokens: none, unless a family has some."""
+        """The network's arguments besides latents, timesteps and tokens, by name; a family may have some."""
         return {}
 
     def output(self, raw: Float[Tensor, "B K h w"]) -> Float[Tensor, "B C h w"]:
-        """The prediction among the network's output channels: all of them, or the first C where K is larger."""
+        """The prediction in the network's output: its first C channels, as others may hold a variance."""
         return raw[:, : self.latent_shape[0]]
 
     def prepared(self, text: str, negative: bool) -> str:
-        """The text as this model's encoder expects it.
+        """The text as this model's encoder expects it; ``negative`` for the negative prompt.
 
         Raises:
             PromptError: the model cannot serve it.
@@ -187,36 +187,36 @@ class Pretrained(Prior):
         return self._called(**self.inputs(latents, timesteps, text, cameras))
 
     def student(self, rank: int) -> Student:
-        """The network with LoRA on its attention."""
+        """The network with LoRA of the given rank on its attention projections."""
         return LoraStudent(self, self._network, self.inputs, self.output, rank)
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Latents of images in 0..1, resized to the prior's size; differentiable."""
+        """Latents of images in 0..1 of any size, resized to the prior's; differentiable."""
         return self._codec.encode(images)
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """What the autoencoder makes of latents."""
+        """Images in 0..1 of latents, without a gradient."""
         return self._codec.decode(latents)
 
     def encode_text(
         self, prompt: str, negative_prompt: str, settings: PromptSettings = PromptSettings()
     ) -> EncodedPrompt:
-        """Encode the prompts; what was encoded before comes from the disk."""
+        """Encode the prompts, or read them from the cache on disk."""
         settings = settings.resolved(self.KNOWS_CAMERAS or self.origin.card.camera is not None)
         texts = {"positive": prompt, "negative": negative_prompt, **settings.texts(prompt)}
-        texts = {name: self.prepared(unicode(text), name == "negative") for name, text in texts.items()}
+        texts = {name: self.prepared(check_unicode(text), name == "negative") for name, text in texts.items()}
         if self.origin.embed:
-            kept = self.origin.embed(self._network.config, list(texts.values()))
+            embeddings = self.origin.embed(self._network.config, list(texts.values()))
         else:
-            kept = encode_once(self._text_key(), list(texts.values()), self._encoded)
-        encoded = dict(zip(texts, [to_device(embedding, self.device) for embedding in kept], strict=True))
+            embeddings = encode_once(self._text_key(), list(texts.values()), self._encode_on_cpu)
+        encoded = dict(zip(texts, [to_device(embedding, self.device) for embedding in embeddings], strict=True))
         return EncodedPrompt(encoded.pop("positive"), encoded.pop("negative"), encoded, settings)
 
     def with_lora(self, module: Any, part: str) -> Any:
-        """``module``, the folder's ``part`` just loaded, with what the settings' LoRA files have for it.
+        """Merge the LoRA files of the settings into ``module``, the folder's ``part``; returns it.
 
         Raises:
-            ConfigError: the family takes no such files, or one does not exist. BadFile: one does not fit.
+            ConfigError: the family takes no LoRA files, or one does not exist. BadFile: one does not fit.
         """
         settings = self.origin.settings
         if settings.lora:
@@ -226,10 +226,10 @@ class Pretrained(Prior):
         return module
 
     def codec(self, latent_size: int) -> Codec:
-        """The folder's autoencoder, or the one that the settings name, for latents of that many along each side.
+        """Load the autoencoder, the folder's or that of the settings, for ``latent_size`` latents along each side.
 
         Raises:
-            ModelNotFound: it is missing, or of a class that is no autoencoder of images.
+            ModelNotFound: it is missing. BadFile: it is of a class that is no autoencoder of images.
         """
         import diffusers
 
@@ -238,14 +238,14 @@ class Pretrained(Prior):
         auto = self.origin.settings.precision == "auto" and self.device.type != "cpu"
         vae = self.origin.load(kind, folder, "", self.HALF_VAE if auto and self.HALF_VAE else self.dtype, self.device)
         if self.UPCAST and self.dtype == torch.float16 and vae.config.get("force_upcast", False):
-            vae = self.origin.load(kind, folder, "", torch.float32, self.device)  # from the file, which may hold more
-            exact_products(False, self.device)  # only text encoders are in float32 beside it
+            vae = self.origin.load(kind, folder, "", torch.float32, self.device)  # from the file, for more digits
+            exact_products(False, self.device)  # besides it only text encoders are in float32
         if self.origin.settings.compile:
             vae.encoder.compile(dynamic=False)
         return LatentCodec(vae, latent_size, self.layout, self.origin.settings.recompute_encoder)
 
     def check_length(self, tokenizer: Any, texts: Sequence[str], limit: int) -> None:
-        """Refuse what the encoder would silently cut.
+        """Refuse a text that the encoder would silently cut.
 
         Raises:
             PromptError: a text has more than ``limit`` tokens.
@@ -262,7 +262,7 @@ class Pretrained(Prior):
         if count > limit:
             raise PromptError(f"the prompt '{text}' has {count} tokens, the prior {self.name} reads {limit} at most")
 
-    def _encoded(self, texts: list[str]) -> list[Embedding]:
+    def _encode_on_cpu(self, texts: list[str]) -> list[Embedding]:
         misfit = failing_as(BadFile, f"{self.folder}: its tokenizer and text encoder do not fit each other")
         with misfit, torch.no_grad():
             return [to_device(embedding, "cpu") for embedding in self.encode_texts(texts)]

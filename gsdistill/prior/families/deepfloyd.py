@@ -1,4 +1,4 @@
-"""DeepFloyd IF, stage I: a U-Net on pixels, 64 x 64, that reads T5.
+"""DeepFloyd IF, stage I: a U-Net on 64 x 64 pixels, conditioned on T5.
 
 Latents are the image itself in -1..1. The U-Net predicts the noise and, in three more channels, a variance, which is
 dropped.
@@ -16,11 +16,9 @@ from gsdistill.prior.codec import Codec, PixelCodec
 from gsdistill.prior.families.base import Pretrained
 from gsdistill.prior.families.texts import load_reader
 
-__all__ = [
-    "DeepFloyd",
-]
+__all__ = ["DeepFloyd"]
 
-TOKENS = 77  # what the model was trained with; T5 itself would read more
+TOKENS = 77  # the number in training; T5 itself could read more
 
 
 class DeepFloyd(Pretrained):
@@ -30,16 +28,16 @@ class DeepFloyd(Pretrained):
     FEED: ClassVar[Feed] = replace(UNET, widths={"cross_attention_dim": (("text_encoder", "d_model", 1),)})
 
     def codec(self, latent_size: int) -> Codec:
-        """None but pixels."""
+        """Pixels as latents."""
         settings = self.origin.settings
         return PixelCodec(latent_size, 1, settings.vae, settings.recompute_encoder)
 
     def prepared(self, text: str, negative: bool) -> str:
-        """The text in small letters, as in training."""
+        """The text in lower case, as in training."""
         return text.lower().strip()
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
-        """The last hidden states of T5, which is told the padding; the U-Net takes all of them."""
+        """The last hidden states of T5, which gets a mask of the padding; the U-Net reads all of them."""
         from transformers import T5EncoderModel, T5Tokenizer
 
         tokenizer, encoder = load_reader((T5Tokenizer, T5EncoderModel), self.origin)

@@ -1,13 +1,13 @@
 """MVDream (arXiv 2308.16512): Stable Diffusion's U-Net that sees four views of an object at once, and their cameras.
 
-Self-attention joins the views of a group: [b f, l, c] -> [b, f l, c], attention, and back, f = 4; all else, the
-cross-attention to the text included, treats each view alone. The camera is a class embedding of its camera-to-world
-matrix, 4 x 4, flattened by rows: the camera's axes are Blender's (x right, y up, looking along -z), the world's z is
-up, and the position is scaled to length 1, so that neither distance nor field of view is told.
-The worlds agree, and no matrix is turned: the release's azimuth a and elevation e are the position
-(cos e sin a, -cos e cos a, sin e), most objects show their front at a = 90, and that is +x, our azimuth 0.
-Its pictures were rendered at elevations of 0 to 30 degrees and fields of view of 15 to 60 (Sec. 4.1); the azimuths of a
-group are 90 degrees apart. Cameras elsewhere are not refused.
+Self-attention joins the f = 4 views of a group: [b f, l, c] -> [b, f l, c], attention, and back. Everything else,
+cross-attention to the text too, treats each view alone. The camera is a class embedding of its camera-to-world matrix,
+4 x 4, flattened by rows. The camera's axes are Blender's (x right, y up, looking along -z), the world's z is up, and
+the position is scaled to length 1, so that the network knows neither distance nor field of view.
+Its world is ours, without a rotation: the release's azimuth a and elevation e mean the position
+(cos e sin a, -cos e cos a, sin e), and most objects show their front at a = 90, which is +x, our azimuth 0.
+The training pictures have elevations of 0 to 30 degrees and fields of view of 15 to 60 (Sec. 4.1); the azimuths of a
+group are 90 degrees apart. Other cameras are not refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["UNET_CONFIG", "JointAttention", "MVDream", "camera_matrices", "conve
 
 
 class MVDream(ClipUNet):
-    """Groups of four views; noise prediction, CLIP text without words for the view."""
+    """Noise prediction for groups of four views, with CLIP's text that does not name the view."""
 
     KNOWS_CAMERAS: ClassVar[bool] = True
     FEED: ClassVar[Feed] = replace(UNET, side=32)
@@ -47,14 +47,14 @@ class MVDream(ClipUNet):
 
     @classmethod
     def camera_numbers(cls, card: ModelCard) -> int:
-        """Those of a matrix."""
+        """The 16 numbers of a matrix."""
         return 16
 
     def camera_features(self, cameras: Cameras) -> Float[Tensor, "B 16"]:
-        """The cameras' matrices.
+        """The matrices of the cameras: see :func:`camera_matrices`.
 
         Raises:
-            ConfigError: the cameras do not make whole groups.
+            ConfigError: the number of cameras is not a multiple of the group.
         """
         if len(cameras) % self.view_group:
             raise ConfigError(
@@ -65,7 +65,7 @@ class MVDream(ClipUNet):
 
 
 class JointAttention:
-    """An attention processor of diffusers: the stock one on the tokens of each ``views`` rows of the batch in a row."""
+    """An attention processor for diffusers: the stock one, over the tokens of ``views`` consecutive rows together."""
 
     def __init__(self, views: int) -> None:
         from diffusers.models.attention_processor import AttnProcessor2_0
@@ -79,16 +79,16 @@ class JointAttention:
         encoder_hidden_states: None = None,
         attention_mask: None = None,
     ) -> Float[Tensor, "B L C"]:
-        """Self-attention of module ``attn``; text and mask are in the signature that diffusers calls, and not given."""
+        """Self-attention of module ``attn``; diffusers' signature has text and mask too, which are None here."""
         rows, length, channels = hidden_states.shape
         joined = hidden_states.reshape(rows // self._views, self._views * length, channels)
         return self._stock(attn, joined).reshape(rows, length, channels)
 
 
 def camera_matrices(cameras: Cameras) -> Float[Tensor, "B 16"]:
-    """Camera to world in Blender's axes, the position on the unit sphere, flattened by rows."""
+    """Camera-to-world matrices in Blender's axes, with the position on the unit sphere, flattened by rows."""
     turns, shifts = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3:]
     right, down, forward = turns.unbind(1)
     position = torch.nn.functional.normalize(-(turns * shifts).sum(1), dim=1)
-    # The last row is that of the view matrix, 0 0 0 1: numbers of Python would be sent, and waited for, in each step.
+    # The last row, 0 0 0 1, is taken from the view matrix: Python numbers would be sent, and waited for, in each step.
     return torch.cat([torch.stack([right, -down, -forward, position], 2), cameras.viewmats[:, 3:]], 1).flatten(1)

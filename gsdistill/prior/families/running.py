@@ -1,4 +1,4 @@
-"""How a frozen network is run: its layout in memory, compiled or not, its calls recorded once and replayed."""
+"""How a frozen network is run: its layout in memory, whether it is compiled, and calls recorded once and replayed."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ __all__ = ["Call", "Graphs", "Record", "answering", "memory_format"]
 
 Given: TypeAlias = tuple[Tensor, Tensor, Embedding, Tensor | None]  # latents, timesteps, text, cameras
 Call: TypeAlias = Callable[[Tensor, Tensor, Embedding, Tensor | None], Tensor]
-# Calls a function and keeps what the device was told; returns what does it once more, and where its answer then lies.
+# Records the device's work in a call; returns a function that does it again, and the tensor that gets its result.
 Record: TypeAlias = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
 
 def memory_format(layout: Layout, device: torch.device) -> torch.memory_format:
-    """The layout of weights and images; ``auto``: on accelerators channels last, as it comes on a CPU."""
+    """The memory format of weights and images; ``auto`` is channels last on accelerators, unchanged on a CPU."""
     if layout == "auto":
         return torch.preserve_format if device.type == "cpu" else torch.channels_last
     return getattr(torch, "contiguous_format" if layout == "contiguous" else layout)
 
 
 def answering(network: Any, compiled: bool) -> Callable[..., Tensor]:
-    """The call of a network of diffusers, by names, as a tensor; ``compiled``: for each number of samples on its own.
+    """A function that calls a network of diffusers with named arguments and returns its tensor.
 
-    So nothing is compiled for numbers left open, which would be slower, and could not be replayed as graphs.
+    If ``compiled``, it is compiled anew for each number of samples: code for any number would be slower, and its graphs
+    could not be replayed.
     """
     if not compiled:
         return lambda **inputs: network(**inputs).sample
@@ -40,15 +41,15 @@ def answering(network: Any, compiled: bool) -> Callable[..., Tensor]:
 
 
 class Graphs:
-    """A network's call without its Python and its launches: recorded for each form of its arguments, then replayed.
+    """A network's call, recorded once for each form of its arguments and then replayed without Python and launches.
 
-    A form is the arguments' shapes and types: a run has one for each number of samples that its method asks for at
-    once. What is recorded reads the arguments from buffers of its own, and the weights where they lie: they may
-    change, and must not move. No gradient flows through it.
+    A form is the arguments' shapes and types; a run has one for each number of samples that its method sends at once. A
+    recording reads the arguments from its own buffers, and the weights where they lie: their values may change, but
+    they must not move. No gradient flows through it.
     """
 
     def __init__(self, call: Call, record: Record) -> None:
-        """``call`` must do the same work each time; ``record`` is the device's."""
+        """``call`` must do the same work each time; ``record`` is :func:`gsdistill.core.device.recorder`'s."""
         self._call, self._record = call, record
         self._recorded: dict[object, tuple[Given, Callable[[], None], Tensor]] = {}
 
@@ -60,9 +61,9 @@ class Graphs:
         text: Embedding,
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B K h w"]:
-        """The answer, in memory of its own."""
+        """The network's answer, in new memory."""
         given: Given = (latents, timesteps, text, cameras)
-        if is_in_torch_dispatch_mode():  # something counts or watches operations, which a replay would hide from it
+        if is_in_torch_dispatch_mode():  # something counts operations, which a replay would hide
             return self._call(*given)
         form = tuple((name, value.shape, value.dtype) for name, value in _tensors(given).items())
         if form not in self._recorded:

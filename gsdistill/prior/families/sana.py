@@ -1,7 +1,7 @@
-"""Sana (arXiv 2410.10629): a linear-attention flow transformer on latents of 1/32 the size, that reads Gemma 2.
+"""Sana (arXiv 2410.10629): a linear-attention flow transformer on latents of 1/32 the size, conditioned on Gemma 2.
 
-A prompt, of any direction of view and of Perp-Neg too, goes to Gemma behind the paper's "complex human instruction";
-the negative or empty text goes without it. Both are what diffusers' pipeline does.
+Gemma reads a prompt, also one with a direction of view, after the paper's "complex human instruction", and a negative
+or empty text without it. Both are as in diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gsdistill.prior.families.texts import load_reader
 
 __all__ = ["Sana"]
 
-TOKENS = 300  # that the transformer is given of a text
+TOKENS = 300  # of a text, that the transformer reads
 
 
 class Sana(Pretrained):
@@ -36,30 +36,30 @@ class Sana(Pretrained):
 
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
-        self._told = self._told * self._network.config.timestep_scale
+        self._times = self._times * self._network.config.timestep_scale
 
     def prepared(self, text: str, negative: bool) -> str:
-        """The text in small letters; a prompt behind the instruction."""
+        """The text in lower case, after the instruction unless it is ``negative``."""
         text = text.lower().strip()
         return text if negative else _instruction() + text
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
-        """Gemma's last hidden states and which of them are text: 300, the first and the last 299.
+        """Gemma's last hidden states, and a mask of those that are text: 300 of them, the first and the last 299.
 
-        So the instruction is read by Gemma, and all but its first and last token is left out after that.
+        So Gemma reads the instruction, but the transformer gets only its first token and its end.
         """
         from transformers import Gemma2Model, GemmaTokenizer
 
         tokenizer, encoder = load_reader((GemmaTokenizer, Gemma2Model), self.origin)
         tokenizer.padding_side = "right"
         instruction, embeddings = _instruction(), []
-        kept = [0, *range(1 - TOKENS, 0)]
+        places = [0, *range(1 - TOKENS, 0)]
         for text in texts:
             self.check_length(tokenizer, [text.removeprefix(instruction)], TOKENS - 1)
             more = len(tokenizer(instruction).input_ids) - 2 if text.startswith(instruction) else 0
             words = tokenizer(text, padding="max_length", max_length=TOKENS + more, return_tensors="pt").to(self.device)
             states = encoder(words.input_ids, attention_mask=words.attention_mask).last_hidden_state
-            embeddings.append(Embedding(states[:, kept].float(), mask=words.attention_mask[:, kept].bool()))
+            embeddings.append(Embedding(states[:, places].float(), mask=words.attention_mask[:, places].bool()))
         return embeddings
 
     def extras(self, latents: Tensor, text: Embedding, cameras: Tensor | None) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Sana(Pretrained):
 
 
 def _instruction() -> str:
-    """What diffusers' pipeline puts before a prompt."""
+    """The instruction that diffusers' pipeline puts before a prompt."""
     from diffusers import SanaPipeline
 
     return "\n".join(inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default)

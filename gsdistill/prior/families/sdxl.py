@@ -1,9 +1,9 @@
-"""Stable Diffusion XL (arXiv 2307.01952): a U-Net told two texts' states, a pooled text, and the sizes of the picture.
+"""Stable Diffusion XL (arXiv 2307.01952): a U-Net conditioned on two text encoders, a pooled text, and picture sizes.
 
-The tokens are the last states but one of CLIP and of CLIP with a projection, side by side; the pooled text is that
-projection. The sizes are those of a whole picture: original and target size are the prior's own, nothing is cropped.
-An empty text is zeros where the model's index says ``force_zeros_for_empty_prompt``, as the base model was trained and
-as diffusers' pipeline has it for a negative prompt that is left out; else it is encoded as the text that it is.
+The tokens are the last hidden states but one of CLIP and of CLIP with a projection, side by side; the pooled text is
+that projection. The sizes are those of a whole picture: original and target size are the prior's, nothing is cropped.
+An empty text is zeros if model_index.json says ``force_zeros_for_empty_prompt``, as the base model was trained, and as
+diffusers' pipeline does for a negative prompt that is left out; else it is encoded like any text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["StableDiffusionXL"]
 
 
 class StableDiffusionXL(Pretrained):
-    """Noise or v prediction, two CLIP texts; its autoencoder stays in float32 where float16 would overflow in it."""
+    """Noise or v prediction with two CLIP encoders; an autoencoder that would overflow in float16 stays in float32."""
 
     LORA: ClassVar[tuple[str, ...]] = ("unet", "text_encoder", "text_encoder_2")
     UPCAST: ClassVar[bool] = True
@@ -47,19 +47,19 @@ class StableDiffusionXL(Pretrained):
         self._zeros = index.get("force_zeros_for_empty_prompt", True)  # diffusers' default too
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
-        """Both encoders' states side by side and the second one's projection; one encoder in memory at a time."""
+        """Both encoders' states side by side, and the second one's projection. One encoder is in memory at a time."""
         from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
         first = read_by_clip(self, CLIPTextModel, "", texts).hidden_states[-2]
         second = read_by_clip(self, CLIPTextModelWithProjection, "_2", texts)
         tokens, pooled = torch.cat([first, second.hidden_states[-2]], 2), second.text_embeds
-        said = [0.0 if self._zeros and not text else 1.0 for text in texts]
-        rows = zip(tokens, pooled, said, strict=True)
+        scales = [0.0 if self._zeros and not text else 1.0 for text in texts]
+        rows = zip(tokens, pooled, scales, strict=True)
         return [Embedding(scale * row[None], scale * whole[None]) for row, whole, scale in rows]
 
     def extras(self, latents: Tensor, text: Embedding, cameras: Tensor | None) -> dict[str, Any]:
-        """The pooled text with the sizes: original, crop's corner, target."""
+        """The pooled text, and the sizes in pixels: original, corner of the crop, target."""
         sizes = torch.full((6,), self.image_size, dtype=self.dtype, device=latents.device)
-        sizes[2:4] = 0  # made on the device: a list would be sent, and waited for, in each call
+        sizes[2:4] = 0  # set on the device: a list would be sent, and waited for, in each call
         pooled = None if text.pooled is None else text.pooled.to(self.dtype)
         return {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), 6)}}

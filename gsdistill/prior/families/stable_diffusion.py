@@ -1,7 +1,7 @@
 """U-Net priors in the diffusers folder layout: Stable Diffusion 1.x and 2.x.
 
-Latents are either the autoencoder's or, where the model's card says so, the image folded into channels. A
-camera-conditioned U-Net gets its camera features as ``class_labels`` (class_embed_type "projection").
+Latents are the autoencoder's or, if the model's card says so, the image folded into channels. A camera-conditioned
+U-Net gets the camera features as ``class_labels`` (class_embed_type "projection").
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["StableDiffusion"]
 
 
 class StableDiffusion(ClipUNet):
-    """Any prediction, CLIP text."""
+    """Any prediction type, with CLIP's text encoder."""
 
     def codec(self, latent_size: int) -> Codec:
-        """The autoencoder, or pixels where the card says so."""
+        """The autoencoder, or pixels if the card says so."""
         card, settings = self.origin.card, self.origin.settings
         if card.encoder == "vae":
             return super().codec(latent_size)
@@ -30,12 +30,12 @@ class StableDiffusion(ClipUNet):
 
     @classmethod
     def camera_numbers(cls, card: ModelCard) -> int:
-        """A sine and a cosine of each multiple of an angle that the card declares."""
+        """A sine and a cosine for each frequency of an angle in the card."""
         camera = card.camera
         return 2 * (len(camera.azimuth_frequencies) + len(camera.elevation_frequencies)) if camera else 0
 
     def camera_features(self, cameras: Cameras) -> Float[Tensor, "B F"] | None:
-        """Fourier features of the angles, where the card declares them."""
+        """Fourier features of the angles with the frequencies of the card; None without cameras in the card."""
         card = self.origin.card.camera
         if card is None:
             return None

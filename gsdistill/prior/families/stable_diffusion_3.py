@@ -21,13 +21,13 @@ T5_TOKENS = 256
 
 
 class StableDiffusion3(Pretrained):
-    """Flow prediction on the autoencoder's latents; two CLIP texts and, where the folder has it, T5."""
+    """Flow prediction on the autoencoder's latents, with two CLIP encoders and, if the folder has it, T5."""
 
     NETWORK: ClassVar[str] = "transformer"
     NETWORK_CLASS: ClassVar[str] = "SD3Transformer2DModel"
     LORA: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder", "text_encoder_2")
     HALF: ClassVar[torch.dtype] = torch.bfloat16
-    # Its gradient is off by 0.3 % so, by 2.6 % in bfloat16; the pipelines too pass over its config's force_upcast.
+    # Its gradient is off by 0.3 % in float16, by 2.6 % in bfloat16; the pipelines ignore its force_upcast too.
     HALF_VAE: ClassVar[torch.dtype | None] = torch.float16
     FLOW: ClassVar[bool] = True
     LATENTS: ClassVar[str] = "hidden_states"
@@ -42,9 +42,9 @@ class StableDiffusion3(Pretrained):
     )
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
-        """The last states but one of both CLIPs side by side, then the last of T5, or zeros; both pooled CLIPs.
+        """The last states but one of both CLIPs side by side, then the last of T5 or zeros; and both pooled texts.
 
-        T5 reads 256 tokens, and CLIP the first of a longer text; without T5 a text may have what CLIP reads.
+        T5 reads 256 tokens, and CLIP the first tokens of a longer text; without T5 a text must fit into CLIP.
         """
         from transformers import CLIPTextModelWithProjection
 
@@ -63,7 +63,7 @@ class StableDiffusion3(Pretrained):
         return (self.folder / "text_encoder_3").is_dir()
 
     def _read_by_t5(self, texts: Sequence[str]) -> Float[Tensor, "N L D"]:
-        """The last hidden states; the padding is read as if it were text, as the pipeline does."""
+        """T5's last hidden states; it reads the padding as if it were text, as in the pipeline."""
         from transformers import T5EncoderModel, T5Tokenizer
 
         tokenizer, encoder = load_reader((T5Tokenizer, T5EncoderModel), self.origin, "_3")

@@ -1,4 +1,4 @@
-"""Texts as the families read them: by CLIP, or by a language model that is loaded for the time of one call."""
+"""How families read texts: by CLIP, or by a language model that is loaded for one call."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["load_reader", "read_by_clip"]
 
 
 def load_reader(kinds: tuple[Any, Any], origin: Origin, last: str = "") -> tuple[Any, Any]:
-    """Tokenizer and encoder of a language model that overflows in float16, of these classes of transformers.
+    """Load the tokenizer and the encoder of a language model that overflows in float16; ``kinds`` are their classes.
 
-    They are the parts ``tokenizer`` and ``text_encoder``, names that end in ``last``. The encoder's precision is
-    float32 on a CPU, bfloat16 elsewhere.
+    They are the parts ``tokenizer<last>`` and ``text_encoder<last>``. The encoder's precision is float32 on a CPU,
+    bfloat16 elsewhere.
 
     Raises:
-        ModelNotFound: one of them cannot be loaded.
+        ModelNotFound: one of them cannot be loaded, or a package that reads the tokenizer is missing.
     """
     words = origin.folder / f"tokenizer{last}"
     missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
@@ -38,15 +38,15 @@ def load_reader(kinds: tuple[Any, Any], origin: Origin, last: str = "") -> tuple
 def _installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # of the package that should hold it
+    except ModuleNotFoundError:  # google.protobuf without google
         return False
 
 
 def read_by_clip(prior: Pretrained, kind: Any, last: str, texts: Sequence[str], cut: bool = False) -> Any:
-    """What the folder's ``text_encoder<last>``, of class ``kind``, answers to texts, all hidden states with it.
+    """The output of the folder's ``text_encoder<last>``, of class ``kind``, for ``texts``, with all hidden states.
 
     Raises:
-        PromptError: a text is longer than it reads, and is not to be ``cut``.
+        PromptError: a text is longer than the encoder reads, and ``cut`` is not set.
     """
     from transformers import CLIPTokenizer
 

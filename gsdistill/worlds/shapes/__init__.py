@@ -23,7 +23,7 @@ __all__ = ["Shapes"]
 
 
 class Shapes(World):
-    """14 solids in 11 colours, alone or one on another. Numba's kernels are imported when truth is asked for."""
+    """14 solids in 11 colours, alone or one on another. Numba's kernels are imported only when they are needed."""
 
     name: ClassVar[str] = "shapes"
     grammar: ClassVar[str] = "[a] colour solid [on [a] colour solid]"
@@ -43,7 +43,7 @@ class Shapes(World):
         return captions.object_name(things)
 
     def vocabulary(self) -> Mapping[str, Sequence[str]]:
-        """Colours, solids, and other names of solids."""
+        """The colours, the solids, and synonyms of solids."""
         return {"colours": [*captions.COLORS], "solids": captions.SHAPES, "synonyms": [*captions.SYNONYMS]}
 
     def layouts(self) -> Sequence[Layout]:
@@ -71,7 +71,7 @@ class Shapes(World):
         return torch.from_numpy(distances(layout_parts(layout), points.double().contiguous().numpy()))
 
     def surface(self, layout: Layout, count: int, rng: np.random.Generator) -> Float[Tensor, "{count} 3"]:
-        """Even by area but for a band of a few hundredths along edges."""
+        """As :func:`gsdistill.worlds.shapes.surface.sample_surface`."""
         from gsdistill.worlds.shapes.surface import sample_surface
         from gsdistill.worlds.shapes.world import layout_parts
 

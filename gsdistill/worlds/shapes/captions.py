@@ -4,7 +4,7 @@
     thing   := [determiner] colour solid
 
 "a 3d render of a red cube on top of the blue sphere, studio lighting" is one object of two parts. The parser accepts
-all that the grammar writes, ignores case and punctuation, and says which word it does not know.
+every caption of the grammar, ignores case and punctuation, and its errors name unknown words.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def object_name(things: tuple[Thing, ...]) -> str:
 
 
 def caption(things: tuple[Thing, ...], rng: random.Random) -> str:
-    """One of the grammar's many captions of an object, drawn with ``rng``."""
+    """A random caption of an object, one of the many that the grammar has, drawn with ``rng``."""
     relation = rng.choice(RELATIONS) if rng.random() < 0.6 else "on"
     text = f" {relation} ".join(_phrase(thing, rng) for thing in things)
     prefix = rng.choice(_PREFIXES) if rng.random() < 0.6 else ""
@@ -110,7 +110,7 @@ def normalised(prompt: str) -> str:
 
 
 def unknown_words(prompt: str) -> list[str]:
-    """Words of ``prompt`` that the shapes world does not know, in order."""
+    """The words of ``prompt`` that the shapes world does not know, in order."""
     return [word for word in _words(prompt) if word not in VOCABULARY]
 
 
@@ -128,8 +128,8 @@ def _phrase(thing: Thing, rng: random.Random) -> str:
 def _take_thing(words: list[str], prompt: str) -> tuple[Thing, list[str]]:
     rest = words[1:] if words and words[0] in _DETERMINERS else words
     if len(rest) < 2 or rest[0] not in COLORS or SYNONYMS.get(rest[1], rest[1]) not in SHAPES:
-        found = f"'{' '.join(rest[:2])}'" if rest else "nothing"
-        raise PromptError(f"the prompt '{prompt}' needs a colour and a solid, found {found}. {_grammar()}")
+        words_there = f"'{' '.join(rest[:2])}'" if rest else "nothing"
+        raise PromptError(f"the prompt '{prompt}' needs a colour and a solid, found {words_there}. {_grammar()}")
     return Thing(rest[0], SYNONYMS.get(rest[1], rest[1])), rest[2:]
 
 

@@ -1,6 +1,7 @@
-"""Ray-caster of the shapes world: sphere tracing with s x s rays a pixel, half-Lambert light fixed in the world.
+"""Ray-caster of the shapes world: sphere tracing with s x s rays per pixel, half-Lambert light fixed in the world.
 
-The shade of a part is the mean over all rays of c * (ambient + (1 - ambient) (1 + n . l) / 2), c its coverage.
+The shade of a part is the mean over all rays of c * (ambient + (1 - ambient) (1 + n . l) / 2), where c is 1 if the ray
+hits the part first, else 0.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ __all__ = ["AMBIENT", "LIGHT", "trace"]
 _length = math.sqrt(0.4**2 + 0.5**2 + 0.77**2)
 LIGHT = (0.4 / _length, -0.5 / _length, 0.77 / _length)  # unit vector towards the light
 AMBIENT = 0.42
-_HIT = 2e-4
+_HIT = 2e-4  # world units: a ray this near to a surface has hit it
 
 
 def trace(parts: NDArray[np.float64], cameras: Cameras, supersample: int = 3) -> Buffers:
-    """Ray-cast ``parts`` [P, 3] (see world.py) for every camera with supersample^2 rays a pixel.
+    """Ray-cast ``parts`` [P, 3] (see world.py) for every camera with supersample^2 rays per pixel.
 
-    Views are shared out to as many threads as torch uses. They are plain ones: Numba's parallel loops would fix the
-    threading of the whole process here, and could not run while another thread renders.
+    As many Python threads as torch uses take the views one by one. Numba's parallel loops would fix the threading of
+    the whole process here, and could not run while another thread renders.
     """
     shade, coverage = np.zeros((2, len(cameras), parts.shape[0], cameras.height, cameras.width), dtype=np.float32)
     viewmats = cameras.viewmats.double().numpy()
@@ -45,7 +46,7 @@ def trace(parts: NDArray[np.float64], cameras: Cameras, supersample: int = 3) ->
 
 @compiled(fast=False)
 def _march(parts: NDArray[np.float64], o: NDArray[np.float64], dx: float, dy: float, dz: float) -> tuple[int, float]:
-    """First part hit by the ray o + t d (d unit), and t; (-1, 0) for a miss."""
+    """The index of the first part that the ray o + t d (d of length 1) hits, and t; (-1, 0) for a miss."""
     b = o[0] * dx + o[1] * dy + o[2] * dz
     c = o[0] * o[0] + o[1] * o[1] + o[2] * o[2] - BOUNDING_RADIUS * BOUNDING_RADIUS
     disc = b * b - c

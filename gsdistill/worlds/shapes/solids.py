@@ -1,9 +1,9 @@
 """Solids as signed distance functions (SDF), compiled with Numba.
 
-A solid's SDF d(p) is the distance from p to its surface, negative inside. Frames follow the world: +z up, the front
+A solid's SDF d(p) is the distance from p to its surface, negative inside. Axes are the world's: +z up, the front
 towards +x, everything inside the ball of radius 0.95. Primitives are exact; a union takes the minimum (exact outside),
-and the mug's handle takes a maximum (a lower bound near the rim, still exact on the surface). Where d is differentiable
-its gradient is the outward unit normal.
+and the mug's handle takes a maximum (a lower bound near the rim, still exact on the surface). Where d is
+differentiable, its gradient is the outward unit normal.
 """
 
 from __future__ import annotations

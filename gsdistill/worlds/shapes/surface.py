@@ -1,4 +1,4 @@
-"""Points spread over the surface of the world's objects, and which part each of them lies on."""
+"""Random points on the surfaces of the world's objects, and the part that is nearest to a point."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from gsdistill.worlds.shapes.solids import BOUNDING_RADIUS, distances, normals, 
 
 __all__ = ["nearest_parts", "sample_surface"]
 
-_SHELL = 0.02  # points this near to the surface are drawn, then moved onto it
+_SHELL = 0.02  # points within this distance of the surface are drawn, then moved onto it
 
 
 def sample_surface(parts: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return ``count`` points [count, 3] on the surface of the union of ``parts`` [P, 3] (see world.py).
 
-    Uniform points of a thin shell around the surface are moved onto it along the gradient of the distance: even by
-    area but for a band of a few hundredths along edges.
+    Uniform points of a thin shell around the surface are moved onto it along the gradient of the distance. They are
+    uniform by area, except in a band of a few hundredths along edges.
     """
-    found, have = [], 0
-    while have < count:
+    accepted, total = [], 0
+    while total < count:
         points = rng.uniform(-BOUNDING_RADIUS - _SHELL, BOUNDING_RADIUS + _SHELL, (1 << 16, 3))
         points = points[np.abs(distances(parts, points)) < _SHELL]
-        for _ in range(4):  # one step is exact but where the distance is only a bound, or the gradient jumps
+        for _ in range(4):  # one step suffices, except where the distance is only a bound or the gradient jumps
             points = points - distances(parts, points)[:, None] * normals(parts, points)
-        found.append(points[np.abs(distances(parts, points)) < 1e-6])
-        have += len(found[-1])
-    return np.concatenate(found)[:count]
+        accepted.append(points[np.abs(distances(parts, points)) < 1e-6])
+        total += len(accepted[-1])
+    return np.concatenate(accepted)[:count]
 
 
 @compiled(fast=False)

@@ -1,6 +1,6 @@
-"""Objects of the shapes world: where each named thing stands and which colour it has.
+"""Objects of the shapes world: where each named thing stands, and its colour.
 
-A single thing fills the frame. Two things are stacked on the z axis, scaled so that the pair is centred and stays
+A single thing has its full size. Two things are stacked on the z axis, scaled so that the pair is centred and stays
 inside the ball of radius 0.95.
 """
 
@@ -30,14 +30,14 @@ class WorldObject:
 
 
 def build(things: tuple[Thing, ...]) -> WorldObject:
-    """Place one thing, or two with the upper one first."""
+    """The object of one thing, or of two with the upper one first."""
     shapes = tuple(thing.shape for thing in things)
     colors = np.array([COLORS[thing.color] for thing in things], dtype=np.float32)
     return WorldObject(layout_parts(shapes), colors)
 
 
 def every_layout() -> dict[tuple[str, ...], NDArray[np.float64]]:
-    """The parts of every uncoloured object of the world: all solids, and all stacks."""
+    """The parts, as of :func:`layout_parts`, of every layout of the world: all solids, and all stacks of two."""
     shapes: list[tuple[str, ...]] = [(shape,) for shape in SHAPES]
     shapes += [(top, bottom) for top in TOPS for bottom in BOTTOMS]
     return {names: layout_parts(names) for names in shapes}

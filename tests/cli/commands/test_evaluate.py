@@ -13,8 +13,8 @@ from tiny.stable_diffusion import build
 from gsdistill.cli.main import execute
 from gsdistill.evaluation import plain
 from gsdistill.evaluation.without_truth import MEANINGS
-from gsdistill.run.folder import read_run
-from gsdistill.run.measure import measure
+from gsdistill.run.measure import measure_run
+from gsdistill.run.read import read_run
 from gsdistill.settings.yaml import dump, load_yaml
 
 ALONE = set(plain.MEANINGS)
@@ -59,8 +59,8 @@ def test_a_prompt_of_no_world_leaves_what_needs_no_truth(tmp_path, capsys):
 def test_words_that_the_world_knows_are_no_truth_of_another_prior(tmp_path):
     model = build(tmp_path / "model")
     run = make_run(tmp_path / "run", prior=str(model))
-    assert measure(read_run(run)).keys() == ALONE
-    assert "iou" in measure(read_run(make_run(tmp_path / "gone", prior=str(tmp_path / "no-model-here"))))
+    assert measure_run(read_run(run)).keys() == ALONE
+    assert "iou" in measure_run(read_run(make_run(tmp_path / "gone", prior=str(tmp_path / "no-model-here"))))
 
 
 @pytest.mark.slow

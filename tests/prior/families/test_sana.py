@@ -37,10 +37,10 @@ def test_the_levels_are_those_of_dpm_solver(prior):
     scheduler = sana.published_scheduler()
     scheduler.set_timesteps(999)
     torch.testing.assert_close(prior.schedule.sigmas[:-1].float(), scheduler.sigmas[:-1].flip(0), rtol=0, atol=2e-7)
-    off = (prior._told[:-1] - scheduler.timesteps.flip(0)).abs()
+    off = (prior._times[:-1] - scheduler.timesteps.flip(0)).abs()
     assert float(off.max()) <= 1 and int(off.count_nonzero()) <= 1  # where T s_t is whole, rounding has its say
-    assert float(prior._told[-1]) == 999
-    assert bool((prior._told == prior._told.floor()).all())
+    assert float(prior._times[-1]) == 999
+    assert bool((prior._times == prior._times.floor()).all())
 
 
 def test_a_thousand_steps_of_dpm_solver_lie_between_our_timesteps(prior):
@@ -55,7 +55,7 @@ def test_the_velocity_is_the_pipelines(prior, folder):
     call = {"latents": normal(2, 4, 8, 8), "num_images_per_prompt": 2, "num_inference_steps": 9, **CALL}
     steps = steps_of(SanaPipeline, folder, **call)
     for t, step in zip(range(998, -1, -111), steps, strict=True):
-        assert step.timestep == float(prior._told[t])
+        assert step.timestep == float(prior._times[t])
         eps = guided(prior, step.latents, t)
         alpha, _ = prior.schedule.at(torch.tensor([t, t]), eps)
         torch.testing.assert_close(eps, step.latents + alpha * step.guided, rtol=0, atol=1e-5)

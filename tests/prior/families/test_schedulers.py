@@ -50,7 +50,7 @@ def test_the_levels_of_a_ddpm_are_its_samplers_own(name, config, tmp_path):
     levels = said(tmp_path, _class_name=name, prediction_type="v_prediction", **config)
     theirs = getattr(diffusers, name)(**config).alphas_cumprod
     assert torch.equal(levels.schedule.alphas.square().float(), theirs.float()) and levels.prediction == "v_prediction"
-    assert torch.equal(levels.told, torch.arange(len(theirs)))
+    assert torch.equal(levels.times, torch.arange(len(theirs)))
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -65,7 +65,7 @@ def test_the_levels_of_a_flow_are_its_samplers_own(name, tmp_path):
     ours = slice(1, None) if name.startswith("UniPC") else slice(None, 999)
     torch.testing.assert_close(sigmas, levels.schedule.sigmas[ours].float(), rtol=0, atol=1e-4)  # of pure noise
     torch.testing.assert_close(sigmas[:998], levels.schedule.sigmas[ours][:998].float(), rtol=0, atol=2e-7)
-    off = (levels.told[ours] - told).abs()
+    off = (levels.times[ours] - told).abs()
     assert float(off.max()) <= 1 and int(off.count_nonzero()) <= 2  # where T s_t is whole, rounding has its say
 
 
@@ -100,7 +100,7 @@ def test_the_velocity_of_a_u_net_is_the_pipelines(family, name, config, tmp_path
     levels = np.array([(t + 1) / 1000 for t in times])  # before the shift, which the scheduler applies
     call = {"latents": normal(1, 4, 8, 8), "output_type": "latent", "sigmas": levels}
     for t, step in zip(times, steps_of(pipeline, folder, **call), strict=True):
-        assert step.timestep == pytest.approx(float(prior._told[t]), abs=1e-3)
+        assert step.timestep == pytest.approx(float(prior._times[t]), abs=1e-3)
         eps = guided(prior, step.latents, t)
         alpha, sigma = prior.schedule.at(torch.tensor([t]), eps)
         assert float(alpha + sigma) == pytest.approx(1.0)
@@ -116,7 +116,7 @@ def test_a_config_without_a_class_is_a_ddpms(tmp_path):
 def test_continuous_times_without_v_prediction_are_those_of_a_ddpm(tmp_path):
     """As of diffusers' sampler, which tells its network the logarithm of the noise with v prediction alone."""
     levels = said(tmp_path, _class_name="EulerDiscreteScheduler", timestep_type="continuous")
-    assert torch.equal(levels.told, torch.arange(1000))
+    assert torch.equal(levels.times, torch.arange(1000))
 
 
 def test_what_a_sampler_of_flows_has_from_an_earlier_one_does_not_count(tmp_path):
@@ -124,7 +124,7 @@ def test_what_a_sampler_of_flows_has_from_an_earlier_one_does_not_count(tmp_path
     levels = said(tmp_path, _class_name=name, prediction_type="epsilon", beta_start=0.1, flow_shift=9.0, shift=2.0)
     assert levels.prediction == "flow_prediction"
     assert float(levels.schedule.sigmas[499]) == pytest.approx(2 / 3)
-    assert float(levels.told[499]) == pytest.approx(2000 / 3)
+    assert float(levels.times[499]) == pytest.approx(2000 / 3)
 
 
 UNIPC = {"_class_name": "UniPCMultistepScheduler", **FLOW}

@@ -55,7 +55,7 @@ def saved(scheduler: Any, folder: Path) -> Path:
 def test_the_levels_are_those_of_flow_matching_euler(shift, tmp_path):
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     levels = StableDiffusion3.read_levels(saved(scheduler, tmp_path))
-    schedule, told = levels.schedule, levels.told
+    schedule, told = levels.schedule, levels.times
     sigmas, timesteps = scheduler.sigmas.flip(0), scheduler.timesteps.flip(0)
     torch.testing.assert_close(schedule.sigmas[:-1].float(), sigmas[:-1], rtol=0, atol=2e-7)
     assert float(sigmas[-1]) == 1 and float(schedule.sigmas[-1]) == 1 - 1e-4
@@ -88,7 +88,7 @@ def test_the_velocity_is_the_pipelines(kind, folder, without_t5):
     levels = [(t + 1) / 1000 for t in times]  # before the shift, which the scheduler applies
     call = {"latents": normal(2, 16, 8, 8), "num_images_per_prompt": 2, "output_type": "latent", "sigmas": levels}
     for t, step in zip(times, steps_of(StableDiffusion3Pipeline, folder, absent, **call), strict=True):
-        assert step.timestep == pytest.approx(float(prior._told[t]), abs=1e-3)
+        assert step.timestep == pytest.approx(float(prior._times[t]), abs=1e-3)
         eps = guided(prior, step.latents, t)
         alpha, _ = prior.schedule.at(torch.tensor([t, t]), eps)
         torch.testing.assert_close(eps, step.latents + alpha * step.guided, rtol=0, atol=1e-5)
@@ -98,7 +98,7 @@ def test_the_velocity_is_the_pipelines(kind, folder, without_t5):
 def test_pure_noise_is_told_as_the_pipeline_tells_it(prior, folder):
     call = {"latents": normal(1, 16, 8, 8), "output_type": "latent", "sigmas": [1.0]}
     (step,) = steps_of(StableDiffusion3Pipeline, folder, **call)
-    assert step.timestep == float(prior._told[-1]) == 1000
+    assert step.timestep == float(prior._times[-1]) == 1000
     eps = guided(prior, step.latents, 999)
     torch.testing.assert_close(eps, step.latents + 1e-4 * step.guided, rtol=0, atol=2e-6)
 

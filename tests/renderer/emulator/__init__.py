@@ -19,13 +19,13 @@ import pytest
 import torch
 from renderer.emulator.translation import translated
 
-from gsdistill.disk.cache import place
+from gsdistill.disk.cache import cache_path
 
 __all__ = ["EMULATED", "ON_GPU", "kernels", "missing", "sources", "take_the_place_of_a_gpu"]
 
 NAME = "gsplat_emulated"
 HARNESS = Path(__file__).parent / "cuda"
-FOLDER = place("emulator")  # before the tests move caches: what is compiled is kept from one call of pytest to the next
+FOLDER = cache_path("emulator")  # before the tests move caches: what is compiled is kept for the next call of pytest
 PARTS = (
     "Projection.cpp", "ProjectionEWA3DGSFused.cu", "Intersect.cpp", "IntersectTile.cu", "Rasterization.cpp",
     "RasterizeToPixels3DGSFwd.cu", "RasterizeToPixels3DGSBwd.cu", "SphericalHarmonics.cpp", "SphericalHarmonicsCUDA.cu",

@@ -93,7 +93,7 @@ def test_a_required_setting_behind_defaults_goes_through_yaml_and_flags():
     assert made == Some(path=Path("a.ply"), opacity=0.5) == from_dict(Some, to_dict(made))
     with pytest.raises(ConfigError, match="the setting 'path' is missing"):
         from_dict(Some, {})
-    given = flags.parse([(Mesh, {})], ["--path", "b.glb", "--up", "y", "--scale", "2"], "test", "")
+    given = flags.parse_flags([(Mesh, {})], ["--path", "b.glb", "--up", "y", "--scale", "2"], "test", "")
     assert from_dict(Mesh, given) == Mesh(path=Path("b.glb"), up="y", scale=2.0)
 
 

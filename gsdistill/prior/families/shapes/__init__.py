@@ -1,1 +1,1 @@
-"""The shapes prior: a small network of pictures of the shapes world, with its own text encoder."""
+"""The shapes prior: a small network trained on pictures of the shapes world, with its own text encoder."""

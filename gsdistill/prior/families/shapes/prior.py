@@ -1,7 +1,7 @@
-"""The prior of the shapes world: pixels, captions of a closed grammar, and a network made for processors.
+"""The prior of the shapes world: pixels as latents, captions of a closed grammar, and a network written for CPUs.
 
-Its folder is one of diffusers, which serves it as well; what is loaded here instead needs no diffusers (see
-``shapes_unet``). Only a student for VSD and LoRA files go through diffusers' own network.
+Its folder is in the diffusers layout, and diffusers can load it too. Here it is loaded without diffusers (see unet.py);
+only a student for VSD and LoRA files use diffusers' network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gsdistill.models.load import check_finite
 from gsdistill.prior.base import Student
 from gsdistill.prior.families.schedulers import Levels, check_steps, known_prediction, read_levels, schedule_of
 from gsdistill.prior.families.shapes.text import ShapesText
-from gsdistill.prior.families.shapes.unet import ShapesUNet, read_config
+from gsdistill.prior.families.shapes.unet import ShapesUNet, read_unet_config
 from gsdistill.prior.families.stable_diffusion import StableDiffusion
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.prior.student import LoraStudent
@@ -39,12 +39,12 @@ __all__ = ["ShapesPrior", "scaled_linear_schedule"]
 
 
 class ShapesPrior(StableDiffusion):
-    """A prior whose card names the shapes world; on a processor that multiplies bfloat16 it does so by default."""
+    """A prior whose card names the shapes world. On a CPU with fast bfloat16 its products are bfloat16 by default."""
 
     FEED: ClassVar[Feed] = replace(UNET, sized=True)
 
     def load_network(self) -> ShapesUNet:
-        """The network, with the settings' LoRA files merged into its weights.
+        """Load the network, with the LoRA files of the settings merged into its weights.
 
         Raises:
             BadFile: as :class:`ShapesUNet`.
@@ -52,22 +52,22 @@ class ShapesPrior(StableDiffusion):
         if self.origin.settings.lora:
             weights = super().load_network().state_dict()
         else:
-            weights = read_weights(self.folder / self.NETWORK)
+            weights = read_part_weights(self.folder / self.NETWORK)
         fast = self.origin.settings.precision == "auto" and multiplies_bfloat16(self.device)
         self.products = torch.bfloat16 if fast else self.dtype
         return ShapesUNet(self.folder / self.NETWORK, weights, self.device, self.products)
 
     @classmethod
     def check_configs(cls, folder: Path, vae: Path | None = None) -> None:
-        """As other families do.
+        """Refuse a folder that is not a shapes prior's.
 
         Raises:
-            BadFile: the card tells of no camera, or the network is of another kind than the one written out.
+            BadFile: as for other families; or the card has no camera, or the network is not of the kind in unet.py.
         """
         if read_model_card(str(folder), folder.name).camera is None:
             raise BadFile(f"{folder / 'gsdistill.json'}: a prior of the shapes world is told the camera; it has none")
         super().check_configs(folder, vae)
-        read_config(folder / cls.NETWORK)
+        read_unet_config(folder / cls.NETWORK)
 
     @classmethod
     def read_levels(cls, folder: Path) -> Levels:
@@ -75,16 +75,16 @@ class ShapesPrior(StableDiffusion):
         return read_levels(folder / "scheduler" / "scheduler_config.json", ddpm=scaled_linear_schedule)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
-        """The last hidden states of CLIP."""
+        """The last hidden states of CLIP, [1, L, D] for each text."""
         if self.origin.settings.lora or not (self.folder / "tokenizer" / "tokenizer.json").is_file():
             return super().encode_texts(texts)
-        encoder = ShapesText(self.folder, read_weights(self.folder / "text_encoder"), self.device)
+        encoder = ShapesText(self.folder, read_part_weights(self.folder / "text_encoder"), self.device)
         for text in texts:
             self.check_count(text, len(encoder.tokens(text)), encoder.limit)
         return [Embedding(row[None]) for row in encoder(texts)]
 
     def prepared(self, text: str, negative: bool) -> str:
-        """The caption as its grammar writes it; a negative text only has to be of its words."""
+        """The caption in the grammar's form; a negative text may be any words of the world. Raises PromptError."""
         if not negative:
             parse(text)
         elif unknown := unknown_words(text):
@@ -92,9 +92,9 @@ class ShapesPrior(StableDiffusion):
         return normalised(text)
 
     def student(self, rank: int) -> Student:
-        """Diffusers' network of the same weights, with LoRA on its attention; in float32 where the prior has bfloat16.
+        """Diffusers' network with the same weights and LoRA on its attention, in float32 where the prior uses bfloat16.
 
-        Untrained it then differs from the prior by rounding: by 0.5 % of h at t = 50, 1 % at 500 and 7 % at 950.
+        Then it differs from the prior by rounding even untrained: by 0.5 % of h at t = 50, 1 % at 500 and 7 % at 950.
         """
         return LoraStudent(self, self._trainable, self.inputs, self.output, rank)
 
@@ -103,8 +103,8 @@ class ShapesPrior(StableDiffusion):
         return super().load_network()
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a part.
+def read_part_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the part in ``folder``, by name.
 
     Raises:
         BadFile: they cannot be read, or are not finite.
@@ -118,7 +118,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def scaled_linear_schedule(path: Path) -> tuple[NoiseSchedule, Prediction]:
-    """Noise levels whose betas are squares of evenly spaced roots, which a scheduler's config names scaled_linear.
+    """Read a config with scaled_linear noise levels: the roots of the betas are evenly spaced.
 
     Raises:
         BadFile: the config cannot be read, or names another schedule or an unknown prediction type.

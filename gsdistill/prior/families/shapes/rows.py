@@ -1,7 +1,7 @@
-"""Shares out the rows of a batch to threads that each compute on their own, in place of OpenMP's in every operation.
+"""Divides the rows of a batch among threads that compute on their own, in place of OpenMP's threads in each operation.
 
-A small network is hundreds of small operations, and OpenMP's threads wait for each other after every one of them: where
-another program wants a processor too, for the one that just lost it. Threads with rows of their own meet once a call.
+A small network is hundreds of small operations, and OpenMP's threads wait for each other after each; if another program
+needs a processor too, they wait for the thread that lost its own. Threads with their own rows meet once in a call.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 
 __all__ = ["by_rows"]
 
-MOST = 4  # shares; more threads would wait for Python's lock
+MOST = 4  # threads; more of them would wait for Python's lock
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_pools.clear)  # a forked child has none of its parent's threads
 
 
 def by_rows(
     function: Callable[..., Shaped[Tensor, "B ..."]], *batch: Shaped[Tensor, "B ..."]
 ) -> Shaped[Tensor, "B ..."]:
-    """What ``function`` answers to a batch of which no row depends on another.
+    """The result of ``function`` for a batch, if no row of it depends on another.
 
-    On a CPU and without gradients each share has its thread, and torch's threads are divided among them. The division
-    follows from their number and that of the rows, so the same bits come again.
+    On a CPU and without gradients the rows are divided among threads, and torch's threads among these. The division
+    depends only on the numbers of threads and rows, so the same bits come out again.
     """
     threads = torch.get_num_threads()
     shares = min(threads, len(batch[0]), MOST)
@@ -44,7 +44,7 @@ def by_rows(
     if kind not in _pools:
         _pools[kind] = ThreadPoolExecutor(shares, thread_name_prefix="rows")
     parts = zip(*(rows.tensor_split(shares) for rows in batch), strict=True)
-    torch.set_num_threads(threads // shares)  # a thread keeps the number that holds when it first computes
+    torch.set_num_threads(threads // shares)  # a thread keeps the number that is set when it first computes
     try:
         return torch.cat(list(_pools[kind].map(answer, parts)))
     finally:

@@ -1,6 +1,6 @@
-"""The shapes prior's text encoder: CLIP's (arXiv 2103.00020) as transformers runs it, without importing transformers.
+"""The shapes prior's text encoder: CLIP's (arXiv 2103.00020), computed as transformers does, without its import.
 
-The import would take two seconds of every first run with a prompt, the encoding itself takes milliseconds.
+The import would take two seconds in the first run with a new prompt; encoding takes milliseconds.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MOST_TOKENS = 4096  # that a text may have
 
 
 class ShapesText:
-    """A frozen tokenizer and text encoder; the last hidden states, after the last norm."""
+    """A frozen tokenizer and text encoder. A call returns the last hidden states, after the last norm."""
 
     def __init__(self, folder: Path, weights: Mapping[str, Tensor], device: torch.device) -> None:
-        """``folder`` has ``tokenizer`` (tokenizer.json, and its config for what fills up) and ``text_encoder``.
+        """``folder`` has ``tokenizer`` (tokenizer.json, and a config with the padding token) and ``text_encoder``.
 
         Raises:
-            BadFile: one cannot be read, or the config is of another kind of encoder.
+            BadFile: a file cannot be read, or the config is of another kind of encoder.
         """
         from tokenizers import Tokenizer
 
@@ -60,15 +60,15 @@ class ShapesText:
         self._device = device
 
     def tokens(self, text: str) -> list[int]:
-        """The numbers of a text's tokens, with start and end, of any length."""
+        """The token ids of a text, with start and end, without a limit of length."""
         return list(self._tokenizer.encode(text).ids)
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Float[Tensor, "B L D"]:
-        """Encode texts of at most ``limit`` tokens, filled up to it.
+        """Encode texts of at most L = ``limit`` tokens, padded to that length.
 
         Raises:
-            BadFile: a weight is missing or of another shape.
+            BadFile: a weight is missing or has another shape, or the result is not finite.
         """
         ids = [self.tokens(text) for text in texts]
         with failing_as(BadFile, "the weights of the shapes prior's text encoder do not fit its config"):

@@ -1,10 +1,10 @@
-"""The shapes prior's U-Net: diffusers' UNet2DConditionModel of one fixed kind, written out for a processor.
+"""The shapes prior's U-Net: one fixed kind of diffusers' UNet2DConditionModel, written out for a CPU.
 
-The weights are those of the diffusers folder and the answers its answers, to rounding. What is different is the way:
-activations stay channels-last, so that attention sees them as they lie; the projections of all resnets from the time
-embedding, of all cross-attentions from the text, and of each self-attention are one product each; the sum that runs
-through the network is float32, while convolutions and products within its branches can take bfloat16. And nothing of
-diffusers is imported, which would take longer than the first fifty steps of a run.
+Weights are read from the diffusers folder, and results equal those of diffusers up to rounding. The computation
+differs: activations stay channels-last, so that attention needs no copy of them; the projections of all resnets from
+the time embedding are one product, so are those of all cross-attentions from the text and those of each self-attention;
+the residual sum is float32, while convolutions and products in its branches can be bfloat16. Diffusers is not imported,
+which would take longer than the first fifty steps of a run.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import read_json
 from gsdistill.prior.families.shapes.rows import by_rows
 
-__all__ = ["ShapesUNet", "read_config"]
+__all__ = ["ShapesUNet", "read_unet_config"]
 
-# What the config must say, where it says anything: these are also what diffusers takes for a field that is left out.
-LARGEST = 1 << 24  # numbers of an input
+LARGEST = 1 << 24  # numbers in an input
+# The values that the config must have. They are diffusers' defaults too, so that a field may be missing.
 FIXED: dict[str, Any] = {
     "act_fn": "silu", "addition_embed_type": None, "attention_type": "default", "center_input_sample": False,
     "class_embeddings_concat": False, "conv_in_kernel": 3, "conv_out_kernel": 3, "cross_attention_norm": None,
@@ -49,32 +49,32 @@ FIXED: dict[str, Any] = {
     "time_embedding_type": "positional", "timestep_post_act": None, "transformer_layers_per_block": 1,
     "use_linear_projection": False,
 }  # fmt: skip
-# What it must say in any case: diffusers takes something else for a field that is left out.
+# The values that it must have where diffusers' defaults differ.
 NAMED: dict[str, Any] = {"class_embed_type": "projection", "resnet_time_scale_shift": "scale_shift"}
 BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
-# Float32 in any precision. With the ends and the shortcuts of the running sum in bfloat16 the error of eps is three
-# times as large (0.0047 for 0.0015), and guidance at t = 950, a fiftieth of eps, turns by 14 degrees in place of 5.
+# Float32 in any precision. With the ends and shortcuts of the residual sum in bfloat16 the error of eps is three times
+# as large (0.0047, not 0.0015), and guidance at t = 950, a fiftieth of eps, is off by 14 degrees instead of 5.
 PRECISE = ("norm", "conv_in", "conv_out", "conv_shortcut")
-ATTENTION_EPS = 1e-6  # of the group norm before attention, which no config names
+ATTENTION_EPS = 1e-6  # of the group norm before attention; it is in no config
 SELF, CROSS, FEED = "transformer_blocks.0.attn1", "transformer_blocks.0.attn2", "transformer_blocks.0.ff.net"
 
 
 class Answer(NamedTuple):
-    """What the network answers, under diffusers' name for it."""
+    """The network's output, under diffusers' name for it."""
 
     sample: Float[Tensor, "B C h w"]
 
 
 class ShapesUNet:
-    """A frozen network; ``config`` is what its config.json says."""
+    """A frozen network; ``config`` has the fields of its config.json."""
 
     def __init__(self, folder: Path, weights: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
         """``folder`` has config.json; ``dtype`` is that of convolutions and products, float32 or bfloat16.
 
         Raises:
-            BadFile: the config is of another kind of network, or a weight that it needs is missing.
+            BadFile: the config is of another kind of network, or a weight is missing, does not fit or is not finite.
         """
-        self.config, self._dtype = SimpleNamespace(**read_config(folder)), dtype
+        self.config, self._dtype = SimpleNamespace(**read_unet_config(folder)), dtype
         self._weights = {name: self._placed(name, value.to(device)) for name, value in weights.items()}
         self._resnets = sorted(name[: -len(".conv1.weight")] for name in weights if name.endswith(".conv1.weight"))
         self._crossings = sorted(name[: -len(".to_k.weight")] for name in weights if name.endswith("attn2.to_k.weight"))
@@ -92,7 +92,7 @@ class ShapesUNet:
         encoder_hidden_states: Float[Tensor, "B L D"],
         class_labels: Float[Tensor, "B F"],
     ) -> Answer:
-        """The prediction in float32, asked as diffusers' network is: latents, timesteps, text and camera."""
+        """The prediction in float32. The arguments are named as diffusers': latents, timesteps, text and camera."""
         return Answer(by_rows(self._answer, sample, timestep, encoder_hidden_states, class_labels))
 
     def _answer(self, sample: Tensor, timestep: Tensor, text: Tensor, camera: Tensor) -> Tensor:
@@ -124,25 +124,19 @@ class ShapesUNet:
         return self._conv("conv_out", x).float()
 
     def _try(self, device: torch.device) -> None:
-        """One answer, in which every weight takes part."""
+        """Compute one output, in which every weight takes part. Raises ValueError if sizes or numbers are wrong."""
         size, c = self.config.sample_size, self.config
-        if (
-            c.in_channels * size * size > LARGEST
-            or max(c.cross_attention_dim, c.projection_class_embeddings_input_dim) > LARGEST
-        ):
+        features = c.projection_class_embeddings_input_dim
+        if max(c.in_channels * size * size, c.cross_attention_dim, features) > LARGEST:
             raise ValueError("its sizes are beyond any picture")
-        zeros = (
-            (1, c.in_channels, size, size),
-            (1, 1, c.cross_attention_dim),
-            (1, c.projection_class_embeddings_input_dim),
-        )
-        latents, text, cameras = (torch.zeros(shape, device=device) for shape in zeros)
+        shapes = (1, c.in_channels, size, size), (1, 1, c.cross_attention_dim), (1, features)
+        latents, text, cameras = (torch.zeros(shape, device=device) for shape in shapes)
         answer = self(latents, torch.zeros(1, dtype=torch.long, device=device), text, cameras)
         if not answer.sample.isfinite().all():
             raise ValueError("its answer is not finite")
 
     def _shifts(self, timesteps: Tensor, cameras: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """What every resnet gets of the time and the camera: 1 + scale and shift of its second norm."""
+        """For every resnet, from time and camera: 1 + scale, and the shift, of its second norm."""
         half = self.config.block_out_channels[0] // 2
         rates = torch.exp(-math.log(10_000) / half * torch.arange(half, device=timesteps.device))
         angles = timesteps[:, None].float() * rates
@@ -157,7 +151,7 @@ class ShapesUNet:
         return shifts
 
     def _memories(self, text: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Keys and values of the text for every cross-attention."""
+        """For every cross-attention, the keys and values of the text."""
         joined, memories, first = self._linear("memories", text), {}, 0
         for name in self._crossings:
             width = len(self._weights[f"{name}.to_q.weight"])
@@ -178,12 +172,12 @@ class ShapesUNet:
     def _transformer(self, name: str, x: Tensor, memories: Mapping[str, tuple[Tensor, Tensor]], heads: int) -> Tensor:
         B, C, H, W = x.shape
         h = self._conv(f"{name}.proj_in", self._group_norm(f"{name}.norm", x, ATTENTION_EPS))
-        h = h.permute(0, 2, 3, 1).reshape(B, H * W, C)  # as it lies
-        query, key, value = self._linear(f"{name}.{SELF}.joined", self._layer_norm(f"{name}", 1, h)).chunk(3, -1)
+        h = h.permute(0, 2, 3, 1).reshape(B, H * W, C)  # a view: it is channels-last already
+        query, key, value = self._linear(f"{name}.{SELF}.joined", self._layer_norm(name, 1, h)).chunk(3, -1)
         h = h + self._linear(f"{name}.{SELF}.to_out.0", attend(query, key, value, heads))
-        query = self._linear(f"{name}.{CROSS}.to_q", self._layer_norm(f"{name}", 2, h))
+        query = self._linear(f"{name}.{CROSS}.to_q", self._layer_norm(name, 2, h))
         h = h + self._linear(f"{name}.{CROSS}.to_out.0", attend(query, *memories[f"{name}.{CROSS}"], heads))
-        inner, gate = self._linear(f"{name}.{FEED}.0.proj", self._layer_norm(f"{name}", 3, h)).chunk(2, -1)
+        inner, gate = self._linear(f"{name}.{FEED}.0.proj", self._layer_norm(name, 3, h)).chunk(2, -1)
         h = h + self._linear(f"{name}.{FEED}.2", inner * gelu(gate))
         return x + self._conv(f"{name}.proj_out", h.reshape(B, H, W, C).permute(0, 3, 1, 2))
 
@@ -208,12 +202,12 @@ class ShapesUNet:
         return layer_norm(x, weight.shape, weight, bias)
 
     def _placed(self, name: str, value: Tensor) -> Tensor:
-        """A weight as it is used: those of norms and of the sum in float32, convolutions channels-last."""
+        """A weight in its type and layout: float32 for norms and the residual sum, channels-last for convolutions."""
         value = value.to(torch.float32 if any(part in name for part in PRECISE) else self._dtype)
         return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value.contiguous()
 
     def _join(self) -> None:
-        """Put side by side the projections that share their input."""
+        """Join the weights of projections that share their input, so that each group is one product."""
         w = self._weights
         for part in ("weight", "bias"):
             w[f"shifts.{part}"] = torch.cat([w[f"{name}.time_emb_proj.{part}"] for name in self._resnets])
@@ -225,16 +219,16 @@ class ShapesUNet:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Attention of [B, L, C] with ``heads`` heads."""
+    """Attention with ``heads`` heads; query, key and value are [B, L, C]."""
     query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key, value))
     return scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json, once it is of the kind that is written out here.
+def read_unet_config(folder: Path) -> dict[str, Any]:
+    """Read the folder's config.json, if the network is of the kind that is written out here.
 
     Raises:
-        BadFile: it is not.
+        BadFile: it cannot be read, or is of another kind.
     """
     path = folder / "config.json"
     with failing_as(BadFile, f"{path} is not the config of a U-Net"):

@@ -16,16 +16,16 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from gsdistill.core.errors import BadFile, PromptError
-from gsdistill.models.catalogue import find
+from gsdistill.models.catalogue import find_model
 from gsdistill.models.settings import ModelSettings
-from gsdistill.prior.families.shapes.prior import ShapesPrior, read_weights, scaled_linear_schedule
+from gsdistill.prior.families.shapes.prior import ShapesPrior, read_part_weights, scaled_linear_schedule
 from gsdistill.prior.families.shapes.text import ShapesText
 from gsdistill.prior.families.shapes.unet import FIXED, NAMED, ShapesUNet
 from gsdistill.prior.families.stable_diffusion import StableDiffusion
 from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import orbit
 
-SHIPPED = Path(find("shapes")[0])
+SHIPPED = Path(find_model("shapes")[0])
 TRUNCATION = {"direction": "Right", "strategy": "LongestFirst", "stride": 0}
 PADDING = {
     "strategy": {"Fixed": 77}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
@@ -221,7 +221,7 @@ def test_another_text_encoder_is_refused(change, told, copied):
     path = copied / "text_encoder" / "config.json"
     path.write_text("" if change is None else json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BadFile, match=told):
-        ShapesText(copied, read_weights(copied / "text_encoder"), torch.device("cpu"))(["a red cube"])
+        ShapesText(copied, read_part_weights(copied / "text_encoder"), torch.device("cpu"))(["a red cube"])
 
 
 def test_words_are_filled_up_as_the_tokenizer_says_whatever_else_the_folder_holds(copied):
@@ -234,7 +234,7 @@ def test_words_are_filled_up_as_the_tokenizer_says_whatever_else_the_folder_hold
     ):
         path = copied / name
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    encoder = ShapesText(copied, read_weights(copied / "text_encoder"), torch.device("cpu"))
+    encoder = ShapesText(copied, read_part_weights(copied / "text_encoder"), torch.device("cpu"))
     assert torch.equal(encoder(["a red torus on a blue cube"]), true)
 
 
