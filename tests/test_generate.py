@@ -30,7 +30,7 @@ from gsdistill.disk.lock import Claim
 from gsdistill.export.ply import Ply
 from gsdistill.generate import run
 from gsdistill.models.catalogue import find_model
-from gsdistill.prior.families.shapes.prior import ShapesPrior
+from gsdistill.prior.families.small.prior import WorldPrior
 from gsdistill.representation.gaussians import GaussianScene
 from gsdistill.run.config import resolve
 from gsdistill.run.folder import RunFolder
@@ -148,7 +148,7 @@ def test_a_run_in_another_thread_is_the_same_run(tmp_path):
 
 def test_a_run_in_which_no_step_counts_is_no_success(tmp_path, monkeypatch, capsys):
     """The first step tells what is wrong already, and not that guidance is."""
-    monkeypatch.setattr(ShapesPrior, "network", lambda self, x, *_: torch.full_like(x, torch.nan))
+    monkeypatch.setattr(WorldPrior, "network", lambda self, x, *_: torch.full_like(x, torch.nan))
     words = ["--prompt", "a red torus", "--iterations", "4", "--views", "2", "--model.precision", "bfloat16"]
     assert execute(["generate", *words, "--output", str(tmp_path / "run")]) == 2
     told, error = (" ".join(text.split()) for text in capsys.readouterr())

@@ -39,6 +39,7 @@ class ModelCard:
     licence: str = "unknown"
     world: str | None = None  # the closed world of its prompts, a package of gsdistill.worlds
     camera: CameraCard | None = None
+    pooled: bool = False  # whether the network is told the mean of the text's tokens beside the camera
 
     def __post_init__(self) -> None:
         check_world(self.world)

@@ -53,7 +53,7 @@ UNET = Feed(
 )
 
 
-def check_network(feed: Feed, folder: Path, part: str, latents: int, features: int) -> None:
+def check_network(feed: Feed, folder: Path, part: str, latents: int, features: int, pooled: bool = False) -> None:
     """Refuse a network that its family cannot feed.
 
     Args:
@@ -62,6 +62,7 @@ def check_network(feed: Feed, folder: Path, part: str, latents: int, features: i
         part: the network's folder in it.
         latents: channels of the latents.
         features: numbers that the network is told of a camera, 0 for none.
+        pooled: whether it is told the mean of the text's tokens beside them.
 
     Raises:
         BadFile: the first thing that does not fit, or a config that cannot be read.
@@ -78,7 +79,9 @@ def check_network(feed: Feed, folder: Path, part: str, latents: int, features: i
             raise BadFile(f"{path}: {name} = {brief(value)}, and this family of models feeds {allowed}{advice}")
     _check_widths(config, {name: _sum(folder, parts) for name, parts in feed.widths.items()}, path, "the texts")
     if features:
-        _check_widths(config, {"projection_class_embeddings_input_dim": features}, path, "the features of a camera")
+        text = (_sum(folder, (("text_encoder", "hidden_size", 1),)) or 0) if pooled else 0
+        what = "the features of a camera and a text" if pooled else "the features of a camera"
+        _check_widths(config, {"projection_class_embeddings_input_dim": features + text}, path, what)
 
 
 def latent_side(size: Any, feed: Feed, path: Path) -> int:

@@ -7,13 +7,26 @@ the file has ``a.weight`` in int8 and ``a.weight.scale`` in float32.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-__all__ = ["SCALE", "is_packed", "pack", "unpack"]
+from gsdistill.core.errors import BadFile, OutputError
+from gsdistill.core.failing import failing_as
+from gsdistill.disk.write import DRAFT, check_folder, write_text
+from gsdistill.models.layout import weight_files
+from gsdistill.models.pipelines import needed_parts
 
+__all__ = ["EIGHT_BITS", "SCALE", "convert_folder", "pack", "unpack", "write_sums"]
+
+NAME = "diffusion_pytorch_model"
+EIGHT_BITS = "int8"  # the variant in the name of such a file: diffusion_pytorch_model.int8.safetensors
 SCALE = ".scale"
 
 
@@ -28,11 +41,6 @@ def pack(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         packed[name] = (value.float() / _beside(scale, value)).round().to(torch.int8)
         packed[name + SCALE] = scale
     return packed
-
-
-def is_packed(weights: Mapping[str, Tensor]) -> bool:
-    """Whether weights are in eight bits."""
-    return any(name.endswith(SCALE) for name in weights)
 
 
 def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,3 +61,50 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _beside(scale: Tensor, value: Tensor) -> Tensor:
     """The scales of rows in a shape that multiplies them."""
     return scale.reshape(-1, *[1] * (value.ndim - 1))
+
+
+def convert_folder(source: Path, target: Path, packed: bool) -> int:
+    """Copy a model's folder with its network's weights in eight bits, or in float16; returns the bytes of ``target``.
+
+    All other files stay as they are, but for SHA256SUMS, which is written anew.
+
+    Raises:
+        BadFile: the source has no network's weights that can be read. OutputError: the target exists, or cannot be
+            written.
+    """
+    from safetensors.torch import load_file, save_file
+
+    network = source / needed_parts(source)[0]
+    files = weight_files([path.name for path in network.glob("*")], half=True)
+    if files is None or files.missing:
+        raise BadFile(f"{network}: there are no weights in safetensors, or not all of them")
+    if target.exists():
+        raise OutputError(f"{target} exists; choose another folder")
+    with failing_as(BadFile, f"{network}: the weights cannot be read"):
+        shards = [name for name in files.names if name.endswith(".safetensors")]
+        weights = unpack({key: value for name in shards for key, value in load_file(network / name).items()})
+    check_folder(target.parent)
+    draft = Path(tempfile.mkdtemp(prefix=f"{DRAFT}{os.urandom(4).hex()}-", dir=target.parent))
+    try:
+        shutil.copytree(source, draft, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*files.names))
+        name = f"{NAME}.{EIGHT_BITS}.safetensors" if packed else f"{NAME}.safetensors"
+        place = draft / network.relative_to(source) / name
+        save_file(pack(weights) if packed else {key: value.half() for key, value in weights.items()}, place)
+        write_sums(draft)
+        draft.chmod(0o755)
+        draft.rename(target)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
+        raise
+    return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+
+
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS of all weights in a folder."""
+    lines = []
+    for path in sorted(folder.glob("**/*.safetensors")):
+        path.chmod(0o644)
+        lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n")
+    write_text(folder / "SHA256SUMS", "".join(lines))

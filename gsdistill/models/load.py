@@ -15,6 +15,7 @@ from gsdistill.core.errors import BadFile, ModelNotFound
 from gsdistill.core.failing import failing_as
 from gsdistill.core.threads import Turn
 from gsdistill.disk.read import brief, read_json
+from gsdistill.models.eight_bits import EIGHT_BITS, unpack
 from gsdistill.models.layout import weight_files
 
 __all__ = ["AUTOENCODERS", "check_class", "check_finite", "load_model", "load_part", "pick_class", "quiet"]
@@ -50,7 +51,10 @@ def load_model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: t
     if ours:
         check_class(folder / part, kind.__name__)
     files = weight_files([path.name for path in (folder / part).glob("*")], dtype.itemsize == 2)
-    _check_sizes(folder / part, [name for name in files.names if name.endswith(".safetensors")] if files else [])
+    names = [name for name in files.names if name.endswith(".safetensors")] if files else []
+    _check_sizes(folder / part, names)
+    if files and files.variant == EIGHT_BITS:
+        return _load_packed(kind, folder / part, names[0]).to(device, dtype).eval().requires_grad_(False)
     options = {"variant": files.variant if files else None, "use_safetensors": True, "output_loading_info": True}
     name = "torch_dtype" if ours else "dtype"  # the libraries disagree
     model, report = load_part(kind.from_pretrained, folder, part, **{name: dtype}, **options, **ours)
@@ -61,6 +65,17 @@ def load_model(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: t
         )
     model = model.to(device).eval().requires_grad_(False)
     check_finite(model.state_dict(), folder / part)
+    return model
+
+
+def _load_packed(kind: Any, folder: Path, name: str) -> Any:
+    """A network of diffusers whose weights are in eight bits."""
+    from safetensors.torch import load_file
+
+    with failing_as(BadFile, f"{folder}: its weights and its config.json are not of one network"), quiet():
+        model = kind.from_config(kind.load_config(str(folder), local_files_only=True))
+        model.load_state_dict(unpack(load_file(folder / name)))
+    check_finite(model.state_dict(), folder)
     return model
 
 

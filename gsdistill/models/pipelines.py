@@ -10,7 +10,7 @@ from gsdistill.core.errors import BadFile
 from gsdistill.disk.read import read_json
 from gsdistill.models.card import read_model_card
 
-__all__ = ["FAMILIES", "WORLDS", "Family", "family_of", "needed_parts"]
+__all__ = ["FAMILIES", "OF_A_WORLD", "Family", "family_of", "needed_parts"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ FAMILIES = {
     "SanaPipeline": Family("sana.Sana", ("transformer", *_CLIP)),
     "MVDreamPipeline": Family("mvdream.MVDream", ("unet", *_CLIP)),
 }
-WORLDS = {"shapes": Family("shapes.prior.ShapesPrior", ("unet", *_CLIP))}  # by the world that gsdistill.json names
+OF_A_WORLD = Family("small.prior.WorldPrior", ("unet", *_CLIP))  # where gsdistill.json names a world
 
 
 def family_of(folder: Path) -> Family:
@@ -55,7 +55,7 @@ def family_of(folder: Path) -> Family:
         known = ", ".join(FAMILIES)
         raise BadFile(f"{folder / 'model_index.json'}: {name} is of no family that can be a prior; known: {known}")
     world = read_model_card(str(folder), folder.name).world if name == "StableDiffusionPipeline" else None
-    return WORLDS[world] if world else FAMILIES[name]
+    return OF_A_WORLD if world else FAMILIES[name]
 
 
 def needed_parts(folder: Path, own_vae: bool = True) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from gsdistill.pages.pictures import (
     embed_picture,
     embed_video,
 )
-from gsdistill.run.measure import keep_figures
+from gsdistill.run.measure import keep_figures, measure_run
 from gsdistill.run.read import (
     CONFIG,
     EVALUATION,
@@ -73,7 +73,7 @@ def write_report(folder: Path, defaults: Mapping[str, Any], evaluate: bool = Tru
     """
     run, records = read_run(folder), read_records(folder / RECORDS)
     if evaluate and not run.evaluation and (folder / SPLAT).is_file():
-        run = replace(run, evaluation=measure(run))
+        run = replace(run, evaluation=measure_run(run))
         keep_figures(folder, run.evaluation)
     unusual, values = differences(run.settings, defaults), shown_leaves(run.settings)
     health, alarms = run.summary.get("health"), run.summary.get("alarms")

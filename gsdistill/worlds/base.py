@@ -78,6 +78,10 @@ class World(ABC):
         """The prompt in the case and punctuation that the world's own priors read. Raises as :meth:`parse`."""
 
     @abstractmethod
+    def plain(self, text: str) -> tuple[str, Sequence[str]]:
+        """Any words in the form the world's own priors read, and those of them that the world does not know."""
+
+    @abstractmethod
     def caption(self, things: tuple[Thing, ...]) -> str:
         """The plainest prompt of an object: "a red cube on a blue sphere"."""
 

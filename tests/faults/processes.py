@@ -22,7 +22,7 @@ __all__ = ["Process", "launch", "preload", "signal_before"]
 
 PRELOADED = (
     "__main__", "gsdistill.cli.main", "gsdistill.generate", "gsdistill.pages.report", "gsdistill.renderer.cpu",
-    "gsdistill.settings.registry", "gsdistill.prior.families.shapes.prior",
+    "gsdistill.settings.registry", "gsdistill.prior.families.small.prior",
     "gsdistill.prior.embeddings", "gsdistill.scene.init.ball",
     "gsdistill.export.ply", "gsdistill.training.checkpoint", "gsdistill.evaluation.truth", "gsplat.strategy",
     "PIL.Image", "imageio_ffmpeg", "safetensors.torch", "numba.typed",

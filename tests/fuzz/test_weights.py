@@ -247,7 +247,7 @@ def test_a_mesh_in_four_dimensions_and_a_colour_of_four_are_refused(tmp_path):
 
 @pytest.mark.parametrize("value", [10**12, "x", 0, 10**400])
 def test_a_schedule_of_endless_steps_takes_no_memory(value, tmp_path):
-    from gsdistill.prior.families.shapes.prior import scaled_linear_schedule
+    from gsdistill.prior.families.small.prior import scaled_linear_schedule
 
     config = {"beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": value, "beta_schedule": "scaled_linear"}
     (tmp_path / "a.json").write_text(json.dumps(config))

@@ -20,8 +20,8 @@ from gsdistill.core.errors import BadFile, ConfigError, ModelNotFound
 from gsdistill.disk.places import data_path
 from gsdistill.models.load import check_finite, load_model, load_part, pick_class
 from gsdistill.models.settings import ModelSettings
-from gsdistill.prior.families.shapes.text import ShapesText
-from gsdistill.prior.families.shapes.unet import ShapesUNet
+from gsdistill.prior.families.small.text import SmallText
+from gsdistill.prior.families.small.unet import SmallUNet
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
 
@@ -282,15 +282,15 @@ def test_no_memory_for_a_part_or_its_texts_is_told_as_such(error, whole, monkeyp
 @shortages
 def test_no_memory_for_the_shapes_prior_is_told_as_such(error, monkeypatch):
     folder = data_path("assets", "shapes-prior")
-    monkeypatch.setattr(ShapesUNet, "_join", short(error))
+    monkeypatch.setattr(SmallUNet, "_join", short(error))
     with pytest.raises(type(error)) as caught:
-        ShapesUNet(folder / "unet", {}, CPU, torch.float32)
+        SmallUNet(folder / "unet", {}, CPU, torch.float32)
     assert caught.value is error
-    monkeypatch.setattr(ShapesText, "_encode", short(error))
+    monkeypatch.setattr(SmallText, "_encode", short(error))
     with pytest.raises(type(error)) as caught:
-        ShapesText(folder, {}, CPU)(["a red cube"])
+        SmallText(folder, {}, CPU)(["a red cube"])
     assert caught.value is error
     monkeypatch.setattr("tokenizers.Tokenizer", type("Tokenizer", (), {"from_file": staticmethod(short(error))}))
     with pytest.raises(type(error)) as caught:
-        ShapesText(folder, {}, CPU)
+        SmallText(folder, {}, CPU)
     assert caught.value is error

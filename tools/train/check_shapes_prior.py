@@ -76,8 +76,7 @@ def sample(prior: Prior, prompts: list[str], cameras: Cameras, settings: Setting
     scheduler.set_timesteps(settings.steps)
     texts = [prior.encode_text(prompt, "") for prompt in prompts]
     branches = {
-        branch: Embedding(torch.cat([getattr(text, branch).tokens for text in texts]))
-        for branch in ("positive", "negative")
+        branch: Embedding.join([getattr(text, branch) for text in texts]) for branch in ("positive", "negative")
     }
     condition = replace(prior.condition(texts[0], cameras), branches=branches)
     x = torch.randn(len(prompts), *prior.latent_shape, generator=torch.Generator().manual_seed(settings.seed))

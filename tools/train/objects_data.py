@@ -20,14 +20,14 @@ from torch import Tensor
 
 from gsdistill.learning.stream import Key
 from gsdistill.renderer.meshes import cover, means
-from gsdistill.worlds.objects.captions import COLORS, DETERMINERS, PREFIXES, RELATIONS, SOLIDS
-from gsdistill.worlds.objects.catalogue import meanings, models, words
+from gsdistill.worlds.objects.captions import COLORS, PREFIXES, RELATIONS, SOLIDS, vocabulary
+from gsdistill.worlds.objects.catalogue import models, words
 from gsdistill.worlds.objects.drawing import Scene, lights, placed
 from gsdistill.worlds.objects.meshes import Mesh, mesh_of
 from gsdistill.worlds.shapes import captions as shapes
 from gsdistill.worlds.shapes.world import layout_parts
 
-__all__ = ["HELD_OUT", "LENGTH", "SIZE", "Batch", "Pictures", "tokens", "vocabulary"]
+__all__ = ["HELD_OUT", "LENGTH", "SIZE", "Batch", "Pictures", "tokens"]
 
 SIZE = 64
 LENGTH = 20  # tokens of a caption, its start and end included
@@ -61,12 +61,6 @@ class Part:
     mesh: Mesh
     color: NDArray[np.float32] | None  # RGB, where a word repaints it
     phrase: str
-
-
-def vocabulary() -> list[str]:
-    """Every word of the captions, sorted."""
-    texts = [*meanings(), *SOLIDS, *shapes.SYNONYMS, *COLORS, *PREFIXES, *RELATIONS, *DETERMINERS]
-    return sorted({word for text in texts for word in text.lower().replace("-", " ").split()})
 
 
 def tokens(numbers: Mapping[str, int], text: str) -> list[int]:

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from jaxtyping import Float, Int
-from objects_data import LENGTH, SIZE, Batch, Pictures, vocabulary
+from objects_data import LENGTH, SIZE, Batch, Pictures
 from rich.console import Console
-from shapes_prior import AZIMUTH_FREQUENCIES, ELEVATION_FREQUENCIES, recipe_of, write_sums
+from shapes_prior import AZIMUTH_FREQUENCIES, ELEVATION_FREQUENCIES, recipe_of
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
@@ -40,9 +40,11 @@ from gsdistill.disk.write import write_json
 from gsdistill.learning.muon import Muon
 from gsdistill.learning.processes import join, rank
 from gsdistill.learning.trainer import Trainer, TrainerSettings
-from gsdistill.prior.families.shapes.prior import read_part_weights
+from gsdistill.models.eight_bits import write_sums
+from gsdistill.prior.families.small.prior import read_part_weights
 from gsdistill.prior.pixels import fold_image, fourier_features
 from gsdistill.run.watch import Interrupt
+from gsdistill.worlds.objects.captions import vocabulary
 from gsdistill.worlds.objects.meshes import VARIABLE, folder
 
 FACTOR, TEXT_WIDTH = 4, 128

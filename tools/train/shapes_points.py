@@ -31,7 +31,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from shapes_clouds import Clouds, values
 from shapes_points_model import CARD, Base, Settings, make, teach_naming, tokens
-from shapes_prior import make_tokenizer, recipe_of, write_sums
+from shapes_prior import make_tokenizer, recipe_of
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
@@ -40,6 +40,7 @@ from gsdistill.disk.write import atomic_path, write_json
 from gsdistill.learning.processes import join
 from gsdistill.learning.stream import Key
 from gsdistill.learning.trainer import Trainer
+from gsdistill.models.eight_bits import write_sums
 from gsdistill.point_e.sampler import cumulative_alphas
 from gsdistill.run.watch import Interrupt
 from gsdistill.settings.config import to_dict

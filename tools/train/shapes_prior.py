@@ -9,7 +9,6 @@ threads that wait for each other. The same command goes on from the last checkpo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections import Counter
@@ -30,9 +29,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from gsdistill.cli.flags import settings_of
 from gsdistill.core.ranges import bounded
-from gsdistill.disk.write import write_json, write_text
+from gsdistill.disk.write import write_json
 from gsdistill.learning.processes import join, leader_first, rank
 from gsdistill.learning.trainer import Trainer, TrainerSettings
+from gsdistill.models.eight_bits import write_sums
 from gsdistill.prior.pixels import fold_image, fourier_features
 from gsdistill.run.watch import Interrupt
 from gsdistill.worlds.shapes.captions import VOCABULARY
@@ -194,15 +194,6 @@ def export(
     record = {"settings": recipe_of(settings), "torch": torch.__version__, "loss": history}
     write_json(settings.output / "training.json", record)
     print(json.dumps(record["settings"]))
-
-
-def write_sums(folder: Path) -> None:
-    """SHA256SUMS of all weights in a folder, which everybody may read then."""
-    lines = []
-    for path in sorted(folder.glob("**/*.safetensors")):
-        path.chmod(0o644)
-        lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n")
-    write_text(folder / "SHA256SUMS", "".join(lines))
 
 
 def recipe_of(settings: TrainerSettings) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class Pretrained(Prior):
         cls.read_levels(folder)
         coded = "vae" in needed_parts(folder)
         channels = latent_channels(vae or folder / "vae") if coded else 3 * card.factor**2
-        check_network(cls.FEED, folder, cls.NETWORK, channels, cls.camera_numbers(card))
+        check_network(cls.FEED, folder, cls.NETWORK, channels, cls.camera_numbers(card), card.pooled)
 
     @classmethod
     def camera_numbers(cls, card: ModelCard) -> int:

@@ -49,6 +49,10 @@ class Objects(World):
         """The prompt in the names that the priors have learnt, with articles. Raises as :meth:`parse`."""
         return captions.parse(prompt)[1]
 
+    def plain(self, text: str) -> tuple[str, Sequence[str]]:
+        """As :func:`gsdistill.worlds.objects.captions.plain`."""
+        return captions.plain(text)
+
     def caption(self, things: tuple[Thing, ...]) -> str:
         """As :func:`gsdistill.worlds.objects.captions.caption`."""
         return captions.caption(things)

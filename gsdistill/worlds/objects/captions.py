@@ -18,7 +18,7 @@ from gsdistill.worlds.base import Thing
 from gsdistill.worlds.objects.catalogue import meanings, models_of, words
 from gsdistill.worlds.shapes import captions as shapes
 
-__all__ = ["COLORS", "PREFIXES", "RELATIONS", "SOLIDS", "caption", "is_solid", "nouns", "parse"]
+__all__ = ["COLORS", "PREFIXES", "RELATIONS", "SOLIDS", "caption", "is_solid", "nouns", "parse", "plain", "vocabulary"]
 
 COLORS: dict[str, tuple[float, float, float]] = {**shapes.COLORS, "grey": (0.5, 0.5, 0.5)}
 PREFIXES = ("", "a photo of", "a picture of", "a 3d render of", "a 3d model of", "a low poly 3d model of")
@@ -69,6 +69,19 @@ def parse(prompt: str) -> tuple[tuple[Thing, ...], str]:
         _check_stack(*things, prompt)
     read = f" {relation} ".join(caption((thing,)) for thing in things)
     return tuple(things), f"{prefix} {read}".strip()
+
+
+def plain(text: str) -> tuple[str, list[str]]:
+    """The words of any text, without case and punctuation, and those that no caption has."""
+    words = _split(text)
+    return " ".join(words), [word for word in words if word not in vocabulary()]
+
+
+@functools.cache
+def vocabulary() -> tuple[str, ...]:
+    """Every word of the captions that priors read, sorted."""
+    texts = [*meanings(), *SOLIDS, *shapes.SYNONYMS, *COLORS, *PREFIXES, *RELATIONS, *DETERMINERS]
+    return tuple(sorted({word for text in texts for word in _split(text)}))
 
 
 def _split(text: str) -> list[str]:

@@ -38,6 +38,10 @@ class Shapes(World):
         captions.parse(prompt)
         return captions.normalised(prompt)
 
+    def plain(self, text: str) -> tuple[str, Sequence[str]]:
+        """As :func:`gsdistill.worlds.shapes.captions.normalised` and ``unknown_words``."""
+        return captions.normalised(text), captions.unknown_words(text)
+
     def caption(self, things: tuple[Thing, ...]) -> str:
         """As :func:`gsdistill.worlds.shapes.captions.object_name`."""
         return captions.object_name(things)

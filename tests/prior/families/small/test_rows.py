@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gsdistill.prior.families.shapes.rows import MOST, by_rows
+from gsdistill.prior.families.small.rows import MOST, by_rows
 
 
 @pytest.fixture(params=[1, 2, 3, 9])

@@ -1,4 +1,4 @@
-"""The shapes prior's U-Net: one fixed kind of diffusers' UNet2DConditionModel, written out for a CPU.
+"""The U-Net of a world's prior: one fixed kind of diffusers' UNet2DConditionModel, written out for a CPU.
 
 Weights are read from the diffusers folder, and results equal those of diffusers up to rounding. The computation
 differs: activations stay channels-last, so that attention needs no copy of them; the projections of all resnets from
@@ -32,9 +32,9 @@ from torch.nn.functional import (
 from gsdistill.core.errors import BadFile
 from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import read_json
-from gsdistill.prior.families.shapes.rows import by_rows
+from gsdistill.prior.families.small.rows import by_rows
 
-__all__ = ["ShapesUNet", "read_unet_config"]
+__all__ = ["SmallUNet", "read_unet_config"]
 
 LARGEST = 1 << 24  # numbers in an input
 # The values that the config must have. They are diffusers' defaults too, so that a field may be missing.
@@ -65,7 +65,7 @@ class Answer(NamedTuple):
     sample: Float[Tensor, "B C h w"]
 
 
-class ShapesUNet:
+class SmallUNet:
     """A frozen network; ``config`` has the fields of its config.json."""
 
     def __init__(self, folder: Path, weights: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
@@ -238,5 +238,5 @@ def read_unet_config(folder: Path) -> dict[str, Any]:
         sides = ("down_block_types", "up_block_types")
         strange += [(side, kind) for side in sides for kind in config[side] if kind not in BLOCKS]
     if strange:
-        raise BadFile(f"{path}: the shapes prior has no {strange[0][0]} = {strange[0][1]}")
+        raise BadFile(f"{path}: a world's prior has no {strange[0][0]} = {strange[0][1]}")
     return config

@@ -1,4 +1,4 @@
-"""The prior of the shapes world: pixels as latents, captions of a closed grammar, and a network written for CPUs.
+"""The prior of a closed world: pixels as latents, captions of its grammar, and a network written for CPUs.
 
 Its folder is in the diffusers layout, and diffusers can load it too. Here it is loaded without diffusers (see unet.py);
 only a student for VSD and LoRA files use diffusers' network.
@@ -18,36 +18,37 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gsdistill.core.device import multiplies_bfloat16
-from gsdistill.core.errors import BadFile, PromptError
+from gsdistill.core.errors import BadFile, ConfigError, PromptError
 from gsdistill.core.failing import failing_as
 from gsdistill.core.structs import Embedding
 from gsdistill.disk.read import read_json
 from gsdistill.models.card import Prediction, read_model_card
 from gsdistill.models.declared import UNET, Feed
+from gsdistill.models.eight_bits import unpack
 from gsdistill.models.layout import weight_files
 from gsdistill.models.load import check_finite
 from gsdistill.prior.base import Student
 from gsdistill.prior.families.schedulers import Levels, check_steps, known_prediction, read_levels, schedule_of
-from gsdistill.prior.families.shapes.text import ShapesText
-from gsdistill.prior.families.shapes.unet import ShapesUNet, read_unet_config
+from gsdistill.prior.families.small.text import SmallText
+from gsdistill.prior.families.small.unet import SmallUNet, read_unet_config
 from gsdistill.prior.families.stable_diffusion import StableDiffusion
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.prior.student import LoraStudent
-from gsdistill.worlds.shapes.captions import normalised, parse, unknown_words
+from gsdistill.worlds.base import world_named
 
-__all__ = ["ShapesPrior", "scaled_linear_schedule"]
+__all__ = ["WorldPrior", "scaled_linear_schedule"]
 
 
-class ShapesPrior(StableDiffusion):
-    """A prior whose card names the shapes world. On a CPU with fast bfloat16 its products are bfloat16 by default."""
+class WorldPrior(StableDiffusion):
+    """A prior whose card names a world. On a CPU with fast bfloat16 its products are bfloat16 by default."""
 
     FEED: ClassVar[Feed] = replace(UNET, sized=True)
 
-    def load_network(self) -> ShapesUNet:
+    def load_network(self) -> SmallUNet:
         """Load the network, with the LoRA files of the settings merged into its weights.
 
         Raises:
-            BadFile: as :class:`ShapesUNet`.
+            BadFile: as :class:`SmallUNet`.
         """
         if self.origin.settings.lora:
             weights = super().load_network().state_dict()
@@ -55,17 +56,17 @@ class ShapesPrior(StableDiffusion):
             weights = read_part_weights(self.folder / self.NETWORK)
         fast = self.origin.settings.precision == "auto" and multiplies_bfloat16(self.device)
         self.products = torch.bfloat16 if fast else self.dtype
-        return ShapesUNet(self.folder / self.NETWORK, weights, self.device, self.products)
+        return SmallUNet(self.folder / self.NETWORK, weights, self.device, self.products)
 
     @classmethod
     def check_configs(cls, folder: Path, vae: Path | None = None) -> None:
-        """Refuse a folder that is not a shapes prior's.
+        """Refuse a folder that is not one of a world's prior.
 
         Raises:
             BadFile: as for other families; or the card has no camera, or the network is not of the kind in unet.py.
         """
         if read_model_card(str(folder), folder.name).camera is None:
-            raise BadFile(f"{folder / 'gsdistill.json'}: a prior of the shapes world is told the camera; it has none")
+            raise BadFile(f"{folder / 'gsdistill.json'}: a world's prior is told the camera; it has none")
         super().check_configs(folder, vae)
         read_unet_config(folder / cls.NETWORK)
 
@@ -75,21 +76,35 @@ class ShapesPrior(StableDiffusion):
         return read_levels(folder / "scheduler" / "scheduler_config.json", ddpm=scaled_linear_schedule)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Embedding]:
-        """The last hidden states of CLIP, [1, L, D] for each text."""
+        """The last hidden states of CLIP, [1, L, D] for each text, and where the card says so their mean, [1, D]."""
         if self.origin.settings.lora or not (self.folder / "tokenizer" / "tokenizer.json").is_file():
+            if self.origin.card.pooled:
+                raise ConfigError(f"the prior {self.name} takes no LoRA files, and needs tokenizer/tokenizer.json")
             return super().encode_texts(texts)
-        encoder = ShapesText(self.folder, read_part_weights(self.folder / "text_encoder"), self.device)
-        for text in texts:
-            self.check_count(text, len(encoder.tokens(text)), encoder.limit)
-        return [Embedding(row[None]) for row in encoder(texts)]
+        encoder = SmallText(self.folder, read_part_weights(self.folder / "text_encoder"), self.device)
+        counts = [len(encoder.tokens(text)) for text in texts]
+        for text, count in zip(texts, counts, strict=True):
+            self.check_count(text, count, encoder.limit)
+        states = [row[None] for row in encoder(texts)]
+        if not self.origin.card.pooled:
+            return [Embedding(row) for row in states]
+        return [Embedding(row, row[:, :count].mean(1)) for row, count in zip(states, counts, strict=True)]
+
+    def extras(self, latents: Tensor, text: Embedding, cameras: Tensor | None) -> dict[str, Any]:
+        """The camera as a class, with the mean of the text's tokens beside it where the card says so."""
+        if cameras is None or text.pooled is None:
+            return super().extras(latents, text, cameras)
+        return {"class_labels": torch.cat([cameras, text.pooled], 1).to(self.dtype)}
 
     def prepared(self, text: str, negative: bool) -> str:
         """The caption in the grammar's form; a negative text may be any words of the world. Raises PromptError."""
+        world = world_named(str(self.origin.card.world))
         if not negative:
-            parse(text)
-        elif unknown := unknown_words(text):
+            return world.normalised(text)
+        words, unknown = world.plain(text)
+        if unknown:
             raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
-        return normalised(text)
+        return words
 
     def student(self, rank: int) -> Student:
         """Diffusers' network with the same weights and LoRA on its attention, in float32 where the prior uses bfloat16.
@@ -110,9 +125,9 @@ def read_part_weights(folder: Path) -> dict[str, Tensor]:
         BadFile: they cannot be read, or are not finite.
     """
     files = weight_files([path.name for path in folder.glob("*")], False)
-    names = files.names if files else ()
+    names = [name for name in files.names if name.endswith(".safetensors")] if files else []
     with failing_as(BadFile, f"{folder}: the weights cannot be read"):
-        weights = {key: value for name in names for key, value in load_file(folder / name).items()}
+        weights = unpack({key: value for name in names for key, value in load_file(folder / name).items()})
     check_finite(weights, folder)
     return weights
 
@@ -130,7 +145,7 @@ def scaled_linear_schedule(path: Path) -> tuple[NoiseSchedule, Prediction]:
         check_steps(steps)
     if law != "scaled_linear" or config.get("trained_betas") or config.get("rescale_betas_zero_snr"):
         raise BadFile(
-            f"{path}: beta_schedule '{law}' as it stands there is not what the shapes prior has: scaled_linear"
+            f"{path}: beta_schedule '{law}' as it stands there is not what a world's prior has: scaled_linear"
         )
     kind = known_prediction(config.get("prediction_type", "epsilon"), path)
     betas = torch.linspace(*ends, steps, dtype=torch.float32) ** 2

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from gsdistill.core.errors import BadFile, PromptError
 from gsdistill.models.catalogue import find_model
 from gsdistill.models.settings import ModelSettings
-from gsdistill.prior.families.shapes.prior import ShapesPrior, read_part_weights, scaled_linear_schedule
-from gsdistill.prior.families.shapes.text import ShapesText
-from gsdistill.prior.families.shapes.unet import FIXED, NAMED, ShapesUNet
+from gsdistill.prior.families.small.prior import WorldPrior, read_part_weights, scaled_linear_schedule
+from gsdistill.prior.families.small.text import SmallText
+from gsdistill.prior.families.small.unet import FIXED, NAMED, SmallUNet
 from gsdistill.prior.families.stable_diffusion import StableDiffusion
 from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import orbit
@@ -48,15 +48,15 @@ def tiny(levels: int = 2, layers: int = 1, heads: Any = 2, **more: Any) -> UNet2
     return network.eval()
 
 
-def shipped(precision: Any = "float32", *lora: Path) -> ShapesPrior:
+def shipped(precision: Any = "float32", *lora: Path) -> WorldPrior:
     prior = load_prior("shapes", settings=ModelSettings(precision=precision, lora=lora))
-    assert isinstance(prior, ShapesPrior)
+    assert isinstance(prior, WorldPrior)
     return prior
 
 
-def ours(network: UNet2DConditionModel, folder: Path, dtype: torch.dtype = torch.float32) -> ShapesUNet:
+def ours(network: UNet2DConditionModel, folder: Path, dtype: torch.dtype = torch.float32) -> SmallUNet:
     network.save_config(folder)
-    return ShapesUNet(folder, network.state_dict(), torch.device("cpu"), dtype)
+    return SmallUNet(folder, network.state_dict(), torch.device("cpu"), dtype)
 
 
 def inputs(count: int, channels: int, size: int, tokens: int, width: int, cameras: int) -> tuple[torch.Tensor, ...]:
@@ -114,7 +114,7 @@ def test_another_kind_of_network_is_refused_by_its_field(field, tmp_path):
     config = dict(tiny().config) | {field: "another"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BadFile, match=rf"no {field} = another"):
-        ShapesUNet(tmp_path, {}, torch.device("cpu"), torch.float32)
+        SmallUNet(tmp_path, {}, torch.device("cpu"), torch.float32)
 
 
 def test_what_must_be_named_is(tmp_path):
@@ -122,14 +122,14 @@ def test_what_must_be_named_is(tmp_path):
     config = {key: value for key, value in dict(tiny().config).items() if key != "class_embed_type"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BadFile, match="no class_embed_type = None"):
-        ShapesUNet(tmp_path, {}, torch.device("cpu"), torch.float32)
+        SmallUNet(tmp_path, {}, torch.device("cpu"), torch.float32)
 
 
 def test_a_block_that_is_not_written_out_is_refused(tmp_path):
     config = dict(tiny().config) | {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BadFile, match="AttnDownBlock2D"):
-        ShapesUNet(tmp_path, {}, torch.device("cpu"), torch.float32)
+        SmallUNet(tmp_path, {}, torch.device("cpu"), torch.float32)
 
 
 def test_a_missing_weight_is_named(tmp_path):
@@ -138,7 +138,7 @@ def test_a_missing_weight_is_named(tmp_path):
     weights = network.state_dict()
     del weights["mid_block.resnets.1.conv2.weight"]
     with pytest.raises(BadFile, match=r"there is no 'mid_block\.resnets\.1\.conv2\.weight"):
-        ShapesUNet(tmp_path, weights, torch.device("cpu"), torch.float32)
+        SmallUNet(tmp_path, weights, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def copied(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_the_world_is_served_by_it_and_another_is_not(copied):
-    assert type(load_prior(str(copied))) is ShapesPrior
+    assert type(load_prior(str(copied))) is WorldPrior
     card = json.loads((copied / "gsdistill.json").read_text())
     (copied / "gsdistill.json").write_text(json.dumps({key: value for key, value in card.items() if key != "world"}))
     assert type(load_prior(str(copied))) is StableDiffusion
@@ -189,7 +189,7 @@ def test_lora_files_are_merged(tmp_path):
     save_file({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, tmp_path / "one.safetensors")
     prior = shipped("float32", tmp_path / "one.safetensors")
     plain, merged = (answers(one.load_network(), *given) for one in (shipped(), prior))
-    network = super(ShapesPrior, prior).load_network()
+    network = super(WorldPrior, prior).load_network()
     assert float((merged - plain).norm() / plain.norm()) > 1e-3
     torch.testing.assert_close(merged, answers(network, *given), rtol=1e-5, atol=2e-5)
 
@@ -197,7 +197,7 @@ def test_lora_files_are_merged(tmp_path):
 def test_texts_are_encoded_as_in_transformers():
     texts = ["a red torus", "", "a photo of a blue cube on a yellow cylinder", "A  Green,\tchair!", "zebra \u00e9"]
     prior = shipped()
-    ours, theirs = prior.encode_texts(texts), super(ShapesPrior, prior).encode_texts(texts)
+    ours, theirs = prior.encode_texts(texts), super(WorldPrior, prior).encode_texts(texts)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.tokens, other.tokens, rtol=1e-5, atol=2e-6)
 
@@ -221,7 +221,7 @@ def test_another_text_encoder_is_refused(change, told, copied):
     path = copied / "text_encoder" / "config.json"
     path.write_text("" if change is None else json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BadFile, match=told):
-        ShapesText(copied, read_part_weights(copied / "text_encoder"), torch.device("cpu"))(["a red cube"])
+        SmallText(copied, read_part_weights(copied / "text_encoder"), torch.device("cpu"))(["a red cube"])
 
 
 def test_words_are_filled_up_as_the_tokenizer_says_whatever_else_the_folder_holds(copied):
@@ -234,7 +234,7 @@ def test_words_are_filled_up_as_the_tokenizer_says_whatever_else_the_folder_hold
     ):
         path = copied / name
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    encoder = ShapesText(copied, read_part_weights(copied / "text_encoder"), torch.device("cpu"))
+    encoder = SmallText(copied, read_part_weights(copied / "text_encoder"), torch.device("cpu"))
     assert torch.equal(encoder(["a red torus on a blue cube"]), true)
 
 
@@ -244,7 +244,7 @@ def test_words_are_filled_up_as_the_tokenizer_says_whatever_else_the_folder_hold
 def test_a_tokenizer_must_say_how_texts_are_filled_up(given, told, copied):
     (copied / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(given))
     with pytest.raises(BadFile, match=re.escape(told)):
-        ShapesText(copied, {}, torch.device("cpu"))
+        SmallText(copied, {}, torch.device("cpu"))
 
 
 def test_a_tokenizer_in_two_files_is_read_by_transformers(copied, tmp_path):
@@ -255,7 +255,7 @@ def test_a_tokenizer_in_two_files_is_read_by_transformers(copied, tmp_path):
     (copied / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
     (copied / "tokenizer" / "tokenizer.json").unlink()
     prior = load_prior(str(copied))
-    assert isinstance(prior, ShapesPrior)
+    assert isinstance(prior, WorldPrior)
     tokens = prior.encode_texts(["a red torus"])[0].tokens
     torch.testing.assert_close(tokens, shipped().encode_texts(["a red torus"])[0].tokens, rtol=1e-5, atol=2e-6)
 
@@ -271,7 +271,7 @@ def test_a_config_that_does_not_fit_is_one_sentence(change, tmp_path):
     config = {key: value for key, value in (dict(network.config) | change).items() if value is not None}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BadFile, match=r"its weights and its config\.json are not of one network"):
-        ShapesUNet(tmp_path, network.state_dict(), torch.device("cpu"), torch.float32)
+        SmallUNet(tmp_path, network.state_dict(), torch.device("cpu"), torch.float32)
 
 
 def test_a_card_without_a_camera_is_refused(copied):
@@ -284,7 +284,7 @@ def test_a_card_without_a_camera_is_refused(copied):
 def test_a_broken_tokenizer_is_one_sentence(copied):
     (copied / "tokenizer" / "tokenizer.json").write_text("{}")
     with pytest.raises(BadFile, match="is not a tokenizer"):
-        ShapesText(copied, {}, torch.device("cpu"))
+        SmallText(copied, {}, torch.device("cpu"))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The shapes prior's text encoder: CLIP's (arXiv 2103.00020), computed as transformers does, without its import.
+"""The text encoder of a world's prior: CLIP's (arXiv 2103.00020), computed as transformers does, without its import.
 
 The import would take two seconds in the first run with a new prompt; encoding takes milliseconds.
 """
@@ -19,12 +19,12 @@ from gsdistill.core.errors import BadFile
 from gsdistill.core.failing import failing_as
 from gsdistill.disk.read import read_json
 
-__all__ = ["ShapesText"]
+__all__ = ["SmallText"]
 
 MOST_TOKENS = 4096  # that a text may have
 
 
-class ShapesText:
+class SmallText:
     """A frozen tokenizer and text encoder. A call returns the last hidden states, after the last norm."""
 
     def __init__(self, folder: Path, weights: Mapping[str, Tensor], device: torch.device) -> None:
@@ -42,7 +42,7 @@ class ShapesText:
             kind = self._config.model_type, self._config.hidden_act
             self.limit = int(self._config.max_position_embeddings)  # tokens of a text, its start and end included
         if kind != ("clip_text_model", "quick_gelu"):
-            raise BadFile(f"{path}: the shapes prior's encoder is a clip_text_model with quick_gelu, not {kind}")
+            raise BadFile(f"{path}: the encoder of a world's prior is a clip_text_model with quick_gelu, not {kind}")
         with failing_as(BadFile, f"{words} is not a tokenizer"):
             self._tokenizer: Any = Tokenizer.from_file(str(words))
         self._tokenizer.no_truncation()
@@ -71,11 +71,11 @@ class ShapesText:
             BadFile: a weight is missing or has another shape, or the result is not finite.
         """
         ids = [self.tokens(text) for text in texts]
-        with failing_as(BadFile, "the weights of the shapes prior's text encoder do not fit its config"):
+        with failing_as(BadFile, "the weights of the text encoder do not fit its config"):
             rows = [row + [self._pad] * (self.limit - len(row)) for row in ids]
             states = self._encode(torch.tensor(rows, device=self._device))
         if not states.isfinite().all():
-            raise BadFile("the shapes prior's text encoder answers what is not finite")
+            raise BadFile("the text encoder answers what is not finite")
         return states
 
     def _encode(self, ids: Tensor) -> Tensor:
