@@ -134,9 +134,7 @@ class Pictures:
 
     def _solid(self, solid: str, rng: np.random.Generator) -> Part:
         word, color = self._color(solid, rng)
-        others = [name for name, known in shapes.SYNONYMS.items() if known == solid]
-        name = rng.choice(others) if others and rng.random() < 0.25 else solid
-        return Part(solid, self._solids[solid], color, _phrase(word, name, rng))
+        return Part(solid, self._solids[solid], color, _phrase(word, solid, rng))
 
     def _color(self, noun: str, rng: np.random.Generator) -> tuple[str, NDArray[np.float32]]:
         """A colour that is not held out, with a little more or less light."""

@@ -210,7 +210,7 @@ def export(settings: Settings, model: Model, scheduler: DDPMScheduler, trainer: 
         "settings": recipe_of(settings), "torch": torch.__version__, "pictures": seen, "loss": trainer.history,
     }  # fmt: skip
     write_json(settings.output / "training.json", record)
-    print(json.dumps({"pictures": seen, **record["settings"]}, default=str))
+    print(json.dumps({"pictures": seen, **record["settings"]}))
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

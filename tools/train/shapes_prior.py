@@ -198,7 +198,7 @@ def export(
 
 def recipe_of(settings: TrainerSettings) -> dict[str, Any]:
     """The settings that tell the result."""
-    unrelated = ("part", "work", "output", "device", "workers", "log_every", "save_every", "stop_after")
+    unrelated = ("part", "work", "output", "weights", "device", "workers", "log_every", "save_every", "stop_after")
     return {key: value for key, value in asdict(settings).items() if key not in unrelated}
 
 

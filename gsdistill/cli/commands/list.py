@@ -42,6 +42,7 @@ Kind = Literal[
     "formats",
     "demos",
     "worlds",
+    "vocabulary",
     "all",
 ]
 KINDS = get_args(Kind)[:-1]
@@ -105,6 +106,15 @@ def _rows(kind: str) -> dict[str, str]:
         return {
             name: f"{ours[name].summary}; {ours[name].licence}" if name in ours else origin(name, GROUP)
             for name in known()
+        }
+    if kind == "vocabulary":
+        from gsdistill.worlds.base import world_named
+
+        worlds = [world_named(name) for name in names("gsdistill.worlds")]
+        return {
+            f"{world.name}: {group}": ", ".join(words)
+            for world in worlds
+            for group, words in world.vocabulary().items()
         }
     if kind in PACKAGES:
         return {name: summary(PACKAGES[kind], name) for name in names(PACKAGES[kind])}

@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from gsdistill.core.errors import PromptError, did_you_mean
+from gsdistill.core.errors import PromptError, did_you_mean, few
 from gsdistill.worlds.base import Thing
 from gsdistill.worlds.objects.catalogue import meanings, models_of, words
 from gsdistill.worlds.shapes import captions as shapes
@@ -132,7 +132,7 @@ def _check_stack(top: Thing, bottom: Thing, prompt: str) -> None:
         allowed = {"on top": (top, words().tops), "below": (bottom, words().bottoms)}
     for place, (thing, shown) in allowed.items():
         if thing.shape not in shown and not set(nouns(thing.shape)) & set(shown):
-            raise PromptError(f"'{thing.shape}' in '{prompt}' cannot be {place}: allowed are {', '.join(shown)}.")
+            raise PromptError(f"'{thing.shape}' in '{prompt}' cannot be {place}: allowed are {few(shown, 12)}.")
 
 
 def _in_color(thing: Thing, prompt: str) -> Thing:
@@ -166,7 +166,7 @@ def _unknown(rest: list[str], prompt: str) -> str:
     category = next((key for key, near in words().near.items() if name in near), None)
     if category:
         known = words().categories[category]
-        return f"no model shows '{name}' in the prompt '{prompt}'. Known {category}: {', '.join(known)}."
+        return f"no model shows '{name}' in the prompt '{prompt}'. Known {category}: {few(known, 40)}."
     hint = did_you_mean(name, [" ".join(known) for known in _names()])
     return f"'{name}' in the prompt '{prompt}' is not known.{hint} {_grammar()}"
 
