@@ -169,8 +169,8 @@ class Distiller:
 
         Raises:
             ConfigError: ``listeners`` is not a list of listeners.
-            ListenerFailed: a listener raised an error. A UserError, and one of memory, files or the device, passes
-                unchanged, as does what :meth:`step` raises.
+            gsdistill.training.listener.ListenerFailed: a listener raised an error. A UserError, and one of memory,
+                files or the device, passes unchanged, as does what :meth:`step` raises.
         """
         if isinstance(listeners, Listener) or not all(isinstance(one, Listener) for one in listeners):
             raise ConfigError("run takes a list of Listeners, as in run([mine])")
