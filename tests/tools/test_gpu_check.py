@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -18,6 +19,7 @@ import tooling
 from gsdistill.cli.commands.bench import Bench
 from gsdistill.cli.commands.generate import Generate
 from gsdistill.cli.run_flags import read_run_flags
+from gsdistill.learning.trainer import TrainerSettings
 from gsdistill.prior.random_weights import architecture
 from gsdistill.run.config import resolve
 from gsdistill.settings.config import merge
@@ -254,7 +256,8 @@ DEVICES = {"line": "cuda", "small": "cpu"}
 
 
 def test_a_call_of_the_whole_budget_ends_before_it_is_cut():
-    assert [part for part in parts.PARTS if not 20 <= part.seconds <= part.limit <= 200] == []
+    short = [part for part in parts.PARTS if part.name != "objects"]  # a training, which takes what there is
+    assert [part for part in short if not 20 <= part.seconds <= part.limit <= 200] == []
     assert tool.BUDGET + max(part.limit - part.seconds for part in parts.PARTS) < 600
     first = parts.PARTS[: [part.name for part in parts.PARTS].index("sdxl") + 1]
     assert sum(part.seconds for part in first) <= tool.BUDGET
@@ -284,12 +287,17 @@ def test_a_part_asks_only_for_what_there_is(part, form):
             case ["python", "-m", "pytest", *flags]:
                 assert all((tooling.TOOLS.parent / word).is_file() for word in flags if word.startswith("tests/"))
                 continue
+            case ["python", "-m", "gsdistill", "prior", "pack", _, _]:
+                continue
             case [_, program, *flags] if program.startswith("tools/"):
                 text = (tooling.TOOLS.parent / program).read_text()
+                text += inspect.getsource(TrainerSettings) if "TrainerSettings" in text else ""
                 assert all(flag in text or flag[2:] in text for flag in flags if flag.startswith("--"))
                 continue
             case _:
-                assert not words or words[0] in ("test", "cp"), f"{words} is of no kind that is known here"
+                assert not words or words[0] in ("test", "cp", "rm", "tar", "-"), (
+                    f"{words} is of no kind that is known here"
+                )
                 continue
         assert base["device"] == "cpu"
         resolve(merge(base, given))

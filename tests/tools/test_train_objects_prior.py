@@ -70,7 +70,7 @@ def test_the_prior_reads_texts_as_its_training_did(tool, tmp_path):
     states = model.text_encoder(ids).last_hidden_state
     words = (ids != len(numbers))[..., None]
     noise = tool.DDPMScheduler(beta_start=0.001, beta_end=0.01, beta_schedule="scaled_linear", prediction_type="sample")
-    tool.export(settings(tool, tmp_path), model, noise, SimpleNamespace(done=0, history=[]))
+    tool.export(settings(tool, tmp_path), model, noise, SimpleNamespace(done=0, seconds=0.0, history=[]))
     (embedding,) = load_prior(str(tmp_path / "out")).encode_texts([text])
     torch.testing.assert_close(embedding.tokens, states, rtol=2e-2, atol=2e-2)  # float16
     torch.testing.assert_close(embedding.pooled, (states * words).sum(1) / words.sum(1), rtol=2e-2, atol=2e-2)

@@ -69,7 +69,7 @@ class Check:
         self.environment = {
             **os.environ, **{name: str(self.work / folder) for name, folder in work.items()}, "HF_HUB_OFFLINE": "1",
             "PATH": f"{self.work / 'venv' / 'bin'}:{os.environ['PATH']}", "BASE": sys.executable,
-            "WORK": str(self.work), "WHEELS": str(wheels or ""),
+            "WORK": str(self.work), "WHEELS": str(wheels or ""), "COPY": str((copy or out).resolve()),
         }  # fmt: skip
         if small:  # threads of one program wait for each other where other programs share the cores
             self.environment.setdefault("OMP_NUM_THREADS", "1")

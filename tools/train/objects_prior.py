@@ -207,7 +207,8 @@ def export(settings: Settings, model: Model, scheduler: DDPMScheduler, trainer: 
     write_sums(settings.output)
     seen = settings.seen + trainer.done * settings.batch * settings.shards
     record = {
-        "settings": recipe_of(settings), "torch": torch.__version__, "pictures": seen, "loss": trainer.history,
+        "settings": recipe_of(settings), "torch": torch.__version__, "pictures": seen,
+        "seconds": round(trainer.seconds), "loss": trainer.history,
     }  # fmt: skip
     write_json(settings.output / "training.json", record)
     print(json.dumps({"pictures": seen, **record["settings"]}))
