@@ -1,11 +1,13 @@
-"""What a splat looks like: the nearest of all objects of the shapes world, 14 solids and 35 stacks in all colourings.
+"""What a splat looks like: the nearest of all objects of its world that it is compared with, the rivals of its prompt.
 
-Pictures y (over the grey g, from every second held-out camera, 32 x 32 pixels) and transparencies t = 1 - alpha are
-compared with those of every object, whose parts have shades m_p and colours c_p and whose transparency is T:
+In the shapes world they are all 14 solids and 35 stacks in all colourings. Pictures y (over the grey g, from every
+second held-out camera, 32 x 32 pixels; of more than 50 layouts every fourth) and transparencies t = 1 - alpha are
+compared with those of every object, whose parts have shades m_p and colours c_p, which has F in colours of its own, and
+whose transparency is T:
 
-    E(c) = |y - g T - sum_p c_p m_p|^2 + |t - T|^2,
+    E(c) = |y - g T - F - sum_p c_p m_p|^2 + |t - T|^2,
 
-summed over pixels and channels. E is quadratic in the colours, so with r = y - g T it is
+summed over pixels and channels. E is quadratic in the colours, so with r = y - g T - F it is
 |r|^2 - 2 sum_p c_p . <m_p, r> + sum_pq c_p . c_q <m_p, m_q> + |t - T|^2: all 121 colourings of a layout cost a few
 inner products, and those of the truth with itself are computed once. The transparency makes the shape count where a
 shaded colour happens to be close to the grey.
@@ -35,7 +37,7 @@ from gsdistill.worlds.base import Layout, Thing, World
 __all__ = ["colouring_costs", "distances", "nearest", "unexplained"]
 
 _SHRINK, _EVERY, _SUPERSAMPLE = 4, 2, 2
-_PAGE = 50  # layouts that are held in memory at the same time, 33 MB
+_PAGE = 50  # layouts that are held in memory at the same time, at most 40 MB
 _GREY = 0.5
 UNKNOWN = 0.2  # the unexplained part above which a splat has no name
 
@@ -76,13 +78,13 @@ def distances(ours: Pictures, world: World, things: tuple[Thing, ...]) -> Float[
 
     The axes are the layout, the colour of the first part and that of the second, which a single part ignores.
     """
-    small = _shrunk(ours)
-    body, clear = (plane[::_EVERY].double() for plane in (small.body, 1.0 - small.alpha))
+    small, layouts = _shrunk(ours), tuple(world.rivals(things))
+    pages = [layouts[first : first + _PAGE] for first in range(0, len(layouts), _PAGE)]
+    every = _EVERY if len(pages) == 1 else 2 * _EVERY  # of many layouts fewer views
+    body, clear = (plane[::every].double() for plane in (small.body, 1.0 - small.alpha))
     y, t = (body + clear * _GREY).clamp(0.0, 1.0).reshape(-1, 3), clear.reshape(-1)
     palettes = [torch.tensor([world.palette.get(name, (0.0,) * 3) for name in names]) for names in world.tried(things)]
-    layouts = tuple(world.rivals(things))
-    pages = [layouts[first : first + _PAGE] for first in range(0, len(layouts), _PAGE)]
-    return torch.cat([_page_distances(y, t, _catalogue(world, page), palettes) for page in pages])
+    return torch.cat([_page_distances(y, t, _catalogue(world, page, every), palettes) for page in pages])
 
 
 def _page_distances(
@@ -92,9 +94,9 @@ def _page_distances(
     r_r = (y**2).sum() - 2 * _GREY * page.clear @ y.sum(1) + 3 * _GREY**2 * page.clear_clear
     m_r = page.shade @ y - _GREY * page.shade_clear[..., None]
     if page.fixed is not None:
-        rest = y - _GREY * page.clear[..., None]
-        r_r = r_r - 2 * (rest * page.fixed).sum((1, 2)) + (page.fixed**2).sum((1, 2))
-        m_r = m_r - page.shade @ page.fixed
+        fixed, tone = page.fixed.double(), page.clear * _GREY
+        r_r = r_r - 2 * torch.einsum("lxc,xc->l", fixed, y) + 2 * torch.einsum("lxc,lx->l", fixed, tone)
+        r_r, m_r = r_r + fixed.flatten(1).square().sum(1), m_r - page.shade @ fixed
     t_t = (t**2).sum() - 2 * page.clear @ t + page.clear_clear
     return ((r_r + t_t)[:, None, None] + colouring_costs(palettes, page.shade_shade, m_r)) / (4 * len(t))
 
@@ -122,21 +124,21 @@ def _bare(world: World, things: tuple[Thing, ...]) -> Float[Tensor, "L C D"]:
     return distances(Pictures(blank[..., :3], blank[..., 3:]), world, things)
 
 
-@functools.lru_cache(maxsize=4)
-def _catalogue(world: World, layouts: tuple[Layout, ...]) -> Catalogue:
-    """Some layouts of a world, drawn or read from disk."""
-    cameras = held_out(SIZE // _SHRINK).pick(slice(None, None, _EVERY))
+@functools.lru_cache(maxsize=16)
+def _catalogue(world: World, layouts: tuple[Layout, ...], every: int) -> Catalogue:
+    """Some layouts of a world from some of the held-out cameras, drawn or read from disk."""
+    cameras = held_out(SIZE // _SHRINK).pick(slice(None, None, every))
     pixels = len(cameras) * cameras.width * cameras.height
     shade = torch.zeros(len(layouts), 2, pixels, dtype=torch.float64)
     clear = torch.zeros(len(layouts), pixels, dtype=torch.float64)
-    fixed = torch.zeros(len(layouts), pixels, 3, dtype=torch.float64)
+    fixed = torch.zeros(len(layouts), pixels, 3)
     drawn = world.buffers(layouts, cameras, _SUPERSAMPLE)
     for row, buffers in enumerate(drawn):
         parts = buffers.shade.shape[1]
         shade[row, :parts] = buffers.shade.transpose(0, 1).reshape(parts, -1).double()
         clear[row] = 1.0 - buffers.coverage.sum(1).reshape(-1).double()
         if buffers.fixed is not None:
-            fixed[row] = buffers.fixed.movedim(1, -1).reshape(-1, 3).double()
+            fixed[row] = buffers.fixed.movedim(1, -1).reshape(-1, 3)
     return Catalogue(
         shade=shade,
         clear=clear,

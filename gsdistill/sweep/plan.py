@@ -110,7 +110,8 @@ def world_of_sweep(settings: SweepSettings) -> World | None:
         UserError: an unknown prior or device.
     """
     name = world_of(choose_prior(settings.prior, device.choose(settings.device))[0])
-    return world_named(name) if name else None
+    world = world_named(name) if name else None
+    return world if world and world.at_hand() else None
 
 
 def equal_steps(settings: SweepSettings) -> list[SweepRun]:

@@ -64,6 +64,7 @@ class World(ABC):
     name: ClassVar[str]
     grammar: ClassVar[str]  # the form of a prompt, for messages
     palette: ClassVar[Mapping[str, tuple[float, float, float]]]  # RGB in 0..1 of each colour that a prompt can name
+    missing: ClassVar[str] = ""  # how to get a truth that is not at hand
 
     @abstractmethod
     def parse(self, prompt: str) -> tuple[Thing, ...]:
@@ -161,8 +162,18 @@ class World(ABC):
         seen = self.trace(self.meant(things)[0], to_device(cameras, "cpu"), supersample)
         return paint(seen, self.colors(things), backgrounds)
 
+    def at_hand(self) -> bool:
+        """Whether pictures of the truth can be drawn on this machine."""
+        return True
+
     def known(self, prompt: str) -> tuple[Thing, ...]:
-        """The object of ``prompt``, for a measurement against the truth. Raises PromptError as :meth:`parse`."""
+        """The object of ``prompt``, where a truth is asked for.
+
+        Raises:
+            PromptError: it names none, or its truth is not on this machine.
+        """
+        if not self.at_hand():
+            raise PromptError(f"the truth of the world of {self.name} is not on this machine: {self.missing}")
         try:
             return self.parse(prompt)
         except PromptError as error:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gsdistill.core.errors import BadFile
 from gsdistill.core.structs import Cameras
+from gsdistill.disk.places import data_path
 from gsdistill.worlds.base import Buffers, Layout, Thing, World
 from gsdistill.worlds.objects import captions
 from gsdistill.worlds.objects.catalogue import Model, models, models_of, words
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Objects"]
 
+_SPLATS = data_path("assets", "objects-splats", "splats.npz")
 PAINTED = " in any colour"  # ends the name of a model in a layout whose main faces a colour word repaints
 
 
@@ -40,6 +42,7 @@ class Objects(World):
     name: ClassVar[str] = "objects"
     grammar: ClassVar[str] = "[a] [colour] noun [on [a] [colour] noun]"
     palette: ClassVar[Mapping[str, tuple[float, float, float]]] = captions.COLORS
+    missing: ClassVar[str] = f"set {VARIABLE} to the folder of its meshes, as gsdistill/worlds/README.md says"
 
     def parse(self, prompt: str) -> tuple[Thing, ...]:
         """As :func:`gsdistill.worlds.objects.captions.parse`."""
@@ -116,6 +119,10 @@ class Objects(World):
         """The names of the models."""
         return " on ".join(map(_bare, layout)) if layout[0] not in captions.SOLIDS else ""
 
+    def at_hand(self) -> bool:
+        """Whether there are meshes, or reference splats."""
+        return folder() is not None or _SPLATS.is_file()
+
     def is_measurable(self, layout: Layout) -> bool:
         """Whether it is a solid, or the meshes are at hand."""
         return layout[0] in captions.SOLIDS or folder() is not None
@@ -125,13 +132,17 @@ class Objects(World):
         return layout[0] in captions.SOLIDS
 
     def trace(self, layout: Layout, cameras: Cameras, supersample: int) -> Buffers:
-        """Draw solids by their rays, models by their triangles.
+        """Draw solids by their rays, models by their triangles, or where the meshes are not here by reference splats.
 
         Raises:
-            BadFile: there are no meshes.
+            BadFile: there are neither.
         """
         if layout[0] in captions.SOLIDS:
             return Shapes().trace(layout, cameras, supersample)
+        if folder() is None:
+            from gsdistill.worlds.objects.splats import draw, reference
+
+            return draw([reference(_bare(name)) for name in layout], [_is_painted(name) for name in layout], cameras)
         from gsdistill.worlds.objects.drawing import draw
 
         return draw(_scene(layout), cameras, supersample)
@@ -139,9 +150,10 @@ class Objects(World):
     def sources(self) -> Iterable[Path]:
         """The meshes, and what places and draws them and the solids."""
         place, here = folder(), Path(__file__)
-        ours = [here.with_name(f"{name}.py") for name in ("drawing", "meshes", "stacking")]
+        ours = [here.with_name(f"{name}.py") for name in ("drawing", "meshes", "splats", "stacking")]
         ours.append(here.parents[2] / "renderer" / "meshes.py")
-        return [*([place / "objects.npz"] if place else []), *ours, *Shapes().sources()]
+        ours.append(place / "objects.npz" if place else _SPLATS)
+        return [path for path in (*ours, *Shapes().sources()) if path.is_file()]
 
     def distance(self, layout: Layout, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Exact, to the triangles that can be seen; of solids negative inside."""
