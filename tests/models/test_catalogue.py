@@ -50,12 +50,12 @@ def test_who_needs_a_large_prior_is_told_the_figures_of_its_card():
     assert str(caught.value).endswith(told)
 
 
-@pytest.mark.parametrize("family", ["v_prediction", "flow_prediction", "epsilon"])
+@pytest.mark.parametrize("family", ["v_prediction", "flow_prediction", "sample", "epsilon"])
 def test_cards_agree_with_their_families(family):
-    """Flows are transformers and U-Nets are not; one card is of v."""
+    """Flows are transformers and U-Nets are not; one card is of v, and one of x0."""
     names = [name for name, card in cards().items() if card.prediction_type == family]
-    expected = {"v_prediction": {"sd21"}, "flow_prediction": {"sd3", "sd35", "sana"}}
-    assert set(names) == expected.get(family, set(NAMES) - {"sd21", "sd3", "sd35", "sana"})
+    expected = {"v_prediction": {"sd21"}, "flow_prediction": {"sd3", "sd35", "sana"}, "sample": {"objects"}}
+    assert set(names) == expected.get(family, set(NAMES).difference(*expected.values()))
     networks = {leaf_of(FAMILIES[cards()[name].pipeline]).NETWORK for name in names}
     assert networks == {"transformer" if family == "flow_prediction" else "unet"}
 
