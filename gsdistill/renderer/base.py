@@ -1,6 +1,6 @@
 """The one entry to all renderers: Gaussians and cameras in; images, alphas, depths and screen gradients out.
 
-Every module of this folder, except this one and those with a leading underscore, is a backend of that name with one
+Every module of this folder, except this one, those with a leading underscore and NOT_LISTED, is a backend with one
 function ``rasterize(gaussians, cameras, backgrounds) -> Render``. All backends compute the same, and ``reference`` is
 its specification: EWA splatting (Zwicker et al. 2001) with the conventions of 3D Gaussian Splatting (Kerbl et al. 2023)
 as gsplat implements them. With d_i from the projected mean of Gaussian i to a pixel and C_i the covariance on the
@@ -31,6 +31,7 @@ from torch import Tensor
 from gsdistill.core.device import out_of_memory
 from gsdistill.core.errors import ConfigError, UserError, did_you_mean, first_line, tell
 from gsdistill.core.structs import SH_C0, Cameras, Gaussians, Render, to_device
+from gsdistill.renderer import NOT_LISTED
 
 __all__ = [
     "ALPHA_MAX", "ALPHA_MIN", "COVARIANCE_MAX", "DEVIATION_MAX", "TRANSMITTANCE_MIN", "backends", "blending_weights",
@@ -48,7 +49,7 @@ TRANSMITTANCE_MIN = 1e-4  # a pixel ends before the Gaussian that would lower it
 def backends() -> tuple[str, ...]:
     """Names of the renderers in this folder, sorted."""
     names = (path.stem for path in Path(__file__).parent.glob("*.py"))
-    return tuple(sorted(name for name in names if name != "base" and not name.startswith("_")))
+    return tuple(sorted(name for name in names if name not in ("base", *NOT_LISTED) and not name.startswith("_")))
 
 
 def render(

@@ -59,7 +59,11 @@ def test_the_command_tells_openmp_before_torch_is_imported():
 
 
 def test_every_command_that_computes_takes_their_number():
-    assert {name for name in names(PACKAGE) if not issubclass(load(PACKAGE, name), Threads)} == {"list", "doctor"}
+    assert {name for name in names(PACKAGE) if not issubclass(load(PACKAGE, name), Threads)} == {
+        "list",
+        "doctor",
+        "prior",
+    }
 
 
 @pytest.mark.parametrize(

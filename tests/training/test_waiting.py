@@ -255,8 +255,8 @@ def test_no_family_of_networks_waits(pipeline, direction, on_meta, tmp_path, mon
     if vae := getattr(prior._codec, "_vae", None):
         vae.to(META, torch.float16)  # in which the gradient is scaled
     prior.device = META
-    if hasattr(prior, "_told"):
-        prior._told = prior._told.to(META)
+    if hasattr(prior, "_times"):
+        prior._times = prior._times.to(META)
     prior.encode_text = lambda *_: text
     uploads = Uploads()
     carry(prior, method, PromptSettings(direction), META, uploads)

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from gsdistill.disk.read import read_json
+from gsdistill.settings.yaml import load_yaml
 
 __all__ = ["MODELS", "Model", "Words", "meanings", "models", "models_of", "words"]
 
@@ -52,8 +51,7 @@ class Words:
 @functools.cache
 def words() -> Words:
     """The words, read once."""
-    text = Path(__file__).with_name("words.yaml").read_text(encoding="utf-8")
-    return Words(**yaml.load(text, yaml.CBaseLoader))
+    return Words(**load_yaml(Path(__file__).with_name("words.yaml")))
 
 
 @functools.cache
