@@ -16,12 +16,12 @@ import logging
 import struct
 import sys
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from compare import compare, told
 from gather import gather, lacking
 from load import read_parts
 from numpy.typing import NDArray
@@ -94,6 +94,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("sources", type=Path, help="the folder of the authors' files")
     parser.add_argument("output", type=Path, help="the folder to write")
     parser.add_argument("--fetch", action="store_true", help="get the files that are not there yet")
+    parser.add_argument("--compare", type=Path, metavar="FOLDER", help="tell how far OUTPUT is from another folder")
     parser.add_argument("--only", nargs="+", metavar="REPOSITORY", default=[], help="none: all of the table")
     options = parser.parse_args(words)
     logging.getLogger("trimesh").setLevel(logging.ERROR)  # it warns of pictures that authors never published
@@ -102,6 +103,8 @@ def main(words: Sequence[str] | None = None) -> None:
         gather(sources, options.sources)
     left = build(sources, options.sources, options.output)
     print(f"{len(sources) - len(left)} models built in {options.output}, {len(left)} left out", *left, sep="\n")
+    if options.compare:
+        print(told(compare(options.output, options.compare)))
     sys.exit(bool(left))
 
 

@@ -1,4 +1,4 @@
-"""Reads FBX files of version 7, binary and as text: meshes where their nodes put them, with the colours of their materials.
+"""Reads FBX files of version 7, binary and as text: meshes where their nodes put them, with their materials' colours.
 
 A file is a tree of nodes, each with a name, values and children (https://code.blender.org/2013/08/fbx-binary-file-format-specification).
 Animation, textures and curves are left out.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from fbx import GREY, read_fbx
+from fbx import read_fbx
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,7 +20,7 @@ class Part:
     """The triangles of one material."""
 
     corners: NDArray[np.float64]  # [F, 3, 3], +y up, +z to the front
-    color: NDArray[np.float64]  # [3], or [F, 3] where each triangle has its own; the file's numbers, in 0..1
+    color: NDArray[np.float64] | None  # [3] or [F, 3], the file's numbers, in 0..1; None where it has none
     alpha: float = 1.0  # 0 where it cannot be seen
     material: str = ""
     uv: NDArray[np.float64] | None = None  # [F, 3, 2], v upwards
@@ -49,16 +49,14 @@ def read_parts(path: Path) -> list[Part]:
 def _part(corners: NDArray[np.float64], mesh: trimesh.Trimesh) -> Part:
     visual: Any = mesh.visual
     if visual.kind != "texture":
-        colors = np.asarray(visual.face_colors)[:, :3] / 255 if visual.kind else np.array(GREY)
-        return Part(corners, colors)
+        return Part(corners, np.asarray(visual.face_colors)[:, :3] / 255 if visual.kind else None)
     material = visual.material
     if hasattr(material, "baseColorTexture"):
         picture, factor = material.baseColorTexture, material.baseColorFactor
     else:  # of OBJ, where a picture replaces the colour
         picture, factor = material.image, None if material.image else material.diffuse
-    plain = (1, 1, 1) if picture else GREY
-    factor = np.array([*plain, 1.0]) if factor is None else np.asarray(factor) / 255
+    color, alpha = (None, 1.0) if factor is None else (np.asarray(factor[:3]) / 255, float(factor[3]) / 255)
     uv = None
     if picture is not None and visual.uv is not None and len(visual.uv) == len(mesh.vertices):
         uv = np.asarray(visual.uv)[mesh.faces]
-    return Part(corners, factor[:3], float(factor[3]), material.name or "", uv, picture if uv is not None else None)
+    return Part(corners, color, alpha, material.name or "", uv, picture if uv is not None else None)

@@ -18,6 +18,7 @@ from table import Source
 
 __all__ = ["areas", "lifted", "linear", "paint", "sampled", "srgb"]
 
+GREY = 0.8  # of a part that has no colour
 BUDGET = 5500  # triangles of a model after its pictures have split them
 UNSEEN, GLASS = 0.08, 0.7  # a part with less alpha is left out; shows what is behind it
 OPAQUE = 0.43  # a triangle of a picture with less alpha is left out
@@ -76,6 +77,8 @@ def paint(parts: Sequence[Part], source: Source) -> tuple[NDArray[np.float64], N
 def _plain(part: Part, source: Source) -> NDArray[np.float64]:
     if part.material in source.materials:
         return _rgb(source.materials[part.material])
+    if part.color is None:
+        return np.full(3, GREY if part.picture is None else 1.0)
     return source.raw * part.color + (1 - source.raw) * srgb(source.gain * part.color)
 
 
@@ -133,7 +136,7 @@ def _quarters(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def lifted(colors: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sRGB colours [F, 3], multiplied in linear light so that the brightest tenth of the surface is bright."""
+    """SRGB colours [F, 3], multiplied in linear light so that the brightest tenth of the surface is bright."""
     strongest = colors.max(1)
     order = np.argsort(strongest)
     share = np.cumsum(weights[order]) / weights.sum()

@@ -1,4 +1,4 @@
-"""The convention of the meshes: +z up, front +x, the bounding box centred, the farthest vertex at 0.9; few triangles."""
+"""The convention of the meshes: +z up, front +x, bounding box centred, farthest vertex at 0.9, few triangles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Mesh = tuple[
 
 
 def placed(corners: NDArray[np.float64], turn: float, roll: float = 0.0) -> NDArray[np.float64]:
-    """Triangles [F, 3, 3] of +y up and +z front in our axes, turned about y by ``roll``, then about z by ``turn`` degrees."""
+    """Triangles [F, 3, 3] of +y up and +z front in our axes, turned about y by ``roll``, then about z, in degrees."""
     corners = corners[..., [2, 0, 1]]
     for angle, (one, other) in ((roll, (2, 0)), (turn, (0, 1))):
         cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
