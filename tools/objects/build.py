@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from compare import compare, told
+from coplanar import moved_apart
 from gather import gather, lacking
 from load import read_parts
 from numpy.typing import NDArray
@@ -38,7 +39,8 @@ BROKEN = ValueError, KeyError, IndexError, OSError, struct.error, zlib.error  # 
 def mesh_of(source: Source, place: Path) -> Mesh:
     """The mesh of a model whose files are in a folder."""
     corners, colors = paint(read_parts(place / source.repository.name / source.path), source)
-    return centred(decimated(welded(placed(corners, source.turn, source.roll), colors)))
+    corners = moved_apart(placed(corners, source.turn, source.roll), colors)
+    return centred(decimated(welded(corners, colors)))
 
 
 def record(source: Source, mesh: Mesh) -> dict[str, Any]:
