@@ -73,6 +73,8 @@ PURPOSES = {
     "scikit-image": "marching cubes",
     "xatlas": "charts of textures",
     "viser": "the viewer's page",
+    "dracopy": "meshes in glTF that Draco compressed",
+    "fast-simplification": "fewer triangles of the meshes of everyday objects",
     "sphinx": "the reference of the library, from docstrings",
     "pytest": "tests",
     "pytest-xdist": "tests in several processes",
