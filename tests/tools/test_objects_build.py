@@ -214,13 +214,14 @@ def test_what_does_not_flicker_stays(tool, corners, colors):
 # Files
 
 
-def test_a_glb_is_built_as_the_world_reads_it(tool, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("draco", [False, True])
+def test_a_glb_is_built_as_the_world_reads_it(tool, tmp_path, monkeypatch, capsys, draco):
     material = trimesh.visual.material.PBRMaterial(baseColorFactor=[0, 255, 0, 255], name="green")
     box = trimesh.creation.box((1, 2, 4))
     box.visual = trimesh.visual.TextureVisuals(material=material)
     place = tmp_path / "sources" / "owner" / "name"
     place.mkdir(parents=True)
-    box.export(place / "a.glb")
+    box.export(place / "a.glb", extension_draco=draco)
     own = hashlib.sha256((place / "a.glb").read_bytes()).hexdigest()
     rows = [source(tool, sha256=own), source(tool, path="b.glb"), source(tool, sha256="0" * 64)]
     monkeypatch.setattr(tool.build, "read_table", lambda: rows)

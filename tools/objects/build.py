@@ -39,8 +39,8 @@ BROKEN = ValueError, KeyError, IndexError, OSError, struct.error, zlib.error  # 
 def mesh_of(source: Source, place: Path) -> Mesh:
     """The mesh of a model whose files are in a folder."""
     corners, colors = paint(read_parts(place / source.repository.name / source.path), source)
-    corners = moved_apart(placed(corners, source.turn, source.roll), colors)
-    return centred(decimated(welded(corners, colors)))
+    vertices, faces, colors = decimated(welded(placed(corners, source.turn, source.roll), colors))
+    return centred(welded(moved_apart(vertices[faces], colors), colors))
 
 
 def record(source: Source, mesh: Mesh) -> dict[str, Any]:

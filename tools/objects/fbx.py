@@ -111,11 +111,15 @@ def _surfaces(geometry: Node, matrix: NDArray[np.float64], materials: Sequence[N
         fan = [(polygon[0], polygon[i], polygon[i + 1]) for i in range(1, len(polygon) - 1)]
         fans[each[number] if len(each) > 1 and number < len(each) else each[0]] += fan
     found = []
+    order = (2, 1, 0) if np.linalg.det(matrix[:3, :3]) < 0 else (0, 1, 2)  # mirrored polygons turn the other way
     for which, fan in fans.items():
+        if not fan:
+            continue
         material = materials[min(max(which, 0), len(materials) - 1)] if materials else None
         color = GREY if material is None else material.numbers("DiffuseColor", material.numbers("Diffuse", GREY))
-        found.append(Surface(points[np.array(fan)], tuple(map(float, color)), material.title if material else ""))
-    return [surface for surface in found if len(surface.corners)]
+        title = material.title if material else ""
+        found.append(Surface(points[np.array(fan)[:, order]], tuple(map(float, color)), title))
+    return found
 
 
 def _local(model: Node) -> NDArray[np.float64]:

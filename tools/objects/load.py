@@ -41,13 +41,14 @@ def read_parts(path: Path) -> list[Part]:
         matrix, name = scene.graph[node]
         mesh = scene.geometry[name]
         if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces):
-            corners = (np.asarray(mesh.vertices) @ matrix[:3, :3].T + matrix[:3, 3])[mesh.faces]
-            parts.append(_part(corners, mesh))
+            vertices = np.asarray(mesh.vertices) @ matrix[:3, :3].T + matrix[:3, 3]
+            mirrored = np.linalg.det(matrix[:3, :3]) < 0
+            parts.append(_part(vertices, mesh.faces[:, ::-1] if mirrored else mesh.faces, mesh.visual))
     return parts
 
 
-def _part(corners: NDArray[np.float64], mesh: trimesh.Trimesh) -> Part:
-    visual: Any = mesh.visual
+def _part(vertices: NDArray[np.float64], faces: NDArray[np.int64], visual: Any) -> Part:
+    corners = vertices[faces]
     if visual.kind != "texture":
         return Part(corners, np.asarray(visual.face_colors)[:, :3] / 255 if visual.kind else None)
     material = visual.material
@@ -57,6 +58,6 @@ def _part(corners: NDArray[np.float64], mesh: trimesh.Trimesh) -> Part:
         picture, factor = material.image, None if material.image else material.diffuse
     color, alpha = (None, 1.0) if factor is None else (np.asarray(factor[:3]) / 255, float(factor[3]) / 255)
     uv = None
-    if picture is not None and visual.uv is not None and len(visual.uv) == len(mesh.vertices):
-        uv = np.asarray(visual.uv)[mesh.faces]
+    if picture is not None and visual.uv is not None and len(visual.uv) == len(vertices):
+        uv = np.asarray(visual.uv)[faces]
     return Part(corners, color, alpha, material.name or "", uv, picture if uv is not None else None)
