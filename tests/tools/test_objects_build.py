@@ -229,7 +229,7 @@ def test_a_glb_is_built_as_the_world_reads_it(tool, tmp_path, monkeypatch, capsy
         tool.build.main([str(tmp_path / "sources"), str(tmp_path / "out"), "--compare", str(tmp_path / "out")])
     assert ended.value.code == 1
     said = capsys.readouterr().out
-    assert "1 models built" in said and "its file is not there" in said and "not that of the table" in said
+    assert "1 models built" in said and "b.glb is not there" in said and "a.glb is not that of the table" in said
     assert "1 models in both: difference of pictures 0.0000" in said
     mesh = mesh_of(tool.compare._model("thing_01"), tmp_path / "out")
     assert np.allclose(np.ptp(mesh.vertices, 0) / np.ptp(mesh.vertices, 0).min(), [4, 1, 2], atol=1e-3)
@@ -378,6 +378,9 @@ def test_only_what_is_not_there_is_fetched_from_a_commit(tool, tmp_path, monkeyp
     assert not tool.gather.lacking(one, tmp_path / "got")
     got = tmp_path / "got" / "owner" / "name"
     assert {path.name for path in got.iterdir()} == {".git", "a[1].glb", "b.png"}
+    spoilt = shutil.copytree(tmp_path / "got", tmp_path / "spoilt") / "owner" / "name" / "b.png"
+    spoilt.write_text("another")
+    assert tool.gather.lacking(one, tmp_path / "spoilt") == "b.png is not that of the table"
 
 
 # Debian's models

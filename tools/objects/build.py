@@ -81,7 +81,7 @@ def build(sources: Sequence[Source], place: Path, output: Path) -> list[str]:
         except BROKEN as error:
             mesh, reason = None, f"{type(error).__name__}: {error}"
         if mesh is None:
-            left.append(f"{source.name}: {reason} ({source.repository.name}: {source.path})")
+            left.append(f"{source.name} of {source.repository.name}: {reason}")
         else:
             records.append(record(source, mesh))
             meshes.append(mesh)

@@ -73,4 +73,4 @@ def _model(name: str) -> Model:
 
 def _pictures(model: Model, place: Path) -> Tensor:
     buffers = draw(placed([mesh_of(model, place)], [False]), all_around(VIEWS, SIZE), SIDE)
-    return torch.cat([buffers.fixed, buffers.coverage], 1)
+    return torch.cat([part for part in (buffers.fixed, buffers.coverage) if part is not None], 1)

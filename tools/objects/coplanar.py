@@ -62,7 +62,7 @@ def _flat(corners: NDArray[np.float64], normals: NDArray[np.float64], planes: ND
     first = np.cross(normals, np.eye(3)[np.abs(normals).argmin(1)])
     first /= np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-30)
     spanned = np.stack([first, np.cross(normals, first)], -1)
-    return corners @ spanned[planes]
+    return np.einsum("fkd,fde->fke", corners, spanned[planes])
 
 
 def _longest(corners: NDArray[np.float64]) -> float:

@@ -116,7 +116,7 @@ def _surfaces(geometry: Node, matrix: NDArray[np.float64], materials: Sequence[N
         if not fan:
             continue
         material = materials[min(max(which, 0), len(materials) - 1)] if materials else None
-        color = GREY if material is None else material.numbers("DiffuseColor", material.numbers("Diffuse", GREY))
+        color = GREY if material is None else material.numbers("DiffuseColor", list(material.numbers("Diffuse", GREY)))
         title = material.title if material else ""
         found.append(Surface(points[np.array(fan)[:, order]], tuple(map(float, color)), title))
     return found

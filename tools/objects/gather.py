@@ -6,6 +6,7 @@ the files of the table are fetched, at the table's commit; of Debian the package
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import subprocess
@@ -13,7 +14,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from table import Repository, Source
 
@@ -35,19 +36,22 @@ def gather(sources: Sequence[Source], place: Path) -> None:
 
 
 def lacking(source: Source, place: Path) -> str:
-    """Why a model cannot be built from the files in ``place``; empty where it can."""
-    own = place / source.repository.name / source.path
-    if not own.is_file():
-        return "its file is not there"
-    return "" if _checksum(own) == source.sha256 else "its file is not that of the table"
+    """Why a model cannot be built from the files in ``place``; empty where it can.
+
+    It needs its own file, and those of the table beside it and below.
+    """
+    beside, files = PurePosixPath(source.path).parent, source.repository.files
+    further = {path: files[path] for path in files if beside in PurePosixPath(path).parents}
+    for path, sha256 in {source.path: source.sha256, **further}.items():
+        file = place / source.repository.name / path
+        if not file.is_file():
+            return f"{path} is not there"
+        if _checksum(file) != sha256:
+            return f"{path} is not that of the table"
+    return ""
 
 
-def strange(repository: Repository, place: Path) -> list[str]:
-    """The paths of the repository's further files that are not there, or not those of the table."""
-    found = {path: place / repository.name / path for path in repository.files}
-    return [p for p, file in found.items() if not file.is_file() or _checksum(file) != repository.files[p]]
-
-
+@functools.cache
 def _checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -13,7 +13,7 @@ import numpy as np
 from load import Part
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from table import Source
 
 __all__ = ["areas", "lifted", "linear", "paint", "sampled", "srgb"]
@@ -151,7 +151,7 @@ def _show_through(corners: NDArray[np.float64], colors: NDArray[np.float64], alp
     glass = alpha < GLASS
     centres, others = corners.mean(1), np.flatnonzero(~glass)
     points = [centres[others], *(0.8 * corners[others, i] + 0.2 * centres[others] for i in range(3))]
-    _, nearest = cKDTree(np.concatenate(points)).query(centres[glass])
+    _, nearest = KDTree(np.concatenate(points)).query(centres[glass])
     share = np.clip(alpha[glass], 0.15, 0.5)[:, None]
     colors[glass] = share * colors[glass] + (1 - share) * colors[others[nearest % len(others)]]
 

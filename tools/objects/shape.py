@@ -6,7 +6,7 @@ import fast_simplification
 import numpy as np
 from numpy.typing import NDArray
 from paint import areas
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 __all__ = ["MOST", "decimated", "placed", "welded"]
 
@@ -63,7 +63,7 @@ def decimated(mesh: Mesh) -> Mesh:
     corners = few[triangles].astype(np.float64)
     points = np.stack([0.8 * corners.mean(1) + 0.2 * end for end in (corners.mean(1), *np.moveaxis(corners, 1, 0))], 1)
     known, which = _scattered(vertices[faces])
-    _, nearest = cKDTree(known).query(points.reshape(-1, 3))
+    _, nearest = KDTree(known).query(points.reshape(-1, 3))
     shades = np.median(colors[which[nearest]].reshape(-1, 4, 3), axis=1)
     return _clustered((few.astype(np.float64), triangles.astype(np.int64), shades))
 
