@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import fast_simplification
 import numpy as np
 from numpy.typing import NDArray
@@ -53,13 +55,12 @@ def decimated(mesh: Mesh) -> Mesh:
     vertices, faces, colors = mesh
     if len(faces) <= MOST:
         return mesh
-    few, triangles = fast_simplification.simplify(
+    simplify: Any = fast_simplification.simplify  # its types know neither float32 nor how many arrays it returns
+    few, triangles = simplify(
         vertices.astype(np.float32), faces.astype(np.int32), target_reduction=1 - GOAL / len(faces)
     )
     if len(triangles) > 1.3 * GOAL:  # of many loose parts
-        few, triangles = fast_simplification.simplify(
-            few, triangles, target_reduction=1 - GOAL / len(triangles), agg=10
-        )
+        few, triangles = simplify(few, triangles, target_reduction=1 - GOAL / len(triangles), agg=10)
     corners = few[triangles].astype(np.float64)
     points = np.stack([0.8 * corners.mean(1) + 0.2 * end for end in (corners.mean(1), *np.moveaxis(corners, 1, 0))], 1)
     known, which = _scattered(vertices[faces])
