@@ -55,7 +55,7 @@ def decimated(mesh: Mesh) -> Mesh:
     vertices, faces, colors = mesh
     if len(faces) <= MOST:
         return mesh
-    simplify: Any = fast_simplification.simplify  # its types know neither float32 nor how many arrays it returns
+    simplify: Any = fast_simplification.simplify  # its types do not know float32
     few, triangles = simplify(
         vertices.astype(np.float32), faces.astype(np.int32), target_reduction=1 - GOAL / len(faces)
     )
