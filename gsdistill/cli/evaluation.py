@@ -26,7 +26,7 @@ from gsdistill.models import catalogue
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.run.measure import truth_of
+from gsdistill.run.measure import truth_of, world_of_run
 from gsdistill.run.read import CONFIG, EVALUATION, FAILURE, RECORDS, SUMMARY, Run, read_run
 from gsdistill.scene.read import OF_A_RUN, open_splat
 from gsdistill.settings.config import from_dict
@@ -67,7 +67,7 @@ def gather(
         if reference is None:
             tell(f"the object of '{run.prompt}' is not known: what needs a truth is left out; --truth FILE names one")
     else:
-        reference = _truth_of(wanted) if wanted and not (truth or prior) else None
+        reference = _truth_of(wanted, run) if wanted and not (truth or prior) else None
     gaussians = open_splat(splat).resolve(frames[0], "--frame", clean)
     if truth:
         reference = read_truth(truth, frames[1], gaussians)
@@ -90,9 +90,10 @@ def check_json(target: Path, sources: Iterable[Path], overwrite: bool) -> None:
     check_targets([target], overwrite, "another --json")
 
 
-def _truth_of(prompt: str) -> Truth:
+def _truth_of(prompt: str, run: Run | None) -> Truth:
+    """The object of a prompt, in the world of the run's prior if there is a run."""
     try:
-        return truth_of_prompt(prompt)
+        return truth_of_prompt(prompt, world_of_run(run) if run else None)
     except PromptError as error:
         raise PromptError(
             f"{error}. Without --prompt the splat is measured alone, and with --prior by a prior"

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from gsdistill.core.errors import BadFile, tell
+from gsdistill.core.errors import BadFile, PromptError, tell
 from gsdistill.core.frames import Frame
 from gsdistill.core.structs import Cameras, Gaussians, on_processor
 from gsdistill.evaluation.views import SIZE, Pictures, held_out, photograph, truth, unseen
@@ -45,6 +45,7 @@ __all__ = [
     "surface_points",
     "truth_of_layout",
     "truth_of_prompt",
+    "world_that_knows",
 ]
 
 IN_VIEW = 1.09  # 3.2 sin 20 degrees: radius of the ball around the origin that every camera sees whole
@@ -90,16 +91,33 @@ class Surface:
 
 
 def truth_of_prompt(prompt: str, world: World | None = None) -> Truth:
-    """The object that ``prompt`` names in ``world``; without one, in the shapes world.
+    """The object that ``prompt`` names in ``world``; without one, in the first that knows it.
 
     Where the prompt may mean several, it is the first; :meth:`Truth.nearest_to` chooses.
 
     Raises:
         PromptError: the prompt is not one of the world, so its object is not known.
     """
-    world = world or world_named("shapes")
+    world = world or world_that_knows(prompt)
     things = world.known(prompt)
     return truth_of_layout(world, things, world.meant(things)[0])
+
+
+def world_that_knows(prompt: str) -> World:
+    """The shapes world if it knows the object of a prompt, or else that of everyday objects.
+
+    Raises:
+        PromptError: neither does; what the shapes world answers.
+    """
+    try:
+        world_named("shapes").known(prompt)
+    except PromptError as error:
+        try:
+            world_named("objects").parse(prompt)
+        except PromptError:
+            raise error from None
+        return world_named("objects")
+    return world_named("shapes")
 
 
 def truth_of_layout(world: World, things: tuple[Thing, ...], layout: Layout) -> Truth:

@@ -14,10 +14,10 @@ from torch import Tensor
 from gsdistill.core.structs import Cameras, Gaussians, on_processor
 from gsdistill.evaluation.figures import NOTHING, PREFIX
 from gsdistill.evaluation.naming import nearest
-from gsdistill.evaluation.references import Truth, truth_of_prompt
+from gsdistill.evaluation.references import Truth, truth_of_prompt, world_that_knows
 from gsdistill.evaluation.surface import centres, floaters, surface
 from gsdistill.evaluation.views import compared, photograph, seen_colours, unseen
-from gsdistill.worlds.base import world_named
+from gsdistill.worlds.base import World
 
 __all__ = ["Figures", "evaluate", "truth_views"]
 
@@ -39,7 +39,7 @@ def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:
     if there are several; ``floaters``, the share of the opacity outside of a closed surface.
 
     Raises:
-        PromptError: the prompt is not one of the shapes world, so its object is not known.
+        PromptError: the prompt is of no world, so its object is not known.
     """
     truth = truth_of_prompt(truth) if isinstance(truth, str) else truth
     gaussians = on_processor(gaussians)
@@ -66,12 +66,15 @@ def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:
 
 
 def truth_views(
-    prompt: str, cameras: Cameras, background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    prompt: str,
+    cameras: Cameras,
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    world: World | None = None,
 ) -> Float[Tensor, "B H W 3"]:
     """Pictures of the true object of ``prompt`` for contact sheets, RGB in 0..1 over ``background``.
 
     Raises:
         PromptError: as :func:`evaluate`.
     """
-    world = world_named("shapes")
+    world = world or world_that_knows(prompt)
     return world.pictures(world.known(prompt), cameras, torch.tensor(background).expand(len(cameras), 3))[0]

@@ -40,8 +40,9 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
                 momentum.lerp_(_gradient(parameter), 1 - group["momentum"])
-        for process, (group, parameter) in self._shares:
+        for process, number, parameter in self._shares:
             if process == rank():
+                group = self.param_groups[number]
                 momentum = self.state[parameter]["momentum"]
                 ahead = _gradient(parameter).lerp(momentum, group["momentum"])  # Nesterov's
                 step = orthogonalised(ahead.flatten(1)).view_as(parameter)
@@ -50,20 +51,22 @@ class Muon(torch.optim.Optimizer):
         self._spread()
 
     @cached_property
-    def _shares(self) -> list[tuple[int, tuple[dict[str, Any], nn.Parameter]]]:
-        """Which process moves which parameter: the costliest first, each to the one that has least to do."""
-        every = [(group, parameter) for group in self.param_groups for parameter in group["params"]]
+    def _shares(self) -> list[tuple[int, int, nn.Parameter]]:
+        """Which process moves which parameter of which group: the costliest first, each to whom has least to do."""
+        every = [(number, p) for number, group in enumerate(self.param_groups) for p in group["params"]]
         loads, shares = [0] * count(), []
-        for group, parameter in sorted(every, key=lambda one: -_cost(one[1])):
+        for number, parameter in sorted(every, key=lambda one: -_cost(one[1])):
             process = loads.index(min(loads))
             loads[process] += _cost(parameter)
-            shares.append((process, (group, parameter)))
+            shares.append((process, number, parameter))
         return shares
 
     def _spread(self) -> None:
         """Give all processes what each has moved."""
         for process in range(count()) if count() > 1 else ():
-            moved = [parameter for owner, (_, parameter) in self._shares if owner == process]
+            moved = [parameter for owner, _, parameter in self._shares if owner == process]
+            if not moved:
+                continue
             flat = torch.cat([parameter.flatten() for parameter in moved])
             distributed.broadcast(flat, process)
             for parameter, part in zip(moved, flat.split([p.numel() for p in moved]), strict=True):
@@ -71,7 +74,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """The nearly orthogonal matrix of the same singular vectors: of a full rank, its singular values are 0.7..1.2."""
+    """The nearly orthogonal matrix of the same singular vectors.
+
+    Singular values above about 1/500 of the matrix's norm come to 0.7..1.2; smaller ones stay smaller.
+    """
     x = matrix.bfloat16()
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from gsdistill.core.errors import BadFile, OutputError
 from gsdistill.core.failing import failing_as
-from gsdistill.disk.write import DRAFT, check_folder, write_text
+from gsdistill.disk.write import DRAFT, write_text
 from gsdistill.models.layout import weight_files
 from gsdistill.models.pipelines import needed_parts
 
@@ -53,7 +52,7 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in packed.items():
         if value.dtype == torch.int8:
             weights[name] = (value.float() * _beside(packed[name + SCALE], value)).half()
-        elif not name.endswith(SCALE):
+        elif packed.get(name.removesuffix(SCALE), value).dtype != torch.int8:
             weights[name] = value
     return weights
 
@@ -69,8 +68,8 @@ def convert_folder(source: Path, target: Path, packed: bool) -> int:
     All other files stay as they are, but for SHA256SUMS, which is written anew.
 
     Raises:
-        BadFile: the source has no network's weights that can be read. OutputError: the target exists, or cannot be
-            written.
+        BadFile: the source has no network's weights that can be read and that float16 holds. OutputError: the target
+            exists, lies in the source, or cannot be written.
     """
     from safetensors.torch import load_file, save_file
 
@@ -78,20 +77,25 @@ def convert_folder(source: Path, target: Path, packed: bool) -> int:
     files = weight_files([path.name for path in network.glob("*")], half=True)
     if files is None or files.missing:
         raise BadFile(f"{network}: there are no weights in safetensors, or not all of them")
-    if target.exists():
-        raise OutputError(f"{target} exists; choose another folder")
+    if target.exists() or target.resolve().is_relative_to(source.resolve()):
+        raise OutputError(f"{target} exists, or lies in the folder that is copied; choose another folder")
     with failing_as(BadFile, f"{network}: the weights cannot be read"):
         shards = [name for name in files.names if name.endswith(".safetensors")]
         weights = unpack({key: value for name in shards for key, value in load_file(network / name).items()})
-    check_folder(target.parent)
-    draft = Path(tempfile.mkdtemp(prefix=f"{DRAFT}{os.urandom(4).hex()}-", dir=target.parent))
+    kept = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+    if lost := [key for key, value in kept.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise BadFile(f"{network}: {lost[0]} does not fit into float16")
+
+    def leave_out(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if Path(folder) == network and ".safetensors" in name]
+
+    draft = target.parent / f"{DRAFT}{os.urandom(4).hex()}-{target.name}"
     try:
-        shutil.copytree(source, draft, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*files.names))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, draft, ignore=leave_out)
         name = f"{NAME}.{EIGHT_BITS}.safetensors" if packed else f"{NAME}.safetensors"
-        place = draft / network.relative_to(source) / name
-        save_file(pack(weights) if packed else {key: value.half() for key, value in weights.items()}, place)
+        save_file(pack(kept) if packed else kept, draft / network.relative_to(source) / name)
         write_sums(draft)
-        draft.chmod(0o755)
         draft.rename(target)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)

@@ -20,6 +20,7 @@ from gsdistill.export.pictures import shots, to_bytes
 from gsdistill.pages.loose import find_loose
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.read import read_splat
+from gsdistill.worlds.base import World
 
 __all__ = ["Picture", "draw_beside_truth", "draw_growth", "draw_loose", "embed_picture", "embed_video"]
 
@@ -82,17 +83,17 @@ def draw_growth(snapshots: dict[int, Path]) -> list[tuple[int, Picture]]:
     return pictures
 
 
-def draw_beside_truth(splat: Path, prompt: str) -> tuple[Picture, Picture]:
+def draw_beside_truth(splat: Path, prompt: str, world: World | None) -> tuple[Picture, Picture]:
     """Draw the splat and the true object of ``prompt`` from the same six held-out cameras, each as a strip.
 
     Raises:
-        BadFile: the splat cannot be read. PromptError: the prompt is not of the shapes world.
+        BadFile: the splat cannot be read. PromptError: the prompt is not of the world, or of none without one.
     """
     from gsdistill.evaluation.truth import truth_views
     from gsdistill.evaluation.views import held_out
 
     cameras = held_out().pick(torch.tensor(TRUTH_VIEWS))
-    true = np.concatenate(to_bytes(truth_views(prompt, cameras, WHITE)), axis=1)
+    true = np.concatenate(to_bytes(truth_views(prompt, cameras, WHITE, world)), axis=1)
     ours = np.concatenate(list(shots(read_splat(splat), cameras, WHITE)), axis=1)
     alt = f"the splat from {len(cameras)} sides", "the true object from the same sides"
     return _encode(ours, alt[0]), _encode(true, alt[1])

@@ -26,7 +26,7 @@ from gsdistill.pages.pictures import (
     embed_picture,
     embed_video,
 )
-from gsdistill.run.measure import keep_figures, measure_run
+from gsdistill.run.measure import keep_figures, measure_run, world_of_run
 from gsdistill.run.read import (
     CONFIG,
     EVALUATION,
@@ -137,7 +137,7 @@ def _strips(run: Run) -> list[tuple[Picture, str]]:
     if "iou" not in run.evaluation or not splat.is_file():
         return []
     try:
-        ours, true = draw_beside_truth(splat, run.prompt)
+        ours, true = draw_beside_truth(splat, run.prompt, world_of_run(run))
     except PromptError:
         return []
     return [(ours, "the splat, from cameras that no step has used"), (true, "the true object")]

@@ -13,8 +13,9 @@ from gsdistill.run.read import EVALUATION, SPLAT, Run, read_evaluation, read_run
 
 if TYPE_CHECKING:
     from gsdistill.evaluation.references import Truth
+    from gsdistill.worlds.base import World
 
-__all__ = ["evaluate_run", "keep_figures", "measure_run", "truth_of"]
+__all__ = ["evaluate_run", "keep_figures", "measure_run", "truth_of", "world_of_run"]
 
 
 def measure_run(run: Run) -> dict[str, Any]:
@@ -32,21 +33,25 @@ def measure_run(run: Run) -> dict[str, Any]:
 
 
 def truth_of(run: Run) -> Truth | None:
-    """The object that the prompt of a run names in the world of its prior; None if it names none, or there is no world.
-
-    If the prior cannot be found any more, the shapes world is taken.
-    """
+    """The object that a run's prompt names in the world of its prior; None if it names none, or there is no world."""
     from gsdistill.evaluation.references import truth_of_prompt
+
+    world = world_of_run(run)
+    try:
+        return truth_of_prompt(run.prompt, world) if world else None
+    except PromptError:
+        return None
+
+
+def world_of_run(run: Run) -> World | None:
+    """The world of a run's prior, if it has one; the shapes world if the prior cannot be found any more."""
     from gsdistill.models.catalogue import world_of
     from gsdistill.worlds.base import world_named
 
     world: str | None = "shapes"
     with suppress(UserError):
         world = world_of(text_of(run.settings.get("prior")))
-    try:
-        return truth_of_prompt(run.prompt, world_named(world)) if world else None
-    except PromptError:
-        return None
+    return world_named(world) if world else None
 
 
 def keep_figures(folder: Path, figures: Mapping[str, Any]) -> None:
@@ -59,16 +64,17 @@ def keep_figures(folder: Path, figures: Mapping[str, Any]) -> None:
 
 
 def evaluate_run(folder: Path | str) -> dict[str, Any]:
-    """Measure the splat of a run of the shapes world against its truth: :func:`gsdistill.evaluation.truth.evaluate`.
+    """Measure the splat of a run against the truth of its prompt: :func:`gsdistill.evaluation.truth.evaluate`.
 
     Raises:
         BadFile: the folder is not a run's, holds no splat, or has a broken file. PromptError: the prompt is not one of
-            the shapes world.
+            the world of the run's prior, or of any.
     """
     run = read_run(Path(folder))
     if not (run.folder / SPLAT).is_file():
         raise BadFile(f"{folder} is not the folder of a finished run: it lacks {SPLAT}")
+    from gsdistill.evaluation.references import truth_of_prompt
     from gsdistill.evaluation.truth import evaluate
     from gsdistill.scene.read import read_splat
 
-    return evaluate(read_splat(run.folder / SPLAT), run.prompt)
+    return evaluate(read_splat(run.folder / SPLAT), truth_of_prompt(run.prompt, world_of_run(run)))

@@ -16,7 +16,7 @@ from gsdistill.export.pictures import shots, to_bytes
 from gsdistill.run.read import SPLAT
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.read import read_splat
-from gsdistill.sweep.plan import folder
+from gsdistill.sweep.plan import folder, world_of_sweep
 from gsdistill.sweep.results import Comparison, Entry
 from gsdistill.sweep.settings import shown
 
@@ -142,7 +142,9 @@ def _pictures(comparison: Comparison, prompt: str, cameras: Cameras, with_truth:
     """Two views of the truth, if it is known, and of the splat of each entry, side by side: bytes [h, 2 h, 3] each."""
     pairs = []
     if with_truth:
-        pairs.append(np.concatenate(to_bytes(truth_views(prompt, cameras)), axis=1))
+        pairs.append(
+            np.concatenate(to_bytes(truth_views(prompt, cameras, world=world_of_sweep(comparison.settings))), axis=1)
+        )
     settings = comparison.settings
     finished = (prompt, settings.seeds[0], None)
     for entry in comparison.entries:

@@ -42,7 +42,7 @@ class Thing:
 class Buffers:
     """Pictures without colour of an object's P parts, seen by B cameras."""
 
-    shade: Float[Tensor, "B P H W"]  # premultiplied with coverage, 0..1
+    shade: Float[Tensor, "B P H W"]  # premultiplied with coverage; at most 1.4, where a model's own shades go that far
     coverage: Float[Tensor, "B P H W"]  # 0..1; the sum over P is the object's alpha
     fixed: Float[Tensor, "B 3 H W"] | None = None  # RGB that no colour word changes; None where there is none
 
@@ -111,7 +111,7 @@ class World(ABC):
         return tuple(Thing(color, shape) for color, shape in zip(colors, layout, strict=False))
 
     def title(self, layout: Layout) -> str:
-        """Which of the layouts that a prompt may mean this one is; empty where it is the only one."""
+        """The names of the models that a layout shows, where a prompt may mean several; else empty."""
         return ""
 
     def agrees(self, named: tuple[Thing, ...], things: tuple[Thing, ...]) -> bool:
@@ -162,8 +162,8 @@ class World(ABC):
         seen = self.trace(self.meant(things)[0], to_device(cameras, "cpu"), supersample)
         return paint(seen, self.colors(things), backgrounds)
 
-    def at_hand(self) -> bool:
-        """Whether pictures of the truth can be drawn on this machine."""
+    def at_hand(self, layout: Layout = ()) -> bool:
+        """Whether pictures of a layout, or of any, can be drawn on this machine."""
         return True
 
     def known(self, prompt: str) -> tuple[Thing, ...]:
@@ -172,13 +172,14 @@ class World(ABC):
         Raises:
             PromptError: it names none, or its truth is not on this machine.
         """
-        if not self.at_hand():
-            raise PromptError(f"the truth of the world of {self.name} is not on this machine: {self.missing}")
         try:
-            return self.parse(prompt)
+            things = self.parse(prompt)
         except PromptError as error:
             needed = f"evaluation on truth needs a {self.name} prompt, '{self.grammar}'"
             raise PromptError(f"{needed}; the object of '{prompt}' is not known") from error
+        if not self.at_hand(self.meant(things)[0]):
+            raise PromptError(f"the truth of the world of {self.name} is not on this machine: {self.missing}")
+        return things
 
 
 @functools.cache

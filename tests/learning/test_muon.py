@@ -40,6 +40,17 @@ def test_the_first_step_is_the_rate_times_an_orthogonal_matrix_of_adams_size():
     assert float(moved.square().mean().sqrt()) == pytest.approx(0.1 * 0.2, rel=0.15)  # AdamW's size
 
 
+def test_a_rate_that_is_set_after_a_state_was_loaded_counts():
+    parameter = nn.Parameter(torch.eye(3))
+    muon = Muon([parameter], lr=0.1)
+    for rate in (0.1, 0.0):
+        muon.load_state_dict(muon.state_dict())
+        muon.param_groups[0]["lr"], before = rate, parameter.detach().clone()
+        parameter.grad = torch.ones(3, 3)
+        muon.step()
+        assert torch.equal(parameter.detach(), before) is (rate == 0.0)
+
+
 def test_weights_decay_with_the_rate():
     parameter = nn.Parameter(torch.eye(4))
     parameter.grad = torch.zeros(4, 4)

@@ -100,6 +100,27 @@ def test_what_cannot_be_converted_is_refused_and_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bare"]
 
 
+def test_other_weights_of_the_same_name_stay_and_no_second_network_does(tmp_path):
+    source = shutil.copytree(SHIPPED, tmp_path / "source")
+    (source / "vae").mkdir()
+    save_file({"decoder.scale": torch.ones(2)}, source / "vae" / "diffusion_pytorch_model.safetensors")
+    shutil.copy(source / f"{NETWORK}.safetensors", source / f"{NETWORK}.fp16.safetensors")
+    packed = tmp_path / "new" / "packed"
+    convert_folder(source, packed, packed=True)
+    assert load_file(packed / "vae" / "diffusion_pytorch_model.safetensors").keys() == {"decoder.scale"}
+    assert [path.name for path in packed.glob("unet/*.safetensors")] == [
+        Path(f"{NETWORK}.{EIGHT_BITS}.safetensors").name
+    ]
+    with pytest.raises(OutputError, match="lies in the folder that is copied"):
+        convert_folder(source, source / "packed", packed=True)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["packed"]
+
+
+def test_what_is_no_scale_of_ours_and_what_is_no_float_stays():
+    plain = {"norm.scale": torch.ones(3), "steps": torch.tensor([70_000])}
+    assert all(torch.equal(unpack(pack(plain))[name], value) for name, value in plain.items())
+
+
 def test_a_weight_without_its_scale_is_told(tmp_path):
     convert_folder(SHIPPED, tmp_path / "packed", packed=True)
     file = tmp_path / "packed" / f"{NETWORK}.{EIGHT_BITS}.safetensors"

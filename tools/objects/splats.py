@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gsdistill.cli.flags import settings_of
+from gsdistill.core.errors import did_you_mean
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import SH_C0, Cameras, Gaussians
 from gsdistill.disk.write import atomic_path, write_json
@@ -160,10 +161,12 @@ def main(settings: Settings, place: Path) -> None:
     """Fit the models, and write the file where all are done."""
     torch.set_num_threads(1)
     names, figures, parts = settings.models or tuple(models()), {}, []
+    if unknown := [name for name in names if name not in models()]:
+        raise SystemExit(f"there is no model '{unknown[0]}'.{did_you_mean(unknown[0], list(models()))}")
     for number, name in enumerate(models()):
         if name not in names:
             continue
-        kept = settings.work / f"{name}.npz"
+        kept = settings.work / f"{settings.gaussians}-{settings.steps}" / f"{name}.npz"
         mesh = mesh_of(models()[name], place)
         if not kept.exists():
             arrays: dict[str, Any] = split(fit(mesh, settings, number))

@@ -94,10 +94,14 @@ def pictures_of(layout: Layout, things: tuple[Thing, ...], cameras: Cameras, bac
     return paint(WORLD.trace(layout, cameras, 2), WORLD.colors(own), background.expand(len(cameras), 3))[0]
 
 
+def backdrop(image: Float[Tensor, "H W 3"]) -> Float[Tensor, "3"]:
+    """The colour around the object: the median of the picture's border."""
+    return torch.cat([image[0], image[-1], image[:, 0], image[:, -1]]).median(0).values
+
+
 def judged(image: Float[Tensor, "H W 3"], pair: Pair) -> dict[str, object]:
     """What one sample shows."""
-    border = torch.cat([image[0], image[-1], image[:, 0], image[:, -1]])
-    background = border.median(0).values
+    background = backdrop(image)
     camera = cameras_at([pair.azimuth], [pair.elevation], len(image))
 
     def error(layout: Layout) -> float:
@@ -140,7 +144,7 @@ def main(settings: Settings) -> None:
     prior, pairs = load_prior(settings.prior), pairs_of(settings)
     images = sampled(prior, pairs, settings)
     rows = [judged(image, pair) for image, pair in zip(images, pairs, strict=True)]
-    output = settings.output or Path(settings.prior)
+    output = settings.output or prior.folder
     report(rows, settings, output / "figures.json")
     draw(images, pairs, output)
 
@@ -175,7 +179,7 @@ def draw(images: Float[Tensor, "B H W 3"], pairs: Sequence[Pair], output: Path) 
     tiles = []
     for i in chosen:
         image, pair = images[i], pairs[i]
-        background = torch.cat([image[0], image[-1]]).median(0).values
+        background = backdrop(image)
         camera = cameras_at([pair.azimuth], [pair.elevation], len(image))
         shown = [pictures_of(layout, pair.things, camera, background)[0] for layout in WORLD.meant(pair.things)]
         tiles.append(torch.cat([image, min(shown, key=lambda one: float((one - image).square().mean()))], 1))
@@ -188,7 +192,8 @@ def draw(images: Float[Tensor, "B H W 3"], pairs: Sequence[Pair], output: Path) 
 
 def write_sheet(tiles: Sequence[Tensor], columns: int, path: Path) -> None:
     """Write pictures of one size side by side, twice as large."""
-    rows = [torch.cat(list(tiles[i : i + columns]), 1) for i in range(0, len(tiles), columns)]
+    tiles = [*tiles, *[torch.ones_like(tiles[0])] * (-len(tiles) % columns)]
+    rows = [torch.cat(tiles[i : i + columns], 1) for i in range(0, len(tiles), columns)]
     sheet = (torch.cat(rows).clamp(0, 1) * 255).byte().numpy()
     size = sheet.shape[1] * 2, sheet.shape[0] * 2
     Image.fromarray(sheet).resize(size, Image.Resampling.NEAREST).save(path)

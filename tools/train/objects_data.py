@@ -124,21 +124,21 @@ class Pictures:
 
     def _object(self, number: int, rng: np.random.Generator) -> Part:
         model, word, color = self._models[number], "", None
-        if rng.random() < {"none": 0.0, "main": 0.4, "all": 0.6}[model.paint]:
-            word, color = self._color(model.noun, rng)
-        elif rng.random() < 0.5 and (model.color, model.noun) not in HELD_OUT:
-            word = model.color
         names = [model.noun, *model.synonyms]
         name = rng.choice(names[1:]) if len(names) > 1 and rng.random() < 0.25 else model.noun
+        if rng.random() < {"none": 0.0, "main": 0.4, "all": 0.6}[model.paint]:
+            word, color = self._color(names, rng)
+        elif rng.random() < 0.5 and not {(model.color, one) for one in names} & HELD_OUT:
+            word = model.color
         return Part(model.name, self._meshes[model.name], color, _phrase(word, name, rng))
 
     def _solid(self, solid: str, rng: np.random.Generator) -> Part:
-        word, color = self._color(solid, rng)
+        word, color = self._color([solid], rng)
         return Part(solid, self._solids[solid], color, _phrase(word, solid, rng))
 
-    def _color(self, noun: str, rng: np.random.Generator) -> tuple[str, NDArray[np.float32]]:
-        """A colour that is not held out, with a little more or less light."""
-        allowed = [word for word in COLORS if (word, noun) not in HELD_OUT]
+    def _color(self, names: Sequence[str], rng: np.random.Generator) -> tuple[str, NDArray[np.float32]]:
+        """A colour that is held out of none of the names, with a little more or less light."""
+        allowed = [word for word in COLORS if not {(word, name) for name in names} & HELD_OUT]
         word = allowed[rng.integers(len(allowed))]
         return word, np.array(COLORS[word], np.float32) * np.float32(rng.uniform(0.92, 1.08))
 

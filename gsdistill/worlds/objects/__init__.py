@@ -7,7 +7,7 @@ show is judged against the nearest of them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -80,13 +80,13 @@ class Objects(World):
 
     def meant(self, things: tuple[Thing, ...]) -> Sequence[Layout]:
         """Every combination of models that the names and colours fit."""
-        return [*product(*map(_forms, things))]
+        return [*product(*map(_forms, things, _standing(things)))]
 
     def rivals(self, things: tuple[Thing, ...]) -> Sequence[Layout]:
         """All models, repainted where a word names a colour; of two things all tops on the lower one's models."""
         if captions.is_solid(things[-1].shape):
             return self._solids()
-        bottoms = _forms(things[-1])
+        bottoms = _forms(things[-1], _standing(things)[-1])
         if len(things) == 2:
             tops = [
                 form for noun in words().tops for model in models_of(noun) for form in _worn(model, things[0].color)
@@ -116,12 +116,12 @@ class Objects(World):
         )
 
     def title(self, layout: Layout) -> str:
-        """The names of the models."""
+        """The names of its models; empty for solids."""
         return " on ".join(map(_bare, layout)) if layout[0] not in captions.SOLIDS else ""
 
-    def at_hand(self) -> bool:
-        """Whether there are meshes, or reference splats."""
-        return folder() is not None or _SPLATS.is_file()
+    def at_hand(self, layout: Layout = ()) -> bool:
+        """Whether there are meshes, or reference splats; solids need neither."""
+        return {*layout} & {*captions.SOLIDS} != set() or folder() is not None or _SPLATS.is_file()
 
     def is_measurable(self, layout: Layout) -> bool:
         """Whether it is a solid, or the meshes are at hand."""
@@ -148,12 +148,12 @@ class Objects(World):
         return draw(_scene(layout), cameras, supersample)
 
     def sources(self) -> Iterable[Path]:
-        """The meshes, and what places and draws them and the solids."""
-        place, here = folder(), Path(__file__)
-        ours = [here.with_name(f"{name}.py") for name in ("drawing", "meshes", "splats", "stacking")]
-        ours.append(here.parents[2] / "renderer" / "meshes.py")
-        ours.append(place / "objects.npz" if place else _SPLATS)
-        return [path for path in (*ours, *Shapes().sources()) if path.is_file()]
+        """The meshes or the reference splats, and all that chooses, colours, places and draws them and the solids."""
+        place, here = folder(), Path(__file__).parent
+        data = [place / "objects.npz", place / "objects.json"] if place else [_SPLATS]
+        ours = [*here.glob("*.py"), *here.glob("*.json"), *(here.parents[1] / "renderer").glob("*.py")]
+        drawn = [Path(captions.shapes.__file__), *Shapes().sources(), *ours, *data]
+        return sorted(path for path in drawn if path.is_file())
 
     def distance(self, layout: Layout, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Exact, to the triangles that can be seen; of solids negative inside."""
@@ -189,15 +189,21 @@ def _worn(model: Model, color: str) -> list[str]:
     return [model.name + PAINTED] if color and model.paint != "none" else [model.name]
 
 
-def _forms(thing: Thing) -> list[str]:
-    """The models, in their forms, that a thing may be."""
+def _standing(things: tuple[Thing, ...]) -> list[Collection[str]]:
+    """The nouns that each thing may be where it stands: alone any."""
+    known = words()
+    return [known.tops, known.bottoms] if len(things) == 2 else [{m.noun for m in models().values()}]
+
+
+def _forms(thing: Thing, nouns: Collection[str]) -> list[str]:
+    """The models of some nouns, in their forms, that a thing may be."""
     if captions.is_solid(thing.shape):
         return [thing.shape]
-    every = [model for noun in captions.nouns(thing.shape) for model in models_of(noun)]
+    every = [model for noun in captions.nouns(thing.shape) for model in models_of(noun) if noun in nouns]
     if not thing.color:
         return [model.name for model in every]
-    painted = [model.name + PAINTED for model in every if model.paint != "none"]
-    return painted or [model.name for model in every if model.color == thing.color]
+    fitting = [model for model in every if model.paint != "none" or model.color == thing.color]
+    return [model.name + PAINTED if model.paint != "none" else model.name for model in fitting]
 
 
 @functools.lru_cache(maxsize=64)

@@ -73,7 +73,7 @@ def parse(prompt: str) -> tuple[tuple[Thing, ...], str]:
 
 def plain(text: str) -> tuple[str, list[str]]:
     """The words of any text, without case and punctuation, and those that no caption has."""
-    words = _split(text)
+    words = [SPELLINGS.get(word, word) for word in _split(text)]
     return " ".join(words), [word for word in words if word not in vocabulary()]
 
 

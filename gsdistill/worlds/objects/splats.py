@@ -124,7 +124,9 @@ def draw(parts: Sequence[Reference], painted: Sequence[bool], cameras: Cameras) 
     paint = torch.cat([part.main & word for part, word in zip(parts, painted, strict=True)])[:, None]
     level = torch.cat([torch.full((len(part.main),), part.level) for part in parts])
     own = torch.eye(3)[torch.cat([torch.full((len(g),), number) for number, g in enumerate(gaussians)])]
-    shade = own * paint * ((colors @ LUMINANCE) / level)[:, None]
+    shade = (
+        own * paint * ((colors @ LUMINANCE) / level).clamp(max=1.4)[:, None]
+    )  # as meshes.py has it, but for the least
     shades, coverage, fixed = (_drawn(every, values, cameras) for values in (shade, own, colors * ~paint))
     worded = torch.tensor(painted)[:, None, None]  # exactly zero where no word is
     return Buffers(shades[:, : len(parts)] * worded, coverage[:, : len(parts)], fixed)

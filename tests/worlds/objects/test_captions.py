@@ -92,8 +92,24 @@ def test_the_lists_agree_with_each_other():
     assert {word for group in words().near.values() for word in group}.isdisjoint(meanings())
 
 
-def test_a_colour_chooses_the_models_that_can_have_it():
-    assert WORLD.meant(WORLD.parse("a red chair")) == [
-        (f"{model.name} in any colour",) for model in models_of("chair") if model.paint != "none"
-    ] + [(f"{m.name} in any colour",) for n in nouns("chair")[1:] for m in models_of(n) if m.paint != "none"]
+def test_a_colour_chooses_the_models_that_can_have_it_or_have_it():
     assert WORLD.meant(WORLD.parse("a white zebra")) == [("zebra_01",)]
+    meant = {layout[0] for layout in WORLD.meant(WORLD.parse("a red car"))}
+    assert meant == {
+        model.name + (" in any colour" if model.paint != "none" else "")
+        for noun in nouns("car")
+        for model in models_of(noun)
+        if model.paint != "none" or model.color == "red"
+    }
+    assert {"car_01", "car_05 in any colour"} <= meant
+
+
+def test_what_stands_on_something_may_stand_there():
+    things = WORLD.parse("a lamp on a table")
+    rivals = set(WORLD.rivals(things))
+    assert WORLD.meant(things) and all(layout in rivals for layout in WORLD.meant(things))
+
+
+def test_a_negative_prompt_is_any_words_of_the_world():
+    assert WORLD.plain("Gray, a Burger!") == ("grey a burger", [])
+    assert WORLD.plain("a blurry burger")[1] == ["blurry"]
