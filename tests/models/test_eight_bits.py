@@ -108,9 +108,7 @@ def test_other_weights_of_the_same_name_stay_and_no_second_network_does(tmp_path
     packed = tmp_path / "new" / "packed"
     convert_folder(source, packed, packed=True)
     assert load_file(packed / "vae" / "diffusion_pytorch_model.safetensors").keys() == {"decoder.scale"}
-    assert [path.name for path in packed.glob("unet/*.safetensors")] == [
-        Path(f"{NETWORK}.{EIGHT_BITS}.safetensors").name
-    ]
+    assert [*packed.glob("unet/*.safetensors")] == [packed / f"{NETWORK}.{EIGHT_BITS}.safetensors"]
     with pytest.raises(OutputError, match="lies in the folder that is copied"):
         convert_folder(source, source / "packed", packed=True)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["packed"]

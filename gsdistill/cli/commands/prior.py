@@ -19,8 +19,8 @@ __all__ = ["Prior"]
 class Prior(PlainCommand):
     """Copy a prior's folder: `unpack` writes plain float16, which diffusers loads, `pack` eight bits, half as large."""
 
-    action: Literal["unpack", "pack"] = field(metadata={"positional": True})  # What the copy holds.
-    source: str = field(metadata={"positional": True, **may_be_path()})  # A prior on this machine, as for `generate`.
+    action: Literal["unpack", "pack"] = field(metadata={"positional": True})  # unpack: plain float16; pack: eight bits.
+    source: str = field(metadata={"positional": True, **may_be_path()})  # A prior, named as for `generate`.
     target: Path = field(metadata={"positional": True})  # The folder to write, which must not exist.
 
     def perform(self, console: Console) -> None:

@@ -166,7 +166,7 @@ def _unknown(rest: list[str], prompt: str) -> str:
     category = next((key for key, near in words().near.items() if name in near), None)
     if category:
         known = words().categories[category]
-        return f"no model shows '{name}' in the prompt '{prompt}'. Known {category}: {few(known, 40)}."
+        return f"there is no mesh of '{name}', in the prompt '{prompt}'. Known {category}: {few(known, 40)}."
     hint = did_you_mean(name, [" ".join(known) for known in _names()])
     return f"'{name}' in the prompt '{prompt}' is not known.{hint} {_grammar()}"
 

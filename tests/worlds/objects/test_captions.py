@@ -50,7 +50,7 @@ def test_a_prompt_names_its_object(prompt, things, read):
     ("prompt", "answer"),
     [
         ("a burgr", "Did you mean 'burger'"),
-        ("a lion", "no model shows 'lion' in the prompt 'a lion'. Known animals: .*cat, .*wolf"),
+        ("a lion", "there is no mesh of 'lion', in the prompt 'a lion'. Known animals: .*cat, .*wolf"),
         ("a blue banana", "'banana' in 'a blue banana' cannot be blue: .* Say 'a banana'"),
         ("a sphere", "no colour of its own: name one, as in 'a red sphere'"),
         ("a castle on a table", "'castle' in 'a castle on a table' cannot be on top: allowed are"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +35,8 @@ from gsdistill.prior.families.small.unet import SmallUNet, read_unet_config
 from gsdistill.prior.families.stable_diffusion import StableDiffusion
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.prior.student import LoraStudent
-from gsdistill.worlds.base import world_named
+from gsdistill.settings.registry import names
+from gsdistill.worlds.base import World, world_named
 
 __all__ = ["WorldPrior", "scaled_linear_schedule"]
 
@@ -100,7 +102,10 @@ class WorldPrior(StableDiffusion):
         """The caption in the grammar's form; a negative text may be any words of the world. Raises PromptError."""
         world = world_named(str(self.origin.card.world))
         if not negative:
-            return world.normalised(text)
+            try:
+                return world.normalised(text)
+            except PromptError as error:
+                raise PromptError(f"{error}{_others_that_know(text, world)}") from error
         words, unknown = world.plain(text)
         if unknown:
             raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
@@ -116,6 +121,15 @@ class WorldPrior(StableDiffusion):
     @cached_property
     def _trainable(self) -> Any:
         return super().load_network()
+
+
+def _others_that_know(prompt: str, world: World) -> str:
+    """A sentence that names a prior of another world that serves the prompt; empty if there is none."""
+    for name in names("gsdistill.worlds"):
+        with suppress(PromptError):
+            if name != world.name and world_named(name).parse(prompt):
+                return f" --prior {name}, which ships too, knows this prompt."
+    return ""
 
 
 def read_part_weights(folder: Path) -> dict[str, Tensor]:
