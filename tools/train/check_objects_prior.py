@@ -16,7 +16,7 @@ import json
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from torch import Tensor
 from gsdistill.cli.flags import settings_of
 from gsdistill.core.structs import Cameras
 from gsdistill.disk.write import write_json
-from gsdistill.evaluation.statistics import wilson
+from gsdistill.evaluation.statistics import Interval, wilson
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
 from gsdistill.worlds.base import Layout, Thing, paint
@@ -155,8 +155,9 @@ def report(rows: Sequence[dict[str, object]], settings: Settings, path: Path) ->
     for kind in dict.fromkeys(row["kind"] for row in rows):
         own = [row for row in rows if row["kind"] == kind]
         right = sum(bool(row["right"]) for row in own)
+        interval = wilson(right, len(own)) or Interval(0.0, 0.0, 1.0)
         means = {name: round(float(np.mean([row[name] for row in own])), 4) for name in ("iou", "psnr")}
-        groups[kind] = {"pairs": len(own), "right": right / len(own), "interval": wilson(right, len(own)), **means}
+        groups[kind] = {"pairs": len(own), "right": right / len(own), "interval": asdict(interval), **means}
     errors = [row["azimuth_error"] for row in rows if "azimuth_error" in row]
     figures = {
         "guidance_scale": settings.guidance_scale,
