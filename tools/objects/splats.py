@@ -35,6 +35,7 @@ from gsdistill.worlds.objects.drawing import draw as draw_meshes
 from gsdistill.worlds.objects.drawing import placed
 from gsdistill.worlds.objects.meshes import VARIABLE, Mesh, folder, mesh_of
 from gsdistill.worlds.objects.splats import FILE, LUMINANCE, Reference, draw, merge, split
+from gsdistill.worlds.objects.surface import scatter, seen_faces
 
 RATES = {"means": 2e-3, "quats": 2e-2, "scales": 2e-2, "opacities": 5e-2, "sh": 2e-2}
 SIZE, VIEWS, BATCH = 96, 48, 4
@@ -74,14 +75,10 @@ def test_cameras() -> Cameras:
 def beginning(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
     """Parameters of Gaussians on the surface that can be seen, and which of them a word repaints."""
     scene = placed([mesh], [False])
-    seen = _seen(scene.vertices, scene.faces)
-    a, b, c = (scene.vertices[scene.faces[seen][:, corner]] for corner in range(3))
-    areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
-    of = rng.choice(len(seen), count, p=areas / areas.sum())
-    root, share = np.sqrt(rng.random((count, 1))), rng.random((count, 1))
-    points = (1 - root) * a[of] + root * (1 - share) * b[of] + root * share * c[of]
-    faces = seen[of]
-    size = math.log(0.5 * math.sqrt(areas.sum() / count))
+    seen = seen_faces(scene)
+    points, of = scatter(corners := scene.vertices[scene.faces[seen]], count, rng)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2
+    faces, size = seen[of], math.log(0.5 * math.sqrt(area / count))
     colors = torch.from_numpy(0.75 * mesh.colors[faces])  # the mean light is about this
     parameters = {
         "means": torch.from_numpy(points).float(),
@@ -91,17 +88,6 @@ def beginning(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[dict[st
         "sh": ((colors - 0.5) / SH_C0)[:, None],
     }
     return parameters, torch.from_numpy(mesh.shades[faces] > 0)
-
-
-def _seen(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The numbers of the triangles that some camera all around sees."""
-    from gsdistill.renderer.meshes import cover
-
-    cameras, seen = training_cameras(), np.zeros(len(faces), bool)
-    for pose, lens in zip(cameras.viewmats.double().numpy(), cameras.Ks.double().numpy(), strict=True):
-        met = cover(vertices, faces, pose, lens, (SIZE, SIZE), 2).faces
-        seen[np.unique(met[met >= 0])] = True
-    return np.flatnonzero(seen)
 
 
 def fit(mesh: Mesh, settings: Settings, seed: int) -> Reference:

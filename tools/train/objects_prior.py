@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler
 from jaxtyping import Float, Int
 from objects_data import LENGTH, SIZE, Batch, Pictures
 from rich.console import Console
-from shapes_prior import AZIMUTH_FREQUENCIES, ELEVATION_FREQUENCIES, recipe_of
+from shapes_prior import AZIMUTH_FREQUENCIES, CAMERA_NUMBERS, ELEVATION_FREQUENCIES, make_unet, recipe_of, write_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
@@ -40,7 +40,6 @@ from gsdistill.disk.write import write_json
 from gsdistill.learning.muon import Muon
 from gsdistill.learning.processes import join, rank
 from gsdistill.learning.trainer import Trainer, TrainerSettings
-from gsdistill.models.eight_bits import write_sums
 from gsdistill.prior.families.small.prior import read_part_weights
 from gsdistill.prior.pixels import fold_image, fourier_features
 from gsdistill.run.watch import Interrupt
@@ -98,15 +97,8 @@ class Model(nn.Module):
             pad_token_id=words, bos_token_id=words + 1, eos_token_id=words + 2,
         )  # fmt: skip
         self.text_encoder = CLIPTextModel(config)
-        planes, cameras = 3 * FACTOR * FACTOR, 2 * (len(AZIMUTH_FREQUENCIES) + len(ELEVATION_FREQUENCIES))
-        self.unet = UNet2DConditionModel(
-            sample_size=SIZE // FACTOR, in_channels=planes, out_channels=planes, layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            block_out_channels=channels, attention_head_dim=4, cross_attention_dim=TEXT_WIDTH, norm_num_groups=8,
-            resnet_time_scale_shift="scale_shift", class_embed_type="projection",
-            projection_class_embeddings_input_dim=cameras + TEXT_WIDTH,
-        )  # fmt: skip
+        classes = CAMERA_NUMBERS + TEXT_WIDTH
+        self.unet = make_unet(SIZE // FACTOR, 3 * FACTOR**2, channels, TEXT_WIDTH, classes)
 
     def forward(
         self,
@@ -188,23 +180,9 @@ def train(settings: Settings) -> None:
 
 
 def export(settings: Settings, model: Model, scheduler: DDPMScheduler, trainer: Trainer[Batch]) -> None:
-    """Write the standard diffusers folder (fp16, in pieces of 15 MB), the card our loader reads, and the loss curve."""
-    model.half()
-    model.unet.save_pretrained(settings.output / "unet", max_shard_size="15MB")
-    model.text_encoder.save_pretrained(settings.output / "text_encoder")
-    make_tokenizer().save_pretrained(settings.output / "tokenizer")
-    scheduler.save_pretrained(settings.output / "scheduler")
-    camera = {
-        "features": "fourier", "azimuth_frequencies": AZIMUTH_FREQUENCIES,
-        "elevation_frequencies": ELEVATION_FREQUENCIES,
-        "distance": 3.2, "fov": 40.0, "elevation": (-20.0, 80.0),
-    }  # fmt: skip
-    card = {
-        "name": "objects", "world": "objects", "encoder": "unshuffle", "factor": FACTOR, "pooled": True,
-        "camera": camera, "licence": "Apache-2.0",
-    }  # fmt: skip
-    write_json(settings.output / "gsdistill.json", card)
-    write_sums(settings.output)
+    """Write the model's folder and the record of its training."""
+    card = {"name": "objects", "world": "objects", "factor": FACTOR, "pooled": True}
+    write_model(settings.output, model, make_tokenizer(), scheduler, card)
     seen = settings.seen + trainer.done * settings.batch * settings.shards
     record = {
         "settings": recipe_of(settings), "torch": torch.__version__, "pictures": seen,

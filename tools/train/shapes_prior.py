@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from rich.console import Console
 from shapes_data import Batch, Dataset
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase
 
 from gsdistill.cli.flags import settings_of
 from gsdistill.core.ranges import bounded
@@ -39,6 +39,7 @@ from gsdistill.worlds.shapes.captions import VOCABULARY
 
 AZIMUTH_FREQUENCIES = (1, 2, 3, 4, 6, 8)
 ELEVATION_FREQUENCIES = (1, 2, 4)
+CAMERA_NUMBERS = 2 * (len(AZIMUTH_FREQUENCIES) + len(ELEVATION_FREQUENCIES))
 FACTOR = 2  # pixel-unshuffle
 
 
@@ -101,6 +102,18 @@ def _merge(word: list[str], pair: tuple[str, str]) -> list[str]:
     return out
 
 
+def make_unet(side: int, planes: int, channels: tuple[int, int, int], text: int, classes: int) -> UNet2DConditionModel:
+    """The U-Net of a world's prior: latents planes x side x side, tokens ``text`` wide, ``classes`` numbers."""
+    return UNet2DConditionModel(
+        sample_size=side, in_channels=planes, out_channels=planes, layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=channels, attention_head_dim=4, cross_attention_dim=text, norm_num_groups=8,
+        resnet_time_scale_shift="scale_shift", class_embed_type="projection",
+        projection_class_embeddings_input_dim=classes,
+    )  # fmt: skip
+
+
 class Model(nn.Module):
     """Text encoder and U-Net as one module."""
 
@@ -113,15 +126,9 @@ class Model(nn.Module):
             pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
         self.text_encoder = CLIPTextModel(config)
-        planes = 3 * FACTOR * FACTOR
-        self.unet = UNet2DConditionModel(
-            sample_size=settings.size // FACTOR, in_channels=planes, out_channels=planes, layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            block_out_channels=settings.channels, attention_head_dim=4, cross_attention_dim=96, norm_num_groups=8,
-            resnet_time_scale_shift="scale_shift", class_embed_type="projection",
-            projection_class_embeddings_input_dim=2 * (len(AZIMUTH_FREQUENCIES) + len(ELEVATION_FREQUENCIES)),
-        )  # fmt: skip
+        self.unet = make_unet(
+            settings.size // FACTOR, 3 * FACTOR**2, settings.channels, config.hidden_size, CAMERA_NUMBERS
+        )
 
     def forward(
         self,
@@ -175,25 +182,29 @@ def export(
     settings: Settings, model: Model, tokenizer: CLIPTokenizer, scheduler: DDPMScheduler, history: list[Any]
 ) -> None:
     """Write the standard diffusers folder (fp16 safetensors), the card our loader reads, and the loss curve."""
+    card = {"name": "shapes", "world": "shapes", "factor": FACTOR}
+    write_model(settings.output, model, tokenizer, scheduler, card)
+    record = {"settings": recipe_of(settings), "torch": torch.__version__, "loss": history}
+    write_json(settings.output / "training.json", record)
+    print(json.dumps(record["settings"]))
+
+
+def write_model(
+    output: Path, model: Any, tokenizer: PreTrainedTokenizerBase, scheduler: DDPMScheduler, card: dict[str, Any]
+) -> None:
+    """Write a folder that diffusers reads (fp16, in pieces of 15 MB), and its card, which ``card`` completes."""
     model.half()
-    model.unet.save_pretrained(settings.output / "unet")
-    model.text_encoder.save_pretrained(settings.output / "text_encoder")
-    tokenizer.save_pretrained(settings.output / "tokenizer")
-    scheduler.save_pretrained(settings.output / "scheduler")
+    model.unet.save_pretrained(output / "unet", max_shard_size="15MB")
+    model.text_encoder.save_pretrained(output / "text_encoder")
+    tokenizer.save_pretrained(output / "tokenizer")
+    scheduler.save_pretrained(output / "scheduler")
     camera = {
         "features": "fourier", "azimuth_frequencies": AZIMUTH_FREQUENCIES,
         "elevation_frequencies": ELEVATION_FREQUENCIES,
         "distance": 3.2, "fov": 40.0, "elevation": (-20.0, 80.0),
     }  # fmt: skip
-    card = {
-        "name": "shapes", "world": "shapes", "encoder": "unshuffle", "factor": FACTOR,
-        "camera": camera, "licence": "Apache-2.0",
-    }  # fmt: skip
-    write_json(settings.output / "gsdistill.json", card)
-    write_sums(settings.output)
-    record = {"settings": recipe_of(settings), "torch": torch.__version__, "loss": history}
-    write_json(settings.output / "training.json", record)
-    print(json.dumps(record["settings"]))
+    write_json(output / "gsdistill.json", {"encoder": "unshuffle", **card, "camera": camera, "licence": "Apache-2.0"})
+    write_sums(output)
 
 
 def recipe_of(settings: TrainerSettings) -> dict[str, Any]:

@@ -15,28 +15,40 @@ from gsdistill.disk.compiled import compiled
 from gsdistill.renderer.meshes import cover
 from gsdistill.worlds.objects.drawing import Scene
 
-__all__ = ["distances", "sample", "seen_corners"]
+__all__ = ["distances", "sample", "scatter", "seen_corners", "seen_faces"]
 
 _VIEWS, _SIZE, _DISTANCE, _FOCAL = 96, 128, 3.2, 176.0
 
 
-def seen_corners(scene: Scene) -> NDArray[np.float64]:
-    """The corners [F, 3, 3] of the triangles that a ray of one of 96 cameras all around meets."""
+def seen_faces(scene: Scene) -> NDArray[np.int64]:
+    """The numbers of the triangles that a ray of one of 96 cameras all around meets."""
     seen = np.zeros(len(scene.faces), bool)
     lens = np.array([[_FOCAL, 0, _SIZE / 2], [0, _FOCAL, _SIZE / 2], [0, 0, 1.0]])
     for pose in _all_around():
         met = cover(scene.vertices, scene.faces, pose, lens, (_SIZE, _SIZE), 1).faces
         seen[np.unique(met[met >= 0])] = True
-    return scene.vertices[scene.faces[seen]]
+    return np.flatnonzero(seen)
+
+
+def seen_corners(scene: Scene) -> NDArray[np.float64]:
+    """The corners [F, 3, 3] of :func:`seen_faces`."""
+    return scene.vertices[scene.faces[seen_faces(scene)]]
 
 
 def sample(corners: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """``count`` points [count, 3] on triangles with these corners, even by area."""
+    return scatter(corners, count, rng)[0]
+
+
+def scatter(
+    corners: NDArray[np.float64], count: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The same points, and the numbers [count] of the triangles that they lie on."""
     a, b, c = corners.swapaxes(0, 1)
     areas = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     of = rng.choice(len(corners), count, p=areas / areas.sum())
     root, share = np.sqrt(rng.random((count, 1))), rng.random((count, 1))
-    return (1 - root) * a[of] + root * (1 - share) * b[of] + root * share * c[of]
+    return (1 - root) * a[of] + root * (1 - share) * b[of] + root * share * c[of], of
 
 
 @functools.cache
