@@ -1,8 +1,9 @@
 """Weights in eight bits: half of what float16 takes, at an error far below that of a trained network's answers.
 
 A row w_o of a matrix, or of a convolution's [out, in k k], is kept as whole numbers q_o = round(w_o / s_o) in -127..127
-and one scale s_o = max |w_o| / 127. What has one dimension, such as biases, stays in float16. Of a weight ``a.weight``
-the file has ``a.weight`` in int8 and ``a.weight.scale`` in float32.
+and one scale s_o = max |w_o| / 127. What has one dimension, such as biases, stays in float16, and so do both ends of a
+U-Net: they are few weights, of which most of the error would come (of the shapes prior's noise 1.3 %, against 0.3 %).
+Of a weight ``a.weight`` the file has ``a.weight`` in int8 and ``a.weight.scale`` in float32.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ __all__ = ["EIGHT_BITS", "SCALE", "convert_folder", "pack", "unpack", "write_sum
 NAME = "diffusion_pytorch_model"
 EIGHT_BITS = "int8"  # the variant in the name of such a file: diffusion_pytorch_model.int8.safetensors
 SCALE = ".scale"
+ENDS = ("conv_in.", "conv_out.")
 
 
 def pack(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a network in eight bits."""
     packed: dict[str, Tensor] = {}
     for name, value in weights.items():
-        if value.ndim < 2 or not value.is_floating_point():
+        if value.ndim < 2 or not value.is_floating_point() or name.startswith(ENDS):
             packed[name] = value.half() if value.is_floating_point() else value
             continue
         scale = value.float().flatten(1).abs().amax(1).clamp_min(1e-30) / 127

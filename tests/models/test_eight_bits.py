@@ -16,6 +16,7 @@ from gsdistill.core.errors import BadFile, OutputError
 from gsdistill.models.catalogue import find_model
 from gsdistill.models.eight_bits import EIGHT_BITS, SCALE, convert_folder, pack, unpack
 from gsdistill.models.load import load_model
+from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.scene.cameras import orbit
 
@@ -31,13 +32,14 @@ def weights() -> dict[str, torch.Tensor]:
         "conv.weight": torch.randn(4, 3, 2, 2) * sizes[:, None, None, None],
         "linear.weight": torch.randn(4, 5) * sizes[:, None],
         "linear.bias": torch.randn(4),
+        "conv_in.weight": torch.randn(4, 3, 3, 3),
     }
 
 
 def test_each_row_is_off_by_half_a_step_at_most():
     for name, value in weights().items():
         back = unpack(pack({name: value}))[name].float()
-        if value.ndim == 1:
+        if value.ndim == 1 or name.startswith("conv_in"):
             assert torch.equal(back, value.half().float())
             continue
         step = value.flatten(1).abs().amax(1) / 127
@@ -79,13 +81,17 @@ def test_a_folder_there_and_back(tmp_path, capsys):
 
 
 def test_a_packed_prior_answers_as_the_plain_one_nearly(tmp_path):
-    convert_folder(SHIPPED, tmp_path / "packed", packed=True)
     convert_folder(SHIPPED, tmp_path / "plain", packed=False)
-    plain, packed = (load_prior(str(tmp_path / name)) for name in ("plain", "packed"))
+    file, g = tmp_path / "plain" / f"{NETWORK}.safetensors", torch.Generator().manual_seed(1)
+    held = load_file(file)  # on the steps of eight bits already, from which a per cent moves them
+    save_file({k: (v * (1 + 0.01 * torch.randn(v.shape, generator=g))).to(v.dtype) for k, v in held.items()}, file)
+    (tmp_path / "plain" / "SHA256SUMS").unlink()
+    convert_folder(tmp_path / "plain", tmp_path / "packed", packed=True)
+    plain, packed = (load_prior(str(tmp_path / n), settings=ModelSettings("float32")) for n in ("plain", "packed"))
     x, t = torch.randn(2, *plain.latent_shape, generator=torch.Generator().manual_seed(0)), torch.tensor([300, 800])
     a, b = (p.noise(x, t, p.condition(p.encode_text("a red chair", ""), orbit(2, 32))) for p in (plain, packed))
-    assert 0 < float((a.conditional - b.conditional).norm() / a.conditional.norm()) < 0.02
-    assert float(torch.cosine_similarity(a.direction.flatten(), b.direction.flatten(), dim=0)) > 0.997  # as bfloat16
+    assert 1e-4 < float((a.conditional - b.conditional).norm() / a.conditional.norm()) < 0.006
+    assert float(torch.cosine_similarity(a.direction.flatten(), b.direction.flatten(), dim=0)) > 0.9988
 
 
 def test_what_cannot_be_converted_is_refused_and_leaves_nothing(tmp_path):
@@ -101,7 +107,8 @@ def test_what_cannot_be_converted_is_refused_and_leaves_nothing(tmp_path):
 
 
 def test_other_weights_of_the_same_name_stay_and_no_second_network_does(tmp_path):
-    source = shutil.copytree(SHIPPED, tmp_path / "source")
+    source = tmp_path / "source"
+    convert_folder(SHIPPED, source, packed=False)
     (source / "vae").mkdir()
     save_file({"decoder.scale": torch.ones(2)}, source / "vae" / "diffusion_pytorch_model.safetensors")
     shutil.copy(source / f"{NETWORK}.safetensors", source / f"{NETWORK}.fp16.safetensors")
@@ -123,8 +130,8 @@ def test_a_weight_without_its_scale_is_told(tmp_path):
     convert_folder(SHIPPED, tmp_path / "packed", packed=True)
     file = tmp_path / "packed" / f"{NETWORK}.{EIGHT_BITS}.safetensors"
     tensors = load_file(file)
-    del tensors["conv_in.weight.scale"]
+    del tensors["time_embedding.linear_1.weight.scale"]
     save_file(tensors, file)
     (tmp_path / "packed" / "SHA256SUMS").unlink()
-    with pytest.raises(BadFile, match=r"unet: the weights cannot be read.*conv_in\.weight\.scale"):
+    with pytest.raises(BadFile, match=r"unet: the weights cannot be read.*time_embedding\.linear_1\.weight\.scale"):
         load_prior(str(tmp_path / "packed"))

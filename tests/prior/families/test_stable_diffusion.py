@@ -22,6 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from gsdistill.core.errors import BadFile, ModelNotFound, PromptError
 from gsdistill.core.structs import Cameras, to_device
 from gsdistill.models.catalogue import find_model
+from gsdistill.models.eight_bits import convert_folder
 from gsdistill.models.load import load_model
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families import texts
@@ -238,8 +239,9 @@ def test_broken_folders(damage, error, message, folder, tmp_path):
         load_prior(str(model))
 
 
-def test_the_shipped_prior_loads_with_plain_library_calls_and_knows_its_world():
-    (source,) = find_model("shapes")
+def test_the_shipped_prior_loads_with_plain_library_calls_and_knows_its_world(tmp_path):
+    source = tmp_path / "plain"
+    convert_folder(Path(find_model("shapes")[0]), source, packed=False)
     unet = UNet2DConditionModel.from_pretrained(source, subfolder="unet", low_cpu_mem_usage=False)
     CLIPTextModel.from_pretrained(source, subfolder="text_encoder")
     assert CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")("a red torus").input_ids

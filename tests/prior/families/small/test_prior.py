@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from gsdistill.core.errors import BadFile, PromptError
 from gsdistill.models.catalogue import find_model
+from gsdistill.models.eight_bits import convert_folder
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families.small.prior import WorldPrior, read_part_weights, scaled_linear_schedule
 from gsdistill.prior.families.small.text import SmallText
@@ -83,8 +84,9 @@ def test_the_answers_are_those_of_diffusers(levels, layers, heads, tmp_path):
 
 
 @torch.no_grad()
-def test_the_shipped_weights_answer_as_in_diffusers():
-    network = UNet2DConditionModel.from_pretrained(SHIPPED / "unet").float().eval()
+def test_the_shipped_weights_answer_as_in_diffusers(tmp_path):
+    convert_folder(SHIPPED, tmp_path / "plain", packed=False)
+    network = UNet2DConditionModel.from_pretrained(tmp_path / "plain" / "unet").float().eval()
     given = inputs(4, 12, 16, 24, 96, 18)
     true = answers(network, *given)
     torch.testing.assert_close(answers(shipped().load_network(), *given), true, rtol=1e-5, atol=2e-5)
