@@ -163,27 +163,26 @@ def save(splat: Gaussians, path: str | os.PathLike[str], overwrite: bool = False
     return file
 
 
-def evaluate(splat: Gaussians, prompt: str | None = None) -> Figures:
+def evaluate(splat: Gaussians, prompt: str | None = None, world: str | None = None) -> Figures:
     """Measure a splat; ``gsdistill evaluate`` prints what each figure means.
 
-    Where ``prompt`` names an object of the shapes world, whose truth is known, there are ``iou`` of the silhouettes
-    (0..1), ``colour_error`` (0..1), ``surface_chamfer`` (world units) and more; for any other a Notice says so.
+    Where ``prompt`` names an object of ``world`` ("shapes", "objects"; None: of the one that fits), there are ``iou``
+    of the silhouettes (0..1), ``colour_error`` (0..1) and more; for any other a Notice says so.
 
     Raises:
-        ConfigError: it is no splat, or one without Gaussians, or the prompt is no text.
+        ConfigError: it is no splat, or one without Gaussians, the prompt is no text, or there is no such world.
     """
     splat = _splat(splat)
     if not len(splat):
         raise ConfigError("the splat has no Gaussian, so there is nothing to measure")
-    if not isinstance(prompt, (str, type(None))):
+    if not isinstance(prompt, str | None):
         raise ConfigError(f"prompt = {brief(prompt)}: a text is expected, or None")
-    figures: Figures = {}
     if prompt is not None:
         try:
-            figures = beside(splat, truth_of_prompt(prompt))
+            return {**beside(splat, truth_of_prompt(prompt, world)), **plain_figures(splat)}
         except PromptError as error:
             tell(f"what needs a truth is left out: {error}")
-    return {**figures, **plain_figures(splat)}
+    return {**plain_figures(splat)}
 
 
 def render(

@@ -30,6 +30,7 @@ from gsdistill.run.measure import truth_of, world_of_run
 from gsdistill.run.read import CONFIG, EVALUATION, FAILURE, RECORDS, SUMMARY, Run, read_run
 from gsdistill.scene.read import OF_A_RUN, open_splat
 from gsdistill.settings.config import from_dict
+from gsdistill.worlds.base import World
 
 __all__ = ["check_json", "gather", "print_figures"]
 
@@ -41,6 +42,7 @@ ALONE, BY_PRIOR, REST = "the splat alone: needs no truth", "what the prior sees:
 def gather(
     splat: Path,
     prompt: str | None = None,
+    world: str | None = None,
     prior: str | None = None,
     truth: Path | None = None,
     frames: tuple[Frame | None, Frame | None] = (None, None),
@@ -49,11 +51,12 @@ def gather(
     """Measure a splat; returns the figures by name.
 
     ``frames`` are the axes of the splat and of the truth, for files that do not name theirs. A run is measured against
-    its own prompt, unless ``prompt`` or ``truth`` is given. ``prior`` adds the figures that need no truth.
+    its own prompt, unless ``prompt``, ``world`` or ``truth`` is given. ``prior`` adds the figures that need no truth.
 
     Raises:
-        BadFile: the splat or the truth cannot be read. PromptError: the prompt of a file is not one of the shapes world
-            and there is neither truth nor prior, or the prior cannot serve it. ConfigError: a prior without a prompt.
+        BadFile: the splat or the truth cannot be read. PromptError: the prompt of a file is not one of a world and
+            there is neither truth nor prior, or the prior cannot serve it. ConfigError: a prior or a world without a
+            prompt, or an unknown world.
     """
     for path in (splat, truth):
         if path and not path.exists():
@@ -62,12 +65,15 @@ def gather(
     wanted = prompt or (run.prompt if run else None)
     if prior and wanted is None:
         raise ConfigError(f"prior = '{prior}' is asked about a prompt: add --prompt")
-    if run and prompt is None and truth is None:
+    if world and wanted is None:
+        raise ConfigError(f"world = '{world}' is what a prompt is looked up in: add --prompt")
+    if run and prompt is None and world is None and truth is None:
         reference = truth_of(run)
         if reference is None:
             tell(f"the object of '{run.prompt}' is not known: what needs a truth is left out; --truth FILE names one")
     else:
-        reference = _truth_of(wanted, run) if wanted and not (truth or prior) else None
+        within = world or (world_of_run(run) if run else None)
+        reference = _truth_of(wanted, within) if wanted and not (truth or (prior and not world)) else None
     gaussians = open_splat(splat).resolve(frames[0], "--frame", clean)
     if truth:
         reference = read_truth(truth, frames[1], gaussians)
@@ -90,10 +96,10 @@ def check_json(target: Path, sources: Iterable[Path], overwrite: bool) -> None:
     check_targets([target], overwrite, "another --json")
 
 
-def _truth_of(prompt: str, run: Run | None) -> Truth:
-    """The object of a prompt, in the world of the run's prior if there is a run."""
+def _truth_of(prompt: str, world: World | str | None) -> Truth:
+    """The object of a prompt."""
     try:
-        return truth_of_prompt(prompt, world_of_run(run) if run else None)
+        return truth_of_prompt(prompt, world)
     except PromptError as error:
         raise PromptError(
             f"{error}. Without --prompt the splat is measured alone, and with --prior by a prior"

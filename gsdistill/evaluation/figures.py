@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "name_right": "that is what the prompt says",
         "colour_right": "every part has the prompt's colour",
         "model": "which model it is measured against",
+        "truth": "what that is drawn from",
     },
     "held-out views: 32 among those of a run, at -10 to 60 degrees": _PICTURES,
     "unseen views: 16 from below, -60 to -30, and above, 75 to 90": {

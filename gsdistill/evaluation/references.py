@@ -90,34 +90,41 @@ class Surface:
     signed: bool  # whether the distance is negative inside
 
 
-def truth_of_prompt(prompt: str, world: World | None = None) -> Truth:
-    """The object that ``prompt`` names in ``world``; without one, in the first that knows it.
+def truth_of_prompt(prompt: str, world: World | str | None = None) -> Truth:
+    """The object that ``prompt`` names in ``world``, or in the world of that name; None: that which knows the prompt.
 
     Where the prompt may mean several, it is the first; :meth:`Truth.nearest_to` chooses.
 
     Raises:
-        PromptError: the prompt is not one of the world, so its object is not known.
+        PromptError: the prompt is not one of the world, so its object is not known. ConfigError: an unknown world.
     """
-    world = world or world_that_knows(prompt)
+    world = world_that_knows(prompt) if world is None else world_named(world) if isinstance(world, str) else world
     things = world.known(prompt)
     return truth_of_layout(world, things, world.meant(things)[0])
 
 
 def world_that_knows(prompt: str) -> World:
-    """The shapes world if it knows the object of a prompt, or else that of everyday objects.
+    """The world of everyday objects if it knows what a prompt names; but that of shapes for solids alone.
+
+    So "a chair" is an object, and "a red torus" or "a red pyramid on a blue table", which no object is, are solids.
 
     Raises:
-        PromptError: neither does; what the shapes world answers.
+        PromptError: neither knows it; what the world of objects answers.
     """
+    objects, shapes = world_named("objects"), world_named("shapes")
+    refused: PromptError | None = None
     try:
-        world_named("shapes").known(prompt)
+        if objects.drawn_from(objects.meant(objects.parse(prompt))[0]):
+            return objects
     except PromptError as error:
-        try:
-            world_named("objects").parse(prompt)
-        except PromptError:
-            raise error from None
-        return world_named("objects")
-    return world_named("shapes")
+        refused = error
+    try:
+        shapes.parse(prompt)
+    except PromptError:
+        if refused is None:
+            return objects  # a solid in a colour that is of this world alone
+        objects.known(prompt)
+    return shapes
 
 
 def truth_of_layout(world: World, things: tuple[Thing, ...], layout: Layout) -> Truth:

@@ -1,4 +1,4 @@
-"""All figures of a splat against a truth: an object of the shapes world by its prompt, or a user's own mesh or splat.
+"""All figures of a splat against a truth: an object of a world by its prompt, or a user's own mesh or splat.
 
 Nothing is aligned first: both must follow the world's convention, +z up, the front towards +x, in the unit ball.
 """
@@ -36,7 +36,8 @@ def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:
     For an object of a world also ``name``, the object that the splat looks like, or "nothing known" (naming.py);
     ``name_right``, whether this is the prompt's; ``colour_right``, whether every part has the prompt's colour
     (views.py); ``model``, the one of those that the prompt may mean which the splat is nearest to and measured against,
-    if there are several; ``floaters``, the share of the opacity outside of a closed surface.
+    if there are several; ``truth``, what that is drawn from where it is not exact; ``floaters``, the share of the
+    opacity outside of a closed surface.
 
     Raises:
         PromptError: the prompt is of no world, so its object is not known.
@@ -53,8 +54,8 @@ def evaluate(gaussians: Gaussians, truth: str | Truth) -> Figures:
             "name_right": likest is not None and world.agrees(likest, things),
             "colour_right": all(color in ("", thing.color) for color, thing in colours),
         }
-        if title := world.title(truth.layout):
-            figures["model"] = title
+        named = {"model": world.title(truth.layout), "truth": world.drawn_from(truth.layout)}
+        figures |= {key: value for key, value in named.items() if value}
     figures |= compared(ours, truth.seen)
     figures |= {f"{PREFIX}{name}": value for name, value in compared(others, truth.unseen).items()}
     if truth.surface:

@@ -118,6 +118,10 @@ class World(ABC):
         """Whether what a splat is called is what a prompt says."""
         return named == things
 
+    def drawn_from(self, layout: Layout) -> str:
+        """What pictures of a layout are drawn from; empty where they are exact."""
+        return ""
+
     def is_measurable(self, layout: Layout) -> bool:
         """Whether the surface of a layout is known, not only its pictures."""
         return True
@@ -175,7 +179,7 @@ class World(ABC):
         try:
             things = self.parse(prompt)
         except PromptError as error:
-            needed = f"evaluation on truth needs a {self.name} prompt, '{self.grammar}'"
+            needed = f"evaluation on truth needs a prompt of the world of {self.name}, '{self.grammar}'"
             raise PromptError(f"{needed}; the object of '{prompt}' is not known") from error
         if not self.at_hand(self.meant(things)[0]):
             raise PromptError(f"the truth of the world of {self.name} is not on this machine: {self.missing}")

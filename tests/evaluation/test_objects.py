@@ -10,7 +10,7 @@ import gsdistill.worlds.objects as objects_world
 from gsdistill.core.errors import PromptError
 from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.evaluation.naming import distances, nearest
-from gsdistill.evaluation.references import truth_of_prompt
+from gsdistill.evaluation.references import truth_of_prompt, world_that_knows
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.views import Pictures, held_out, truth
 from gsdistill.worlds.base import world_named
@@ -100,3 +100,14 @@ def test_without_meshes_the_truth_is_not_at_hand(monkeypatch, tmp_path):
 def test_a_picture_of_nothing_has_no_name():
     blank = torch.zeros(32, 128, 128, 4)
     assert nearest(Pictures(blank[..., :3], blank[..., 3:]), WORLD, WORLD.parse("a burger")) is None
+
+
+def test_a_prompt_without_a_world_is_an_object_where_one_is_meant_and_else_a_solid():
+    worlds = {
+        "a blue chair": "objects", "a couch": "objects", "a grey cube": "objects", "a red torus": "shapes",
+        "a red cube on a blue sphere": "shapes", "a red pyramid on a blue table": "shapes",
+    }  # fmt: skip
+    assert {prompt: world_that_knows(prompt).name for prompt in worlds} == worlds
+    assert truth_of_prompt("a blue chair", world_named("shapes")).world.name == "shapes"
+    with pytest.raises(PromptError, match=r"of the world of objects.*'a red zebrra' is not known"):
+        world_that_knows("a red zebrra")

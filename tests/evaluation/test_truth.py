@@ -212,7 +212,9 @@ def test_distance_to_the_nearest_gaussian_is_brute_force():
     few = replace(few, opacities=torch.cat([torch.full((20,), 3.0), torch.full((20,), -3.0)]))  # half of them too faint
     points = surface_points(WORLD, ("star",)).numpy()
     brute = np.linalg.norm(points[:, None] - few.means[:20].double().numpy(), axis=2).min(1).mean()
-    assert truth_to_splat(few, truth_of_prompt("a white star").surface) == pytest.approx(brute, rel=1e-9)
+    assert truth_to_splat(few, truth_of_prompt("a white star", world_named("shapes")).surface) == pytest.approx(
+        brute, rel=1e-9
+    )
 
 
 @pytest.mark.slow
@@ -379,7 +381,7 @@ def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path, red_sphere
 
 def test_a_prompt_without_a_known_object_is_refused(red_sphere):
     text = (
-        "evaluation on truth needs a shapes prompt, '[a] colour solid [on [a] colour solid]'; "
+        "evaluation on truth needs a prompt of the world of objects, '[a] [colour] noun [on [a] [colour] noun]'; "
         "the object of 'a corgi' is not known"
     )
     for call in (lambda: evaluate(red_sphere, "a corgi"), lambda: truth_views("a corgi", orbit(1, 8))):

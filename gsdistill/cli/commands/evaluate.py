@@ -21,13 +21,15 @@ __all__ = ["Evaluate"]
 class Evaluate(Threads, PlainCommand):
     """Measure a splat: against a truth, by itself, and by what a prior sees in it.
 
-    The truth is the object of the shapes world that the prompt names, or a mesh or a splat of yours. Without it only
-    figures that need none are measured. A run's own figures are kept in its evaluation.json; those of a file, or
-    against another truth, are printed, and written to --json alone.
+    The truth is the object that the prompt names, of everyday objects or of shapes, or a mesh or a splat of yours.
+    Without it only figures that need none are measured. A run's own figures are kept in its evaluation.json; those of a
+    file, or against another truth, are printed, and written to --json alone.
     """
 
     splat: Path = field(metadata={"positional": True})  # A splat of any format, or the folder of a run.
     prompt: str | None = None  # What the splat should be; none: the prompt of the run.
+    # The world that the prompt is of, shapes or objects; none: that of the run's prior, or of a file the one that fits.
+    world: str | None = None
     # Ask this prior what it sees, how many fronts there are and how well the prompt fits: a name as for `generate`.
     prior: str | None = field(default=None, metadata=may_be_path())
     # Measure against this mesh (.glb .gltf .obj .ply .stl .off), splat or run. It must have the size and the place of
@@ -47,6 +49,8 @@ class Evaluate(Threads, PlainCommand):
             raise ConfigError(f"prompt = '{self.prompt}' is empty; leave it out to measure without one")
         if self.prompt is not None and self.truth is not None and self.prior is None:
             raise ConfigError("prompt and truth are two truths; give one of them, or --prior, which the prompt is for")
+        if self.world is not None and self.truth is not None:
+            raise ConfigError("world and truth are two truths; give one of them")
         if self.overwrite and self.json is None:
             raise ConfigError("overwrite is for the file of --json: add --json FILE")
         if self.truth_frame and self.truth is None:
@@ -60,9 +64,9 @@ class Evaluate(Threads, PlainCommand):
         if self.json:
             check_json(self.json, filter(None, (self.splat, self.truth)), self.overwrite)
         frames = self.frame, self.truth_frame
-        figures = gather(self.splat, self.prompt, self.prior, self.truth, frames, self.clean)
+        figures = gather(self.splat, self.prompt, self.world, self.prior, self.truth, frames, self.clean)
         print_figures(figures, console)
         if self.json:
             write_json(self.json, figures)
-        if self.splat.is_dir() and self.prompt is None and self.truth is None:  # a run against its own prompt
+        if self.splat.is_dir() and not (self.prompt or self.world or self.truth):  # a run against its own prompt
             keep_figures(self.splat, figures)

@@ -20,7 +20,7 @@ class Report(Threads, PlainCommand):
     """Write the report of a run, finished or stopped, once more: report.html, one file that needs nothing else."""
 
     run: Path = field(metadata={"positional": True})  # The folder of the run.
-    # Measure the run against the truth if it has no figures yet and its prompt is of the shapes world.
+    # Measure the run against the truth if it has no figures yet and its prompt is of its prior's world.
     evaluate: bool = True
 
     def perform(self, console: Console) -> None:

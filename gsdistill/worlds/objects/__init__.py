@@ -119,6 +119,10 @@ class Objects(World):
         """The names of its models; empty for solids."""
         return " on ".join(map(_bare, layout)) if layout[0] not in captions.SOLIDS else ""
 
+    def drawn_from(self, layout: Layout) -> str:
+        """Meshes, or where there are none the reference splats that ship; empty for solids."""
+        return "" if layout[0] in captions.SOLIDS else "meshes" if folder() else "reference splats"
+
     def at_hand(self, layout: Layout = ()) -> bool:
         """Whether there are meshes, or reference splats; solids need neither."""
         return {*layout} & {*captions.SOLIDS} != set() or folder() is not None or _SPLATS.is_file()

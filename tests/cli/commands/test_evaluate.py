@@ -34,9 +34,26 @@ def test_a_file_is_measured_alone_or_against_what_its_prompt_names(capsys):
     shutil.copy(CHAIR, "chair.ply")
     alone = figures("chair.ply")
     assert alone.keys() == ALONE
-    true = figures("chair.ply", "--prompt", "a blue chair")
-    assert true["name_right"] is True and {name: true[name] for name in ALONE} == alone
+    true = figures("chair.ply", "--prompt", "a blue chair", "--world", "shapes")
+    assert true["name_right"] is True and {name: true[name] for name in ALONE} == alone and "model" not in true
     assert not any(path.name == "evaluation.json" for path in CHAIR.parent.iterdir())
+
+
+def test_a_file_is_measured_against_the_object_of_its_prompt_unless_a_world_is_named(capsys, tmp_path):
+    shutil.copy(CHAIR, "chair.ply")
+    object_of = figures("chair.ply", "--prompt", "a chair")
+    assert object_of["model"].startswith("chair_") and object_of["truth"] in ("meshes", "reference splats")
+    run = make_run(tmp_path / "run")
+    assert figures(run, "--world", "objects")["model"].startswith("chair_") and not (run / "evaluation.json").exists()
+    assert figures(run)["name_right"] is True and (run / "evaluation.json").exists()
+    capsys.readouterr()
+    for words, why in {
+        ("chair.ply", "--world", "objects"): "world = 'objects' is what a prompt is looked up in: add --prompt",
+        ("chair.ply", "--prompt", "a chair", "--world", "object"): "unknown world 'object'. Did you mean 'objects'?",
+        ("chair.ply", "--world", "shapes", "--truth", run): "world and truth are two truths; give one of them",
+    }.items():
+        assert execute(["evaluate", *map(str, words)]) == 2
+        assert why in capsys.readouterr().err
 
 
 @pytest.mark.slow
