@@ -20,14 +20,18 @@ from gsdistill import __version__
 from gsdistill.disk.write import write_json
 from gsdistill.evaluation import fronts, plain
 from gsdistill.evaluation.diversity import frechet_between, rms_between, saturation
+from gsdistill.evaluation.plain import plain_figures
+from gsdistill.evaluation.references import truth_of_prompt
 from gsdistill.evaluation.statistics import Interval, bootstrap, wilson
 from gsdistill.evaluation.surface import FARTHEST
+from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.views import photograph, truth
 from gsdistill.run.read import number
 from gsdistill.scene.read import read_splat
 from gsdistill.settings.config import to_dict
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps, world_of_sweep
 from gsdistill.sweep.settings import SweepSettings
+from gsdistill.worlds.base import World
 
 __all__ = ["MEANS", "SHARES", "Comparison", "Entry", "compare"]
 
@@ -68,6 +72,12 @@ class Comparison:
     entries: tuple[Entry, ...]
     planned: int  # runs in the whole sweep, as far as their number is known
     true_saturation: float | None  # of the true pictures, mean over the prompts; None if the truth is not known
+    reference: Entry | None = None  # what a perfect distillation would have, where the world knows it
+
+    @property
+    def lines(self) -> tuple[Entry, ...]:
+        """The entries of a table."""
+        return self.entries if self.reference is None else (*self.entries, self.reference)
 
     @property
     def settled(self) -> int:
@@ -96,6 +106,7 @@ class Comparison:
             }
             for entry in self.entries
         ]
+        reference = self.reference and {name: ours and asdict(ours) for name, ours in self.reference.figures.items()}
         results = {
             "gsdistill": __version__,
             "settings": to_dict(self.settings),
@@ -103,6 +114,7 @@ class Comparison:
             "settled": self.settled,
             **{name: self.fact(name) for name in _FACTS},
             "true_saturation": self.true_saturation,
+            "reference": reference,
             "comparison": entries,
             "rows": [{name: value for name, value in row.items() if name not in _FACTS} for row in self._rows()],
         }
@@ -129,11 +141,12 @@ def compare(settings: SweepSettings) -> Comparison:
     for key in sorted(groups, key=lambda key: (settings.methods.index(key[0]), -key[1])):
         entry = _entry(groups[key], key in by_steps, key in by_evaluations)
         entries.append(replace(entry, figures={**entry.figures, "iou_over_first": _over_first(entry, entries)}))
-    true_saturation = None
+    true_saturation, reference = None, None
     if world := world_of_sweep(settings):
+        reference = _reference(world, settings.all_prompts)
         values = [saturation(truth(world, world.parse(prompt))) for prompt in settings.all_prompts]
         true_saturation = float(np.mean(values))
-    return Comparison(settings, tuple(entries), sum(map(len, groups.values())), true_saturation)
+    return Comparison(settings, tuple(entries), sum(map(len, groups.values())), true_saturation, reference)
 
 
 def _grouped(runs: Sequence[SweepRun]) -> dict[tuple[str, int], list[SweepRun]]:
@@ -147,17 +160,35 @@ def _grouped(runs: Sequence[SweepRun]) -> dict[tuple[str, int], list[SweepRun]]:
 def _entry(runs: Sequence[SweepRun], steps: bool, evaluations: bool) -> Entry:
     settled = [one for one in runs if one.settled]
     rows = tuple(_row(one) for one in settled)
-    figures = {name: bootstrap(_grid({_place(row): row[name] for row in rows})) for name in MEANS}
-    verdicts = {name: [row[name] for row in rows if row[name] is not None] for name in SHARES}
-    shares = {name: wilson(sum(values), len(values)) for name, values in verdicts.items()}
     return Entry(
         method=runs[0].method,
         iterations=runs[0].config.iterations,
         equal_steps=steps,
         equal_evaluations=evaluations,
         rows=rows,
-        figures={**figures, **shares, **_between(settled)},
+        figures={**_intervals(rows), **_between(settled)},
     )
+
+
+def _intervals(rows: Sequence[Row]) -> dict[str, Interval | None]:
+    """The means and shares over some rows."""
+    figures = {name: bootstrap(_grid({_place(row): row[name] for row in rows})) for name in MEANS}
+    verdicts = {name: [row[name] for row in rows if row[name] is not None] for name in SHARES}
+    return figures | {name: wilson(sum(values), len(values)) for name, values in verdicts.items()}
+
+
+def _reference(world: World, prompts: Sequence[str]) -> Entry | None:
+    """The figures of the reference splats of all prompts; None unless each has one."""
+    rows = []
+    for prompt in prompts:
+        things = world.parse(prompt)
+        if (splat := world.reference(things)) is None:
+            return None
+        figures = evaluate(splat, truth_of_prompt(prompt, world)) | plain_figures(splat)
+        measured = {name: number(figures, name) for name in MEANS} | {name: figures[name] for name in SHARES}
+        rows.append({"prompt": prompt, "seed": 0, "failure": None, **measured})
+    absent = dict.fromkeys(("iou_over_first", *BETWEEN_SEEDS))
+    return Entry("reference splats", 0, False, False, tuple(rows), {**_intervals(rows), **absent})
 
 
 def _row(one: SweepRun) -> Row:

@@ -15,6 +15,7 @@ from gsdistill.sweep.settings import shown
 __all__ = ["markdown", "show"]
 
 Cell = Callable[[Entry], str]
+_REFERENCE = "Reference splats: fitted to the true pictures; what a perfect distillation would have."
 
 
 def markdown(comparison: Comparison) -> str:
@@ -29,21 +30,21 @@ def show(comparison: Comparison, console: Console) -> None:
     """Print the means, with a column for each method; the intervals would make the table too wide for a console."""
     (_, *rows) = _columns(comparison)
     lines = zip(rows, *(line[1:] for line in _cells(comparison)), strict=True)
-    table = Table("figure", *(shown(entry.method) for entry in comparison.entries))
+    table = Table("figure", *(shown(entry.method) for entry in comparison.lines))
     for line in lines:
         table.add_row(*(Text(cell.partition(" (")[0]) for cell in line))
     console.print(table)
 
 
 def _cells(comparison: Comparison) -> list[list[str]]:
-    return [[cell(entry) for cell in _columns(comparison).values()] for entry in comparison.entries]
+    return [[cell(entry) for cell in _columns(comparison).values()] for entry in comparison.lines]
 
 
 def _columns(comparison: Comparison) -> dict[str, Cell]:
     first = shown(comparison.settings.methods[0])
     columns: dict[str, Cell] = {
         "method": lambda entry: f"`{shown(entry.method)}`",
-        "steps": lambda entry: str(entry.iterations),
+        "steps": lambda entry: str(entry.iterations or "-"),
         "evaluations": lambda entry: _mean(entry.figures["network_evaluations"]),
         "equal steps": lambda entry: "x" if entry.equal_steps else "",
         "equal evaluations": lambda entry: "x" if entry.equal_evaluations else "",
@@ -85,6 +86,7 @@ def _legend(comparison: Comparison) -> str:
         "outside of the largest part. Silhouettes agree: IoU of neighbouring views 15 degrees apart, mean.",
         "Between seeds: RMS difference of held-out renders over grey, mean over pairs;",
         "Frechet distance of 11 features of colour and gradients (gsdistill/evaluation/diversity.py).",
+        *([_REFERENCE] if comparison.reference else []),
         f"Seconds: of the steps alone, {' and '.join(map(str, comparison.fact('threads')))} thread(s) of "
         f"{' and '.join(comparison.fact('device'))}.",
     ]

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.core.errors import PromptError
-from gsdistill.core.structs import Cameras, to_device
+from gsdistill.core.structs import Cameras, Gaussians, to_device
 from gsdistill.settings.registry import load
 from gsdistill.worlds.truth_cache import remembered
 
@@ -121,6 +121,10 @@ class World(ABC):
     def drawn_from(self, layout: Layout) -> str:
         """What pictures of a layout are drawn from; empty where they are exact."""
         return ""
+
+    def reference(self, things: tuple[Thing, ...]) -> Gaussians | None:
+        """A splat of an object as a perfect distillation would make it; None where there is none but the truth."""
+        return None
 
     def is_measurable(self, layout: Layout) -> bool:
         """Whether the surface of a layout is known, not only its pictures."""

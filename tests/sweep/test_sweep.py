@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages.folder import CHAIR
 from PIL import Image, ImageFont
 from rich.console import Console
 
@@ -19,13 +20,19 @@ from gsdistill import generate
 from gsdistill.cli.main import execute
 from gsdistill.core.errors import Stopped
 from gsdistill.disk.write import write_text
+from gsdistill.evaluation.references import truth_of_prompt
+from gsdistill.evaluation.truth import evaluate
 from gsdistill.models.catalogue import find_model
+from gsdistill.scene.read import read_splat
 from gsdistill.settings.config import to_yaml
 from gsdistill.sweep import run as sweep_run
 from gsdistill.sweep.figure import wrapped
 from gsdistill.sweep.plan import equal_evaluations, equal_steps
+from gsdistill.sweep.results import compare
 from gsdistill.sweep.settings import SweepSettings
+from gsdistill.sweep.table import markdown
 from gsdistill.training.distiller import Distiller, Diverged
+from gsdistill.worlds.shapes import Shapes
 
 PROMPTS = ("a green sphere", "an orange cube")
 FILES = {"config.yaml", "start.png", "gaussians.ply", "views.png", "metrics.jsonl", "summary.json", "evaluation.json"}
@@ -77,6 +84,26 @@ def test_a_sweep_of_one_run_leaves_it_and_a_report(tmp_path):
     (folder,) = (tmp_path / "runs" / "a-green-sphere").iterdir()
     assert folder.name == "sds-seed0-1steps" and {path.name for path in folder.iterdir()} == FILES
     assert results(tmp_path)["settled"] == 1
+
+
+def test_reference_splats_of_all_prompts_are_a_line_of_the_table(tmp_path, monkeypatch):
+    """Splats of the chair for two prompts of which it is one; a prompt without a splat leaves the line out."""
+    chair, prompts = read_splat(CHAIR), ("a blue chair", "a red chair")
+    monkeypatch.setattr(Shapes, "reference", lambda _, things: chair if things[0].color in known else None)
+    known, given = ("blue", "red"), settings(tmp_path, prompts=prompts)
+    comparison = compare(given)
+    true = [evaluate(chair, truth_of_prompt(prompt, "shapes")) for prompt in prompts]
+    assert comparison.reference is not None and comparison.lines[-1] is comparison.reference
+    for name in ("iou", "psnr", "surface_chamfer"):
+        assert comparison.reference.figures[name].mean == pytest.approx(np.mean([one[name] for one in true]))
+    comparison.write()
+    assert results(tmp_path)["reference"]["psnr"]["mean"] == comparison.reference.figures["psnr"].mean
+    *_, line, _, legend = markdown(comparison).splitlines()
+    assert (
+        line.startswith("| `reference splats` | - | - |  |  |") and "1 of 2" in line and "Reference splats:" in legend
+    )
+    known = ("blue",)
+    assert compare(given).reference is None and "Reference splats" not in markdown(compare(given))
 
 
 @pytest.mark.slow

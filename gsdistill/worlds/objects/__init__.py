@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsdistill.core.errors import BadFile
-from gsdistill.core.structs import Cameras
+from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.disk.places import data_path
 from gsdistill.worlds.base import Buffers, Layout, Thing, World
 from gsdistill.worlds.objects import captions
@@ -29,6 +29,7 @@ from gsdistill.worlds.shapes.captions import BOTTOMS, TOPS
 
 if TYPE_CHECKING:
     from gsdistill.worlds.objects.drawing import Scene
+    from gsdistill.worlds.objects.splats import Reference
 
 __all__ = ["Objects"]
 
@@ -144,12 +145,21 @@ class Objects(World):
         if layout[0] in captions.SOLIDS:
             return Shapes().trace(layout, cameras, supersample)
         if folder() is None:
-            from gsdistill.worlds.objects.splats import draw, reference
+            from gsdistill.worlds.objects.splats import draw
 
-            return draw([reference(_bare(name)) for name in layout], [_is_painted(name) for name in layout], cameras)
+            return draw(*_references(layout), cameras)
         from gsdistill.worlds.objects.drawing import draw
 
         return draw(_scene(layout), cameras, supersample)
+
+    def reference(self, things: tuple[Thing, ...]) -> Gaussians | None:
+        """The reference splats of its first models; None for solids, and without meshes to measure them against."""
+        layout = self.meant(things)[0]
+        if layout[0] in captions.SOLIDS or not (folder() and _SPLATS.is_file()):
+            return None
+        from gsdistill.worlds.objects.splats import colored
+
+        return colored(*_references(layout), self.colors(things))
 
     def sources(self) -> Iterable[Path]:
         """The meshes or the reference splats, and all that chooses, colours, places and draws them and the solids."""
@@ -208,6 +218,12 @@ def _forms(thing: Thing, nouns: Collection[str]) -> list[str]:
         return [model.name for model in every]
     fitting = [model for model in every if model.paint != "none" or model.color == thing.color]
     return [model.name + PAINTED if model.paint != "none" else model.name for model in fitting]
+
+
+def _references(layout: Layout) -> tuple[list[Reference], list[bool]]:
+    from gsdistill.worlds.objects.splats import reference
+
+    return [reference(_bare(name)) for name in layout], [_is_painted(name) for name in layout]
 
 
 @functools.lru_cache(maxsize=64)

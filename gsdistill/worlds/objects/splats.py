@@ -34,7 +34,7 @@ from gsdistill.worlds.base import Buffers
 from gsdistill.worlds.objects.meshes import VARIABLE
 from gsdistill.worlds.objects.stacking import places
 
-__all__ = ["FILE", "Reference", "draw", "merge", "reference", "split"]
+__all__ = ["FILE", "Reference", "colored", "draw", "merge", "reference", "split"]
 
 FILE = data_path("assets", "objects-splats", "splats.npz")
 LUMINANCE = torch.tensor([0.3, 0.59, 0.11])
@@ -110,6 +110,20 @@ def reference(name: str, path: Path = FILE) -> Reference:
 
 def draw(parts: Sequence[Reference], painted: Sequence[bool], cameras: Cameras) -> Buffers:
     """Draw one reference splat, or two of which the upper one is first, as ``stacking.places`` puts them."""
+    every, shade, own, fixed = _stand(parts, painted)
+    shades, coverage, fixed = (_drawn(every, values, cameras) for values in (shade, own, fixed))
+    worded = torch.tensor(painted)[:, None, None]  # exactly zero where no word is
+    return Buffers(shades[:, : len(parts)] * worded, coverage[:, : len(parts)], fixed)
+
+
+def colored(parts: Sequence[Reference], painted: Sequence[bool], colors: Tensor) -> Gaussians:
+    """The same as one splat, what is painted in RGB colors [P, 3]."""
+    every, shade, _, fixed = _stand(parts, painted)
+    return _in_colors(every, fixed + shade[:, : len(parts)] @ colors)
+
+
+def _stand(parts: Sequence[Reference], painted: Sequence[bool]) -> tuple[Gaussians, Tensor, Tensor, Tensor]:
+    """All Gaussians where they stand; and [N, 3] each: their shades by part, which part they are of, fixed colours."""
     spots = places([part.outline for part in parts], parts[1].support if len(parts) > 1 else None)
     gaussians = [part.gaussians for part in parts]
     offsets = [torch.from_numpy(spot.offset).float() for spot in spots]
@@ -124,19 +138,20 @@ def draw(parts: Sequence[Reference], painted: Sequence[bool], cameras: Cameras) 
     paint = torch.cat([part.main & word for part, word in zip(parts, painted, strict=True)])[:, None]
     level = torch.cat([torch.full((len(part.main),), part.level) for part in parts])
     own = torch.eye(3)[torch.cat([torch.full((len(g),), number) for number, g in enumerate(gaussians)])]
-    shade = (
-        own * paint * ((colors @ LUMINANCE) / level).clamp(max=1.4)[:, None]
-    )  # as meshes.py has it, but for the least
-    shades, coverage, fixed = (_drawn(every, values, cameras) for values in (shade, own, colors * ~paint))
-    worded = torch.tensor(painted)[:, None, None]  # exactly zero where no word is
-    return Buffers(shades[:, : len(parts)] * worded, coverage[:, : len(parts)], fixed)
+    # as meshes.py has it, but for the least
+    shade = own * paint * ((colors @ LUMINANCE) / level).clamp(max=1.4)[:, None]
+    return every, shade, own, colors * ~paint
 
 
 def _drawn(gaussians: Gaussians, colors: Tensor, cameras: Cameras) -> Tensor:
     """Pictures [B, 3, H, W] of Gaussians in these colours over black."""
-    colored = replace(gaussians, sh=((colors - 0.5) / SH_C0)[:, None])
     with torch.no_grad():
-        return render(colored, cameras, torch.zeros(len(cameras), 3)).images.movedim(-1, 1).contiguous()
+        images = render(_in_colors(gaussians, colors), cameras, torch.zeros(len(cameras), 3)).images
+    return images.movedim(-1, 1).contiguous()
+
+
+def _in_colors(gaussians: Gaussians, colors: Tensor) -> Gaussians:
+    return replace(gaussians, sh=((colors - 0.5) / SH_C0)[:, None])
 
 
 @functools.lru_cache(maxsize=2)

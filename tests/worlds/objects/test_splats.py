@@ -14,7 +14,7 @@ from gsdistill.scene.cameras import orbit
 from gsdistill.worlds.base import paint
 from gsdistill.worlds.objects.catalogue import models
 from gsdistill.worlds.objects.meshes import folder, mesh_of
-from gsdistill.worlds.objects.splats import LUMINANCE, Reference, draw, merge, reference, split
+from gsdistill.worlds.objects.splats import LUMINANCE, Reference, colored, draw, merge, reference, split
 from objects import needs_meshes
 
 
@@ -79,6 +79,15 @@ def test_parts_and_what_is_fixed_add_up_to_the_picture():
     seen, alpha = paint(draw([grey], [True], cameras), torch.full((1, 3), 0.3), torch.zeros(3, 3))
     torch.testing.assert_close(seen, 0.3 * alpha.expand_as(seen), atol=1e-5, rtol=1e-3)
     assert painted.shade.any() and float(LUMINANCE.sum()) == pytest.approx(1.0)
+
+
+def test_in_colours_it_is_one_splat_of_the_same_picture():
+    top, bottom, cameras = scene(seed=1), scene(seed=2), orbit(2, 40)
+    given, colors = ([top, bottom], [False, True]), torch.tensor([[0.0, 0.0, 0.0], [0.2, 0.5, 0.4]])
+    seen, alpha = paint(draw(*given, cameras), colors, torch.zeros(2, 3))
+    whole = render(colored(*given, colors), cameras, torch.zeros(2, 3))
+    torch.testing.assert_close(whole.images, seen, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(whole.alphas, alpha, atol=1e-5, rtol=1e-4)
 
 
 def test_one_on_another_hides_it():
