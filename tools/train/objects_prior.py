@@ -111,6 +111,7 @@ class Model(nn.Module):
         states = self.text_encoder(ids).last_hidden_state
         words = (ids != self.text_encoder.config.pad_token_id)[..., None]
         mean = (states * words).sum(1) / words.sum(1)
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
         return self.unet(noisy, t, states, class_labels=torch.cat([cameras, mean], 1)).sample
 
 
