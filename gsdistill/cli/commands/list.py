@@ -54,7 +54,7 @@ class List(PlainCommand):
 
     # One of these kinds, or all of them.
     what: Kind = field(default="all", metadata={"positional": True})
-    # Only what has this name.
+    # Only what has this name; of the vocabulary a world or a kind of words: shapes, food.
     name: str = field(default="", metadata={"positional": True})
     # Of methods: how to cite them and gsdistill, in BibTeX.
     bibtex: bool = False
@@ -65,9 +65,9 @@ class List(PlainCommand):
             raise ConfigError("only methods have references: gsdistill list methods --bibtex")
         sections = {kind: _rows(kind) for kind in (KINDS if self.what == "all" else (self.what,))}
         if self.name:
-            known = [name for rows in sections.values() for name in rows]
-            sections = {kind: {name: rows[name]} for kind, rows in sections.items() if (name := self.name) in rows}
-            if not sections:
+            known = [part for rows in sections.values() for name in rows for part in (name, *name.split(": "))]
+            fitting = {kind: _called(self.name, rows) for kind, rows in sections.items()}
+            if not (sections := {kind: rows for kind, rows in fitting.items() if rows}):
                 hint = did_you_mean(self.name, known)
                 raise ConfigError(f"unknown name '{self.name}'.{hint} See gsdistill list {self.what}")
         for kind, rows in sections.items():
@@ -95,6 +95,11 @@ def bibtex(methods: Iterable[str]) -> str:
             users.setdefault(paper, []).append(name)
     cited = [f"% {', '.join(names)}\n{papers[paper]}" for paper, names in users.items() if paper in papers]
     return "\n\n".join([entries[0], *cited])
+
+
+def _called(name: str, rows: dict[str, str]) -> dict[str, str]:
+    """The rows of this name, or of which it is a part: "objects" and "food" of "objects: food"."""
+    return {one: text for one, text in rows.items() if name in (one, *one.split(": "))}
 
 
 def _rows(kind: str) -> dict[str, str]:

@@ -109,6 +109,14 @@ def test_one_name_of_a_kind_or_of_all(capsys):
     assert words == ["methods", "sds", "finishes", "sds"]
 
 
+def test_of_the_vocabulary_one_world_or_one_kind_of_words(capsys):
+    shapes = answer(capsys, "vocabulary", "shapes").splitlines()
+    assert {line.split()[0] for line in shapes} == {"shapes:"} and "torus" in "".join(shapes)
+    (food,) = answer(capsys, "vocabulary", "food").splitlines()
+    assert food.startswith("  objects: food") and "burger" in food
+    assert refusal(capsys, "vocabulary", "fod").startswith("unknown name 'fod'. Did you mean 'food'?")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
