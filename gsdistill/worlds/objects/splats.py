@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from gsdistill.core.errors import BadFile
 from gsdistill.core.failing import failing_as
@@ -39,6 +40,7 @@ __all__ = ["FILE", "Reference", "colored", "draw", "merge", "reference", "split"
 FILE = data_path("assets", "objects-splats", "splats.npz")
 LUMINANCE = torch.tensor([0.3, 0.59, 0.11])
 _COORDINATE, _BYTE, _WIDEST = 4095, 255, 8.0
+_FINE = 64  # pixels of a side from which a picture is drawn as it is
 _LARGEST_W = 0.53  # of x, y and z where w is the largest that the order of the axes allows
 
 
@@ -111,9 +113,10 @@ def reference(name: str, path: Path = FILE) -> Reference:
 def draw(parts: Sequence[Reference], painted: Sequence[bool], cameras: Cameras) -> Buffers:
     """Draw one reference splat, or two of which the upper one is first, as ``stacking.places`` puts them."""
     every, shade, own, fixed = _stand(parts, painted)
-    shades, coverage, fixed = (_drawn(every, values, cameras) for values in (shade, own, fixed))
-    worded = torch.tensor(painted)[:, None, None]  # exactly zero where no word is
-    return Buffers(shades[:, : len(parts)] * worded, coverage[:, : len(parts)], fixed)
+    body, alpha = _drawn(every, fixed, cameras)
+    coverage = _drawn(every, own, cameras)[0][:, : len(parts)] if len(parts) > 1 else alpha
+    shades = _drawn(every, shade, cameras)[0][:, : len(parts)] if any(painted) else torch.zeros_like(coverage)
+    return Buffers(shades * torch.tensor(painted)[:, None, None], coverage, body)  # exactly zero where no word is
 
 
 def colored(parts: Sequence[Reference], painted: Sequence[bool], colors: Tensor) -> Gaussians:
@@ -138,16 +141,24 @@ def _stand(parts: Sequence[Reference], painted: Sequence[bool]) -> tuple[Gaussia
     paint = torch.cat([part.main & word for part, word in zip(parts, painted, strict=True)])[:, None]
     level = torch.cat([torch.full((len(part.main),), part.level) for part in parts])
     own = torch.eye(3)[torch.cat([torch.full((len(g),), number) for number, g in enumerate(gaussians)])]
-    # as meshes.py has it, but for the least
-    shade = own * paint * ((colors @ LUMINANCE) / level).clamp(max=1.4)[:, None]
+    # as meshes.py has it, times the light; the nearly black tells its shade badly, so the least is that of a shadow
+    shade = own * paint * ((colors @ LUMINANCE) / level).clamp(0.4, 1.4)[:, None]
     return every, shade, own, colors * ~paint
 
 
-def _drawn(gaussians: Gaussians, colors: Tensor, cameras: Cameras) -> Tensor:
-    """Pictures [B, 3, H, W] of Gaussians in these colours over black."""
+def _drawn(gaussians: Gaussians, colors: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """Pictures [B, 3, H, W] of Gaussians in these colours over black, and alphas [B, 1, H, W].
+
+    Small ones are the means of larger ones: the low-pass filter of splats, a third of a pixel, would swell what they
+    show, and of 40 perfect splats 14 would get a wrong name.
+    """
+    times = max(1, _FINE // max(cameras.width, cameras.height))
+    wider = torch.tensor([times, times, 1.0])[:, None]
+    fine = replace(cameras, Ks=wider * cameras.Ks, width=times * cameras.width, height=times * cameras.height)
     with torch.no_grad():
-        images = render(_in_colors(gaussians, colors), cameras, torch.zeros(len(cameras), 3)).images
-    return images.movedim(-1, 1).contiguous()
+        seen = render(_in_colors(gaussians, colors), fine, torch.zeros(len(cameras), 3))
+    image, alpha = (avg_pool2d(plane.movedim(-1, 1), times).contiguous() for plane in (seen.images, seen.alphas))
+    return image, alpha
 
 
 def _in_colors(gaussians: Gaussians, colors: Tensor) -> Gaussians:
