@@ -9,11 +9,12 @@ Arguments that many functions share:
   x0       the clean latents [B, C, h, w];  t the timesteps [B], integers;  noise like x0
   texts    embeddings by branch, each [B, L, D]: `positive` (with the view's words) and `empty` always; `negative`
            where a negative prompt is set; `plain` (no view words); `perp0`, `perp1` and `perp_weights` [B, 2] for
-           Perp-Neg; `target`, `source` for SDS-Bridge; `poor` for NFSD's own negative text, else `negative`
+           Perp-Neg; `target`, `source` for SDS-Bridge. NFSD's p_neg is `negative`
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -249,7 +250,9 @@ def bridge(eps, levels, x0, t, noise, texts, stage, omega, weighting, camera=Non
 # ------------------------------------------------------------------------------------- methods of the noise path
 
 
-def cds(eps, levels, x0, t, n, noise, texts, omega, weighting="uniform", rescale=0.0, clip=None, camera=None, floor=0.0):
+def cds(
+    eps, levels, x0, t, n, noise, texts, omega, weighting="uniform", rescale=0.0, clip=None, camera=None, floor=0.0
+):
     """Consistency Distillation Sampling (Consistent3D, 2401.09050), in the ratio s = sigma / alpha.
 
     z_t = x0 + s_t noise; e1 = eps_cfg at z_t / sqrt(1 + s_t^2), t; e1' the rescaled e1 (its clean estimate
@@ -402,7 +405,7 @@ def sdi(eps, levels, x0, t, delta, step_noise, texts, omega, omega_inversion, et
     x_t = alpha_t x0 + sigma_t e_inv, g = (sigma_t / alpha_t) (eps_cfg(x_t, t) - e_inv).
     """
     grid, x = sdi_grid(t, delta), x0
-    for k, (now, then) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+    for k, (now, then) in enumerate(itertools.pairwise(grid)):
         asked = options.get("asked_first", now) if k == 0 else now
         e = guided(eps, x, each(x, asked), texts, omega_inversion, camera)
         a, b = levels[0][max(now, 0)] ** 2, levels[0][then] ** 2
@@ -428,7 +431,7 @@ def dsd(eps, levels, x0, t, later, start, texts, omega, path=10, reference="cond
     times = [int(length - 1 - (length - 1) * k / path + 1e-9) for k in range(path + 1)]
     times = [*(time for time in times if time > later), later]
     x = start.expand_as(x0)
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in itertools.pairwise(times):
         e = guided(eps, x, each(x, now), texts, omega, camera)
         x = levels[0][then] * (x - levels[1][now] * e) / levels[0][now] + levels[1][then] * e
     found = guided(eps, x, each(x, later), texts, omega, camera)
