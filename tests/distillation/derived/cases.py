@@ -234,7 +234,7 @@ def cds():
                 made.append(case(name, "cds", settings, t, progress, negative=negative, n=torch.tensor(n)))
         settings = {"omega": omega, "weighting": "uniform", "rescale": 0.5, "clip": clip}
         made.append(case(f"cds-clip-{progress}", "cds", settings, t, progress, n=torch.tensor(n)))
-        settings = {"omega": omega, "weighting": "sds", "rescale": 0.5, "floor": 1e-8, "clip": clip}
+        settings = {"omega": omega, "weighting": "sds", "rescale": 0.5, "floor": 1e-8, "beside": 1e-9}
         made.append(case(f"cds-floor-{progress}", "cds", settings, t[:1], progress, n=torch.tensor(n[:1])))
         how = {"perp": True, "n": torch.tensor(n)}
         made.append(case(f"cds-perp-{progress}", "cds", {"omega": omega, "rescale": 0.5}, t, progress, **how))
@@ -275,6 +275,9 @@ def asd():
             made.append(case(f"asd-4-{progress}{end}", "asd", settings, t, progress, **how, share=share))
         settings = {"omega": 7.5, "weighting": "uniform", "least": 20, "eta": 0.1}
         made.append(case(f"asd-1{end}", "asd", settings, (960,), **how, share=share[2:3]))
+    settings = {"omega": 50.0, "least": 20, "eta": 0.1}
+    how = {"negative": True, "camera": True, "share": share[:1].expand(4)}
+    made.append(case("asd-mvdream", "asd", settings, (700,) * 4, **how))
     return made
 
 

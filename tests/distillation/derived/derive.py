@@ -250,16 +250,14 @@ def bridge(eps, levels, x0, t, noise, texts, stage, omega, weighting, camera=Non
 # ------------------------------------------------------------------------------------- methods of the noise path
 
 
-def cds(
-    eps, levels, x0, t, n, noise, texts, omega, weighting="uniform", rescale=0.0, clip=None, camera=None, floor=0.0
-):
+def cds(eps, levels, x0, t, n, noise, texts, omega, weighting="uniform", rescale=0.0, clip=None, camera=None, **floors):
     """Consistency Distillation Sampling (Consistent3D, 2401.09050), in the ratio s = sigma / alpha.
 
     z_t = x0 + s_t noise; e1 = eps_cfg at z_t / sqrt(1 + s_t^2), t; e1' the rescaled e1 (its clean estimate
     z_t - s_t e1); z_n = z_t + (s_n - s_t) e1'; e2 = eps_cfg at z_n / sqrt(1 + s_n^2), n, never rescaled;
     g = -w(t) [(s_t / s_n) (e1' - e1) + (e2 - e1')], then clipped element by element. Without rescale: w (e1 - e2).
-    Sign as in the program (it descends along minus its own `grad_latents`). Its floor is 1e-8 under the ratio of the
-    standard deviations, and 1e-9 beside s_n, which is left out here.
+    Sign as in the program (it descends along minus its own `grad_latents`). The program has two small numbers, both 0
+    here by default: `floor` 1e-8 added to each standard deviation, `beside` 1e-9 added to s_n in s_t / s_n.
     """
     (alpha, sigma), (alpha_n, sigma_n) = at(levels, t), at(levels, n)
     s, s_n = sigma / alpha, sigma_n / alpha_n
@@ -268,10 +266,10 @@ def cds(
     e_c, e_u, h = guidance(eps, x, t, texts, camera)
     e1 = e_u + omega * h
     one = torch.ones_like(s)
-    turned = rescaled(z, e1, e_c, one, s, rescale, floor=floor) if rescale else e1
+    turned = rescaled(z, e1, e_c, one, s, rescale, floor=floors.get("floor", 0.0)) if rescale else e1
     z_n = z + (s_n - s) * turned
     e2 = guided(eps, z_n / (1 + s_n**2).sqrt(), n, texts, omega, camera)
-    g = -weight(weighting, levels, t) * (s / s_n * (turned - e1) + (e2 - turned))
+    g = -weight(weighting, levels, t) * (s / (s_n + floors.get("beside", 0.0)) * (turned - e1) + (e2 - turned))
     return g if clip is None else g.clamp(-clip, clip)
 
 
@@ -318,8 +316,19 @@ def ddim_run(eps, levels, x, texts, omega, first):
     return x
 
 
+def worldmap_buffer(white, width, theta=180.0):
+    """FSD's padded world map of white noise [C, (180/theta) h + h, (360/theta) w + w], periodic in the azimuth.
+
+    The first w/2 columns repeat those from (360/theta) w on, then the last w/2 columns repeat the columns w/2 .. w.
+    """
+    columns, half, buffer = int(360 / theta * width), width // 2, white.clone()
+    buffer[..., :half] = white[..., columns : columns + half]
+    buffer[..., -half:] = buffer[..., half : 2 * half]
+    return buffer
+
+
 def worldmap(buffer, azimuth, elevation, height, width, theta=180.0):
-    """FSD's noise of one camera (degrees): a crop of the padded world map [C, (180/theta) h + h, (360/theta) w + w]."""
+    """FSD's noise [C, h, w] of one camera (degrees): a crop of the padded world map, its corner truncated."""
     rows, columns = int(180 / theta * height), int(360 / theta * width)
     row, column = int(-elevation * rows / 180 % rows), int(azimuth * columns / 360 % columns)
     return buffer[:, row : row + height, column : column + width]

@@ -21,6 +21,8 @@ FILE = Path(__file__).with_name("numbers.npz")
 KINDS = ("sds", "uniform", "fantasia3d", "snr", "flow", "pf-ode")
 TIMES = (0, 1, 20, 250, 500, 980, 998)
 AZIMUTHS = (0, 30, 89, 90, 135, 180, 225, 300, -45, 400)
+WORLD = ((0.0, 0.0), (33.0, 17.0), (-120.0, -8.0), (359.0, 60.0), (181.0, -45.0))
+FLOW = {"omega": 50.0, "weighting": "flow"}
 CAMERAS = (*((azimuth, 10.0) for azimuth in AZIMUTHS), (10.0, 61.0), (10.0, 60.0))
 
 
@@ -45,6 +47,48 @@ def surface_numbers():
         points, opacity = surface.field(azimuth, bump)
         found[f"noise{number}"], found[f"count{number}"] = surface.surface_noise(points, opacity, textures, background)
     return {f"surface_{name}": value for name, value in found.items()}
+
+
+def worldmap_numbers():
+    """The first row of the crop of some cameras, from the world map of a 6 x 8 latent."""
+    found = {}
+    for theta in (180.0, 60.0):
+        size = (4, int(180 / theta * 6) + 6, int(360 / theta * 8) + 8)
+        buffer = derive.worldmap_buffer(cases.draw(f"worldmap-{theta:.0f}", "white", *size), 8, theta)
+        crops = [derive.worldmap(buffer, azimuth, elevation, 6, 8, theta) for azimuth, elevation in WORLD]
+        found[f"worldmap_{theta:.0f}"] = torch.stack([crop[:, 0, :] for crop in crops]).numpy()
+    return {"worldmap_cameras": np.array(WORLD), **found}
+
+
+def identities():
+    """What must hold between the derivations: each entry is a largest relative difference, about 1e-12 or less."""
+    by = {case["id"]: case for case in cases.cases()}
+    found = {}
+
+    def same(name, a, b):
+        found[name] = float((a - b).abs().max() / b.abs().max())
+
+    for name in ("fsd-run", "fsd-run-negative"):
+        case = by[name]
+        start = derive.noised(cases.LEVELS["vp"], case["x0"], case["draws"]["noise"], torch.tensor([12]))
+        same(
+            name,
+            cases.expected(case),
+            derive.ddim_run(cases.prior(), cases.LEVELS["vp"], start, case["texts"], 7.0, 12),
+        )
+    for end in ("", "-negative", "-perp"):
+        case = by[f"rfds-3{end}"]
+        same(f"rfds{end}", cases.expected(case), cases.expected({**case, "method": "sds", "settings": FLOW}))
+        case = by[f"ssd-zero{end}"]
+        same(f"csd{end}", cases.expected(case), cases.expected({**case, "method": "csd", "settings": {"omega": 7.5}}))
+        case = by[f"csd-1{end}"]
+        settings = {"cond": 40.0, "uncond": -40.0, "null": 0.0, "perp": 40.0, "weighting": "sds"}
+        same(
+            f"released{end}",
+            cases.expected({**case, "method": "csd_released", "settings": settings}),
+            cases.expected(case),
+        )
+    return found
 
 
 def numbers():
@@ -81,6 +125,7 @@ def numbers():
         "cds_schedule": np.array([derive.cds_schedule(k / 8) for k in range(9)]),
         "csd_scales": np.array([[derive.csd_scales(stage, 1250 * k) for k in range(9)] for stage in ("if", "sd")]),
         **surface_numbers(),
+        **worldmap_numbers(),
     }
 
 
@@ -96,6 +141,9 @@ def check(tolerance=1e-10):
                 assert worst.max() <= tolerance, (name, int(worst.argmax()), float(worst.max()))
             else:
                 assert (value == kept[name]).all(), name
+    with torch.no_grad():
+        for name, difference in identities().items():
+            assert difference < 1e-11, (name, difference)
 
 
 if __name__ == "__main__":
