@@ -269,9 +269,7 @@ def asd():
     share = torch.tensor([0.93, 0.27, 0.64, 0.5], dtype=torch.float64)
     for end, how in TEXTS:
         for progress, least, t in ((0.0, 500, (500, 640, 777, 980)), (0.5, 20, (33, 420, 700, 960))):
-            settings = {"omega": 7.5, "least": least, "eta": 0.1}
-            if "perp" in how:
-                settings["factor"] = 0.5
+            settings = {"omega": 7.5, "least": least, "eta": 0.1, "factor": 0.5}
             made.append(case(f"asd-4-{progress}{end}", "asd", settings, t, progress, **how, share=share))
         settings = {"omega": 7.5, "weighting": "uniform", "least": 20, "eta": 0.1}
         made.append(case(f"asd-1{end}", "asd", settings, (960,), **how, share=share[2:3]))
