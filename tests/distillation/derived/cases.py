@@ -259,7 +259,7 @@ def fsd():
                 name = f"fsd-{kind}-{progress}{end}"
                 extra = {field: draw(name, field, 3, *size) for field in fields}
                 made.append(case(name, "fsd", {"omega": 7.0, **settings}, (t,) * 3, progress, **how, **extra))
-        made.append(case(f"fsd-run{end}", "fsd_run", {"omega": 7.0}, (12,), **({} if "perp" in end else how)))
+        made.append(case(f"fsd-run{end}", "fsd_run", {"omega": 7.0}, (12,), **how))
     return made
 
 
@@ -273,7 +273,7 @@ def asd():
             made.append(case(f"asd-4-{progress}{end}", "asd", settings, t, progress, **how, share=share))
         settings = {"omega": 7.5, "weighting": "uniform", "least": 20, "eta": 0.1}
         made.append(case(f"asd-1{end}", "asd", settings, (960,), **how, share=share[2:3]))
-    settings = {"omega": 50.0, "least": 20, "eta": 0.1}
+    settings = {"omega": 7.5, "least": 20, "eta": 0.1}
     how = {"negative": True, "camera": True, "share": share[:1].expand(4)}
     made.append(case("asd-mvdream", "asd", settings, (700,) * 4, **how))
     return made
