@@ -216,6 +216,7 @@ def csd_released():
         made.append(case(f"csd-{stage}-{step}", "csd_released", settings, t, step / 10000, **how))
         if step:
             made.append(case(f"csd-{stage}-{step}-one", "csd_released", settings, t[2:3], step / 10000, negative=True))
+            made.append(case(f"csd-{stage}-{step}-empty", "csd_released", settings, t[1:], step / 10000))
     return made
 
 

@@ -1,6 +1,6 @@
 """The gradient of every score-distillation method, written from the papers' formulas and the released programs.
 
-Notation of shared/methods.md: x_t = alpha_t x0 + sigma_t noise, s_t = sigma_t / alpha_t, h = eps_c - eps_u or the
+Notation of the page of formulas: x_t = alpha_t x0 + sigma_t noise, s_t = sigma_t / alpha_t, h = eps_c - eps_u or the
 Perp-Neg aggregate, eps_cfg = eps_u + omega h. The result g is what x0 descends along. Nothing is drawn in here.
 
 Arguments that many functions share:
@@ -48,7 +48,7 @@ def at(levels, t):
 
 def weight(kind, levels, t):
     """w(t) [B, 1, 1, 1]: sds sigma^2, uniform 1, fantasia3d alpha sigma^2, snr sigma / alpha, flow 1 / alpha,
-    pf-ode s_t - s_{t-1} with s_{-1} = 0 (methods.md, "Weights" and "FSD: Exactness"; audit 1.10 for flow).
+    pf-ode s_t - s_{t-1} with s_{-1} = 0 (page of formulas, "Weights" and "FSD: Exactness"; audit 1.10 for flow).
     """
     alpha, sigma = at(levels, t)
     if kind == "pf-ode":
@@ -95,7 +95,7 @@ def unconditional(texts):
 
 def perpendicular(eps, x, t, texts, camera, positive, base, factor=1.0):
     """Perp-Neg's addition sum_i w_i (h_i - <h_i, p> / <p, p> p), p = `positive`, h_i = eps(negative_i) - `base`
-    (2304.04968; methods.md, "Guidance helpers"). `factor` multiplies the weights (ScaleDreamer 0.5).
+    (2304.04968; page of formulas, "Guidance helpers"). `factor` multiplies the weights (ScaleDreamer 0.5).
     """
     total = torch.zeros_like(x)
     if "perp0" in texts:
@@ -137,7 +137,7 @@ def perp_neg(azimuth, elevation, front, side, back, overhead, unconditional_text
     """threestudio's Perp-Neg of one camera, in degrees: (positive text, perp0, perp1, [w0, w1]).
 
     The azimuth is brought to [-180, 180). f(r; a, b, c) = a exp(-b r) + c and the weights are -f. Elevation above 60
-    takes the overhead text, the unconditional text twice and weights 0 (methods.md, "Guidance helpers").
+    takes the overhead text, the unconditional text twice and weights 0 (page of formulas, "Guidance helpers").
     """
     if elevation > 60:
         return overhead, unconditional_text, unconditional_text, [0.0, 0.0]
