@@ -25,6 +25,7 @@ from gsdistill.models.catalogue import choose_prior
 from gsdistill.pages.report import write_report
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import group_of, load_prior
+from gsdistill.prior.prompts import encode_with_endings
 from gsdistill.representation.gaussians import SceneSettings
 from gsdistill.run import stages
 from gsdistill.run.changes import BEFORE, check_places, command
@@ -243,7 +244,9 @@ def prepared(
         ConfigError: the prior cannot serve the settings. Other UserErrors: of the prior and the initialiser.
     """
     first, *then = [_stage(part, prior) for part in config.parts]
-    text = prior.encode_text(config.prompt, config.negative_prompt, config.prompts)
+    endings = {name: ending for part in config.parts for name, ending in part.method.endings().items()}
+    texts = config.prompt, config.negative_prompt, config.prompts
+    text = encode_with_endings(prior.encode_text, *texts, endings)
     initial, generator = begun or _begin(config, target)
     scene = REPRESENTATION_CLASS(config.representation)(initial, first.settings, first.iterations, target)
     run = Distiller(scene, prior, first.method, text, first.views, first.iterations, generator, then=then)

@@ -247,7 +247,7 @@ def _step(
     before = method.init_state(prior, generator) if state is None else state
     views = Views(latents, torch.ones_like(latents[:, :1]), cameras)
     condition = prior.condition(prior.encode_text("", ""), cameras)
-    guidance, after = method.gradient(Moment(prior, views, condition, progress, generator), before)
+    guidance, after = method.clipped(Moment(prior, views, condition, progress, generator), before)
     return guidance, before, after
 
 

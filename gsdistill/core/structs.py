@@ -187,9 +187,15 @@ class Embedding:
 class Condition:
     """What a prior is conditioned on for B views: text branches, and the cameras as features."""
 
-    branches: Mapping[str, Embedding]  # "positive", "negative" (the empty or negative prompt), "perp0", "perp1", ...
+    # "positive", "negative" (the empty or negative prompt), "perp0", "perp1", ..., and those that only methods ask for
+    branches: Mapping[str, Embedding]
     perp_weights: Float[Tensor, "B R"]  # one column per perp branch; R = 0: plain guidance
     cameras: Float[Tensor, "B F"] | None = None  # features for a camera-conditioned prior
+
+    @property
+    def guiding(self) -> list[str]:
+        """The names of the branches that guidance is made of."""
+        return ["positive", "negative", *(f"perp{column}" for column in range(self.perp_weights.shape[1]))]
 
 
 @dataclass(frozen=True)

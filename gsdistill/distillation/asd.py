@@ -53,7 +53,7 @@ class ASD(Distillation):
         t = moment.draw_timesteps(self.t_min, self.t_max)
         later = t + self._shift(moment, t)
         eps = moment.draw_noise()
-        names, x_t = list(condition.branches), schedule.add_noise(x0, eps, t)
+        names, x_t = condition.guiding, schedule.add_noise(x0, eps, t)
         queries = [Query(x_t, t, name) for name in names]
         queries.append(Query(schedule.add_noise(x0, eps, later), later, "positive"))
         *answers, reference = moment.prior.predict_noise(queries, condition)

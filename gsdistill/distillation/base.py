@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.core.errors import ConfigError
+from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Condition, Guidance, Views, send
 from gsdistill.prior.base import Prior
 from gsdistill.prior.schedule import NoiseSchedule
@@ -25,7 +26,7 @@ from gsdistill.settings.ramp import Ramp
 __all__ = ["Distillation", "Moment", "State", "Weighting", "check_times", "dot", "surrogate_loss"]
 
 State = Mapping[str, Tensor]  # what a method remembers between steps; it goes into checkpoints
-Weighting = Literal["sds", "uniform", "fantasia3d", "snr"]
+Weighting = Literal["sds", "uniform", "fantasia3d", "snr", "flow", "pf-ode"]
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,16 @@ class Moment:
         return send(torch.randn(self.x0.shape, generator=self.generator, device=self.generator.device), self.x0)
 
     def weight(self, kind: Weighting, t: Int[Tensor, "B"]) -> Float[Tensor, "B 1 1 1"]:
-        """w(t): ``sds`` sigma^2, ``uniform`` 1, ``fantasia3d`` alpha sigma^2, ``snr`` sigma / alpha."""
+        """w(t): ``sds`` sigma^2, ``uniform`` 1, ``fantasia3d`` alpha sigma^2, ``snr`` s_t, ``flow`` 1 / alpha.
+
+        ``flow`` makes of the noise the error of a rectified flow's velocity. ``pf-ode`` is ds/dt for a step of one
+        timestep, s_t - s_{t-1} (s_0 at t = 0): FSD (arXiv 2405.10988) with it is DDIM where t falls by one a step.
+        """
         alpha, sigma = self.schedule.at(t, self.x0)
-        weights = {"sds": sigma.square(), "fantasia3d": alpha * sigma.square(), "snr": sigma / alpha}
+        if kind == "pf-ode":
+            before, none = self.schedule.at((t - 1).clamp_min(0), self.x0)
+            return sigma / alpha - torch.where((t > 0).to(sigma.device)[:, None, None, None], none / before, 0.0)
+        weights = {"sds": sigma.square(), "fantasia3d": alpha * sigma.square(), "snr": sigma / alpha, "flow": 1 / alpha}
         return weights.get(kind, torch.ones_like(sigma))
 
     def answer(
@@ -92,10 +100,19 @@ class Moment:
         return Guidance(gradient, self.prior.evaluations - self.evaluations_before, figures)
 
 
+@dataclass(frozen=True)
 class Distillation(ABC):
     """Settings plus pure functions; a leaf is a frozen dataclass whose fields are its settings."""
 
+    _: KW_ONLY
+    # elements of g are clipped to this value; 0 does not clip
+    clip: Ramp = bounded(Ramp(0.0, 0.0), low=0)
+
     NEEDS: ClassVar[tuple[Literal["depth"], ...]] = ()  # what of a moment is computed for such methods alone
+
+    def endings(self) -> Mapping[str, str]:
+        """Texts that are asked besides the prompt's, by the name of their branch: what stands behind each view's."""
+        return {}
 
     def init_state(self, prior: Prior, generator: torch.Generator) -> State:
         """What is drawn once, before the first step; nothing, unless a method says otherwise."""
@@ -104,6 +121,13 @@ class Distillation(ABC):
     @abstractmethod
     def gradient(self, moment: Moment, state: State) -> tuple[Guidance, State]:
         """The gradient for the latents of the views, and the next state."""
+
+    def clipped(self, moment: Moment, state: State) -> tuple[Guidance, State]:
+        """The same with every element of the gradient in -clip..clip."""
+        guidance, state = self.gradient(moment, state)
+        if limit := self.clip(moment.progress):
+            guidance = replace(guidance, gradient=guidance.gradient.clamp(-limit, limit))
+        return guidance, state
 
 
 def surrogate_loss(latents: Float[Tensor, "B C h w"], gradient: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:

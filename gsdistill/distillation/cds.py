@@ -12,7 +12,7 @@ A step costs two sequential network calls of two evaluations a view each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import torch
@@ -49,10 +49,11 @@ class CDS(Distillation):
     noise: Literal["fixed", "antithetic", "fresh"] = "fixed"
     # w(t)
     weighting: Weighting = "uniform"
-    # elements of g are clipped to this value; 0 does not clip
-    clip: Ramp = bounded(Ramp(2.0, 8.0), low=0)
     # share of the guided x0 that is rescaled to the conditional one's standard deviation
     rescale: float = bounded(0.0, low=0, high=1)
+    _: KW_ONLY
+    # elements of g are clipped to this value; 0 does not clip
+    clip: Ramp = bounded(Ramp(2.0, 8.0), low=0)
 
     def __post_init__(self) -> None:
         room = self.t_max - max(self.gap.start, self.gap.end)
@@ -77,8 +78,6 @@ class CDS(Distillation):
         e2 = prior.noise(schedule.ddim_step(x_t, e1_rescaled, t, n), n, condition).guided(omega)
         ratio = (sigma / alpha) / (sigma_n / alpha_n)
         g = -moment.weight(self.weighting, t) * (ratio * (e1_rescaled - e1) + e2 - e1_rescaled)
-        if (limit := self.clip(moment.progress)) > 0:
-            g = g.clamp(-limit, limit)
         return moment.answer(g, t), state
 
     def _timesteps(self, moment: Moment) -> tuple[Int[Tensor, "B"], Int[Tensor, "B"]]:

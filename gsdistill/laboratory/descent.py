@@ -103,7 +103,7 @@ def descend(
         progress = step / max(how.steps - 1, 1)
         latents = x.repeat_interleave(how.draws, 0)
         views = Views(latents, torch.ones_like(latents[:, :1]), cameras)
-        guidance, state = method.gradient(Moment(setup.prior, views, condition, progress, generator), state)
+        guidance, state = method.clipped(Moment(setup.prior, views, condition, progress, generator), state)
         x.grad = guidance.gradient.unflatten(0, (len(x), how.draws)).mean(1)
         optimiser.param_groups[0]["lr"] = how.rate(progress) if rates is None else rates[step]
         optimiser.step()

@@ -29,6 +29,7 @@ from gsdistill.laboratory.worlds.base import AnalyticWorld, Densities
 from gsdistill.models import catalogue
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.prompts import PromptSettings, encode_with_endings
 from gsdistill.scene.cameras import orbit
 from gsdistill.settings.config import merge, name_of, named
 from gsdistill.settings.registry import load
@@ -62,9 +63,9 @@ class Play(Demonstration):
         device.prepare(target)
         densities = self.world.densities(self.prompt) if self.prior == "analytic" else None
         prior = densities.prior if densities else load_prior(_name(self.prior), target)
-        setup = Setup(
-            prior, prior.encode_text(self.prompt, self.negative_prompt), orbit(self.samples, prior.image_size)
-        )
+        texts, endings = (self.prompt, self.negative_prompt, PromptSettings()), self.method.endings()
+        text = encode_with_endings(prior.encode_text, *texts, endings)
+        setup = Setup(prior, text, orbit(self.samples, prior.image_size))
         generator = torch.Generator().manual_seed(self.seed)
         trajectory = descend(self.method, setup, self._start(prior, densities, generator), self.descent, generator)
         figures = {"network_evaluations": prior.evaluations, "steps": self.descent.steps, "samples": self.samples}

@@ -190,8 +190,8 @@ class Prior(ABC):
         return list(eps.chunk(count))
 
     def noise(self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], condition: Condition) -> Noise:
-        """The noise for all branches of the condition at one (x_t, t), by one network call."""
-        names = list(condition.branches)
+        """The noise for the guiding branches of the condition at one (x_t, t), by one network call."""
+        names = condition.guiding
         answers = self.predict_noise([Query(x_t, t, name) for name in names], condition)
         return combine(dict(zip(names, answers, strict=True)), condition, self.rescale(x_t, t))
 

@@ -13,7 +13,7 @@ From above, all three use only the overhead text, and both weights are 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -25,7 +25,10 @@ from gsdistill.core.errors import ConfigError, PromptError
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras, Embedding
 
-__all__ = ["DIRECTIONS", "EncodedPrompt", "PromptSettings", "branches_for", "check_unicode", "direction_of"]
+__all__ = [
+    "DIRECTIONS", "EncodedPrompt", "PromptSettings", "branches_for", "check_unicode", "direction_of",
+    "encode_with_endings",
+]  # fmt: skip
 
 DIRECTIONS = ("front", "side", "back", "overhead")
 
@@ -61,6 +64,10 @@ class PromptSettings:
             return self
         return replace(self, direction="none" if knows_cameras else meant)
 
+    def ended(self, prompt: str, ending: str) -> PromptSettings:
+        """The same with ``ending`` behind the prompt of each direction."""
+        return replace(self, **{f"{name}_prompt": f"{text}{ending}" for name, text in self.texts(prompt).items()})
+
     def texts(self, prompt: str) -> dict[str, str]:
         """The prompt of each direction, by name; empty if ``direction`` is none."""
         if self.direction == "none":
@@ -76,10 +83,44 @@ class EncodedPrompt:
     negative: Embedding
     views: Mapping[str, Embedding] = field(default_factory=dict)  # by names of DIRECTIONS; may be empty
     settings: PromptSettings = field(default_factory=lambda: PromptSettings(direction="none"))
+    empty: Embedding | None = None  # of no words; None where ``negative`` is that
+    endings: Mapping[str, EncodedPrompt] = field(default_factory=dict)  # the same with more words, by a method's names
+
+
+def encode_with_endings(
+    encode: Callable[[str, str, PromptSettings], EncodedPrompt],
+    prompt: str,
+    negative_prompt: str,
+    settings: PromptSettings,
+    endings: Mapping[str, str],
+) -> EncodedPrompt:
+    """The encoded prompts, and with them the prompt with each of the ``endings`` that a method asks for.
+
+    Raises:
+        PromptError: the prior cannot serve one.
+    """
+    text = encode(prompt, negative_prompt, settings)
+    ended = {
+        name: encode(f"{prompt}{ending}", negative_prompt, settings.ended(prompt, ending))
+        for name, ending in endings.items()
+    }
+    return replace(text, endings=ended) if ended else text
 
 
 def branches_for(text: EncodedPrompt, cameras: Cameras) -> tuple[dict[str, Embedding], Float[Tensor, "B R"]]:
-    """The text branches for B cameras by name, and the weights of the Perp-Neg branches among them, R = 0 or 2."""
+    """The text branches for B cameras by name, and the weights of the Perp-Neg branches among them, R = 0 or 2.
+
+    Besides those of guidance there are ``plain``, the prompt without words of the view, ``empty``, and the endings.
+    """
+    everywhere = torch.zeros(len(cameras), dtype=torch.long, device=text.positive.tokens.device)
+    more = {"plain": text.positive.pick(everywhere), "empty": (text.empty or text.negative).pick(everywhere)}
+    more |= {name: _guiding(ending, cameras)[0]["positive"] for name, ending in text.endings.items()}
+    branches, weights = _guiding(text, cameras)
+    return {**branches, **more}, weights
+
+
+def _guiding(text: EncodedPrompt, cameras: Cameras) -> tuple[dict[str, Embedding], Float[Tensor, "B R"]]:
+    """The branches of guidance and the weights of those of Perp-Neg."""
     device = text.positive.tokens.device
     everywhere = torch.zeros(len(cameras), dtype=torch.long, device=device)
     negative, none = text.negative.pick(everywhere), torch.zeros(len(cameras), 0, device=device)

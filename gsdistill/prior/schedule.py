@@ -44,8 +44,8 @@ class NoiseSchedule:
         return self.alphas.shape[0]
 
     def index(self, fraction: float) -> int:
-        """The timestep, 0 .. T-1, at a fraction (0..1) of the schedule."""
-        return min(max(round(fraction * len(self)), 0), len(self) - 1)
+        """The timestep, 0 .. T-1, at a fraction (0..1) of the schedule, truncated as the released programs do."""
+        return min(max(int(fraction * len(self) + 1e-6), 0), len(self) - 1)  # 0.57 * 1000 is below 570
 
     def at(
         self, t: Int[Tensor, "B"], like: Float[Tensor, "B C h w"]

@@ -255,7 +255,7 @@ class Distiller:
                 depth = _pooled(out.depths, size) / alphas.clamp_min(torch.finfo(alphas.dtype).tiny)
             seen, condition = Views(latents.detach(), alphas, cameras), self.prior.condition(self.text, cameras)
             moment = Moment(self.prior, seen, condition, progress, self.generator, depth)
-            guidance, self.method_state = self.method.gradient(moment, self.method_state)
+            guidance, self.method_state = self.method.clipped(moment, self.method_state)
         self.evaluations += guidance.evaluations
         with clock("encode backward"):
             clock.split(out.images, "render backward")

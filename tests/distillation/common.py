@@ -130,7 +130,7 @@ def step(
         state = method.init_state(prior, moment.generator)
     else:
         moment.generator.manual_seed(seed + 1_000_000)
-    guidance, after = method.gradient(moment, state)
+    guidance, after = method.clipped(moment, state)
     return Step(guidance, state, after)
 
 

@@ -20,12 +20,22 @@ def test_surrogate_loss_has_the_gradient_it_is_given():
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("sds", 0.36), ("uniform", 1.0), ("fantasia3d", 0.8 * 0.36), ("snr", 0.75)]
+    ("kind", "expected"),
+    [("sds", 0.36), ("uniform", 1.0), ("fantasia3d", 0.8 * 0.36), ("snr", 0.75), ("flow", 1.25), ("pf-ode", 0.75)],
 )
 def test_weights(kind, expected):
     schedule = NoiseSchedule(torch.tensor([0.8], dtype=torch.float64), torch.tensor([0.6], dtype=torch.float64))
     moment = moment_of(World(schedule=schedule), torch.zeros(1, 3, 2, 2, dtype=torch.float64), orbit(1, 8))
     assert float(moment.weight(kind, torch.tensor([0]))) == pytest.approx(expected)
+
+
+def test_the_weights_of_the_ode_are_the_steps_of_the_noise_level():
+    """They add up to s_t, so that a descent by one timestep a step goes all the way of DDIM."""
+    world, t = World(), torch.arange(1000)
+    moment = moment_of(world, torch.zeros(1000, 3, 2, 2, dtype=torch.float64), orbit(1000, 8))
+    weights = moment.weight("pf-ode", t).flatten()
+    torch.testing.assert_close(weights.cumsum(0), world.schedule.sigmas / world.schedule.alphas, rtol=1e-12, atol=0)
+    assert bool((weights > 0).all())
 
 
 def test_timesteps_cover_the_range_and_nothing_else():

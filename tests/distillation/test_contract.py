@@ -134,7 +134,15 @@ def test_says_what_a_step_costs(name):
 
 def unclipped(method: Distillation) -> Distillation:
     """Where every element is clipped, a gradient cannot show what it depends on."""
-    return replace(method, clip=flat(0.0)) if hasattr(method, "clip") else method
+    return replace(method, clip=flat(0.0))
+
+
+@every_case
+def test_elements_are_clipped_if_asked(method, latents, cameras):
+    whole = step(unclipped(method), World(), latents, cameras, 0.5).gradient
+    limit = float(whole.abs().median())
+    clipped = step(replace(method, clip=Ramp(0.0, 2 * limit)), World(), latents, cameras, 0.5).gradient
+    torch.testing.assert_close(clipped, whole.clamp(-limit, limit), rtol=1e-12, atol=0)
 
 
 @every_case

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.structs import Cameras, Embedding
-from gsdistill.prior.prompts import DIRECTIONS, EncodedPrompt, PromptSettings, branches_for
+from gsdistill.prior.prompts import DIRECTIONS, EncodedPrompt, PromptSettings, branches_for, encode_with_endings
 from gsdistill.scene.cameras import look_at_origin
 
 FRONT, SIDE, BACK, OVERHEAD = 1.0, 10.0, 100.0, 1000.0
@@ -57,7 +58,7 @@ def threestudio(azimuth: float) -> tuple[float, list[tuple[float, float]]]:
 
 def test_no_direction_tells_every_view_the_prompt():
     branches, weights = branches_for(encoded("none"), cameras_at([0, 90, 180]))
-    assert branches.keys() == {"positive", "negative"} and weights.shape == (3, 0)
+    assert branches.keys() == {"positive", "negative", "plain", "empty"} and weights.shape == (3, 0)
     assert told("none", cameras_at([0, 90, 180])) == [5.0] * 3
     assert told("none", cameras_at([0, 90]), "negative") == [-1.0] * 2
 
@@ -129,3 +130,41 @@ def test_a_masked_token_is_text_where_either_text_has_it():
     joined = Embedding.join([one, two])
     assert joined.mask.shape == (4, 3)
     assert joined.pick(torch.tensor([3, 0])).tokens[:, 0, 0].tolist() == [1.0, 0.0]
+
+
+def test_what_only_methods_ask_is_no_part_of_guidance():
+    text = encoded("view")
+    given = replace(
+        text,
+        empty=embedding(7.0),
+        endings={"source": replace(text, views={n: embedding(2 * v) for n, v in VALUES.items()})},
+    )
+    branches, _ = branches_for(given, cameras_at([0, 90, 180]))
+    values = {name: branch.tokens[:, 0, 0].tolist() for name, branch in branches.items()}
+    assert values["plain"] == [5.0] * 3 and values["empty"] == [7.0] * 3
+    assert values["positive"] == [FRONT, SIDE, BACK] and values["source"] == [2 * FRONT, 2 * SIDE, 2 * BACK]
+    assert branches_for(text, cameras_at([0]))[0]["empty"].tokens[0, 0, 0] == -1.0  # the negative prompt is empty then
+
+
+def test_an_ending_stands_behind_the_text_of_each_view():
+    asked = []
+
+    def encode(prompt, negative, settings):
+        asked.append((prompt, negative, settings.resolved(False).texts(prompt)))
+        return encoded("none")
+
+    settings = PromptSettings("view", back_prompt="a back")
+    text = encode_with_endings(encode, "a cat", "blur", settings, {"target": ", sharp", "source": ", foggy"})
+    assert text.endings.keys() == {"target", "source"} and [prompt for prompt, *_ in asked] == [
+        "a cat",
+        "a cat, sharp",
+        "a cat, foggy",
+    ]
+    assert asked[1][2] == {
+        "front": "a cat, front view, sharp", "side": "a cat, side view, sharp", "back": "a back, sharp",
+        "overhead": "a cat, overhead view, sharp",
+    }  # fmt: skip
+    assert (
+        encode_with_endings(encode, "a cat", "", PromptSettings("none"), {"source": ", foggy"}).endings
+        and asked[-1][2] == {}
+    )

@@ -77,9 +77,9 @@ MESSAGES = [
                                    "Allowed: pinhole, fisheye"),
     ({"method": {"scale": "5:-1"}}, "method.scale = -1.0 is out of range; it must be at least 0"),
     ({"method": {"scale": "5:x"}}, "method.scale: '5:x' is not a schedule; "
-                                   "write 7.5, 101:51, 700:100:sqrt or 101:51@0.6"),
+                                   "write 7.5, 101:51, 700:100:sqrt, 101:51@0.6, 0:10@0.4..0.8 or 0.98:0.5:step@0.2"),
     ({"method": {"scale": "5:1:sqr"}}, "method.scale: unknown schedule law 'sqr'. Did you mean 'sqrt'? "
-                                       "Available: linear, sqrt, cosine"),
+                                       "Available: linear, sqrt, cosine, step"),
     ({"method": {"scale": True}}, "method.scale = True has the wrong type; "
                                   "expected a number or a schedule such as 101:51"),
     ({"method": 3}, "method = 3 has the wrong type; expected a name, or a mapping with a name"),
@@ -150,6 +150,9 @@ def test_ramp_laws(law, quarter):
         ("700:100:sqrt", Ramp(700.0, 100.0, "sqrt")),
         ("101:51@0.6", Ramp(101.0, 51.0, "linear", 0.6)),
         (".7:1e-2:cosine@.25", Ramp(0.7, 0.01, "cosine", 0.25)),
+        ("0:10@0.4..0.8", Ramp(0.0, 10.0, "linear", 0.8, 0.4)),
+        ("1:2:sqrt@.1..1", Ramp(1.0, 2.0, "sqrt", 1.0, 0.1)),
+        ("0.98:0.5:step@0.2", Ramp(0.98, 0.5, "step", 0.2)),
     ],
 )
 def test_ramp_syntax(text, ramp):
@@ -157,7 +160,27 @@ def test_ramp_syntax(text, ramp):
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":", "1:", "1:2:3:4", "a", "1:2:", "1:2@", "1:2@0", "1:2@1.5", "nan", "1:inf", "1:2@nan"]
+    "text",
+    [
+        "",
+        ":",
+        "1:",
+        "1:2:3:4",
+        "a",
+        "1:2:",
+        "1:2@",
+        "1:2@0",
+        "1:2@1.5",
+        "nan",
+        "1:inf",
+        "1:2@nan",
+        "1:2@0.4..",
+        "1:2@..0.4",
+        "1:2@0.4..0.4",
+        "1:2@-1..1",
+        "1:2:step@0.1..0.2",
+        "1:2@0.1..0.2..0.3",
+    ],
 )
 def test_ramp_refuses(text):
     with pytest.raises(ConfigError):
@@ -168,8 +191,14 @@ def test_a_ramp_of_what_is_no_number_is_refused():
     ends = vars(Ramp(1.0, 2.0)) | {"end": "2"}
     made = object.__new__(Ramp)
     vars(made).update(ends)  # past the check of types that tests have, and a user has not
-    with pytest.raises(ConfigError, match=r"takes finite numbers, not 1\.0:2@1\.0"):
+    with pytest.raises(ConfigError, match=r"takes finite numbers, not 1\.0:2:0\.0:1\.0"):
         made.__post_init__()
+
+
+def test_a_step_is_at_its_place_and_a_later_beginning_waits():
+    step, late = Ramp(0.98, 0.5, "step", 0.2), Ramp(0.0, 10.0, "linear", 0.8, 0.4)
+    assert [step(p) for p in (0.0, 0.1999, 0.2, 1.0)] == [0.98, 0.98, 0.5, 0.5]
+    assert [late(p) for p in (0.0, 0.4, 0.5, 0.8, 1.0)] == pytest.approx([0.0, 0.0, 2.5, 10.0, 10.0])
 
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

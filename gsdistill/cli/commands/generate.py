@@ -22,7 +22,7 @@ class Generate(RunFlags, Command):
     """Turn a prompt into a splat: a scene of 3D Gaussians that any viewer of splats shows.
 
     A RAMP is a number, or one that changes over the run, or each of its stages: 101:51 (linear), 700:100:sqrt,
-    1:0:cosine@0.6 (ends at 60 %).
+    1:0:cosine@0.6 (ends at 60 %), 0:10@0.4..0.8 (from 40 % to 80 %), 0.98:0.5:step@0.2 (jumps at 20 %).
     """
 
     COMMON: ClassVar[tuple[str, ...]] = (

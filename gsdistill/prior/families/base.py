@@ -203,14 +203,16 @@ class Pretrained(Prior):
     ) -> EncodedPrompt:
         """Encode the prompts, or read them from the cache on disk."""
         settings = settings.resolved(self.KNOWS_CAMERAS or self.origin.card.camera is not None)
-        texts = {"positive": prompt, "negative": negative_prompt, **settings.texts(prompt)}
-        texts = {name: self.prepared(check_unicode(text), name == "negative") for name, text in texts.items()}
+        texts = {"positive": prompt, "negative": negative_prompt, "empty": "", **settings.texts(prompt)}
+        unasked = ("negative", "empty")
+        texts = {name: self.prepared(check_unicode(text), name in unasked) for name, text in texts.items()}
         if self.origin.embed:
             embeddings = self.origin.embed(self._network.config, list(texts.values()))
         else:
             embeddings = encode_once(self._text_key(), list(texts.values()), self._encode_on_cpu)
-        encoded = dict(zip(texts, [to_device(embedding, self.device) for embedding in embeddings], strict=True))
-        return EncodedPrompt(encoded.pop("positive"), encoded.pop("negative"), encoded, settings)
+        views = dict(zip(texts, [to_device(embedding, self.device) for embedding in embeddings], strict=True))
+        positive, negative, empty = (views.pop(name) for name in ("positive", "negative", "empty"))
+        return EncodedPrompt(positive, negative, views, settings, empty)
 
     def with_lora(self, module: Any, part: str) -> Any:
         """Merge the LoRA files of the settings into ``module``, the folder's ``part``; returns it.

@@ -314,7 +314,7 @@ def test_the_text_gets_no_words_for_the_view(prior):
     text = prior.encode_text("a cat", "")
     assert text.settings.direction == "none" and not text.views
     condition = prior.condition(text, CAMERAS)
-    assert condition.branches.keys() == {"positive", "negative"}
+    assert condition.guiding == ["positive", "negative"]
     assert torch.equal(condition.branches["positive"].tokens[0], condition.branches["positive"].tokens[2])
     assert prior.camera_range is None
 
