@@ -15,6 +15,8 @@ from gsdistill.distillation.asd import ASD
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.csd import CSD
 from gsdistill.distillation.fsd import FSD
+from gsdistill.distillation.ism import ISM
+from gsdistill.distillation.nfsd import NFSD
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.ssd import SSD
 
@@ -34,6 +36,46 @@ def ssd(case: Case) -> Guidance:
 def csd(case: Case) -> Guidance:
     weighting = case["settings"].get("weighting", "sds")
     return gradient_of(CSD(flat(case["settings"]["omega"]), weighting=weighting), case, once(case))
+
+
+def csd_released(case: Case) -> Guidance:
+    set_ = case["settings"]
+    scales = zip(
+        ("cond_scale", "uncond_scale", "null_scale", "perpneg_scale"), ("cond", "uncond", "null", "perp"), strict=True
+    )
+    method = CSD(
+        flat(1.0), weighting=set_["weighting"], normalise=set_["normalised"],
+        **{name: flat(set_[short]) for name, short in scales},
+    )  # fmt: skip
+    return gradient_of(method, case, once(case))
+
+
+def nfsd(case: Case) -> Guidance:
+    return gradient_of(NFSD(flat(case["settings"]["omega"])), case, once(case))
+
+
+def ism(case: Case) -> Guidance:
+    """Each view alone, since one step has one t; a flat range of i is the case's t."""
+    set_, draws = case["settings"], case["draws"]
+    answers = []
+    for row in range(case["views"]):
+        t, s = int(draws["t"][row]), int(draws["s"][row])
+        method = ISM(
+            flat(set_["omega"]), interval=flat((t - s) / 1000), stride=set_.get("stride", 200) / 1000,
+            t_min=flat((t - 1) / 1000), t_max=flat((t - 1) / 1000), noise_offset=0.0, xs_eta=set_.get("eta", 0.0),
+            xs_inv_steps=set_.get("steps", 5), denoise_guidance_scale=set_.get("denoise", 1.0),
+        )  # fmt: skip
+        inner = [noise[row : row + 1] for noise in draws.get("step_noise", ())]
+        answers.append(gradient_of(method, alone(case, row), {"noise": [draws["noise"][row : row + 1], *inner]}))
+    return Guidance(torch.cat([answer.gradient for answer in answers]), sum(answer.evaluations for answer in answers))
+
+
+def alone(case: Case, row: int) -> Case:
+    """The case of one view."""
+    one = slice(row, row + 1)
+    texts = {name: value[one] for name, value in case["texts"].items()}
+    angles = {name: case[name][one] for name in ("azimuth", "elevation")}
+    return {**case, **angles, "views": 1, "x0": case["x0"][one], "texts": texts}
 
 
 def cds(case: Case) -> Guidance:
@@ -74,7 +116,8 @@ def once(case: Case) -> dict[str, Any]:
 
 
 OURS: dict[str, Callable[[Case], Guidance]] = {
-    "sds": sds, "ssd": ssd, "csd": csd, "cds": cds, "fsd": fsd, "asd": asd,
+    "sds": sds, "ssd": ssd, "csd": csd, "csd_released": csd_released, "nfsd": nfsd, "ism": ism, "cds": cds, "fsd": fsd,
+    "asd": asd,
 }  # fmt: skip
 # What a program adds to a standard deviation.
 LEFT = {"sds-mvdream-floor", *(f"cds-floor-{progress}" for progress in (0.0, 0.4, 1.0))}
