@@ -211,6 +211,9 @@ def _try_noise(prior: Prior, prompt: str) -> None:
         rows = {name: len(text.tokens) for name, text in condition.branches.items()}
         _must({"positive", "negative"} <= rows.keys(), "`encode_text` gives no positive and negative text")
         _must(set(rows.values()) == {count}, f"`condition` gives {rows} rows of text for {count} cameras")
+        without = prior.condition(prior.encode_text(prompt, prompt), cameras).branches["empty"]
+        same = torch.equal(without.tokens, condition.branches["negative"].tokens)
+        _must(same, "beside a negative prompt `encode_text` gives no `empty` text, which ISM, CSD and NFSD ask")
         grey = torch.full((count, prior.image_size, prior.image_size, 3), 0.5, device=prior.device)
         x0 = prior.encode(grey)
         eps = torch.randn_like(x0)

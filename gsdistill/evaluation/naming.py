@@ -16,8 +16,9 @@ The nearest object gives its name only if it explains the pictures. The unexplai
 that empty pictures have: 0 for the object itself, 1 for empty pictures. On the shapes prior it was 0.01 to 0.07 at the
 end of 14 runs (SDS, SSD, CDS), and 0.07 to 0.16 after a tenth of the steps of seven of them. It was 0.31 for the grey
 ball that runs start from, which is nearest to "a pink torus on a pink cube"; 0.18 to 0.58 for halves of the results;
-0.27 to 0.57 with their centres moved by 0.3; and 0.36 to 0.75 with opacities too faint to hide what is behind. Above
-0.2 the splat has no name. Nor has it one if a part shows none of the world's colours (views.seen_colours), for a
+0.27 to 0.57 with their centres moved by 0.3; and 0.36 to 0.75 with opacities too faint to hide what is behind. On the
+objects prior it was 0.05 to 0.10 at the end of four runs of SDS, and 0.26 to 0.67 for halves of them. Above 0.2 the
+splat has no name. Nor has it one if a part shows none of the world's colours (views.seen_colours), for a
 mottled torus is no "pink torus".
 """
 
