@@ -29,6 +29,9 @@ OPTIONS = {
     "cds-fresh": replace(PLAIN["cds"], noise="fresh"),
     "fsd-fixed": replace(PLAIN["fsd"], noise="fixed", background="fresh"),
     "fsd-mixed": replace(PLAIN["fsd"], sqrt_beta=0.6, background="same", field=90.0),
+    "fsd-refreshed": replace(PLAIN["fsd"], refresh=flat(0.1)),
+    "fsd-refreshed-fixed": replace(PLAIN["fsd"], noise="fixed", refresh=flat(0.1), weighting="pf-ode"),
+    "cfd-plain": replace(PLAIN["cfd"], texels=4, precision="float32", background="fresh", refresh=flat(0.0)),
     "asd-whole-shift": replace(PLAIN["asd"], random_shift=False, weighting="fantasia3d"),
     "ism-short": replace(PLAIN["ism"], interval=flat(0.05), stride=0.05),
     "sdi-exact": replace(PLAIN["sdi"], inversion_eta=0.0, inversion_steps=25),
@@ -107,8 +110,8 @@ def cost(name: str, t: int, progress: float) -> Cost:
     interval = round(1000 * Ramp(0.1, 0.08, until=0.3)(progress))
     up, inversion = math.ceil(max(t - interval, 0) / 200), math.ceil(t / 100)
     return {
-        "sds": Cost(2, 1), "csd": Cost(2, 1), "ssd": Cost(2, 1), "fsd": Cost(2, 1), "asd": Cost(3, 1),
-        "cds": Cost(4, 2, 2), "vsd": Cost(4, 3), "ism": Cost(up + 3, up + 2),
+        "sds": Cost(2, 1), "csd": Cost(2, 1), "ssd": Cost(2, 1), "fsd": Cost(2, 1), "cfd": Cost(2, 1),
+        "asd": Cost(3, 1), "cds": Cost(4, 2, 2), "vsd": Cost(4, 3), "ism": Cost(up + 3, up + 2),
         "sdi": Cost(2 * (inversion + 1), inversion + 1, inversion + 1),
     }[name]  # fmt: skip
 
