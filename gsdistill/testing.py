@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gsdistill.core.structs import Cameras, Embedding, Guidance, Views
 from gsdistill.distillation.base import Distillation, Moment, State
+from gsdistill.distillation.surface_noise import ball
 from gsdistill.models.card import Prediction
 from gsdistill.prior.analytic import AnalyticPrior, Mixture, plain_schedule
 from gsdistill.prior.base import Prior, Query
@@ -250,7 +251,9 @@ def _step(
     before = method.init_state(prior, generator) if state is None else state
     views = Views(latents, torch.ones_like(latents[:, :1]), cameras)
     condition = prior.condition(prior.encode_text("", ""), cameras)
-    guidance, after = method.clipped(Moment(prior, views, condition, progress, generator), before)
+    surface = ball(cameras, SHAPE[1:]) if "surface" in method.NEEDS else None
+    moment = Moment(prior, views, condition, progress, generator, surface=surface)
+    guidance, after = method.clipped(moment, before)
     return guidance, before, after
 
 

@@ -29,6 +29,9 @@ OPTIONS = {
     "cds-fresh": replace(PLAIN["cds"], noise="fresh"),
     "fsd-fixed": replace(PLAIN["fsd"], noise="fixed", background="fresh"),
     "fsd-mixed": replace(PLAIN["fsd"], sqrt_beta=0.6, background="same", field=90.0),
+    "fsd-refreshed": replace(PLAIN["fsd"], refresh=flat(0.1)),
+    "fsd-refreshed-fixed": replace(PLAIN["fsd"], noise="fixed", refresh=flat(0.1), weighting="pf-ode"),
+    "cfd-plain": replace(PLAIN["cfd"], texels=4, precision="float32", background="fresh", refresh=flat(0.0)),
     "asd-whole-shift": replace(PLAIN["asd"], random_shift=False, weighting="fantasia3d"),
     "csd-three-terms": replace(PLAIN["csd"], uncond_scale=Ramp(0, -1), null_scale=Ramp(-1, 0), perpneg_scale=flat(3.0)),
     "nfsd-high": replace(PLAIN["nfsd"], t_min=flat(0.2), weighting="uniform"),
@@ -115,8 +118,8 @@ def cost(name: str, t: int, progress: float) -> Cost:
     interval = int(1000 * Ramp(0.1, 0.08, until=0.3)(progress) + 1e-6)
     up, inversion = math.ceil(max(t - interval - 1, 0) / 200), math.ceil(t / 100)
     return {
-        "sds": Cost(2, 1), "csd": Cost(2, 1), "ssd": Cost(2, 1), "fsd": Cost(2, 1), "asd": Cost(3, 1),
-        "nfsd": Cost(3, 1), "cds": Cost(4, 2, 2), "vsd": Cost(4, 3), "ism": Cost(up + 3, up + 2),
+        "sds": Cost(2, 1), "csd": Cost(2, 1), "ssd": Cost(2, 1), "fsd": Cost(2, 1), "cfd": Cost(2, 1),
+        "asd": Cost(3, 1), "nfsd": Cost(3, 1), "cds": Cost(4, 2, 2), "vsd": Cost(4, 3), "ism": Cost(up + 3, up + 2),
         "sdi": Cost(2 * (inversion + 1), inversion + 1, inversion + 1),
     }[name]  # fmt: skip
 

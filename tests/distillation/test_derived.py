@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -95,10 +97,22 @@ def fsd(case: Case) -> Guidance:
     set_, draws = case["settings"], case["draws"]
     method = FSD(
         flat(set_["omega"]), timestep=flat(float(draws["t"][0]) / 1000), noise="fixed", background="same",
-        sqrt_beta=set_.get("sqrt_beta", 1.0), weighting=set_["weighting"],
+        sqrt_beta=set_.get("sqrt_beta", 1.0), weighting=set_["weighting"], refresh=flat(set_.get("refresh", 0.0)),
     )  # fmt: skip
     state = {"noise": draws["noise"], "background": torch.zeros(case["x0"].shape[1:])}
-    return gradient_of(method, case, {"noise": [draws["fresh"]]}, state)
+    with patch("gsdistill.distillation.fsd.draw_like", lambda old, generator: draws["refreshing"]):
+        return gradient_of(method, case, {"noise": [draws["fresh"]]}, state)
+
+
+def fsd_run(case: Case) -> Guidance:
+    """Where plain steps of size 1 arrive, while t falls to 0."""
+    settings, step, x0 = {**case["settings"], "weighting": "pf-ode"}, None, case["x0"]
+    for t in range(int(case["draws"]["t"][0]), -1, -1):
+        draws = {**case["draws"], "t": torch.tensor([t]), "fresh": None}
+        step = fsd({**case, "x0": x0, "settings": settings, "draws": draws})
+        x0 = x0 - step.gradient
+    assert step is not None
+    return replace(step, gradient=x0)
 
 
 def asd(case: Case) -> Guidance:
@@ -117,11 +131,11 @@ def once(case: Case) -> dict[str, Any]:
 
 OURS: dict[str, Callable[[Case], Guidance]] = {
     "sds": sds, "ssd": ssd, "csd": csd, "csd_released": csd_released, "nfsd": nfsd, "ism": ism, "cds": cds, "fsd": fsd,
-    "asd": asd,
+    "fsd_run": fsd_run, "asd": asd,
 }  # fmt: skip
 # What a program adds to a standard deviation.
 LEFT = {"sds-mvdream-floor", *(f"cds-floor-{progress}" for progress in (0.0, 0.4, 1.0))}
-LEFT |= {case["id"] for case in cases.cases() if case["method"] == "asd" or "refresh" in case["id"]}  # being repaired
+LEFT |= {case["id"] for case in cases.cases() if case["method"] == "asd"}  # being repaired
 COMPARED = [case for case in cases.cases() if case["method"] in OURS and case["id"] not in LEFT]
 
 
