@@ -33,6 +33,9 @@ OPTIONS = {
     "ism-short": replace(PLAIN["ism"], interval=flat(0.05), stride=0.05),
     "sdi-exact": replace(PLAIN["sdi"], inversion_eta=0.0, inversion_steps=25),
     "vsd-fast": replace(PLAIN["vsd"], lora_rate=0.1, rank=2),
+    "vsd-esd": replace(PLAIN["vsd"], lora_rate=0.1, guidance_scale_lora=flat(0.5), camera_dropout=0.5),
+    "vsd-authors": replace(PLAIN["vsd"], shared_time=True, betas=(0.9, 0.999), epsilon=1e-8, warm_up=500),
+    "vsd-no-camera": replace(PLAIN["vsd"], camera=False),
 }
 CASES = PLAIN | OPTIONS
 every_method = pytest.mark.parametrize("name", NAMES)
@@ -173,7 +176,7 @@ def test_rests_at_the_only_picture_of_a_world(method, cameras):
     assert float(step(method, point, there, cameras, 0.3).gradient.abs().max()) < 1e-11
 
 
-@pytest.mark.parametrize("name", ["csd", "ssd", "ssd-mode", "vsd", "vsd-fast"])
+@pytest.mark.parametrize("name", ["csd", "ssd", "ssd-mode", "vsd", "vsd-fast", "vsd-esd"])
 def test_a_prompt_that_says_nothing_has_no_gradient(name, latents, cameras):
     """h = 0: what is left of CSD, SSD and untrained VSD is nothing, of SDS a gradient to the data."""
     world = World(means=(0.4,) * 4, deviations=(0.3,) * 4)
