@@ -159,7 +159,7 @@ def _add(a: Tensor, b: Tensor, layer: Linear, inputs: tuple[Tensor, ...], output
 
 
 def _add_camera(
-    weights: Mapping[str, Tensor], cameras: Tensor, layer: Module, inputs: tuple[Tensor, ...], output: Tensor
+    weights: Mapping[str, Tensor], cameras: Tensor, layer: Module, inputs: tuple[Any, ...], output: Tensor
 ) -> Tensor:
     first = weights["camera.0.weight"]
     hidden = silu(linear(cameras.to(first.dtype), first, weights["camera.0.bias"][0]))
