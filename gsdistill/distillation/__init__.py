@@ -2,4 +2,4 @@
 
 INTERFACE = "Distillation"
 GROUP = "gsdistill.methods"
-NOT_LISTED = ("surface_noise", "worldmap")
+NOT_LISTED = ("adamw", "surface_noise", "worldmap")

@@ -81,10 +81,11 @@ class World(AnalyticPrior):
 def told(cameras: Cameras, perp_weights: torch.Tensor | None = None, **tokens: str) -> Condition:
     """Branches for each camera, with Perp-Neg where there are weights [B, 2]; ``tokens`` swaps a branch's text.
 
-    There is no negative prompt: ``empty`` has the text of "negative", unless it is swapped.
+    As in a run without words of the view, ``plain`` is the positive text, and ``empty`` is that of no negative prompt.
     """
     names = BRANCHES[:2] if perp_weights is None else BRANCHES
-    texts = {**{name: name for name in names}, "empty": "negative", "plain": "positive", **tokens}
+    texts = {name: tokens.get(name, name) for name in names}
+    texts |= {"plain": tokens.get("plain", texts["positive"]), "empty": tokens.get("empty", "negative")}
     kinds = {name: float(BRANCHES.index(text)) for name, text in texts.items()}
     branches = {name: Embedding(torch.full((len(cameras), 1, 1), kind)) for name, kind in kinds.items()}
     return Condition(branches, torch.zeros(len(cameras), 0) if perp_weights is None else perp_weights)

@@ -41,6 +41,9 @@ OPTIONS = {
     "ism-reversed": replace(PLAIN["ism"], denoise_guidance_scale=1.5),
     "sdi-exact": replace(PLAIN["sdi"], inversion_eta=0.0, inversion_steps=25),
     "vsd-fast": replace(PLAIN["vsd"], lora_rate=0.1, rank=2),
+    "vsd-esd": replace(PLAIN["vsd"], lora_rate=0.1, guidance_scale_lora=flat(0.5), camera_dropout=0.5),
+    "vsd-authors": replace(PLAIN["vsd"], shared_time=True, betas=(0.9, 0.999), epsilon=1e-8, warm_up=500),
+    "vsd-no-camera": replace(PLAIN["vsd"], camera=False),
 }
 CASES = PLAIN | OPTIONS
 # Where there is little noise, NFSD has no negative prompt, and descends along all of eps_empty, whose mean alone is 0.
@@ -184,7 +187,9 @@ def test_rests_at_the_only_picture_of_a_world(method, cameras):
     assert float(step(method, point, there, cameras, 0.3).gradient.abs().max()) < 1e-11
 
 
-@pytest.mark.parametrize("name", ["csd", "csd-three-terms", "nfsd-high", "ssd", "ssd-mode", "vsd", "vsd-fast"])
+@pytest.mark.parametrize(
+    "name", ["csd", "csd-three-terms", "nfsd-high", "ssd", "ssd-mode", "vsd", "vsd-fast", "vsd-esd"]
+)
 def test_a_prompt_that_says_nothing_has_no_gradient(name, latents, cameras):
     """h = 0: what is left of CSD, SSD and untrained VSD is nothing, of SDS a gradient to the data."""
     world = World(means=(0.4,) * 4, deviations=(0.3,) * 4)

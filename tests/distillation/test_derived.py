@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from distillation.derived import cases
-from distillation.derived_prior import Case, flat, gradient_of
+from distillation.derived_prior import Case, Taught, flat, gradient_of, moment_of
 
 from gsdistill.core.structs import Guidance
 from gsdistill.distillation.asd import ASD
@@ -21,6 +21,7 @@ from gsdistill.distillation.ism import ISM
 from gsdistill.distillation.nfsd import NFSD
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.ssd import SSD
+from gsdistill.distillation.vsd import VSD
 
 BOUND = 1e-9  # of the largest element
 
@@ -124,6 +125,25 @@ def asd(case: Case) -> Guidance:
     return gradient_of(method, case, {**once(case), "share": case["draws"]["share"]})
 
 
+def vsd(case: Case) -> Guidance:
+    set_ = case["settings"]
+    scales = flat(set_["omega"]), flat(set_["scale"])
+    return gradient_of(VSD(*scales, weighting=set_.get("weighting", "sds")), case, twice(case), prior=Taught(case))
+
+
+def student_training(case: Case) -> Guidance:
+    """The gradient that AdamW is given, of the student's output: a mean moment of betas 0 is that gradient."""
+    method, prior = VSD(camera_dropout=float(case["settings"]["dropped"]), betas=(0.0, 0.0)), Taught(case)
+    _, state = method.gradient(moment_of(case, twice(case), prior), method.init_state(prior, torch.Generator()))
+    return Guidance(state["mean"].view_as(case["x0"]), 0)
+
+
+def twice(case: Case) -> dict[str, Any]:
+    """The same draws for the gradient and for the training of the student."""
+    draws = case["draws"]
+    return {"t": draws["t"], "noise": [draws["noise"]] * 2, "share": torch.full((case["views"],), 0.5)}
+
+
 def once(case: Case) -> dict[str, Any]:
     """t, and one noise."""
     return {"t": case["draws"]["t"], "noise": [case["draws"]["noise"]]}
@@ -131,7 +151,7 @@ def once(case: Case) -> dict[str, Any]:
 
 OURS: dict[str, Callable[[Case], Guidance]] = {
     "sds": sds, "ssd": ssd, "csd": csd, "csd_released": csd_released, "nfsd": nfsd, "ism": ism, "cds": cds, "fsd": fsd,
-    "fsd_run": fsd_run, "asd": asd,
+    "fsd_run": fsd_run, "asd": asd, "vsd": vsd, "student_training": student_training,
 }  # fmt: skip
 # What a program adds to a standard deviation.
 LEFT = {"sds-mvdream-floor", *(f"cds-floor-{progress}" for progress in (0.0, 0.4, 1.0))}
