@@ -19,6 +19,8 @@ from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.settings.ramp import Ramp
 
 BRANCHES = ("negative", "positive", "perp0", "perp1")
+# what only some methods ask for, and the branch whose text that is here
+ASKED_BY_SOME = {"plain": "positive", "empty": "negative", "target": "positive", "source": "perp0"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ class World(AnalyticPrior):
 def told(cameras: Cameras, perp_weights: torch.Tensor | None = None, **tokens: str) -> Condition:
     """Branches for each camera, with Perp-Neg where there are weights [B, 2]; ``tokens`` swaps a branch's text."""
     names = BRANCHES[:2] if perp_weights is None else BRANCHES
-    kinds = {name: float(BRANCHES.index(tokens.get(name, name))) for name in names}
+    texts = {name: tokens.get(name, name) for name in names}
+    texts |= {name: tokens.get(name, tokens.get(like, like)) for name, like in ASKED_BY_SOME.items()}
+    kinds = {name: float(BRANCHES.index(text)) for name, text in texts.items()}
     branches = {name: Embedding(torch.full((len(cameras), 1, 1), kind)) for name, kind in kinds.items()}
     return Condition(branches, torch.zeros(len(cameras), 0) if perp_weights is None else perp_weights)
 
@@ -125,6 +129,8 @@ def step(
     alpha: float | torch.Tensor = 1.0,
 ) -> Step:
     """One gradient of ``method``, its state drawn from ``seed`` unless it is given."""
+    if condition is None and method.endings():
+        condition = told(cameras)
     moment = moment_of(prior, latents, cameras, progress, seed, condition, alpha)
     if state is None:
         state = method.init_state(prior, moment.generator)

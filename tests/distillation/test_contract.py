@@ -33,6 +33,9 @@ OPTIONS = {
     "ism-short": replace(PLAIN["ism"], interval=flat(0.05), stride=0.05),
     "sdi-exact": replace(PLAIN["sdi"], inversion_eta=0.0, inversion_steps=25),
     "vsd-fast": replace(PLAIN["vsd"], lora_rate=0.1, rank=2),
+    "rfds-plain": replace(PLAIN["rfds"], random_factor=False, guidance_scale=flat(50.0), t_max=flat(0.98)),
+    "rfds-rev-whole": replace(PLAIN["rfds-rev"], correction="whole"),
+    "sds-bridge-two": replace(PLAIN["sds-bridge"], bridge_scale=flat(40.0), bridge_weighting="sds"),
 }
 CASES = PLAIN | OPTIONS
 every_method = pytest.mark.parametrize("name", NAMES)
@@ -110,6 +113,7 @@ def cost(name: str, t: int, progress: float) -> Cost:
         "sds": Cost(2, 1), "csd": Cost(2, 1), "ssd": Cost(2, 1), "fsd": Cost(2, 1), "asd": Cost(3, 1),
         "cds": Cost(4, 2, 2), "vsd": Cost(4, 3), "ism": Cost(up + 3, up + 2),
         "sdi": Cost(2 * (inversion + 1), inversion + 1, inversion + 1),
+        "rfds": Cost(2, 1), "rfds-rev": Cost(3, 2), "sds-bridge": Cost(2, 1, 0 if progress >= 0.8 else 1),
     }[name]  # fmt: skip
 
 

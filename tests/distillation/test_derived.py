@@ -15,7 +15,10 @@ from gsdistill.distillation.asd import ASD
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.csd import CSD
 from gsdistill.distillation.fsd import FSD
+from gsdistill.distillation.rfds import RFDS
+from gsdistill.distillation.rfds_rev import RFDSRev
 from gsdistill.distillation.sds import SDS
+from gsdistill.distillation.sds_bridge import SDSBridge
 from gsdistill.distillation.ssd import SSD
 
 BOUND = 1e-9  # of the largest element
@@ -68,6 +71,27 @@ def asd(case: Case) -> Guidance:
     return gradient_of(method, case, {**once(case), "share": case["draws"]["share"]})
 
 
+def rfds(case: Case) -> Guidance:
+    """The factor is drawn as a share, whose normal number is that of the case."""
+    normal = case["draws"].get("weighting")
+    share = {} if normal is None else {"share": torch.special.ndtr(normal)}
+    method = RFDS(flat(case["settings"]["omega"]), random_factor=normal is not None)
+    return gradient_of(method, case, {**once(case), **share})
+
+
+def rfds_rev(case: Case) -> Guidance:
+    set_ = case["settings"]
+    correction = {"sigma": "scaled", "one": "whole"}[set_["step"]]
+    return gradient_of(RFDSRev(flat(set_["omega"]), correction=correction), case, once(case))
+
+
+def bridge(case: Case) -> Guidance:
+    set_ = case["settings"]
+    which = {1: ("guidance_scale", "weighting"), 2: ("bridge_scale", "bridge_weighting")}[set_["stage"]]
+    given = dict(zip(which, (flat(set_["omega"]), set_["weighting"]), strict=True))
+    return gradient_of(SDSBridge(**given), case, once(case))
+
+
 def once(case: Case) -> dict[str, Any]:
     """t, and one noise."""
     return {"t": case["draws"]["t"], "noise": [case["draws"]["noise"]]}
@@ -75,6 +99,7 @@ def once(case: Case) -> dict[str, Any]:
 
 OURS: dict[str, Callable[[Case], Guidance]] = {
     "sds": sds, "ssd": ssd, "csd": csd, "cds": cds, "fsd": fsd, "asd": asd,
+    "rfds": rfds, "rfds_rev": rfds_rev, "bridge": bridge,
 }  # fmt: skip
 # What a program adds to a standard deviation.
 LEFT = {"sds-mvdream-floor", *(f"cds-floor-{progress}" for progress in (0.0, 0.4, 1.0))}
