@@ -104,8 +104,8 @@ def encode_with_endings(
         try:
             ended[name] = encode(f"{prompt}{ending}", negative_prompt, settings.ended(prompt, ending))
         except PromptError as error:
-            wanted = f"The method puts method.{name} = '{ending}' behind the prompt; give it an ending that the prior"
-            raise PromptError(f"{error} {wanted} can read, or none: --method.{name} ''") from error
+            told = f"method.{name} puts words behind the prompt that the prior cannot read: {error}"
+            raise PromptError(f"{told} Set other words, or none: --method.{name} ''") from error
     return replace(text, endings=ended) if ended else text
 
 

@@ -19,8 +19,6 @@ from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.settings.ramp import Ramp
 
 BRANCHES = ("negative", "positive", "perp0", "perp1")
-# what only some methods ask for, and the branch whose text that is here
-ASKED_BY_SOME = {"plain": "positive", "empty": "negative", "target": "positive", "source": "perp0"}
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,15 @@ class World(AnalyticPrior):
 
 
 def told(cameras: Cameras, perp_weights: torch.Tensor | None = None, **tokens: str) -> Condition:
-    """Branches for each camera, with Perp-Neg where there are weights [B, 2]; ``tokens`` swaps a branch's text."""
+    """Branches for each camera, with Perp-Neg where there are weights [B, 2]; ``tokens`` swaps a branch's text.
+
+    As in a run without words of the view, ``plain`` is the positive text, and ``empty`` is that of no negative prompt.
+    ``target`` is the positive text too, and ``source`` is perp0's.
+    """
     names = BRANCHES[:2] if perp_weights is None else BRANCHES
     texts = {name: tokens.get(name, name) for name in names}
-    texts |= {name: tokens.get(name, tokens.get(like, like)) for name, like in ASKED_BY_SOME.items()}
+    texts |= {"plain": tokens.get("plain", texts["positive"]), "empty": tokens.get("empty", "negative")}
+    texts |= {"target": tokens.get("target", texts["positive"]), "source": tokens.get("source", "perp0")}
     kinds = {name: float(BRANCHES.index(text)) for name, text in texts.items()}
     branches = {name: Embedding(torch.full((len(cameras), 1, 1), kind)) for name, kind in kinds.items()}
     return Condition(branches, torch.zeros(len(cameras), 0) if perp_weights is None else perp_weights)
