@@ -44,6 +44,9 @@ OPTIONS = {
     "vsd-esd": replace(PLAIN["vsd"], lora_rate=0.1, guidance_scale_lora=flat(0.5), camera_dropout=0.5),
     "vsd-authors": replace(PLAIN["vsd"], shared_time=True, betas=(0.9, 0.999), epsilon=1e-8, warm_up=500),
     "vsd-no-camera": replace(PLAIN["vsd"], camera=False),
+    "rfds-plain": replace(PLAIN["rfds"], random_factor=False, guidance_scale=flat(50.0), t_max=flat(0.98)),
+    "rfds-rev-whole": replace(PLAIN["rfds-rev"], correction="whole"),
+    "sds-bridge-two": replace(PLAIN["sds-bridge"], bridge_scale=flat(40.0), bridge_weighting="sds"),
 }
 CASES = PLAIN | OPTIONS
 # Where there is little noise, NFSD has no negative prompt, and descends along all of eps_empty, whose mean alone is 0.
@@ -124,6 +127,7 @@ def cost(name: str, t: int, progress: float) -> Cost:
         "sds": Cost(2, 1), "csd": Cost(2, 1), "ssd": Cost(2, 1), "fsd": Cost(2, 1), "cfd": Cost(2, 1),
         "asd": Cost(3, 1), "nfsd": Cost(3, 1), "cds": Cost(4, 2, 2), "vsd": Cost(4, 3), "ism": Cost(up + 3, up + 2),
         "sdi": Cost(2 * (inversion + 1), inversion + 1, inversion + 1),
+        "rfds": Cost(2, 1), "rfds-rev": Cost(3, 2), "sds-bridge": Cost(2, 1, 0 if progress >= 0.8 else 1),
     }[name]  # fmt: skip
 
 

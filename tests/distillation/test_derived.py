@@ -19,7 +19,10 @@ from gsdistill.distillation.csd import CSD
 from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.ism import ISM
 from gsdistill.distillation.nfsd import NFSD
+from gsdistill.distillation.rfds import RFDS
+from gsdistill.distillation.rfds_rev import RFDSRev
 from gsdistill.distillation.sds import SDS
+from gsdistill.distillation.sds_bridge import SDSBridge
 from gsdistill.distillation.ssd import SSD
 from gsdistill.distillation.vsd import VSD
 
@@ -144,6 +147,27 @@ def twice(case: Case) -> dict[str, Any]:
     return {"t": draws["t"], "noise": [draws["noise"]] * 2, "share": torch.full((case["views"],), 0.5)}
 
 
+def rfds(case: Case) -> Guidance:
+    """The factor is drawn as a share, whose normal number is that of the case."""
+    normal = case["draws"].get("weighting")
+    share = {} if normal is None else {"share": torch.special.ndtr(normal)}
+    method = RFDS(flat(case["settings"]["omega"]), random_factor=normal is not None)
+    return gradient_of(method, case, {**once(case), **share})
+
+
+def rfds_rev(case: Case) -> Guidance:
+    set_ = case["settings"]
+    correction = {"sigma": "scaled", "one": "whole"}[set_["step"]]
+    return gradient_of(RFDSRev(flat(set_["omega"]), correction=correction), case, once(case))
+
+
+def bridge(case: Case) -> Guidance:
+    set_ = case["settings"]
+    which = {1: ("guidance_scale", "weighting"), 2: ("bridge_scale", "bridge_weighting")}[set_["stage"]]
+    given = dict(zip(which, (flat(set_["omega"]), set_["weighting"]), strict=True))
+    return gradient_of(SDSBridge(**given), case, once(case))
+
+
 def once(case: Case) -> dict[str, Any]:
     """t, and one noise."""
     return {"t": case["draws"]["t"], "noise": [case["draws"]["noise"]]}
@@ -152,6 +176,7 @@ def once(case: Case) -> dict[str, Any]:
 OURS: dict[str, Callable[[Case], Guidance]] = {
     "sds": sds, "ssd": ssd, "csd": csd, "csd_released": csd_released, "nfsd": nfsd, "ism": ism, "cds": cds, "fsd": fsd,
     "fsd_run": fsd_run, "asd": asd, "vsd": vsd, "student_training": student_training,
+    "rfds": rfds, "rfds_rev": rfds_rev, "bridge": bridge,
 }  # fmt: skip
 # What a program adds to a standard deviation.
 LEFT = {"sds-mvdream-floor", *(f"cds-floor-{progress}" for progress in (0.0, 0.4, 1.0))}
