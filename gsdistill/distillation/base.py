@@ -54,10 +54,14 @@ class Moment:
         """The prior's noise levels."""
         return self.prior.schedule
 
-    def draw_timesteps(self, low: Ramp, high: Ramp) -> Int[Tensor, "B"]:
-        """One t a view, uniform in [low T, high T] as these schedules stand now, both ends included."""
+    def draw_timesteps(self, low: Ramp, high: Ramp, shared: bool = False) -> Int[Tensor, "B"]:
+        """One t a view, uniform in [low T, high T] as these schedules stand now, both ends included.
+
+        Views that the prior sees together share theirs. If ``shared``, all views have the same.
+        """
         first, last = self.schedule.index(low(self.progress)), self.schedule.index(high(self.progress))
-        return self.draw_integers(min(first, last), last + 1)
+        drawn = self.draw_integers(min(first, last), last + 1)
+        return drawn[:1].expand(len(drawn)) if shared else drawn
 
     def draw_integers(self, low: int, high: int) -> Int[Tensor, "B"]:
         """Uniform in low .. high - 1, one a view; views that the prior sees together share theirs."""
