@@ -38,7 +38,7 @@ __all__ = ["FSD", "draw_like", "refreshed"]
 class FSD(Distillation):
     """The published settings for latent priors."""
 
-    # omega, in SDS's place
+    # omega; SDS's value, since FSD has no released program
     guidance_scale: Ramp = bounded(Ramp(100.0, 100.0), low=0)
     # t as a fraction of the prior's schedule, one for all views
     timestep: Ramp = bounded(Ramp(0.98, 0.02), low=0, high=1)

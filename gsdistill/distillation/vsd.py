@@ -7,7 +7,7 @@ phi is a network with a LoRA that is trained on the run's renders, told the prom
 camera: as the network knows cameras, else by the camera-to-world matrix through an embedding that is trained too. The
 target is what the network predicts, eps' or its velocity. s = 0.5 is ESD, Entropic Score Distillation, which is for
 fewer Janus faces (arXiv 2401.00909). The settings are threestudio's, whose LoRA is on Stable Diffusion 2.1 beside
-2.1-base (``student: sd21``). The authors have ``shared_time``, betas of 0.9 and 0.999, epsilon 1e-8, a warm-up of 500,
+2.1-base (``student: sd21``). The authors have ``shared_timestep``, betas of 0.9 and 0.999, epsilon 1e-8, a warm-up of 500,
 an embedding of the shading, and up to four scenes at once (n_particles); a run here is one scene.
 A step costs four network evaluations a view: two in one call, one of the student, and one to train it. With s other
 than 1 the student is asked once more.
@@ -48,7 +48,7 @@ class VSD(Distillation):
     # highest timestep, as a fraction of the prior's schedule
     t_max: Ramp = bounded(Ramp(0.98, 0.5, "step", until=0.2), low=0, high=1)
     # one t for all views of a step; else each has its own
-    shared_time: bool = False
+    shared_timestep: bool = False
     # the model whose network gets the LoRA: a name, folder or hub id; none: the prior itself
     student: str | None = field(default=None, metadata=may_be_path(cards))
     # tell the LoRA the camera, where its network knows none
@@ -84,7 +84,7 @@ class VSD(Distillation):
         """One VSD gradient and one step of the LoRA, see the module."""
         student, lora = self._student(moment.prior), state["lora"]
         told = student.told(moment.condition, moment.views)
-        t = moment.draw_timesteps(self.t_min, self.t_max, self.shared_time)
+        t = moment.draw_timesteps(self.t_min, self.t_max, self.shared_timestep)
         x_t = moment.schedule.add_noise(moment.x0, moment.draw_noise(), t)
         guided = moment.prior.noise(x_t, t, moment.condition).guided(self.guidance_scale(moment.progress))
         query, scale = Query(x_t, t, "plain"), self.guidance_scale_lora(moment.progress)

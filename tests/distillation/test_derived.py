@@ -10,17 +10,19 @@ from unittest.mock import patch
 import pytest
 import torch
 from distillation.derived import cases
-from distillation.derived_prior import Case, Taught, flat, gradient_of, moment_of
+from distillation.derived_prior import Case, Given, Taught, flat, gradient_of, moment_of
 
 from gsdistill.core.structs import Guidance
 from gsdistill.distillation.asd import ASD
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.csd import CSD
+from gsdistill.distillation.dsd import DSD
 from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.ism import ISM
 from gsdistill.distillation.nfsd import NFSD
 from gsdistill.distillation.rfds import RFDS
 from gsdistill.distillation.rfds_rev import RFDSRev
+from gsdistill.distillation.sdi import SDI
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.sds_bridge import SDSBridge
 from gsdistill.distillation.ssd import SSD
@@ -168,6 +170,55 @@ def bridge(case: Case) -> Guidance:
     return gradient_of(SDSBridge(**given), case, once(case))
 
 
+class OfNegativeTimes(Given):
+    """Asked at time 0, which only the first step of an inversion is, it answers as the network does at -99."""
+
+    def network(self, latents, timesteps, text, cameras):
+        return super().network(latents, torch.where(timesteps == 0, -99, timesteps), text, cameras)
+
+
+def sdi(case: Case) -> Guidance:
+    """The program's first question is at time -99; the cases "zero" have it at 0, where ours is."""
+    set_ = case["settings"]
+    prior = None if "asked_first" in set_ else OfNegativeTimes(case)
+
+    def one(row: Case) -> Guidance:
+        method = SDI(
+            flat(set_["omega"]), set_["omega_inversion"], inversion_eta=set_["eta"], remap=set_.get("remapped", False),
+            timestep=flat(int(row["draws"]["t"]) / 1000),
+        )  # fmt: skip
+        with patch.object(torch, "randint", lambda *_, **__: row["draws"]["delta"]):
+            return gradient_of(method, row, {"noise": [*row["draws"]["step_noise"]]}, prior=prior)
+
+    return view_by_view(case, one)
+
+
+def dsd(case: Case) -> Guidance:
+    set_ = case["settings"]
+
+    def one(row: Case) -> Guidance:
+        timestep = flat(int(row["draws"]["t"]) / 1000)
+        method = DSD(flat(set_["omega"]), timestep=timestep, t_min=set_["least"] / 1000, reference=set_["reference"])
+        with patch.object(torch, "rand", lambda *_, **__: row["draws"]["share"]):
+            return gradient_of(method, row, {}, {"noise": row["draws"]["noise"][0]})
+
+    return view_by_view(case, one)
+
+
+def view_by_view(case: Case, answer: Callable[[Case], Guidance]) -> Guidance:
+    """The answers to cases of one view each, for methods whose times are the same for all views of a step."""
+
+    def row(b: int) -> Case:
+        def of(name: str, value: Any) -> Any:
+            return value[:, b : b + 1] if name == "step_noise" else value[b : b + 1]
+
+        parts = {name: {key: of(key, value) for key, value in case[name].items()} for name in ("texts", "draws")}
+        rows = {name: case[name][b : b + 1] for name in ("x0", "azimuth", "elevation")}
+        return {**case, **parts, **rows, "views": 1}
+
+    return Guidance(torch.cat([answer(row(b)).gradient for b in range(case["views"])]), 0)
+
+
 def once(case: Case) -> dict[str, Any]:
     """t, and one noise."""
     return {"t": case["draws"]["t"], "noise": [case["draws"]["noise"]]}
@@ -175,12 +226,11 @@ def once(case: Case) -> dict[str, Any]:
 
 OURS: dict[str, Callable[[Case], Guidance]] = {
     "sds": sds, "ssd": ssd, "csd": csd, "csd_released": csd_released, "nfsd": nfsd, "ism": ism, "cds": cds, "fsd": fsd,
-    "fsd_run": fsd_run, "asd": asd, "vsd": vsd, "student_training": student_training,
+    "fsd_run": fsd_run, "asd": asd, "vsd": vsd, "student_training": student_training, "sdi": sdi, "dsd": dsd,
     "rfds": rfds, "rfds_rev": rfds_rev, "bridge": bridge,
 }  # fmt: skip
 # What a program adds to a standard deviation.
-LEFT = {"sds-mvdream-floor", *(f"cds-floor-{progress}" for progress in (0.0, 0.4, 1.0))}
-LEFT |= {case["id"] for case in cases.cases() if case["method"] == "asd"}  # being repaired
+LEFT = {f"cds-floor-{progress}" for progress in (0.0, 0.4, 1.0)}
 COMPARED = [case for case in cases.cases() if case["method"] in OURS and case["id"] not in LEFT]
 
 

@@ -166,7 +166,7 @@ def test_the_student_is_trained_on_what_its_network_predicts(kind, cameras):
 def test_one_time_for_all_views_if_asked(cameras):
     for shared in (False, True):
         world = World()
-        carry(VSD(shared_time=shared), world, normal(4, 3, 2, 2), cameras, 5)
+        carry(VSD(shared_timestep=shared), world, normal(4, 3, 2, 2), cameras, 5)
         asked = world.asked["negative"]
         assert all((len(set(one.t.tolist())) == 1) == shared for one in asked)
         assert len({int(one.t[0]) for one in asked}) == 5

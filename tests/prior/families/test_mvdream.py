@@ -468,7 +468,7 @@ def test_the_released_settings():
     assert [(part.iterations, part.views, part.resolution) for part in config.parts] == [(5000, 8, 64), (5000, 4, 256)]
     for done in range(0, 10_000, 500):
         method, progress = config.parts[done // 5000].method, done % 5000 / 5000
-        assert method.guidance_scale == flat(50.0) and method.weighting == "snr"
+        assert method.guidance_scale == flat(50.0) and method.weighting == "snr" and method.shared_timestep
         assert (method.t_min(progress), method.t_max(progress)) == pytest.approx((low(done / 1e4), high(done / 1e4)))
     assert config.model.guidance_rescale == 0.5 and config.cameras.group is None
 
