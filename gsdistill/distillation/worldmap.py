@@ -10,6 +10,8 @@ elevation the sheet is not closed: cameras just above and just below the horizon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,7 +30,7 @@ def draw(shape: tuple[int, int, int], field: float, generator: torch.Generator) 
 
 
 def draw_again(
-    size: tuple[int, int, int], width: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    size: Sequence[int], width: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "C rows columns"]:
     """A sheet of a given size, for latents of ``width`` columns."""
     channels, rows, columns = size
