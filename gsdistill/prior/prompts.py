@@ -97,13 +97,15 @@ def encode_with_endings(
     """The encoded prompts, and with them the prompt with each of the ``endings`` that a method asks for.
 
     Raises:
-        PromptError: the prior cannot serve one.
+        PromptError: the prior cannot serve one; for an ending the message names the setting of the method.
     """
-    text = encode(prompt, negative_prompt, settings)
-    ended = {
-        name: encode(f"{prompt}{ending}", negative_prompt, settings.ended(prompt, ending))
-        for name, ending in endings.items()
-    }
+    text, ended = encode(prompt, negative_prompt, settings), {}
+    for name, ending in endings.items():
+        try:
+            ended[name] = encode(f"{prompt}{ending}", negative_prompt, settings.ended(prompt, ending))
+        except PromptError as error:
+            told = f"method.{name} puts words behind the prompt that the prior cannot read: {error}"
+            raise PromptError(f"{told} Set other words, or none: --method.{name} ''") from error
     return replace(text, endings=ended) if ended else text
 
 

@@ -14,6 +14,7 @@ from views import views_of
 
 from gsdistill.core.structs import Cameras, Condition, Embedding, Guidance
 from gsdistill.distillation.base import Distillation, Moment, State
+from gsdistill.distillation.surface_noise import ball
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.settings.ramp import Ramp
@@ -80,10 +81,13 @@ class World(AnalyticPrior):
 def told(cameras: Cameras, perp_weights: torch.Tensor | None = None, **tokens: str) -> Condition:
     """Branches for each camera, with Perp-Neg where there are weights [B, 2]; ``tokens`` swaps a branch's text.
 
-    There is no negative prompt: ``empty`` has the text of "negative", unless it is swapped.
+    As in a run without words of the view, ``plain`` is the positive text, and ``empty`` is that of no negative prompt.
+    ``target`` is the positive text too, and ``source`` is perp0's.
     """
     names = BRANCHES[:2] if perp_weights is None else BRANCHES
-    texts = {**{name: name for name in names}, "empty": "negative", "plain": "positive", **tokens}
+    texts = {name: tokens.get(name, name) for name in names}
+    texts |= {"plain": tokens.get("plain", texts["positive"]), "empty": tokens.get("empty", "negative")}
+    texts |= {"target": tokens.get("target", texts["positive"]), "source": tokens.get("source", "perp0")}
     kinds = {name: float(BRANCHES.index(text)) for name, text in texts.items()}
     branches = {name: Embedding(torch.full((len(cameras), 1, 1), kind)) for name, kind in kinds.items()}
     return Condition(branches, torch.zeros(len(cameras), 0) if perp_weights is None else perp_weights)
@@ -101,7 +105,8 @@ def moment_of(
     """What a method would be given."""
     condition = prior.condition(prior.encode_text("", ""), cameras) if condition is None else condition
     generator = torch.Generator().manual_seed(seed)
-    return Moment(prior, views_of(latents, cameras, alpha), condition, progress, generator)
+    surface = ball(cameras, (latents.shape[2], latents.shape[3]))
+    return Moment(prior, views_of(latents, cameras, alpha), condition, progress, generator, surface=surface)
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,8 @@ def step(
     alpha: float | torch.Tensor = 1.0,
 ) -> Step:
     """One gradient of ``method``, its state drawn from ``seed`` unless it is given."""
+    if condition is None and method.endings():
+        condition = told(cameras)
     moment = moment_of(prior, latents, cameras, progress, seed, condition, alpha)
     if state is None:
         state = method.init_state(prior, moment.generator)

@@ -50,7 +50,7 @@ PAPERS = {entry["eprint"]: key for key, entry in ENTRIES.items() if "eprint" in 
 
 def papers_of(method: str) -> list[str]:
     """The arXiv numbers of a method's docstring, its own paper first."""
-    source = (Path(distillation.__file__).parent / f"{method}.py").read_text(encoding="utf-8")
+    source = (Path(distillation.__file__).parent / f"{method.replace('-', '_')}.py").read_text(encoding="utf-8")
     return ARXIV.findall(source.split('"""')[1])
 
 
@@ -64,7 +64,7 @@ def test_every_paper_of_a_methods_docstring_is_cited(method, capsys):
 
 @pytest.mark.parametrize("page", ["README.md", "gsdistill/distillation/README.md"])
 def test_the_pages_name_the_paper_that_is_cited_first(page):
-    rows = re.findall(r"^\| `(\w+)` \|.*", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `([\w-]+)` \|.*", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     for method in METHODS:
         row = next(line for line in lines if line.startswith(f"| `{method}` |") and "arxiv.org" in line)
