@@ -264,7 +264,7 @@ def test_the_folder_says_what_finished_the_run():
 def test_only_recipes_of_the_methods_that_need_it_have_a_finish():
     finished = {
         method
-        for method in ("sds", "ssd", "cds", "csd", "asd", "fsd", "ism", "sdi", "vsd")
+        for method in ("sds", "ssd", "cds", "csd", "nfsd", "asd", "fsd", "ism", "sdi", "vsd")
         if not isinstance(resolve({"prompt": "a red torus", "prior": "shapes", "method": method}).finish, Without)
     }
     assert finished == {"cds", "csd", "asd"}
