@@ -80,7 +80,7 @@ class FSD(Distillation):
         if self.noise == "fixed":
             new = draw_like(sheet, generator)
         else:
-            new = worldmap.draw_again(sheet.shape, moment.prior.latent_shape[2], generator, sheet.dtype)
+            new = worldmap.draw_again(sheet, moment.prior.latent_shape[2], generator)
         behind = state["background"]
         return {
             "noise": refreshed(sheet, send(new, sheet), rate),
