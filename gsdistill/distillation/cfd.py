@@ -6,8 +6,7 @@ eps(theta, c) is what the camera c sees of white noise that is fixed in space, a
 now (surface_noise.py): views of one place share their noise, where FSD's sheet only follows the camera's angles. A
 pixel that shows no surface has the noise of the background, one for the run or fresh. t falls by pieces of lines, the
 same for all views. Before each step the noise becomes sqrt(1 - g) old + sqrt(g) new (``refresh``).
-The settings are those of stage 1 with Stable Diffusion. With MVDream they are: guidance 50, refresh 1e-4, fresh
-background, timesteps [0, 0.98], [0.5, 0.596], [1, 0.308].
+The settings are those of stage 1 with Stable Diffusion. The config cfd-mvdream has those of MVDream.
 Differences to the program: its guidance eps_c + 70 h is 71 here; it refreshes a fixed background twice a step; it adds
 a loss of pictures, 0.01 |render - decoded|^2. On an accelerator the textures are refreshed there, from a seed that the
 run's generator draws, so that a run on a CPU and one on a GPU differ.

@@ -38,7 +38,7 @@ __all__ = ["FSD", "draw_like", "refreshed"]
 class FSD(Distillation):
     """The published settings for latent priors."""
 
-    # omega; SDS's value, since FSD has no released program
+    # omega, in SDS's place
     guidance_scale: Ramp = bounded(Ramp(100.0, 100.0), low=0)
     # t as a fraction of the prior's schedule, one for all views
     timestep: Ramp = bounded(Ramp(0.98, 0.02), low=0, high=1)
@@ -80,7 +80,7 @@ class FSD(Distillation):
         if self.noise == "fixed":
             new = draw_like(sheet, generator)
         else:
-            new = worldmap.draw_again(sheet.shape, moment.prior.latent_shape[2], generator, sheet.dtype)
+            new = worldmap.draw_again(sheet, moment.prior.latent_shape[2], generator)
         behind = state["background"]
         return {
             "noise": refreshed(sheet, send(new, sheet), rate),

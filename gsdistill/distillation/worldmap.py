@@ -10,8 +10,6 @@ elevation the sheet is not closed: cameras just above and just below the horizon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -26,16 +24,16 @@ def draw(shape: tuple[int, int, int], field: float, generator: torch.Generator) 
     """A sheet for latents of ``shape`` (C, h, w): standard normal, its last w columns repeating the first."""
     channels, height, width = shape
     rows, period = round(180 / field * height), round(360 / field * width)
-    return draw_again((channels, rows + height, period + width), width, generator)
+    sheet = torch.randn(channels, rows + height, period, generator=generator, device=generator.device)
+    return torch.cat([sheet, sheet[:, :, :width]], dim=2)
 
 
 def draw_again(
-    size: Sequence[int], width: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    old: Float[Tensor, "C rows columns"], width: int, generator: torch.Generator
 ) -> Float[Tensor, "C rows columns"]:
-    """A sheet of a given size, for latents of ``width`` columns."""
-    channels, rows, columns = size
-    free = (channels, rows, columns - width)
-    sheet = torch.randn(free, generator=generator, device=generator.device, dtype=dtype)
+    """Another sheet like ``old``, for latents of ``width`` columns, on the generator's device."""
+    free = old[:, :, width:]
+    sheet = torch.randn(free.shape, generator=generator, device=generator.device, dtype=old.dtype)
     return torch.cat([sheet, sheet[:, :, :width]], dim=2)
 
 
