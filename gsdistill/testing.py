@@ -4,8 +4,8 @@
     def test_mine(): check_method(Mine)
 
 Each raises an AssertionError that says in a sentence which promise is broken. Methods are tried on a world whose noise
-is known exactly: given the prompt its data is N(0.4, 0.3^2) in every element of a latent, without it N(0, 1). Words that
-a method puts behind the prompt move the mean, by 0.01 a letter.
+is known exactly: given the prompt its data is N(0.4, 0.3^2) in every element of a latent, without it N(0, 1). Words
+that a method puts behind the prompt move the mean, by 0.01 a letter.
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ def test_the_folder_says_what_finished_the_run():
 def test_only_recipes_of_the_methods_that_need_it_have_a_finish():
     finished = {
         method
-        for method in ("sds", "ssd", "cds", "csd", "asd", "fsd", "ism", "sdi", "vsd")
+        for method in ("sds", "ssd", "cds", "csd", "asd", "fsd", "ism", "sdi", "vsd", "rfds", "rfds-rev", "sds-bridge")
         if not isinstance(resolve({"prompt": "a red torus", "prior": "shapes", "method": method}).finish, Without)
     }
     assert finished == {"cds", "csd", "asd"}
@@ -291,6 +291,9 @@ def test_every_shipped_config_of_stages_has_the_lengths_that_it_says():
         if len(parts) > 1 and not file.stem.startswith("shapes-"):
             found[file.stem] = [(part.iterations, part.resolution) for part in parts]
     assert found == {
+        "rfds-sd3": [(5000, 256), (10000, 512)],
+        "rfds-rev-sd3": [(5000, 256), (10000, 512)],
+        "sds-bridge-threestudio": [(5000, 64), (20000, 512)],
         "sds-milestones": [(5000, 64), (3000, 256), (2000, 512)],
         "sds-mvdream": [(5000, 64), (5000, 256)],
         "vsd-prolificdreamer": [(5000, 64), (20000, 512)],
