@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gsdistill.core.structs import Cameras, Embedding, Guidance, Views
 from gsdistill.distillation.base import Distillation, Moment, State
+from gsdistill.distillation.surface_noise import ball
 from gsdistill.models.card import Prediction
 from gsdistill.prior.analytic import AnalyticPrior, Mixture, plain_schedule
 from gsdistill.prior.base import Prior, Query
@@ -230,6 +231,9 @@ def _try_noise(prior: Prior, prompt: str) -> None:
         rows = {name: len(text.tokens) for name, text in condition.branches.items()}
         _must({"positive", "negative"} <= rows.keys(), "`encode_text` gives no positive and negative text")
         _must(set(rows.values()) == {count}, f"`condition` gives {rows} rows of text for {count} cameras")
+        without = prior.condition(prior.encode_text(prompt, prompt), cameras).branches["empty"]
+        same = torch.equal(without.tokens, condition.branches["negative"].tokens)
+        _must(same, "beside a negative prompt `encode_text` gives no `empty` text, which ISM, CSD and NFSD ask")
         grey = torch.full((count, prior.image_size, prior.image_size, 3), 0.5, device=prior.device)
         x0 = prior.encode(grey)
         eps = torch.randn_like(x0)
@@ -267,7 +271,9 @@ def _step(
     views = Views(latents, torch.ones_like(latents[:, :1]), cameras)
     text = encode_with_endings(prior.encode_text, "", "", PromptSettings(), method.endings())
     condition = prior.condition(text, cameras)
-    guidance, after = method.clipped(Moment(prior, views, condition, progress, generator), before)
+    surface = ball(cameras, SHAPE[1:]) if "surface" in method.NEEDS else None
+    moment = Moment(prior, views, condition, progress, generator, surface=surface)
+    guidance, after = method.clipped(moment, before)
     return guidance, before, after
 
 

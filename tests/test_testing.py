@@ -113,7 +113,8 @@ class Greys(Prior):
 
     def encode_text(self, prompt, negative_prompt, settings=None):
         rows = 2 if self.fault == "rows" else 1
-        return EncodedPrompt(Embedding(torch.ones(rows, 1, 1)), Embedding(torch.zeros(rows, 1, 1)))
+        unasked = 0.5 if self.fault == "empty" and negative_prompt else 0.0
+        return EncodedPrompt(Embedding(torch.ones(rows, 1, 1)), Embedding(torch.full((rows, 1, 1), unasked)))
 
     def network(self, latents, timesteps, text, cameras):
         alpha, sigma = self.schedule.at(timesteps, latents)
@@ -147,6 +148,7 @@ def test_a_prior_of_three_methods_keeps_the_contract_and_is_distilled():
         ("size", "`encode` gives [2, 3, 4, 4], where latent_shape says [2, 3, 8, 8]"),
         ("mood", "the same question has two answers"),
         ("nan", "the noise is not finite"),
+        ("empty", "beside a negative prompt `encode_text` gives no `empty` text"),
     ],
 )
 def test_a_broken_promise_of_a_prior_is_named(fault, told):

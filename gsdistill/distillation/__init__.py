@@ -2,4 +2,4 @@
 
 INTERFACE = "Distillation"
 GROUP = "gsdistill.methods"
-NOT_LISTED = ("worldmap",)
+NOT_LISTED = ("adamw", "surface_noise", "worldmap")

@@ -1,7 +1,7 @@
 """ASD: Asynchronous Score Distillation (ScaleDreamer, arXiv 2407.02040, and its released configurations).
 
     g = w(t) (eps_cfg(x_t, t) - eps_c(x_{t+d}, t + d)),   the same eps in x_t and x_{t+d}
-    d = eta (t - t_min T) U,   U ~ U(0, 1) per sample (``random_shift``) or 1, truncated, t + d <= T - 1
+    d = min(eta (t - t_min T), T - 1 - t) U, truncated,   U ~ U(0, 1) per sample (``random_shift``) or 1
 
 At a noisier timestep the network's error is smaller, so the second term, conditional and without guidance, stands in
 for VSD's tuned network. The range of t falls over the run: t_min from 0.5 to 0.02, t_max from 0.98 to 0.5.
@@ -63,7 +63,7 @@ class ASD(Distillation):
         return moment.answer(g, t, {"shift": (later - t).float().mean()}), state
 
     def _shift(self, moment: Moment, t: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """d, such that t + d stays in the schedule."""
+        """Return d, clipped before it is multiplied by U; clipped afterwards, t + d would often be T - 1 itself."""
         lowest = moment.schedule.index(self.t_min(moment.progress))
         share = moment.draw_shares() if self.random_shift else 1.0
-        return torch.minimum((self.eta * (t - lowest) * share).long(), len(moment.schedule) - 1 - t)
+        return (torch.minimum(self.eta * (t - lowest), len(moment.schedule) - 1 - t) * share).long()

@@ -23,22 +23,31 @@ from gsdistill.prior.base import Prior
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.settings.ramp import Ramp
 
-__all__ = ["Distillation", "Moment", "State", "Weighting", "check_times", "dot", "surrogate_loss"]
+__all__ = ["Distillation", "Moment", "State", "Surface", "Weighting", "check_times", "dot", "surrogate_loss"]
 
 State = Mapping[str, Tensor]  # what a method remembers between steps; it goes into checkpoints
 Weighting = Literal["sds", "uniform", "fantasia3d", "snr", "flow", "pf-ode"]
 
 
 @dataclass(frozen=True)
+class Surface:
+    """What the views show at the corners of a latent's pixels, means over the pixels of the render around each."""
+
+    points: Float[Tensor, "B rows columns 3"]  # h + 1 and w + 1; of the surface, world units; 0 where nothing is
+    alphas: Float[Tensor, "B rows columns"]  # accumulated opacity, 0..1
+
+
+@dataclass(frozen=True)
 class Moment:
-    """What a method is given at a step, besides its memory; never the scene. ``depth`` is for those that need it."""
+    """What a method is given at a step, besides its memory; never the scene."""
 
     prior: Prior
     views: Views
     condition: Condition
     progress: float  # in [0, 1]
     generator: torch.Generator  # of the run: every random number comes from it
-    depth: Float[Tensor, "B 1 h w"] | None = None  # mean z before the camera of what a latent shows, else 0
+    depth: Float[Tensor, "B 1 h w"] | None = None  # mean z before the camera of what a latent shows, else 0; see NEEDS
+    surface: Surface | None = None  # see NEEDS
     evaluations_before: int = field(init=False)  # of the prior
 
     def __post_init__(self) -> None:
@@ -54,10 +63,14 @@ class Moment:
         """The prior's noise levels."""
         return self.prior.schedule
 
-    def draw_timesteps(self, low: Ramp, high: Ramp) -> Int[Tensor, "B"]:
-        """One t a view, uniform in [low T, high T] as these schedules stand now, both ends included."""
+    def draw_timesteps(self, low: Ramp, high: Ramp, shared: bool = False) -> Int[Tensor, "B"]:
+        """One t a view, uniform in [low T, high T] as these schedules stand now, both ends included.
+
+        Views that the prior sees together share theirs. If ``shared``, all views have the same.
+        """
         first, last = self.schedule.index(low(self.progress)), self.schedule.index(high(self.progress))
-        return self.draw_integers(min(first, last), last + 1)
+        drawn = self.draw_integers(min(first, last), last + 1)
+        return drawn[:1].expand(len(drawn)) if shared else drawn
 
     def draw_integers(self, low: int, high: int) -> Int[Tensor, "B"]:
         """Uniform in low .. high - 1, one a view; views that the prior sees together share theirs."""
@@ -108,7 +121,7 @@ class Distillation(ABC):
     # elements of g are clipped to this value; 0 does not clip
     clip: Ramp = bounded(Ramp(0.0, 0.0), low=0)
 
-    NEEDS: ClassVar[tuple[Literal["depth"], ...]] = ()  # what of a moment is computed for such methods alone
+    NEEDS: ClassVar[tuple[Literal["depth", "surface"], ...]] = ()  # what of a moment is computed for such methods alone
 
     def endings(self) -> Mapping[str, str]:
         """Texts that are asked besides the prompt's, by the name of their branch: what stands behind each view's."""

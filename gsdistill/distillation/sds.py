@@ -4,6 +4,9 @@
 
 ``variance_reduction: adaptive`` subtracts r eps instead, r = <eps_c, eps> / <eps, eps> per sample, the multiple of eps
 that is nearest to eps_c (SSD, arXiv 2312.09305, eq. 8 and Sec. 10).
+omega is 100 by default, as stable-dreamfusion and DreamGaussian define and set it. DreamFusion itself and threestudio
+compute eps_c + s h with s = 100, for DeepFloyd IF 20: their configs here have omega = s + 1.
+``shared_timestep``: MVDream's program (arXiv 2308.16512) draws one t for all views of a step, whatever their groups.
 ``timesteps``: ``linear-anneal`` takes one t for all views, falling from t_max to t_min; ``dreamtime`` one t that stays
 where W(t) = s_t f(t) is large, f = 1 on [0.5 T, 0.8 T] with Gaussian flanks of 0.1 T below and 0.3 T above (DreamTime,
 arXiv 2306.12422, eq. 5 and 6: sum of W over t' >= t equals progress, of the whole sum).
@@ -33,7 +36,7 @@ __all__ = ["SDS", "projection"]
 class SDS(Distillation):
     """The published settings for latent priors; shipped configs hold those for other priors."""
 
-    # omega in eps_u + omega (eps_c - eps_u), 1 means no guidance; 100 suits latent priors, 20 DeepFloyd IF
+    # omega in eps_u + omega (eps_c - eps_u), 1 means no guidance; 100 suits latent priors, 21 DeepFloyd IF
     guidance_scale: Ramp = bounded(Ramp(100.0, 100.0), low=0)
     # lowest timestep, as a fraction of the prior's schedule
     t_min: Ramp = bounded(Ramp(0.02, 0.02), low=0, high=1)
@@ -41,6 +44,8 @@ class SDS(Distillation):
     t_max: Ramp = bounded(Ramp(0.98, 0.98), low=0, high=1)
     # how t goes through that range
     timesteps: Literal["random", "linear-anneal", "dreamtime"] = "random"
+    # draw one random t for all views of a step, not one for each view (or each group that the prior sees together)
+    shared_timestep: bool = False
     # the multiple of eps that is subtracted: 1, or the projection of eps_c on eps
     variance_reduction: Literal["none", "adaptive"] = "none"
     # w(t)
@@ -59,7 +64,7 @@ class SDS(Distillation):
 
     def _timesteps(self, moment: Moment) -> Int[Tensor, "B"]:
         if self.timesteps == "random":
-            return moment.draw_timesteps(self.t_min, self.t_max)
+            return moment.draw_timesteps(self.t_min, self.t_max, self.shared_timestep)
         schedule, progress = moment.schedule, moment.progress
         low, high = self.t_min(progress), self.t_max(progress)
         if self.timesteps == "linear-anneal":

@@ -17,14 +17,23 @@ from torch import Tensor
 from gsdistill.core.device import widest_float
 from gsdistill.core.structs import Cameras
 
-__all__ = ["crop", "draw"]
+__all__ = ["crop", "draw", "draw_again"]
 
 
 def draw(shape: tuple[int, int, int], field: float, generator: torch.Generator) -> Float[Tensor, "C rows columns"]:
     """A sheet for latents of ``shape`` (C, h, w): standard normal, its last w columns repeating the first."""
     channels, height, width = shape
     rows, period = round(180 / field * height), round(360 / field * width)
-    sheet = torch.randn(channels, rows + height, period, generator=generator, device=generator.device)
+    return draw_again((channels, rows + height, period + width), width, generator)
+
+
+def draw_again(
+    size: tuple[int, int, int], width: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "C rows columns"]:
+    """A sheet of a given size, for latents of ``width`` columns."""
+    channels, rows, columns = size
+    free = (channels, rows, columns - width)
+    sheet = torch.randn(free, generator=generator, device=generator.device, dtype=dtype)
     return torch.cat([sheet, sheet[:, :, :width]], dim=2)
 
 

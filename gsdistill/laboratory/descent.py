@@ -4,7 +4,7 @@
 
 with s_t = sigma_t / alpha_t. Over the run t falls by ``times``; t' is the t of the next step, and s_t' = 0 after the
 last. With weight 1 the rate of ``ddim`` turns FSD into DDIM sampling (FSD, arXiv 2405.10988). The method sees the
-latents as opaque renders.
+latents as opaque renders, of a ball if it asks for a surface.
 
 This is not a run of ``training``. A run draws new views in each step, its progress stays below 1, and its loss is a
 mean over all views. Here nothing is random but the method's own noise, progress reaches 1 in the last step, and each
@@ -25,6 +25,7 @@ from gsdistill.core.errors import ConfigError
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras, Views, to_device
 from gsdistill.distillation.base import Distillation, Moment, State
+from gsdistill.distillation.surface_noise import ball
 from gsdistill.prior.base import Prior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.prior.schedule import NoiseSchedule
@@ -94,6 +95,7 @@ def descend(
         )
     state = to_device(method.init_state(setup.prior, generator) if state is None else state, start.device)
     condition = setup.prior.condition(setup.text, cameras := repeated(setup.cameras, how.draws))
+    surface = ball(cameras, (start.shape[-2], start.shape[-1])) if "surface" in method.NEEDS else None
     x = start.clone()
     optimiser = torch.optim.Adam([x], betas=(0.9, 0.99)) if how.optimiser == "adam" else torch.optim.SGD([x])
     rates = ddim_rates(setup.prior.schedule, how.times, how.steps) if how.optimiser == "ddim" else None
@@ -103,7 +105,8 @@ def descend(
         progress = step / max(how.steps - 1, 1)
         latents = x.repeat_interleave(how.draws, 0)
         views = Views(latents, torch.ones_like(latents[:, :1]), cameras)
-        guidance, state = method.clipped(Moment(setup.prior, views, condition, progress, generator), state)
+        moment = Moment(setup.prior, views, condition, progress, generator, surface=surface)
+        guidance, state = method.clipped(moment, state)
         x.grad = guidance.gradient.unflatten(0, (len(x), how.draws)).mean(1)
         optimiser.param_groups[0]["lr"] = how.rate(progress) if rates is None else rates[step]
         optimiser.step()

@@ -20,6 +20,7 @@ from torch import Tensor
 from gsdistill.core.structs import Embedding
 from gsdistill.models.card import Prediction
 from gsdistill.prior.base import Prior, Student
+from gsdistill.prior.conversions import prediction_of_noise
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings
 from gsdistill.prior.schedule import NoiseSchedule
 
@@ -140,25 +141,26 @@ class AnalyticPrior(Prior):
         answers = [mixture.noise(flat, alpha[:, :, 0, 0], sigma[:, :, 0, 0]) for mixture in self._mixtures]
         eps = torch.where(text.tokens[:, 0] > 0.5, answers[1], answers[0]).view_as(latents)
         x0 = (latents - sigma * eps) / alpha
-        return {
-            "epsilon": eps, "v_prediction": alpha * eps - sigma * x0, "sample": x0, "flow_prediction": eps - x0,
-        }[self.prediction_type]  # fmt: skip
+        return prediction_of_noise(eps, x0, timesteps, self.schedule, self.prediction_type)
 
-    def student(self, rank: int) -> Student:
-        """A student that adds B A (x, 1) to the exact noise: affine in x, with matrices of the given rank."""
-        return _LinearStudent(self, rank)
+    def student(self, rank: int, camera: bool = False) -> Student:
+        """A student that adds B A (x, 1) to the exact noise, or B A (x, 1, c) with the camera's numbers c."""
+        return _LinearStudent(self, rank, camera)
 
 
 class _LinearStudent(Student):
-    """eps_c(x) + B A (x, 1). For Gaussian renders the best noise prediction at one t has this form."""
+    """eps_c(x) + B A (x, 1). For Gaussian renders the best noise prediction at one t has this form.
 
-    def __init__(self, prior: AnalyticPrior, rank: int) -> None:
-        self.prior, dimensions = prior, math.prod(prior.latent_shape)
-        self.shapes = {"A": (rank, dimensions + 1), "B": (dimensions, rank)}
+    With ``camera`` A has sixteen columns more, for the camera; as B is zero at first, even then it begins as the prior.
+    """
+
+    def __init__(self, prior: AnalyticPrior, rank: int, camera: bool) -> None:
+        self.prior, self.camera, dimensions = prior, camera, math.prod(prior.latent_shape)
+        self.shapes = {"A": (rank, dimensions + 1 + 16 * camera), "B": (dimensions, rank)}
 
     def initial(self, generator: torch.Generator) -> Float[Tensor, " P"]:
-        """A random, B zero, so that the student answers as the prior does."""
-        a = torch.randn(self.shapes["A"], generator=generator) / self.shapes["A"][1] ** 0.5
+        """A normal with deviation 1 / rank, B zero, so that the student answers as the prior does."""
+        a = torch.randn(self.shapes["A"], generator=generator) / self.shapes["A"][0]
         return torch.cat([a.flatten(), torch.zeros(math.prod(self.shapes["B"]))])
 
     def network(
@@ -171,9 +173,11 @@ class _LinearStudent(Student):
     ) -> Float[Tensor, "B C h w"]:
         """The prior's prediction, changed by what the correction of its noise makes of it."""
         alpha, sigma = self.prior.schedule.at(timesteps, latents)
-        raw = self.prior.network(latents, timesteps, text, cameras)
-        flat = torch.nn.functional.pad(latents.flatten(1), (0, 1), value=1.0)
-        correction = (flat @ weights["A"].to(latents).T @ weights["B"].to(latents).T).view_as(latents)
+        raw = self.prior.network(latents, timesteps, text, None)
+        seen = torch.nn.functional.pad(latents.flatten(1), (0, 1), value=1.0)
+        if self.camera and cameras is not None:
+            seen = torch.cat([seen, cameras.to(seen)], 1)
+        correction = (seen @ weights["A"].to(latents).T @ weights["B"].to(latents).T).view_as(latents)
         slopes = {
             "epsilon": 1.0, "v_prediction": 1 / alpha, "sample": -sigma / alpha, "flow_prediction": 1 + sigma / alpha,
         }  # fmt: skip

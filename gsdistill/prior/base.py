@@ -1,9 +1,6 @@
-"""The one interface to diffusion priors, the one conversion of prediction types, and the one guidance rule.
+"""The one interface to diffusion priors and to students of their networks, and the one guidance rule.
 
-Whatever a network predicts, methods see only the noise eps:
-    from v:         eps = alpha_t v + sigma_t x_t
-    from x0:        eps = (x_t - alpha_t x0) / sigma_t
-    from flow:      eps = (x_t + alpha_t u) / (alpha_t + sigma_t),  u = eps - x0   (alpha + sigma = 1 on rectified flow)
+Whatever a network predicts, methods see only the noise eps (conversions.py).
 Guidance: eps_cfg = eps_u + omega h with h = eps_c - eps_u, so omega = 1 means none. With Perp-Neg (arXiv 2304.04968)
     h = h_+ + sum_i w_i perp(h_i, h_+),  h_i = eps_i - eps_u,  perp(a, b) = a - <a, b> / <b, b> b  per sample.
 """
@@ -12,16 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gsdistill.core.errors import ConfigError
-from gsdistill.core.structs import Cameras, Condition, Embedding
+from gsdistill.core.structs import Cameras, Condition, Embedding, Views, send
 from gsdistill.core.threads import Turn
 from gsdistill.models.card import Prediction
+from gsdistill.prior.conversions import noise_from_prediction
+from gsdistill.prior.matrices import camera_matrices
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, branches_for
 from gsdistill.prior.schedule import NoiseSchedule
 
@@ -153,6 +152,11 @@ class Prior(ABC):
         """The features of the cameras that condition the network; None for a network without any."""
         return None
 
+    @property
+    def knows_cameras(self) -> bool:
+        """Whether cameras condition the network."""
+        return type(self).camera_features is not Prior.camera_features
+
     def condition(self, text: EncodedPrompt, cameras: Cameras) -> Condition:
         """The texts and camera features that condition the network for each view."""
         branches, weights = branches_for(text, cameras)
@@ -168,8 +172,10 @@ class Prior(ABC):
     ) -> Float[Tensor, "B C h w"]:
         """The network's raw prediction, of ``prediction_type``; ``cameras`` are the condition's camera features."""
 
-    def student(self, rank: int) -> Student:
+    def student(self, rank: int, camera: bool = False) -> Student:
         """A student of the given rank, for methods that tune the network (VSD); it shares the network's weights.
+
+        With ``camera`` it has an embedding of the camera of its own, which is for networks that know no cameras.
 
         Raises:
             ConfigError: the prior has none.
@@ -209,12 +215,14 @@ class Student(ABC):
     of matrices. ``shapes`` has the shape of each matrix by name, in the order of the tensor.
     """
 
-    prior: Prior
+    prior: Prior  # whose network, noise levels and kind of prediction it has
     shapes: dict[str, tuple[int, int]]
+    camera: bool = False  # whether it has an embedding of the camera of its own
+    asker: Prior | None = None  # the prior that counts its evaluations, if that is another than ``prior``
 
     @abstractmethod
     def initial(self, generator: torch.Generator) -> Float[Tensor, " P"]:
-        """Initial weights, with which the student answers as the prior does."""
+        """Initial weights, with which the student answers as the prior does, up to the embedding of the camera."""
 
     @abstractmethod
     def network(
@@ -225,22 +233,34 @@ class Student(ABC):
         text: Embedding,
         cameras: Float[Tensor, "B F"] | None,
     ) -> Float[Tensor, "B C h w"]:
-        """The raw prediction, differentiable in ``weights``, which are the matrices by name."""
+        """The raw prediction, differentiable in ``weights``, which are the matrices by name.
+
+        ``cameras`` are 16 numbers each if the student has its own embedding, else what the prior's network takes.
+        """
+
+    def told(self, condition: Condition, views: Views) -> Condition:
+        """The condition of the prior with the cameras of the views as this student is told them."""
+        if not self.camera:
+            return condition if self.prior.knows_cameras else replace(condition, cameras=None)
+        return replace(condition, cameras=send(camera_matrices(views.cameras), views.latents))
 
     def named(self, weights: Float[Tensor, " P"]) -> dict[str, Tensor]:
         """The matrices in the flat weights by name, as views."""
         parts = weights.split([rows * columns for rows, columns in self.shapes.values()])
         return {name: part.view(self.shapes[name]) for name, part in zip(self.shapes, parts, strict=True)}
 
-    def predict_noise(
-        self, weights: Float[Tensor, " P"], query: Query, condition: Condition
-    ) -> Float[Tensor, "B C h w"]:
-        """The noise that the query asks for, differentiable in the flat ``weights``."""
-        x_t, t, prior = query.latents, query.timesteps.to(query.latents.device), self.prior
+    def predict(self, weights: Float[Tensor, " P"], query: Query, told: Condition) -> Float[Tensor, "B C h w"]:
+        """The network's own prediction, of ``prior.prediction_type``, differentiable in the flat ``weights``."""
+        x_t, t = query.latents, query.timesteps.to(query.latents.device)
         parts = self.named(weights.to(x_t.device))
-        raw = self.network(parts, x_t, t, condition.branches[query.branch], condition.cameras)
-        prior.evaluations += len(x_t)
-        return noise_from_prediction(raw.to(x_t), x_t, t, prior.schedule, prior.prediction_type)
+        raw = self.network(parts, x_t, t, told.branches[query.branch], told.cameras)
+        (self.asker or self.prior).evaluations += len(x_t)
+        return raw.to(x_t)
+
+    def predict_noise(self, weights: Float[Tensor, " P"], query: Query, told: Condition) -> Float[Tensor, "B C h w"]:
+        """The noise that the query asks for, differentiable in the flat ``weights``."""
+        raw, t = self.predict(weights, query, told), query.timesteps.to(query.latents.device)
+        return noise_from_prediction(raw, query.latents, t, self.prior.schedule, self.prior.prediction_type)
 
 
 def combine(eps: dict[str, Float[Tensor, "B C h w"]], condition: Condition, rescale: Rescale | None = None) -> Noise:
@@ -251,24 +271,6 @@ def combine(eps: dict[str, Float[Tensor, "B C h w"]], condition: Condition, resc
         weight = condition.perp_weights[:, column, None, None, None].to(main)
         direction = direction + weight * _perpendicular(eps[f"perp{column}"] - unconditional, main)
     return Noise(conditional, unconditional, direction, rescale)
-
-
-def noise_from_prediction(
-    raw: Float[Tensor, "B C h w"],
-    x_t: Float[Tensor, "B C h w"],
-    t: Int[Tensor, "B"],
-    schedule: NoiseSchedule,
-    kind: Prediction,
-) -> Float[Tensor, "B C h w"]:
-    """Convert a raw prediction of the given kind at (x_t, t) into eps, by the formulas above."""
-    alpha, sigma = schedule.at(t, x_t)
-    if kind == "v_prediction":
-        return alpha * raw + sigma * x_t
-    if kind == "sample":
-        return (x_t - alpha * raw) / sigma
-    if kind == "flow_prediction":
-        return (x_t + alpha * raw) / (alpha + sigma)
-    return raw
 
 
 def _perpendicular(a: Float[Tensor, "B C h w"], b: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:

@@ -27,6 +27,7 @@ from gsdistill.core.errors import ConfigError, UserError
 from gsdistill.core.structs import Cameras, Guidance, Render, Views, to_device
 from gsdistill.disk.read import brief
 from gsdistill.distillation.base import Distillation, Moment, State, surrogate_loss
+from gsdistill.distillation.surface_noise import corners
 from gsdistill.prior.base import ASKING, Prior
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.representation.base import Representation, unfit
@@ -250,11 +251,13 @@ class Distiller:
         with ASKING, clock("network"):
             size = (latents.shape[-2], latents.shape[-1])
             alphas = _pooled(out.alphas, size)
-            depth = None
+            depth = surface = None
             if "depth" in self.method.NEEDS:
                 depth = _pooled(out.depths, size) / alphas.clamp_min(torch.finfo(alphas.dtype).tiny)
+            if "surface" in self.method.NEEDS:
+                surface = corners(out.depths, out.alphas, cameras, size)
             seen, condition = Views(latents.detach(), alphas, cameras), self.prior.condition(self.text, cameras)
-            moment = Moment(self.prior, seen, condition, progress, self.generator, depth)
+            moment = Moment(self.prior, seen, condition, progress, self.generator, depth, surface)
             guidance, self.method_state = self.method.clipped(moment, self.method_state)
         self.evaluations += guidance.evaluations
         with clock("encode backward"):

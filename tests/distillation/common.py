@@ -14,6 +14,7 @@ from views import views_of
 
 from gsdistill.core.structs import Cameras, Condition, Embedding, Guidance
 from gsdistill.distillation.base import Distillation, Moment, State
+from gsdistill.distillation.surface_noise import ball
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.settings.ramp import Ramp
@@ -104,7 +105,8 @@ def moment_of(
     """What a method would be given."""
     condition = prior.condition(prior.encode_text("", ""), cameras) if condition is None else condition
     generator = torch.Generator().manual_seed(seed)
-    return Moment(prior, views_of(latents, cameras, alpha), condition, progress, generator)
+    surface = ball(cameras, (latents.shape[2], latents.shape[3]))
+    return Moment(prior, views_of(latents, cameras, alpha), condition, progress, generator, surface=surface)
 
 
 @dataclass(frozen=True)

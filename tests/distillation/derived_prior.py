@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,12 +12,12 @@ from views import views_of
 
 from gsdistill.core.structs import Condition, Embedding, Guidance
 from gsdistill.distillation.base import Distillation, Moment, State
-from gsdistill.prior.base import Prior
+from gsdistill.prior.base import Prior, Student
 from gsdistill.prior.schedule import NoiseSchedule
 from gsdistill.scene.cameras import look_at_origin
 from gsdistill.settings.ramp import Ramp
 
-__all__ = ["Drawn", "Given", "condition_of", "flat", "gradient_of"]
+__all__ = ["Drawn", "Given", "Taught", "condition_of", "flat", "gradient_of", "moment_of"]
 
 TEXTS = ("positive", "plain", "empty", "perp0", "perp1", "target", "source")
 Case = Mapping[str, Any]
@@ -41,6 +41,44 @@ class Given(Prior):
 
     def network(self, latents, timesteps, text, cameras):
         return cases.prior()(latents, timesteps, text.tokens, cameras)
+
+
+class Taught(Given):
+    """With the network of the derivations' student, which is told the case's camera; the prior is told none.
+
+    The student's weights are added to what it predicts, so that their gradient is that of its output.
+    """
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(case)
+        self.case = case
+
+    def network(self, latents, timesteps, text, cameras):
+        return cases.prior()(latents, timesteps, text.tokens, None)
+
+    def student(self, rank, camera=False):
+        assert camera
+        return _Student(self)
+
+
+class _Student(Student):
+    camera = True
+
+    def __init__(self, prior: Taught) -> None:
+        self.prior, self.shapes = prior, {"output": (1, prior.case["x0"].numel())}
+        if prior.case["settings"].get("prediction") == "v":
+            self.prior = Taught(prior.case)
+            self.prior.prediction_type = "v_prediction"
+
+    def initial(self, generator):
+        return torch.zeros(self.shapes["output"][1], dtype=torch.float64)
+
+    def told(self, condition, views):
+        return replace(condition, cameras=self.prior.case["camera"])
+
+    def network(self, weights, latents, timesteps, text, cameras):
+        answer = cases.student()(latents, timesteps, text.tokens, cameras)
+        return answer + weights["output"].view_as(answer)
 
 
 @dataclass(frozen=True)
@@ -81,10 +119,15 @@ def gradient_of(
     method: Distillation, case: Case, draws: Mapping[str, Any], state: State | None = None, prior: Prior | None = None
 ) -> Guidance:
     """What our method answers in a case; ``draws`` say what each kind of draw gives."""
+    moment = moment_of(case, draws, prior or Given(case))
+    return method.clipped(moment, method.init_state(moment.prior, torch.Generator()) if state is None else state)[0]
+
+
+def moment_of(case: Case, draws: Mapping[str, Any], prior: Prior) -> Drawn:
+    """The moment of a case."""
     angles = (torch.tensor(case[name]) for name in ("azimuth", "elevation"))
     ones = torch.ones(case["views"])
     cameras = look_at_origin(*angles, 3.2 * ones, 40.0 * ones, 16)
     given = {name: list(value) if isinstance(value, list | tuple) else value for name, value in draws.items()}
-    views, prior = views_of(case["x0"], cameras), prior or Given(case)
-    moment = Drawn(prior, views, condition_of(case), case["progress"], torch.Generator(), draws=given)
-    return method.clipped(moment, method.init_state(prior, torch.Generator()) if state is None else state)[0]
+    views = views_of(case["x0"], cameras)
+    return Drawn(prior, views, condition_of(case), case["progress"], torch.Generator(), draws=given)

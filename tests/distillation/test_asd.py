@@ -74,6 +74,16 @@ def test_random_shifts_are_uniform_and_truncated():
     assert float((share + 0.5 / 300 - ranks).abs().max()) < 1.63 / len(share) ** 0.5  # Kolmogorov-Smirnov at 1 %
 
 
+def test_a_shift_that_the_schedule_cuts_is_uniform_in_what_is_left():
+    """U multiplies what T - 1 leaves. A shift that is cut after the draw would mostly be all of it."""
+    t, shift = shifts(ASD(eta=1.0, t_min=flat(0.0), t_max=flat(1.0)))
+    high = (t > 520) & (t < 950)
+    share = (shift[high] / (999 - t[high])).sort().values
+    assert len(share) > 100
+    ranks = (torch.arange(len(share)) + 0.5) / len(share)
+    assert float((share + 0.5 / 250 - ranks).abs().max()) < 1.63 / len(share) ** 0.5  # Kolmogorov-Smirnov at 1 %
+
+
 def test_the_later_timestep_stays_in_the_schedule():
     t, shift = shifts(ASD(eta=1.0, random_shift=False, t_min=flat(0.0), t_max=flat(1.0)))
     assert int((t + shift).max()) == 999

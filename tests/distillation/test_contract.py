@@ -29,17 +29,34 @@ OPTIONS = {
     "cds-fresh": replace(PLAIN["cds"], noise="fresh"),
     "fsd-fixed": replace(PLAIN["fsd"], noise="fixed", background="fresh"),
     "fsd-mixed": replace(PLAIN["fsd"], sqrt_beta=0.6, background="same", field=90.0),
+    "fsd-refreshed": replace(PLAIN["fsd"], refresh=flat(0.1)),
+    "fsd-refreshed-fixed": replace(PLAIN["fsd"], noise="fixed", refresh=flat(0.1), weighting="pf-ode"),
+    "cfd-plain": replace(PLAIN["cfd"], texels=4, precision="float32", background="fresh", refresh=flat(0.0)),
     "asd-whole-shift": replace(PLAIN["asd"], random_shift=False, weighting="fantasia3d"),
+    "csd-three-terms": replace(PLAIN["csd"], uncond_scale=Ramp(0, -1), null_scale=Ramp(-1, 0), perpneg_scale=flat(3.0)),
+    "nfsd-high": replace(PLAIN["nfsd"], t_min=flat(0.2), weighting="uniform"),
     "ism-short": replace(PLAIN["ism"], interval=flat(0.05), stride=0.05),
+    "ism-every-step": replace(PLAIN["ism"], stride=0.1, xs_inv_steps=None, xs_eta=0.3, lambda_guidance=0.1),
+    "ism-negative": replace(PLAIN["ism"], inversion="negative", noise_offset=0.0),
+    "ism-reversed": replace(PLAIN["ism"], denoise_guidance_scale=1.5),
     "sdi-exact": replace(PLAIN["sdi"], inversion_eta=0.0, inversion_steps=25),
+    "sdi-remap": replace(PLAIN["sdi"], remap=True),
+    "sds-shared": replace(PLAIN["sds"], shared_timestep=True),
+    "dsd-guided": replace(PLAIN["dsd"], reference="guided", path_steps=4),
     "vsd-fast": replace(PLAIN["vsd"], lora_rate=0.1, rank=2),
+    "vsd-esd": replace(PLAIN["vsd"], lora_rate=0.1, guidance_scale_lora=flat(0.5), camera_dropout=0.5),
+    "vsd-authors": replace(PLAIN["vsd"], shared_timestep=True, betas=(0.9, 0.999), epsilon=1e-8, warm_up=500),
+    "vsd-no-camera": replace(PLAIN["vsd"], camera=False),
     "rfds-plain": replace(PLAIN["rfds"], random_factor=False, guidance_scale=flat(50.0), t_max=flat(0.98)),
     "rfds-rev-whole": replace(PLAIN["rfds-rev"], correction="whole"),
     "sds-bridge-two": replace(PLAIN["sds-bridge"], bridge_scale=flat(40.0), bridge_weighting="sds"),
 }
 CASES = PLAIN | OPTIONS
+# Where there is little noise, NFSD has no negative prompt, and descends along all of eps_empty, whose mean alone is 0.
+AT_REST = {name: method for name, method in CASES.items() if name != "nfsd"}
 every_method = pytest.mark.parametrize("name", NAMES)
 every_case = pytest.mark.parametrize("method", CASES.values(), ids=CASES)
+every_case_at_rest = pytest.mark.parametrize("method", AT_REST.values(), ids=AT_REST)
 
 
 @pytest.fixture
@@ -105,14 +122,15 @@ class Cost:
     guided: int = 1
 
 
-def cost(name: str, t: int, progress: float) -> Cost:
-    """What the methods' docstrings say, at timestep ``t``; a new method has its line here."""
-    interval = round(1000 * Ramp(0.1, 0.08, until=0.3)(progress))
-    up, inversion = math.ceil(max(t - interval, 0) / 200), math.ceil(t / 100)
+def cost(name: str, t: int, progress: float, later: int) -> Cost:
+    """What the methods' docstrings say, at timestep ``t`` (and ``later``); a new method has its line here."""
+    interval = int(1000 * Ramp(0.1, 0.08, until=0.3)(progress) + 1e-6)
+    up, inversion = math.ceil(max(t - interval - 1, 0) / 200), math.ceil((t - 1) / 100) + 1
+    path = sum(999 * step // 10 > later for step in range(11))
     return {
-        "sds": Cost(2, 1), "csd": Cost(2, 1), "ssd": Cost(2, 1), "fsd": Cost(2, 1), "asd": Cost(3, 1),
-        "cds": Cost(4, 2, 2), "vsd": Cost(4, 3), "ism": Cost(up + 3, up + 2),
-        "sdi": Cost(2 * (inversion + 1), inversion + 1, inversion + 1),
+        "sds": Cost(2, 1), "csd": Cost(2, 1), "ssd": Cost(2, 1), "fsd": Cost(2, 1), "cfd": Cost(2, 1),
+        "asd": Cost(3, 1), "nfsd": Cost(3, 1), "cds": Cost(4, 2, 2), "vsd": Cost(4, 3), "ism": Cost(up + 3, up + 2),
+        "sdi": Cost(2 * (inversion + 1), inversion + 1, inversion + 1), "dsd": Cost(2 * path + 5, path + 3, path + 2),
         "rfds": Cost(2, 1), "rfds-rev": Cost(3, 2), "sds-bridge": Cost(2, 1, 0 if progress >= 0.8 else 1),
     }[name]  # fmt: skip
 
@@ -125,7 +143,7 @@ def test_costs_what_it_says(name, progress, perp, latents, weights, cameras):
     guidance = step(PLAIN[name], world, latents, cameras, progress, condition=condition).guidance
     t = float(guidance.figures["timestep"])
     assert 0 <= t < 1000
-    expected = cost(name, round(t), progress)
+    expected = cost(name, round(t), progress, round(t + float(guidance.figures.get("shift", 0.0))))
     perp_evaluations = 2 * expected.guided if perp else 0
     assert guidance.evaluations == world.evaluations == world.seen == 4 * (expected.evaluations + perp_evaluations)
     assert world.calls == expected.calls
@@ -159,7 +177,7 @@ def test_perp_neg_of_weight_zero_is_plain_and_of_another_is_not(method, latents,
     assert all(float((a - b).abs().max()) > 1e-6 for a, b in zip(some, plain, strict=True))
 
 
-@every_case
+@every_case_at_rest
 @pytest.mark.parametrize("branch", BRANCHES[:2])
 def test_listens_to_both_prompts(method, branch, latents, cameras):
     plain, other = (
@@ -169,7 +187,7 @@ def test_listens_to_both_prompts(method, branch, latents, cameras):
     assert all(float((a - b).abs().max()) > 1e-6 for a, b in zip(plain, other, strict=True))
 
 
-@every_case
+@every_case_at_rest
 def test_rests_at_the_only_picture_of_a_world(method, cameras):
     """With and without the prompt, all data is one point: there every method's two terms agree, whatever t and eps."""
     point = World(means=(0.4,) * 4, deviations=(0.0,) * 4)
@@ -177,7 +195,9 @@ def test_rests_at_the_only_picture_of_a_world(method, cameras):
     assert float(step(method, point, there, cameras, 0.3).gradient.abs().max()) < 1e-11
 
 
-@pytest.mark.parametrize("name", ["csd", "ssd", "ssd-mode", "vsd", "vsd-fast"])
+@pytest.mark.parametrize(
+    "name", ["csd", "csd-three-terms", "nfsd-high", "ssd", "ssd-mode", "vsd", "vsd-fast", "vsd-esd"]
+)
 def test_a_prompt_that_says_nothing_has_no_gradient(name, latents, cameras):
     """h = 0: what is left of CSD, SSD and untrained VSD is nothing, of SDS a gradient to the data."""
     world = World(means=(0.4,) * 4, deviations=(0.3,) * 4)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from distillation.derived import cases
-from distillation.derived_prior import Case, flat, gradient_of
+from distillation.derived_prior import Case, Given, Taught, flat, gradient_of, moment_of
 
 from gsdistill.core.structs import Guidance
 from gsdistill.distillation.asd import ASD
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.csd import CSD
+from gsdistill.distillation.dsd import DSD
 from gsdistill.distillation.fsd import FSD
+from gsdistill.distillation.ism import ISM
+from gsdistill.distillation.nfsd import NFSD
 from gsdistill.distillation.rfds import RFDS
 from gsdistill.distillation.rfds_rev import RFDSRev
+from gsdistill.distillation.sdi import SDI
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.sds_bridge import SDSBridge
 from gsdistill.distillation.ssd import SSD
+from gsdistill.distillation.vsd import VSD
 
 BOUND = 1e-9  # of the largest element
 
@@ -39,6 +46,46 @@ def csd(case: Case) -> Guidance:
     return gradient_of(CSD(flat(case["settings"]["omega"]), weighting=weighting), case, once(case))
 
 
+def csd_released(case: Case) -> Guidance:
+    set_ = case["settings"]
+    scales = zip(
+        ("cond_scale", "uncond_scale", "null_scale", "perpneg_scale"), ("cond", "uncond", "null", "perp"), strict=True
+    )
+    method = CSD(
+        flat(1.0), weighting=set_["weighting"], normalise=set_["normalised"],
+        **{name: flat(set_[short]) for name, short in scales},
+    )  # fmt: skip
+    return gradient_of(method, case, once(case))
+
+
+def nfsd(case: Case) -> Guidance:
+    return gradient_of(NFSD(flat(case["settings"]["omega"])), case, once(case))
+
+
+def ism(case: Case) -> Guidance:
+    """Each view alone, since one step has one t; a flat range of i is the case's t."""
+    set_, draws = case["settings"], case["draws"]
+    answers = []
+    for row in range(case["views"]):
+        t, s = int(draws["t"][row]), int(draws["s"][row])
+        method = ISM(
+            flat(set_["omega"]), interval=flat((t - s) / 1000), stride=set_.get("stride", 200) / 1000,
+            t_min=flat((t - 1) / 1000), t_max=flat((t - 1) / 1000), noise_offset=0.0, xs_eta=set_.get("eta", 0.0),
+            xs_inv_steps=set_.get("steps", 5), denoise_guidance_scale=set_.get("denoise", 1.0),
+        )  # fmt: skip
+        inner = [noise[row : row + 1] for noise in draws.get("step_noise", ())]
+        answers.append(gradient_of(method, alone(case, row), {"noise": [draws["noise"][row : row + 1], *inner]}))
+    return Guidance(torch.cat([answer.gradient for answer in answers]), sum(answer.evaluations for answer in answers))
+
+
+def alone(case: Case, row: int) -> Case:
+    """The case of one view."""
+    one = slice(row, row + 1)
+    texts = {name: value[one] for name, value in case["texts"].items()}
+    angles = {name: case[name][one] for name in ("azimuth", "elevation")}
+    return {**case, **angles, "views": 1, "x0": case["x0"][one], "texts": texts}
+
+
 def cds(case: Case) -> Guidance:
     """n is the same for all views; t is n and what is drawn."""
     set_, draws = case["settings"], case["draws"]
@@ -56,10 +103,22 @@ def fsd(case: Case) -> Guidance:
     set_, draws = case["settings"], case["draws"]
     method = FSD(
         flat(set_["omega"]), timestep=flat(float(draws["t"][0]) / 1000), noise="fixed", background="same",
-        sqrt_beta=set_.get("sqrt_beta", 1.0), weighting=set_["weighting"],
+        sqrt_beta=set_.get("sqrt_beta", 1.0), weighting=set_["weighting"], refresh=flat(set_.get("refresh", 0.0)),
     )  # fmt: skip
     state = {"noise": draws["noise"], "background": torch.zeros(case["x0"].shape[1:])}
-    return gradient_of(method, case, {"noise": [draws["fresh"]]}, state)
+    with patch("gsdistill.distillation.fsd.draw_like", lambda old, generator: draws["refreshing"]):
+        return gradient_of(method, case, {"noise": [draws["fresh"]]}, state)
+
+
+def fsd_run(case: Case) -> Guidance:
+    """Where plain steps of size 1 arrive, while t falls to 0."""
+    settings, step, x0 = {**case["settings"], "weighting": "pf-ode"}, None, case["x0"]
+    for t in range(int(case["draws"]["t"][0]), -1, -1):
+        draws = {**case["draws"], "t": torch.tensor([t]), "fresh": None}
+        step = fsd({**case, "x0": x0, "settings": settings, "draws": draws})
+        x0 = x0 - step.gradient
+    assert step is not None
+    return replace(step, gradient=x0)
 
 
 def asd(case: Case) -> Guidance:
@@ -69,6 +128,25 @@ def asd(case: Case) -> Guidance:
         perp_neg=set_.get("factor", 0.5), weighting=set_.get("weighting", "sds"),
     )  # fmt: skip
     return gradient_of(method, case, {**once(case), "share": case["draws"]["share"]})
+
+
+def vsd(case: Case) -> Guidance:
+    set_ = case["settings"]
+    scales = flat(set_["omega"]), flat(set_["scale"])
+    return gradient_of(VSD(*scales, weighting=set_.get("weighting", "sds")), case, twice(case), prior=Taught(case))
+
+
+def student_training(case: Case) -> Guidance:
+    """The gradient that AdamW is given, of the student's output: a mean moment of betas 0 is that gradient."""
+    method, prior = VSD(camera_dropout=float(case["settings"]["dropped"]), betas=(0.0, 0.0)), Taught(case)
+    _, state = method.gradient(moment_of(case, twice(case), prior), method.init_state(prior, torch.Generator()))
+    return Guidance(state["mean"].view_as(case["x0"]), 0)
+
+
+def twice(case: Case) -> dict[str, Any]:
+    """The same draws for the gradient and for the training of the student."""
+    draws = case["draws"]
+    return {"t": draws["t"], "noise": [draws["noise"]] * 2, "share": torch.full((case["views"],), 0.5)}
 
 
 def rfds(case: Case) -> Guidance:
@@ -92,18 +170,67 @@ def bridge(case: Case) -> Guidance:
     return gradient_of(SDSBridge(**given), case, once(case))
 
 
+class OfNegativeTimes(Given):
+    """Asked at time 0, which only the first step of an inversion is, it answers as the network does at -99."""
+
+    def network(self, latents, timesteps, text, cameras):
+        return super().network(latents, torch.where(timesteps == 0, -99, timesteps), text, cameras)
+
+
+def sdi(case: Case) -> Guidance:
+    """The program's first question is at time -99; the cases "zero" have it at 0, where ours is."""
+    set_ = case["settings"]
+    prior = None if "asked_first" in set_ else OfNegativeTimes(case)
+
+    def one(row: Case) -> Guidance:
+        method = SDI(
+            flat(set_["omega"]), set_["omega_inversion"], inversion_eta=set_["eta"], remap=set_.get("remapped", False),
+            timestep=flat(int(row["draws"]["t"]) / 1000),
+        )  # fmt: skip
+        with patch.object(torch, "randint", lambda *_, **__: row["draws"]["delta"]):
+            return gradient_of(method, row, {"noise": [*row["draws"]["step_noise"]]}, prior=prior)
+
+    return view_by_view(case, one)
+
+
+def dsd(case: Case) -> Guidance:
+    set_ = case["settings"]
+
+    def one(row: Case) -> Guidance:
+        timestep = flat(int(row["draws"]["t"]) / 1000)
+        method = DSD(flat(set_["omega"]), timestep=timestep, t_min=set_["least"] / 1000, reference=set_["reference"])
+        with patch.object(torch, "rand", lambda *_, **__: row["draws"]["share"]):
+            return gradient_of(method, row, {}, {"noise": row["draws"]["noise"][0]})
+
+    return view_by_view(case, one)
+
+
+def view_by_view(case: Case, answer: Callable[[Case], Guidance]) -> Guidance:
+    """The answers to cases of one view each, for methods whose times are the same for all views of a step."""
+
+    def row(b: int) -> Case:
+        def of(name: str, value: Any) -> Any:
+            return value[:, b : b + 1] if name == "step_noise" else value[b : b + 1]
+
+        parts = {name: {key: of(key, value) for key, value in case[name].items()} for name in ("texts", "draws")}
+        rows = {name: case[name][b : b + 1] for name in ("x0", "azimuth", "elevation")}
+        return {**case, **parts, **rows, "views": 1}
+
+    return Guidance(torch.cat([answer(row(b)).gradient for b in range(case["views"])]), 0)
+
+
 def once(case: Case) -> dict[str, Any]:
     """t, and one noise."""
     return {"t": case["draws"]["t"], "noise": [case["draws"]["noise"]]}
 
 
 OURS: dict[str, Callable[[Case], Guidance]] = {
-    "sds": sds, "ssd": ssd, "csd": csd, "cds": cds, "fsd": fsd, "asd": asd,
+    "sds": sds, "ssd": ssd, "csd": csd, "csd_released": csd_released, "nfsd": nfsd, "ism": ism, "cds": cds, "fsd": fsd,
+    "fsd_run": fsd_run, "asd": asd, "vsd": vsd, "student_training": student_training, "sdi": sdi, "dsd": dsd,
     "rfds": rfds, "rfds_rev": rfds_rev, "bridge": bridge,
 }  # fmt: skip
 # What a program adds to a standard deviation.
-LEFT = {"sds-mvdream-floor", *(f"cds-floor-{progress}" for progress in (0.0, 0.4, 1.0))}
-LEFT |= {case["id"] for case in cases.cases() if case["method"] == "asd" or "refresh" in case["id"]}  # being repaired
+LEFT = {f"cds-floor-{progress}" for progress in (0.0, 0.4, 1.0)}
 COMPARED = [case for case in cases.cases() if case["method"] in OURS and case["id"] not in LEFT]
 
 

@@ -12,6 +12,8 @@ from distillation.common import World, flat, noise_in, normal, step
 from gsdistill.distillation import worldmap
 from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.sds import SDS
+from gsdistill.laboratory.descent import Descent, Setup, descend, independent
+from gsdistill.prior.analytic import plain_schedule
 from gsdistill.scene.cameras import orbit
 from gsdistill.settings.ramp import Ramp
 
@@ -48,6 +50,29 @@ def test_is_ddim_sampling(noise, omega, cameras):
         alpha = world.levels(after)[0] if after is not None else 1.0
         torch.testing.assert_close(alpha * (latents + s_after * eps), sample, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(latents, sample, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("omega", [1.0, 7.5])
+def test_with_the_weight_pf_ode_a_descent_in_two_dimensions_is_ddim(omega):
+    """Plain steps of size 1 along the whole schedule, at 0 to begin with: their end is diffusers' sample."""
+    world = World(schedule=plain_schedule(50), shape=(3, 4, 4))
+    scheduler = DDIMScheduler(50, clip_sample=False, set_alpha_to_one=True, timestep_spacing="leading")
+    scheduler.alphas_cumprod = world.schedule.alphas.square()
+    scheduler.final_alpha_cumprod = torch.ones((), dtype=torch.float64)
+    scheduler.set_timesteps(50)
+    assert scheduler.timesteps.tolist() == list(range(49, -1, -1))
+    method = FSD(flat(omega), Ramp(0.98, 0.0), noise="fixed", background="same", weighting="pf-ode")
+    state = independent(method, world, range(4))
+    sample = world.levels(49)[1] * state["noise"].double()
+    for t in scheduler.timesteps.tolist():
+        sample = scheduler.step(world.guided(sample, t, omega), t, sample).prev_sample
+    setup = Setup(world, world.encode_text("", ""), orbit(4, 8))
+    how = Descent(50, optimiser="sgd", rate=flat(1.0))
+    start = torch.zeros_like(sample)
+    end = descend(method, setup, start, how, torch.Generator(), state).end
+    torch.testing.assert_close(end, sample, rtol=1e-10, atol=1e-12)
+    other = descend(replace(method, weighting="sds"), setup, start, how, torch.Generator(), state).end
+    assert float((other - sample).abs().max()) > 0.01
 
 
 def test_gradient_in_closed_form(cameras):
@@ -147,3 +172,38 @@ def test_a_repeated_camera_shares_its_noise_over_the_falling_timesteps(cameras):
         draws.append(noise_in(world, world.asked["positive"][-1], latents))
     torch.testing.assert_close(draws[0], draws[1])
     torch.testing.assert_close(draws[0], draws[2])
+
+
+@pytest.mark.parametrize("noise", ["fixed", "world-map"])
+def test_refreshed_noise_keeps_its_variance_and_forgets_by_the_square_root(noise, cameras):
+    """Covariance (1 - g)^(k / 2) between a step and the k-th after it, of cameras and of the background."""
+    rate, shape = 0.36, (4, 32, 32)
+    method, latents = replace(AT_300, noise=noise, background="fixed", refresh=flat(rate)), normal(4, *shape)
+    world = World(shape=shape)
+    state = method.init_state(world, torch.Generator().manual_seed(0))
+    states = [state]
+    for seed in range(1, 4):
+        state = step(method, world, latents, cameras, seed=seed, state=state).after
+        states.append(state)
+    for name, first in states[0].items():
+        error = 1 / first.numel() ** 0.5
+        for k, later in enumerate(states):
+            assert abs(float((first * later[name]).mean()) - (1 - rate) ** (k / 2)) < 6 * error
+            assert abs(float(later[name].var()) - 1) < 6 * error
+    assert not torch.equal(states[1]["noise"], states[0]["noise"])
+
+
+def test_a_step_sees_the_noise_that_it_leaves_and_that_of_no_refresh_stays(cameras):
+    latents = normal(4, *SHAPE)
+    eps, result = seen(replace(AT_300, refresh=flat(0.5)), latents, cameras)
+    left = worldmap.crop(result.after["noise"], SHAPE, cameras).double()
+    torch.testing.assert_close(eps, left, rtol=1e-5, atol=1e-5)
+    _, kept = seen(AT_300, latents, cameras)
+    assert all(torch.equal(kept.before[name], kept.after[name]) for name in kept.before)
+
+
+def test_a_refreshed_sheet_stays_closed(cameras):
+    _, result = seen(replace(AT_300, refresh=flat(0.5)), normal(4, *SHAPE), cameras)
+    sheet = result.after["noise"]
+    assert torch.equal(sheet[..., :16], sheet[..., -16:])
+    assert not torch.equal(sheet, result.before["noise"])

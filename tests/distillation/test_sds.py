@@ -12,6 +12,7 @@ from distillation.common import World, flat, noise_in, normal, step
 from gsdistill.core.errors import ConfigError
 from gsdistill.distillation.sds import SDS, projection
 from gsdistill.prior.analytic import plain_schedule
+from gsdistill.scene.cameras import orbit
 from gsdistill.settings.ramp import Ramp
 
 AT_300 = SDS(flat(1.0), flat(0.3), flat(0.3), weighting="uniform")
@@ -113,6 +114,21 @@ def test_adaptive_variance_reduction_lowers_the_variance(cameras):
     best = sigma**2 / (alpha**2 * 0.09 + sigma**2)
     assert float(loud.mean()) == pytest.approx(float((1 - best) ** 2), rel=0.05)
     assert float(quiet.mean()) < 0.02 * float(loud.mean())
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_a_shared_timestep_is_one_for_all_views(group):
+    """As in MVDream's program, from the same range. Otherwise each view, or each group of views, has its own."""
+
+    def drawn(shared: bool, seed: int) -> set[int]:
+        world, latents = World(), torch.zeros(8, 3, 2, 2)
+        world.view_group = group
+        step(SDS(t_min=flat(0.5), t_max=flat(0.504), shared_timestep=shared), world, latents, orbit(8, 8), seed=seed)
+        return set(world.asked["positive"][0].t.tolist())
+
+    one, own = ([drawn(shared, seed) for seed in range(60)] for shared in (True, False))
+    assert {len(times) for times in one} == {1} and max(map(len, own)) > 1
+    assert set().union(*one) == set().union(*own) == set(range(500, 505))
 
 
 @pytest.mark.parametrize(("progress", "t"), [(0.0, 980), (0.25, 740), (0.5, 500), (1.0, 20)])

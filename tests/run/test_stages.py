@@ -296,6 +296,7 @@ def test_every_shipped_config_of_stages_has_the_lengths_that_it_says():
         "sds-bridge-threestudio": [(5000, 64), (20000, 512)],
         "sds-milestones": [(5000, 64), (3000, 256), (2000, 512)],
         "sds-mvdream": [(5000, 64), (5000, 256)],
+        "vsd-esd": [(5000, 64), (20000, 512)],
         "vsd-prolificdreamer": [(5000, 64), (20000, 512)],
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gsdistill.core.structs import Views
 from gsdistill.models.card import ModelCard
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Query
@@ -76,3 +77,24 @@ def check_student(prior: Pretrained) -> None:
     assert len(ups) == 4 * len(attentions) > 0
     assert sorted(touched) == sorted(ups)
     torch.testing.assert_close(prior.predict_noise([query], condition)[0], before, rtol=0, atol=0)
+    if not prior.knows_cameras:
+        _check_camera(prior, query, before)
+
+
+def _check_camera(prior: Pretrained, query: Query, before: torch.Tensor) -> None:
+    """The embedding of the camera reaches the answer, all of it learns, and zeros as its last layer leave it out."""
+    cameras, student = orbit(2, 8), prior.student(2, camera=True)
+    views = Views(query.latents, torch.ones_like(query.latents[:, :1]), cameras)
+    told = student.told(prior.condition(prior.encode_text("red", "", PromptSettings("interpolate")), cameras), views)
+    weights = student.initial(torch.Generator().manual_seed(0)).requires_grad_()
+    own = student.predict_noise(weights, query, told)
+    assert float((own.detach() - before).abs().max()) > 1e-4
+    own.square().sum().backward()
+    camera = {name: slope for name, slope in student.named(weights.grad).items() if name.startswith("camera.")}
+    assert len(camera) == 4 and all(float(slope.abs().max()) > 0 for slope in camera.values())
+    silent = weights.detach().clone()
+    for name, part in student.named(silent).items():
+        if name.startswith("camera.2."):
+            part.zero_()
+    torch.testing.assert_close(student.predict_noise(silent, query, told), before, rtol=0, atol=1e-6)
+    torch.testing.assert_close(prior.predict_noise([query], told)[0], before, rtol=0, atol=0)

@@ -332,13 +332,19 @@ class Deep(SDS):
     NEEDS = ("depth",)
 
 
-@pytest.mark.parametrize("method", [SDS(), Deep()], ids=lambda method: type(method).__name__)
-def test_depth_is_computed_for_the_methods_that_need_it_alone(method, telling, monkeypatch):
-    """It is the mean of what is seen, by opacity, and 0 where a latent shows nothing."""
+class Touching(SDS):
+    """SDS that looks at the surface."""
+
+    NEEDS = ("surface",)
+
+
+@pytest.mark.parametrize("method", [SDS(), Deep(), Touching()], ids=lambda method: type(method).__name__)
+def test_depth_and_surface_are_computed_for_the_methods_that_need_them_alone(method, telling, monkeypatch):
+    """Depth is the mean of what is seen, by opacity, and 0 where a latent shows nothing."""
     seen, gradient = [], SDS.gradient
 
     def spy(self, moment, state):
-        seen.append(moment.depth)
+        seen.append((moment.depth, moment.surface))
         return gradient(self, moment, state)
 
     monkeypatch.setattr(SDS, "gradient", spy)
@@ -346,11 +352,16 @@ def test_depth_is_computed_for_the_methods_that_need_it_alone(method, telling, m
     renders, render = [], run.representation.render
     run.representation.render = lambda *given: renders.append(render(*given)) or renders[-1]
     run.step()
-    if not method.NEEDS:
-        assert seen == [None]
-        return
-    (depth,), (out,) = seen, renders
+    ((depth, surface),), (out,) = seen, renders
+    assert (depth is not None, surface is not None) == ("depth" in method.NEEDS, "surface" in method.NEEDS)
     alphas, depths = (value.detach()[..., 0] for value in (out.alphas, out.depths))
+    if surface is not None:
+        assert surface.points.shape == (2, SIZE + 1, SIZE + 1, 3) and not surface.points.requires_grad
+        inside = surface.points[surface.alphas > 0.3].norm(dim=-1)
+        assert len(inside) > 20 and float(inside.max()) < 1
+        return
+    if depth is None:
+        return
     assert depth.shape == (2, 1, SIZE, SIZE) and not depth.requires_grad
     assert not depth[:, 0][alphas == 0].any() and (alphas == 0).any()  # a latent is a pixel here
     torch.testing.assert_close((depth[:, 0] * alphas), depths)

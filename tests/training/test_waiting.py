@@ -40,6 +40,7 @@ META = torch.device("meta")
 EVERYTHING = RegularizerSettings(*[replace(RegularizerSettings().opacity, start=1.0, end=1.0)] * 3)
 VIEWS = ViewSettings(4, 16, "mixed", CameraSettings(group=4))
 METHODS = {name: load_class("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
+del METHODS["cfd"]  # it lists the texels that its surface covers, and waits to learn how many there are
 METHODS["sds-adaptive"] = SDS(timesteps="linear-anneal", variance_reduction="adaptive")
 METHODS["fsd-mixed"] = replace(METHODS["fsd"], background="fresh", sqrt_beta=0.5)
 METHODS["cds-rescaled"] = replace(METHODS["cds"], noise="antithetic", rescale=0.5)

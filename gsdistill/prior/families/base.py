@@ -186,9 +186,19 @@ class Pretrained(Prior):
     def _ask(self, latents: Tensor, timesteps: Tensor, text: Embedding, cameras: Tensor | None) -> Tensor:
         return self._called(**self.inputs(latents, timesteps, text, cameras))
 
-    def student(self, rank: int) -> Student:
+    @property
+    def knows_cameras(self) -> bool:
+        """Whether cameras condition the network, by its family or its card."""
+        return self.KNOWS_CAMERAS or self.origin.card.camera is not None
+
+    @property
+    def text_width(self) -> int | None:
+        """How many numbers a token of text has for the network, by its config."""
+        return self._network.config.get("cross_attention_dim") or self._network.config.get("joint_attention_dim")
+
+    def student(self, rank: int, camera: bool = False) -> Student:
         """The network with LoRA of the given rank on its attention projections."""
-        return LoraStudent(self, self._network, self.inputs, self.output, rank)
+        return LoraStudent(self, self._network, self.inputs, self.output, rank, camera)
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Latents of images in 0..1 of any size, resized to the prior's; differentiable."""
@@ -202,7 +212,7 @@ class Pretrained(Prior):
         self, prompt: str, negative_prompt: str, settings: PromptSettings = PromptSettings()
     ) -> EncodedPrompt:
         """Encode the prompts, or read them from the cache on disk."""
-        settings = settings.resolved(self.KNOWS_CAMERAS or self.origin.card.camera is not None)
+        settings = settings.resolved(self.knows_cameras)
         texts = {"positive": prompt, "negative": negative_prompt, "empty": "", **settings.texts(prompt)}
         unasked = ("negative", "empty")
         texts = {name: self.prepared(check_unicode(text), name in unasked) for name, text in texts.items()}

@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,8 +25,9 @@ from gsdistill.models.declared import UNET, Feed
 from gsdistill.models.mvdream_weights import UNET_CONFIG, convert_unet
 from gsdistill.prior.families.base import Origin
 from gsdistill.prior.families.clip_unet import ClipUNet
+from gsdistill.prior.matrices import camera_matrices
 
-__all__ = ["UNET_CONFIG", "JointAttention", "MVDream", "camera_matrices", "convert_unet"]
+__all__ = ["UNET_CONFIG", "JointAttention", "MVDream", "convert_unet"]
 
 
 class MVDream(ClipUNet):
@@ -51,7 +51,7 @@ class MVDream(ClipUNet):
         return 16
 
     def camera_features(self, cameras: Cameras) -> Float[Tensor, "B 16"]:
-        """The matrices of the cameras: see :func:`camera_matrices`.
+        """The camera-to-world matrices, with the position on the unit sphere.
 
         Raises:
             ConfigError: the number of cameras is not a multiple of the group.
@@ -61,7 +61,7 @@ class MVDream(ClipUNet):
                 f"views = {len(cameras)}: the prior {self.name} sees {self.view_group} views together, so it needs a "
                 "multiple of them"
             )
-        return camera_matrices(cameras).to(self.device)
+        return camera_matrices(cameras, unit=True).to(self.device)
 
 
 class JointAttention:
@@ -83,12 +83,3 @@ class JointAttention:
         rows, length, channels = hidden_states.shape
         joined = hidden_states.reshape(rows // self._views, self._views * length, channels)
         return self._stock(attn, joined).reshape(rows, length, channels)
-
-
-def camera_matrices(cameras: Cameras) -> Float[Tensor, "B 16"]:
-    """Camera-to-world matrices in Blender's axes, with the position on the unit sphere, flattened by rows."""
-    turns, shifts = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3:]
-    right, down, forward = turns.unbind(1)
-    position = torch.nn.functional.normalize(-(turns * shifts).sum(1), dim=1)
-    # The last row, 0 0 0 1, is taken from the view matrix: Python numbers would be sent, and waited for, in each step.
-    return torch.cat([torch.stack([right, -down, -forward, position], 2), cameras.viewmats[:, 3:]], 1).flatten(1)

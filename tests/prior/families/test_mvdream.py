@@ -25,8 +25,9 @@ from gsdistill.distillation.vsd import VSD
 from gsdistill.generate import run
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Prior, Query
-from gsdistill.prior.families.mvdream import UNET_CONFIG, JointAttention, MVDream, camera_matrices, convert_unet
+from gsdistill.prior.families.mvdream import UNET_CONFIG, JointAttention, MVDream, convert_unet
 from gsdistill.prior.loading import load_prior
+from gsdistill.prior.matrices import camera_matrices
 from gsdistill.run.config import read_config, resolve
 from gsdistill.scene.cameras import CameraSettings, look_at_origin, orbit, sample
 from gsdistill.settings.ramp import Ramp
@@ -293,7 +294,8 @@ def test_views_that_make_no_group_are_refused(prior):
 def test_matrices_by_hand(azimuth, elevation, rows, distance):
     """Columns: right, up, backwards, position; the distance is not told."""
     cameras = look_at_origin(*(torch.tensor([value]) for value in (azimuth, elevation, distance, 40.0)), 16)
-    torch.testing.assert_close(camera_matrices(cameras), torch.tensor(rows).float().reshape(1, 16), rtol=0, atol=1e-6)
+    matrices = camera_matrices(cameras, unit=True)
+    torch.testing.assert_close(matrices, torch.tensor(rows).float().reshape(1, 16), rtol=0, atol=1e-6)
 
 
 def test_matrices_are_the_releases_a_quarter_turn_on():
@@ -301,7 +303,7 @@ def test_matrices_are_the_releases_a_quarter_turn_on():
     elevations = torch.tensor([-20.0, 0.0, 15.0, 30.0, 60.0]).repeat_interleave(8)
     azimuths = torch.arange(8).repeat(5) * 45.0 + 7.0
     cameras = look_at_origin(azimuths, elevations, torch.full((40,), 3.2), torch.full((40,), 40.0), 16)
-    for matrix, azimuth, elevation in zip(camera_matrices(cameras), azimuths + 90, elevations, strict=True):
+    for matrix, azimuth, elevation in zip(camera_matrices(cameras, unit=True), azimuths + 90, elevations, strict=True):
         a, e = math.radians(azimuth), math.radians(elevation)
         position = torch.tensor([math.cos(e) * math.sin(a), -math.cos(e) * math.cos(a), math.sin(e)])
         right = functional.normalize(torch.linalg.cross(-position, torch.tensor([0.0, 0.0, 1.0])), dim=0)
@@ -466,7 +468,7 @@ def test_the_released_settings():
     assert [(part.iterations, part.views, part.resolution) for part in config.parts] == [(5000, 8, 64), (5000, 4, 256)]
     for done in range(0, 10_000, 500):
         method, progress = config.parts[done // 5000].method, done % 5000 / 5000
-        assert method.guidance_scale == flat(50.0) and method.weighting == "snr"
+        assert method.guidance_scale == flat(50.0) and method.weighting == "snr" and method.shared_timestep
         assert (method.t_min(progress), method.t_max(progress)) == pytest.approx((low(done / 1e4), high(done / 1e4)))
     assert config.model.guidance_rescale == 0.5 and config.cameras.group is None
 

@@ -111,12 +111,12 @@ class WorldPrior(StableDiffusion):
             raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
         return words
 
-    def student(self, rank: int) -> Student:
+    def student(self, rank: int, camera: bool = False) -> Student:
         """Diffusers' network with the same weights and LoRA on its attention, in float32 where the prior uses bfloat16.
 
         Then it differs from the prior by rounding even untrained: by 0.5 % of h at t = 50, 1 % at 500 and 7 % at 950.
         """
-        return LoraStudent(self, self._trainable, self.inputs, self.output, rank)
+        return LoraStudent(self, self._trainable, self.inputs, self.output, rank, camera)
 
     @cached_property
     def _trainable(self) -> Any:
