@@ -7,8 +7,8 @@ On rectified flow (alpha_t = 1 - sigma_t) the network predicts u = eps - x0, and
 has an error of (alpha_t + sigma_t) g, 1 to 1.41 times as much.
 ``random_factor`` multiplies a step's gradient by the mean over the views of sigmoid(z), z ~ N(0, 1), as the program
 does on Stable Diffusion 3; it does not on 2-rectified flow. The program draws a place 0.3 T .. 0.98 T in a list of
-times that falls from T - 1, so its t are 19 .. 699 of 1000. Its loss is a mean over the numbers of a latent, so its
-gradient is 2 / (C h w) of g, and its penalties weigh as much more.
+times that falls from T - 1, so its t are 19 .. 699 of 1000. Its loss is a mean over the numbers of a latent: its
+gradient is 2 / (C h w) of g, so that its penalties weigh C h w / 2 times as much beside it.
 A step costs two network evaluations a view in one call.
 """
 

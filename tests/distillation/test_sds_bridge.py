@@ -91,7 +91,6 @@ def test_words_that_a_closed_world_does_not_know_are_refused_with_the_setting_th
     )
     assert message.startswith(start) and "\n" not in message
     assert message.endswith("Set other words, or none: --method.source ''")
-    assert execute([*run, "--method.source", "", "--views", "1", "--resolution", "16"]) == 0
 
 
 def test_the_prompt_itself_is_refused_without_a_word_of_endings(shapes):

@@ -15,6 +15,7 @@ from gsdistill.distillation.base import Distillation
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
+from gsdistill.prior.prompts import PromptSettings, encode_with_endings
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.run import config as runconfig
 from gsdistill.scene.densify.gradient import Gradient
@@ -87,7 +88,8 @@ def begin(prior: Ward, method: Distillation) -> Distiller:
     generator = torch.Generator().manual_seed(3)
     initial = Ball(count=40).create("", generator)
     splat = GaussianScene(initial, SceneSettings(densify=GROWING), STEPS, torch.device("cpu"))
-    run = Distiller(splat, prior, method, prior.encode_text("", ""), ViewSettings(VIEWS, SIZE), STEPS, generator)
+    text = encode_with_endings(prior.encode_text, "", "", PromptSettings(), method.endings())
+    run = Distiller(splat, prior, method, text, ViewSettings(VIEWS, SIZE), STEPS, generator)
     for key in ("means", "sh"):
         splat.params[key].register_hook(lambda gradient: prior.dose("gradients", gradient))
     return run

@@ -24,6 +24,7 @@ from gsdistill.run.config import RunConfig, read_config, resolve
 from gsdistill.run.read import read_run
 from gsdistill.settings.config import defaults, from_dict, name_of, to_dict, validate
 from gsdistill.settings.ramp import Ramp
+from gsdistill.settings.registry import names
 from gsdistill.settings.yaml import load_yaml
 from gsdistill.sweep.plan import equal_steps
 from gsdistill.sweep.settings import SweepSettings
@@ -264,7 +265,7 @@ def test_the_folder_says_what_finished_the_run():
 def test_only_recipes_of_the_methods_that_need_it_have_a_finish():
     finished = {
         method
-        for method in ("sds", "ssd", "cds", "csd", "nfsd", "asd", "fsd", "ism", "sdi", "vsd")
+        for method in names("gsdistill.distillation")
         if not isinstance(resolve({"prompt": "a red torus", "prior": "shapes", "method": method}).finish, Without)
     }
     assert finished == {"cds", "csd", "asd"}
@@ -291,6 +292,9 @@ def test_every_shipped_config_of_stages_has_the_lengths_that_it_says():
         if len(parts) > 1 and not file.stem.startswith("shapes-"):
             found[file.stem] = [(part.iterations, part.resolution) for part in parts]
     assert found == {
+        "rfds-sd3": [(5000, 256), (10000, 512)],
+        "rfds-rev-sd3": [(5000, 256), (10000, 512)],
+        "sds-bridge-threestudio": [(5000, 64), (20000, 512)],
         "sds-milestones": [(5000, 64), (3000, 256), (2000, 512)],
         "sds-mvdream": [(5000, 64), (5000, 256)],
         "vsd-esd": [(5000, 64), (20000, 512)],

@@ -18,6 +18,7 @@ from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
+from gsdistill.prior.prompts import PromptSettings, encode_with_endings
 from gsdistill.renderer.base import render
 from gsdistill.representation.gaussians import GaussianScene, OptimSettings, SceneSettings
 from gsdistill.representation.regularizers import RegularizerSettings
@@ -73,7 +74,8 @@ def begin(
     initial = Ball(count=40).create("", generator)
     settings = SceneSettings(densify=densify, regularizers=RegularizerSettings(Ramp(fading, fading)))
     splat = GaussianScene(initial, settings, iterations, torch.device("cpu"))
-    return Distiller(splat, prior, method, prior.encode_text("", ""), views, iterations, generator)
+    text = encode_with_endings(prior.encode_text, "", "", PromptSettings(), method.endings())
+    return Distiller(splat, prior, method, text, views, iterations, generator)
 
 
 def carry(run: Distiller, count: int) -> list:
@@ -134,7 +136,8 @@ def by_hand(prior: AnalyticPrior, method: Distillation, steps: int, backend: str
 
     With these settings the strategy refines in what it takes for step 4, and not in step 5.
     """
-    generator, optim, text = torch.Generator().manual_seed(3), OptimSettings(), prior.encode_text("", "")
+    generator, optim = torch.Generator().manual_seed(3), OptimSettings()
+    text = encode_with_endings(prior.encode_text, "", "", PromptSettings(), method.endings())
     initial = Ball(count=40).create("", generator)
     initial.opacities[:3] = FAINT
     extent, state = initial.means.norm(dim=-1).max().item(), method.init_state(prior, generator)

@@ -24,7 +24,7 @@ from gsdistill.models.pipelines import FAMILIES
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import leaf_of
-from gsdistill.prior.prompts import PromptSettings
+from gsdistill.prior.prompts import PromptSettings, encode_with_endings
 from gsdistill.representation import gaussians
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.representation.regularizers import RegularizerSettings
@@ -171,7 +171,8 @@ def carry(
     growing = load_class("gsdistill.scene.densify", densify)(enabled=True, start=1.0, stop=1.0)
     generator = torch.Generator().manual_seed(0)
     initial = Ball(count=20).create("", generator)
-    text = to_device(prior.encode_text("a red torus", "", settings), device)
+    text = encode_with_endings(prior.encode_text, "a red torus", "", settings, method.endings())
+    text = to_device(text, device)
     run = Distiller(
         GaussianScene(initial, SceneSettings(regularizers=EVERYTHING, densify=growing), 9, device),
         prior,

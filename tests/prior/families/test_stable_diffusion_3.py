@@ -14,14 +14,14 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     StableDiffusion3Pipeline,
 )
-from distillation.common import moment_of
+from distillation.common import flat, moment_of
 from tiny import sd3
 from tiny.steps import check_student, guided, load, normal, steps_of
 
 from gsdistill.core.errors import BadFile, PromptError
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families.stable_diffusion_3 import StableDiffusion3
-from gsdistill.prior.prompts import PromptSettings
+from gsdistill.prior.prompts import PromptSettings, encode_with_endings
 from gsdistill.scene.cameras import orbit
 from gsdistill.settings.registry import load as load_method
 from gsdistill.settings.registry import names
@@ -159,8 +159,57 @@ def test_a_student_starts_as_the_prior_and_learns(folder):
 def test_every_method_is_finite_at_both_ends_of_a_run(name, progress, prior):
     cameras = orbit(4, 8)
     method = load_method("gsdistill.distillation", name)()
-    condition = prior.condition(prior.encode_text("red", "", PromptSettings("perp-neg")), cameras)
+    text = encode_with_endings(prior.encode_text, "red", "", PromptSettings("perp-neg"), method.endings())
+    condition = prior.condition(text, cameras)
     latents = 0.5 * normal(4, *prior.latent_shape)
     moment = moment_of(prior, latents, cameras, progress, condition=condition)
     guidance, _ = method.gradient(moment, method.init_state(prior, torch.Generator().manual_seed(0)))
     assert bool(guidance.gradient.isfinite().all()) and float(guidance.gradient.abs().max()) > 0
+
+
+def velocities_of(prior, moment, method):
+    """The noise of each question of a method, in the order of the calls, and the transformer's own answers to it."""
+    found, real = [], prior.network
+
+    def network(latents, timesteps, text, cameras):
+        found.append((latents, timesteps, real(latents, timesteps, text, cameras)))
+        return found[-1][-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prior, "network", network)
+        gradient = method.gradient(moment, {})[0].gradient
+    asked = []
+    for latents, timesteps, answer in found:
+        alpha, sigma = prior.schedule.at(timesteps, latents)
+        clean = moment.x0.repeat(len(latents) // len(moment.x0), 1, 1, 1)
+        asked.append(((latents - alpha * clean) / sigma, timesteps, answer))
+    return gradient, asked
+
+
+@pytest.mark.parametrize("name", ["rfds", "rfds-rev"])
+def test_rfds_is_the_error_of_the_transformers_velocity(name, prior):
+    """u_cfg - (eps - x0) as the released program has it, from what the transformer answers and nothing else."""
+    cameras, latents = orbit(4, 8), 0.5 * normal(4, *prior.latent_shape)
+    condition = prior.condition(prior.encode_text("red", "blue", PromptSettings("view")), cameras)
+    options = {"random_factor": False} if name == "rfds" else {}
+    method = load_method("gsdistill.distillation", name)(guidance_scale=flat(7.5), **options)
+    gradient, asked = velocities_of(prior, moment_of(prior, latents, cameras, condition=condition), method)
+    *before, (noise, t, answer) = asked
+    eps = noise[:4]
+    told, untold = answer.chunk(2)
+    expected = untold + 7.5 * (told - untold) - (eps - latents)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    assert len(before) == (name == "rfds-rev")
+    for first, times, velocity in before:
+        step = prior.schedule.at(times, first)[0]  # 1 - sigma
+        assert torch.equal(times, t[:4])
+        torch.testing.assert_close(eps, first + step * (velocity + latents - first), rtol=1e-3, atol=1e-3)
+
+
+def test_rfds_takes_the_places_of_the_released_range_in_the_schedulers_list(prior, folder):
+    """0.3 T to 0.98 T of a list that falls."""
+    falling = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler").timesteps
+    for name in ("rfds", "rfds-rev"):
+        method = load_method("gsdistill.distillation", name)()
+        low, high = (prior.schedule.index(end(0.0)) for end in (method.t_min, method.t_max))
+        torch.testing.assert_close(prior._times[low : high + 1], falling[300 : 980 + 1].flip(0), rtol=0, atol=2e-4)
