@@ -32,6 +32,7 @@ from gsdistill.core.errors import UserError
 from gsdistill.core.structs import Gaussians, to_device
 from gsdistill.disk.write import write_json
 from gsdistill.distillation.sds import SDS
+from gsdistill.models.load import load_model
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families.base import Pretrained
 from gsdistill.prior.loading import load_prior
@@ -165,7 +166,7 @@ def models(name: str, device: torch.device, compiled: bool) -> tuple[Pretrained,
         eager = copy.copy(prior)
         eager.dtype, eager._codec = plain, copy.deepcopy(prior._codec)
         kind = getattr(diffusers, prior.NETWORK_CLASS)
-        network = kind.from_pretrained(prior.folder / prior.NETWORK, torch_dtype=plain).to(device)
+        network = load_model(kind, prior.folder, prior.NETWORK, plain, device)  # diffusers' own class
     vae = getattr(eager._codec, "_vae", None)
     if vae is not None:
         vae.load_state_dict(prior._codec._vae.state_dict())
