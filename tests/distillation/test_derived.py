@@ -27,6 +27,7 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.sds_bridge import SDSBridge
 from gsdistill.distillation.ssd import SSD
 from gsdistill.distillation.vsd import VSD
+from gsdistill.settings.registry import names
 
 BOUND = 1e-9  # of the largest element
 
@@ -232,10 +233,22 @@ OURS: dict[str, Callable[[Case], Guidance]] = {
 # What a program adds to a standard deviation.
 LEFT = {f"cds-floor-{progress}" for progress in (0.0, 0.4, 1.0)}
 COMPARED = [case for case in cases.cases() if case["method"] in OURS and case["id"] not in LEFT]
+BRIEF = {"sds", "ssd", "csd", "nfsd", "rfds"}  # one view of these takes a moment
+PARAMS = [
+    pytest.param(case, id=case["id"], marks=() if case["method"] in BRIEF and case["views"] == 1 else pytest.mark.slow)
+    for case in COMPARED
+]
 
 
-@pytest.mark.parametrize("case", COMPARED, ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", PARAMS)
 def test_the_gradient_is_that_of_the_derivation(case):
     ours, true = OURS[case["method"]](case).gradient, cases.expected(case)
     assert ours.dtype == torch.float64
     assert float((ours - true).abs().max() / true.abs().max()) < BOUND
+
+
+def test_every_method_is_compared_but_cfd():
+    """CFD's gradient has a closed form in test_cfd.py; its noise is compared in test_surface_noise.py."""
+    assert {case["method"] for case in cases.cases()} == OURS.keys()
+    ours = {name.replace("sds-bridge", "bridge").replace("-", "_") for name in names("gsdistill.distillation")}
+    assert ours - OURS.keys() == {"cfd"}
