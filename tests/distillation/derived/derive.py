@@ -1,6 +1,6 @@
 """The gradient of every score-distillation method, written from the papers' formulas and the released programs.
 
-Notation of the page of formulas: x_t = alpha_t x0 + sigma_t noise, s_t = sigma_t / alpha_t, h = eps_c - eps_u or the
+Notation: x_t = alpha_t x0 + sigma_t noise, s_t = sigma_t / alpha_t, h = eps_c - eps_u or the
 Perp-Neg aggregate, eps_cfg = eps_u + omega h. The result g is what x0 descends along. Nothing is drawn in here.
 
 Arguments that many functions share:
@@ -48,7 +48,7 @@ def at(levels, t):
 
 def weight(kind, levels, t):
     """w(t) [B, 1, 1, 1]: sds sigma^2, uniform 1, fantasia3d alpha sigma^2, snr sigma / alpha, flow 1 / alpha,
-    pf-ode s_t - s_{t-1} with s_{-1} = 0 (page of formulas, "Weights" and "FSD: Exactness"; audit 1.10 for flow).
+    pf-ode s_t - s_{t-1} with s_{-1} = 0 ("FSD: Exactness" of its paper; flow is the loss of a rectified flow).
     """
     alpha, sigma = at(levels, t)
     if kind == "pf-ode":
@@ -71,7 +71,7 @@ def noised(levels, x0, noise, t):
 
 
 def refreshed(old, fresh, rate):
-    """CFD's stochastic refresh of a noise buffer: sqrt(1 - rate) old + sqrt(rate) fresh (audit 1.10, 4.12)."""
+    """CFD's stochastic refresh of a noise buffer: sqrt(1 - rate) old + sqrt(rate) fresh (its released program)."""
     return math.sqrt(1 - rate) * old + math.sqrt(rate) * fresh
 
 
@@ -336,7 +336,7 @@ def worldmap(buffer, azimuth, elevation, height, width, theta=180.0):
 
 def shifted(t, least, share, length=1000, eta=0.1, floor=1):
     """ASD's later timestep of one sample: t + trunc(min(eta (t - least), T - 1 - t) share), then in [floor, T - 1].
-    The shift is clipped before it is multiplied by the draw `share` (audit 1.3). `least` is the current t_min.
+    The shift is clipped before it is multiplied by the draw `share`. `least` is the current t_min.
     """
     shift = min(max(eta * (t - least), 0.0), length - 1 - t) * share
     return min(max(t + int(shift), floor), length - 1)
@@ -433,7 +433,7 @@ def dsd(eps, levels, x0, t, later, start, texts, omega, path=10, reference="cond
     DDIM with eps_cfg(omega) from the seed's noise `start` ([1, ..] or [B, ..]) along the times of {T-1, .., 0}, cut in
     `path` equal parts and truncated, that lie above later, then later; e* = eps_cfg(omega) there. Then
     g = sigma_t^2 (eps_cfg(alpha_t x0 + sigma_t e*, t) - e_ref(alpha_later x0 + sigma_later e*, later)). e_ref is eps_c
-    ("conditional", audit 5.5), or eps_u + h as the program has it with Perp-Neg ("guided": omega 1, Perp-Neg's part
+    ("conditional"), or eps_u + h as the program has it with Perp-Neg ("guided": omega 1, Perp-Neg's part
     stays in). Without Perp-Neg the two are equal.
     """
     length = len(levels[0])

@@ -1,4 +1,4 @@
-"""CFD's noise on the surface (2501.05445), written from its paragraph in the audit (4.12) and its released program.
+"""CFD's noise on the surface (2501.05445), written from its released program.
 
 In order, for one view: mean surface points and mean opacity at the corners of the latent's pixels; two triangles a
 pixel; six charts of the sphere; four shells by radius; each triangle rasterised into the white-noise texture of its
