@@ -244,13 +244,23 @@ def prepared(
         ConfigError: the prior cannot serve the settings. Other UserErrors: of the prior and the initialiser.
     """
     first, *then = [_stage(part, prior) for part in config.parts]
-    endings = {name: ending for part in config.parts for name, ending in part.method.endings().items()}
+    endings = _endings(config.parts)
     texts = config.prompt, config.negative_prompt, config.prompts
     text = encode_with_endings(prior.encode_text, *texts, endings)
     initial, generator = begun or _begin(config, target)
     scene = REPRESENTATION_CLASS(config.representation)(initial, first.settings, first.iterations, target)
     run = Distiller(scene, prior, first.method, text, first.views, first.iterations, generator, then=then)
     return initial, run
+
+
+def _endings(parts: Sequence[RunConfig]) -> dict[str, str]:
+    """What the methods of all stages put behind the prompt; raises ConfigError where two differ in one text."""
+    every: dict[str, str] = {}
+    for part in parts:
+        for name, ending in part.method.endings().items():
+            if every.setdefault(name, ending) != ending:
+                raise ConfigError(f"method.{name}: stages of one run have one text, not '{every[name]}' and '{ending}'")
+    return every
 
 
 def _stage(part: RunConfig, prior: Prior) -> Stage:

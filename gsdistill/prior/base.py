@@ -183,8 +183,15 @@ class Prior(ABC):
         raise ConfigError(f"the prior {self.name} cannot be tuned, which this method does: it has no `student`")
 
     def predict_noise(self, queries: Sequence[Query], condition: Condition) -> list[Float[Tensor, "B C h w"]]:
-        """The noise that each query asks for, by one batched network call without a gradient."""
+        """The noise that each query asks for, by one batched network call without a gradient.
+
+        Raises:
+            ConfigError: the condition lacks the text that a query asks for.
+        """
         count = len(queries)
+        if lacking := [query.branch for query in queries if query.branch not in condition.branches]:
+            told = "a method's own texts are encoded by encode_with_endings of gsdistill.prior.prompts"
+            raise ConfigError(f"there is no text '{lacking[0]}' among {', '.join(condition.branches)}: {told}")
         latents = torch.cat([query.latents for query in queries])
         timesteps = torch.cat([query.timesteps for query in queries]).to(latents.device)
         text = Embedding.join([condition.branches[query.branch] for query in queries])

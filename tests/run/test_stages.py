@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from gsdistill.core.errors import ConfigError, Notice, Stopped
 from gsdistill.disk.places import data_path
 from gsdistill.distillation.csd import CSD
 from gsdistill.distillation.sds import SDS
+from gsdistill.prior.loading import load_prior
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.run import stages
 from gsdistill.run.changes import differing
@@ -322,3 +324,13 @@ def test_a_shipped_config_starts_with_fewer_gaussians_and_grows_where_the_gradie
     method = run.stages[0].iterations
     assert few == 600 and run.representation.grown > 50
     assert counts[method - 1] > few and set(counts[method:]) == {counts[method - 1]}  # the finish grows none
+
+
+def test_stages_with_two_texts_of_one_name_are_refused(tmp_path):
+    """Both texts would be one branch."""
+    methods = [{"name": "sds-bridge", "source": "", "target": f", {word}"} for word in ("high quality", "high detail")]
+    config = resolve({"prompt": "a red torus", "prior": "shapes", "output": str(tmp_path / "run"), "stages": [
+        {"method": method, "iterations": 2} for method in methods
+    ]})  # fmt: skip
+    with pytest.raises(ConfigError, match=r"method\.target: stages of one run have one text, not ', high quality' and"):
+        generate.prepared(config, load_prior("shapes"), torch.device("cpu"))
