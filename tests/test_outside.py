@@ -140,7 +140,7 @@ def test_an_outside_method_and_start_go_to_the_report(made):
     folder, said = made
     assert f"method {folder.parents[2] / 'mine.py'}:Mine" in said.replace("\n", "")
     settings = load_yaml(folder / "config.yaml")
-    assert settings["method"] == {"name": f"{folder.parents[2] / 'mine.py'}:Mine", "guidance_scale": 20.0}
+    assert settings["method"] == {"name": f"{folder.parents[2] / 'mine.py'}:Mine", "clip": 0.0, "guidance_scale": 20.0}
     assert settings["init"] == {"name": f"{folder.parents[2] / 'mine.py'}:Dice", "count": 50}
     assert settings["densify"]["name"] == f"{folder.parents[2] / 'mine.py'}:Halving"
     assert len(load_splat(folder)) == 25

@@ -286,7 +286,8 @@ def test_the_folder_of_a_run():
         ("--prompt x --cameras.fov 5 181",
          "cameras.fov[1] = 181 is out of range; it must be greater than 0 and less than 180"),
         ("--prompt x --method.clip 3:q",
-         "method.clip: '3:q' is not a schedule; write 7.5, 101:51, 700:100:sqrt or 101:51@0.6"),
+         "method.clip: '3:q' is not a schedule; write 7.5, 101:51, 700:100:sqrt, 101:51@0.6, "
+         "0:10@0.4..0.8 or 0.98:0.5:step@0.2"),
         ("--prompt x --method.noise new", "method.noise = 'new' is not a choice. Allowed: fixed, antithetic, fresh"),
         ("--prompt x --init ply", "the setting 'init.path' is missing"),
         ("--prompt x --device gpu",
@@ -461,8 +462,8 @@ def test_list_shows_names_and_first_lines(capsys):
     text = capsys.readouterr().out
     for start in (
         "methods\n",
-        "  cds  CDS: ",
-        "  sds  SDS: ",
+        "  cds         CDS: ",
+        "  sds-bridge  SDS-Bridge: ",
         "priors\n",
         "  shapes ",
         "inits\n",

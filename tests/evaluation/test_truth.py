@@ -83,7 +83,7 @@ def right(red_sphere):
 @pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["a red sphere", "a blue cube", "a white mug", "a pink star"])
 def test_a_splat_on_the_true_surface_is_right(prompt):
-    figures = evaluate(cloud(prompt), prompt)
+    figures = evaluate(cloud(prompt), truth_of_prompt(prompt, WORLD))
     assert figures["name"] == object_name(parse(prompt)) and figures["name_right"] is True
     assert figures["iou"] > (0.95 if "sphere" in prompt or "cube" in prompt else 0.85)
     assert figures["colour_right"] is True and figures["colour_error"] < 0.06

@@ -294,6 +294,8 @@ def test_every_shipped_config_of_stages_has_the_lengths_that_it_says():
         if len(parts) > 1 and not file.stem.startswith("shapes-"):
             found[file.stem] = [(part.iterations, part.resolution) for part in parts]
     assert found == {
+        "cfd-mvdream": [(5000, 64), (5000, 256)],
+        "cfd-paper": [(5000, 128), (20000, 512)],
         "rfds-sd3": [(5000, 256), (10000, 512)],
         "rfds-rev-sd3": [(5000, 256), (10000, 512)],
         "sds-bridge-threestudio": [(5000, 64), (20000, 512)],

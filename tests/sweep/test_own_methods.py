@@ -54,8 +54,8 @@ def test_they_are_run_and_compared_and_kept(lab, monkeypatch, capsys):
     assert {path.name for path in runs.iterdir() if path.is_dir()} == FOLDERS
     kept = {folder: load_yaml(runs / folder / "config.yaml")["method"] for folder in FOLDERS - {"sds-seed0-2steps"}}
     assert kept == {
-        "mine-mine-seed0-2steps": {"name": f"{lab / 'mine.py'}:Mine", "guidance_scale": 33.0},
-        "mine-two-mine-seed0-2steps": {"name": f"{lab / 'mine_two.py'}:Mine", "guidance_scale": 90.0},
+        "mine-mine-seed0-2steps": {"name": f"{lab / 'mine.py'}:Mine", "clip": 0.0, "guidance_scale": 33.0},
+        "mine-two-mine-seed0-2steps": {"name": f"{lab / 'mine_two.py'}:Mine", "clip": 0.0, "guidance_scale": 90.0},
     }
     table = (lab / "out" / "table.md").read_text()
     assert "| `mine:Mine` | 2 |" in table and "| `mine_two:Mine` | 2 |" in table and "IoU over mine:Mine" in table

@@ -16,6 +16,7 @@ from gsdistill.core.structs import Gaussians, Views
 from gsdistill.distillation.base import Distillation, Moment
 from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
+from gsdistill.distillation.surface_noise import corners
 from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.prompts import PromptSettings, encode_with_endings
@@ -154,8 +155,9 @@ def by_hand(prior: AnalyticPrior, method: Distillation, steps: int, backend: str
         out = render(Gaussians(**params), cameras, colours, backend)
         x0 = prior.encode(out.images)
         views = Views(x0.detach(), out.alphas.detach().permute(0, 3, 1, 2), cameras)  # a latent is a pixel here
-        moment = Moment(prior, views, prior.condition(text, cameras), progress, generator)
-        guidance, state = method.gradient(moment, state)
+        surface = corners(out.depths, out.alphas, cameras, x0.shape[-2:]) if "surface" in method.NEEDS else None
+        moment = Moment(prior, views, prior.condition(text, cameras), progress, generator, surface=surface)
+        guidance, state = method.clipped(moment, state)
         loss = 0.5 * (x0 - (x0 - guidance.gradient).detach()).square().sum() / 2
         (loss + FADING * out.alphas.mean()).backward()
         for name, adam in adams.items():
