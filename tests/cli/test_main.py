@@ -476,7 +476,8 @@ def test_list_shows_names_and_first_lines(capsys):
     ):
         assert start in text
     assert execute(["list", "configs"]) == 0
-    expected = [f"  shapes-{method}  What {method.upper()} needs here." for method in METHODS]
+    width = len("shapes-") + max(map(len, METHODS)) + 2
+    expected = [f"  {f'shapes-{method}':<{width}}What {method.upper()} needs here." for method in METHODS]
     assert capsys.readouterr().out.splitlines() == expected
 
 
