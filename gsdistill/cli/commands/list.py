@@ -123,5 +123,5 @@ def _rows(kind: str) -> dict[str, str]:
         }
     if kind in PACKAGES:
         return {name: summary(PACKAGES[kind], name) for name in names(PACKAGES[kind])}
-    files = sorted(data_path("configs").glob("*.yaml"))
+    files = sorted(data_path("configs").glob("*.yaml"), key=lambda file: file.stem)
     return {file.stem: file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for file in files}
