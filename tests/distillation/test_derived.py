@@ -66,27 +66,19 @@ def nfsd(case: Case) -> Guidance:
 
 
 def ism(case: Case) -> Guidance:
-    """Each view alone, since one step has one t; a flat range of i is the case's t."""
-    set_, draws = case["settings"], case["draws"]
-    answers = []
-    for row in range(case["views"]):
-        t, s = int(draws["t"][row]), int(draws["s"][row])
+    """A flat range of i is the case's t."""
+    set_ = case["settings"]
+
+    def one(row: Case) -> Guidance:
+        t, s = (int(row["draws"][name]) for name in ("t", "s"))
         method = ISM(
             flat(set_["omega"]), interval=flat((t - s) / 1000), stride=set_.get("stride", 200) / 1000,
             t_min=flat((t - 1) / 1000), t_max=flat((t - 1) / 1000), noise_offset=0.0, xs_eta=set_.get("eta", 0.0),
             xs_inv_steps=set_.get("steps", 5), denoise_guidance_scale=set_.get("denoise", 1.0),
         )  # fmt: skip
-        inner = [noise[row : row + 1] for noise in draws.get("step_noise", ())]
-        answers.append(gradient_of(method, alone(case, row), {"noise": [draws["noise"][row : row + 1], *inner]}))
-    return Guidance(torch.cat([answer.gradient for answer in answers]), sum(answer.evaluations for answer in answers))
+        return gradient_of(method, row, {"noise": [row["draws"]["noise"], *row["draws"].get("step_noise", ())]})
 
-
-def alone(case: Case, row: int) -> Case:
-    """The case of one view."""
-    one = slice(row, row + 1)
-    texts = {name: value[one] for name, value in case["texts"].items()}
-    angles = {name: case[name][one] for name in ("azimuth", "elevation")}
-    return {**case, **angles, "views": 1, "x0": case["x0"][one], "texts": texts}
+    return view_by_view(case, one)
 
 
 def cds(case: Case) -> Guidance:
