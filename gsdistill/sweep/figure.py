@@ -18,7 +18,7 @@ from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.read import read_splat
 from gsdistill.sweep.plan import folder, world_of_sweep
 from gsdistill.sweep.results import Comparison, Entry
-from gsdistill.sweep.settings import shown
+from gsdistill.sweep.settings import shown, steps_of
 
 __all__ = ["draw_figure", "draw_sheet", "wrapped"]
 
@@ -146,11 +146,11 @@ def _pictures(comparison: Comparison, prompt: str, cameras: Cameras, with_truth:
             np.concatenate(to_bytes(truth_views(prompt, cameras, world=world_of_sweep(comparison.settings))), axis=1)
         )
     settings = comparison.settings
-    finished = (prompt, settings.seeds[0], None)
+    seed = settings.seeds[0]
     for entry in comparison.entries:
-        if finished in [(row["prompt"], row["seed"], row["failure"]) for row in entry.rows]:
-            splat = folder(settings, entry.method, prompt, settings.seeds[0], entry.iterations) / SPLAT
-            pairs.append(np.concatenate(list(shots(read_splat(splat), cameras, WHITE)), axis=1))
+        if (prompt, seed, None) in [(row["prompt"], row["seed"], row["failure"]) for row in entry.rows]:
+            place = folder(settings, entry.method, prompt, seed, entry.iterations, entry.finish_steps)
+            pairs.append(np.concatenate(list(shots(read_splat(place / SPLAT), cameras, WHITE)), axis=1))
         else:
             pairs.append(np.full((cameras.height, 2 * cameras.width, 3), 255, dtype=np.uint8))
     return pairs
@@ -162,4 +162,4 @@ def _cameras(size: int) -> Cameras:
 
 
 def _label(entry: Entry) -> str:
-    return f"{shown(entry.method)}, {entry.iterations} steps"
+    return f"{shown(entry.method)}, {steps_of(entry.iterations, entry.finish_steps)} steps"

@@ -1,6 +1,6 @@
 """The runs of a sweep: their settings, their folders, and how far each one is.
 
-<output>/runs/<prompt>/<method>-seed<seed>-<iterations>steps/   the files of `generate` except the video, and
+<output>/runs/<prompt>/<method>[-<finish>]-seed<seed>-<iterations>steps/   the files of `generate` except the video, and
     evaluation.json   the figures: those against the truth, if it is known, and those that need no truth
     failure.json      in its place if the run diverged
 """
@@ -42,6 +42,7 @@ class SweepRun:
     config: RunConfig
     world: World | None  # the world of its prompt, which knows the truth; None if the truth is not known
     by_prior: bool  # whether the figures that the prior gives are measured too
+    finish_steps: int = 0  # the last of its steps, those of the finish
 
     @property
     def folder(self) -> Path:
@@ -97,9 +98,9 @@ class SweepRun:
         return str(failure.get("error")) if failure else None
 
 
-def folder(settings: SweepSettings, method: str, prompt: str, seed: int, iterations: int) -> Path:
-    """The folder of one run of a sweep."""
-    finish = "" if settings.finish == "none" else f"-{settings.finish}"
+def folder(settings: SweepSettings, method: str, prompt: str, seed: int, iterations: int, finish_steps: int) -> Path:
+    """The folder of one run of a sweep; ``iterations`` are all of its steps, ``finish_steps`` those of the finish."""
+    finish = f"-{slug(shown(settings.finish))}" if finish_steps else ""
     return settings.output / "runs" / slug(prompt) / f"{slug(shown(method))}{finish}-seed{seed}-{iterations}steps"
 
 
@@ -116,6 +117,8 @@ def world_of_sweep(settings: SweepSettings) -> World | None:
 
 def equal_steps(settings: SweepSettings) -> list[SweepRun]:
     """The runs of all methods with the same number of steps; those of the first seed come first.
+
+    After each run of a method alone comes the one that goes on with the settings' finish, if they have one.
 
     Raises:
         UserError: a prompt is not of the prior's world, the prior or the device is unknown, or a config does not fit.
@@ -139,7 +142,7 @@ def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
     costs: dict[str, float] = {}
     open_methods: set[str] = set()
     for run in equal_steps(settings):
-        if run.method in costs:
+        if run.method in costs or run.finish_steps:
             continue
         if run.finished and (summary := run.summary):
             costs[run.method] = summary["network_evaluations"] / summary["iterations"]
@@ -153,26 +156,33 @@ def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
 
 def _runs(settings: SweepSettings, iterations: dict[str, int]) -> list[SweepRun]:
     """The runs with all prompts and seeds; ``iterations`` has the steps of each method."""
-    bases, world = {method: _base(settings, method) for method in iterations}, world_of_sweep(settings)
-    runs = []
+    lasts = [0] if settings.finish == "none" else [0, settings.finish_iterations]
+    bases = {
+        (method, last): _base(settings, method, count, last) for method, count in iterations.items() for last in lasts
+    }
+    world, runs = world_of_sweep(settings), []
     for seed in settings.seeds:
         for prompt in settings.all_prompts:
-            for method, count in iterations.items():
-                own = {"prompt": prompt, "seed": seed, "iterations": count}
-                output = folder(settings, method, prompt, seed, count)
-                config = replace(bases[method], **own, output=output)
-                runs.append(SweepRun(method, config, world, settings.prior_figures))
+            for (method, last), base in bases.items():
+                output = folder(settings, method, prompt, seed, base.iterations, last)
+                config = replace(base, prompt=prompt, seed=seed, output=output)
+                runs.append(SweepRun(method, config, world, settings.prior_figures, last))
     return runs
 
 
-def _base(settings: SweepSettings, method: str) -> RunConfig:
-    """The settings that all runs of a method share: its recipe, over it ``configs``, over both the sweep's settings."""
+def _base(settings: SweepSettings, method: str, steps: int, last: int) -> RunConfig:
+    """The settings that all runs of a method share: its recipe, over it ``configs``, over both the sweep's settings.
+
+    ``steps`` are those of the method, and ``last`` those of the finish.
+    """
     file = settings.own_configs.get(method)
     own = read_config(file) if file else {}
     if not same_name(name_in(own.get("method", method)) or method, method):
         raise ConfigError(f"configs: {file} is not a config of the method {method}")
-    shared = {"prior": settings.prior, "device": settings.device, "finish": settings.finish, "snapshots": 0}
-    return resolve(merge(own, {**shared, "method": method, "prompt": settings.all_prompts[0]}))
+    finish = {"name": settings.finish, "share": last / (steps + last)} if last else "none"
+    shared = {"prior": settings.prior, "device": settings.device, "finish": finish, "snapshots": 0}
+    changes = {**shared, "method": method, "iterations": steps + last, "prompt": settings.all_prompts[0]}
+    return resolve(merge(own, changes))
 
 
 def _read(path: Path, numbers: Sequence[str] = ()) -> dict[str, Any] | None:

@@ -49,10 +49,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Entry:
-    """One method with one number of steps: a row of the table."""
+    """One method with one number of steps, alone or with the finish: a row of the table."""
 
     method: str
-    iterations: int
+    iterations: int  # all steps of a run
+    finish_steps: int  # the last of them, those of the finish
     equal_steps: bool  # belongs to the comparison with equal steps
     equal_evaluations: bool  # belongs to the comparison with equal network evaluations
     rows: tuple[Row, ...]  # of the settled runs
@@ -98,6 +99,7 @@ class Comparison:
             {
                 "method": entry.method,
                 "iterations": entry.iterations,
+                "finish_steps": entry.finish_steps,
                 "equal_steps": entry.equal_steps,
                 "equal_evaluations": entry.equal_evaluations,
                 "runs": len(entry.rows),
@@ -138,7 +140,7 @@ def compare(settings: SweepSettings) -> Comparison:
     by_evaluations = _grouped(equal_evaluations(settings) if settings.equal != "steps" else [])
     groups = {**by_steps, **by_evaluations}
     entries: list[Entry] = []
-    for key in sorted(groups, key=lambda key: (settings.methods.index(key[0]), -key[1])):
+    for key in sorted(groups, key=lambda key: (settings.methods.index(key[0]), key[2], -key[1])):
         entry = _entry(groups[key], key in by_steps, key in by_evaluations)
         entries.append(replace(entry, figures={**entry.figures, "iou_over_first": _over_first(entry, entries)}))
     true_saturation, reference = None, None
@@ -149,11 +151,11 @@ def compare(settings: SweepSettings) -> Comparison:
     return Comparison(settings, tuple(entries), sum(map(len, groups.values())), true_saturation, reference)
 
 
-def _grouped(runs: Sequence[SweepRun]) -> dict[tuple[str, int], list[SweepRun]]:
-    """The runs by method and number of steps."""
+def _grouped(runs: Sequence[SweepRun]) -> dict[tuple[str, int, int], list[SweepRun]]:
+    """The runs by method, number of steps, and steps of the finish."""
     groups = defaultdict(list)
     for one in runs:
-        groups[one.method, one.config.iterations].append(one)
+        groups[one.method, one.config.iterations, one.finish_steps].append(one)
     return groups
 
 
@@ -163,6 +165,7 @@ def _entry(runs: Sequence[SweepRun], steps: bool, evaluations: bool) -> Entry:
     return Entry(
         method=runs[0].method,
         iterations=runs[0].config.iterations,
+        finish_steps=runs[0].finish_steps,
         equal_steps=steps,
         equal_evaluations=evaluations,
         rows=rows,
@@ -188,7 +191,7 @@ def _reference(world: World, prompts: Sequence[str]) -> Entry | None:
         measured = {name: number(figures, name) for name in MEANS} | {name: figures[name] for name in SHARES}
         rows.append({"prompt": prompt, "seed": 0, "failure": None, **measured})
     absent = dict.fromkeys(("iou_over_first", *BETWEEN_SEEDS))
-    return Entry("reference splats", 0, False, False, tuple(rows), {**_intervals(rows), **absent})
+    return Entry("reference splats", 0, 0, False, False, tuple(rows), {**_intervals(rows), **absent})
 
 
 def _row(one: SweepRun) -> Row:
@@ -199,6 +202,7 @@ def _row(one: SweepRun) -> Row:
         "prompt": config.prompt,
         "seed": config.seed,
         "iterations": config.iterations,
+        "finish_steps": one.finish_steps,
         "failure": one.failure,
         "name": figures.get("name"),
         **{name: number(figures, name) for name in MEANS},
@@ -228,9 +232,13 @@ def _between(settled: Sequence[SweepRun]) -> dict[str, Interval | None]:
 
 
 def _over_first(entry: Entry, earlier: Sequence[Entry]) -> Interval | None:
-    """IoU minus that of the sweep's first method with the same prompt and seed; None without a shared comparison."""
+    """IoU minus that of the sweep's first method with the same prompt and seed; None without a shared comparison.
+
+    Runs with the finish are compared with runs with the finish.
+    """
     for first in earlier:
         shared = (first.equal_steps and entry.equal_steps) or (first.equal_evaluations and entry.equal_evaluations)
+        shared = shared and first.finish_steps == entry.finish_steps
         if first.method == earlier[0].method != entry.method and shared:
             base = {_place(row): row["iou"] for row in first.rows if row["iou"] is not None}
             pairs = [(_place(row), row["iou"]) for row in entry.rows if _place(row) in base]

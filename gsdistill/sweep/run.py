@@ -16,7 +16,7 @@ from gsdistill.evaluation.figures import JUDGE
 from gsdistill.evaluation.references import truth_of_prompt
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.without_truth import figures_without_truth
-from gsdistill.generate import run
+from gsdistill.generate import checked_folder, prepared, run
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import group_of, load_prior
@@ -25,9 +25,10 @@ from gsdistill.run.folder import EVALUATION, FAILURE
 from gsdistill.run.measure import keep_figures
 from gsdistill.scene.read import read_splat
 from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
-from gsdistill.sweep.settings import SweepSettings, shown
+from gsdistill.sweep.settings import SweepSettings, shown, steps_of
 from gsdistill.training import checkpoint
-from gsdistill.training.distiller import Diverged
+from gsdistill.training.distiller import Distiller, Diverged
+from gsdistill.training.listener import Listener
 
 __all__ = ["carry_out"]
 
@@ -44,12 +45,36 @@ def carry_out(settings: SweepSettings, console: Console) -> None:
     group_of(runs[0].config.prior)  # refuses what cannot be a prior
     worker = _Worker(console)
     try:
-        worker.work(runs if settings.equal != "evaluations" else runs[: len(settings.methods)])
+        alone = [one for one in runs if not one.finish_steps]
+        worker.work(runs if settings.equal != "evaluations" else alone[: len(settings.methods)])
         if settings.equal != "steps":
             worker.work(equal_evaluations(settings))
     except KeyboardInterrupt:
         console.print("stopped; finished steps are kept. The same command goes on from here")
         raise
+
+
+class _Heir(Listener):
+    """At the end of a run, writes a checkpoint of another run, which has the same steps and then a stage more."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+
+    def on_end(self, run: Distiller) -> None:
+        """Bring the other run to the state of this one, let its next stage begin, and save it."""
+        if run.done < run.iterations:
+            return
+        _, heir = prepared(self._config, run.prior, run.representation.device)
+        heir.representation.restore(run.representation.state())
+        heir.generator.set_state(run.generator.get_state())
+        heir.method_state = run.method_state
+        heir.skipped, heir.evaluations, heir.forgiven = run.skipped, run.evaluations, run.forgiven
+        run.clock.settle(wait=True)
+        heir.clock.seconds.update(run.clock.seconds)
+        heir.seek(run.done)
+        folder, _ = checked_folder(replace(self._config, overwrite=True))
+        with folder.claimed(resume=False, overwrite=True):
+            folder.begin(heir)
 
 
 class _Worker:
@@ -60,18 +85,24 @@ class _Worker:
         self._loaded: tuple[ModelSettings, Prior] | None = None
 
     def work(self, runs: Sequence[SweepRun]) -> None:
-        """Settle every run that is not settled yet and that no other process works on."""
-        for place, one in enumerate(runs, start=1):
-            if one.settled:
+        """Settle every run that is not settled yet and that no other process works on.
+
+        A run with the finish goes on where the run before it in ``runs``, that of the method alone, has ended.
+        """
+        for place, (before, one, after) in enumerate(
+            zip([None, *runs[:-1]], runs, [*runs[1:], None], strict=True), start=1
+        ):
+            if one.settled or (one.finish_steps and before and not before.settled):
                 continue
+            follower = after if after and after.finish_steps and not one.finish_steps else None
             with Claim(one.folder.with_name(f"{one.folder.name}.lock")) as claim:
                 if claim.take() and not one.settled:
                     began = time.perf_counter()
-                    self._settle(one)
+                    self._settle(one, follower)
                     self._report(one, f"{place}/{len(runs)}", time.perf_counter() - began)
 
-    def _settle(self, one: SweepRun) -> None:
-        """Generate the splat, unless that is done, and measure it."""
+    def _settle(self, one: SweepRun, follower: SweepRun | None) -> None:
+        """Generate the splat if it is missing, and measure it. ``follower`` is the run that goes on from its end."""
         config = one.config
         if not one.finished:
             for name in (EVALUATION, FAILURE):
@@ -79,7 +110,8 @@ class _Worker:
             resume = one.begun and bool(checkpoint.find(one.folder / "checkpoints"))
             again = replace(config, resume=resume, overwrite=not resume)
             try:
-                run(again, Console(quiet=True), self._load_prior(config), extras=False)
+                heirs = [_Heir(follower.config)] if follower and not follower.begun else []
+                run(again, Console(quiet=True), self._load_prior(config), extras=False, listeners=heirs)
             except Diverged as error:
                 write_json(one.folder / FAILURE, {"error": str(error)})
                 return
@@ -108,7 +140,8 @@ class _Worker:
             results = [f"{figures['gaussians']} Gaussians"]
         if figures and one.by_prior:
             results.append(f"fronts {figures['fronts']}")
-        name = f"{config.prompt}, {shown(one.method)}, seed {config.seed}, {config.iterations} steps"
+        steps = steps_of(config.iterations, one.finish_steps)
+        name = f"{config.prompt}, {shown(one.method)}, seed {config.seed}, {steps} steps"
         self._say(f"[{place}] {name}: {', '.join(results)}; {seconds:.1f} s")
 
     def _say(self, line: str) -> None:

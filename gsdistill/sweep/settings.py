@@ -16,7 +16,7 @@ from gsdistill.disk.paths import file_of, may_be_path
 from gsdistill.disk.places import slug
 from gsdistill.settings.registry import label_of, load, names
 
-__all__ = ["SweepSettings", "shown"]
+__all__ = ["SweepSettings", "shown", "steps_of"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class SweepSettings(Threads):
     iterations: int = bounded(300, low=1)  # Steps of every run in the comparison with equal steps.
     # What is equal for all methods, steps or network evaluations; both: one comparison of each kind.
     equal: Literal["steps", "evaluations", "both"] = "both"
-    # The finish after each method, a name of `gsdistill list finishes`; none: the pure methods are compared.
+    # Let every run also go on with this finish, a name of `gsdistill list finishes`; none: only the methods alone.
     finish: str = "none"
+    finish_iterations: int = bounded(60, low=1)  # Steps of that finish, which follow those of the method.
     configs: tuple[str, ...] = ()  # Settings of a method over its recipe: ssd=mine.yaml.
     prior: str = field(default="shapes", metadata=may_be_path())  # A name of `gsdistill list priors`, or a folder.
     prior_figures: bool = False  # Also measure what the prior sees in each splat: fronts, and how the prompt fits.
@@ -93,6 +94,11 @@ def shown(method: str) -> str:
     """A method's name in tables and folders; ``file:Class`` for a class in a file, as other files may have its name."""
     file = file_of(method)
     return method if file == method else f"{Path(file).stem}:{label_of(method)}"
+
+
+def steps_of(iterations: int, finish_steps: int) -> str:
+    """The steps of a run in words: those of its method, and those of the finish, if it has one."""
+    return f"{iterations - finish_steps} + {finish_steps}" if finish_steps else str(iterations)
 
 
 _EXAMPLES = {"methods": "sds ssd", "prompts": "'a red torus' 'a blue chair'", "seeds": "0 1 2"}

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from gsdistill.evaluation.statistics import Interval
 from gsdistill.sweep.results import Comparison, Entry
-from gsdistill.sweep.settings import shown
+from gsdistill.sweep.settings import shown, steps_of
 
 __all__ = ["markdown", "show"]
 
@@ -44,7 +44,7 @@ def _columns(comparison: Comparison) -> dict[str, Cell]:
     first = shown(comparison.settings.methods[0])
     columns: dict[str, Cell] = {
         "method": lambda entry: f"`{shown(entry.method)}`",
-        "steps": lambda entry: str(entry.iterations or "-"),
+        "steps": lambda entry: steps_of(entry.iterations, entry.finish_steps) if entry.iterations else "-",
         "evaluations": lambda entry: _mean(entry.figures["network_evaluations"]),
         "equal steps": lambda entry: "x" if entry.equal_steps else "",
         "equal evaluations": lambda entry: "x" if entry.equal_evaluations else "",
@@ -80,7 +80,7 @@ def _legend(comparison: Comparison) -> str:
     lines = [
         f"Prompts: {prompts}, seeds: {seeds}.",
         "In brackets: 95 % intervals, of means by bootstrap over prompts, then seeds, of shares by Wilson's method.",
-        *([] if settings.finish == "none" else [f"The last steps of every run are the finish {settings.finish}."]),
+        *([] if settings.finish == "none" else [f"Steps after a + are those of the finish {shown(settings.finish)}."]),
         *_about_truth(comparison, first),
         "High frequency: share of the differences in luminance that is as fine as pixels. Loose: share of the opacity",
         "outside of the largest part. Silhouettes agree: IoU of neighbouring views 15 degrees apart, mean.",

@@ -415,3 +415,30 @@ def test_a_run_is_told_by_what_its_paths_lead_to(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert equal_steps(settings(Path("../out"), prior="../models/shapes"))[0].begun
     assert not equal_steps(settings(Path("../out")))[0].begun
+
+
+@pytest.mark.slow
+def test_a_run_with_the_finish_goes_on_from_the_method_alone_and_is_that_of_generate(tmp_path):
+    """ASD's step costs three of SDS's. The run with the finish makes the method's steps no second time."""
+    words = ("--methods", "sds", "asd", "--prompts", PROMPTS[0], "--seeds", "1", "--iterations", "6")
+    assert sweep(tmp_path, *words, "--equal", "evaluations", "--finish", "sds", "--finish-iterations", "3") == 0
+    runs = {path.name: path for path in (tmp_path / "runs" / "a-green-sphere").iterdir()}
+    alone, both = runs["asd-seed1-2steps"], runs["asd-sds-seed1-5steps"]
+    assert set(runs) == {"sds-seed1-6steps", "sds-sds-seed1-9steps", "asd-seed1-6steps", alone.name, both.name}
+    steps = [json.loads(line)["step"] for line in (both / "metrics.jsonl").read_text().splitlines()]
+    assert min(steps) > 2, "the steps of the method were made twice"
+    config = tmp_path / "own.yaml"
+    config.write_text((both / "config.yaml").read_text())
+    assert execute(["generate", "--config", str(config), "--output", str(tmp_path / "whole")]) == 0
+    assert (both / "gaussians.ply").read_bytes() == (tmp_path / "whole" / "gaussians.ply").read_bytes()
+    assert (both / "gaussians.ply").read_bytes() != (alone / "gaussians.ply").read_bytes()
+    entries = results(tmp_path)["comparison"]
+    assert [(e["method"], e["iterations"], e["finish_steps"]) for e in entries] == [
+        ("sds", 6, 0), ("sds", 9, 3), ("asd", 2, 0), ("asd", 5, 3),
+    ]  # fmt: skip
+    over = [entry["figures"]["iou_over_first"] for entry in entries]
+    iou = [entry["figures"]["iou"]["mean"] for entry in entries]
+    assert over[0] is over[1] is None
+    assert [over[2]["mean"], over[3]["mean"]] == pytest.approx([iou[2] - iou[0], iou[3] - iou[1]])
+    table = (tmp_path / "table.md").read_text()
+    assert "| `asd` | 2 + 3 |" in table and "Steps after a + are those of the finish sds." in table
