@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from gsdistill.settings.yaml import load_yaml
 from gsdistill.sweep.settings import SweepSettings, shown
 from gsdistill.worlds.base import World, world_named
 
-__all__ = ["SweepRun", "equal_evaluations", "equal_steps", "folder", "world_of_sweep"]
+__all__ = ["SweepRun", "equal_evaluations", "equal_steps", "folder", "priced", "world_of_sweep"]
 
 MEASURED = ("iou", "colour_error", "centre_chamfer", "floaters", "name_right", "colour_right")
 COUNTED = ("iterations", "network_evaluations")
@@ -43,6 +44,7 @@ class SweepRun:
     world: World | None  # the world of its prompt, which knows the truth; None if the truth is not known
     by_prior: bool  # whether the figures that the prior gives are measured too
     finish_steps: int = 0  # the last of its steps, those of the finish
+    alone: SweepRun | None = None  # of a run with the finish: that of the method alone, from whose end it goes on
 
     @property
     def folder(self) -> Path:
@@ -129,11 +131,26 @@ def equal_steps(settings: SweepSettings) -> list[SweepRun]:
     return _runs(settings, {method: settings.iterations for method in settings.methods})
 
 
+def priced(settings: SweepSettings) -> list[SweepRun]:
+    """The runs that say what a step of each method costs: those of equal steps, where the settings ask for them.
+
+    Else they are runs of the first prompt and seed with a tenth of the steps, which go through a method's whole
+    schedule too.
+
+    Raises:
+        UserError: as :func:`equal_steps`.
+    """
+    if settings.equal != "evaluations":
+        return equal_steps(settings)
+    few = replace(settings, prompts=settings.all_prompts[:1], prompt_file=None, seeds=settings.seeds[:1], finish="none")
+    return equal_steps(replace(few, iterations=math.ceil(settings.iterations / 10)))
+
+
 def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
     """The runs of all methods with as many network evaluations as the cheapest method has in its equal-step runs.
 
-    The cost of a step is read from a method's first finished equal-step run. A method whose runs have all failed has no
-    runs here. While a method may still finish its first, perhaps in another process, the list is empty.
+    The cost of a step is read from a method's first finished run of :func:`priced`. A method whose runs have all failed
+    has no runs here. While a method may still finish its first, perhaps in another process, the list is empty.
 
     Raises:
         BadFile: a file of a run is broken.
@@ -141,7 +158,7 @@ def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
     """
     costs: dict[str, float] = {}
     open_methods: set[str] = set()
-    for run in equal_steps(settings):
+    for run in priced(settings):
         if run.method in costs or run.finish_steps:
             continue
         if run.finished and (summary := run.summary):
@@ -160,13 +177,14 @@ def _runs(settings: SweepSettings, iterations: dict[str, int]) -> list[SweepRun]
     bases = {
         (method, last): _base(settings, method, count, last) for method, count in iterations.items() for last in lasts
     }
-    world, runs = world_of_sweep(settings), []
+    world, runs = world_of_sweep(settings), list[SweepRun]()
     for seed in settings.seeds:
         for prompt in settings.all_prompts:
             for (method, last), base in bases.items():
                 output = folder(settings, method, prompt, seed, base.iterations, last)
                 config = replace(base, prompt=prompt, seed=seed, output=output)
-                runs.append(SweepRun(method, config, world, settings.prior_figures, last))
+                alone = runs[-1] if last else None
+                runs.append(SweepRun(method, config, world, settings.prior_figures, last, alone))
     return runs
 
 

@@ -24,7 +24,7 @@ from gsdistill.run.config import RunConfig
 from gsdistill.run.folder import EVALUATION, FAILURE
 from gsdistill.run.measure import keep_figures
 from gsdistill.scene.read import read_splat
-from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps
+from gsdistill.sweep.plan import SweepRun, equal_evaluations, equal_steps, priced
 from gsdistill.sweep.settings import SweepSettings, shown, steps_of
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Diverged
@@ -45,8 +45,7 @@ def carry_out(settings: SweepSettings, console: Console) -> None:
     group_of(runs[0].config.prior)  # refuses what cannot be a prior
     worker = _Worker(console)
     try:
-        alone = [one for one in runs if not one.finish_steps]
-        worker.work(runs if settings.equal != "evaluations" else alone[: len(settings.methods)])
+        worker.work(priced(settings))
         if settings.equal != "steps":
             worker.work(equal_evaluations(settings))
     except KeyboardInterrupt:
@@ -85,16 +84,11 @@ class _Worker:
         self._loaded: tuple[ModelSettings, Prior] | None = None
 
     def work(self, runs: Sequence[SweepRun]) -> None:
-        """Settle every run that is not settled yet and that no other process works on.
-
-        A run with the finish goes on where the run before it in ``runs``, that of the method alone, has ended.
-        """
-        for place, (before, one, after) in enumerate(
-            zip([None, *runs[:-1]], runs, [*runs[1:], None], strict=True), start=1
-        ):
-            if one.settled or (one.finish_steps and before and not before.settled):
+        """Settle every run that is not settled yet and that no other process works on, nor on what it goes on from."""
+        for place, one in enumerate(runs, start=1):
+            if one.settled or (one.alone and not one.alone.settled):
                 continue
-            follower = after if after and after.finish_steps and not one.finish_steps else None
+            follower = next((other for other in runs if other.alone is one), None)
             with Claim(one.folder.with_name(f"{one.folder.name}.lock")) as claim:
                 if claim.take() and not one.settled:
                     began = time.perf_counter()
