@@ -281,4 +281,5 @@ def view_settings(config: RunConfig, prior: Prior) -> ViewSettings:
         resolution=config.resolution or prior.image_size,
         background=config.background,
         cameras=replace(config.cameras, group=group),
+        pictures=config.pictures,
     )

@@ -33,6 +33,7 @@ from gsdistill.settings.registry import label_of, load, names
 from gsdistill.settings.yaml import load_yaml
 from gsdistill.training.finish.base import Finish
 from gsdistill.training.finish.none import Without
+from gsdistill.training.pictures import PictureSettings
 from gsdistill.training.views import Background
 
 __all__ = ["RunConfig", "fill_settings", "read_config", "read_prompts", "resolve"]
@@ -92,6 +93,7 @@ class RunConfig:
     export: RunExport = field(default_factory=RunExport)
     model: ModelSettings = field(default_factory=ModelSettings)
     cameras: CameraSettings = field(default_factory=CameraSettings)
+    pictures: PictureSettings = field(default_factory=PictureSettings)
     # How the number of Gaussians changes: a name of `gsdistill list densifiers`; each has its own flags.
     densify: Densification = DENSIFY
     renderer: RenderOptions = field(default_factory=RenderOptions)

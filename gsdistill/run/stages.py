@@ -23,8 +23,8 @@ __all__ = ["checked_overrides", "fill_from_stages", "lines", "over", "stage_conf
 
 RunConfig: TypeAlias = Any  # that of gsdistill.run.config, which imports this module
 SETTINGS = (  # that a stage may override
-    *("iterations", "method", "views", "resolution", "background", "cameras", "densify", "renderer", "optim"),
-    "regularizers",
+    *("iterations", "method", "views", "resolution", "background", "cameras", "pictures", "densify", "renderer"),
+    *("optim", "regularizers"),
 )
 
 

@@ -34,6 +34,7 @@ from gsdistill.representation.base import Representation, unfit
 from gsdistill.training.cause import model_fault
 from gsdistill.training.clock import Clock
 from gsdistill.training.listener import Listener, blame
+from gsdistill.training.pictures import shown
 from gsdistill.training.views import ViewSettings, draw_views
 
 __all__ = ["Distiller", "Diverged", "Stage", "Step", "Term"]
@@ -246,22 +247,23 @@ class Distiller:
         with clock("render"):
             cameras, backgrounds = draw_views(views, self.generator, self._like)
             out = self.representation.render(cameras, backgrounds)
+            seen, eyes = shown(out, cameras, views.pictures, self.generator)
         with clock("encode"):
-            latents = self.prior.encode(out.images)
+            latents = self.prior.encode(seen.images)
         with ASKING, clock("network"):
             size = (latents.shape[-2], latents.shape[-1])
-            alphas = _pooled(out.alphas, size)
+            alphas = _pooled(seen.alphas, size)
             depth = surface = None
             if "depth" in self.method.NEEDS:
-                depth = _pooled(out.depths, size) / alphas.clamp_min(torch.finfo(alphas.dtype).tiny)
+                depth = _pooled(seen.depths, size) / alphas.clamp_min(torch.finfo(alphas.dtype).tiny)
             if "surface" in self.method.NEEDS:
-                surface = corners(out.depths, out.alphas, cameras, size)
-            seen, condition = Views(latents.detach(), alphas, cameras), self.prior.condition(self.text, cameras)
-            moment = Moment(self.prior, seen, condition, progress, self.generator, depth, surface)
+                surface = corners(seen.depths, seen.alphas, eyes, size)
+            told, condition = Views(latents.detach(), alphas, eyes), self.prior.condition(self.text, eyes)
+            moment = Moment(self.prior, told, condition, progress, self.generator, depth, surface)
             guidance, self.method_state = self.method.clipped(moment, self.method_state)
         self.evaluations += guidance.evaluations
         with clock("encode backward"):
-            clock.split(out.images, "render backward")
+            clock.split(seen.images, "render backward")
             loss = surrogate_loss(latents, guidance.gradient) + self.representation.penalty(out, progress)
             for term in self.terms:
                 value = term(out, cameras, progress)

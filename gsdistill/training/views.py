@@ -14,6 +14,7 @@ from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras, send
 from gsdistill.prior.base import Prior
 from gsdistill.scene.cameras import CameraSettings, sample
+from gsdistill.training.pictures import PictureSettings
 
 __all__ = ["Background", "ViewSettings", "check_cameras", "check_groups", "draw_backgrounds", "draw_views"]
 
@@ -28,6 +29,7 @@ class ViewSettings:
     resolution: int = bounded(64, low=8)  # pixels, width and height
     background: Background = "mixed"
     cameras: CameraSettings = field(default_factory=CameraSettings)
+    pictures: PictureSettings = field(default_factory=PictureSettings)
 
 
 def draw_views(views: ViewSettings, generator: torch.Generator, like: Tensor) -> tuple[Cameras, Float[Tensor, "B 3"]]:
