@@ -8,8 +8,8 @@ timestep is 1 and its strides go 1, 201, 401, ... t_max falls from 0.98 to 0.5 a
 first 30 % of the run. The start has the noise eps + 0.1 n, n one normal number a channel, the same for all views.
 ``denoise_guidance_scale`` d > 1 turns guidance around in the inversion: e = eps_empty + d (eps_negative - eps_empty).
 Pictures flipped before the encoder (every other step) or of the depth instead of colours (one step in five) belong to
-the run: ``pictures`` of the config. With Perp-Neg the program rounds the interval up, else truncates it as here. It does not
-divide by the number of views B, as the loss here does: its lambda 0.1 is 0.1 B here.
+the run: ``pictures`` of the config. With Perp-Neg the program rounds the interval up, else truncates it as here. It
+does not divide by the number of views B, as the loss here does: its lambda 0.1 is 0.1 B here.
 A step costs ceil((s - 1) / stride) + 1 network evaluations a view for x_s and x_t (one call each; twice as many
 evaluations where d > 1), then two in one call: with the released settings 3 to 8.
 """
