@@ -27,12 +27,14 @@ from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import group_of, load_prior
 from gsdistill.prior.prompts import encode_with_endings
 from gsdistill.representation.gaussians import SceneSettings
+from gsdistill.representation.particles import made_of
 from gsdistill.run import stages
 from gsdistill.run.changes import BEFORE, check_places, command
 from gsdistill.run.config import REPRESENTATION_CLASS, RunConfig
 from gsdistill.run.folder import RunFolder
 from gsdistill.run.keeper import Keeper
 from gsdistill.run.logs import LOGS, check_logs
+from gsdistill.run.read import PARTICLES
 from gsdistill.run.watch import Halt, Interrupt, StepBar, Watch, print_summary
 from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify.base import without_haze
@@ -161,10 +163,15 @@ def check_without_prior(config: RunConfig, target: torch.device) -> Beginning | 
 
 def _begin(config: RunConfig, target: torch.device) -> Beginning:
     generator = torch.Generator().manual_seed(config.seed)
+    return _start(config, generator, target), generator
+
+
+def _start(config: RunConfig, generator: torch.Generator, target: torch.device) -> Gaussians:
+    """What a scene starts from, with the run's options of the renderer."""
     initial = config.init.create(config.init_prompt or config.prompt, generator, target)
     if initial.options not in (RenderOptions(), config.renderer):
         tell(f"the start was made with {initial.options} of the renderer; the run draws it with {config.renderer}")
-    return replace(initial, options=config.renderer), generator
+    return replace(initial, options=config.renderer)
 
 
 @contextmanager
@@ -202,6 +209,11 @@ class _Results(Listener):
         for line in folder.splats(gaussians, self._writers):
             self._console.print(Text(line), soft_wrap=True)
         folder.pictures(gaussians, run.prior.camera_range, video=self._extras and finished)
+        for number, other in enumerate(run.representation.splats()[1:], start=2):
+            place = RunFolder(folder.path / PARTICLES / str(number), {})
+            other = without_haze(other, config.parts[-1].densify)
+            place.splats(other, self._writers)
+            place.pictures(other, run.prior.camera_range, video=False)
         summary = self._summed_up(run, gaussians) if finished else {}
         if self._extras:
             write_report(folder.path, defaults(RunConfig), evaluate=finished)
@@ -248,7 +260,8 @@ def prepared(
     texts = config.prompt, config.negative_prompt, config.prompts
     text = encode_with_endings(prior.encode_text, *texts, endings)
     initial, generator = begun or _begin(config, target)
-    scene = REPRESENTATION_CLASS(config.representation)(initial, first.settings, first.iterations, target)
+    starts = [initial, *(_start(config, generator, target) for _ in range(1, config.particles))]
+    scene = made_of(REPRESENTATION_CLASS(config.representation), starts, first.settings, first.iterations, target)
     run = Distiller(scene, prior, first.method, text, first.views, first.iterations, generator, then=then)
     return initial, run
 

@@ -8,7 +8,7 @@ camera: as the network knows cameras, else by the camera-to-world matrix through
 target is what the network predicts, eps' or its velocity. s = 0.5 is ESD, Entropic Score Distillation, which is for
 fewer Janus faces (arXiv 2401.00909). The settings are threestudio's, whose LoRA is on Stable Diffusion 2.1 beside
 2.1-base (``student: sd21``). The authors have ``shared_timestep``, betas of 0.9 and 0.999, epsilon 1e-8, a warm-up of
-500, an embedding of the shading, and up to four scenes at once (n_particles); a run here is one scene.
+500, an embedding of the shading, and up to four scenes at once, which is ``particles`` of the run.
 A step costs four network evaluations a view: two in one call, one of the student, and one to train it. With s other
 than 1 the student is asked once more.
 """

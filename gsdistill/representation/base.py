@@ -81,6 +81,10 @@ class Representation(ABC):
     def splat(self) -> Gaussians:
         """The scene as it is now, with its render options; it may share memory with the representation."""
 
+    def splats(self) -> list[Gaussians]:
+        """Every scene, if there are several; the first is :meth:`splat`."""
+        return [self.splat()]
+
 
 def unfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
     """The names that only one of the two has, and then those whose tensors differ in shape or type."""

@@ -63,6 +63,8 @@ class RunConfig:
     init: Initialiser = INIT  # What to start from: a name of `gsdistill list inits`; each has its own flags.
     # What is optimised, made from that start: a name of `gsdistill list representations`, or a class of your own.
     representation: str = field(default="gaussians", metadata=REPRESENTATION)
+    # Optimise so many scenes by turns, from starts of their own; VSD's LoRA learns from all. Each costs whole steps.
+    particles: int = bounded(1, low=1)
     init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt
     # How much work to put in: draft to try a prompt in a third of the time, fine for a sharper splat in twice.
     quality: Quality = "normal"

@@ -7,6 +7,7 @@ preview.png        the training views of a recent step
 checkpoints/step-000120.safetensors   the last two, until the run is finished
 snapshots/step-000030.ply   the splat after some of the steps, for viewers
 gaussians.ply and other formats, views.png, turntable.mp4, summary.json   at the end
+particles/2/gaussians.ply and views.png   at the end, of the second scene and the others, if the run has several
 tensorboard, wandb   folders of these logs, if the run has them
 evaluation.json, report.html   written by gsdistill.pages
 """
@@ -40,7 +41,7 @@ from gsdistill.export.ply import Ply
 from gsdistill.export.settings import extensions
 from gsdistill.prior.base import CameraRange
 from gsdistill.run.changes import checked_changes, command, differing
-from gsdistill.run.read import CONFIG, EVALUATION, FAILURE, RECORDS, SNAPSHOTS, SUMMARY, snapshots
+from gsdistill.run.read import CONFIG, EVALUATION, FAILURE, PARTICLES, RECORDS, SNAPSHOTS, SUMMARY, snapshots
 from gsdistill.settings.yaml import dump, load_yaml
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Step
@@ -127,8 +128,8 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         for snapshot in snapshots(self.path).values():
             snapshot.unlink()
-        for log in ("tensorboard", "wandb"):
-            shutil.rmtree(self.path / log, ignore_errors=True)
+        for folder in ("tensorboard", "wandb", PARTICLES):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
         write_text(self.path / CONFIG, dump(self._settings))
         self.save(run)
 

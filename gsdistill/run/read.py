@@ -28,6 +28,7 @@ __all__ = [
     "CONFIG",
     "EVALUATION",
     "FAILURE",
+    "PARTICLES",
     "RECORDS",
     "SNAPSHOTS",
     "SPLAT",
@@ -45,6 +46,7 @@ __all__ = [
 RECORDS, SUMMARY = "metrics.jsonl", "summary.json"
 EVALUATION, FAILURE = "evaluation.json", "failure.json"
 SNAPSHOTS = "snapshots"
+PARTICLES = "particles"
 LARGEST = 1e300  # the largest figure that is taken; the difference of two of them is still finite
 LATEST = datetime(9999, 1, 1).timestamp()  # about the latest time that datetime can hold
 
