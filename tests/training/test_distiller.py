@@ -109,10 +109,19 @@ def test_learns_the_only_picture_of_its_world(prior):
 EVERY = {name: load("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
 EVERY["cds-antithetic"] = CDS(noise="antithetic")
 EVERY["vsd-fast"] = VSD(lora_rate=0.1)
+# How a run is drawn does not ask which method it has: gsplat's kernels run with one, one with a state, one on surfaces.
+by_every_method = pytest.mark.parametrize(
+    ("method", "renderer"),
+    [pytest.param(method, "cpu", id=name) for name, method in EVERY.items()]
+    + [
+        pytest.param(EVERY[name], "cuda", id=f"{name}-emulated", marks=EMULATED.marks) for name in ("sds", "vsd", "cfd")
+    ],
+    indirect=["renderer"],
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
+@by_every_method
 def test_resumes_bit_for_bit_across_a_densification(method, telling, tmp_path):
     whole = begin(telling, method)
     carry(whole, 12)
@@ -175,7 +184,7 @@ def by_hand(prior: AnalyticPrior, method: Distillation, steps: int, backend: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
+@by_every_method
 def test_is_a_plain_loop_to_the_last_bit(method, telling, renderer):
     run = begin(telling, method, 20, CHOOSING, fading=FADING)
     run.representation.params["opacities"].data[:3] = FAINT
@@ -281,7 +290,7 @@ class Hiccup(AnalyticPrior):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
+@by_every_method
 @pytest.mark.parametrize("bad", [4, 5, 6])
 def test_one_bad_answer_costs_one_step_at_most(method, bad, telling):
     """Whichever of a step's calls it was, what the method remembers included."""
