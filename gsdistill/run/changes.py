@@ -26,7 +26,9 @@ _FREE = (
     *("export.formats", "export.frame", "export.sh_pad", "model.recompute_encoder"),
 )
 # Settings that older runs do not have, with the values that mean the same as their absence.
-BEFORE: Mapping[str, Any] = {"finish": {"name": "none"}, "stages": [], "particles": 1}
+BEFORE: Mapping[str, Any] = {
+    "finish": {"name": "none"}, "stages": [], "particles": 1, "pictures": {"depth": 0.0, "flip": 0.0}
+}  # fmt: skip
 # Settings that may never differ: they have had their effect, or the checkpoint holds their state.
 _FIXED = ("method.name", "densify.name", "prior", "representation", "particles", "init", "init_prompt", "seed")
 

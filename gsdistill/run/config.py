@@ -63,7 +63,7 @@ class RunConfig:
     init: Initialiser = INIT  # What to start from: a name of `gsdistill list inits`; each has its own flags.
     # What is optimised, made from that start: a name of `gsdistill list representations`, or a class of your own.
     representation: str = field(default="gaussians", metadata=REPRESENTATION)
-    # Optimise so many scenes by turns, from starts of their own; VSD's LoRA learns from all. Each costs whole steps.
+    # Optimise so many scenes by turns: a step improves one of them. The LoRA of VSD learns from all.
     particles: int = bounded(1, low=1)
     init_prompt: str | None = None  # what an initialiser that reads one is told; none: the prompt
     # How much work to put in: draft to try a prompt in a third of the time, fine for a sharper splat in twice.
@@ -109,6 +109,8 @@ class RunConfig:
             raise ConfigError("resume and overwrite exclude each other: go on with the earlier run, or replace it")
         if self.accept_changes and not self.resume:
             raise ConfigError("--accept-changes needs --resume: without it all settings are new")
+        if isinstance(self.particles, int) and isinstance(self.iterations, int) and self.particles > self.iterations:
+            raise ConfigError(f"particles = {self.particles}: each needs a step, and iterations = {self.iterations}")
         REPRESENTATION_CLASS(self.representation)  # raises where there is none of that name
         if self.stages and isinstance(self.method, Distillation) and all(isinstance(s, Mapping) for s in self.stages):
             object.__setattr__(self, "stages", stages.checked_overrides(self))

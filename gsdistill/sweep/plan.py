@@ -1,6 +1,6 @@
 """The runs of a sweep: their settings, their folders, and how far each one is.
 
-<output>/runs/<prompt>/<method>[-<finish>]-seed<seed>-<iterations>steps/   the files of `generate` except the video, and
+<output>/runs/<prompt>/<method>[-<finish>]-seed<seed>-<iterations>steps/   the splat and the files of its run, and
     evaluation.json   the figures: those against the truth, if it is known, and those that need no truth
     failure.json      in its place if the run diverged
 """
@@ -69,7 +69,7 @@ class SweepRun:
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do: the figures are there, or the run has failed."""
-        return (self.finished and self.figures is not None) or (self.begun and self.failure is not None)
+        return (self.finished and self.figures is not None) or self.failure is not None
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -95,8 +95,14 @@ class SweepRun:
 
     @property
     def failure(self) -> str | None:
-        """Why the run failed; None if it did not. Raises BadFile if failure.json cannot be read."""
-        failure = _read(self.folder / FAILURE)
+        """Why the run failed, or the one from whose end it goes on; None if neither did.
+
+        Raises:
+            BadFile: failure.json cannot be read.
+        """
+        if self.alone is not None and self.alone.failure is not None:
+            return self.alone.failure
+        failure = _read(self.folder / FAILURE) if self.begun else None
         return str(failure.get("error")) if failure else None
 
 
@@ -135,7 +141,7 @@ def priced(settings: SweepSettings) -> list[SweepRun]:
     """The runs that say what a step of each method costs: those of equal steps, where the settings ask for them.
 
     Else they are runs of the first prompt and seed with a tenth of the steps, which go through a method's whole
-    schedule too.
+    schedule too; of a method whose run of all steps is there, it is that one.
 
     Raises:
         UserError: as :func:`equal_steps`.
@@ -143,11 +149,12 @@ def priced(settings: SweepSettings) -> list[SweepRun]:
     if settings.equal != "evaluations":
         return equal_steps(settings)
     few = replace(settings, prompts=settings.all_prompts[:1], prompt_file=None, seeds=settings.seeds[:1], finish="none")
-    return equal_steps(replace(few, iterations=math.ceil(settings.iterations / 10)))
+    whole, tenth = equal_steps(few), equal_steps(replace(few, iterations=math.ceil(settings.iterations / 10)))
+    return [one if one.finished else other for one, other in zip(whole, tenth, strict=True)]
 
 
 def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
-    """The runs of all methods with as many network evaluations as the cheapest method has in its equal-step runs.
+    """The runs of all methods with as many network evaluations as the cheapest method has in the settings' steps.
 
     The cost of a step is read from a method's first finished run of :func:`priced`. A method whose runs have all failed
     has no runs here. While a method may still finish its first, perhaps in another process, the list is empty.
@@ -200,7 +207,12 @@ def _base(settings: SweepSettings, method: str, steps: int, last: int) -> RunCon
     finish = {"name": settings.finish, "share": last / (steps + last)} if last else "none"
     shared = {"prior": settings.prior, "device": settings.device, "finish": finish, "snapshots": 0}
     changes = {**shared, "method": method, "iterations": steps + last, "prompt": settings.all_prompts[0]}
-    return resolve(merge(own, changes))
+    config = resolve(merge(own, changes))
+    if (found := config.finish.steps(config.iterations)) != last:
+        raise ConfigError(
+            f"finish = '{settings.finish}' takes {found} steps of {config.iterations}, not the {last} asked"
+        )
+    return config
 
 
 def _read(path: Path, numbers: Sequence[str] = ()) -> dict[str, Any] | None:

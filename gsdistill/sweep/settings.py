@@ -36,9 +36,10 @@ class SweepSettings(Threads):
     iterations: int = bounded(300, low=1)  # Steps of every run in the comparison with equal steps.
     # What is equal for all methods, steps or network evaluations; both: one comparison of each kind.
     equal: Literal["steps", "evaluations", "both"] = "both"
-    # Let every run also go on with this finish, a name of `gsdistill list finishes`; none: only the methods alone.
+    # Compare also a second run of each, which goes on from the end of the first with this finish, a name of
+    # `gsdistill list finishes`; none: only the methods alone.
     finish: str = "none"
-    finish_iterations: int = bounded(60, low=1)  # Steps of that finish, which follow those of the method.
+    finish_iterations: int = bounded(60, low=1)  # Steps of the finish, if there is one, beyond those of the method.
     configs: tuple[str, ...] = ()  # Settings of a method over its recipe: ssd=mine.yaml.
     prior: str = field(default="shapes", metadata=may_be_path())  # A name of `gsdistill list priors`, or a folder.
     prior_figures: bool = False  # Also measure what the prior sees in each splat: fronts, and how the prompt fits.

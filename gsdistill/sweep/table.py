@@ -80,7 +80,7 @@ def _legend(comparison: Comparison) -> str:
     lines = [
         f"Prompts: {prompts}, seeds: {seeds}.",
         "In brackets: 95 % intervals, of means by bootstrap over prompts, then seeds, of shares by Wilson's method.",
-        *([] if settings.finish == "none" else [f"Steps after a + are those of the finish {shown(settings.finish)}."]),
+        *([] if settings.finish == "none" else [_about_finish(shown(settings.finish))]),
         *_about_truth(comparison, first),
         "High frequency: share of the differences in luminance that is as fine as pixels. Loose: share of the opacity",
         "outside of the largest part. Silhouettes agree: IoU of neighbouring views 15 degrees apart, mean.",
@@ -102,6 +102,10 @@ def _legend(comparison: Comparison) -> str:
     if comparison.settled < comparison.planned:
         lines.append(f"Unfinished: {comparison.settled} of {comparison.planned} runs are done.")
     return " ".join(lines)
+
+
+def _about_finish(name: str) -> str:
+    return f"Steps after a + are those of the finish {name}, which equal steps and equal evaluations do not count."
 
 
 def _about_truth(comparison: Comparison, first: str) -> list[str]:

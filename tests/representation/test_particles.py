@@ -106,6 +106,13 @@ def test_a_checkpoint_of_fewer_or_broken_particles_is_refused(tmp_path):
     assert run.representation.misfit({k: v for k, v in state.items() if k != "2.extent"}) == "2.extent"
 
 
+def test_more_particles_than_steps_are_refused(tmp_path, capsys):
+    words = ["generate", "--prompt", "a red torus", "--prior", "shapes", "--output", str(tmp_path / "run")]
+    assert execute([*words, "--particles", "5", "--iterations", "4"]) == 2
+    assert "particles = 5: each needs a step, and iterations = 4" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_all_splats_of_a_run_are_written_and_replaced(tmp_path):
     words = ["generate", "--prompt", "a red torus", "--method", "vsd", "--init.count", "30", "--resolution", "32"]
     words += ["--views", "1", "--no-recipe", "--prior", "shapes", "--output", str(tmp_path / "run")]

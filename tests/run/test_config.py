@@ -58,3 +58,12 @@ def test_a_densifier_takes_what_the_recipe_says_as_far_as_it_knows_that(given, n
     run = resolve({"prompt": "x", "prior": "shapes", "method": "sds", "densify": given})
     assert (name_of(run.densify), run.densify.enabled, run.densify.final_opacity) == (name, enabled, 0.3)
     assert name == "mcmc" or run.densify.prune_scale3d == 0.7
+
+
+def test_what_a_run_of_an_earlier_version_does_not_name_is_as_it_was_then(tmp_path):
+    """A recipe that has learnt a setting since does not decide it."""
+    now = resolve({"prompt": "x", "prior": "sd15", "method": "ism"})
+    assert now.pictures.flip == 0.5
+    (tmp_path / "config.yaml").write_text("{prompt: x, prior: sd15, method: {name: ism}, resume: false}")
+    then = resolve(runconfig.read_config(str(tmp_path)))
+    assert (then.pictures.flip, then.pictures.depth, then.particles, len(then.stages)) == (0, 0, 1, 0)

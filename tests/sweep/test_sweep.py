@@ -385,6 +385,8 @@ def test_prompts_come_from_a_file_too(tmp_path):
         ("--seeds -1", "seeds[0] = -1 is out of range"),
         ("--seeds 1 1", "seeds: '1' is given 2 times"),
         ("--iterations 0", "iterations = 0 is out of range"),
+        ("--finish sdss", "unknown finish 'sdss'. Did you mean 'sds'?"),
+        ("--finish sds --finish-iterations 0", "finish_iterations = 0 is out of range"),
         ("--equal speed", "equal = 'speed' is not a choice"),
         ("--configs sds", "configs: 'sds' is not method=config"),
         ("--configs sdss=a.yaml", "unknown method 'sdss'"),
@@ -424,7 +426,8 @@ def test_a_run_with_the_finish_goes_on_from_the_method_alone_and_is_that_of_gene
     assert sweep(tmp_path, *words, "--equal", "evaluations", "--finish", "sds", "--finish-iterations", "3") == 0
     runs = {path.name: path for path in (tmp_path / "runs" / "a-green-sphere").iterdir()}
     alone, both = runs["asd-seed1-2steps"], runs["asd-sds-seed1-5steps"]
-    assert set(runs) == {"sds-seed1-6steps", "sds-sds-seed1-9steps", "asd-seed1-6steps", alone.name, both.name}
+    prices = {"sds-seed1-1steps", "asd-seed1-1steps"}
+    assert set(runs) == {"sds-seed1-6steps", "sds-sds-seed1-9steps", alone.name, both.name} | prices
     steps = [json.loads(line)["step"] for line in (both / "metrics.jsonl").read_text().splitlines()]
     assert min(steps) > 2, "the steps of the method were made twice"
     config = tmp_path / "own.yaml"
@@ -441,4 +444,13 @@ def test_a_run_with_the_finish_goes_on_from_the_method_alone_and_is_that_of_gene
     assert over[0] is over[1] is None
     assert [over[2]["mean"], over[3]["mean"]] == pytest.approx([iou[2] - iou[0], iou[3] - iou[1]])
     table = (tmp_path / "table.md").read_text()
-    assert "| `asd` | 2 + 3 |" in table and "Steps after a + are those of the finish sds." in table
+    assert "| `asd` | 2 + 3 |" in table and "Steps after a + are those of the finish sds," in table
+
+
+@pytest.mark.slow
+def test_what_would_go_on_from_a_failed_run_has_failed_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(Distiller, "__iter__", diverging("CDS"))
+    assert sweep(tmp_path, "--seeds", "0", "--equal", "steps", "--finish", "sds", "--finish-iterations", "2") == 0
+    facts = [(e["method"], e["finish_steps"], e["runs"], e["failed"]) for e in results(tmp_path)["comparison"]]
+    assert facts == [("sds", 0, 2, 0), ("sds", 2, 2, 0), ("cds", 0, 2, 2), ("cds", 2, 2, 2)]
+    assert not list((tmp_path / "runs").glob("*/cds-sds-*"))

@@ -9,7 +9,7 @@ __all__ = ["Finish"]
 
 
 class Finish(ABC):
-    """Settings of a finish; a leaf is a frozen dataclass."""
+    """Settings of a finish; a leaf is a frozen dataclass. Sweeps set the ``share`` of the steps that it takes."""
 
     @abstractmethod
     def steps(self, iterations: int) -> int:
