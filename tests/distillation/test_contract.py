@@ -52,11 +52,19 @@ OPTIONS = {
     "sds-bridge-two": replace(PLAIN["sds-bridge"], bridge_scale=flat(40.0), bridge_weighting="sds"),
 }
 CASES = PLAIN | OPTIONS
+
+
+def tiered(cases: dict[str, Distillation]) -> list:
+    """The cases as parameters; only the methods with their own settings are among the quick tests."""
+    slow = pytest.mark.slow
+    return [pytest.param(method, id=name, marks=[] if name in PLAIN else slow) for name, method in cases.items()]
+
+
 # Where there is little noise, NFSD has no negative prompt, and descends along all of eps_empty, whose mean alone is 0.
 AT_REST = {name: method for name, method in CASES.items() if name != "nfsd"}
 every_method = pytest.mark.parametrize("name", NAMES)
-every_case = pytest.mark.parametrize("method", CASES.values(), ids=CASES)
-every_case_at_rest = pytest.mark.parametrize("method", AT_REST.values(), ids=AT_REST)
+every_case = pytest.mark.parametrize("method", tiered(CASES))
+every_case_at_rest = pytest.mark.parametrize("method", tiered(AT_REST))
 
 
 @pytest.fixture
