@@ -210,16 +210,19 @@ def test_a_run_of_a_version_without_finishes_is_not_resumed_into_one(tmp_path):
     assert set(differing(now, before, tmp_path)) == {"finish.name"}
 
 
-def test_a_sweep_compares_pure_methods_whatever_their_configs_say(tmp_path):
+def test_a_sweep_compares_methods_alone_and_with_its_own_finish_whatever_their_configs_say(tmp_path):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("method: csd\nfinish: sds\n")
-    for finish, made in (("none", Without), ("sds", SDSFinish)):
-        settings = SweepSettings(
-            methods=("csd",), prompts=("a red torus",), finish=finish, configs=(f"csd={mine}",), output=tmp_path
-        )
-        (run, *_) = equal_steps(settings)
-        assert isinstance(run.config.finish, made)
-        assert run.folder.name.startswith("csd-sds-seed" if finish == "sds" else "csd-seed")
+    mine.write_text("method: csd\nfinish: {name: sds, share: 0.9, views: 2}\n")
+    alone, more = {"methods": ("csd",), "prompts": ("a red torus",), "seeds": (0,), "iterations": 20}, {"finish": "sds"}
+    settings = SweepSettings(**alone, configs=(f"csd={mine}",), output=tmp_path)
+    (run,) = equal_steps(settings)
+    assert isinstance(run.config.finish, Without) and run.folder.name == "csd-seed0-20steps"
+    first, second = equal_steps(replace(settings, **more, finish_iterations=7))
+    assert first.config == run.config and second.alone is first
+    assert isinstance(second.config.finish, SDSFinish) and second.config.finish.views == 2
+    assert [part.iterations for part in second.config.parts] == [20, 7]
+    assert second.config.parts[0] == replace(run.config, output=second.config.output)
+    assert second.folder.name == "csd-sds-seed0-27steps"
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_the_folder_of_any_prompt_is_below_outputs(text):
 def test_a_prompt_of_ten_thousand_letters_has_a_folder(tmp_path):
     settings = from_dict(SweepSettings, {"prompts": ["a red torus"]})
     for prompt in ("a chair " * 1_250, "杯" * 10_000, "\u0301" * 10_000):
-        for place in (from_dict(RunConfig, {"prompt": prompt}).folder, folder(settings, "cds", prompt, 0, 300)):
+        for place in (from_dict(RunConfig, {"prompt": prompt}).folder, folder(settings, "cds", prompt, 0, 300, 0)):
             write_bytes(tmp_path / place / "x", b"")
             assert tmp_path in (tmp_path / place / "x").resolve().parents
 
