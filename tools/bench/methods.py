@@ -22,6 +22,7 @@ from gsdistill.prior.loading import load_prior
 from gsdistill.run.config import resolve
 from gsdistill.settings.registry import names
 
+WORDS = {"sds-bridge": {"source": ""}}  # settings that a closed world needs: it does not know the words
 BASE = {
     "prompt": "a red torus", "prior": "shapes", "views": 4, "resolution": 64, "init": {"name": "ball", "count": 1000},
     "recipe": False,
@@ -30,7 +31,8 @@ BASE = {
 
 def timed(method: str, prior: Prior, device: torch.device, steps: int) -> tuple[float, float]:
     """Seconds a step, and network evaluations of a view in a step, over a whole run's times."""
-    timing = time_steps(resolve({**BASE, "method": method}), prior, device, steps, 2)
+    settings = {**BASE, "method": {"name": method, **WORDS.get(method, {})}}
+    timing = time_steps(resolve(settings), prior, device, steps, 2)
     return statistics.mean(timing.steps), timing.evaluations / steps / timing.views.count
 
 
