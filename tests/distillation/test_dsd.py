@@ -77,6 +77,7 @@ def test_the_guided_reference_differs_where_there_is_perp_neg(cameras):
         assert same == (condition.perp_weights.shape[1] == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("t", "most"), [(820, 179), (420, 100), (320, 0), (200, 0)])
 def test_the_shift_is_uniform_in_what_eta_and_the_schedule_leave(t, most):
     """At eta = 1: up to t - 320, or to 999 - t, clipped before the draw; never below t."""
@@ -99,6 +100,7 @@ def test_the_timestep_falls_as_a_square_root(progress, t, cameras):
     assert world.asked["positive"][-2].t.tolist() == [t] * 4
 
 
+@pytest.mark.slow
 def test_the_noise_of_the_run_decides_the_mode():
     """Between two modes at -1 and 1, the side of the noise is that of the result, whatever the steps draw."""
     modes = Mixture.of_images(torch.tensor([-1.0, 1.0])[:, None, None, None].expand(2, 2, 1, 1))

@@ -113,6 +113,7 @@ def test_more_particles_than_steps_are_refused(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_all_splats_of_a_run_are_written_and_replaced(tmp_path):
     words = ["generate", "--prompt", "a red torus", "--method", "vsd", "--init.count", "30", "--resolution", "32"]
     words += ["--views", "1", "--no-recipe", "--prior", "shapes", "--output", str(tmp_path / "run")]
