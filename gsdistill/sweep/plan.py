@@ -43,8 +43,12 @@ class SweepRun:
     config: RunConfig
     world: World | None  # the world of its prompt, which knows the truth; None if the truth is not known
     by_prior: bool  # whether the figures that the prior gives are measured too
-    finish_steps: int = 0  # the last of its steps, those of the finish
     alone: SweepRun | None = None  # of a run with the finish: that of the method alone, from whose end it goes on
+
+    @property
+    def finish_steps(self) -> int:
+        """The last of its steps, those of the finish."""
+        return self.config.finish.steps(self.config.iterations)
 
     @property
     def folder(self) -> Path:
@@ -141,7 +145,7 @@ def priced(settings: SweepSettings) -> list[SweepRun]:
     """The runs that say what a step of each method costs: those of equal steps, where the settings ask for them.
 
     Else they are runs of the first prompt and seed with a tenth of the steps, which go through a method's whole
-    schedule too; of a method whose run of all steps is there, it is that one.
+    schedule too. They do not depend on what is finished, so the steps of a sweep's runs stay what they are.
 
     Raises:
         UserError: as :func:`equal_steps`.
@@ -149,8 +153,7 @@ def priced(settings: SweepSettings) -> list[SweepRun]:
     if settings.equal != "evaluations":
         return equal_steps(settings)
     few = replace(settings, prompts=settings.all_prompts[:1], prompt_file=None, seeds=settings.seeds[:1], finish="none")
-    whole, tenth = equal_steps(few), equal_steps(replace(few, iterations=math.ceil(settings.iterations / 10)))
-    return [one if one.finished else other for one, other in zip(whole, tenth, strict=True)]
+    return equal_steps(replace(few, iterations=math.ceil(settings.iterations / 10)))
 
 
 def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:
@@ -191,7 +194,7 @@ def _runs(settings: SweepSettings, iterations: dict[str, int]) -> list[SweepRun]
                 output = folder(settings, method, prompt, seed, base.iterations, last)
                 config = replace(base, prompt=prompt, seed=seed, output=output)
                 alone = runs[-1] if last else None
-                runs.append(SweepRun(method, config, world, settings.prior_figures, last, alone))
+                runs.append(SweepRun(method, config, world, settings.prior_figures, alone))
     return runs
 
 
