@@ -20,6 +20,7 @@ _NAMED = {
     "method": ("gsdistill.distillation", "method"),
     "init": ("gsdistill.scene.init", "initialiser"),
     "densify": ("gsdistill.scene.densify", "densifier"),
+    "background": ("gsdistill.training.backgrounds", "background"),
     "finish": ("gsdistill.training.finish", "finish"),
 }
 _LEFT_OUT = ("output", "resume", "accept_changes", "overwrite")

@@ -16,6 +16,8 @@ from typing import Any
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.paths import file_of, paths_in, there
 from gsdistill.run.read import CONFIG
+from gsdistill.settings.config import defaults
+from gsdistill.settings.registry import load
 from gsdistill.settings.yaml import load_yaml
 
 __all__ = ["BEFORE", "check_places", "checked_changes", "command", "differing", "leaves"]
@@ -67,6 +69,8 @@ def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -
     ``folder`` is the run's, which relative paths of older runs are found from.
     """
     earlier = {name: value for name, value in BEFORE.items() if name in now}
+    if isinstance(name := before.get("background"), str):  # older runs have the name alone
+        before = {**before, "background": {"name": name, **defaults(load("gsdistill.training.backgrounds", name))}}
     new, old, home = dict(leaves(now)), dict(leaves({**earlier, **before})), _started_in(before, folder)
     changed = [name for name, value in old.items() if name not in _FREE and not _same(new.get(name), value, home)]
     return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in changed}

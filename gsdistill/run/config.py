@@ -31,10 +31,10 @@ from gsdistill.scene.init.base import Initialiser
 from gsdistill.settings.config import defaults, from_dict, merge, name_of, named, setting_fields
 from gsdistill.settings.registry import label_of, load, names
 from gsdistill.settings.yaml import load_yaml
+from gsdistill.training.backgrounds.base import Background
 from gsdistill.training.finish.base import Finish
 from gsdistill.training.finish.none import Without
 from gsdistill.training.pictures import PictureSettings
-from gsdistill.training.views import Background
 
 __all__ = ["RunConfig", "fill_settings", "read_config", "read_prompts", "resolve"]
 
@@ -47,6 +47,7 @@ INIT: Any = named(INIT_CLASS, "ball")
 DENSIFY: Any = named(DENSIFIER_CLASS, "gradient")
 REPRESENTATION_CLASS = partial(load, "gsdistill.representation", kind="representation")
 REPRESENTATION = may_be_path(lambda: names("gsdistill.representation"))
+BACKGROUND: Any = named(partial(load, "gsdistill.training.backgrounds", kind="background"), "mixed")
 FINISH: Any = named(partial(load, "gsdistill.training.finish", kind="finish"), "none")
 
 
@@ -76,7 +77,8 @@ class RunConfig:
     stages: tuple[Mapping[str, Any], ...] = field(default=(), metadata={"typed": False})
     views: int = bounded(4, low=1)  # Draw so many views in a step.
     resolution: int | None = bounded(None, low=8, high=4096)  # Pixels of a training view; none: the prior's own.
-    background: Background = "mixed"  # behind the training views; mixed: half mid grey, half any colour
+    # What is behind the training views: a name of `gsdistill list backgrounds`; each has its own flags.
+    background: Background = BACKGROUND
     device: str = "auto"  # Compute on auto, cpu, or a GPU by its name in torch; auto: a GPU where there is one.
     deterministic: bool = False  # the same bits in every process of this machine, at the price of speed
     recipe: bool = True  # start from the settings that fit the prior, a config of its card

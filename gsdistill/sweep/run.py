@@ -67,6 +67,8 @@ class _Heir(Listener):
         heir.representation.restore(run.representation.state())
         heir.generator.set_state(run.generator.get_state())
         heir.method_state = run.method_state
+        if heir.learned and run.learned:
+            heir.learned.restore(run.learned.state())
         heir.skipped, heir.evaluations, heir.forgiven = run.skipped, run.evaluations, run.forgiven
         run.clock.settle(wait=True)
         heir.clock.seconds.update(run.clock.seconds)

@@ -34,7 +34,7 @@ __all__ = ["Checkpoint", "drop", "find", "read", "read_last", "restore", "save"]
 
 KEPT = 2  # checkpoints of a run
 _VERSION = 5  # of the format; in version 4 the counter ``forgiven`` is called ``pardoned``
-_SCENE, _METHOD = "representation.", "method."  # prefixes of the names of tensors
+_SCENE, _METHOD, _BEHIND = "representation.", "method.", "background."  # prefixes of the names of tensors
 _NAME = "gsdistill"  # key of the header in the file's metadata
 
 
@@ -86,6 +86,7 @@ def save(run: Distiller, folder: Path, settings: Mapping[str, Any], versions: Ma
 
     tensors = {f"{_SCENE}{key}": value for key, value in run.representation.state().items()}
     tensors |= {f"{_METHOD}{key}": value for key, value in run.method_state.items()}
+    tensors |= {f"{_BEHIND}{key}": value for key, value in (run.learned.state() if run.learned else {}).items()}
     tensors["generator"] = run.generator.get_state()
     run.clock.settle(wait=True)
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -161,6 +162,8 @@ def restore(run: Distiller, saved: Checkpoint) -> None:
     run.representation.restore(_group(saved.tensors, _SCENE))
     device = run.representation.device
     run.method_state = {key: value.to(device) for key, value in _group(saved.tensors, _METHOD).items()}
+    if run.learned:
+        run.learned.restore(_group(saved.tensors, _BEHIND))
     for name, value in asdict(saved.counters).items():
         setattr(run, name, value)
     run.clock.seconds.update(saved.seconds)
@@ -180,6 +183,7 @@ def _checksum(tensors: Mapping[str, Tensor], header: str) -> str:
 def _check(run: Distiller, saved: Checkpoint) -> None:
     """Raise BadFile if the tensors are not those of a run like ``run``."""
     wanted = {f"{_METHOD}{key}": value for key, value in run.method_state.items()}
+    wanted |= {f"{_BEHIND}{key}": value for key, value in (run.learned.state() if run.learned else {}).items()}
     wanted["generator"] = run.generator.get_state()
     tensors = {key: value for key, value in saved.tensors.items() if not key.startswith(_SCENE)}
     odd = unfit(tensors, wanted)

@@ -109,6 +109,9 @@ class Distiller:
         self.terms: list[Term] = list(terms)
         self.clock = Clock(representation.device)  # seconds by phase of a step
         self.method_state: State = to_device(method.init_state(prior, generator), representation.device)
+        self.learned = views.background.begin(
+            None, generator, representation.device
+        )  # what is behind the scene, if any
         self._skipped: Int[Tensor, ""] = torch.zeros((), dtype=torch.long, device=representation.device)
         self.done = 0  # finished steps, skipped ones included
         self.evaluations = 0  # samples that went through the network
@@ -204,6 +207,8 @@ class Distiller:
         self.consistent = False
         with self.clock("optimise"):
             finite = self.representation.update(progress)
+            if self.learned:
+                self.learned.update(progress, finite)
             self.method_state = {key: torch.where(finite, new, before[key]) for key, new in self.method_state.items()}
         with self.clock("densify"):
             self.done += 1
@@ -225,6 +230,7 @@ class Distiller:
         if anew:
             self.method_state = state
         self.representation.begin(self.stage.settings, self.stage.iterations, anew)
+        self.learned = self.views.background.begin(self.learned, self.generator, self.representation.device)
 
     def fault(self) -> str | None:
         """Say what is wrong with the prior's model and what to do, if it is the reason why no gradient is finite."""
@@ -246,7 +252,9 @@ class Distiller:
         clock, views = self.clock, self.views
         with clock("render"):
             cameras, backgrounds = draw_views(views, self.generator, self._like)
-            out = self.representation.render(cameras, backgrounds)
+            out = self.representation.render(cameras, backgrounds[:, :3])
+            if self.learned:
+                out = self.learned.behind(out, cameras, backgrounds[:, 3])
             seen, eyes = shown(out, cameras, views.pictures, self.generator)
         with clock("encode"):
             latents = self.prior.encode(seen.images)

@@ -1,9 +1,8 @@
-"""The views of a step: how many cameras there are, how they are drawn, and the colour behind the object."""
+"""The views of a step: how many cameras there are, how they are drawn, and what is behind the object."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,11 +13,11 @@ from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras, send
 from gsdistill.prior.base import Prior
 from gsdistill.scene.cameras import CameraSettings, sample
+from gsdistill.training.backgrounds.base import Background
+from gsdistill.training.backgrounds.mixed import Mixed
 from gsdistill.training.pictures import PictureSettings
 
-__all__ = ["Background", "ViewSettings", "check_cameras", "check_groups", "draw_backgrounds", "draw_views"]
-
-Background = Literal["mixed", "random", "grey", "white", "black"]
+__all__ = ["ViewSettings", "check_cameras", "check_groups", "draw_views"]
 
 
 @dataclass(frozen=True)
@@ -27,33 +26,21 @@ class ViewSettings:
 
     count: int = bounded(4, low=1)
     resolution: int = bounded(64, low=8)  # pixels, width and height
-    background: Background = "mixed"
+    background: Background = field(default_factory=Mixed)
     cameras: CameraSettings = field(default_factory=CameraSettings)
     pictures: PictureSettings = field(default_factory=PictureSettings)
 
 
-def draw_views(views: ViewSettings, generator: torch.Generator, like: Tensor) -> tuple[Cameras, Float[Tensor, "B 3"]]:
-    """Draw cameras and one background per view (RGB, 0..1), on the device of ``like``; they are sent in one copy."""
+def draw_views(views: ViewSettings, generator: torch.Generator, like: Tensor) -> tuple[Cameras, Float[Tensor, "B 4"]]:
+    """Draw cameras and one background per view, as :meth:`Background.draw`, on the device of ``like``, in one copy."""
     cameras = sample(views.cameras, views.count, views.resolution, generator)
     parts = {name: getattr(cameras, name) for name in ("viewmats", "Ks", "azimuths", "elevations", "distances")}
-    parts["backgrounds"] = draw_backgrounds(views.background, views.count, generator)
+    parts["backgrounds"] = views.background.draw(views.count, generator)
     flat = send(torch.cat([part.flatten() for part in parts.values()]), like)
     pieces = flat.split([part.numel() for part in parts.values()])
     sent = {name: piece.view(part.shape) for (name, part), piece in zip(parts.items(), pieces, strict=True)}
     backgrounds = sent.pop("backgrounds")
     return replace(cameras, **sent), backgrounds
-
-
-def draw_backgrounds(kind: Background, count: int, generator: torch.Generator) -> Float[Tensor, "B 3"]:
-    """One RGB colour per view, 0..1: ``mixed`` is mid grey or a random colour, with equal chances for each view."""
-    fixed = {"grey": 0.5, "white": 1.0, "black": 0.0}
-    if kind in fixed:
-        return torch.full((count, 3), fixed[kind])
-    colors = torch.rand(count, 3, generator=generator)
-    if kind == "random":
-        return colors
-    grey = torch.rand(count, 1, generator=generator) < 0.5
-    return torch.where(grey, torch.full_like(colors, 0.5), colors)
 
 
 def check_groups(views: int, cameras: CameraSettings, prior: str, together: int) -> int:

@@ -29,8 +29,9 @@ from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.ramp import Ramp
 from gsdistill.settings.registry import load, names
 from gsdistill.training import checkpoint
+from gsdistill.training.backgrounds.black import Black
 from gsdistill.training.distiller import Distiller, Diverged
-from gsdistill.training.views import ViewSettings, draw_backgrounds
+from gsdistill.training.views import ViewSettings
 
 SIZE = 16
 PHASES = ["render", "encode", "network", "encode backward", "render backward", "optimise", "densify"]
@@ -83,6 +84,12 @@ def carry(run: Distiller, count: int) -> list:
     return list(islice(run, count))
 
 
+def mixed(count: int, generator: torch.Generator) -> torch.Tensor:
+    """The backgrounds that a run has unless others are asked for."""
+    colours, chance = torch.rand(count, 3, generator=generator), torch.rand(count, 1, generator=generator)
+    return torch.where(chance < 0.5, torch.full_like(colours, 0.5), colours)
+
+
 def state(run: Distiller) -> list[torch.Tensor]:
     return [value.detach().clone() for value in run.representation.params.values()]
 
@@ -94,7 +101,7 @@ def assert_equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
 
 def test_learns_the_only_picture_of_its_world(prior):
     method = SDS(guidance_scale=Ramp(1.0, 1.0), weighting="uniform")
-    run = begin(prior, method, 80, Gradient(), replace(VIEWS, background="black"))
+    run = begin(prior, method, 80, Gradient(), replace(VIEWS, background=Black()))
     records = carry(run, 80)
 
     def blue(images):
@@ -160,7 +167,7 @@ def by_hand(prior: AnalyticPrior, method: Distillation, steps: int, backend: str
     statistics, due = strategy.initialize_state(), steps // 4
     for done in range(1, steps + 1):
         progress = (done - 1) / steps
-        cameras, colours = sample(VIEWS.cameras, 2, SIZE, generator), draw_backgrounds("mixed", 2, generator)
+        cameras, colours = sample(VIEWS.cameras, 2, SIZE, generator), mixed(2, generator)
         out = render(Gaussians(**params), cameras, colours, backend)
         x0 = prior.encode(out.images)
         views = Views(x0.detach(), out.alphas.detach().permute(0, 3, 1, 2), cameras)  # a latent is a pixel here
@@ -325,16 +332,6 @@ def test_a_bad_step_leaves_adam_as_if_it_had_not_been(telling):
             ours, theirs = scene.optimizers[key].state[scene.params[key]], optimizer.state.get(plain[key])
             for name, value in ours.items():
                 assert torch.equal(value, theirs[name] if theirs else torch.zeros_like(value))
-
-
-def test_backgrounds():
-    generator = torch.Generator().manual_seed(0)
-    assert torch.equal(draw_backgrounds("white", 3, generator), torch.ones(3, 3))
-    mixed = draw_backgrounds("mixed", 2000, generator)
-    grey = (mixed == 0.5).all(1)
-    assert 0.45 < float(grey.float().mean()) < 0.55
-    assert 0.45 < float(mixed[~grey].mean()) < 0.55
-    assert draw_backgrounds("random", 5, generator).shape == (5, 3)
 
 
 class Deep(SDS):

@@ -38,7 +38,7 @@ from gsdistill.training.views import ViewSettings
 
 META = torch.device("meta")
 EVERYTHING = RegularizerSettings(*[replace(RegularizerSettings().opacity, start=1.0, end=1.0)] * 3)
-VIEWS = ViewSettings(4, 16, "mixed", CameraSettings(group=4))
+VIEWS = ViewSettings(4, 16, cameras=CameraSettings(group=4))
 METHODS = {name: load_class("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
 del METHODS["cfd"]  # it lists the texels that its surface covers, and waits to learn how many there are
 METHODS["sds-adaptive"] = SDS(timesteps="linear-anneal", variance_reduction="adaptive")
