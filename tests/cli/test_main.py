@@ -375,7 +375,7 @@ def test_every_setting_of_a_run_has_its_flag(capsys):
 
     plain = yaml.safe_load(to_yaml(RunConfig("x")))
     del plain["stages"]  # which only a config can say
-    for named in ("method", "init", "densify", "finish"):
+    for named in ("method", "init", "densify", "background", "finish"):
         del plain[named]["name"]
     for flag in [*flags(plain, "--"), "--method", "--init", "--densify", "--finish"]:
         assert re.search(rf"^  {flag}[ ,\n]", text, re.MULTILINE)
