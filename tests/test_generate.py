@@ -27,6 +27,7 @@ from gsdistill import generate as generating
 from gsdistill.cli.main import execute
 from gsdistill.core.errors import BadFile, ConfigError, OutputError, PromptError, Stopped
 from gsdistill.disk.lock import Claim
+from gsdistill.disk.places import data_path
 from gsdistill.export.ply import Ply
 from gsdistill.generate import run
 from gsdistill.models.catalogue import find_model
@@ -40,6 +41,7 @@ from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.ply import read_vertices
 from gsdistill.scene.read import read_splat
 from gsdistill.settings.yaml import load_yaml
+from gsdistill.testing import World
 from gsdistill.training import checkpoint
 from gsdistill.training.distiller import Distiller, Diverged
 
@@ -82,6 +84,25 @@ def test_a_run_leaves_whole_files(method, tmp_path):
     assert [record["step"] for record in records] == [1, 6]
     assert imageio_ffmpeg.count_frames_and_secs(folder / "turntable.mp4")[0] == 90
     assert resolve(load_yaml(folder / "config.yaml")) == resolve({**SMALL, "output": str(folder), "method": method})
+
+
+CAREFUL = [file for file in sorted(data_path("configs").glob("*.yaml")) if load_yaml(file).get("negative_prompt")]
+
+
+@pytest.mark.parametrize("file", CAREFUL, ids=lambda file: file.stem)
+def test_the_negative_prompt_of_a_config_is_the_one_that_the_prior_encodes(file, monkeypatch):
+    """That each method then asks for it, is in its contract."""
+    prior, asked = World(), []
+    encode = prior.encode_text
+    monkeypatch.setattr(prior, "encode_text", lambda *texts: asked.append(texts[:2]) or encode(*texts))
+    given = load_yaml(file)
+    alone = {"prompt": "x", "prior": "sd15", "recipe": False, "init": {"name": "ball", "count": 4}}
+    generating.prepared(resolve({**given, **alone}), prior, torch.device("cpu"))
+    assert asked[0] == ("x", given["negative_prompt"])
+
+
+def test_many_configs_have_a_negative_prompt():
+    assert len(CAREFUL) >= 10
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gsdistill.cli.flags import behind, parse_flags, peek
@@ -27,7 +26,8 @@ class RunFlags(Threads):
 
     # Take settings from a YAML file, the folder of an earlier run, or a name of `gsdistill list configs`.
     config: str | None = field(default=None, metadata=may_be_path())
-    prompt_file: Path | None = None  # Read the prompt from a text file with one line, in place of --prompt.
+    # Read the prompt from a text file with one line, in place of --prompt.
+    prompt_file: str | None = field(default=None, metadata=may_be_path())
     offline: bool = False  # Never ask the network; use what is on this machine, as with HF_HUB_OFFLINE=1.
 
 
@@ -48,7 +48,8 @@ def read_run_flags(
     """
     from gsdistill.models.hub import go_offline
     from gsdistill.run import stages
-    from gsdistill.run.config import RunConfig, fill_settings, read_config, read_prompts
+    from gsdistill.run.config import RunConfig, fill_settings, read_config
+    from gsdistill.run.prompts import read_prompts
 
     if len(words := behind(argv, "prompt")) > 1:
         raise ConfigError(

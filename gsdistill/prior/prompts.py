@@ -1,6 +1,6 @@
 """View-dependent prompts: the direction of view in words, mixed between directions, or separated by Perp-Neg.
 
-Azimuth 0 is the front. ``view`` appends one of four texts by thresholds on the angles. ``interpolate`` mixes the
+Azimuth 0 is the front. ``view`` takes one of four texts by thresholds on the angles. ``interpolate`` mixes the
 embeddings of the two nearest of front, side and back, r falling linearly with the azimuth a in (-180, 180]:
     |a| < 90:   r = 1 - |a| / 90,   r front + (1 - r) side
     |a| >= 90:  r = 2 - |a| / 90,   r side + (1 - r) back
@@ -8,7 +8,16 @@ embeddings of the two nearest of front, side and back, r falling linearly with t
 f(r; a, b, c) = a exp(-b r) + c, by threestudio's rule and constants:
     |a| < 90:   front -f_fs(r),  side -f_sf(1 - r)
     |a| >= 90:  side -f_sb(r),   front -f_fsb(r)
-From above, all three use only the overhead text, and both weights are 0.
+where a curve is 0 beyond its cut-off. From above, all three use only the overhead text, and both weights are 0.
+
+How released programs read, in these settings:
+    threestudio, GSGEN, GaussianDreamer   front 45, back 135, overhead 60; their ``back_threshold`` is 180 - back
+    DreamGaussian                         front 60, back 120, overhead 90, which is none; without MVDream its program
+                                          never passes the azimuth on, so that every view gets the plain prompt
+    ProlificDreamer, ScaleDreamer, CFD    front 30, back 150, overhead 60
+    SJC                                   front 45, back 135, overhead 41.8, phrases ``prefix``
+    stable-dreamfusion, LucidDreamer      ``interpolate``, overhead 90; with Perp-Neg f_fs (2, 2, 0), f_sf (2, 10, 0),
+                                          f_sb (1, 10, 0), f_fsb (0, 0, 2), f_cuts (0.8, 0.8, 0.8, 1)
 """
 
 from __future__ import annotations
@@ -32,6 +41,11 @@ __all__ = [
 
 DIRECTIONS = ("front", "side", "back", "overhead")
 
+PHRASES = {
+    "suffix": {name: f"{{prompt}}, {name} view" for name in DIRECTIONS},
+    "prefix": {name: f"{'backside' if name == 'back' else name} view of {{prompt}}" for name in DIRECTIONS},
+}
+
 Curve = tuple[float, float, float]
 
 
@@ -43,8 +57,10 @@ class PromptSettings:
     direction: Literal["auto", "auto-perp-neg", "none", "view", "interpolate", "perp-neg"] = "auto"
     front: float = bounded(45.0, low=0, high=180)  # |azimuth| below is the front
     back: float = bounded(135.0, low=0, high=180)  # |azimuth| above is the back
-    overhead: float = bounded(60.0, low=-90, high=90)  # an elevation above is overhead
-    front_prompt: str | None = None  # whole prompt of the front; none: the prompt and ", front view"
+    overhead: float = bounded(60.0, low=-90, high=90)  # an elevation above is overhead; 90: none is
+    # where the words of the view stand: suffix "PROMPT, back view", prefix "backside view of PROMPT"
+    phrases: Literal["suffix", "prefix"] = "suffix"
+    front_prompt: str | None = None  # whole prompt of the front; none: the prompt in the phrase of the front
     side_prompt: str | None = None  # likewise of the sides
     back_prompt: str | None = None  # likewise of the back
     overhead_prompt: str | None = None  # likewise from above
@@ -52,6 +68,8 @@ class PromptSettings:
     f_sf: Curve = (4.0, 0.5, -2.426)  # of side, there
     f_sb: Curve = (1.0, 0.5, -0.606)  # of side, behind the sides
     f_fsb: Curve = (1.0, 0.5, 0.967)  # of front, there
+    # Perp-Neg: r beyond which f_fs, f_sb and f_fsb are 0, and 1 - r beyond which f_sf is; in the order of the curves
+    f_cuts: tuple[float, float, float, float] = bounded((1.0, 1.0, 1.0, 1.0), low=0, high=1)
 
     def __post_init__(self) -> None:
         if self.front > self.back:
@@ -72,7 +90,10 @@ class PromptSettings:
         """The prompt of each direction, by name; empty if ``direction`` is none."""
         if self.direction == "none":
             return {}
-        return {name: getattr(self, f"{name}_prompt") or f"{prompt}, {name} view" for name in DIRECTIONS}
+        phrases = PHRASES[self.phrases]
+        return {
+            name: getattr(self, f"{name}_prompt") or phrase.format(prompt=prompt) for name, phrase in phrases.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -153,14 +174,14 @@ def direction_of(cameras: Cameras, settings: PromptSettings) -> Int[Tensor, "B"]
 
 
 def _weights(r: Float[Tensor, "B"], behind: Bool[Tensor, "B"], settings: PromptSettings) -> Float[Tensor, "B 2"]:
-    before = torch.stack([_curve(r, settings.f_fs), _curve(1 - r, settings.f_sf)], 1)
-    after = torch.stack([_curve(r, settings.f_sb), _curve(r, settings.f_fsb)], 1)
-    return -torch.where(behind[:, None], after, before)
+    curves = zip((settings.f_fs, settings.f_sf, settings.f_sb, settings.f_fsb), settings.f_cuts, strict=True)
+    front, side, *after = (_curve(at, *curve) for at, curve in zip((r, 1 - r, r, r), curves, strict=True))
+    return -torch.where(behind[:, None], torch.stack(after, 1), torch.stack([front, side], 1))
 
 
-def _curve(r: Float[Tensor, "B"], curve: Curve) -> Float[Tensor, "B"]:
+def _curve(r: Float[Tensor, "B"], curve: Curve, cut: float) -> Float[Tensor, "B"]:
     scale, rate, shift = curve
-    return scale * torch.exp(-rate * r) + shift
+    return torch.where(r > cut, 0.0, scale * torch.exp(-rate * r) + shift)
 
 
 def _from_front(azimuths: Float[Tensor, "B"]) -> Float[Tensor, "B"]:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gsdistill.core import device
-from gsdistill.core.errors import BadFile, ConfigError, did_you_mean
+from gsdistill.core.errors import ConfigError, did_you_mean
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import RenderOptions
 from gsdistill.disk.paths import anchored, expanded, may_be_path
 from gsdistill.disk.places import data_path, slug
-from gsdistill.disk.read import read_text
 from gsdistill.distillation.base import Distillation
 from gsdistill.export.settings import RunExport
 from gsdistill.models import catalogue
@@ -36,7 +35,7 @@ from gsdistill.training.finish.base import Finish
 from gsdistill.training.finish.none import Without
 from gsdistill.training.pictures import PictureSettings
 
-__all__ = ["RunConfig", "fill_settings", "read_config", "read_prompts", "resolve"]
+__all__ = ["RunConfig", "fill_settings", "read_config", "resolve"]
 
 METHOD: Any = named(partial(load, "gsdistill.distillation", kind="method"), "cds")
 PRIOR = may_be_path(lambda: ("auto", *catalogue.known()))
@@ -222,18 +221,3 @@ def read_config(name: str) -> dict[str, Any]:
         available = ", ".join([*known, "or the path of a YAML file"])
         raise ConfigError(f"unknown config '{name}'.{did_you_mean(name, known)} Available: {available}")
     return load_yaml(shipped / f"{name}.yaml")
-
-
-def read_prompts(path: Path | str) -> tuple[str, ...]:
-    """Read the prompts of a text file, one on each line; empty lines and lines that begin with # are skipped.
-
-    Raises:
-        BadFile: it cannot be read, is not UTF-8, or holds no prompt.
-    """
-    lines = (line.strip() for line in read_text(path).splitlines())
-    prompts = tuple(line for line in lines if line and not line.startswith("#"))
-    if not prompts:
-        raise BadFile(
-            f"the prompt file {path} holds no prompt: one is expected on each line that does not begin with #"
-        )
-    return prompts

@@ -152,8 +152,8 @@ def priced(settings: SweepSettings) -> list[SweepRun]:
     """
     if settings.equal != "evaluations":
         return equal_steps(settings)
-    few = replace(settings, prompts=settings.all_prompts[:1], prompt_file=None, seeds=settings.seeds[:1], finish="none")
-    return equal_steps(replace(few, iterations=math.ceil(settings.iterations / 10)))
+    one = replace(settings, prompts=settings.all_prompts[:1], prompt_file=None, sample=None, seeds=settings.seeds[:1])
+    return equal_steps(replace(one, finish="none", iterations=math.ceil(settings.iterations / 10)))
 
 
 def equal_evaluations(settings: SweepSettings) -> list[SweepRun]:

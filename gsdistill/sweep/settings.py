@@ -14,6 +14,7 @@ from gsdistill.core.ranges import bounded
 from gsdistill.core.threads import Threads
 from gsdistill.disk.paths import file_of, may_be_path
 from gsdistill.disk.places import slug
+from gsdistill.run.prompts import read_prompts, sampled
 from gsdistill.settings.registry import label_of, load, names
 
 __all__ = ["SweepSettings", "shown", "steps_of"]
@@ -31,7 +32,10 @@ class SweepSettings(Threads):
     # Names of `gsdistill list methods`, or classes of your own as file.py:Class.
     methods: tuple[str, ...] = ("sds", "ssd", "cds", "fsd", "asd", "csd")
     prompts: tuple[str, ...] = ()  # What to make, each in quotes.
-    prompt_file: Path | None = None  # More prompts, one a line; empty lines and those that begin with # are skipped.
+    # More prompts: a text file with one on each line, or a name of `gsdistill list prompts`.
+    prompt_file: str | None = field(default=None, metadata=may_be_path())
+    sample: int | None = bounded(None, low=1)  # Only so many prompts of the file or list, drawn at random.
+    sample_seed: int = bounded(0, low=0)  # Another seed draws others.
     seeds: tuple[int, ...] = bounded((0, 1, 2), low=0, high=2**32 - 1)  # Each prompt is run with each of them.
     iterations: int = bounded(300, low=1)  # Steps of every run in the comparison with equal steps.
     # What is equal for all methods, steps or network evaluations; both: one comparison of each kind.
@@ -65,16 +69,22 @@ class SweepSettings(Threads):
 
     @cached_property
     def all_prompts(self) -> tuple[str, ...]:
-        """``prompts``, then those of the file.
+        """``prompts``, then those of the file or list, or the sample of them.
 
         Raises:
+            ConfigError: there is no such list, or a sample that cannot be drawn.
             BadFile: the file cannot be read, or holds no prompt.
         """
         if self.prompt_file is None:
+            if self.sample is not None:
+                raise ConfigError(f"sample = {self.sample} is for the prompts of --prompt-file, which is not given")
             return self.prompts
-        from gsdistill.run.config import read_prompts
-
-        return (*self.prompts, *read_prompts(self.prompt_file))
+        listed = read_prompts(self.prompt_file)
+        if self.sample is None:
+            return (*self.prompts, *listed)
+        if self.sample > len(listed):
+            raise ConfigError(f"sample = {self.sample}: {self.prompt_file} holds {len(listed)} prompts")
+        return (*self.prompts, *sampled(listed, self.sample, self.sample_seed))
 
     @property
     def own_configs(self) -> dict[str, str]:

@@ -109,7 +109,8 @@ def cards(path: Path) -> None:
 
 def prompt(path: Path) -> None:
     from gsdistill.disk.places import slug
-    from gsdistill.run.config import read_prompts, resolve
+    from gsdistill.run.config import resolve
+    from gsdistill.run.prompts import read_prompts
     from gsdistill.sweep.settings import SweepSettings
     from gsdistill.worlds.shapes.captions import parse
 
@@ -118,7 +119,7 @@ def prompt(path: Path) -> None:
     assert 0 < len(slug(text)) <= 80 and slug(text).isascii()
     with contextlib.suppress(UserError):
         parse(text)
-    assert SweepSettings(prompt_file=path).all_prompts
+    assert SweepSettings(prompt_file=str(path)).all_prompts
 
 
 def home(path: Path) -> Path:

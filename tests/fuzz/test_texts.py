@@ -18,7 +18,8 @@ from gsdistill.cli.main import execute
 from gsdistill.core.errors import BadFile, ConfigError, UserError
 from gsdistill.disk.places import slug
 from gsdistill.disk.read import brief, parse_json, read_bytes, read_json, read_text
-from gsdistill.run.config import RunConfig, read_prompts
+from gsdistill.run.config import RunConfig
+from gsdistill.run.prompts import read_prompts
 from gsdistill.scene.ply import read_vertices
 from gsdistill.settings.config import from_dict, to_dict
 from gsdistill.settings.ramp import Ramp

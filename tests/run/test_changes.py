@@ -92,6 +92,18 @@ def test_a_densifier_stays_while_its_settings_may_change(here):
     assert checked_changes(now, {"densify": {"budget": 6}}, folder, accept=False) == []  # of a run without a name
 
 
+def test_a_setting_that_a_part_of_an_older_run_does_not_have_was_as_before(here):
+    before, folder = {"prompts": {"front": 45.0}}, here / "outputs" / "x" / "run"
+    old = {"prompts": {"front": 45.0, "phrases": "suffix", "f_cuts": [1.0, 1.0, 1.0, 1.0]}}
+    assert checked_changes(old, before, folder, accept=False) == []
+    now = {"prompts": {**old["prompts"], "phrases": "prefix", "f_cuts": [0.8, 0.8, 0.8, 1.0]}}
+    lines = [
+        "prompts.phrases = prefix (was suffix)",
+        "prompts.f_cuts = [0.8, 0.8, 0.8, 1.0] (was [1.0, 1.0, 1.0, 1.0])",
+    ]
+    assert checked_changes(now, before, folder, accept=True) == lines
+
+
 def test_what_is_gone_may_be_named_anew_where_changes_are_accepted(here):
     before, now = Run(prior="/gone/models/mine", init=Start(here / "start.ply")), anchored(Run())
     folder = run_folder(here, before)

@@ -23,11 +23,12 @@ from gsdistill.disk.write import write_text
 from gsdistill.evaluation.references import truth_of_prompt
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.models.catalogue import find_model
+from gsdistill.run.prompts import read_prompts, sampled
 from gsdistill.scene.read import read_splat
 from gsdistill.settings.config import to_yaml
 from gsdistill.sweep import run as sweep_run
 from gsdistill.sweep.figure import wrapped
-from gsdistill.sweep.plan import equal_evaluations, equal_steps
+from gsdistill.sweep.plan import equal_evaluations, equal_steps, priced
 from gsdistill.sweep.results import compare
 from gsdistill.sweep.settings import SweepSettings
 from gsdistill.sweep.table import markdown
@@ -368,8 +369,22 @@ def test_no_run_only_compares(tmp_path):
 
 def test_prompts_come_from_a_file_too(tmp_path):
     (tmp_path / "prompts.txt").write_text("a red cube\n\n  a blue ring \n")
-    given = settings(tmp_path, prompt_file=tmp_path / "prompts.txt")
+    given = settings(tmp_path, prompt_file=str(tmp_path / "prompts.txt"))
     assert given.all_prompts == (*PROMPTS, "a red cube", "a blue ring")
+
+
+def test_a_sweep_takes_a_list_by_name_and_a_sample_of_it(tmp_path):
+    prompts = read_prompts("magic3d-15")
+    assert settings(tmp_path, prompts=(), prompt_file="magic3d-15").all_prompts == prompts
+    given = settings(tmp_path, prompts=("a cat",), prompt_file="magic3d-15", sample=4, sample_seed=7)
+    assert given.all_prompts == ("a cat", *sampled(prompts, 4, 7))
+
+
+def test_the_price_of_a_step_is_asked_for_of_the_first_prompt_of_a_sample(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a red cube\na blue ring\na green torus\n")
+    file = str(tmp_path / "prompts.txt")
+    given = settings(tmp_path, prompts=(), prompt_file=file, sample=2, equal="evaluations")
+    assert {run.config.prompt for run in priced(given)} == {given.all_prompts[0]}
 
 
 @pytest.mark.parametrize(
@@ -382,6 +397,10 @@ def test_prompts_come_from_a_file_too(tmp_path):
         ("--prompts zebra", "unknown word 'zebra'"),
         ("--prompts Red-cube red-cube", "prompts: 'red-cube' is given 2 times"),
         ("--prompt-file nowhere.txt", "nowhere.txt: cannot be read"),
+        ("--prompt-file magic3d-51", "unknown list of prompts 'magic3d-51'. Did you mean 'magic3d-15'?"),
+        ("--prompt-file magic3d-15 --sample 16", "sample = 16: magic3d-15 holds 15 prompts"),
+        ("--prompt-file magic3d-15 --sample 0", "sample = 0 is out of range"),
+        ("--prompts x --sample 1", "sample = 1 is for the prompts of --prompt-file, which is not given"),
         ("--seeds -1", "seeds[0] = -1 is out of range"),
         ("--seeds 1 1", "seeds: '1' is given 2 times"),
         ("--iterations 0", "iterations = 0 is out of range"),

@@ -28,7 +28,7 @@ import torch
 from gsdistill.core.structs import Gaussians
 from gsdistill.disk.write import write_json
 from gsdistill.evaluation.views import Pictures, iou, photograph, truth
-from gsdistill.run.config import read_prompts
+from gsdistill.run.prompts import read_prompts
 from gsdistill.scene.densify.base import without_haze
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.settings.yaml import load_yaml

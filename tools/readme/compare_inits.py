@@ -25,7 +25,8 @@ from gsdistill.disk.write import write_json
 from gsdistill.evaluation.statistics import bootstrap
 from gsdistill.evaluation.truth import evaluate
 from gsdistill.generate import run
-from gsdistill.run.config import RunConfig, read_prompts, resolve
+from gsdistill.run.config import RunConfig, resolve
+from gsdistill.run.prompts import read_prompts
 from gsdistill.scene.read import read_splat
 
 PROMPTS = read_prompts(Path(__file__).with_name("prompts.txt"))

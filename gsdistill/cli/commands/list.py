@@ -16,6 +16,7 @@ from gsdistill.cli.commands.base import PlainCommand
 from gsdistill.core.errors import ConfigError, did_you_mean
 from gsdistill.disk.places import data_path
 from gsdistill.models import GROUP
+from gsdistill.run.prompts import prompt_lists
 from gsdistill.settings.registry import names, origin, summary
 
 __all__ = ["List", "bibtex"]
@@ -41,6 +42,7 @@ Kind = Literal[
     "backgrounds",
     "finishes",
     "configs",
+    "prompts",
     "formats",
     "demos",
     "worlds",
@@ -52,7 +54,7 @@ KINDS = get_args(Kind)[:-1]
 
 @dataclass(frozen=True)
 class List(PlainCommand):
-    """Show what can be chosen by name: methods, priors, inits, densifiers, finishes, configs, formats and more."""
+    """Show what can be chosen by name: methods, priors, inits, configs, lists of prompts, formats and more."""
 
     # One of these kinds, or all of them.
     what: Kind = field(default="all", metadata={"positional": True})
@@ -123,6 +125,8 @@ def _rows(kind: str) -> dict[str, str]:
             for world in worlds
             for group, words in world.vocabulary().items()
         }
+    if kind == "prompts":
+        return prompt_lists()
     if kind in PACKAGES:
         return {name: summary(PACKAGES[kind], name) for name in names(PACKAGES[kind])}
     files = sorted(data_path("configs").glob("*.yaml"), key=lambda file: file.stem)
