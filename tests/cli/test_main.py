@@ -411,8 +411,8 @@ def test_version_and_overview(capsys):
         ("render none.ply", "none.ply: cannot be read: No such file or directory"),
         ("evaluate", "SPLAT is missing; see gsdistill evaluate --help"),
         ("list method",
-         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, "
-         "representations, densifiers, backgrounds, finishes, configs, prompts, formats, demos, worlds, vocabulary, all"),
+         "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, representations, "
+         "densifiers, backgrounds, finishes, configs, prompts, formats, demos, worlds, vocabulary, all"),
         ("doctor --fix", "unknown flag '--fix'. See gsdistill doctor --help"),
     ],
 )  # fmt: skip

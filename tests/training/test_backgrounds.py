@@ -42,7 +42,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 def empty(cameras, alpha: float = 0.0) -> Render:
     shape = len(cameras), cameras.height, cameras.width
     clear = torch.zeros(*shape, 1)
-    return Render(torch.zeros(*shape, 3), clear + alpha, clear, torch.zeros(len(cameras), 1, 2), torch.ones(len(cameras), 1).int())
+    return Render(
+        torch.zeros(*shape, 3), clear + alpha, clear, torch.zeros(len(cameras), 1, 2), torch.ones(len(cameras), 1).int()
+    )
 
 
 @pytest.mark.parametrize(("name", "colour"), [("grey", 0.5), ("white", 1.0), ("black", 0.0), ("solid", 0.5)])
