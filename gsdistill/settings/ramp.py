@@ -1,8 +1,9 @@
 """Schedules: a number that changes over a run, and the one text syntax for it.
 
 With u = (progress - begin) / (until - begin), clamped to 0..1, value = start + (end - start) * law(u), where law(u) is
-u (linear), sqrt(u) (sqrt), (1 - cos(pi u)) / 2 (cosine), or 0 before u = 1 and 1 there (step). Progress is the finished
-share, 0..1, of a stage (a run without stages is one stage), so that a schedule does not depend on the number of steps.
+u (linear), sqrt(u) (sqrt), (1 - cos(pi u)) / 2 (cosine), or 0 before u = 1 and 1 there (step); with the law exp it is
+start^(1 - u) end^u, as learning rates of 3D Gaussian Splatting fall. Progress is the finished share, 0..1, of a stage (a
+run without stages is one stage), so that a schedule does not depend on the number of steps.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from gsdistill.core.errors import ConfigError, did_you_mean
 
 __all__ = ["Ramp", "shortest"]
 
-LAWS = ("linear", "sqrt", "cosine", "step")
+LAWS = ("linear", "sqrt", "cosine", "step", "exp")
 SYNTAX = "write 7.5, 101:51, 700:100:sqrt, 101:51@0.6, 0:10@0.4..0.8 or 0.98:0.5:step@0.2"
 
 
@@ -28,12 +29,13 @@ class Ramp:
     ``begin`` and ``until``. ``0.98:0.5:step@0.2`` jumps at 0.2.
 
     Raises:
-        ConfigError: a number is not finite, not 0 <= ``begin`` < ``until`` <= 1, or the law is unknown.
+        ConfigError: a number is not finite, not 0 <= ``begin`` < ``until`` <= 1, or the law is unknown; the law is exp
+            and an end is not above 0.
     """
 
     start: float
     end: float
-    law: Literal["linear", "sqrt", "cosine", "step"] = "linear"
+    law: Literal["linear", "sqrt", "cosine", "step", "exp"] = "linear"
     until: float = 1.0
     begin: float = 0.0
 
@@ -49,6 +51,8 @@ class Ramp:
         if not 0 <= self.begin < self.until:
             ends = f"before its end {shortest(self.until)}"
             raise ConfigError(f"a schedule begins at 0 or later, and {ends}, not at {shortest(self.begin)}")
+        if self.law == "exp" and min(self.start, self.end) <= 0:
+            raise ConfigError(f"a schedule with the law exp has ends above 0, not {self.start:g} and {self.end:g}")
         if self.law == "step" and self.begin > 0:
             raise ConfigError(f"a step is at one place, @{shortest(self.until)}: leave out {shortest(self.begin)}..")
 
@@ -57,6 +61,8 @@ class Ramp:
         if progress >= self.until:
             return self.end
         u = max(progress - self.begin, 0.0) / (self.until - self.begin)
+        if self.law == "exp":
+            return self.start ** (1.0 - u) * self.end**u
         laws = {"linear": u, "sqrt": math.sqrt(u), "cosine": 0.5 - 0.5 * math.cos(math.pi * u), "step": 0.0}
         bent = laws[self.law]
         return self.start * (1.0 - bent) + self.end * bent

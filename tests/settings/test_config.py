@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -79,7 +80,7 @@ MESSAGES = [
     ({"method": {"scale": "5:x"}}, "method.scale: '5:x' is not a schedule; "
                                    "write 7.5, 101:51, 700:100:sqrt, 101:51@0.6, 0:10@0.4..0.8 or 0.98:0.5:step@0.2"),
     ({"method": {"scale": "5:1:sqr"}}, "method.scale: unknown schedule law 'sqr'. Did you mean 'sqrt'? "
-                                       "Available: linear, sqrt, cosine, step"),
+                                       "Available: linear, sqrt, cosine, step, exp"),
     ({"method": {"scale": True}}, "method.scale = True has the wrong type; "
                                   "expected a number or a schedule such as 101:51"),
     ({"method": 3}, "method = 3 has the wrong type; expected a name, or a mapping with a name"),
@@ -141,6 +142,16 @@ def test_ramp_laws(law, quarter):
     assert Ramp(10.0, 0.0, law, 0.4)(0.1) == pytest.approx(10.0 - 10.0 * quarter)
 
 
+def test_the_law_exp_falls_by_equal_factors():
+    ramp = Ramp(1.6e-4, 1.6e-6, "exp", 0.8)
+    values = [ramp(p) for p in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)]
+    factors = [after / before for before, after in pairwise(values)]
+    assert factors == pytest.approx([0.1**0.5] * 4 + [1.0])
+    assert values[0] == 1.6e-4
+    with pytest.raises(ConfigError, match="law exp has ends above 0, not 1 and 0"):
+        Ramp(1.0, 0.0, "exp")
+
+
 @pytest.mark.parametrize(
     ("text", "ramp"),
     [
@@ -149,6 +160,7 @@ def test_ramp_laws(law, quarter):
         ("101:51", Ramp(101.0, 51.0)),
         ("700:100:sqrt", Ramp(700.0, 100.0, "sqrt")),
         ("101:51@0.6", Ramp(101.0, 51.0, "linear", 0.6)),
+        ("1e-4:1e-6:exp@0.9", Ramp(1e-4, 1e-6, "exp", 0.9)),
         (".7:1e-2:cosine@.25", Ramp(0.7, 0.01, "cosine", 0.25)),
         ("0:10@0.4..0.8", Ramp(0.0, 10.0, "linear", 0.8, 0.4)),
         ("1:2:sqrt@.1..1", Ramp(1.0, 2.0, "sqrt", 1.0, 0.1)),
