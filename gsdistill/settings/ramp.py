@@ -2,8 +2,8 @@
 
 With u = (progress - begin) / (until - begin), clamped to 0..1, value = start + (end - start) * law(u), where law(u) is
 u (linear), sqrt(u) (sqrt), (1 - cos(pi u)) / 2 (cosine), or 0 before u = 1 and 1 there (step); with the law exp it is
-start^(1 - u) end^u, as learning rates of 3D Gaussian Splatting fall. Progress is the finished share, 0..1, of a stage (a
-run without stages is one stage), so that a schedule does not depend on the number of steps.
+start^(1 - u) end^u, as learning rates of 3D Gaussian Splatting fall. Progress is the finished share, 0..1, of a stage
+(a run without stages is one stage), so that a schedule does not depend on the number of steps.
 """
 
 from __future__ import annotations
