@@ -83,9 +83,9 @@ class GaussianScene(Representation):
         """Draw the splat with the renderer of the device and the settings' options."""
         return render(self.splat(), cameras, backgrounds)
 
-    def penalty(self, render: Render, progress: float) -> Float[Tensor, ""]:
+    def penalty(self, render: Render, cameras: Cameras, progress: float) -> Float[Tensor, ""]:
         """The weighted sum of the regularisers."""
-        return penalty(self.settings.regularizers, progress, self.splat(), render)
+        return penalty(self.settings.regularizers, progress, self.splat(), render, cameras)
 
     def update(self, progress: float) -> Bool[Tensor, ""]:
         """See the base; a gradient counts as finite only if the sum of its squares is.
