@@ -16,6 +16,7 @@ from typing import Any
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.paths import file_of, paths_in, there
 from gsdistill.run.read import CONFIG
+from gsdistill.settings.config import merge
 from gsdistill.settings.yaml import load_yaml
 
 __all__ = ["BEFORE", "check_places", "checked_changes", "command", "differing", "leaves"]
@@ -27,10 +28,24 @@ _FREE = (
 )
 # Settings that older runs do not have, with the values that mean the same as their absence.
 BEFORE: Mapping[str, Any] = {
-    "finish": {"name": "none"}, "stages": [], "particles": 1, "pictures": {"depth": 0.0, "flip": 0.0}
-}  # fmt: skip
+    "finish": {"name": "none"},
+    "stages": [],
+    "particles": 1,
+    "pictures": {"depth": 0.0, "flip": 0.0, "normals": 0.0},
+    "optim": {"rule": "adam", "eps": 1e-15, "weight_decay": 0.0, "max_grad_norm": 0.0},
+    "regularizers": dict.fromkeys(
+        (
+            *("sparsity", "opaque", "tv", "depth_tv", "disparity_tv", "z_variance", "convex"),
+            *("mean_scale", "total_scale", "bulk", "position", "outlying"),
+        ),
+        0.0,
+    ),
+}
 # Settings that may never differ: they have had their effect, or the checkpoint holds their state.
-_FIXED = ("method.name", "densify.name", "prior", "representation", "particles", "init", "init_prompt", "seed")
+_FIXED = (
+    *("method.name", "densify.name", "optim.rule", "prior", "representation", "particles", "init", "init_prompt"),
+    "seed",
+)
 
 
 def command(folder: Path) -> str:
@@ -67,7 +82,7 @@ def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -
     ``folder`` is the run's, which relative paths of older runs are found from.
     """
     earlier = {name: value for name, value in BEFORE.items() if name in now}
-    new, old, home = dict(leaves(now)), dict(leaves({**earlier, **before})), _started_in(before, folder)
+    new, old, home = dict(leaves(now)), dict(leaves(merge(earlier, before))), _started_in(before, folder)
     changed = [name for name, value in old.items() if name not in _FREE and not _same(new.get(name), value, home)]
     return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in changed}
 
