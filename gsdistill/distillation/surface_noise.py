@@ -25,6 +25,7 @@ from torch import Tensor
 from gsdistill.core.device import widest_float
 from gsdistill.core.structs import Cameras
 from gsdistill.distillation.base import Surface
+from gsdistill.renderer.maps import surface_points
 
 __all__ = ["CHARTS", "SHELLS", "ball", "corners", "draw", "mean_points", "sample"]
 
@@ -46,15 +47,8 @@ def corners(
     """The surface at the corners of h x w latents, from renders: summed depth (see Render) and opacity."""
     exact = widest_float(depths.device)
     depth, alpha = depths.detach()[..., 0].to(exact), alphas.detach()[..., 0].to(exact)
-    _, height, width = depth.shape
-    z = depth / alpha.clamp_min(torch.finfo(alphas.dtype).tiny)
-    focal, middle = (cameras.Ks.to(z)[:, (0, 1), column] for column in ((0, 1), (2, 2)))
-    column, row = (torch.arange(count, device=z.device, dtype=exact) + 0.5 for count in (width, height))
-    x = z * ((column - middle[:, :1]) / focal[:, :1])[:, None, :]
-    y = z * ((row - middle[:, 1:]) / focal[:, 1:])[:, :, None]
-    view = cameras.viewmats.to(z)
-    seen = torch.stack([x, y, z], dim=-1) - view[:, None, None, :3, 3]
-    return mean_points(torch.einsum("bhwi,bij->bhwj", seen, view[:, :3, :3]), alpha, size)
+    points = surface_points(depth / alpha.clamp_min(torch.finfo(alphas.dtype).tiny), cameras)
+    return mean_points(points, alpha, size)
 
 
 def mean_points(points: Float[Tensor, "B H W 3"], alphas: Float[Tensor, "B H W"], size: tuple[int, int]) -> Surface:

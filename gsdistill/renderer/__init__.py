@@ -1,3 +1,3 @@
 """Differentiable rasterisation of Gaussian splats: one interface (base), one module per backend."""
 
-NOT_LISTED = ("harmonics", "meshes")  # no backends
+NOT_LISTED = ("harmonics", "maps", "meshes")  # no backends

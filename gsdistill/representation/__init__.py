@@ -3,4 +3,4 @@
 INTERFACE = "Representation"
 GROUP = "gsdistill.representations"
 MADE_WITH = ("initial", "settings", "iterations", "device")  # arguments of the class, which is no settings class
-NOT_LISTED = ("adam", "particles", "regularizers")
+NOT_LISTED = ("optimizer", "particles", "regularizers")

@@ -45,8 +45,11 @@ class Representation(ABC):
     def render(self, cameras: Cameras, backgrounds: Float[Tensor, "B 3"]) -> Render:
         """Draw what the B cameras see, differentiably, before one background colour per view, 0..1."""
 
-    def penalty(self, render: Render, progress: float) -> Float[Tensor, ""]:
-        """The term added to the loss of ``render`` at ``progress`` (0..1) of the stage; 0 unless overridden."""
+    def penalty(self, render: Render, cameras: Cameras, progress: float) -> Float[Tensor, ""]:
+        """The term added to the loss of the cameras' ``render`` at ``progress`` (0..1) of the stage.
+
+        It is 0 unless overridden.
+        """
         return render.images.new_zeros(())
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""One splat: five tensors of Gaussians, each with its Adam, which can grow and be pruned."""
+"""One splat: five tensors of Gaussians, each with its optimiser, which can grow and be pruned."""
 
 from __future__ import annotations
 
@@ -11,34 +11,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import Parameter
 
-from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras, Gaussians, Render, RenderOptions
 from gsdistill.renderer.base import render
-from gsdistill.representation.adam import Adam
 from gsdistill.representation.base import Representation, unfit
+from gsdistill.representation.optimizer import MOMENTS, Optimizer, OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings, penalty
 from gsdistill.scene.densify.base import Densification
 from gsdistill.settings.config import named
-from gsdistill.settings.ramp import Ramp
 from gsdistill.settings.registry import load
 
-__all__ = ["DENSIFIER_CLASS", "KEYS", "GaussianScene", "OptimSettings", "SceneSettings"]
+__all__ = ["DENSIFIER_CLASS", "KEYS", "GaussianScene", "SceneSettings"]
 
 KEYS = ("means", "quats", "scales", "opacities", "sh")
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 DENSIFIER_CLASS = partial(load, "gsdistill.scene.densify", kind="densifier")
-
-
-@dataclass(frozen=True)
-class OptimSettings:
-    """Adam's learning rates, each a schedule over the stage."""
-
-    means: Ramp = bounded(Ramp(0.01, 0.001), low=0)  # relative to the extent of the initial scene
-    scales: Ramp = bounded(Ramp(0.012, 0.0036), low=0)  # of the logarithm
-    quats: Ramp = bounded(Ramp(0.01, 0.003), low=0)
-    opacities: Ramp = bounded(Ramp(0.05, 0.015), low=0)  # of the logit
-    sh: Ramp = bounded(Ramp(0.04, 0.012), low=0)
-    betas: tuple[float, float] = bounded((0.9, 0.99), low=0, below=1)  # decay of Adam's two moments
 
 
 @dataclass(frozen=True)
@@ -62,7 +47,7 @@ class GaussianScene(Representation):
         """
         self.device, self.settings, self.iterations, self._made_with = device, settings, iterations, settings
         self.params = {key: Parameter(getattr(initial, key).detach().to(device).clone()) for key in KEYS}
-        self.optimizers = {key: Adam(value, settings.optim.betas) for key, value in self.params.items()}
+        self.optimizers = {key: Optimizer(value, settings.optim) for key, value in self.params.items()}
         self.densifier = settings.densify.begin(iterations)
         self.extent = float(initial.means.detach().norm(dim=-1).max())  # radius of the initial scene, world units
 
@@ -71,9 +56,7 @@ class GaussianScene(Representation):
         self.settings, self.iterations = settings or self._made_with, iterations
         self.densifier = self.settings.densify.begin(iterations)
         for optimizer in self.optimizers.values():
-            optimizer.betas = self.settings.optim.betas
-            if anew:
-                optimizer.state.clear()
+            optimizer.begin(self.settings.optim, anew)
 
     def __len__(self) -> int:
         """The number of Gaussians."""
@@ -83,18 +66,20 @@ class GaussianScene(Representation):
         """Draw the splat with the renderer of the device and the settings' options."""
         return render(self.splat(), cameras, backgrounds)
 
-    def penalty(self, render: Render, progress: float) -> Float[Tensor, ""]:
+    def penalty(self, render: Render, cameras: Cameras, progress: float) -> Float[Tensor, ""]:
         """The weighted sum of the regularisers."""
-        return penalty(self.settings.regularizers, progress, self.splat(), render)
+        return penalty(self.settings.regularizers, progress, self.splat(), render, cameras)
 
     def update(self, progress: float) -> Bool[Tensor, ""]:
         """See the base; a gradient counts as finite only if the sum of its squares is.
 
-        A larger one would stay in Adam's second moment as infinity, and stop every later step.
+        A larger one would stay in the second moment as infinity, and stop every later step.
         """
         sums = [value.grad.square().sum() for value in self.params.values() if value.grad is not None]
         finite = torch.stack(sums).isfinite().all()
         found_inf = (~finite).float()
+        if most := self.settings.optim.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.params.values(), most)
         for key, optimizer in self.optimizers.items():
             optimizer.step(self._rate(key, progress), found_inf)
         return finite
@@ -110,11 +95,11 @@ class GaussianScene(Representation):
         self.densifier.disturb(self.params, self._rate("means", (done - 1) / self.iterations), generator)
 
     def state(self) -> dict[str, Tensor]:
-        """Parameters, Adam's moments and step counts, the densifier's statistics, extent and counts."""
+        """Parameters, their moments and step counts, the densifier's statistics, extent and counts."""
         state: dict[str, Tensor] = {f"param.{key}": value for key, value in self.params.items()}
         for key, optimizer in self.optimizers.items():
             moments = optimizer.state[self.params[key]]
-            state |= {f"adam.{key}.{name}": moments[name] for name in _MOMENTS if name in moments}
+            state |= {f"adam.{key}.{name}": value for name, value in moments.items()}  # called so whatever the rule
         state |= {f"densify.{key}": value for key, value in self.densifier.state_dict().items()}
         state["extent"] = torch.tensor(self.extent, dtype=torch.float64)
         state["counts"] = torch.tensor([self.grown, self.pruned])
@@ -158,8 +143,8 @@ class GaussianScene(Representation):
             parameter = torch.empty((count, *self.params[key].shape[1:]), device="meta")
             wanted[f"param.{key}"] = parameter
             if f"adam.{key}.step" in state:  # absent before the first step
-                of_adam = (torch.empty((), device="meta"), parameter, parameter)
-                wanted |= {f"adam.{key}.{name}": value for name, value in zip(_MOMENTS, of_adam, strict=True)}
+                wanted[f"adam.{key}.step"] = torch.empty((), device="meta")
+                wanted |= {f"adam.{key}.{name}": parameter for name in MOMENTS[self.settings.optim.rule]}
         for name, dtype in self.densifier.STATISTICS.items():
             if f"densify.{name}" in state:  # absent unless it is enabled
                 wanted[f"densify.{name}"] = torch.empty(count, dtype=dtype, device="meta")

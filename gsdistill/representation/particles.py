@@ -73,9 +73,9 @@ class Particles(Representation):
         """Draw the one whose turn it is."""
         return self._present.render(cameras, backgrounds)
 
-    def penalty(self, render: Render, progress: float) -> Float[Tensor, ""]:
+    def penalty(self, render: Render, cameras: Cameras, progress: float) -> Float[Tensor, ""]:
         """That of the one whose turn it is."""
-        return self._present.penalty(render, progress)
+        return self._present.penalty(render, cameras, progress)
 
     def update(self, progress: float) -> Bool[Tensor, ""]:
         """Let the one whose turn it is follow its gradients; the others have none."""

@@ -29,11 +29,25 @@ _FREE = (
 )
 # Settings that older runs do not have, with the values that mean the same as their absence.
 BEFORE: Mapping[str, Any] = {
-    "finish": {"name": "none"}, "stages": [], "particles": 1, "pictures": {"depth": 0.0, "flip": 0.0},
+    "finish": {"name": "none"},
+    "stages": [],
+    "particles": 1,
+    "pictures": {"depth": 0.0, "flip": 0.0, "normals": 0.0},
     "prompts": {"phrases": "suffix", "f_cuts": [1.0, 1.0, 1.0, 1.0]},
-}  # fmt: skip
+    "optim": {"rule": "adam", "eps": 1e-15, "weight_decay": 0.0, "max_grad_norm": 0.0},
+    "regularizers": dict.fromkeys(
+        (
+            *("sparsity", "opaque", "tv", "depth_tv", "disparity_tv", "z_variance", "convex"),
+            *("mean_scale", "total_scale", "bulk", "position", "outlying"),
+        ),
+        0.0,
+    ),
+}
 # Settings that may never differ: they have had their effect, or the checkpoint holds their state.
-_FIXED = ("method.name", "densify.name", "prior", "representation", "particles", "init", "init_prompt", "seed")
+_FIXED = (
+    *("method.name", "densify.name", "optim.rule", "prior", "representation", "particles", "init", "init_prompt"),
+    "seed",
+)
 
 
 def command(folder: Path) -> str:

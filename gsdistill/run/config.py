@@ -19,7 +19,8 @@ from gsdistill.export.settings import RunExport
 from gsdistill.models import catalogue
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.representation.gaussians import DENSIFIER_CLASS, OptimSettings
+from gsdistill.representation.gaussians import DENSIFIER_CLASS
+from gsdistill.representation.optimizer import OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.run import stages
 from gsdistill.run.changes import BEFORE, leaves

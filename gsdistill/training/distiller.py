@@ -272,7 +272,7 @@ class Distiller:
         self.evaluations += guidance.evaluations
         with clock("encode backward"):
             clock.split(seen.images, "render backward")
-            loss = surrogate_loss(latents, guidance.gradient) + self.representation.penalty(out, progress)
+            loss = surrogate_loss(latents, guidance.gradient) + self.representation.penalty(out, cameras, progress)
             for term in self.terms:
                 value = term(out, cameras, progress)
                 if not isinstance(value, Tensor) or value.numel() != 1:

@@ -1,29 +1,40 @@
-"""What the prior is shown of a render: its colours, in a share of the steps its depth, or a mirror image."""
+"""What the prior is shown of a render: its colours, in a share of the steps depth or normals, or a mirror image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from gsdistill.core.errors import ConfigError
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras, Render
+from gsdistill.renderer.maps import disparities, normal_pictures
 
-__all__ = ["PictureSettings", "disparities", "mirrored", "shown"]
-
-LEAST = 1e-6  # least depth times opacity of a pixel that is divided by; a renderer draws nothing so near
+__all__ = ["PictureSettings", "mirrored", "shown"]
 
 
 @dataclass(frozen=True)
 class PictureSettings:
-    """How often a step shows something else than the colours of its views, as LucidDreamer does (arXiv 2311.11284)."""
+    """How often a step shows something else than the colours of its views.
+
+    Depth and mirror images are LucidDreamer's (arXiv 2311.11284). Normals are those of geometry stages: Fantasia3D,
+    ProlificDreamer, and Consistent3D, which shows nothing else there (a share of 1).
+    """
 
     # share of the steps that show how near the surface is, in grey on black, in place of the colours
     depth: float = bounded(0.0, low=0, high=1)
     # share of the steps that show the mirror images of all their views
     flip: float = bounded(0.0, low=0, high=1)
+    # share of the steps that show which way the surface faces, in colours on black, in place of its own colours
+    normals: float = bounded(0.0, low=0, high=1)
+
+    def __post_init__(self) -> None:
+        if self.depth + self.normals > 1:
+            raise ConfigError(
+                f"pictures.depth = {self.depth:g} and pictures.normals = {self.normals:g} are more than all steps: a "
+                "step shows one of them, so that together they are at most 1"
+            )
 
 
 def shown(
@@ -33,10 +44,14 @@ def shown(
 
     The generator is asked only for shares above 0.
     """
-    if _happens(settings.flip, generator):
+    if settings.flip > 0 and _drawn(generator) < settings.flip:
         render, cameras = mirrored(render, cameras)
-    if _happens(settings.depth, generator):
-        render = replace(render, images=disparities(render).expand(-1, -1, -1, 3))
+    if settings.depth + settings.normals > 0:
+        place = _drawn(generator)
+        if place < settings.depth:
+            render = replace(render, images=disparities(render).expand(-1, -1, -1, 3))
+        elif place < settings.depth + settings.normals:
+            render = replace(render, images=normal_pictures(render, cameras))
     return render, cameras
 
 
@@ -54,16 +69,6 @@ def mirrored(render: Render, cameras: Cameras) -> tuple[Render, Cameras]:
     return replace(render, **flipped), others
 
 
-def disparities(render: Render) -> Float[Tensor, "B H W 1"]:
-    """How near the surface is: the opacity over the mean depth, 0 where there is nothing, 1 at each view's nearest.
-
-    As LucidDreamer's depth picture, whose constants for its own renderer (10 added to the depth of what is opaque, the
-    smallest value of the background taken away) are left out: nothing is infinitely far here, and so 0 by itself.
-    """
-    near = render.alphas.square() / render.depths.clamp_min(LEAST)
-    return near / near.amax((1, 2, 3), keepdim=True).detach().clamp_min(LEAST)
-
-
-def _happens(share: float, generator: torch.Generator) -> bool:
-    """Whether something that is done in a ``share`` of the steps is done in this one."""
-    return share > 0 and float(torch.rand(1, generator=generator)) < share
+def _drawn(generator: torch.Generator) -> float:
+    """A number that is less than a share in that share of the steps."""
+    return float(torch.rand(1, generator=generator))

@@ -24,8 +24,8 @@ from gsdistill.evaluation.fronts import _turned
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.renderer import base, reference
 from gsdistill.renderer.base import refusal, render
-from gsdistill.representation.adam import Adam
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
+from gsdistill.representation.optimizer import Optimizer, OptimSettings
 from gsdistill.run import config as runconfig
 from gsdistill.run import folder as runfolder
 from gsdistill.scene.cameras import orbit
@@ -98,15 +98,16 @@ def a_whole_run_needs_no_float64() -> None:
 def a_bad_step_changes_nothing() -> None:
     """Neither parameters nor moments, where the fused Adam would go on."""
     fake = install(apple=True)
-    value = torch.nn.Parameter(torch.ones(3).to(fake))
-    optimizer, seen = Adam(value, (0.9, 0.99)), []
-    for gradient, found_inf in ((2.0, 0.0), (float("nan"), 1.0), (1.0, 0.0)):
-        value.grad = torch.full((3,), gradient).to(fake)
-        optimizer.step(0.1, torch.tensor(found_inf).to(fake))
-        state = optimizer.state[value]
-        seen.append([part.detach().cpu().clone() for part in (value, *state.values())])
-    assert all(torch.equal(before, after) for before, after in zip(seen[0], seen[1], strict=True))
-    assert not torch.equal(seen[1][0], seen[2][0]) and all(part.isfinite().all() for part in seen[2])
+    for settings in (OptimSettings(), OptimSettings(rule="adan", betas=(0.98, 0.92, 0.99))):
+        value = torch.nn.Parameter(torch.ones(3).to(fake))
+        optimizer, seen = Optimizer(value, settings), []
+        for gradient, found_inf in ((2.0, 0.0), (float("nan"), 1.0), (1.0, 0.0)):
+            value.grad = torch.full((3,), gradient).to(fake)
+            optimizer.step(0.1, torch.tensor(found_inf).to(fake))
+            state = optimizer.state[value]
+            seen.append([part.detach().cpu().clone() for part in (value, *state.values())])
+        assert all(torch.equal(before, after) for before, after in zip(seen[0], seen[1], strict=True))
+        assert not torch.equal(seen[1][0], seen[2][0]) and all(part.isfinite().all() for part in seen[2])
 
 
 def what_comes_back_lies_where_it_should() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.paths import anchored, may_be_path
-from gsdistill.run.changes import check_places, checked_changes, differing
+from gsdistill.run.changes import BEFORE, check_places, checked_changes, differing, leaves
+from gsdistill.run.config import RunConfig
 from gsdistill.settings.config import to_dict, to_yaml
 
 
@@ -102,6 +103,27 @@ def test_a_setting_that_a_part_of_an_older_run_does_not_have_was_as_before(here)
         "prompts.f_cuts = [0.8, 0.8, 0.8, 1.0] (was [1.0, 1.0, 1.0, 1.0])",
     ]
     assert checked_changes(now, before, folder, accept=True) == lines
+
+
+def test_a_setting_that_an_older_run_does_not_have_was_as_it_was_then(here):
+    """Also one among others, and a rule of the optimiser, whose moments the checkpoint holds, stays."""
+    folder = here / "outputs" / "x" / "run"
+    before = {"optim": {"betas": [0.9, 0.99]}, "pictures": {"depth": 0.1, "flip": 0.5}, "finish": {"name": "sds"}}
+    now = {
+        "optim": {"betas": [0.9, 0.99], **BEFORE["optim"]},
+        "pictures": {"depth": 0.1, "flip": 0.5, "normals": 0.0},
+        "finish": {"name": "sds"},
+    }
+    assert differing(now, before, folder) == {}
+    later = {**now, "optim": {**now["optim"], "eps": 1e-8}, "pictures": {**now["pictures"], "normals": 0.2}}
+    told = ["pictures.normals = 0.2 (was 0.0)", "optim.eps = 1e-08 (was 1e-15)"]
+    assert checked_changes(later, before, folder, accept=True) == told
+    with pytest.raises(ConfigError, match=r"cannot change optim\.rule = adan \(was adam\)"):
+        checked_changes({**now, "optim": {**now["optim"], "rule": "adan"}}, before, folder, accept=True)
+
+
+def test_settings_that_older_runs_do_not_have_exist_and_are_off_by_default():
+    assert dict(leaves(BEFORE)).items() <= dict(leaves(to_dict(RunConfig("x")))).items()
 
 
 def test_what_is_gone_may_be_named_anew_where_changes_are_accepted(here):

@@ -21,7 +21,8 @@ from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.prompts import PromptSettings, encode_with_endings
 from gsdistill.renderer.base import render
-from gsdistill.representation.gaussians import GaussianScene, OptimSettings, SceneSettings
+from gsdistill.representation.gaussians import GaussianScene, SceneSettings
+from gsdistill.representation.optimizer import OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.scene.cameras import sample
 from gsdistill.scene.densify.gradient import Gradient

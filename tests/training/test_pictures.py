@@ -8,14 +8,16 @@ import pytest
 import torch
 from renderer.scenes import cast
 
+from gsdistill.core.errors import ConfigError
 from gsdistill.core.structs import Gaussians
 from gsdistill.distillation.sds import SDS
 from gsdistill.renderer.base import render
+from gsdistill.renderer.maps import disparities, normal_pictures
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.ball import Ball
 from gsdistill.training.distiller import Distiller
-from gsdistill.training.pictures import PictureSettings, disparities, mirrored, shown
+from gsdistill.training.pictures import PictureSettings, mirrored, shown
 from gsdistill.training.views import ViewSettings
 
 BLACK = torch.zeros(3, 3)
@@ -92,6 +94,35 @@ def test_shares_are_shares_of_the_steps_and_shares_of_zero_draw_nothing():
         is_grey = any(torch.equal(found.images, one.expand(-1, -1, -1, 3)) for one in (depth, flipped))
         grey, turned, both = grey + is_grey, turned + (eyes is not cameras), both + (is_grey and eyes is not cameras)
     assert 160 < grey < 240 and 450 < turned < 550 and 70 < both < 130  # four standard deviations or more
+
+
+def test_a_step_shows_depth_or_normals_and_the_mirror_image_has_normals_of_its_own():
+    cameras = three_cameras()
+    out, generator = render(scene(), cameras, BLACK.double(), "reference"), torch.Generator().manual_seed(1)
+    turned, seen_by = mirrored(out, cameras)
+    plain = {"depth": disparities(out).expand(-1, -1, -1, 3), "normals": normal_pictures(out, cameras)}
+    other = {"depth": plain["depth"].flip(2), "normals": normal_pictures(turned, seen_by)}
+    counts = dict.fromkeys(("depth", "normals", "colours", "mirrored normals"), 0)
+    for _ in range(1000):
+        found, eyes = shown(out, cameras, PictureSettings(depth=0.3, normals=0.6, flip=0.5), generator)
+        expected = plain if eyes is cameras else other
+        kind = next((name for name, one in expected.items() if torch.equal(found.images, one)), "colours")
+        counts[kind] += 1
+        counts["mirrored normals"] += kind == "normals" and eyes is not cameras
+    assert 240 < counts["depth"] < 360 and 540 < counts["normals"] < 660 and 60 < counts["colours"] < 140
+    assert 240 < counts["mirrored normals"] < 360  # four standard deviations or more
+    # mirrored at y = 0, a normal has the opposite y, which is the green of its picture
+    seen, mirror = plain["normals"], other["normals"].flip(2)
+    drawn = seen.amax(-1) > 0
+    assert drawn.any(dim=(1, 2)).all() and torch.equal(drawn, mirror.amax(-1) > 0)
+    torch.testing.assert_close(mirror[..., [0, 2]], seen[..., [0, 2]])
+    torch.testing.assert_close(mirror[..., 1][drawn], (out.alphas[..., 0] - seen[..., 1])[drawn])
+
+
+def test_shares_of_what_is_shown_beside_colours_are_at_most_all_steps():
+    assert PictureSettings(depth=0.3, normals=0.7).normals == 0.7
+    with pytest.raises(ConfigError, match=r"pictures.depth = 0.5 and pictures.normals = 0.6 are more than all steps"):
+        PictureSettings(depth=0.5, normals=0.6)
 
 
 class Watching(SDS):

@@ -14,7 +14,8 @@ from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.csd import CSD
 from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.vsd import VSD
-from gsdistill.representation.gaussians import GaussianScene, OptimSettings, SceneSettings
+from gsdistill.representation.gaussians import GaussianScene, SceneSettings
+from gsdistill.representation.optimizer import OptimSettings
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.ramp import Ramp

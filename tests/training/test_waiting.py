@@ -8,7 +8,7 @@ Python's numbers, by a function mode.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -25,11 +25,13 @@ from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import leaf_of
 from gsdistill.prior.prompts import PromptSettings, encode_with_endings
-from gsdistill.representation import gaussians
+from gsdistill.representation import gaussians, regularizers
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
+from gsdistill.representation.optimizer import OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.scene.cameras import CameraSettings
 from gsdistill.scene.init.ball import Ball
+from gsdistill.settings.ramp import Ramp
 from gsdistill.settings.registry import load as load_class
 from gsdistill.settings.registry import names
 from gsdistill.training import distiller
@@ -37,7 +39,8 @@ from gsdistill.training.distiller import Distiller
 from gsdistill.training.views import ViewSettings
 
 META = torch.device("meta")
-EVERYTHING = RegularizerSettings(*[replace(RegularizerSettings().opacity, start=1.0, end=1.0)] * 3)
+EVERYTHING = RegularizerSettings(*[Ramp(1.0, 1.0)] * len(fields(RegularizerSettings)))
+PLAIN = OptimSettings()
 VIEWS = ViewSettings(4, 16, cameras=CameraSettings(group=4))
 METHODS = {name: load_class("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
 del METHODS["cfd"]  # it lists the texels that its surface covers, and waits to learn how many there are
@@ -151,21 +154,23 @@ def pretended_render(gaussians, cameras, backgrounds):
 @pytest.fixture
 def on_meta(monkeypatch):
     """The loop without what the meta device has no kernels or no events for."""
-    monkeypatch.setattr(gaussians, "render", pretended_render)
+    for module in (gaussians, regularizers):
+        monkeypatch.setattr(module, "render", pretended_render)
     monkeypatch.setattr(distiller, "Clock", lambda device: real_clock(torch.device("cpu")))
 
     def without_kernel(parameters, gradients, *_, found_inf, **__):
         assert found_inf.device == parameters[0].device == gradients[0].device == META
 
-    monkeypatch.setattr("gsdistill.representation.adam.adam", without_kernel)
+    monkeypatch.setattr("gsdistill.representation.optimizer.adam", without_kernel)
 
 
 real_clock = distiller.Clock
 
 
 def carry(
-    prior: Prior, method, settings: PromptSettings, device: torch.device, watch: Any, densify: str = "gradient"
-) -> None:
+    prior: Prior, method, settings: PromptSettings, device: torch.device, watch: Any, densify: str = "gradient",
+    optim: OptimSettings = PLAIN,
+) -> None:  # fmt: skip
     """Three steps on ``device``; the first may prepare what the others use, which are made within ``watch``."""
     # observes in every step, refines in none of these
     growing = load_class("gsdistill.scene.densify", densify)(enabled=True, start=1.0, stop=1.0)
@@ -174,7 +179,7 @@ def carry(
     text = encode_with_endings(prior.encode_text, "a red torus", "", settings, method.endings())
     text = to_device(text, device)
     run = Distiller(
-        GaussianScene(initial, SceneSettings(regularizers=EVERYTHING, densify=growing), 9, device),
+        GaussianScene(initial, SceneSettings(optim=optim, regularizers=EVERYTHING, densify=growing), 9, device),
         prior,
         method,
         text,
@@ -210,6 +215,13 @@ def test_no_densifier_waits_between_refinements(name, on_meta):
     assert uploads.queued and not uploads.blocking
 
 
+@pytest.mark.parametrize("optim", [replace(PLAIN, max_grad_norm=1.0), replace(PLAIN, rule="adan", betas=(0.9,) * 3)])
+def test_no_rule_waits(optim, on_meta):
+    uploads = Uploads()
+    carry(alike(META), METHODS["sds"], PromptSettings(), META, uploads, optim=optim)
+    assert uploads.queued and not uploads.blocking
+
+
 @contextmanager
 def watched(device: torch.device):
     """Whatever waits for a GPU raises."""
@@ -234,7 +246,8 @@ def watched(device: torch.device):
     ],
 )
 def test_a_gpu_is_not_waited_for(place, name, monkeypatch):
-    monkeypatch.setattr(gaussians, "render", pretended_render)  # gsplat's waits once
+    for module in (gaussians, regularizers):
+        monkeypatch.setattr(module, "render", pretended_render)  # gsplat's waits once
     device = torch.device(place)
     carry(alike(device), METHODS[name], PromptSettings(), device, watched(device))
 

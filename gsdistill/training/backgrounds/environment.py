@@ -21,11 +21,13 @@ from torch.nn.functional import normalize
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras, Render
 from gsdistill.renderer.harmonics import sh_basis
-from gsdistill.representation.adam import Adam
+from gsdistill.representation.optimizer import Optimizer, OptimSettings
 from gsdistill.settings.ramp import Ramp
 from gsdistill.training.backgrounds.base import Background, Learned
 
 __all__ = ["Environment"]
+
+ADAM = OptimSettings(betas=(0.9, 0.999), eps=1e-8)  # torch's, as the released configs have for this network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class _Surrounding(Learned):
             uniform = torch.rand(outputs, inputs, generator=generator, device=generator.device)
             weights.append(((2 * uniform - 1) / inputs**0.5).to(device, torch.float32))
         self.weights = [Parameter(weight) for weight in weights]
-        self.optimizers = [Adam(weight, (0.9, 0.999)) for weight in self.weights]
+        self.optimizers = [Optimizer(weight, ADAM) for weight in self.weights]
 
     def behind(self, render: Render, cameras: Cameras, where: Float[Tensor, "B"]) -> Render:
         shown = self.colors(directions(cameras)) * where[:, None, None, None]
@@ -99,7 +101,7 @@ class _Surrounding(Learned):
                     name: state[f"{number}.{name}"].to(weight.device) for name in self._moments(weight, optimizer)
                 }
 
-    def _moments(self, weight: Parameter, optimizer: Adam) -> dict[str, Any]:
+    def _moments(self, weight: Parameter, optimizer: Optimizer) -> dict[str, Any]:
         """Adam's numbers of a weight, zeros before the first step."""
         zeros = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
         return {**zeros, **optimizer.state[weight]}
