@@ -291,12 +291,13 @@ def _parts() -> Any:
 def optimisation() -> Any:
     """A run that has not begun, for a checkpoint to fill."""
     from gsdistill.representation.gaussians import GaussianScene, SceneSettings
-    from gsdistill.training.distiller import Distiller
+    from gsdistill.training.backgrounds.grey import Grey
+from gsdistill.training.distiller import Distiller
     from gsdistill.training.views import ViewSettings
 
     prior, method, initial = _parts()
     splat, generator = GaussianScene(initial, SceneSettings(), 4, torch.device("cpu")), torch.Generator().manual_seed(0)
-    return Distiller(splat, prior, method, prior.encode_text("", ""), ViewSettings(1, 8, "grey"), 4, generator)
+    return Distiller(splat, prior, method, prior.encode_text("", ""), ViewSettings(1, 8, Grey()), 4, generator)
 
 
 def checkpoints(folder: Path) -> None:

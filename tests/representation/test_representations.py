@@ -21,12 +21,13 @@ from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.ramp import Ramp
 from gsdistill.training import checkpoint
+from gsdistill.training.backgrounds.black import Black
 from gsdistill.training.distiller import Distiller, Term
 from gsdistill.training.views import ViewSettings
 
 SIZE = 16
 CPU = torch.device("cpu")
-VIEWS = ViewSettings(2, SIZE, "black")
+VIEWS = ViewSettings(2, SIZE, Black())
 CLEAN = SDS(guidance_scale=Ramp(1.0, 1.0), weighting="uniform")
 
 
