@@ -15,6 +15,7 @@ from gsdistill.core.errors import BadFile
 from gsdistill.disk.write import write_json
 from gsdistill.distillation.sds import SDS
 from gsdistill.run.config import RunConfig
+from gsdistill.training.backgrounds.grey import Grey
 from gsdistill.training.views import ViewSettings
 
 CONFIG = RunConfig("a", method=SDS(), prior="sd15")
@@ -24,7 +25,7 @@ CONFIG = RunConfig("a", method=SDS(), prior="sd15")
 def timing():
     phases = {"render": [1.0, 2.0, 3.0, 4.0, 5.0], "network": [10.0] * 5, "encode": [0.5] * 5}
     steps = [12.0, 13.0, 14.0, 15.0, 16.0]
-    return Timing(ViewSettings(3, 64, "grey"), phases, steps, 80.0, 20, 1, 77, 123_456, Flops(6_000, 6, 100, 150))
+    return Timing(ViewSettings(3, 64, Grey()), phases, steps, 80.0, 20, 1, 77, 123_456, Flops(6_000, 6, 100, 150))
 
 
 @pytest.fixture

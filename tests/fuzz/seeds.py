@@ -292,7 +292,7 @@ def optimisation() -> Any:
     """A run that has not begun, for a checkpoint to fill."""
     from gsdistill.representation.gaussians import GaussianScene, SceneSettings
     from gsdistill.training.backgrounds.grey import Grey
-from gsdistill.training.distiller import Distiller
+    from gsdistill.training.distiller import Distiller
     from gsdistill.training.views import ViewSettings
 
     prior, method, initial = _parts()

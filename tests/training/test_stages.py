@@ -20,6 +20,7 @@ from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.ramp import Ramp
 from gsdistill.training import checkpoint
+from gsdistill.training.backgrounds.white import White
 from gsdistill.training.distiller import Distiller, Stage
 from gsdistill.training.views import ViewSettings
 
@@ -92,7 +93,7 @@ def _without_draws(begin, generator):
 def test_a_run_that_stops_in_any_stage_or_between_two_goes_on_as_if_it_had_not(stop, prior, tmp_path):
     stages = (
         Stage(CDS(), VIEWS, 4, GROWING),
-        Stage(VSD(), ViewSettings(1, SIZE, "white"), 4, STEADY),
+        Stage(VSD(), ViewSettings(1, SIZE, White()), 4, STEADY),
         Stage(VSD(t_max=Ramp(0.5, 0.5)), VIEWS, 3),  # with the settings that the scene was made with
     )
     whole, broken, mended = (begin(prior, *stages) for _ in range(3))

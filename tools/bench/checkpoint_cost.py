@@ -23,6 +23,7 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.training import checkpoint
+from gsdistill.training.backgrounds.grey import Grey
 from gsdistill.training.distiller import Distiller
 from gsdistill.training.views import ViewSettings
 
@@ -38,7 +39,7 @@ def state(count: int, degree: int) -> Distiller:
     for value in splat.params.values():
         value.grad = torch.randn_like(value)
     splat.update(0.0)
-    return Distiller(splat, prior, SDS(), prior.encode_text("", ""), ViewSettings(1, 16, "grey"), 1, generator)
+    return Distiller(splat, prior, SDS(), prior.encode_text("", ""), ViewSettings(1, 16, Grey()), 1, generator)
 
 
 def seconds(act: Callable[[], Any], times: int) -> float:

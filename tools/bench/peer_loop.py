@@ -140,7 +140,7 @@ def both(options: argparse.Namespace, device: torch.device) -> tuple[Callable[[]
         raise UserError(f"--views {options.views}: the prior {options.prior} sees {prior.view_group} views together")
     ranges = prior.camera_range.ranges() if prior.camera_range else {}
     cameras = CameraSettings(group=prior.view_group, **ranges)
-    views = ViewSettings(options.views, options.resolution or prior.image_size, "mixed", cameras)
+    views = ViewSettings(options.views, options.resolution or prior.image_size, cameras=cameras)
     generator = torch.Generator().manual_seed(0)
     initial = to_device(Ball(count=options.n).create("", generator), device)
     text, method = prior.encode_text("a red torus", ""), SDS(guidance_scale=Ramp(OMEGA, OMEGA))
