@@ -297,15 +297,20 @@ def test_every_shipped_config_of_stages_has_the_lengths_that_it_says():
         if len(parts) > 1 and not file.stem.startswith("shapes-"):
             found[file.stem] = [(part.iterations, part.resolution) for part in parts]
     assert found == {
+        "asd-scaledreamer": [(10000, 64), (15000, 256)],
+        "asd-scaledreamer-mvdream": [(10000, 64), (15000, 256)],
         "cfd-mvdream": [(5000, 64), (5000, 256)],
         "cfd-paper": [(5000, 128), (20000, 512)],
         "rfds-sd3": [(5000, 256), (10000, 512)],
         "rfds-rev-sd3": [(5000, 256), (10000, 512)],
         "sds-bridge-threestudio": [(5000, 64), (20000, 512)],
+        "sds-dreamgaussian": [(150, 128), (150, 256), (200, 512)],
+        "sds-dreamgaussian-mvdream": [(150, 128), (150, 256), (200, 512)],
         "sds-milestones": [(5000, 64), (3000, 256), (2000, 512)],
         "sds-mvdream": [(5000, 64), (5000, 256)],
         "vsd-esd": [(5000, 64), (20000, 512)],
         "vsd-prolificdreamer": [(5000, 64), (20000, 512)],
+        "vsd-prolificdreamer-authors": [(5000, 512), (20000, 512)],
     }
 
 
