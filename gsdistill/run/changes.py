@@ -16,6 +16,7 @@ from typing import Any
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.paths import file_of, paths_in, there
 from gsdistill.run.read import CONFIG
+from gsdistill.settings.config import merge
 from gsdistill.settings.yaml import load_yaml
 
 __all__ = ["BEFORE", "check_places", "checked_changes", "command", "differing", "leaves"]
@@ -27,7 +28,11 @@ _FREE = (
 )
 # Settings that older runs do not have, with the values that mean the same as their absence.
 BEFORE: Mapping[str, Any] = {
-    "finish": {"name": "none"}, "stages": [], "particles": 1, "pictures": {"depth": 0.0, "flip": 0.0}
+    "finish": {"name": "none"}, "stages": [], "particles": 1, "pictures": {"depth": 0.0, "flip": 0.0},
+    "cameras": {
+        "name": "orbit", "elevation_law": "angle", "gamma": 1.0, "relative_distance": False, "strata": None,
+        "turned": True, "shared": [], "jitter_position": 0.0, "jitter_target": 0.0, "jitter_up": 0.0,
+    },
 }  # fmt: skip
 # Settings that may never differ: they have had their effect, or the checkpoint holds their state.
 _FIXED = ("method.name", "densify.name", "prior", "representation", "particles", "init", "init_prompt", "seed")
@@ -67,7 +72,7 @@ def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -
     ``folder`` is the run's, which relative paths of older runs are found from.
     """
     earlier = {name: value for name, value in BEFORE.items() if name in now}
-    new, old, home = dict(leaves(now)), dict(leaves({**earlier, **before})), _started_in(before, folder)
+    new, old, home = dict(leaves(now)), dict(leaves(merge(earlier, before))), _started_in(before, folder)
     changed = [name for name, value in old.items() if name not in _FREE and not _same(new.get(name), value, home)]
     return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in changed}
 

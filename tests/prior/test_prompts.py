@@ -11,7 +11,7 @@ import torch
 from gsdistill.core.errors import ConfigError
 from gsdistill.core.structs import Cameras, Embedding
 from gsdistill.prior.prompts import DIRECTIONS, EncodedPrompt, PromptSettings, branches_for, encode_with_endings
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.viewpoints import look_at_origin
 
 FRONT, SIDE, BACK, OVERHEAD = 1.0, 10.0, 100.0, 1000.0
 VALUES = dict(zip(DIRECTIONS, (FRONT, SIDE, BACK, OVERHEAD), strict=True))

@@ -12,8 +12,8 @@ from gsdistill.core.structs import Gaussians
 from gsdistill.distillation.sds import SDS
 from gsdistill.renderer.base import render
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.ball import Ball
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.training.distiller import Distiller
 from gsdistill.training.pictures import PictureSettings, disparities, mirrored, shown
 from gsdistill.training.views import ViewSettings

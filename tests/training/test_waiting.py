@@ -28,7 +28,7 @@ from gsdistill.prior.prompts import PromptSettings, encode_with_endings
 from gsdistill.representation import gaussians
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.representation.regularizers import RegularizerSettings
-from gsdistill.scene.cameras import CameraSettings
+from gsdistill.scene.cameras.orbit import Orbit
 from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.registry import load as load_class
 from gsdistill.settings.registry import names
@@ -38,7 +38,7 @@ from gsdistill.training.views import ViewSettings
 
 META = torch.device("meta")
 EVERYTHING = RegularizerSettings(*[replace(RegularizerSettings().opacity, start=1.0, end=1.0)] * 3)
-VIEWS = ViewSettings(4, 16, "mixed", CameraSettings(group=4))
+VIEWS = ViewSettings(4, 16, "mixed", Orbit(group=4))
 METHODS = {name: load_class("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
 del METHODS["cfd"]  # it lists the texels that its surface covers, and waits to learn how many there are
 METHODS["sds-adaptive"] = SDS(timesteps="linear-anneal", variance_reduction="adaptive")

@@ -24,6 +24,7 @@ PACKAGES = {
     "methods": "gsdistill.distillation",
     "inits": "gsdistill.scene.init",
     "representations": "gsdistill.representation",
+    "cameras": "gsdistill.scene.cameras",
     "densifiers": "gsdistill.scene.densify",
     "finishes": "gsdistill.training.finish",
     "formats": "gsdistill.export",
@@ -36,6 +37,7 @@ Kind = Literal[
     "priors",
     "inits",
     "representations",
+    "cameras",
     "densifiers",
     "finishes",
     "configs",
@@ -50,7 +52,7 @@ KINDS = get_args(Kind)[:-1]
 
 @dataclass(frozen=True)
 class List(PlainCommand):
-    """Show what can be chosen by name: methods, priors, inits, densifiers, finishes, configs, formats and more."""
+    """Show what can be chosen by name: methods, priors, inits, cameras, densifiers, finishes, configs and more."""
 
     # One of these kinds, or all of them.
     what: Kind = field(default="all", metadata={"positional": True})
