@@ -261,8 +261,6 @@ def test_jitter_moves_cameras_and_what_they_look_at(group):
     assert torch.allclose(places - old, shift.repeat_interleave(group, 0), atol=1e-5)
     # the axis passes the origin sideways by the noise of the target
     miss = torch.einsum("bi,bi->b", turns[:, 0], -places)[::group]
-        ::group
-    ]  # of the origin, sideways: the target's noise along `right`
     assert kstest(miss.numpy() / 0.2, "norm").pvalue > 0.001
 
 
