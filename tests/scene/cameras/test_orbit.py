@@ -65,8 +65,9 @@ def test_the_same_seed_gives_the_same_cameras():
     ],
 )
 def test_a_range_must_be_in_order_all_the_stage(given, told):
+    spans: Any = {name: span(*ends) for name, ends in given.items()}
     with pytest.raises(ConfigError, match=told):
-        Orbit(**{name: span(*ends) for name, ends in given.items()})
+        Orbit(**spans)
 
 
 GROUPED = Orbit(group=4, distance=span(2.5, 3.5), fov=span(30, 50))

@@ -134,7 +134,8 @@ def axes(cameras):
 def differing(one, other, what=features):
     """The features whose distributions differ, with their p values."""
     pairs = ((name, first, second) for (name, first), (_, second) in zip(what(one), what(other), strict=True))
-    p = {name: ks_2samp(first.round(4), second.round(4)).pvalue for name, first, second in pairs}  # float32 and float64
+    test: Any = ks_2samp  # its result has no type
+    p = {name: test(first.round(4), second.round(4)).pvalue for name, first, second in pairs}  # float32 and float64
     return {name: value for name, value in p.items() if value < LEVEL}
 
 
