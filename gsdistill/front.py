@@ -47,11 +47,12 @@ from gsdistill.prior.base import Prior
 from gsdistill.renderer.base import render as drawn
 from gsdistill.run import stages
 from gsdistill.run.config import resolve
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.cameras.base import CameraLaw
 from gsdistill.scene.densify.base import Densification
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.scene.read import read_splat
 from gsdistill.scene.sound import check_splat
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.config import from_dict, name_of, to_dict
 from gsdistill.training.distiller import Distiller, Term
 from gsdistill.training.health import measure
@@ -62,7 +63,7 @@ OF_FILES = (
     *("output", "resume", "accept_changes", "overwrite", "export"),
     *("log_every", "preview_every", "snapshots", "checkpoint_every", "logs"),
 )
-OBJECTS = {"method": Distillation, "init": Initialiser, "densify": Densification}  # settings that may be one
+OBJECTS = {"method": Distillation, "init": Initialiser, "cameras": CameraLaw, "densify": Densification}
 TURN = 16  # pictures of a splat's turntable in a notebook
 TURN_SIZE = 192  # pixels
 TURN_LASTS = 3_200  # milliseconds
@@ -99,7 +100,7 @@ def distil(
         prompt: what to make.
         prior: what to distil from; one that is loaded decides the device too.
         terms: more losses, each of what was rendered, its cameras and the progress of the stage (0..1).
-        settings: see above; a method, an initialiser or a densifier may be an object, all of whose settings then stand.
+        settings: see above; a method, init, cameras or densify may be an object, all of whose settings then stand.
 
     Raises:
         ConfigError: an unknown setting, a value out of range, one of files (nothing is written here), or another device

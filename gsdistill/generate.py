@@ -38,7 +38,7 @@ from gsdistill.run.read import PARTICLES
 from gsdistill.run.watch import Halt, Interrupt, StepBar, Watch, print_summary
 from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify.base import without_haze
-from gsdistill.settings.config import defaults, from_dict, name_of, to_dict, validate
+from gsdistill.settings.config import defaults, from_dict, merge, name_of, to_dict, validate
 from gsdistill.training.distiller import Distiller, Stage
 from gsdistill.training.listener import Listener
 from gsdistill.training.views import ViewSettings, check_cameras, check_groups
@@ -135,7 +135,7 @@ def checked_folder(config: RunConfig) -> tuple[RunFolder, int | None]:
     check_places(config, folder.path)
     saved, _, changes = folder.last(config.accept_changes)
     if changes:
-        _check_stage(config, from_dict(RunConfig, {**BEFORE, **saved.settings}), saved.counters.done)
+        _check_stage(config, from_dict(RunConfig, merge(BEFORE, saved.settings)), saved.counters.done)
     return folder, saved.counters.done
 
 

@@ -24,7 +24,7 @@ from gsdistill.models.card import Prediction
 from gsdistill.prior.analytic import AnalyticPrior, Mixture, plain_schedule
 from gsdistill.prior.base import Prior, Query
 from gsdistill.prior.prompts import EncodedPrompt, PromptSettings, encode_with_endings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.config import from_dict, to_dict
 
 __all__ = ["METHOD_CHECKS", "check_method", "check_prior"]

@@ -33,7 +33,7 @@ from renderer import emulator
 
 from gsdistill.core.structs import Cameras
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 # What runs with ``--all`` alone, or where -m asks for it; a folder of one kind is marked as a whole.
 LATER = ("drill", "browser", "emulated", "gpu", "compiles", "slow")

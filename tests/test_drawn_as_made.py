@@ -35,10 +35,10 @@ from gsdistill.mesh.photographs import photograph as photographed
 from gsdistill.renderer.base import blending_weights, render
 from gsdistill.run.config import resolve
 from gsdistill.run.measure import evaluate_run
-from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.edit import moved, scaled
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
+from gsdistill.scene.viewpoints import look_at_origin
 from gsdistill.viewer.splat import Splat
 
 MADE = RenderOptions(near=0.5, far=50.0, eps2d=1.0, antialiased=True)

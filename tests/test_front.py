@@ -41,8 +41,8 @@ from gsdistill.prior.analytic import AnalyticPrior
 from gsdistill.renderer.base import check_backgrounds
 from gsdistill.representation.gaussians import GaussianScene
 from gsdistill.run.config import RunConfig, resolve
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.ball import Ball
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.config import validate
 from gsdistill.settings.registry import load
 from gsdistill.settings.yaml import load_yaml

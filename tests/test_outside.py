@@ -413,7 +413,7 @@ def test_a_page_loads_no_package_that_a_run_names():
 
 
 @pytest.mark.parametrize("name", [5, [1]])
-@pytest.mark.parametrize("key", ["method", "init", "densify", "background"])
+@pytest.mark.parametrize("key", ["method", "init", "cameras", "densify", "background"])
 def test_a_name_that_is_no_text_is_refused(key, name):
     with pytest.raises(ConfigError, match=r"is no name; expected text|expected"):
         resolve({"prompt": "a red torus", "prior": "shapes", key: {"name": name}})

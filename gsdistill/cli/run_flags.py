@@ -40,8 +40,8 @@ def read_run_flags(
     """Return a command's own flags, the settings below the typed ones, and the typed settings of the run.
 
     The settings below are the config over ``basis``, then ``over``, then the typed names on which other flags and
-    defaults depend: method, init, densify, background, finish, prior, device and quality. Threads and offline take
-    effect here.
+    defaults depend: method, init, cameras, densify, background, finish, prior, device and quality. Threads and offline
+    take effect here.
 
     Raises:
         ConfigError: an unknown flag, config or name, or several prompts. BadFile: a file cannot be read.
@@ -57,7 +57,7 @@ def read_run_flags(
             "gsdistill sweep --prompts 'a red torus' 'a blue cube' makes several"
         )
     file = peek(argv, "config")
-    choices = ("method", "init", "densify", "background", "finish", "prior", "device", "quality")
+    choices = ("method", "init", "cameras", "densify", "background", "finish", "prior", "device", "quality")
     chosen = {choice: value for choice in choices if (value := peek(argv, choice))}
     base = stages.over(stages.over(merge(basis, read_config(file) if file else {}), over), chosen)
     sources = [(command, {}), (RunConfig, fill_settings(base))]

@@ -111,7 +111,11 @@ class PointCloud:
 
 @dataclass(frozen=True, eq=False)
 class Cameras:
-    """A batch of pinhole cameras of one image size that look at the origin."""
+    """A batch of pinhole cameras of one image size.
+
+    The angles and distances place a camera around the point that it looks at, for priors and methods that are told
+    where it stands; where it draws from is in ``viewmats`` alone. A jittered camera keeps those from before.
+    """
 
     viewmats: Float[Tensor, "B 4 4"]  # world to camera, OpenCV axes: x right, y down, z forward
     Ks: Float[Tensor, "B 3 3"]  # intrinsics in pixels, pixel centres at +0.5
@@ -119,7 +123,7 @@ class Cameras:
     height: int
     azimuths: Float[Tensor, "B"]  # degrees, 0 sees the front, counter-clockwise seen from above
     elevations: Float[Tensor, "B"]  # degrees above the horizon
-    distances: Float[Tensor, "B"]  # from the origin, world units
+    distances: Float[Tensor, "B"]  # from what it looks at, world units
 
     def __len__(self) -> int:
         return self.viewmats.shape[0]

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.renderer.base import blending_weights, render
-from gsdistill.scene.cameras import all_around
 from gsdistill.scene.edit import most_important, picked
 from gsdistill.scene.extent import UnitBall
+from gsdistill.scene.viewpoints import all_around
 
 __all__ = ["framed", "importance", "reduced"]
 

@@ -43,7 +43,7 @@ from gsdistill.core.structs import Cameras, Gaussians, to_device
 from gsdistill.prior.base import Prior, Query
 from gsdistill.prior.prompts import DIRECTIONS, EncodedPrompt, PromptSettings, direction_of
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.viewpoints import look_at_origin
 
 __all__ = ["MEANINGS", "NUMBERS", "Fits", "arcs", "measure_fits", "prior_figures"]
 

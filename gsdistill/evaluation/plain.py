@@ -39,8 +39,8 @@ from gsdistill.core.structs import Gaussians, on_processor
 from gsdistill.evaluation.diversity import LUMINANCE, saturation
 from gsdistill.evaluation.views import Pictures, overlaps, photograph
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.parts import parts
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.training.health import measure
 
 __all__ = ["MEANINGS", "high_frequency", "loose", "plain_figures", "silhouettes"]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import golden_azimuths, look_at_origin
+from gsdistill.scene.viewpoints import golden_azimuths, look_at_origin
 from gsdistill.worlds.base import Buffers, Layout, Thing, World, paint
 
 __all__ = [

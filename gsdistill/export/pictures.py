@@ -24,7 +24,7 @@ from gsdistill.core.errors import ConfigError, OutputError
 from gsdistill.core.structs import Cameras, Gaussians, Render, RenderOptions, to_device
 from gsdistill.disk.write import atomic_path
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import look_at_origin, orbit
+from gsdistill.scene.viewpoints import look_at_origin, orbit
 
 __all__ = [
     "FILMS",

@@ -30,7 +30,7 @@ from gsdistill.models import catalogue
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings, encode_with_endings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.config import merge, name_of, named
 from gsdistill.settings.registry import load
 from gsdistill.settings.yaml import load_yaml

@@ -17,9 +17,9 @@ from torch import Tensor
 from gsdistill.core.errors import OutputError
 from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import all_around
 from gsdistill.scene.edit import picked
 from gsdistill.scene.extent import UnitBall, weighted_quantile
+from gsdistill.scene.viewpoints import all_around
 
 __all__ = ["Glimpse", "Photographs", "centred", "photograph", "reach"]
 

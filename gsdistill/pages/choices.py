@@ -19,6 +19,7 @@ __all__ = ["as_yaml", "differences", "marked_yaml", "shown_leaves"]
 _NAMED = {
     "method": ("gsdistill.distillation", "method"),
     "init": ("gsdistill.scene.init", "initialiser"),
+    "cameras": ("gsdistill.scene.cameras", "law of cameras"),
     "densify": ("gsdistill.scene.densify", "densifier"),
     "background": ("gsdistill.training.backgrounds", "background"),
     "finish": ("gsdistill.training.finish", "finish"),

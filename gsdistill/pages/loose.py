@@ -16,8 +16,8 @@ import torch
 
 from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.parts import LEVEL, parts
+from gsdistill.scene.viewpoints import look_at_origin
 
 if TYPE_CHECKING:
     from gsdistill.core.structs import Cameras

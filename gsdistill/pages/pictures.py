@@ -18,8 +18,8 @@ from gsdistill.core.errors import BadFile
 from gsdistill.core.failing import failing_as
 from gsdistill.export.pictures import shots, to_bytes
 from gsdistill.pages.loose import find_loose
-from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.read import read_splat
+from gsdistill.scene.viewpoints import look_at_origin
 from gsdistill.worlds.base import World
 
 __all__ = ["Picture", "draw_beside_truth", "draw_growth", "draw_loose", "embed_picture", "embed_video"]

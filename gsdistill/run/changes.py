@@ -33,6 +33,10 @@ BEFORE: Mapping[str, Any] = {
     "stages": [],
     "particles": 1,
     "pictures": {"depth": 0.0, "flip": 0.0, "normals": 0.0},
+    "cameras": {
+        "name": "orbit", "elevation_law": "angle", "gamma": 1.0, "relative_distance": False, "strata": None,
+        "turned": True, "shared": [], "jitter_position": 0.0, "jitter_target": 0.0, "jitter_up": 0.0,
+    },
     "prompts": {"phrases": "suffix", "f_cuts": [1.0, 1.0, 1.0, 1.0]},
     "optim": {"rule": "adam", "eps": 1e-15, "weight_decay": 0.0, "max_grad_norm": 0.0},
     "regularizers": dict.fromkeys(
@@ -42,7 +46,7 @@ BEFORE: Mapping[str, Any] = {
         ),
         0.0,
     ),
-}
+}  # fmt: skip
 # Settings that may never differ: they have had their effect, or the checkpoint holds their state.
 _FIXED = (
     *("method.name", "densify.name", "optim.rule", "prior", "representation", "particles", "init", "init_prompt"),

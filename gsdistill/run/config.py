@@ -25,7 +25,7 @@ from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.run import stages
 from gsdistill.run.changes import BEFORE, leaves
 from gsdistill.run.read import CONFIG
-from gsdistill.scene.cameras import CameraSettings
+from gsdistill.scene.cameras.base import CameraLaw
 from gsdistill.scene.densify.base import Densification
 from gsdistill.scene.init.base import Initialiser
 from gsdistill.settings.config import defaults, from_dict, merge, name_of, named, setting_fields
@@ -44,6 +44,7 @@ Quality = Literal["draft", "normal", "fine"]
 Log = Literal["tensorboard", "wandb"]
 INIT_CLASS = partial(load, "gsdistill.scene.init", kind="initialiser")
 INIT: Any = named(INIT_CLASS, "ball")
+CAMERAS: Any = named(partial(load, "gsdistill.scene.cameras", kind="law of cameras"), "orbit")
 DENSIFY: Any = named(DENSIFIER_CLASS, "gradient")
 REPRESENTATION_CLASS = partial(load, "gsdistill.representation", kind="representation")
 REPRESENTATION = may_be_path(lambda: names("gsdistill.representation"))
@@ -96,7 +97,8 @@ class RunConfig:
     prompts: PromptSettings = field(default_factory=PromptSettings)
     export: RunExport = field(default_factory=RunExport)
     model: ModelSettings = field(default_factory=ModelSettings)
-    cameras: CameraSettings = field(default_factory=CameraSettings)
+    # How the cameras of a step are drawn: a name of `gsdistill list cameras`; each has its own flags.
+    cameras: CameraLaw = CAMERAS
     pictures: PictureSettings = field(default_factory=PictureSettings)
     # How the number of Gaussians changes: a name of `gsdistill list densifiers`; each has its own flags.
     densify: Densification = DENSIFY

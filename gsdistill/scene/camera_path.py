@@ -32,7 +32,7 @@ from gsdistill.core.frames import MATRICES, Frame
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras
 from gsdistill.disk.read import brief, parse_any, read_text
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.viewpoints import look_at_origin
 from gsdistill.settings.config import from_file, setting_fields
 
 __all__ = ["Lens", "read_cameras", "targeted"]

@@ -14,8 +14,8 @@ from gsdistill.disk.write import atomic_path
 from gsdistill.evaluation.truth import truth_views
 from gsdistill.export.pictures import shots, to_bytes
 from gsdistill.run.read import SPLAT
-from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.read import read_splat
+from gsdistill.scene.viewpoints import look_at_origin
 from gsdistill.sweep.plan import folder, world_of_sweep
 from gsdistill.sweep.results import Comparison, Entry
 from gsdistill.sweep.settings import shown, steps_of

@@ -12,7 +12,7 @@ from gsdistill.core.structs import Cameras, to_device
 from gsdistill.prior.base import Prior, Query
 from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.representation.base import Representation
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 __all__ = ["model_fault"]
 

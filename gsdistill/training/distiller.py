@@ -251,7 +251,7 @@ class Distiller:
         """Render views, ask the method, and set the gradient of every parameter."""
         clock, views = self.clock, self.views
         with clock("render"):
-            cameras, backgrounds = draw_views(views, self.generator, self._like)
+            cameras, backgrounds = draw_views(views, progress, self.generator, self._like)
             out = self.representation.render(cameras, backgrounds[:, :3])
             if self.learned:
                 out = self.learned.behind(out, cameras, backgrounds[:, 3])

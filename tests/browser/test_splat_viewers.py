@@ -28,9 +28,9 @@ from gsdistill.export.settings import ExportSettings, extensions
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.mesh.write import write_mesh
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.read import read_splat
 from gsdistill.scene.turn import to_frame
+from gsdistill.scene.viewpoints import look_at_origin
 
 HERE = Path(__file__).parent
 MODULES = Path(os.environ.get("GSDISTILL_NODE_MODULES") or HERE / "node_modules")

@@ -19,7 +19,7 @@ from PIL import Image
 from gsdistill.core.structs import Gaussians
 from gsdistill.export.ply import Ply
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.viewpoints import look_at_origin
 
 pytest.importorskip("viser")
 

@@ -25,7 +25,7 @@ from gsdistill.distillation.cds import CDS
 from gsdistill.distillation.sds import SDS
 from gsdistill.doctor.machine import findings
 from gsdistill.run.config import RunConfig, fill_settings, read_config, resolve
-from gsdistill.scene.cameras import CameraSettings
+from gsdistill.scene.cameras.orbit import Orbit, span
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.ply import Ply
 from gsdistill.settings.config import from_dict, name_of, to_yaml
@@ -88,7 +88,7 @@ def test_flags_reach_the_run(ran):
     assert isinstance(run.method, CDS)
     assert run.method.guidance_scale == Ramp(30.0, 10.0, "sqrt", 0.5)
     assert run.method.noise == "fresh"
-    assert run.cameras.elevation == (-20.0, 70.0)
+    assert run.cameras.elevation == span(-20, 70)
     assert (run.init.count, run.densify.budget, run.densify.enabled) == (99, 3000, True)
     assert (run.seed, run.output, run.renderer.eps2d) == (7, Path.cwd() / "here", 1.0)
 
@@ -236,7 +236,7 @@ RUNS = st.builds(
     seed=st.integers(0, 2**32 - 1),
     output=st.none() | st.just(Path("out/ü")),
     overwrite=st.booleans(),
-    cameras=st.builds(CameraSettings, elevation=st.tuples(st.floats(-90, 0), st.floats(0, 90))),
+    cameras=st.builds(Orbit, elevation=st.builds(span, st.floats(-90, 0), st.floats(0, 90))),
 )
 
 
@@ -284,7 +284,7 @@ def test_the_folder_of_a_run():
         ("--prompt x --iterations 1e3", "iterations = 1000.0 has the wrong type; expected a whole number"),
         ("--prompt x --views many", "views = 'many' has the wrong type; expected a whole number"),
         ("--prompt x --cameras.fov 5 181",
-         "cameras.fov[1] = 181 is out of range; it must be greater than 0 and less than 180"),
+         "cameras.fov[1] = 181.0 is out of range; it must be greater than 0 and less than 180"),
         ("--prompt x --method.clip 3:q",
          "method.clip: '3:q' is not a schedule; write 7.5, 101:51, 700:100:sqrt, 101:51@0.6, "
          "0:10@0.4..0.8 or 0.98:0.5:step@0.2"),
@@ -323,7 +323,7 @@ def test_a_misspelt_setting_lists_its_group(capsys):
         ("prompt: x\nmethod: 3\n", "method = 3 has the wrong type; expected a name, or a mapping with a name"),
         ("prompt: x\nprior: [1]\n", "prior = [1] has the wrong type; expected text"),
         ("prompt: x\ndevice: 0\n", "device = 0 has the wrong type; expected text"),
-        ("prompt: x\ncameras: 3\n", "cameras = 3 has the wrong type; expected a mapping of "),
+        ("prompt: x\ncameras: 3\n", "cameras = 3 has the wrong type; expected a name, or a mapping with a name"),
         ("prompt: x\ncameras: [\n", "bad.yaml, line 3: not valid YAML: "),
         ("prompt: x\nprompt: y\n", "bad.yaml, line 2: not valid YAML: 'prompt' is given twice"),
         ("- prompt\n", "bad.yaml: expected lines of 'name: value', found "),
@@ -347,7 +347,7 @@ def test_help_shows_defaults_comments_and_ranges(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for part in (
         "--method.near-min FLOAT lowest n (default: 0.02; at least 0 and at most 0.98)",
-        "--cameras.elevation FLOAT FLOAT degrees above the horizon",
+        "--cameras.elevation RAMP RAMP degrees above the horizon",
         "--init.count INT",
         "--densify.enabled ",
         "--recipe, --no-recipe ",
@@ -375,14 +375,14 @@ def test_every_setting_of_a_run_has_its_flag(capsys):
 
     plain = yaml.safe_load(to_yaml(RunConfig("x")))
     del plain["stages"]  # which only a config can say
-    for named in ("method", "init", "densify", "background", "finish"):
+    for named in ("method", "init", "cameras", "densify", "background", "finish"):
         del plain[named]["name"]
-    for flag in [*flags(plain, "--"), "--method", "--init", "--densify", "--finish"]:
+    for flag in [*flags(plain, "--"), "--method", "--init", "--cameras", "--densify", "--finish"]:
         assert re.search(rf"^  {flag}[ ,\n]", text, re.MULTILINE)
 
 
 def test_field_help_reads_the_comment_behind_or_above():
-    assert field_help(CameraSettings)["fov"] == "degrees, of the whole (square) image"
+    assert field_help(Orbit)["fov"] == "degrees, of the whole (square) image"
     assert field_help(CDS)["near_min"] == "lowest n"
 
 
@@ -412,7 +412,7 @@ def test_version_and_overview(capsys):
         ("evaluate", "SPLAT is missing; see gsdistill evaluate --help"),
         ("list method",
          "what = 'method' is not a choice. Did you mean 'methods'? Allowed: methods, priors, inits, representations, "
-         "densifiers, backgrounds, finishes, configs, prompts, formats, demos, worlds, vocabulary, all"),
+         "cameras, densifiers, backgrounds, finishes, configs, prompts, formats, demos, worlds, vocabulary, all"),
         ("doctor --fix", "unknown flag '--fix'. See gsdistill doctor --help"),
     ],
 )  # fmt: skip
@@ -470,6 +470,8 @@ def test_list_shows_names_and_first_lines(capsys):
         "  sphere  ",
         "representations\n",
         "  gaussians  ",
+        "cameras\n",
+        "  orbit  ",
         "densifiers\n",
         "  mcmc  ",
         "configs\n",

@@ -14,7 +14,7 @@ from gsdistill.core.structs import Condition, Embedding, Guidance
 from gsdistill.distillation.base import Distillation, Moment, State
 from gsdistill.prior.base import Prior, Student
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.viewpoints import look_at_origin
 from gsdistill.settings.ramp import Ramp
 
 __all__ = ["Drawn", "Given", "Taught", "condition_of", "flat", "gradient_of", "moment_of"]

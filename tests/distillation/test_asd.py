@@ -9,7 +9,7 @@ import torch
 from distillation.common import World, flat, noise_in, normal, step, told
 
 from gsdistill.distillation.asd import ASD
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.ramp import Ramp
 
 MANY = 400

@@ -8,7 +8,7 @@ from distillation.common import World, flat, moment_of
 
 from gsdistill.distillation.base import surrogate_loss
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 
 def test_surrogate_loss_has_the_gradient_it_is_given():

@@ -10,7 +10,7 @@ from distillation.common import World, flat, moment_of, normal, step
 
 from gsdistill.core.errors import ConfigError
 from gsdistill.distillation.cds import CDS
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.ramp import Ramp
 
 PLAIN = CDS(

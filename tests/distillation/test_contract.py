@@ -14,7 +14,7 @@ from gsdistill.core.structs import to_device
 from gsdistill.distillation.base import Distillation
 from gsdistill.prior.analytic import plain_schedule
 from gsdistill.prior.schedule import NoiseSchedule
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.ramp import Ramp
 from gsdistill.settings.registry import load, names
 from gsdistill.testing import METHOD_CHECKS

@@ -12,7 +12,7 @@ from distillation.common import World, flat, noise_in, normal, step, told
 
 from gsdistill.distillation.dsd import DSD
 from gsdistill.prior.analytic import AnalyticPrior, Mixture
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 
 def at(t, **settings):

@@ -14,7 +14,7 @@ from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.sds import SDS
 from gsdistill.laboratory.descent import Descent, Setup, descend, independent
 from gsdistill.prior.analytic import plain_schedule
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.ramp import Ramp
 
 AT_300 = FSD(flat(7.5), flat(0.3), background="same")

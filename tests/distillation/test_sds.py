@@ -12,7 +12,7 @@ from distillation.common import World, flat, noise_in, normal, step
 from gsdistill.core.errors import ConfigError
 from gsdistill.distillation.sds import SDS, projection
 from gsdistill.prior.analytic import plain_schedule
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.ramp import Ramp
 
 AT_300 = SDS(flat(1.0), flat(0.3), flat(0.3), weighting="uniform")

@@ -12,7 +12,7 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.distillation.sds_bridge import FAULTS, SDSBridge
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings, encode_with_endings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.config import from_dict
 
 KNOWN = SDSBridge(source="", target=", high quality")  # to the shapes prior

@@ -13,7 +13,7 @@ from gsdistill.core.structs import Cameras
 from gsdistill.distillation import surface_noise, worldmap
 from gsdistill.distillation.base import Surface
 from gsdistill.distillation.surface_noise import ball, corners, draw, mean_points, sample
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.viewpoints import look_at_origin
 
 NUMBERS = np.load(Path(__file__).parent / "derived" / "numbers.npz")
 VIEWS = ((20, 0.1), (35, 0.1), (200, 0.3))  # of the numbers: azimuth and bump

@@ -12,7 +12,7 @@ from gsdistill.core.errors import ConfigError
 from gsdistill.distillation.base import Moment
 from gsdistill.distillation.vsd import VSD
 from gsdistill.prior.matrices import camera_matrices
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.testing import World as Exact
 
 FIRST = 4 * 29  # numbers in A

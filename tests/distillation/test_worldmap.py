@@ -9,7 +9,7 @@ import torch
 
 from gsdistill.core.structs import Cameras
 from gsdistill.distillation import worldmap
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.viewpoints import look_at_origin
 
 SHAPES = [((3, 4, 4), 180.0), ((2, 3, 6), 90.0), ((1, 8, 4), 60.0)]
 every_shape = pytest.mark.parametrize(("shape", "field"), SHAPES)

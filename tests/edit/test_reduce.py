@@ -10,8 +10,8 @@ from export.scenes import pebble, pictures, psnr
 from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.edit.reduce import WIDER, framed, importance, reduced
 from gsdistill.renderer.base import blending_weights, render
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.edit import join, moved, picked, scaled
+from gsdistill.scene.viewpoints import orbit
 
 
 def shell(count: int) -> Gaussians:

@@ -17,7 +17,7 @@ from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.prior.base import CameraRange
 from gsdistill.prior.prompts import DIRECTIONS, EncodedPrompt, PromptSettings
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.viewpoints import look_at_origin
 
 PIXELS = 32
 RED, GREEN, BLUE = (0.9, 0.1, 0.1), (0.1, 0.9, 0.1), (0.1, 0.1, 0.9)

@@ -16,8 +16,8 @@ from gsdistill.evaluation.truth import evaluate
 from gsdistill.evaluation.views import Pictures, held_out, iou, photograph, unseen
 from gsdistill.export.ply import Ply
 from gsdistill.mesh.zbuffer import draw
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.mesh import Part, read_mesh
+from gsdistill.scene.viewpoints import orbit
 
 BLUE = (51, 102, 204)
 

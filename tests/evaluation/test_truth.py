@@ -30,7 +30,7 @@ from gsdistill.evaluation.views import (
 )
 from gsdistill.export.ply import Ply
 from gsdistill.run.measure import evaluate_run
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.worlds.base import Thing, paint, world_named
 from gsdistill.worlds.shapes.captions import COLORS, SHAPES, object_name, parse
 from gsdistill.worlds.shapes.raycast import AMBIENT, LIGHT, trace

@@ -14,8 +14,8 @@ from gsdistill.core.structs import SH_C0, Cameras, Gaussians
 from gsdistill.export.formats import writer_for
 from gsdistill.export.settings import ExportSettings
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.turn import from_frame, to_frame, turned
+from gsdistill.scene.viewpoints import look_at_origin
 
 MIRROR = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))  # left for right
 

@@ -22,8 +22,8 @@ from gsdistill.export.pictures import (
     write_turntable,
 )
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.edit import scaled
+from gsdistill.scene.viewpoints import orbit
 
 
 def ball(position, color, std: float = 0.1) -> Gaussians:

@@ -145,7 +145,7 @@ def point_e_published(path: Path) -> None:
 
 def shapes(path: Path) -> None:
     from gsdistill.prior.loading import load_prior
-    from gsdistill.scene.cameras import orbit
+    from gsdistill.scene.viewpoints import orbit
 
     prior = load_prior(str(home(path)))
     text = prior.encode_text("a red cube", "")

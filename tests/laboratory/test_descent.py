@@ -13,7 +13,7 @@ from gsdistill.distillation.fsd import FSD
 from gsdistill.distillation.sds import SDS
 from gsdistill.laboratory.descent import Descent, Setup, ddim_rates, descend, independent, repeated
 from gsdistill.prior.analytic import plain_schedule
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.ramp import Ramp
 
 FIXED = FSD(guidance_scale=Ramp(1.0, 1.0), noise="fixed", background="same", weighting="uniform")

@@ -13,7 +13,7 @@ from gsdistill.laboratory.play import Play, fill
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
 from gsdistill.laboratory.worlds.trap import Trap
 from gsdistill.prior.loading import load_prior
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.registry import load, names
 from gsdistill.settings.yaml import load_yaml
 from gsdistill.worlds.base import paint

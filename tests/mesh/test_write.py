@@ -21,10 +21,10 @@ from gsdistill.mesh.settings import MeshSettings
 from gsdistill.mesh.solid import surface
 from gsdistill.mesh.write import companions, write_mesh
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.mesh import Mesh
 from gsdistill.scene.mesh import read_mesh
 from gsdistill.scene.surface import sample_surface as sample_triangles
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.worlds.base import Thing
 from gsdistill.worlds.shapes.solids import distances
 from gsdistill.worlds.shapes.surface import sample_surface

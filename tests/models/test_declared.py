@@ -22,7 +22,7 @@ from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families.base import Pretrained
 from gsdistill.prior.loading import check_model, load_prior
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 TINY = {"sd": stable_diffusion, "xl": sdxl, "if": deepfloyd, "mvdream": mvdream, "sd3": sd3, "sana": sana}
 

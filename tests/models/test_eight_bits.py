@@ -18,7 +18,7 @@ from gsdistill.models.eight_bits import EIGHT_BITS, SCALE, convert_folder, pack,
 from gsdistill.models.load import load_model
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import load_prior
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 SHIPPED = Path(find_model("shapes")[0])
 NETWORK = "unet/diffusion_pytorch_model"

@@ -33,7 +33,7 @@ from gsdistill.models.pipelines import needed_parts
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 FULL, HALF = Need(needed_parts), Need(needed_parts, half=True)
 WHATEVER = (".safetensors", ".bin", ".ckpt", ".onnx")

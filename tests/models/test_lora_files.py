@@ -43,7 +43,7 @@ from gsdistill.prior.families.base import Pretrained
 from gsdistill.prior.families.clip_unet import ClipUNet
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.config import from_dict
 
 PLAIN = PromptSettings("none")

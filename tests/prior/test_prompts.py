@@ -18,7 +18,7 @@ from gsdistill.prior.prompts import (
     direction_of,
     encode_with_endings,
 )
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.viewpoints import look_at_origin
 from gsdistill.settings.config import from_dict
 
 FRONT, SIDE, BACK, OVERHEAD = 1.0, 10.0, 100.0, 1000.0

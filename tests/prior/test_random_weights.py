@@ -19,7 +19,7 @@ from gsdistill.prior.base import Query
 from gsdistill.prior.loading import leaf_of
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.prior.random_weights import architecture, architectures, random_prior, random_prior_of
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 PUBLISHED = {

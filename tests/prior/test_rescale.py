@@ -8,7 +8,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 
 from gsdistill.prior.analytic import plain_schedule
 from gsdistill.prior.base import Noise, Rescale, combine
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 SCHEDULE = plain_schedule()
 T = torch.tensor([20, 20, 20, 20, 500, 500, 500, 500])

@@ -15,7 +15,7 @@ from gsdistill.distillation.vsd import VSD
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Condition, Prior, Query
 from gsdistill.prior.loading import load_prior
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 VIEWS = 2
 CAMERAS = orbit(VIEWS, 32)

@@ -19,7 +19,7 @@ from gsdistill.prior.loading import load_prior
 from gsdistill.prior.matrices import camera_matrices
 from gsdistill.prior.prompts import PromptSettings
 from gsdistill.prior.student import student_of
-from gsdistill.scene.cameras import look_at_origin, orbit
+from gsdistill.scene.viewpoints import look_at_origin, orbit
 from gsdistill.testing import World
 
 CAMERAS = orbit(2, 8)

@@ -28,10 +28,10 @@ from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.representation.optimizer import Optimizer, OptimSettings
 from gsdistill.run import config as runconfig
 from gsdistill.run import folder as runfolder
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.training import distiller
 from gsdistill.training.distiller import Distiller
 from gsdistill.training.views import ViewSettings

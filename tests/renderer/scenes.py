@@ -8,7 +8,7 @@ import torch
 
 from gsdistill.core.structs import Cameras, Gaussians, RenderOptions
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 DEFAULTS = RenderOptions()
 PARAMETERS = ("means", "quats", "scales", "opacities", "sh")

@@ -14,7 +14,7 @@ from gsdistill.core.errors import ConfigError
 from gsdistill.core.structs import SH_C0, Gaussians, RenderOptions
 from gsdistill.renderer import cuda
 from gsdistill.renderer.base import backends, render
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 DEFAULTS = RenderOptions()
 every_backend = pytest.mark.parametrize("backend", ["reference", "cpu", EMULATED, ON_GPU])

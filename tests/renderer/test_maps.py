@@ -13,7 +13,7 @@ from torch.autograd import gradcheck
 from gsdistill.core.structs import Cameras, Gaussians, Render
 from gsdistill.renderer.base import render
 from gsdistill.renderer.maps import SOLID, normal_pictures, surface_points
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 
 def three_cameras(size: int = 48) -> Cameras:

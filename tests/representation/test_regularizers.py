@@ -18,7 +18,7 @@ from gsdistill.renderer.maps import normal_pictures
 from gsdistill.renderer.reference import project
 from gsdistill.representation import regularizers
 from gsdistill.representation.regularizers import RegularizerSettings, penalty
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.ramp import Ramp
 
 TERMS = [field.name for field in fields(RegularizerSettings)]

@@ -11,9 +11,9 @@ from gsdistill.core.errors import BadFile, ConfigError
 from gsdistill.core.structs import Cameras, Gaussians
 from gsdistill.renderer.base import render
 from gsdistill.scene.camera_path import Lens, read_cameras, targeted
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.edit import moved
 from gsdistill.scene.turn import frame_matrix, to_frame
+from gsdistill.scene.viewpoints import orbit
 
 ANGLES = {"azimuth": 0, "elevation": 20, "distance": 3.2}
 

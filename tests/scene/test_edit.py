@@ -9,7 +9,6 @@ from export.scenes import pebble, pictures, psnr
 from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.renderer.base import render
 from gsdistill.renderer.harmonics import sh_basis
-from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.edit import (
     about_axis,
     colour_matrix,
@@ -24,6 +23,7 @@ from gsdistill.scene.edit import (
     scaled,
 )
 from gsdistill.scene.turn import turned
+from gsdistill.scene.viewpoints import look_at_origin
 
 Z = (0.0, 0.0, 1.0)
 

@@ -76,7 +76,7 @@ def test_a_folder_of_a_stranger_runs_nothing(lab):
     (run,) = equal_steps(SweepSettings(("sds",), ("a red torus",), seeds=(0,), output=lab))
     run.folder.mkdir(parents=True)
     (lab / "mine_trap.py").write_text("open('trace', 'w')\n" + SOURCE)
-    for name in ("method", "init", "densify", "prior"):
+    for name in ("method", "init", "cameras", "densify", "prior"):
         settings = f"prompt: a red torus\n{name}: {lab / 'mine_trap.py'}:Mine\n"
         (run.folder / "config.yaml").write_text(settings)
         assert not run.begun

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gsdistill.prior.base import Prior
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 
 def answers(prior: Prior) -> dict[str, Tensor]:

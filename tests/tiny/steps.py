@@ -14,7 +14,7 @@ from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Query
 from gsdistill.prior.families.base import Origin, Pretrained
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 PROMPT, NEGATIVE, OMEGA = "A red torus, studio ", "Blurred", 5.0
 

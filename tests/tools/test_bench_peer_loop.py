@@ -16,7 +16,7 @@ from views import views_of
 from gsdistill.distillation.base import Moment
 from gsdistill.distillation.sds import SDS
 from gsdistill.prior.families.stable_diffusion import StableDiffusion
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.ramp import Ramp
 
 tool = tooling.tool("bench/peer_loop")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from gsdistill.learning.stream import Key
 from gsdistill.prior.loading import load_prior
-from gsdistill.scene.cameras import look_at_origin, orbit
+from gsdistill.scene.viewpoints import look_at_origin, orbit
 from gsdistill.worlds.objects import Objects
 from gsdistill.worlds.objects.captions import SOLIDS
 from gsdistill.worlds.objects.meshes import folder

@@ -11,7 +11,7 @@ import torch
 
 from gsdistill.learning.stream import Key
 from gsdistill.prior.loading import load_prior
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 TOOLS = str(Path(__file__).parents[2] / "tools" / "train")
 
@@ -57,7 +57,7 @@ def test_a_batch_shows_what_its_caption_says(dataset):
     """Each captioned picture is the ray-cast picture of the parsed caption from its camera, over its own background."""
     from shapes_data import HELD_OUT
 
-    from gsdistill.scene.cameras import look_at_origin
+    from gsdistill.scene.viewpoints import look_at_origin
     from gsdistill.worlds.base import paint
     from gsdistill.worlds.shapes.captions import parse
     from gsdistill.worlds.shapes.raycast import trace

@@ -15,7 +15,7 @@ from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.renderer.harmonics import sh_basis
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.run.changes import differing
-from gsdistill.scene.cameras import CameraSettings, sample
+from gsdistill.scene.cameras.orbit import Orbit, span
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.ramp import Ramp
@@ -96,7 +96,7 @@ def test_a_run_of_a_version_that_has_only_names_is_the_same(tmp_path):
 
 
 def test_directions_are_those_of_the_pixels():
-    cameras = sample(CameraSettings(fov=(30.0, 70.0), distance=(2.0, 3.0)), 4, SIZE, seeded())
+    cameras = Orbit(fov=span(30.0, 70.0), distance=span(2.0, 3.0)).draw(4, SIZE, 0.0, seeded())
     along = directions(cameras)
     assert torch.allclose(along.norm(dim=-1), torch.ones(4, SIZE, SIZE), atol=1e-6)
     rotation, shift = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3]
@@ -112,7 +112,7 @@ def test_directions_are_those_of_the_pixels():
 
 def test_without_hidden_layers_it_is_spherical_harmonics():
     made = Environment(layers=0, degree=3).begin(None, seeded(), torch.device("cpu"))
-    cameras = sample(CameraSettings(), 2, SIZE, seeded())
+    cameras = Orbit().draw(2, SIZE, 0.0, seeded())
     weight = made.state()["0.weight"]
     expected = (sh_basis(directions(cameras), 3) @ weight.T).sigmoid()
     half = made.behind(empty(cameras, 0.25), cameras, torch.tensor([1.0, 0.0]))
@@ -136,7 +136,7 @@ def with_background(background: Background) -> ViewSettings:
 
 
 def surroundings(run: Distiller) -> torch.Tensor:
-    cameras = sample(CameraSettings(), 8, SIZE, seeded(5))
+    cameras = Orbit().draw(8, SIZE, 0.0, seeded(5))
     return run.learned.behind(empty(cameras), cameras, torch.ones(8)).images
 
 
@@ -206,7 +206,7 @@ def test_a_step_that_is_skipped_leaves_it_as_it_is():
 
 
 def test_the_scene_gets_the_gradient_of_what_it_hides():
-    cameras = sample(CameraSettings(), 1, SIZE, seeded())
+    cameras = Orbit().draw(1, SIZE, 0.0, seeded())
     made = Environment().begin(None, seeded(), torch.device("cpu"))
     render = empty(cameras)
     alphas = render.alphas.double().requires_grad_()

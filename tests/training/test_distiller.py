@@ -24,7 +24,6 @@ from gsdistill.renderer.base import render
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.representation.optimizer import OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings
-from gsdistill.scene.cameras import sample
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.ramp import Ramp
@@ -168,7 +167,7 @@ def by_hand(prior: AnalyticPrior, method: Distillation, steps: int, backend: str
     statistics, due = strategy.initialize_state(), steps // 4
     for done in range(1, steps + 1):
         progress = (done - 1) / steps
-        cameras, colours = sample(VIEWS.cameras, 2, SIZE, generator), mixed(2, generator)
+        cameras, colours = VIEWS.cameras.draw(2, SIZE, progress, generator), mixed(2, generator)
         out = render(Gaussians(**params), cameras, colours, backend)
         x0 = prior.encode(out.images)
         views = Views(x0.detach(), out.alphas.detach().permute(0, 3, 1, 2), cameras)  # a latent is a pixel here
@@ -374,5 +373,5 @@ def test_depth_and_surface_are_computed_for_the_methods_that_need_them_alone(met
     assert depth.shape == (2, 1, SIZE, SIZE) and not depth.requires_grad
     assert not depth[:, 0][alphas == 0].any() and (alphas == 0).any()  # a latent is a pixel here
     torch.testing.assert_close((depth[:, 0] * alphas), depths)
-    distance = run.views.cameras.distance
+    distance = run.views.cameras.reach()["distance"]
     assert distance[0] - 1 < float(depth[:, 0][alphas > 0.1].mean()) < distance[1] + 1

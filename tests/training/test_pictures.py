@@ -14,8 +14,8 @@ from gsdistill.distillation.sds import SDS
 from gsdistill.renderer.base import render
 from gsdistill.renderer.maps import disparities, normal_pictures
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.init.ball import Ball
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.training.distiller import Distiller
 from gsdistill.training.pictures import PictureSettings, mirrored, shown
 from gsdistill.training.views import ViewSettings

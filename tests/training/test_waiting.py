@@ -29,7 +29,7 @@ from gsdistill.representation import gaussians, regularizers
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
 from gsdistill.representation.optimizer import OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings
-from gsdistill.scene.cameras import CameraSettings
+from gsdistill.scene.cameras.orbit import Orbit
 from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.ramp import Ramp
 from gsdistill.settings.registry import load as load_class
@@ -41,7 +41,7 @@ from gsdistill.training.views import ViewSettings
 META = torch.device("meta")
 EVERYTHING = RegularizerSettings(*[Ramp(1.0, 1.0)] * len(fields(RegularizerSettings)))
 PLAIN = OptimSettings()
-VIEWS = ViewSettings(4, 16, cameras=CameraSettings(group=4))
+VIEWS = ViewSettings(4, 16, cameras=Orbit(group=4))
 METHODS = {name: load_class("gsdistill.distillation", name)() for name in names("gsdistill.distillation")}
 del METHODS["cfd"]  # it lists the texels that its surface covers, and waits to learn how many there are
 METHODS["sds-adaptive"] = SDS(timesteps="linear-anneal", variance_reduction="adaptive")

@@ -10,8 +10,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from gsdistill.renderer.reference import project
-from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.extent import UnitBall
+from gsdistill.scene.viewpoints import look_at_origin
 from gsdistill.viewer.splat import ROWS, UNIT, Splat, ball_of
 
 EYE = (3.0, 0.5, 1.0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gsdistill.core.errors import ConfigError, PromptError
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.registry import names
 from gsdistill.worlds.base import world_named
 from objects import known_world

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gsdistill.disk.places import cache_folder
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.worlds.base import Buffers, world_named
 from gsdistill.worlds.shapes import Shapes
 

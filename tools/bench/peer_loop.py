@@ -40,7 +40,7 @@ from gsdistill.prior.prompts import EncodedPrompt
 from gsdistill.prior.random_weights import ALIASES, architectures, random_prior
 from gsdistill.renderer.base import render
 from gsdistill.representation.gaussians import KEYS, GaussianScene, SceneSettings
-from gsdistill.scene.cameras import CameraSettings, sample
+from gsdistill.scene.cameras.orbit import Orbit, span
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.ramp import Ramp
@@ -79,7 +79,7 @@ class PeerLoop:
     def step(self) -> None:
         """One step of SDS."""
         settings, device = self.views, self.device
-        cameras = to_device(sample(settings.cameras, settings.count, settings.resolution, self.generator), device)
+        cameras = to_device(settings.cameras.draw(settings.count, settings.resolution, 0.0, self.generator), device)
         views = []
         for number in range(settings.count):
             camera = cameras.pick(slice(number, number + 1))
@@ -139,7 +139,8 @@ def both(options: argparse.Namespace, device: torch.device) -> tuple[Callable[[]
     if options.views % prior.view_group:
         raise UserError(f"--views {options.views}: the prior {options.prior} sees {prior.view_group} views together")
     ranges = prior.camera_range.ranges() if prior.camera_range else {}
-    cameras = CameraSettings(group=prior.view_group, **ranges)
+    spans: dict[str, Any] = {name: span(*ends) for name, ends in ranges.items()}
+    cameras = Orbit(group=prior.view_group, **spans)
     views = ViewSettings(options.views, options.resolution or prior.image_size, cameras=cameras)
     generator = torch.Generator().manual_seed(0)
     initial = to_device(Ball(count=options.n).create("", generator), device)

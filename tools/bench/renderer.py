@@ -33,7 +33,7 @@ from gsdistill.core.device import choose, peak_memory
 from gsdistill.core.structs import Gaussians
 from gsdistill.disk.write import write_json
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 SCENES = ("sphere", "ball", "full", "needles", "100k", "chair")
 BACKENDS = ("reference", "cpu", "cuda")

@@ -13,7 +13,7 @@ from rich.progress import track
 from torch import Tensor
 
 from gsdistill.disk.read import read_text
-from gsdistill.scene.cameras import all_around
+from gsdistill.scene.viewpoints import all_around
 from gsdistill.worlds.objects.catalogue import Model
 from gsdistill.worlds.objects.drawing import draw, placed
 from gsdistill.worlds.objects.meshes import mesh_of

@@ -28,7 +28,7 @@ from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import SH_C0, Cameras, Gaussians
 from gsdistill.disk.write import atomic_path, write_json
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import golden_azimuths, look_at_origin
+from gsdistill.scene.viewpoints import golden_azimuths, look_at_origin
 from gsdistill.worlds.base import paint
 from gsdistill.worlds.objects.catalogue import models
 from gsdistill.worlds.objects.drawing import draw as draw_meshes

@@ -43,7 +43,8 @@ FIRST = {
     "What one imports": ("front", "generate", "core.structs", "core.errors", "settings.ramp", "training.distiller"),
     "What one extends": (
         "distillation.base", "prior.base", "prior.schedule", "prior.prompts", "representation.base",
-        "training.listener", "training.backgrounds.base", "scene.init.base", "scene.densify.base", "renderer.base",
+        "training.listener", "training.backgrounds.base", "scene.init.base", "scene.cameras.base", "scene.densify.base",
+        "renderer.base",
         "export.base", "settings.config", "core.ranges", "testing",
     ),
     "Methods": tuple(f"distillation.{name.replace('-', '_')}" for name in names("gsdistill.distillation")),

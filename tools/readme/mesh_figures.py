@@ -35,10 +35,10 @@ from gsdistill.generate import run
 from gsdistill.mesh.settings import MeshSettings
 from gsdistill.mesh.write import write_mesh
 from gsdistill.run.config import resolve
-from gsdistill.scene.cameras import look_at_origin
 from gsdistill.scene.mesh import read_mesh
 from gsdistill.scene.read import read_splat
 from gsdistill.scene.surface import sample_surface
+from gsdistill.scene.viewpoints import look_at_origin
 from gsdistill.worlds.base import Thing, paint, world_named
 from gsdistill.worlds.shapes.captions import parse
 from gsdistill.worlds.shapes.raycast import trace

@@ -29,7 +29,7 @@ from gsdistill.core.structs import Cameras, Embedding
 from gsdistill.disk.write import write_json
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.viewpoints import look_at_origin
 from gsdistill.worlds.base import Thing, paint
 from gsdistill.worlds.shapes.captions import BOTTOMS, COLORS, SHAPES, TOPS, object_name
 from gsdistill.worlds.shapes.raycast import trace

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gsdistill.disk.write import atomic_path
 from gsdistill.learning.stream import Key
-from gsdistill.scene.cameras import look_at_origin
+from gsdistill.scene.viewpoints import look_at_origin
 from gsdistill.worlds.base import Thing
 from gsdistill.worlds.shapes.captions import COLORS, caption
 from gsdistill.worlds.shapes.raycast import trace

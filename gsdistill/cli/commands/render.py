@@ -147,7 +147,7 @@ def _cameras(command: Render) -> tuple[Cameras, float]:
     import torch
 
     from gsdistill.scene.camera_path import Lens, read_cameras, targeted
-    from gsdistill.scene.cameras import orbit
+    from gsdistill.scene.viewpoints import orbit
 
     c, rate = command, None
     height, fov = c.size or SIZE, c.fov or FOV

@@ -29,7 +29,7 @@ from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend, in
 from gsdistill.laboratory.plots import COLOURS, draw_densities, map_key, new_figure
 from gsdistill.laboratory.worlds.gaussian import Gaussian
 from gsdistill.prior.base import Prior
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.config import from_dict
 from gsdistill.settings.ramp import Ramp
 from gsdistill.settings.yaml import load_yaml

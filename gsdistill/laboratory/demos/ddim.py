@@ -28,7 +28,7 @@ from gsdistill.laboratory.worlds.shapes_set import ShapesSet
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.ramp import Ramp
 
 __all__ = ["Ddim", "sample_by_ddim"]

@@ -32,7 +32,7 @@ from gsdistill.laboratory.plots import COLOURS, draw_sheet, new_figure
 from gsdistill.laboratory.worlds.shapes_set import ShapesSet
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import EncodedPrompt
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.ramp import Ramp
 
 __all__ = ["Diversity"]

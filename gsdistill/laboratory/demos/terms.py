@@ -24,7 +24,7 @@ from gsdistill.laboratory.descent import Setup, repeated
 from gsdistill.laboratory.plots import COLOURS, new_figure
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import load_prior
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.worlds.base import world_named
 
 __all__ = ["Terms", "optimum"]

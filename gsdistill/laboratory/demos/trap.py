@@ -29,7 +29,7 @@ from gsdistill.laboratory.descent import Descent, Setup, Trajectory, descend
 from gsdistill.laboratory.plots import COLOURS, draw_densities, draw_way, map_key, new_figure
 from gsdistill.laboratory.worlds.base import Densities
 from gsdistill.laboratory.worlds.trap import Trap as TrapWorld
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.ramp import Ramp
 
 __all__ = ["Trap"]

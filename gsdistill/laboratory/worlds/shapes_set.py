@@ -15,7 +15,7 @@ from torch import Tensor
 from gsdistill.core.ranges import bounded
 from gsdistill.laboratory.worlds.base import AnalyticWorld, Densities
 from gsdistill.prior.analytic import Mixture
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.worlds.base import Thing, paint, world_named
 
 __all__ = ["ShapesSet"]

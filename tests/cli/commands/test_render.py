@@ -10,8 +10,8 @@ from PIL import Image
 
 from gsdistill.cli.main import execute
 from gsdistill.export.pictures import shots
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.read import read_splat
+from gsdistill.scene.viewpoints import orbit
 
 CHAIR = Path(__file__).parents[2] / "data" / "chair.ply"
 SMALL = ("--size", 32, "--frames", 3)

@@ -29,12 +29,13 @@ from gsdistill.prior.families.mvdream import UNET_CONFIG, JointAttention, MVDrea
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.matrices import camera_matrices
 from gsdistill.run.config import read_config, resolve
-from gsdistill.scene.cameras import CameraSettings, look_at_origin, orbit, sample
+from gsdistill.scene.cameras.orbit import Orbit
+from gsdistill.scene.viewpoints import look_at_origin, orbit
 from gsdistill.settings.ramp import Ramp
 
 HEADS = {8: 2, 16: 4}  # of the tiny network, by width
 GROUPS = 4  # of its group norms
-CAMERAS = sample(CameraSettings(group=4), 8, 16, torch.Generator().manual_seed(5))
+CAMERAS = Orbit(group=4).draw(8, 16, 0.0, torch.Generator().manual_seed(5))
 
 
 @pytest.fixture(scope="module")

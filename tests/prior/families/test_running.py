@@ -24,7 +24,7 @@ from gsdistill.prior.base import Query
 from gsdistill.prior.families.running import Graphs, answering
 from gsdistill.prior.loading import leaf_of, load_prior
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 TINY = {
     "StableDiffusionPipeline": stable_diffusion, "StableDiffusionXLPipeline": sdxl, "MVDreamPipeline": mvdream,

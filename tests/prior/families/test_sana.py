@@ -16,7 +16,7 @@ from gsdistill.core.structs import Embedding
 from gsdistill.prior.base import Query
 from gsdistill.prior.families.sana import Sana
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 NONE = PromptSettings("none")
 CALL = {"height": 32, "width": 32, "use_resolution_binning": False, "output_type": "latent"}

@@ -22,7 +22,7 @@ from gsdistill.prior.families import texts
 from gsdistill.prior.families.sdxl import StableDiffusionXL
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 PLAIN = PromptSettings("none")
 CAMERAS = orbit(2, 16)

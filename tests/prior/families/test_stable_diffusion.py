@@ -28,7 +28,7 @@ from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families import texts
 from gsdistill.prior.loading import load_prior
 from gsdistill.prior.prompts import PromptSettings
-from gsdistill.scene.cameras import look_at_origin, orbit
+from gsdistill.scene.viewpoints import look_at_origin, orbit
 
 PLAIN = PromptSettings("none")
 

@@ -22,7 +22,7 @@ from gsdistill.core.errors import BadFile, PromptError
 from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.families.stable_diffusion_3 import StableDiffusion3
 from gsdistill.prior.prompts import PromptSettings, encode_with_endings
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.registry import load as load_method
 from gsdistill.settings.registry import names
 

@@ -17,10 +17,10 @@ from gsdistill.models.settings import ModelSettings
 from gsdistill.prior.loading import load_prior
 from gsdistill.renderer.base import render
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.read import read_splat
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.settings.registry import load
 from gsdistill.training.distiller import Distiller
 from gsdistill.training.views import ViewSettings

@@ -12,8 +12,8 @@ from scene.densify.common import GOOD, generator, in_step, make_render, make_sce
 
 from gsdistill.core.structs import SH_C0, Gaussians, RenderOptions
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import orbit
 from gsdistill.scene.densify.mcmc import MCMC, shared
+from gsdistill.scene.viewpoints import orbit
 
 NOW = {"start": 0.0, "stop": 1.0, "every": 0.1, "growth": 0.0}
 OPACITIES = (0.006, 0.1, 0.5, 0.9, 0.99, 0.9999)

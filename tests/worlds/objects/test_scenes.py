@@ -7,7 +7,7 @@ import pytest
 import torch
 from trimesh import Trimesh, creation, proximity, util
 
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.worlds.objects import Objects
 from gsdistill.worlds.objects.drawing import draw, placed
 from gsdistill.worlds.objects.meshes import Mesh

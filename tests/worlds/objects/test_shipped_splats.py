@@ -12,7 +12,7 @@ import torch
 from gsdistill.evaluation import naming, views
 from gsdistill.evaluation.references import truth_of_prompt
 from gsdistill.evaluation.truth import evaluate
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.worlds.base import world_named
 from gsdistill.worlds.objects.catalogue import models
 from gsdistill.worlds.objects.meshes import VARIABLE, folder, mesh_of

@@ -10,7 +10,7 @@ import torch
 from gsdistill.core.errors import BadFile
 from gsdistill.core.structs import SH_C0, Gaussians
 from gsdistill.renderer.base import render
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 from gsdistill.worlds.base import paint
 from gsdistill.worlds.objects.catalogue import models
 from gsdistill.worlds.objects.meshes import folder, mesh_of

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsdistill.scene.cameras import look_at_origin, orbit
+from gsdistill.scene.viewpoints import look_at_origin, orbit
 from gsdistill.worlds.base import Buffers, paint
 from gsdistill.worlds.shapes.captions import parse
 from gsdistill.worlds.shapes.raycast import AMBIENT, LIGHT, trace

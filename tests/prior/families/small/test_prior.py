@@ -24,7 +24,7 @@ from gsdistill.prior.families.small.text import SmallText
 from gsdistill.prior.families.small.unet import FIXED, NAMED, SmallUNet
 from gsdistill.prior.families.stable_diffusion import StableDiffusion
 from gsdistill.prior.loading import load_prior
-from gsdistill.scene.cameras import orbit
+from gsdistill.scene.viewpoints import orbit
 
 SHIPPED = Path(find_model("shapes")[0])
 TRUNCATION = {"direction": "Right", "strategy": "LongestFirst", "stride": 0}

@@ -1,4 +1,4 @@
-"""Cameras on a sphere around the origin that look at it.
+"""Cameras at given places: on a sphere around the origin that they look at, or anywhere.
 
 Azimuth a and elevation e: position = r (cos e cos a, cos e sin a, sin e), so azimuth 0 stands on +x and sees the front.
 The axes of the camera in the world (OpenCV) follow from the angles alone, and are finite at the poles:
@@ -9,39 +9,15 @@ A square image of ``size`` pixels that spans the angle fov has fx = fy = size / 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from gsdistill.core.device import widest_float
-from gsdistill.core.errors import ConfigError
-from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras
 
-__all__ = ["CameraSettings", "all_around", "golden_azimuths", "look_at_origin", "orbit", "sample"]
-
-
-@dataclass(frozen=True)
-class CameraSettings:
-    """The ranges (low, high) that training cameras are drawn from; a range of equal ends is a fixed value."""
-
-    azimuth: tuple[float, float] = bounded((0.0, 360.0), low=-360, high=360)  # degrees, 0 sees the front
-    elevation: tuple[float, float] = bounded((-10.0, 60.0), low=-90, high=90)  # degrees above the horizon
-    distance: tuple[float, float] = bounded((3.2, 3.2), above=1)  # world units; the object fills the unit ball
-    fov: tuple[float, float] = bounded((40.0, 40.0), above=0, below=180)  # degrees, of the whole (square) image
-    group: int | None = bounded(None, low=1)  # views in a row at equal steps of azimuth; none: the prior's number
-
-    def __post_init__(self) -> None:
-        for name in ("azimuth", "elevation", "distance", "fov"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ConfigError(
-                    f"cameras.{name} = [{low}, {high}] is empty; the first number must not exceed the second"
-                )
-        if self.azimuth[1] - self.azimuth[0] > 360:
-            raise ConfigError(f"cameras.azimuth = {list(self.azimuth)} spans more than 360 degrees")
+__all__ = ["all_around", "golden_azimuths", "look_at", "look_at_origin", "orbit"]
 
 
 def look_at_origin(
@@ -75,28 +51,19 @@ def look_at_origin(
     )
 
 
-def sample(settings: CameraSettings, count: int, size: int, generator: torch.Generator) -> Cameras:
-    """Draw ``count`` cameras that together surround the object, each of them uniform in its ranges.
+def look_at(
+    positions: Float[Tensor, "B 3"], targets: Float[Tensor, "B 3"], ups: Float[Tensor, "B 3"]
+) -> Float[Tensor, "B 4 4"]:
+    """Return the ``viewmats`` of cameras at ``positions`` that look at ``targets``, where ``ups`` point upwards.
 
-    The azimuth range is cut into ``count`` equal strata, turned as a whole by one random offset (wrapping at the ends
-    of the range), and each camera takes a uniform place in its own stratum: every camera is equally likely to be at any
-    azimuth, and neighbours are never more than two strata apart. Elevation, distance and field of view are independent
-    and uniform in their units; elevation is thus uniform in degrees, which looks from above more often than uniform
-    area on the sphere would.
-
-    With groups of k, each of ``count`` / k draws serves k cameras in a row, whose azimuths are 1/k of the range apart.
-    ``count`` must be a multiple of k. Images are square, ``size`` pixels.
+    Positions and targets are in world units. An up vector has any length, and must not point along the line of sight.
     """
-    each = settings.group or 1
-    draws = count // each
-    offset = _uniform(1, generator)
-    first = (torch.arange(draws) + _uniform(draws, generator)) / draws / each
-    place = torch.remainder((first[:, None] + torch.arange(each) / each).flatten() + offset, 1.0)
-    elevation, distance, fov = (
-        _between(limits, _uniform(draws, generator)).repeat_interleave(each)
-        for limits in (settings.elevation, settings.distance, settings.fov)
-    )
-    return look_at_origin(_between(settings.azimuth, place), elevation, distance, fov, size)
+    forward = normalize(targets - positions, dim=-1)
+    right = normalize(torch.linalg.cross(forward, ups), dim=-1)
+    turns = torch.stack([right, torch.linalg.cross(forward, right), forward], dim=-2)
+    shifts = -torch.einsum("bij,bj->bi", turns, positions)
+    last = torch.tensor([0.0, 0.0, 0.0, 1.0]).to(positions).expand(len(positions), 1, 4)
+    return torch.cat([torch.cat([turns, shifts[:, :, None]], dim=-1), last], dim=-2)
 
 
 def orbit(count: int, size: int, elevation: float = 20.0, distance: float = 3.2, fov: float = 40.0) -> Cameras:
@@ -123,12 +90,3 @@ def all_around(count: int, size: int, distance: float = 3.2, fov: float = 40.0) 
 def golden_azimuths(count: int, first: float = 0.0) -> Float[Tensor, "{count}"]:
     """Return azimuths in 0..360 degrees, float64, from ``first`` on in steps of the golden angle 180 (3 - sqrt 5)."""
     return torch.remainder(first + 180.0 * (3.0 - 5.0**0.5) * torch.arange(count, dtype=torch.float64), 360.0)
-
-
-def _uniform(count: int, generator: torch.Generator) -> Float[Tensor, "{count}"]:
-    return torch.rand(count, generator=generator, dtype=torch.float64)
-
-
-def _between(limits: tuple[float, float], place: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-    low, high = limits
-    return (low + (high - low) * place).float()
