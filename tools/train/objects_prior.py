@@ -190,7 +190,7 @@ def train(settings: Settings) -> None:
 
 def export(settings: Settings, model: Model, scheduler: DDPMScheduler, trainer: Trainer[Batch]) -> None:
     """Write the model's folder and the record of its training."""
-    card = {"name": "objects", "world": "objects", "factor": FACTOR, "pooled": True, "nouns": nouns_of(settings)}
+    card = {"name": "objects", "world": "objects", "factor": FACTOR, "pooled": True}
     write_model(settings.output, model, make_tokenizer(), scheduler, card)
     seen = settings.seen + trainer.done * settings.batch * settings.shards
     record = {
