@@ -40,6 +40,7 @@ class ModelCard:
     world: str | None = None  # the closed world of its prompts, a package of gsdistill.worlds
     camera: CameraCard | None = None
     pooled: bool = False  # whether the network is told the mean of the text's tokens beside the camera
+    learnt: tuple[str, ...] = ()  # the names of the world's things that it draws well; empty: all
 
     def __post_init__(self) -> None:
         check_world(self.world)

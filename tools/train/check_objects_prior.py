@@ -2,12 +2,12 @@
 
     GSDISTILL_OBJECTS=FOLDER python tools/train/check_objects_prior.py --prior assets/objects-prior
 
-300 (prompt, camera) pairs are sampled by DDIM: 150 single objects, 90 of pairs of colour and noun that training never
-saw, 60 stacks. A sample's background is the median of its border, its silhouette where it differs from that by more
-than 0.08 in a channel, as far as the truth does. Its name is the nearest of all models, repainted where the prompt
-names a colour, seen from the same camera over the same background, in mean square difference; of a stack the nearest
-of all tops on the prompt's bottom. The azimuth error is that of the nearest of 72 views of the nearest true model, of
-vehicles, animals and furniture.
+300 (prompt, camera) pairs of the nouns that its card calls learnt are sampled by DDIM: 150 single objects, 90 of pairs
+of colour and noun that training never saw, 60 stacks. A sample's background is the median of its border, its silhouette
+where it differs from that by more than 0.08 in a channel, as far as the truth does. Its name is the nearest of all
+models, repainted where the prompt names a colour, seen from the same camera over the same background, in mean square
+difference; of a stack the nearest of all tops on the prompt's bottom. The azimuth error is that of the nearest of 72
+views of the nearest true model, of vehicles, animals and furniture.
 """
 
 from __future__ import annotations
@@ -70,10 +70,12 @@ class Pair:
     elevation: float
 
 
-def pairs_of(settings: Settings) -> list[Pair]:
-    """What is sampled."""
+def pairs_of(settings: Settings, learnt: Sequence[str]) -> list[Pair]:
+    """What is sampled, of the nouns that a prior has learnt; of all if there are none."""
     rng = random.Random(settings.seed)
-    nouns = [noun for group in words().categories.values() for noun in group]
+    every = [noun for group in words().categories.values() for noun in group], words().tops, words().bottoms
+    nouns, tops, bottoms = ([noun for noun in known if noun in learnt or not learnt] for known in every)
+    unlike = [pair for pair in sorted(HELD_OUT) if pair[1] in nouns]
     seen, unseen, stacks = settings.pairs
     things: list[tuple[str, tuple[Thing, ...]]] = []
     while len(things) < seen:
@@ -81,9 +83,9 @@ def pairs_of(settings: Settings) -> list[Pair]:
         colors = [word for word in COLORS if (word, noun) not in HELD_OUT]
         color = rng.choice(colors) if rng.random() < 0.5 and any(m.paint != "none" for m in models_of(noun)) else ""
         things.append(("seen", (Thing(color, noun),)))
-    things += [("unseen", (Thing(*sorted(HELD_OUT)[i % len(HELD_OUT)]),)) for i in range(unseen)]
+    things += [("unseen", (Thing(*unlike[i % len(unlike)]),)) for i in range(unseen)]
     for _ in range(stacks):
-        pair = Thing("", rng.choice(words().tops)), Thing("", rng.choice(words().bottoms))
+        pair = Thing("", rng.choice(tops)), Thing("", rng.choice(bottoms))
         things.append(("stacks", pair))
     return [Pair(kind, one, rng.uniform(0, 360), rng.uniform(-10, 50)) for kind, one in things]
 
@@ -141,7 +143,8 @@ def sampled(prior: Prior, pairs: Sequence[Pair], settings: Settings) -> Float[Te
 
 def main(settings: Settings) -> None:
     """Sample, judge, and write figures.json, samples.png and blind.png."""
-    prior, pairs = load_prior(settings.prior), pairs_of(settings)
+    prior = load_prior(settings.prior)
+    pairs = pairs_of(settings, prior.origin.card.learnt)
     images = sampled(prior, pairs, settings)
     rows = [judged(image, pair) for image, pair in zip(images, pairs, strict=True)]
     output = settings.output or prior.folder

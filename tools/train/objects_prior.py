@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DDPMScheduler
@@ -44,6 +44,7 @@ from gsdistill.prior.families.small.prior import read_part_weights
 from gsdistill.prior.pixels import fold_image, fourier_features
 from gsdistill.run.watch import Interrupt
 from gsdistill.worlds.objects.captions import vocabulary
+from gsdistill.worlds.objects.catalogue import models, words
 from gsdistill.worlds.objects.meshes import VARIABLE, folder
 
 FACTOR, TEXT_WIDTH = 4, 128
@@ -64,6 +65,8 @@ class Settings(TrainerSettings):
     weights: Path | None = None
     # pictures that it had seen
     seen: int = bounded(0, low=0)
+    # whether it learns what people type first (words.yaml), or every noun
+    nouns: Literal["first", "all"] = "first"
     # pictures a shard
     batch: int = bounded(48, low=1)
     # channels of the three U-Net levels
@@ -136,6 +139,11 @@ def optimizers_of(model: nn.Module, lr: float) -> Sequence[torch.optim.Optimizer
     return Muon([named[name] for name in inner], lr), torch.optim.AdamW(rest, lr, weight_decay=0.01)
 
 
+def nouns_of(settings: Settings) -> Sequence[str]:
+    """The nouns that it learns."""
+    return words().first if settings.nouns == "first" else sorted({model.noun for model in models().values()})
+
+
 def take(model: Model, start: Path) -> None:
     """Give the model the weights of a finished one; of words that it has not, the embedding stays as it is."""
     model.unet.load_state_dict(read_part_weights(start / "unet"))
@@ -158,7 +166,7 @@ def train(settings: Settings) -> None:
     if (place := folder()) is None:
         raise SystemExit(f"set {VARIABLE} to the folder of the meshes")
     with join(settings.device) as device, Interrupt(Console()) as interrupt:
-        data = Pictures(place)
+        data = Pictures(place, nouns_of(settings))
         torch.manual_seed(settings.seed)
         model = Model(len(data.numbers), settings.channels)
         if settings.weights:

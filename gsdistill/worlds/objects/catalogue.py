@@ -45,6 +45,7 @@ class Words:
     near: Mapping[str, Sequence[str]]  # by category: words that no model shows
     tops: Sequence[str]  # nouns that may stand on another
     bottoms: Sequence[str]  # nouns that others may stand on
+    first: Sequence[str]  # nouns that people type first
     usual: Mapping[str, str]  # colours of nouns of which no model has any
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gsdistill.core.device import multiplies_bfloat16
-from gsdistill.core.errors import BadFile, ConfigError, PromptError
+from gsdistill.core.errors import BadFile, ConfigError, PromptError, few, tell
 from gsdistill.core.failing import failing_as
 from gsdistill.core.structs import Embedding
 from gsdistill.disk.read import read_json
@@ -99,17 +99,38 @@ class WorldPrior(StableDiffusion):
         return {"class_labels": torch.cat([cameras, text.pooled], 1).to(self.dtype)}
 
     def prepared(self, text: str, negative: bool) -> str:
-        """The caption in the grammar's form; a negative text may be any words of the world. Raises PromptError."""
+        """The caption in the grammar's form; a negative text may be any words of the world. Raises PromptError.
+
+        A Notice says so if the caption names what the card does not list among the learnt things.
+        """
         world = world_named(str(self.origin.card.world))
         if not negative:
             try:
-                return world.normalised(text)
+                read = world.normalised(text)
             except PromptError as error:
                 raise PromptError(f"{error}{_others_that_know(text, world)}") from error
+            self._tell_of_weak(world, text)
+            return read
         words, unknown = world.plain(text)
         if unknown:
             raise PromptError(f"the prior {self.name} does not know '{unknown[0]}' in the negative prompt")
         return words
+
+    def _tell_of_weak(self, world: World, prompt: str) -> None:
+        learnt, things = self.origin.card.learnt, world.parse(prompt)
+        colors = [thing.color for thing in things]
+        meant = [world.things(layout, colors) for layout in world.meant(things)] if learnt else []
+        for place, thing in enumerate(things):
+            shapes = [one[place].shape for one in meant]
+            if not shapes or {*shapes} & {*learnt}:
+                continue
+            kinds = world.vocabulary().items()
+            kind, known = next(((kind, known) for kind, known in kinds if shapes[0] in known), ("things", learnt))
+            near = few([name for name in known if name in learnt], 20)
+            tell(
+                f"the prior {self.name} has not learnt '{thing.shape}' well, so the result may show something else. Of "
+                f"{kind} it draws well: {near or 'none'}."
+            )
 
     def student(self, rank: int, camera: bool = False) -> Student:
         """Diffusers' network with the same weights and LoRA on its attention, in float32 where the prior uses bfloat16.

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from gsdistill.core.errors import BadFile, PromptError
+from gsdistill.core.errors import BadFile, Notice, PromptError
 from gsdistill.models.catalogue import find_model
 from gsdistill.models.eight_bits import convert_folder
 from gsdistill.models.settings import ModelSettings
@@ -307,3 +308,18 @@ def test_broken_weights_are_one_sentence(copied):
     save_file({key: value for key, value in load_file(file).items() if key != "conv_out.bias"}, file)
     with pytest.raises(BadFile, match=r"there is no 'conv_out\.bias"):
         load_prior(str(copied))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "weak", "near"),
+    [("a zebra", "zebra", "cat, dog"), ("a cat on a blue chair", "chair", "table"), ("a dog on a table", "", "")],
+)
+def test_a_prompt_of_what_is_not_learnt_is_told(prompt, weak, near, recwarn):
+    prior = load_prior("objects")
+    prior.origin = replace(prior.origin, card=replace(prior.origin.card, learnt=("cat", "dog", "table")))
+    prior.encode_text(prompt, "")
+    told = [str(notice.message) for notice in recwarn if issubclass(notice.category, Notice)]
+    assert len(told) == bool(weak)
+    for line in told:
+        assert line.startswith(f"the prior objects has not learnt '{weak}' well")
+        assert line.endswith(f"it draws well: {near}.")
