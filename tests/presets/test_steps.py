@@ -1,7 +1,8 @@
 """Every published preset makes steps of all its stages: on a small model of its family, its numbers scaled by one rule.
 
-The rule: three steps a stage, in pictures of the model's own size; a hundredth of the Gaussians, points and budgets;
-starts that need a model that is not here are a ball. All else is as published.
+The rule: three steps a stage, in pictures of the model's own size; a hundredth of the Gaussians, points and budgets; a
+start that needs a model is a ball; of a text beside the prompt its first word, as the models read few. All else is as
+published.
 """
 
 from __future__ import annotations
@@ -65,9 +66,16 @@ def scaled(name: str, prior: Path, size: int) -> dict[str, Any]:
     for part in (settings, *settings["stages"]):
         if part.get("densify", {}).get("budget"):
             part["densify"]["budget"] = max(int(SHARE * part["densify"]["budget"]), 100)
-    if "student" in settings["method"]:
-        settings["method"]["student"] = None
+    settings["negative_prompt"] = first_word(settings["negative_prompt"])
+    for part in (settings, *settings["stages"]):
+        own = part.get("method", {})
+        own |= {key: f", {first_word(own[key])}" for key in ("source", "target") if own.get(key)}
+        own |= {"student": None} if "student" in own else {}
     return settings
+
+
+def first_word(text: str) -> str:
+    return "".join(re.findall("[a-z]+", text)[:1])
 
 
 @pytest.mark.slow
