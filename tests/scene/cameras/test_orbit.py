@@ -29,8 +29,8 @@ def test_every_draw_has_one_camera_per_stratum():
 @pytest.mark.slow
 @pytest.mark.parametrize("view", [0, 2])
 def test_each_camera_of_a_draw_is_uniform_in_azimuth(view):
-    generator, draws, bins = torch.Generator().manual_seed(1), 4000, 20
-    azimuths = torch.stack([Orbit().draw(4, 32, 0.0, generator).azimuths[view] for _ in range(draws)])
+    law, generator, draws, bins = Orbit(), torch.Generator().manual_seed(1), 4000, 20
+    azimuths = torch.stack([law.draw(4, 32, 0.0, generator).azimuths[view] for _ in range(draws)])
     counts = torch.histc(azimuths, bins, 0.0, 360.0)
     chi2 = ((counts - draws / bins) ** 2 / (draws / bins)).sum()
     assert 5 < chi2 < 44  # 19 degrees of freedom: outside with probability 0.1 %
