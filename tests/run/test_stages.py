@@ -301,6 +301,7 @@ def test_every_shipped_config_of_stages_has_the_lengths_that_it_says():
         "asd-scaledreamer-mvdream": [(10000, 64), (15000, 256)],
         "cfd-mvdream": [(5000, 64), (5000, 256)],
         "cfd-paper": [(5000, 128), (20000, 512)],
+        "dsd-paper": [(5000, 128), (5000, 512)],
         "rfds-sd3": [(5000, 256), (10000, 512)],
         "rfds-rev-sd3": [(5000, 256), (10000, 512)],
         "sds-bridge-threestudio": [(5000, 64), (20000, 512)],
@@ -310,7 +311,7 @@ def test_every_shipped_config_of_stages_has_the_lengths_that_it_says():
         "sds-mvdream": [(5000, 64), (5000, 256)],
         "vsd-esd": [(5000, 64), (20000, 512)],
         "vsd-prolificdreamer": [(5000, 64), (20000, 512)],
-        "vsd-prolificdreamer-authors": [(5000, 512), (20000, 512)],
+        "vsd-prolificdreamer-authors": [(2000, 512), (3000, 512), (20000, 512)],
     }
 
 
