@@ -131,7 +131,7 @@ class GaussianScene(Representation):
     def _rate(self, key: str, progress: float) -> float:
         """The learning rate of a parameter at ``progress`` (0..1) of the stage, in the parameter's units."""
         rate = getattr(self.settings.optim, key)(progress)
-        return rate * self.extent if key == "means" else rate
+        return rate * self.extent if key == "means" and self.settings.optim.means_unit == "extent" else rate
 
     def _group(self, state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): value.to(self.device) for k, value in state.items() if k.startswith(prefix)}

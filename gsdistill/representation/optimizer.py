@@ -46,7 +46,9 @@ MOMENTS = {
 class OptimSettings:
     """How the Gaussians follow their gradients, and the learning rates, each a schedule over the stage."""
 
-    means: Ramp = bounded(Ramp(0.01, 0.001), low=0)  # relative to the extent of the initial scene
+    means: Ramp = bounded(Ramp(0.01, 0.001), low=0)  # relative to the extent of the initial scene, or by means_unit
+    # extent: the distance of the farthest Gaussian of the initial scene from the origin; world: world units
+    means_unit: Literal["extent", "world"] = "extent"
     scales: Ramp = bounded(Ramp(0.012, 0.0036), low=0)  # of the logarithm
     quats: Ramp = bounded(Ramp(0.01, 0.003), low=0)
     opacities: Ramp = bounded(Ramp(0.05, 0.015), low=0)  # of the logit

@@ -3,8 +3,9 @@
 of the pictures (a mean over pixels and views; a is the rendered opacity, "alpha"):
 opacity        mean of a: Gaussians that no gradient supports fade (no floaters, no halo)
 entropy        mean of a (1 - a): pixels are either solid or empty
-sparsity       mean of sqrt(a^2 + 0.01) (threestudio's lambda_sparsity; GaussianDreamer's is of the depth over its
-               largest value, which its program calls opacity)
+sparsity       mean of sqrt(a^2 + 0.01) (threestudio's lambda_sparsity)
+depth_sparsity the same of the depth over its largest value, in place of a (GaussianDreamer's lambda_sparsity, whose
+               program calls this opacity)
 opaque         mean of -a log a - (1 - a) log(1 - a), with a in 0.001..0.999 (threestudio's lambda_opaque)
 tv             total variation of the colours (LucidDreamer's lambda_tv, threestudio-3dgs' lambda_tv_loss): twice the
                sum over both directions of the mean squared difference of neighbouring pixels
@@ -61,6 +62,7 @@ class RegularizerSettings:
     entropy: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean alpha (1 - alpha)
     scale: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean squared largest deviation
     sparsity: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean sqrt(alpha^2 + 0.01)
+    depth_sparsity: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean sqrt(d^2 + 0.01), d depth over its largest
     opaque: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean entropy of alpha, in nats
     tv: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the total variation of the colours
     depth_tv: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the total variation of the depth
@@ -87,6 +89,10 @@ def penalty(
         if weight := getattr(settings, name)(progress):
             total = total + weight * term(gaussians, out, cameras)
     return total
+
+
+def _sparsity(values: Float[Tensor, "B H W 1"]) -> Float[Tensor, ""]:
+    return (values.square() + 0.01).sqrt().mean()
 
 
 def _opaque(alphas: Float[Tensor, "B H W 1"]) -> Float[Tensor, ""]:
@@ -133,7 +139,8 @@ _TERMS: Mapping[str, Callable[[Gaussians, Render, Cameras], Float[Tensor, ""]]] 
     "opacity": lambda gaussians, out, cameras: out.alphas.mean(),
     "entropy": lambda gaussians, out, cameras: (out.alphas * (1.0 - out.alphas)).mean(),
     "scale": lambda gaussians, out, cameras: torch.exp(2.0 * gaussians.scales.amax(dim=-1)).mean(),
-    "sparsity": lambda gaussians, out, cameras: (out.alphas.square() + 0.01).sqrt().mean(),
+    "sparsity": lambda gaussians, out, cameras: _sparsity(out.alphas),
+    "depth_sparsity": lambda gaussians, out, cameras: _sparsity(out.depths / (out.depths.max() + 1e-5)),
     "opaque": lambda gaussians, out, cameras: _opaque(out.alphas),
     "tv": lambda gaussians, out, cameras: _variation(out.images),
     "depth_tv": lambda gaussians, out, cameras: _variation(out.depths),

@@ -16,7 +16,7 @@ from typing import Any
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.paths import file_of, paths_in, there
 from gsdistill.run.read import CONFIG
-from gsdistill.settings.config import defaults, merge
+from gsdistill.settings.config import defaults
 from gsdistill.settings.registry import load
 from gsdistill.settings.yaml import load_yaml
 
@@ -38,10 +38,15 @@ BEFORE: Mapping[str, Any] = {
         "turned": True, "shared": [], "jitter_position": 0.0, "jitter_target": 0.0, "jitter_up": 0.0,
     },
     "prompts": {"phrases": "suffix", "f_cuts": [1.0, 1.0, 1.0, 1.0]},
-    "optim": {"rule": "adam", "eps": 1e-15, "weight_decay": 0.0, "max_grad_norm": 0.0},
+    "init": {
+        "spacing": "own", "deviation": None, "colors": "cloud", "copies": 1, "spread": 0.0,
+        "shell": 0, "shell_reach": 0.01, "shell_tint": 0.0,
+    },
+    "densify": {"together": False},
+    "optim": {"means_unit": "extent", "rule": "adam", "eps": 1e-15, "weight_decay": 0.0, "max_grad_norm": 0.0},
     "regularizers": dict.fromkeys(
         (
-            *("sparsity", "opaque", "tv", "depth_tv", "disparity_tv", "z_variance", "convex"),
+            *("sparsity", "depth_sparsity", "opaque", "tv", "depth_tv", "disparity_tv", "z_variance", "convex"),
             *("mean_scale", "total_scale", "bulk", "position", "outlying"),
         ),
         0.0,
@@ -87,10 +92,11 @@ def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -
 
     ``folder`` is the run's, which relative paths of older runs are found from.
     """
-    earlier = {name: value for name, value in BEFORE.items() if name in now}
     if isinstance(name := before.get("background"), str):  # older runs have the name alone
         before = {**before, "background": {"name": name, **defaults(load("gsdistill.training.backgrounds", name))}}
-    new, old, home = dict(leaves(now)), dict(leaves(merge(earlier, before))), _started_in(before, folder)
+    new, home = dict(leaves(now)), _started_in(before, folder)
+    # of an initialiser or densifier only what it has
+    old = {**{name: value for name, value in leaves(BEFORE) if name in new}, **dict(leaves(before))}
     changed = [name for name, value in old.items() if name not in _FREE and not _same(new.get(name), value, home)]
     return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in changed}
 

@@ -55,6 +55,7 @@ BULK = 0.5 * math.hypot(*SIZES[0]) + 0.75 * math.hypot(*SIZES[1])
     [
         ("opacity", 0.4), ("entropy", (0.25 + 0.09) / 4), ("scale", (1.0 + 0.25) / 2),
         ("sparsity", (0.1 + math.sqrt(0.26) + math.sqrt(1.01) + math.sqrt(0.02)) / 4), ("opaque", NATS),
+        ("depth_sparsity", (0.1 + math.sqrt(0.0725) + math.sqrt(1.01) + math.sqrt(0.075**2 + 0.01)) / 4),
         ("tv", TV), ("depth_tv", DEPTH_TV), ("disparity_tv", DISPARITY_TV),
         ("mean_scale", sum(map(sum, SIZES)) / 6), ("total_scale", sum(map(sum, SIZES))), ("bulk", BULK),
         ("position", 3.0), ("outlying", (0.5 * 5 + 0.75) / 2),

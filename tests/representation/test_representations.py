@@ -17,6 +17,7 @@ from gsdistill.prior.analytic import AnalyticPrior, Mixture
 from gsdistill.renderer.base import render
 from gsdistill.representation.base import Representation
 from gsdistill.representation.gaussians import GaussianScene, SceneSettings
+from gsdistill.representation.optimizer import OptimSettings
 from gsdistill.scene.densify.gradient import Gradient
 from gsdistill.scene.init.ball import Ball
 from gsdistill.settings.ramp import Ramp
@@ -229,6 +230,19 @@ def test_each_is_kept_by_a_checkpoint_and_comes_back(make, tmp_path):
     for name, value in run.representation.state().items():
         if "adam" not in name or isinstance(run.representation, GaussianScene):
             assert torch.equal(again.representation.state()[name], value), name
+
+
+def test_the_first_step_of_adam_is_the_rate_in_the_unit_of_the_settings():
+    """And of the extent, which the farthest Gaussian has, unless the settings say world units."""
+    start = ball()
+    for unit, length in (("extent", float(start.means.norm(dim=-1).max())), ("world", 1.0)):
+        optim = OptimSettings(means=Ramp(0.02, 0.01), means_unit=unit)
+        scene = GaussianScene(start, SceneSettings(optim=optim), 8, CPU)
+        for value in scene.params.values():
+            value.grad = torch.ones_like(value)
+        scene.update(0.5)
+        moved = start.means - scene.params["means"].detach()
+        assert torch.allclose(moved, torch.full_like(moved, 0.015 * length), rtol=1e-4)
 
 
 def test_a_checkpoint_of_another_representation_is_refused(tmp_path):

@@ -3,7 +3,8 @@
 Statistics: for every view of every step in which a Gaussian is visible, the norm of the loss gradient of its projected
 mean is taken in units of half an image and times the number of views (so that a loss that is a mean over views does not
 weaken with their number), and averaged since the last refinement. They are gathered here because gsplat's code waits
-for the device to say which Gaussians a view sees. A refinement duplicates the Gaussians whose average exceeds
+for the device to say which Gaussians a view sees. With ``together`` the gradients of a step's views are added before the
+norm is taken, not times their number, and a step counts once, as in GaussianDreamer. A refinement duplicates the Gaussians whose average exceeds
 ``grow_grad2d`` and whose largest standard deviation is at most ``grow_scale3d``, splits in two those that are larger,
 and removes the transparent and the oversized; then the budget is kept.
 Source: B. Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023, section 5; gsplat.
@@ -41,6 +42,7 @@ class Gradient(Densification):
     # average screen gradient above which a Gaussian grows; it scales with the method's gradient: reconstruction takes
     # 0.0002, DreamGaussian 0.01. SDS on the shapes prior has a median of 0.5 and a ninth decile of 1.1 to 1.9.
     grow_grad2d: float = bounded(1.5, above=0)
+    together: bool = False  # add the screen gradients of a step's views before their norm is taken; else each counts
     grow_scale3d: float = bounded(0.05, above=0)  # a growing Gaussian up to this deviation is duplicated, else split
     prune_opacity: float = bounded(0.01, above=0, below=0.5)  # more transparent ones are removed
     prune_scale3d: float = bounded(0.5, above=0)  # ones with a larger standard deviation are removed
@@ -68,9 +70,12 @@ class _ByGradient(Densifier):
         """
         if render.screen.grad is None:
             raise ValueError("the render has no screen gradient; call observe after backward")
-        views, height, width, _ = render.images.shape
-        x, y = (render.screen.grad * (0.5 * views)).unbind(-1)
-        visible = (render.radii > 0) & good
+        _, height, width, _ = render.images.shape
+        gradients, seen = render.screen.grad, render.radii > 0
+        if self.settings.together:
+            gradients, seen = gradients.sum(0, keepdim=True), seen.any(0, keepdim=True)
+        x, y = (gradients * (0.5 * len(gradients))).unbind(-1)
+        visible = seen & good
         steepness = torch.where(visible, torch.hypot(x * width, y * height), 0.0)
         sums = {"grad2d": steepness.sum(0), "count": visible.sum(0).float(), "seen": visible.sum(0)}
         for name, value in sums.items():

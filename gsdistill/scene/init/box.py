@@ -26,6 +26,7 @@ class Box(UniformSettings, Initialiser):
     size: tuple[float, float, float] = bounded((0.5, 0.5, 0.5), above=0)  # half-extents along x (front), y and z (up)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         corner = math.hypot(*self.size)
         if corner > 1:
             raise ConfigError(

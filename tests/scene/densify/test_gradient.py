@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from gsplat.strategy import DefaultStrategy
@@ -69,6 +71,51 @@ def test_the_average_is_over_visible_views_in_half_images_times_views():
     averages = state["grad2d"] / state["count"]
     assert averages.tolist() == [(3 * 32 * 2 + 8 * 16 * 2) / 2, 1 * 32 * 2]
     assert state["count"].tolist() == [2, 1] and state["seen"].tolist() == [2, 1]
+
+
+def test_together_the_gradients_of_views_are_added_before_the_norm():
+    """As GaussianDreamer does: opposite ones cancel, the number of views is no factor, and a step counts once."""
+    gradients = torch.zeros(2, 3, 2)
+    gradients[0, 0], gradients[1, 0] = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 8.0])
+    gradients[0, 1], gradients[1, 1] = torch.tensor([1.0, 2.0]), torch.tensor([-1.0, -2.0])
+    radii = torch.tensor([[4, 4, 0], [4, 0, 0]], dtype=torch.int32)
+    densifier = Gradient(**GROW, together=True).begin(10)
+    densifier.observe(make_render(gradients, radii, height=32, width=64), GOOD)
+    state = densifier.state_dict()
+    assert state["grad2d"].tolist() == [math.hypot(3 * 32, 8 * 16), 0.0, 0.0]
+    assert state["count"].tolist() == [1, 1, 0] and state["seen"].tolist() == [1, 1, 0]
+
+
+def test_thresholds_of_released_programs_in_our_unit():
+    """The norms that they compare with their thresholds, from the position of a Gaussian in their own units.
+
+    A Gaussian is moved on the screen of its view only: in 3D Gaussian Splatting in -1..1 across the image, in GSGEN in
+    camera x / z. Every program sums over 4 views its weight times the loss of a view, over 4 or not.
+    """
+    focal, size, targets = 1.05, 64, torch.tensor([[0.3, -0.2], [0.1, 0.4], [-0.5, 0.2], [0.2, 0.1]])
+
+    def norms(to_pixels, weight: float) -> torch.Tensor:
+        moved = torch.zeros(4, 2, requires_grad=True)
+        (weight * ((to_pixels(moved) / size - targets) ** 2).sum()).backward()
+        assert moved.grad is not None
+        return moved.grad.norm(dim=-1)
+
+    def half_images(x):
+        return 0.5 * size * x
+
+    pixels = torch.zeros(4, 2, requires_grad=True)
+    (((pixels / size - targets) ** 2).sum() / 4).backward()  # ours: the mean over views, its weight 1
+    assert pixels.grad is not None
+    densifier = Gradient(**GROW).begin(10)
+    densifier.observe(make_render(pixels.grad[:, None], height=size, width=size), GOOD)
+    ours = float(densifier.state_dict()["grad2d"]) / 4
+    for threshold, theirs, here in (
+        (0.01, norms(half_images, 1 / 4), 0.04),  # DreamGaussian with MVDream
+        (0.01, norms(half_images, 0.1 / 4), 0.4),  # threestudio-3dgs
+        (0.00075, norms(half_images, 0.1), 0.0075),  # LucidDreamer, whose views are not divided
+        (0.02, norms(lambda x: focal * size * x, 0.1 / 4), 0.8 / 2.1),  # GSGEN
+    ):
+        assert float(theirs.mean()) / threshold == pytest.approx(ours / here, rel=1e-5)
 
 
 def test_statistics_are_those_of_gsplat():

@@ -113,3 +113,16 @@ def test_a_box_beyond_the_unit_ball_is_refused():
         from_dict(Box, {"size": [0.5, 0.6, 0.7]}, "init")
     with pytest.raises(ConfigError, match=r"init\.size\[1\] = 0.* must be greater than 0"):
         from_dict(Box, {"size": [0.5, 0.0, 0.7]}, "init")
+
+
+def test_sizes_by_the_nearest_are_those_of_uniform_points_in_a_ball():
+    """Inside, of the k-th nearest of uniform points the mean squared distance is r_N^2 G(k + 2/3) / G(k)."""
+    scene = Ball(count=4000, radius=0.8, spacing="rms", scale=1.0).create("", generator())
+    usual = Ball(count=4000, radius=0.8).create("", generator())
+    assert torch.equal(scene.means, usual.means)
+    inside = scene.means.norm(dim=-1) < 0.6
+    squares = sum(math.gamma(k + 2 / 3) / math.gamma(k) for k in (1, 2, 3)) / 3
+    found = scene.scales[inside, 0].exp().square().mean().sqrt() / (0.8 * 4000 ** (-1 / 3))
+    assert abs(float(found) / squares**0.5 - 1) < 0.02
+    with pytest.raises(ConfigError, match=r"init\.count = 3 is too few for init\.spacing = rms"):
+        Box(count=3, spacing="rms")
