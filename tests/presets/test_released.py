@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
+from presets.table import PRESETS, TABLE, config_of, rows
 
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.places import data_path
@@ -17,26 +17,8 @@ from gsdistill.models import catalogue
 from gsdistill.run.config import RunConfig, read_config, resolve
 from gsdistill.settings.config import merge, to_dict
 from gsdistill.settings.ramp import Ramp
-from gsdistill.settings.yaml import load_yaml
 
-HERE = Path(__file__).parent
-TABLE = load_yaml(HERE / "released.yaml")
-PRESETS: Mapping[str, Any] = {path.stem: load_yaml(path) for path in sorted((HERE / "released").glob("*.yaml"))}
 NOWHERE = object()  # in place of the value of a setting that does not exist
-
-
-def config_of(name: str) -> RunConfig:
-    """The settings of a run with a shipped config and the published prior."""
-    return resolve({**read_config(name), "prompt": "x", "prior": PRESETS[name]["prior"]})
-
-
-def rows(name: str, part: str = "released") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Where each value of a preset stands, and the value; ``none`` is a value with the reason."""
-    for file in PRESETS[name].get(part, ()):
-        where = f"{file['repository']}/{file['file']}"
-        yield from ((where, row) for row in file.get("values", ()))
-        for reason, values in file.get("none", {}).items():
-            yield from ((where, {"key": key, "value": value, "none": reason}) for key, value in values.items())
 
 
 def kind(row: Mapping[str, Any]) -> str:
@@ -109,6 +91,7 @@ def test_a_config_has_the_released_values(name):
     assert not wrong, "\n" + "\n".join(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_is_marked_missing_is_refused(name):
     config = config_of(name) if name in shipped() else resolve({"prompt": "x", "prior": PRESETS[name]["prior"]})
@@ -155,5 +138,5 @@ def test_the_numbers_of_the_table(record_property):
 
 
 # fsd-paper and csd-paper are formulas of papers whose programs say something else or were not released; vsd-esd is
-# vsd-prolificdreamer with one setting; no program has sds-milestones
-OURS = {"fsd-paper", "csd-paper", "vsd-esd", "sds-milestones"}
+# vsd-prolificdreamer with one setting; no program has sds-milestones or cds-mvdream
+OURS = {"fsd-paper", "csd-paper", "vsd-esd", "sds-milestones", "cds-mvdream"}

@@ -15,23 +15,28 @@ from scipy.stats import ks_2samp
 
 from gsdistill.scene.cameras.orbit import Orbit, span
 
-SIZE, STEPS, VIEWS = 32, 2_500, 4
+SIZE, VIEWS = 32, 4
 LEVEL = 1e-5  # of one comparison: all of this file, some 150, are wrong together with a chance of about 0.001
 TURN = span(-180, 180)
 
 
-def ours(settings: Orbit, steps: int = STEPS, views: int = VIEWS, seed: int = 1):
+def steps_of(views: int) -> int:
+    """How many steps are drawn: those of 10,000 cameras, but at most 2,500."""
+    return min(10_000 // views, 2_500)
+
+
+def ours(settings: Orbit, views: int = VIEWS, seed: int = 1):
     """Angles, distances and fields of view, [steps, views] each, and where the axes of the cameras stand and point."""
     generator = torch.Generator().manual_seed(seed)
-    steps_of = [settings.draw(views, SIZE, 0.0, generator) for _ in range(steps)]
+    drawn = [settings.draw(views, SIZE, 0.0, generator) for _ in range(steps_of(views))]
     stacked = {
-        "azimuth": [one.azimuths for one in steps_of],
-        "elevation": [one.elevations for one in steps_of],
-        "distance": [one.distances for one in steps_of],
-        "fov": [torch.rad2deg(2 * torch.atan(0.5 * SIZE / one.Ks[:, 0, 0])) for one in steps_of],
+        "azimuth": [one.azimuths for one in drawn],
+        "elevation": [one.elevations for one in drawn],
+        "distance": [one.distances for one in drawn],
+        "fov": [torch.rad2deg(2 * torch.atan(0.5 * SIZE / one.Ks[:, 0, 0])) for one in drawn],
     }
     found = {name: torch.stack(values).double().numpy() for name, values in stacked.items()}
-    matrices = torch.stack([one.viewmats for one in steps_of]).double().numpy()
+    matrices = torch.stack([one.viewmats for one in drawn]).double().numpy()
     turns = matrices[..., :3, :3]
     found["position"] = -np.einsum("svji,svj->svi", turns, matrices[..., :3, 3])
     found["right"], found["forward"] = turns[..., 0, :], turns[..., 2, :]
@@ -61,10 +66,10 @@ def half_and_half(rng, ends, shape, sine: bool):
 
 def threestudio(seed, elevation, azimuth, distance, fov, sine=False, quarters=0, views=VIEWS, perturb=(0.0, 0.0, 0.0)):
     """data/uncond.py, with batch_uniform_azimuth; ``quarters`` is Consistent3D's n_views."""
-    rng, each = np.random.default_rng(seed), (STEPS, views)
+    rng, each = np.random.default_rng(seed), (steps_of(views), views)
     sectors = np.arange(views) % (quarters or views)
     found = {
-        "elevation": np.stack([half_and_half(rng, elevation, views, sine) for _ in range(STEPS)]),
+        "elevation": np.stack([half_and_half(rng, elevation, views, sine) for _ in range(steps_of(views))]),
         "azimuth": azimuth[0] + (azimuth[1] - azimuth[0]) * (rng.random(each) + sectors) / (quarters or views),
         "distance": uniform(rng, distance, each),
         "fov": uniform(rng, fov, each),
@@ -81,21 +86,22 @@ def threestudio(seed, elevation, azimuth, distance, fov, sine=False, quarters=0,
 
 def mvdream(seed, elevation, azimuth, distance, fov, groups=2, views=4):
     """The cameras of ScaleDreamer's MVDream (data/uncond_multiview.py): groups of four, each drawn alone."""
-    rng, each = np.random.default_rng(seed), (STEPS, groups)
+    steps = steps_of(groups * views)
+    rng, each = np.random.default_rng(seed), (steps, groups)
     lens = uniform(rng, fov, each)
     found = {
-        "elevation": np.stack([half_and_half(rng, elevation, groups, sine=True) for _ in range(STEPS)]),
+        "elevation": np.stack([half_and_half(rng, elevation, groups, sine=True) for _ in range(steps)]),
         "distance": uniform(rng, distance, each) / np.tan(np.radians(lens) / 2),
         "fov": lens,
     }
     found = {name: values.repeat(views, 1) for name, values in found.items()}
-    places = ((rng.random(each)[..., None] + np.arange(views)) / views).reshape(STEPS, -1)
+    places = ((rng.random(each)[..., None] + np.arange(views)) / views).reshape(steps, -1)
     return {**found, "azimuth": azimuth[0] + (azimuth[1] - azimuth[0]) * places}
 
 
 def luciddreamer(seed, polar, azimuth, distance, fov, gamma, jitter):
     """rand_poses and GenerateRandomCameras of scene/dataset_readers.py, for a step of four; the front is +y there."""
-    rng, each = np.random.default_rng(seed), (STEPS, VIEWS)
+    rng, each = np.random.default_rng(seed), (steps_of(VIEWS), VIEWS)
 
     def gathered(ends, power):
         side = np.where(rng.random(each) > 0.5, -1.0, 1.0) * rng.random(each) ** power
@@ -103,7 +109,7 @@ def luciddreamer(seed, polar, azimuth, distance, fov, gamma, jitter):
 
     radius, theta, phi = gathered(distance, 1), gathered(polar, gamma), gathered(azimuth, gamma)
     found = {"azimuth": phi, "elevation": 90 - theta, "distance": radius}
-    found["fov"] = np.degrees(uniform(rng, fov, (STEPS, 1)).repeat(VIEWS, 1))
+    found["fov"] = np.degrees(uniform(rng, fov, (steps_of(VIEWS), 1)).repeat(VIEWS, 1))
     centre = placed(phi, 90 - theta, radius) + jitter[0] * (rng.random((*each, 3)) - 0.5)
     return {**found, "position": centre, "forward": unit(jitter[1] * rng.normal(size=(*each, 3)) - centre)}
 
@@ -113,10 +119,13 @@ def features(cameras):
     for name in ("azimuth", "elevation", "distance", "fov"):
         values = cameras[name]
         yield f"{name} of the first", values[:, 0]
+        if values.shape[1] == 1:
+            continue
         yield f"{name} of the last", values[:, -1]
         yield f"spread of {name}", values.max(1) - values.min(1)
         yield f"least {name}", values.min(1)
-    yield "least gap", np.diff(np.sort(cameras["azimuth"], 1), axis=1).min(1)
+    if cameras["azimuth"].shape[1] > 1:
+        yield "least gap", np.diff(np.sort(cameras["azimuth"], 1), axis=1).min(1)
     yield "size of the object", (cameras["distance"] * np.tan(np.radians(cameras["fov"]) / 2))[:, 0]
 
 
