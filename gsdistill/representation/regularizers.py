@@ -62,7 +62,8 @@ class RegularizerSettings:
     entropy: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean alpha (1 - alpha)
     scale: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean squared largest deviation
     sparsity: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean sqrt(alpha^2 + 0.01)
-    depth_sparsity: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean sqrt(d^2 + 0.01), d depth over its largest
+    # weight of the mean sqrt(d^2 + 0.01), where d is the depth over its largest value
+    depth_sparsity: Ramp = bounded(Ramp(0.0, 0.0), low=0)
     opaque: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean entropy of alpha, in nats
     tv: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the total variation of the colours
     depth_tv: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the total variation of the depth

@@ -20,7 +20,7 @@ from gsdistill.settings.config import defaults
 from gsdistill.settings.registry import load
 from gsdistill.settings.yaml import load_yaml
 
-__all__ = ["BEFORE", "check_places", "checked_changes", "command", "differing", "leaves"]
+__all__ = ["BEFORE", "OF_KINDS", "check_places", "checked_changes", "command", "differing", "leaves"]
 
 # Settings that do not change the optimisation, and may differ. recipe only decides the values of others.
 _FREE = (
@@ -38,11 +38,6 @@ BEFORE: Mapping[str, Any] = {
         "turned": True, "shared": [], "jitter_position": 0.0, "jitter_target": 0.0, "jitter_up": 0.0,
     },
     "prompts": {"phrases": "suffix", "f_cuts": [1.0, 1.0, 1.0, 1.0]},
-    "init": {
-        "spacing": "own", "deviation": None, "colors": "cloud", "copies": 1, "spread": 0.0,
-        "shell": 0, "shell_reach": 0.01, "shell_tint": 0.0,
-    },
-    "densify": {"together": False},
     "optim": {"means_unit": "extent", "rule": "adam", "eps": 1e-15, "weight_decay": 0.0, "max_grad_norm": 0.0},
     "regularizers": dict.fromkeys(
         (
@@ -51,6 +46,15 @@ BEFORE: Mapping[str, Any] = {
         ),
         0.0,
     ),
+}  # fmt: skip
+# Likewise those of initialisers and densifiers, each of which has some of them. As they are the defaults too, they only
+# matter where settings are compared.
+OF_KINDS: Mapping[str, Any] = {
+    "init": {
+        "spacing": "own", "deviation": None, "colors": "cloud", "copies": 1, "spread": 0.0,
+        "shell": 0, "shell_reach": 0.01, "shell_tint": 0.0,
+    },
+    "densify": {"together": False},
 }  # fmt: skip
 # Settings that may never differ: they have had their effect, or the checkpoint holds their state.
 _FIXED = (
@@ -95,8 +99,8 @@ def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -
     if isinstance(name := before.get("background"), str):  # older runs have the name alone
         before = {**before, "background": {"name": name, **defaults(load("gsdistill.training.backgrounds", name))}}
     new, home = dict(leaves(now)), _started_in(before, folder)
-    # of an initialiser or densifier only what it has
-    old = {**{name: value for name, value in leaves(BEFORE) if name in new}, **dict(leaves(before))}
+    earlier = {name: value for name, value in leaves({**BEFORE, **OF_KINDS}) if name in new}
+    old = {**earlier, **dict(leaves(before))}
     changed = [name for name, value in old.items() if name not in _FREE and not _same(new.get(name), value, home)]
     return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in changed}
 

@@ -234,9 +234,9 @@ def test_each_is_kept_by_a_checkpoint_and_comes_back(make, tmp_path):
 
 def test_the_first_step_of_adam_is_the_rate_in_the_unit_of_the_settings():
     """And of the extent, which the farthest Gaussian has, unless the settings say world units."""
-    start = ball()
-    for unit, length in (("extent", float(start.means.norm(dim=-1).max())), ("world", 1.0)):
-        optim = OptimSettings(means=Ramp(0.02, 0.01), means_unit=unit)
+    start, rate = ball(), Ramp(0.02, 0.01)
+    relative, absolute = OptimSettings(means=rate), OptimSettings(means=rate, means_unit="world")
+    for optim, length in ((relative, float(start.means.norm(dim=-1).max())), (absolute, 1.0)):
         scene = GaussianScene(start, SceneSettings(optim=optim), 8, CPU)
         for value in scene.params.values():
             value.grad = torch.ones_like(value)

@@ -9,7 +9,7 @@ import pytest
 
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.paths import anchored, may_be_path
-from gsdistill.run.changes import BEFORE, check_places, checked_changes, differing, leaves
+from gsdistill.run.changes import BEFORE, OF_KINDS, check_places, checked_changes, differing, leaves
 from gsdistill.run.config import RunConfig
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.point_e import PointE
@@ -126,14 +126,14 @@ def test_a_setting_that_an_older_run_does_not_have_was_as_it_was_then(here):
 
 def test_settings_that_older_runs_do_not_have_exist_and_are_off_by_default():
     cloud, usual = (dict(leaves(to_dict(config))) for config in (RunConfig("x", init=PointE()), RunConfig("x")))
-    assert dict(leaves(BEFORE)).items() <= {**cloud, **usual}.items()
+    assert dict(leaves({**BEFORE, **OF_KINDS})).items() <= {**cloud, **usual}.items()
 
 
 def test_an_initialiser_has_what_it_has_and_an_older_one_had_it_as_before(here):
     folder = here / "outputs" / "x" / "run"
     for start, setting in ((Ball(), {"spacing": "rms"}), (PointE(), {"copies": 20})):
         now = {"init": to_dict(start)}
-        older = {"init": {name: value for name, value in now["init"].items() if name not in BEFORE["init"]}}
+        older = {"init": {name: value for name, value in now["init"].items() if name not in OF_KINDS["init"]}}
         assert differing(now, older, folder) == {}
         (name,) = setting
         assert set(differing({"init": {**now["init"], **setting}}, older, folder)) == {f"init.{name}"}

@@ -2,11 +2,11 @@
 
 Statistics: for every view of every step in which a Gaussian is visible, the norm of the loss gradient of its projected
 mean is taken in units of half an image and times the number of views (so that a loss that is a mean over views does not
-weaken with their number), and averaged since the last refinement. They are gathered here because gsplat's code waits
-for the device to say which Gaussians a view sees. With ``together`` the gradients of a step's views are added before the
-norm is taken, not times their number, and a step counts once, as in GaussianDreamer. A refinement duplicates the Gaussians whose average exceeds
-``grow_grad2d`` and whose largest standard deviation is at most ``grow_scale3d``, splits in two those that are larger,
-and removes the transparent and the oversized; then the budget is kept.
+weaken with their number), and averaged since the last refinement. With ``together`` the gradients of a step's views are
+added before the norm is taken, not times their number, and a step counts once, as in GaussianDreamer. Statistics are
+gathered here because gsplat's code waits for the device to say which Gaussians a view sees. A refinement duplicates the
+Gaussians whose average exceeds ``grow_grad2d`` and whose largest standard deviation is at most ``grow_scale3d``, splits
+in two those that are larger, and removes the transparent and the oversized; then the budget is kept.
 Source: B. Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023, section 5; gsplat.
 
 Only the places of split halves are random, and their seed is drawn from the run's generator.

@@ -30,8 +30,8 @@ class UniformSettings:
     count: int = bounded(600, low=1, high=10_000_000)  # number of Gaussians
     opacity: float = bounded(0.2, above=0, below=1)  # of each Gaussian, a probability
     scale: float = bounded(0.77, above=0)  # standard deviation over the radius of a Gaussian's share of the body
-    # what the standard deviation is relative to: own: that radius; rms: the distances to the three nearest, root of mean
-    # square
+    # what the standard deviation is relative to; own: that radius; rms: the distances to the three nearest, the root of
+    # their mean square
     spacing: Spacing = "own"
     color: float = bounded(0.5, low=0, high=1)  # grey value of all Gaussians
     sh_degree: int = bounded(0, low=0, high=3)  # degree of the view-dependent colour, which starts at zero
