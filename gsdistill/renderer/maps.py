@@ -1,6 +1,6 @@
 """Pictures that are made of the depths of a render: how near the surface is, where it is, and which way it faces.
 
-The depth of a pixel is the mean of the camera's z over what it sees: :attr:`Render.depths` over the opacity.
+The depth of a pixel is the mean of the camera's z over what it sees: ``depths`` of a render over its opacity.
 """
 
 from __future__ import annotations
