@@ -29,7 +29,7 @@ from gsdistill.prior.prompts import encode_with_endings
 from gsdistill.representation.gaussians import SceneSettings
 from gsdistill.representation.particles import made_of
 from gsdistill.run import stages
-from gsdistill.run.changes import BEFORE, check_places, command
+from gsdistill.run.changes import check_places, command, completed
 from gsdistill.run.config import REPRESENTATION_CLASS, RunConfig
 from gsdistill.run.folder import RunFolder
 from gsdistill.run.keeper import Keeper
@@ -38,7 +38,7 @@ from gsdistill.run.read import PARTICLES
 from gsdistill.run.watch import Halt, Interrupt, StepBar, Watch, print_summary
 from gsdistill.scene.clouds import describe
 from gsdistill.scene.densify.base import without_haze
-from gsdistill.settings.config import defaults, from_dict, merge, name_of, to_dict, validate
+from gsdistill.settings.config import defaults, from_dict, name_of, to_dict, validate
 from gsdistill.training.distiller import Distiller, Stage
 from gsdistill.training.listener import Listener
 from gsdistill.training.views import ViewSettings, check_cameras, check_groups
@@ -135,7 +135,7 @@ def checked_folder(config: RunConfig) -> tuple[RunFolder, int | None]:
     check_places(config, folder.path)
     saved, _, changes = folder.last(config.accept_changes)
     if changes:
-        _check_stage(config, from_dict(RunConfig, merge(BEFORE, saved.settings)), saved.counters.done)
+        _check_stage(config, from_dict(RunConfig, completed(saved.settings)), saved.counters.done)
     return folder, saved.counters.done
 
 

@@ -114,7 +114,7 @@ class Cameras:
     """A batch of pinhole cameras of one image size.
 
     The angles and distances place a camera around the point that it looks at, for priors and methods that are told
-    where it stands; where it draws from is in ``viewmats`` alone. A jittered camera keeps those from before.
+    where it stands; its true position is in ``viewmats`` alone. A jittered camera keeps those from before.
     """
 
     viewmats: Float[Tensor, "B 4 4"]  # world to camera, OpenCV axes: x right, y down, z forward

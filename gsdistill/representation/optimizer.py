@@ -56,7 +56,7 @@ class OptimSettings:
     betas: tuple[float, ...] = bounded((0.9, 0.99), low=0, below=1)  # decays of the moments: two, or adan's three
     rule: Literal["adam", "adamw", "adan"] = "adam"  # a stage of another rule begins without moments
     # added to the root of the second moment; tiny as in 3D Gaussian Splatting, whose gradients are small
-    eps: float = bounded(1e-15, low=0)
+    eps: float = bounded(1e-15, above=0)
     # pull of all parameters to 0: adam adds it times the parameter to the gradient; adamw and adan shrink the parameter
     # by this share of itself times the rate
     weight_decay: float = bounded(0.0, low=0)

@@ -55,7 +55,8 @@ class RegularizerSettings:
 
     threestudio, threestudio-3dgs, GaussianDreamer and GSGEN have this loss too, times a weight of their own (lambda_sds
     or loss.sds: 1, or 0.1 in threestudio-3dgs and GSGEN): a released weight is divided by that one here. LucidDreamer
-    has the sum over its 4 views, times guidance.lambda_guidance = 0.1: its weights of 1 are 1 / (4 x 0.1) = 2.5 here.
+    has the sum over its 4 views, times guidance.lambda_guidance = 0.1: its weights of 1 are 1 / (4 x 0.1) = 2.5 here,
+    or 1 with method.lambda_guidance 0.4.
     """
 
     opacity: Ramp = bounded(Ramp(0.0, 0.0), low=0)  # weight of the mean alpha

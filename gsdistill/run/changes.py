@@ -16,11 +16,11 @@ from typing import Any
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.paths import file_of, paths_in, there
 from gsdistill.run.read import CONFIG
-from gsdistill.settings.config import defaults
-from gsdistill.settings.registry import load
+from gsdistill.settings.config import defaults, merge, setting_fields
+from gsdistill.settings.registry import at_hand, load
 from gsdistill.settings.yaml import load_yaml
 
-__all__ = ["BEFORE", "OF_KINDS", "check_places", "checked_changes", "command", "differing", "leaves"]
+__all__ = ["BEFORE", "OF_KINDS", "check_places", "checked_changes", "command", "completed", "differing", "leaves"]
 
 # Settings that do not change the optimisation, and may differ. recipe only decides the values of others.
 _FREE = (
@@ -47,8 +47,7 @@ BEFORE: Mapping[str, Any] = {
         0.0,
     ),
 }  # fmt: skip
-# Likewise those of initialisers and densifiers, each of which has some of them. As they are the defaults too, they only
-# matter where settings are compared.
+# Likewise those of initialisers and densifiers, each of which has some of them.
 OF_KINDS: Mapping[str, Any] = {
     "init": {
         "spacing": "own", "deviation": None, "colors": "cloud", "copies": 1, "spread": 0.0,
@@ -56,10 +55,14 @@ OF_KINDS: Mapping[str, Any] = {
     },
     "densify": {"together": False},
 }  # fmt: skip
+_HOMES = {
+    "init": "gsdistill.scene.init", "densify": "gsdistill.scene.densify",
+    "background": "gsdistill.training.backgrounds",
+}  # fmt: skip
 # Settings that may never differ: they have had their effect, or the checkpoint holds their state.
 _FIXED = (
-    *("method.name", "densify.name", "optim.rule", "prior", "representation", "particles", "init", "init_prompt"),
-    "seed",
+    *("method.name", "densify.name", "optim.rule", "background.degree", "background.width", "background.layers"),
+    *("prior", "representation", "particles", "init", "init_prompt", "seed"),
 )
 
 
@@ -96,13 +99,31 @@ def differing(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path) -
 
     ``folder`` is the run's, which relative paths of older runs are found from.
     """
-    if isinstance(name := before.get("background"), str):  # older runs have the name alone
-        before = {**before, "background": {"name": name, **defaults(load("gsdistill.training.backgrounds", name))}}
     new, home = dict(leaves(now)), _started_in(before, folder)
-    earlier = {name: value for name, value in leaves({**BEFORE, **OF_KINDS}) if name in new}
-    old = {**earlier, **dict(leaves(before))}
+    said = {name for name, _ in leaves(_spelt_out(before))}
+    old = {name: value for name, value in leaves(completed(before)) if name in said or name in new}
     changed = [name for name, value in old.items() if name not in _FREE and not _same(new.get(name), value, home)]
     return {name: f"{name} = {new.get(name)} (was {old[name]})" for name in changed}
+
+
+def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run, which an earlier version may have saved, with those that came since as they were then."""
+    whole = _spelt_out(merge(BEFORE, saved))
+    for key, later in OF_KINDS.items():
+        part = whole.get(key)
+        if isinstance(part, Mapping) and (cls := at_hand(_HOMES[key], str(part.get("name")), key)):
+            whole[key] = {**{name: value for name, value in later.items() if name in setting_fields(cls)}, **part}
+    return whole
+
+
+def _spelt_out(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the settings of backgrounds, of which earlier versions saved the names alone."""
+    whole = dict(settings)
+    if isinstance(name := whole.get("background"), str):
+        whole["background"] = {"name": name, **defaults(load(_HOMES["background"], name, "background"))}
+    if isinstance(stages := whole.get("stages"), (list, tuple)):
+        whole["stages"] = [_spelt_out(own) if isinstance(own, Mapping) else own for own in stages]
+    return whole
 
 
 def checked_changes(now: Mapping[str, Any], before: Mapping[str, Any], folder: Path, accept: bool) -> list[str]:

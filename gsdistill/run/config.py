@@ -23,7 +23,7 @@ from gsdistill.representation.gaussians import DENSIFIER_CLASS
 from gsdistill.representation.optimizer import OptimSettings
 from gsdistill.representation.regularizers import RegularizerSettings
 from gsdistill.run import stages
-from gsdistill.run.changes import BEFORE, leaves
+from gsdistill.run.changes import completed, leaves
 from gsdistill.run.read import CONFIG
 from gsdistill.scene.cameras.base import CameraLaw
 from gsdistill.scene.densify.base import Densification
@@ -218,7 +218,7 @@ def read_config(name: str) -> dict[str, Any]:
     if path.is_file() or path.suffix in (".yaml", ".yml"):
         settings = load_yaml(path)
         # only a run's own config has "resume": it holds all settings of its version, and newer ones get old values
-        return merge(BEFORE, settings) if "resume" in settings else settings
+        return completed(settings) if "resume" in settings else settings
     known = sorted(file.stem for file in shipped.glob("*.yaml"))
     if name not in known:
         available = ", ".join([*known, "or the path of a YAML file"])

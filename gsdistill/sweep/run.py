@@ -64,10 +64,11 @@ class _Heir(Listener):
         if run.done < run.iterations:
             return
         _, heir = prepared(self._config, run.prior, run.representation.device)
+        heir.seek(run.done - 1)  # into the stage that ends here, whose state it takes over
         heir.representation.restore(run.representation.state())
         heir.generator.set_state(run.generator.get_state())
         heir.method_state = run.method_state
-        if heir.learned and run.learned:
+        if heir.learned and run.learned:  # the same stage has the same
             heir.learned.restore(run.learned.state())
         heir.skipped, heir.evaluations, heir.forgiven = run.skipped, run.evaluations, run.forgiven
         run.clock.settle(wait=True)

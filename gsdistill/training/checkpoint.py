@@ -149,13 +149,13 @@ def restore(run: Distiller, saved: Checkpoint) -> None:
     Raises:
         BadFile: the checkpoint does not fit ``run``, which then stays as it was.
     """
-    generator, method_state = run.generator.get_state(), run.method_state
+    generator, method_state, learned = run.generator.get_state(), run.method_state, run.learned
     run.seek(saved.counters.done)
     try:
         _check(run, saved)
     except BadFile:
         run.seek(0)
-        run.method_state = method_state
+        run.method_state, run.learned = method_state, learned
         run.generator.set_state(generator)
         raise
     run.generator.set_state(saved.tensors["generator"])

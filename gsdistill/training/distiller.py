@@ -109,9 +109,8 @@ class Distiller:
         self.terms: list[Term] = list(terms)
         self.clock = Clock(representation.device)  # seconds by phase of a step
         self.method_state: State = to_device(method.init_state(prior, generator), representation.device)
-        self.learned = views.background.begin(
-            None, generator, representation.device
-        )  # what is behind the scene, if any
+        # what is learned behind the scene, if anything
+        self.learned = views.background.begin(None, generator, representation.device)
         self._skipped: Int[Tensor, ""] = torch.zeros((), dtype=torch.long, device=representation.device)
         self.done = 0  # finished steps, skipped ones included
         self.evaluations = 0  # samples that went through the network

@@ -10,10 +10,13 @@ import pytest
 from gsdistill.core.errors import ConfigError
 from gsdistill.disk.paths import anchored, may_be_path
 from gsdistill.run.changes import BEFORE, OF_KINDS, check_places, checked_changes, differing, leaves
-from gsdistill.run.config import RunConfig
+from gsdistill.run.config import RunConfig, read_config, resolve
 from gsdistill.scene.init.ball import Ball
 from gsdistill.scene.init.point_e import PointE
 from gsdistill.settings.config import to_dict, to_yaml
+from gsdistill.settings.yaml import dump
+from gsdistill.training.backgrounds.black import Black
+from gsdistill.training.backgrounds.white import White
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,24 @@ def test_settings_that_older_runs_do_not_have_exist_and_are_off_by_default():
 
 def test_an_initialiser_has_what_it_has_and_an_older_one_had_it_as_before(here):
     folder = here / "outputs" / "x" / "run"
-    for start, setting in ((Ball(), {"spacing": "rms"}), (PointE(), {"copies": 20})):
-        now = {"init": to_dict(start)}
+    for kind, start, setting in (("ball", Ball(), {"spacing": "rms"}), ("point-e", PointE(), {"copies": 20})):
+        now = {"init": {"name": kind, **to_dict(start)}}
         older = {"init": {name: value for name, value in now["init"].items() if name not in OF_KINDS["init"]}}
         assert differing(now, older, folder) == {}
         (name,) = setting
         assert set(differing({"init": {**now["init"], **setting}}, older, folder)) == {f"init.{name}"}
+
+
+def test_an_older_run_does_not_get_what_recipes_say_today(tmp_path):
+    """The recipe of ISM has twenty copies of every point, and gives way to black and to random colours."""
+    saved = {"prompt": "x", "prior": "sd21-base", "method": {"name": "ism"}, "resume": False, "background": "white"}
+    saved |= {"init": {"name": "point-e", "limit": 4096}, "stages": [{"iterations": 5, "background": "black"}]}
+    (tmp_path / "config.yaml").write_text(dump(saved))
+    again = resolve(read_config(str(tmp_path)))
+    assert (again.init.copies, again.init.spread, again.init.colors, again.init.spacing) == (1, 0.0, "cloud", "own")
+    assert again.background == White()
+    assert again.parts[0].background == Black()
+    assert differing(to_dict(again), {**saved, "iterations": again.iterations}, tmp_path) == {}
 
 
 def test_what_is_gone_may_be_named_anew_where_changes_are_accepted(here):

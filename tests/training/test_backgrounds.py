@@ -87,6 +87,7 @@ def test_what_the_views_of_a_step_share(shared, kinds, colours):
 def test_shares_above_one_are_refused():
     with pytest.raises(ConfigError, match=r"random = 0.66, white = 0 and black = 0.5 add up to more than 1"):
         White(random=0.66, black=0.5)
+    assert Grey(random=0.33, white=0.56, black=0.11).draw(3, seeded()).shape == (3, 4)  # 1, but for rounding
 
 
 def test_a_run_of_a_version_that_has_only_names_is_the_same(tmp_path):

@@ -67,15 +67,22 @@ class CloudSettings:
     opacity: float = bounded(0.2, above=0, below=1)  # of each Gaussian, a probability
     scale: float = bounded(1.0, above=0)  # standard deviation over the distance to the three nearest points
     spacing: Spacing = "own"  # what that distance is of the three: own: their mean; rms: the root of their mean square
-    deviation: float | None = bounded(None, above=0)  # standard deviation of all Gaussians; none: by the nearest points
-    limit: int = bounded(50_000, low=4)  # a larger cloud is thinned to this many random points
+    deviation: float | None = bounded(None, above=0)  # standard deviation, in place of scale and spacing
+    limit: int = bounded(50_000, low=4)  # a larger cloud is thinned to so many points, before copies
     sh_degree: int = bounded(0, low=0, high=3)  # degree of the view-dependent colour, which starts at zero
-    colors: Literal["cloud", "grey", "random"] = "cloud"  # of the cloud, mid grey, or any for each Gaussian
+    colors: Literal["cloud", "grey", "random"] = "cloud"  # the cloud's, mid grey, or a random one for each Gaussian
     copies: int = bounded(1, low=1, high=1_000)  # Gaussians for each point
     spread: float = bounded(0.0, low=0)  # most distance of a copy from its point, in units of the cloud as it is made
     shell: int = bounded(0, low=0, high=10_000_000)  # random places of the box that are tried as further points
     shell_reach: float = bounded(0.01, above=0)  # those nearer than this to a point stay, in units of the cloud
-    shell_tint: float = bounded(0.0, low=0, high=1)  # most that their colours have more than the point's in a channel
+    shell_tint: float = bounded(0.0, low=0, high=1)  # most that is added to a channel of the point's colour
+
+    def __post_init__(self) -> None:
+        if self.copies > 1 and not self.spread and not self.deviation:
+            raise ConfigError(
+                f"init.copies = {self.copies} with init.spread = 0 are in one place, so that the distance between them "
+                "gives no size: set init.spread, or init.deviation"
+            )
 
     def dress(self, cloud: PointCloud, generator: torch.Generator, source: str) -> Gaussians:
         """Return Gaussians on every point, or on ``limit`` random ones; ``source`` names the points in errors.
@@ -94,6 +101,7 @@ class CloudSettings:
         if len(points) > self.limit:
             chosen = torch.randperm(len(points), generator=generator)[: self.limit]
             points, colors = points[chosen], colors[chosen]
+            _check(points, source)
         if self.copies > 1:
             offsets = self.spread * _crowded(self.copies, generator)
             points = (points[:, None] + offsets).flatten(0, 1)
@@ -144,6 +152,7 @@ class SurfaceInitialiser(CloudInitialiser):
     azimuth: float = bounded(0.0, low=-360, high=360)  # degrees to turn the object by, counter-clockwise from above
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.count > self.limit:
             raise ConfigError(f"init.count = {self.count} exceeds init.limit = {self.limit}; raise the limit too")
 

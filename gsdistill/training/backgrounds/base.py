@@ -53,7 +53,7 @@ class Background(ABC):
     shared: Literal["none", "kind", "all"] = "none"
 
     def __post_init__(self) -> None:
-        if self.random + self.white + self.black > 1:
+        if self.random + self.white + self.black > 1 + 1e-9:  # 0.33, 0.56 and 0.11 are more than 1 by rounding
             shares = f"random = {self.random:g}, white = {self.white:g} and black = {self.black:g}"
             raise ConfigError(f"background: the shares {shares} add up to more than 1")
 

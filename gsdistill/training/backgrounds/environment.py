@@ -49,21 +49,24 @@ class Environment(Background):
 
     def begin(self, before: Learned | None, generator: torch.Generator, device: torch.device) -> Learned:
         """The surrounding of the stage before if it has the same form, else a new one."""
-        made = _Surrounding(self, generator, device)
-        if isinstance(before, _Surrounding) and before.form == made.form:
+        if isinstance(before, _Surrounding) and before.form == self.form:
             before.settings = self
             return before
-        return made
+        return _Surrounding(self, generator, device)
+
+    @property
+    def form(self) -> tuple[int, ...]:
+        """The widths of the network, from what it reads to the colour."""
+        return ((self.degree + 1) ** 2, *[self.width] * self.layers, 3)
 
 
 class _Surrounding(Learned):
     """The network of an :class:`Environment` and its optimisers."""
 
     def __init__(self, settings: Environment, generator: torch.Generator, device: torch.device) -> None:
-        widths = [(settings.degree + 1) ** 2, *[settings.width] * settings.layers, 3]
-        self.settings, self.form = settings, tuple(widths)
+        self.settings, self.form = settings, settings.form
         weights = []
-        for inputs, outputs in pairwise(widths):  # uniform, as torch's linear layers begin
+        for inputs, outputs in pairwise(self.form):  # uniform, as torch's linear layers begin
             uniform = torch.rand(outputs, inputs, generator=generator, device=generator.device)
             weights.append(((2 * uniform - 1) / inputs**0.5).to(device, torch.float32))
         self.weights = [Parameter(weight) for weight in weights]

@@ -145,6 +145,8 @@ def test_copies_lie_at_the_same_offsets_from_every_point_crowded_at_the_middle()
     for values, width in ((radii, 1.0), (polar, math.pi)):
         assert abs(values.mean() - width / 2) < 0.04 * width and abs(values.std() - width * 12**-0.5) < 0.02 * width
     assert create(copies=1, spread=0.05).means.equal(create().means)
+    with pytest.raises(ConfigError, match=r"init.copies = 4 with init.spread = 0 are in one place"):
+        create(copies=4)
 
 
 def test_a_shell_is_uniform_near_the_points_and_has_their_colours():
