@@ -16,7 +16,8 @@ from gsdistill.learning.stream import Key
 from gsdistill.prior.loading import load_prior
 from gsdistill.scene.viewpoints import look_at_origin, orbit
 from gsdistill.worlds.objects import Objects
-from gsdistill.worlds.objects.captions import SOLIDS
+from gsdistill.worlds.objects.captions import SOLIDS, nouns
+from gsdistill.worlds.objects.catalogue import words
 from gsdistill.worlds.objects.meshes import folder
 from gsdistill.worlds.shapes import Shapes
 from objects import needs_meshes
@@ -78,7 +79,7 @@ def test_the_prior_reads_texts_as_its_training_did(tool, tmp_path):
 
 @pytest.fixture(scope="module")
 def pictures(tool):
-    return importlib.import_module("objects_data").Pictures(folder())
+    return importlib.import_module("objects_data").Pictures(folder(), words().first)
 
 
 @needs_meshes
@@ -111,6 +112,7 @@ def test_batches_follow_from_their_keys_and_hold_out_what_is_held_out(pictures, 
     for _ in range(300):
         things = WORLD.parse(pictures.sample(rng)[1])
         assert not {(thing.color, thing.shape) for thing in things} & held_out
+        assert all(thing.shape in SOLIDS or {*nouns(thing.shape)} & {*words().first} for thing in things)
 
 
 def test_the_solids_of_the_training_are_those_of_the_shapes_world(tool):
