@@ -55,7 +55,7 @@ def read_prompts(source: Path | str) -> tuple[str, ...]:
     name, _, part = str(source).partition(":")
     known = prompt_lists()
     if name not in known:
-        if {"/", os.sep} & {*str(source)} or Path(source).suffix or there(source):
+        if {"/", os.sep, "\0"} & {*str(source)} or Path(source).suffix or there(source):
             return _lines(source)
         available = ", ".join([*known, "or the path of a text file"])
         raise ConfigError(f"unknown list of prompts '{name}'.{did_you_mean(name, known)} Available: {available}")
