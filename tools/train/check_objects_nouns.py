@@ -11,6 +11,7 @@ check_objects_prior.py, over the nouns that the card lists, are of samples that 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from torch import Tensor
 from gsdistill.cli.flags import settings_of
 from gsdistill.disk.read import read_json
 from gsdistill.disk.write import write_json
-from gsdistill.models.eight_bits import write_sums
 from gsdistill.prior.base import Prior
 from gsdistill.prior.loading import load_prior
 from gsdistill.worlds.base import Thing, paint
@@ -77,25 +77,26 @@ def judged(prior: Prior, settings: Settings) -> dict[str, list[str]]:
         for noun in nouns:
             prompt = WORLD.caption((Thing("", noun),))
             found[noun] = named(sample(prior, [prompt] * 4, cameras, settings), pictures)
-        print(group, sum(one == noun for noun in nouns for one in found[noun]), "of", 4 * len(nouns), flush=True)
+        print(group, sum(right(noun, found[noun]) for noun in nouns), "of", 4 * len(nouns), flush=True)
     return found
+
+
+def right(noun: str, shown: Sequence[str]) -> int:
+    """How many of the nouns that samples show are a noun, or one that its name may mean."""
+    return sum(WORLD.agrees((Thing("", one),), (Thing("", noun),)) for one in shown)
 
 
 def main(settings: Settings) -> None:
     """Judge, and write nouns.json and the card."""
     found = judged(load_prior(str(settings.prior)), settings)
-    right = {
-        noun: sum(WORLD.agrees((Thing("", one),), (Thing("", noun),)) for one in shown)
-        for noun, shown in found.items()
-    }  # fmt: skip
-    learnt = [*SOLIDS, *(noun for noun, count in right.items() if count >= LEAST)]
+    counts = {noun: right(noun, shown) for noun, shown in found.items()}
+    learnt = [*SOLIDS, *(noun for noun, count in counts.items() if count >= LEAST)]
     output = settings.output or settings.prior
     write_json(output / "nouns.json", {"guidance_scale": settings.guidance_scale, "shown": found})
-    print(f"{len(learnt) - len(SOLIDS)} of {len(right)} nouns are learnt, {sum(right.values())} samples are right")
+    print(f"{len(learnt) - len(SOLIDS)} of {len(counts)} nouns are learnt, {sum(counts.values())} samples are right")
     if settings.output is None:
         card = settings.prior / "gsdistill.json"
         write_json(card, {**read_json(card), "learnt": learnt})
-        write_sums(settings.prior)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +19,7 @@ from gsdistill.core.errors import ConfigError
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras, Render
 
-__all__ = ["Background", "Learned"]
+__all__ = ["Background", "Learned", "Level"]
 
 
 class Learned(ABC):
@@ -87,7 +87,13 @@ class Background(ABC):
         shown = torch.where(chance < rest + self.random, drawn, shown)
         return torch.where(chance < rest, own, shown).expand(count, 4)
 
-    @staticmethod
-    def plain(*color: float) -> Any:
-        """The :attr:`own` of one colour."""
-        return torch.tensor([*color, 0.0])
+
+class Level(Background):
+    """Base of the grey ones, of which each has one level."""
+
+    LEVEL: ClassVar[float]  # 0 black, 1 white
+
+    @property
+    def own(self) -> Float[Tensor, "4"]:
+        """The level in all three colours."""
+        return torch.tensor([self.LEVEL, self.LEVEL, self.LEVEL, 0.0])

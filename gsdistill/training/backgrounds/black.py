@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
-from gsdistill.training.backgrounds.base import Background
+from gsdistill.training.backgrounds.base import Level
 
 __all__ = ["Black"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Black(Background):
+class Black(Level):
     """Settings of black."""
 
-    @property
-    def own(self) -> Float[Tensor, "4"]:
-        """Black."""
-        return self.plain(0.0, 0.0, 0.0)
+    LEVEL: ClassVar[float] = 0.0

@@ -21,6 +21,7 @@ from torch.nn.functional import normalize
 from gsdistill.core.ranges import bounded
 from gsdistill.core.structs import Cameras, Render
 from gsdistill.renderer.harmonics import sh_basis
+from gsdistill.renderer.maps import surface_points
 from gsdistill.representation.optimizer import Optimizer, OptimSettings
 from gsdistill.settings.ramp import Ramp
 from gsdistill.training.backgrounds.base import Background, Learned
@@ -112,10 +113,6 @@ class _Surrounding(Learned):
 
 def directions(cameras: Cameras) -> Float[Tensor, "B H W 3"]:
     """The direction in world axes, of unit length, in which each pixel looks from its middle."""
-    place = {"dtype": cameras.Ks.dtype, "device": cameras.Ks.device}
-    y, x = torch.meshgrid(
-        torch.arange(cameras.height, **place) + 0.5, torch.arange(cameras.width, **place) + 0.5, indexing="ij"
-    )
-    pixels = torch.stack([x, y, torch.ones_like(x)], -1)
-    local = torch.einsum("bij,hwj->bhwi", cameras.Ks.inverse(), pixels)
-    return normalize(torch.einsum("bji,bhwj->bhwi", cameras.viewmats[:, :3, :3], local), dim=-1)
+    ahead = cameras.Ks.new_ones(len(cameras), cameras.height, cameras.width)
+    eyes = surface_points(torch.zeros_like(ahead[:, :1, :1]), cameras)
+    return normalize(surface_points(ahead, cameras) - eyes, dim=-1)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
-from gsdistill.training.backgrounds.base import Background
+from gsdistill.training.backgrounds.base import Level
 
 __all__ = ["Grey"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grey(Background):
+class Grey(Level):
     """Settings of mid grey."""
 
-    @property
-    def own(self) -> Float[Tensor, "4"]:
-        """Mid grey."""
-        return self.plain(0.5, 0.5, 0.5)
+    LEVEL: ClassVar[float] = 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,4 +23,4 @@ class Solid(Background):
     @property
     def own(self) -> Float[Tensor, "4"]:
         """The colour."""
-        return self.plain(*self.color)
+        return torch.tensor([*self.color, 0.0])

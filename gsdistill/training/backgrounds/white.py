@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
-from gsdistill.training.backgrounds.base import Background
+from gsdistill.training.backgrounds.base import Level
 
 __all__ = ["White"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class White(Background):
+class White(Level):
     """Settings of white."""
 
-    @property
-    def own(self) -> Float[Tensor, "4"]:
-        """White."""
-        return self.plain(1.0, 1.0, 1.0)
+    LEVEL: ClassVar[float] = 1.0
